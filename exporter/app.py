@@ -1,0 +1,146 @@
+"""Builds the rooms from the settings, starts, reloads and stops them.
+
+One thread per source, one for discovery, one for the mirror, and the web server's own. Each survives whatever one round
+of its work meets, and ends within two seconds of being asked to.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+import structlog
+from prometheus_client import CollectorRegistry
+
+from exporter import __version__
+from exporter.beams.beam import StatusRules
+from exporter.beams.board import Board, BoardRules
+from exporter.beams.estimate import StallRules
+from exporter.config import ConfigError, Settings
+from exporter.following import Following
+from exporter.identifiers import Identifiers, PlainIdentifiers
+from exporter.web.collectors import BoardCollector, ExporterCollector, ScrapeMeter, make_registry
+from exporter.web.metrics import ReloadStatus
+from exporter.web.server import ReloadFailed, WebServer, build_app
+
+_log = structlog.get_logger(__name__)
+
+
+def board_rules(settings: Settings) -> BoardRules:
+    """What the board needs of the configuration."""
+    tracking, discovery = settings.progress_tracking, settings.discovery
+    return BoardRules(
+        stall=StallRules(
+            factor=tracking.stall.factor,
+            minimum_seconds=tracking.stall.minimum_seconds,
+            first_batch_seconds=tracking.stall.first_batch_seconds,
+            buffered_seconds=tracking.stall.buffered_seconds,
+            timeout_seconds=tracking.monitoring.timeout_seconds,
+        ),
+        statuses=StatusRules(
+            terminal=frozenset(discovery.terminal_statuses),
+            completed=frozenset(discovery.completed_statuses),
+            post_run=frozenset(discovery.post_run_statuses),
+            simulating=frozenset(discovery.simulating_statuses),
+            reset=frozenset(discovery.reset_statuses),
+        ),
+        retention_seconds=settings.retention_seconds,
+        failed_retention_seconds=settings.failed_retention_seconds,
+        max_beams=settings.max_beams,
+    )
+
+
+class Exporter:
+    """The running exporter.
+
+    Args:
+        settings: the configuration.
+        read_settings: reads it again, for a reload.
+        clock: UTC epoch seconds.
+
+    Raises:
+        exporter.web.listener.ListenError: the web server's address cannot be had.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        read_settings: Callable[[], Settings],
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._settings = settings
+        self._read_settings = read_settings
+        self._clock = clock
+        self._identifiers: Identifiers = PlainIdentifiers()
+        self._board = Board(board_rules(settings), clock())
+        self._reload_lock = threading.Lock()
+        self._reload_status = ReloadStatus(True, clock())
+        self._following = Following(settings, self._board, self._identifiers, clock)
+        scrapes = ScrapeMeter()
+        app = build_app(
+            registry=self._registry(scrapes),
+            scrapes=scrapes,
+            healthy=self._unhealthy,
+            ready=self._unready,
+            reload=self.reload,
+            enable_lifecycle=settings.web.enable_lifecycle,
+            count_error=self._board.count_error,
+            version=__version__,
+        )
+        self._web = WebServer(app, settings.web.listen_address)
+
+    @property
+    def address(self) -> str:
+        """Where the web server listens, ``host:port``."""
+        return self._web.address
+
+    def start(self) -> None:
+        """Start every thread."""
+        self._web.start()
+        self._following.start()
+        _log.info("exporter started", version=__version__, address=self.address)
+
+    def stop(self) -> None:
+        """End every thread; what the mirror still holds is written first, if the database lets it."""
+        with self._reload_lock:
+            self._following.stop()
+            self._following.close()
+        self._web.stop()
+        _log.info("exporter stopped")
+
+    def reload(self) -> None:
+        """Read the configuration again. The board, and the offsets of the logs still followed, stay.
+
+        Raises:
+            ReloadFailed: it is refused; the old one stays in use.
+        """
+        with self._reload_lock:
+            try:
+                settings = self._read_settings()
+            except ConfigError as error:
+                self._reload_status = ReloadStatus(False, self._reload_status.at)
+                _log.error("configuration refused, the old one stays in use", error=str(error))
+                raise ReloadFailed(str(error)) from error
+            if settings.web != self._settings.web:
+                _log.warning("settings of the web server take effect at the next start only")
+            self._following.stop()
+            self._board.set_rules(board_rules(settings))
+            self._settings = settings
+            self._following = Following(settings, self._board, self._identifiers, self._clock, self._following)
+            self._following.start()
+            self._reload_status = ReloadStatus(True, self._clock())
+            _log.info("configuration reloaded")
+
+    def _unhealthy(self) -> str | None:
+        return self._following.trouble()
+
+    def _unready(self) -> str | None:
+        return self._following.unready()
+
+    def _registry(self, scrapes: ScrapeMeter) -> CollectorRegistry:
+        return make_registry(
+            BoardCollector(lambda: self._board.snapshot(self._clock()), identifiers=self._identifiers),
+            ExporterCollector(__version__, reload_status=lambda: self._reload_status, scrapes=scrapes),
+        )

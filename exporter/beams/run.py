@@ -1,0 +1,295 @@
+"""One run of a beam: a pure reducer from what its log says, and when, to where it stands.
+
+``BeamRun.apply(event, at)`` is the only way a run changes. It never looks at a clock or a file, and the same events
+give the same state however the bytes were cut, times aside: what arrives in one read is settled by the
+:class:`~exporter.logs.events.LogRead` that follows it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from exporter.logs.batches import BatchTally
+from exporter.logs.events import (
+    BUFFERED_DIALECTS,
+    FAILURE_REASONS,
+    Anomaly,
+    BatchesAnnounced,
+    BatchFinished,
+    BatchStarted,
+    DialectRecognised,
+    Event,
+    HistoriesCounted,
+    HistoriesGenerated,
+    LogRead,
+    LogReplaced,
+    PhaseEntered,
+    RunFailed,
+    RunHead,
+    RunSucceeded,
+)
+
+UNMATCHED_BYTES = 64 * 1024
+UNMATCHED_SECONDS = 60.0
+"""A log that has grown by so much, or for so long, without one known line is not understood."""
+
+_LINE_BUFFERED_READS = 2
+
+
+@dataclass
+class Pace:
+    """How long batches have taken, in seconds, and how much work they were.
+
+    Work is particles, or 1 per batch where the log does not say how many particles one holds. The plain mean foretells
+    the next batch as well as any weighting of the recent ones (``docs/accuracy.md``).
+    """
+
+    count: int = 0
+    total_seconds: float = 0.0
+    total_work: float = 0.0
+    longest_seconds: float = 0.0
+    chunk_batches: int = 1
+
+    def add(self, seconds: float, work: float) -> None:
+        """One more batch of so much work."""
+        self.count += 1
+        self.total_seconds += seconds
+        self.total_work += work
+        self.longest_seconds = max(self.longest_seconds, seconds)
+
+    @property
+    def mean_seconds(self) -> float | None:
+        """Mean duration of a finished batch."""
+        return self.total_seconds / self.count if self.count else None
+
+    @property
+    def seconds_per_work(self) -> float | None:
+        """Mean pace."""
+        return self.total_seconds / self.total_work if self.total_work else None
+
+
+class BeamRun:
+    """The state of one run. Read its attributes; change it by :meth:`apply` alone.
+
+    Attributes:
+        dialect: one of :data:`~exporter.logs.events.DIALECTS`.
+        phase: what the engine does, ``None`` before it says so.
+        batches: announced, started and finished.
+        histories: particles of the run as far as announced, ``None`` while unknown.
+        started_at, ended_at: epoch seconds of the first line and of the line that told the end.
+        failures: what the log says went wrong, by reason.
+        last_progress_at: when the last line about a batch or a phase arrived.
+        last_growth_at: when the log last grew.
+        running_since: when the first batch began.
+        batch_since: when the running batch began; ``None`` where that is not known.
+        pace: durations of the batches finished so far.
+        timed: seconds of each batch whose beginning and end were both seen live, for the last read.
+        anomalies: what did not fit, by kind.
+        size_bytes: how much of the log has been read.
+    """
+
+    def __init__(self) -> None:
+        self.dialect = "unknown"
+        self.phase: str | None = None
+        self.batches = BatchTally()
+        self.histories: int | None = None
+        self.started_at: float | None = None
+        self.ended_at: float | None = None
+        self.failures: dict[str, str] = {}
+        self.last_progress_at: float | None = None
+        self.last_growth_at: float | None = None
+        self.running_since: float | None = None
+        self.batch_since: float | None = None
+        self.pace = Pace()
+        self.timed: list[float] = []
+        self.anomalies: Counter[str] = Counter()
+        self.size_bytes = 0
+        self._family: str | None = None
+        self._past_histories = 0
+        self._succeeded = False
+        self._understood = False
+        self._first_growth_at: float | None = None
+        self._finished_in_read = 0
+        self._line_buffered_reads = 0
+        self._read_over = False
+
+    @property
+    def failed(self) -> bool:
+        """The log says so; this outranks a normal last line."""
+        return bool(self.failures)
+
+    @property
+    def succeeded(self) -> bool:
+        """The log ends as it should and says nothing to the contrary."""
+        return self._succeeded and not self.failures
+
+    @property
+    def ended(self) -> bool:
+        """The log has told the run's end."""
+        return self._succeeded or bool(self.failures)
+
+    @property
+    def reason(self) -> str | None:
+        """Why it failed: the cause, not its echo."""
+        return min(self.failures, key=FAILURE_REASONS.index) if self.failures else None
+
+    @property
+    def particles(self) -> int | None:
+        """Histories of the whole run as far as announced."""
+        return None if self.histories is None else self._past_histories + self.histories
+
+    @property
+    def particles_per_batch(self) -> int | None:
+        """Histories in a full batch: the announced limit, or all of them where that is less."""
+        limit = self.batches.particles_per_batch
+        if limit is None or self.histories is None:
+            return limit
+        return min(limit, self.histories)
+
+    @property
+    def batch_work(self) -> float:
+        """How much the running batch is: its particles, or 1 where the log does not say."""
+        return self.last_batch_work if self.batches.last_is_running else self.full_work
+
+    @property
+    def last_batch_work(self) -> float:
+        """How much the last batch of the announcement is; it may hold fewer particles than the others."""
+        full, announced = self.particles_per_batch, self.batches.announced
+        if not full or self.histories is None or announced is None:
+            return self.full_work
+        rest = self.histories - full * (announced - 1)
+        return float(rest) if 0 < rest < full else self.full_work
+
+    @property
+    def full_work(self) -> float:
+        """How much a full batch is, in the same measure."""
+        return float(self.particles_per_batch or 1)
+
+    @property
+    def buffered(self) -> bool:
+        """The log arrives in blocks: its silence says less.
+
+        Before the dialect is known, the family tells (the original moqui flushes nothing after its head), or that the
+        simulation has begun and the line that a per-beam run flushes next is not there.
+        """
+        if self._line_buffered_reads >= _LINE_BUFFERED_READS:
+            return False
+        if self.dialect in BUFFERED_DIALECTS:
+            return True
+        if self.dialect != "unknown":
+            return False
+        return self._family == "moqui" or (self._family == "smc" and self.phase == "simulating")
+
+    @property
+    def unmatched(self) -> bool:
+        """The log grows and nothing in it is understood: the engine's wording has changed."""
+        if self._understood or self.last_growth_at is None or self._first_growth_at is None:
+            return False
+        return self.size_bytes > UNMATCHED_BYTES or self.last_growth_at - self._first_growth_at > UNMATCHED_SECONDS
+
+    def apply(self, event: Event, at: float) -> None:
+        """Take one event.
+
+        Args:
+            event: what the log said, or that a read is over.
+            at: when its bytes were written, epoch seconds, as well as that is known.
+        """
+        if self.started_at is None:
+            self.started_at = at
+        if self._read_over:
+            self.timed, self._read_over = [], False
+        match event:
+            case LogRead():
+                self._read(event, at)
+                return
+            case LogReplaced():
+                return
+            case Anomaly():
+                self.anomalies[event.kind] += 1
+                return
+        self._understood = True
+        match event:
+            case RunHead():
+                self._family = event.family
+            case DialectRecognised():
+                self.dialect = event.dialect
+            case PhaseEntered():
+                self.phase = event.phase
+                self._progressed(at)
+            case HistoriesCounted():
+                self._past_histories += self.histories or 0
+                self.histories = event.histories
+                self._progressed(at)
+            case BatchesAnnounced():
+                self._settle(at, live=True)
+                self.anomalies.update(self.batches.announce(event.total, event.particles_per_batch))
+                self.phase = "simulating"
+                self.batch_since = at
+                self._progressed(at)
+            case BatchStarted():
+                self.anomalies.update(self.batches.start(event.number, event.total))
+                self.phase = "simulating"
+                if self.running_since is None:
+                    self.running_since = at
+                if self.batch_since is None:
+                    self.batch_since = at
+                self._progressed(at)
+            case HistoriesGenerated():
+                self._progressed(at)
+            case BatchFinished():
+                anomalies = self.batches.finish()
+                self.anomalies.update(anomalies)
+                self._finished_in_read += not anomalies
+                self._progressed(at)
+            case RunSucceeded():
+                self._succeeded = True
+                self.ended_at = at
+                self._progressed(at)
+            case RunFailed():
+                if event.reason not in self.failures or event.text.startswith("what()"):
+                    self.failures[event.reason] = event.text
+                self.ended_at = at
+
+    def _progressed(self, at: float) -> None:
+        self.last_progress_at = at
+
+    def _read(self, read: LogRead, at: float) -> None:
+        grew = read.size_bytes != self.size_bytes
+        if self._finished_in_read and read.live and read.line_complete and not self.ended:
+            # A block of the C library ends at a line's end by chance once in some thirty times; twice it is none. The
+            # next beam's set-up flushes what is left of the last one's batches: that proves nothing.
+            self._line_buffered_reads += self.phase == "simulating"
+        self._settle(at, live=read.live)
+        if not read.live:
+            self.batch_since = None
+        self.size_bytes = read.size_bytes
+        if grew:
+            if self._first_growth_at is None:
+                self._first_growth_at = at
+            self.last_growth_at = at
+            if not self._understood:
+                self.last_progress_at = at
+        self._read_over = True
+
+    def _settle(self, at: float, *, live: bool) -> None:
+        """Share the time of one read among the batches that finished in it."""
+        finished, self._finished_in_read = self._finished_in_read, 0
+        if not finished:
+            return
+        self.pace.chunk_batches = max(self.pace.chunk_batches, finished) if self.buffered else 1
+        since = self.batch_since
+        exact = finished == 1 and since is not None and since < at
+        if since is None or since >= at:
+            # The batch's own beginning came in the same read: it began after the read before.
+            since = self.last_growth_at
+        self.batch_since = at
+        if not live or since is None or since >= at:
+            return
+        seconds = (at - since) / finished
+        only_last = finished == 1 and self.batches.all_finished
+        work = self.last_batch_work if only_last else self.full_work
+        for _ in range(finished):
+            self.pace.add(seconds, work)
+        if exact and not self.buffered:
+            self.timed.append(seconds)

@@ -1,0 +1,171 @@
+"""What readers of the board get: immutable values that were true at one moment.
+
+Times are UTC epoch seconds (``float``), ratios 0..1, sizes bytes. ``None`` means "not known", which is never the same
+as 0: metrics leave such a series out, the page says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+
+
+class BeamState(str, Enum):
+    """State of a beam as users see it (``mqi_beam_state``)."""
+
+    WAITING = "waiting"
+    STARTING = "starting"
+    RUNNING = "running"
+    STALLED = "stalled"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    EXPIRED = "expired"
+    UNREACHABLE = "unreachable"
+
+
+ENDED_STATES = frozenset({BeamState.SUCCEEDED, BeamState.FAILED})
+UNKNOWN_SOURCE = "unknown"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class BeamKey:
+    """Which beam: a case's id and, unique within it, the beam's."""
+
+    case_id: str
+    beam_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class BeamRow:
+    """What discovery knows of a beam: its row in the ``beams`` table, or its file name alone.
+
+    ``status`` and what follows are ``None`` for beams found by file name. ``updated_at`` is the row's own time stamp;
+    ``read_at`` is when we read it.
+    """
+
+    key: BeamKey
+    read_at: float
+    beam_path: str | None = None
+    hpc_job_id: str | None = None
+    status: str | None = None
+    progress: float | None = None
+    updated_at: float | None = None
+    log_path: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BeamView:
+    """One beam at the moment of the snapshot."""
+
+    key: BeamKey
+    source: str
+    state: BeamState
+    state_since: float
+    run_number: int
+    dialect: str
+    phase: str | None
+    batches_total: int | None
+    batch_current: int
+    batches_completed: int
+    announcements: int
+    progress_ratio: float
+    estimated_ratio: float
+    remaining_seconds: float | None
+    started_at: float | None
+    ended_at: float | None
+    last_progress_at: float | None
+    stall_threshold_seconds: float
+    batch_duration_seconds: float | None
+    particles_per_batch: int | None
+    particles: int | None
+    log_path: str | None
+    log_size_bytes: int | None
+    log_modified_at: float | None
+    log_grew: bool
+    log_buffered: bool
+    log_unmatched: bool
+    reason: str | None
+    failure_text: str | None
+    log_succeeded: bool
+    row: BeamRow
+    status_mismatch: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """Count and sum of what was observed (a Prometheus summary without quantiles)."""
+
+    count: int = 0
+    total: float = 0.0
+
+    def plus(self, value: float) -> Summary:
+        return Summary(self.count + 1, self.total + value)
+
+
+@dataclass(frozen=True, slots=True)
+class SourceView:
+    """Health and work of one source. ``up`` is ``None`` before its first poll."""
+
+    name: str
+    kind: str
+    up: bool | None = None
+    last_poll_at: float | None = None
+    poll_seconds: Summary = Summary()
+    reconnects: int = 0
+    round_trips: int = 0
+    read_bytes: int = 0
+    errors: Mapping[str, int] = field(default_factory=dict)
+    anomalies: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseView:
+    """Health and work of the mirror."""
+
+    up: bool
+    writes: Mapping[str, int]
+    write_seconds: Summary
+    pending_updates: int
+    last_write_at: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class HistogramView:
+    """Batch durations of one source: counts per bucket (not cumulative, last is +Inf) and their sum in seconds."""
+
+    bounds: tuple[float, ...]
+    counts: tuple[int, ...]
+    total: float
+
+
+@dataclass(frozen=True, slots=True)
+class EndedRun:
+    """A run that ended while we watched, kept for the page after its series are gone."""
+
+    key: BeamKey
+    source: str
+    run_number: int
+    outcome: str
+    reason: str | None
+    started_at: float | None
+    ended_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class BoardSnapshot:
+    """Everything readers may know, true at ``at``.
+
+    ``runs`` counts ended runs by ``(source, outcome, reason)``, reason ``""`` for those that succeeded.
+    """
+
+    at: float
+    beams: tuple[BeamView, ...]
+    beams_dropped: int
+    sources: tuple[SourceView, ...]
+    database: DatabaseView | None
+    runs: Mapping[tuple[str, str, str], int]
+    batch_durations: Mapping[str, HistogramView]
+    discovery_refused: Mapping[str, int]
+    errors: Mapping[str, int]
+    ended: tuple[EndedRun, ...]

@@ -1,0 +1,85 @@
+"""One run after another in the log of a beam: when does a new one begin?
+
+A log that no longer holds the bytes read before is a new run, unless it was merely rotated: then it begins without the
+engine's head, and its first counter goes on from the last one. Until a line decides, the run before is what is shown.
+"""
+
+from __future__ import annotations
+
+from exporter.beams.run import UNMATCHED_BYTES, UNMATCHED_SECONDS, BeamRun
+from exporter.logs.events import (
+    BatchesAnnounced,
+    BatchStarted,
+    Event,
+    LogRead,
+    LogReplaced,
+    RunFailed,
+    RunHead,
+    RunSucceeded,
+)
+
+
+class Succession:
+    """The current run of a beam and how many there have been.
+
+    Attributes:
+        run: the current run.
+        number: 1, 2, ...; runs since the beam was first seen.
+    """
+
+    def __init__(self, number: int = 1) -> None:
+        self.run = BeamRun()
+        self.number = number
+        self._undecided: list[tuple[Event, float]] | None = None
+
+    def begin(self) -> None:
+        """A new run is known to have begun (its row was reset): forget the one before."""
+        self.run = BeamRun()
+        self.number += 1
+        self._undecided = None
+
+    def apply(self, event: Event, at: float) -> bool:
+        """Take one event; see :meth:`BeamRun.apply`.
+
+        Returns:
+            Whether a new run has begun with it.
+        """
+        if isinstance(event, LogReplaced):
+            if self.run.started_at is None:
+                return False
+            self._undecided = [(event, at)]
+            return False
+        if self._undecided is None:
+            self.run.apply(event, at)
+            return False
+        self._undecided.append((event, at))
+        continues = self._continues(event, at)
+        if continues is None:
+            return False
+        events, self._undecided = self._undecided, None
+        if not continues:
+            self.begin()
+        for waiting, since in events:
+            self.run.apply(waiting, since)
+        return not continues
+
+    def _continues(self, event: Event, at: float) -> bool | None:
+        """Whether the replaced log goes on with the run before, as far as ``event`` decides that."""
+        batches = self.run.batches
+        match event:
+            case RunHead() | BatchesAnnounced():
+                return False
+            case BatchStarted(number=None):
+                return not self.run.ended and batches.started > 0
+            case BatchStarted(number=int(number), total=total):
+                # The lines around the cut may be lost: the counter need only go on, not by exactly one.
+                same_total = total is None or total == batches.announced
+                return not self.run.ended and same_total and batches.started_of_announced < number
+            case RunSucceeded() | RunFailed():
+                return not self.run.ended and batches.started > 0
+            case LogRead(size_bytes=size):
+                assert self._undecided is not None
+                since = self._undecided[0][1]
+                return False if size > UNMATCHED_BYTES or (size and at - since > UNMATCHED_SECONDS) else None
+            case _:
+                return None

@@ -1,0 +1,257 @@
+"""The command ``mqi-exporter``."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+import structlog
+
+from exporter import __version__, log_output
+from exporter.app import Exporter
+from exporter.config import ConfigError, Settings, load, settings_from
+from exporter.database.beams_table import BeamsTable, DatabaseUnavailable
+from exporter.demo import DemoCommunicator
+from exporter.following import site_patterns
+from exporter.logs.parser import SitePatterns
+from exporter.verify import text, verify
+from exporter.web.listener import ListenError
+from exporter.web.server import ReloadFailed
+
+_log = structlog.get_logger(__name__)
+
+DEFAULT_CONFIG = "/etc/mqi-exporter/exporter.yaml"
+
+
+@dataclass(frozen=True)
+class Flags:
+    """The flags before the subcommand; ``None`` where not given, so that the configuration decides."""
+
+    config_file: Path
+    listen_address: str | None
+    enable_lifecycle: bool
+    log_level: str | None
+    log_format: str | None
+
+    def settings(self) -> Settings:
+        """The configuration file with these flags on top.
+
+        Raises:
+            ConfigError: with all mistakes at once.
+        """
+        return self.over(load(self.config_file))
+
+    def over(self, settings: Settings) -> Settings:
+        """``settings`` with these flags on top."""
+        web: dict[str, Any] = {}
+        if self.listen_address is not None:
+            web["listen_address"] = self.listen_address
+        if self.enable_lifecycle:
+            web["enable_lifecycle"] = True
+        log = {
+            key: value for key, value in (("level", self.log_level), ("format", self.log_format)) if value is not None
+        }
+        return settings.model_copy(
+            update={"web": settings.web.model_copy(update=web), "log": settings.log.model_copy(update=log)}
+        )
+
+
+@click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--config.file",
+    "config_file",
+    type=click.Path(path_type=Path),
+    default=DEFAULT_CONFIG,
+    show_default=True,
+    help="Configuration file (YAML).",
+)
+@click.option("--web.listen-address", "listen_address", metavar="HOST:PORT", help="Where to serve HTTP.")
+@click.option("--web.enable-lifecycle", "enable_lifecycle", is_flag=True, help="Allow POST /-/reload.")
+@click.option("--log.level", "log_level", type=click.Choice(["debug", "info", "warning", "error"]))
+@click.option("--log.format", "log_format", type=click.Choice(["logfmt", "json"]))
+@click.version_option(__version__, prog_name="mqi-exporter", message="%(prog)s, version %(version)s")
+@click.pass_context
+def main(
+    context: click.Context,
+    config_file: Path,
+    listen_address: str | None,
+    enable_lifecycle: bool,
+    log_level: str | None,
+    log_format: str | None,
+) -> None:
+    """Progress of Monte Carlo dose simulations for Prometheus and MQI Communicator.
+
+    Without a command: run.
+    """
+    context.obj = Flags(config_file, listen_address, enable_lifecycle, log_level, log_format)
+    if context.invoked_subcommand is None:
+        context.invoke(run)
+
+
+@main.command()
+@click.pass_obj
+def run(flags: Flags) -> None:
+    """Follow beams and serve their progress (the default)."""
+    settings = _settings(flags)
+    _configure_log(settings)
+    _serve(settings, flags.settings)
+
+
+@main.command()
+@click.option(
+    "--folder",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Where the demo's database and logs go; emptied of an earlier demo's.  [default: a temporary folder]",
+)
+@click.option("--speed", type=click.FloatRange(min=0.01, max=1000), default=1.0, show_default=True)
+@click.pass_obj
+def demo(flags: Flags, folder: Path | None, speed: float) -> None:
+    """Run on simulated beams and an embedded database; needs nothing else."""
+    with tempfile.TemporaryDirectory(prefix="mqi-exporter-demo-") as temporary:
+        communicator = DemoCommunicator(folder or Path(temporary), speed=speed)
+        try:
+            communicator.prepare()
+        except OSError as error:
+            _fail(
+                f"cannot prepare the demo in {communicator.base_directory}: {error.strerror}; choose another --folder"
+            )
+        configuration = communicator.configuration(flags.listen_address or "127.0.0.1:10813")
+
+        def read() -> Settings:
+            return flags.over(settings_from(configuration, "demo"))
+
+        settings = read()
+        _configure_log(settings)
+        _serve(settings, read, communicator)
+
+
+@main.command(name="verify")
+@click.argument("logs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="LOG...")
+@click.option("--json", "as_json", is_flag=True, help="A list of objects instead of text.")
+@click.pass_context
+def verify_command(context: click.Context, logs: tuple[Path, ...], as_json: bool) -> None:
+    """Say what would be read from these logs.
+
+    The patterns of --config.file are used where it is given. Exit status 1 when a log cannot be read or nothing in it
+    is known.
+    """
+    site = SitePatterns()
+    source = context.parent.get_parameter_source("config_file") if context.parent is not None else None
+    if source is not click.core.ParameterSource.DEFAULT:
+        site = site_patterns(_settings(context.obj))
+    reports = [verify(log, site) for log in logs]
+    if as_json:
+        click.echo(json.dumps([report.as_json() for report in reports], ensure_ascii=False, indent=2))
+    else:
+        click.echo("\n\n".join(text(report) for report in reports))
+    if not all(report.understood for report in reports):
+        context.exit(1)
+
+
+@main.command(name="check-config")
+@click.pass_obj
+def check_config(flags: Flags) -> None:
+    """Check the configuration file; every mistake is named with its line and key."""
+    settings = _settings(flags)
+    for warning in settings.warnings():
+        click.echo(f"warning: {warning}", err=True)
+    click.echo(f"{flags.config_file}: valid")
+
+
+@main.command()
+@click.pass_obj
+def migrate(flags: Flags) -> None:
+    """Add the column `progress` to the communicator's table `beams`, if it is missing."""
+    settings = _settings(flags)
+    if settings.database is None:
+        _fail(f"{flags.config_file}: database.path is not set; there is nothing to migrate")
+    table = BeamsTable(Path(settings.database.path), busy_timeout_ms=settings.database.busy_timeout_ms)
+    try:
+        added = table.migrate()
+    except DatabaseUnavailable as error:
+        _fail(str(error))
+    finally:
+        table.close()
+    click.echo(f"{settings.database.path}: {'column progress added' if added else 'nothing to do, progress is there'}")
+
+
+def _settings(flags: Flags) -> Settings:
+    try:
+        return flags.settings()
+    except ConfigError as error:
+        _fail(str(error))
+
+
+def _configure_log(settings: Settings) -> None:
+    log_output.configure(settings.log.level, settings.log.format)
+    for warning in settings.warnings():
+        _log.warning("doubtful configuration", about=warning)
+
+
+def _serve(
+    settings: Settings, read_settings: Callable[[], Settings], communicator: DemoCommunicator | None = None
+) -> None:
+    """Run until SIGINT or SIGTERM; reload at SIGHUP."""
+    woken, stopping, reloading = threading.Event(), threading.Event(), threading.Event()
+
+    def on_signal(number: int, _: object) -> None:
+        (reloading if number == signal.SIGHUP else stopping).set()
+        woken.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, on_signal)
+    try:
+        exporter = Exporter(settings, read_settings)
+    except ListenError as error:
+        _fail(str(error))
+    exporter.start()
+    playing = None
+    if communicator is not None:
+        playing = threading.Thread(target=communicator.run, args=(stopping,), name="demo", daemon=True)
+        playing.start()
+        _say_where_to_look(exporter.address, communicator)
+    while not stopping.is_set():
+        # Python runs signal handlers between two waits only.
+        woken.wait(1.0)
+        woken.clear()
+        if reloading.is_set():
+            reloading.clear()
+            # What is wrong with the configuration has been said and is in a metric.
+            with contextlib.suppress(ReloadFailed):
+                exporter.reload()
+    exporter.stop()
+    if playing is not None:
+        playing.join(1.0)
+
+
+def _say_where_to_look(address: str, communicator: DemoCommunicator) -> None:
+    click.echo(
+        f"""
+Simulated beams run for about three minutes; one of them stalls and stays so. Look at
+
+  http://{address}/          the page
+  http://{address}/metrics   the metrics
+  sqlite3 {communicator.database_path} 'SELECT beam_id, status, progress FROM beams'
+
+Ctrl-C ends it.
+""",
+        err=True,
+    )
+
+
+def _fail(message: str) -> NoReturn:
+    click.echo(f"mqi-exporter: {message}", err=True)
+    sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

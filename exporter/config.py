@@ -1,0 +1,197 @@
+"""The configuration: YAML -> typed settings; every mistake named with its line and key.
+
+``load`` is the door. Every section is frozen, refuses unknown keys and types that merely resemble the right one, and
+has a default for everything but what only the site knows (``base_directory`` and ``database.path``).
+``python -m exporter.config`` prints the reference.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from exporter.config_reference import markdown
+from exporter.config_sections import (
+    CompletionMarkers,
+    Database,
+    Discovery,
+    LocalSource,
+    Log,
+    Mirror,
+    Monitoring,
+    Patterns,
+    Privacy,
+    ProgressTracking,
+    Section,
+    Source,
+    Stall,
+    Web,
+)
+from exporter.config_values import AbsolutePath, Seconds, as_tuple, is_only_this_machine
+from exporter.logs.paths import LogPathError, LogPathTemplate
+from exporter.yaml_document import ConfigError, Location, read_text
+from exporter.yaml_settings import Contradiction, Contradictions, read_settings
+
+__all__ = [
+    "CompletionMarkers",
+    "ConfigError",
+    "Database",
+    "Discovery",
+    "LocalSource",
+    "Log",
+    "Mirror",
+    "Monitoring",
+    "Patterns",
+    "Privacy",
+    "ProgressTracking",
+    "Settings",
+    "Stall",
+    "Web",
+    "load",
+    "settings_from",
+]
+
+_FIELDS_OF_FILE_NAMES = frozenset({"case_id", "beam_id"})
+
+
+class Settings(Section):
+    """One YAML file, `--config.file`, configures the exporter.
+
+    Only `base_directory` and `database.path` have no default. All mistakes are reported at once, each with file, line
+    and key. YAML is read as version 1.2: `true` and `false` only, no aliases. A list of one text may be written as the
+    text alone, and a key without a value counts as not written.
+    """
+
+    progress_tracking: ProgressTracking = ProgressTracking()
+    completion_markers: CompletionMarkers = CompletionMarkers()
+    sources: Annotated[tuple[Source, ...], BeforeValidator(as_tuple), Field(min_length=1)] = (LocalSource(),)
+    base_directory: AbsolutePath | None = Field(
+        default=None,
+        description="The communicator's base directory; needed where a `log_path` uses it (the default does).",
+    )
+    discovery: Discovery = Discovery()
+    database: Database | None = None
+    mirror: Mirror = Mirror()
+    privacy: Privacy = Privacy()
+    retention_seconds: Seconds = Field(default=3600, description="How long a beam that succeeded stays on `/metrics`.")
+    failed_retention_seconds: Seconds = Field(default=86400, description="The same for one that failed or expired.")
+    max_beams: int = Field(
+        default=10000, ge=1, le=1000000, description="At most so many beams on `/metrics`; the others are counted."
+    )
+    web: Web = Web()
+    log: Log = Log()
+
+    def templates(self, source: LocalSource) -> tuple[LogPathTemplate, ...]:
+        """The log paths of one of ``sources``, ready to render."""
+        return tuple(
+            LogPathTemplate(text, base_directory=self.base_directory, log_root=source.log_root)
+            for text in source.log_path
+        )
+
+    def warnings(self) -> list[str]:
+        """What is allowed but probably not meant, one sentence each, beginning with the key."""
+        return list(self._doubts())
+
+    @model_validator(mode="after")
+    def _sections_agree(self) -> Settings:
+        Contradictions.raise_any(
+            itertools.chain(self._repeated_names(), self._unusable_templates(), self._missing_database())
+        )
+        return self
+
+    def _repeated_names(self) -> Iterator[Contradiction]:
+        first: dict[str, int] = {}
+        for position, source in enumerate(self.sources):
+            if first.setdefault(source.name, position) != position:
+                wrong = f"{source.name!r} is the name of an earlier source too; give each its own"
+                yield Contradiction(("sources", position, "name"), wrong, (("sources", first[source.name], "name"),))
+
+    def _unusable_templates(self) -> Iterator[Contradiction]:
+        for position, source in enumerate(self.sources):
+            for number, text in enumerate(source.log_path):
+                yield from self._faults_of_template(source, text, ("sources", position, "log_path", number))
+
+    def _faults_of_template(self, source: LocalSource, text: str, at: Location) -> Iterator[Contradiction]:
+        try:
+            # With a stand-in for the base directory, so that what else is wrong shows as well.
+            template = LogPathTemplate(
+                text, base_directory=self.base_directory or "/base_directory", log_root=source.log_root
+            )
+        except LogPathError as error:
+            yield Contradiction(at, str(error), ((*at[:2], "log_root"),))
+            return
+        unknown = template.fields - _FIELDS_OF_FILE_NAMES
+        if self.discovery.kind == "directory" and unknown:
+            wrong = f"discovery.kind directory has no {{{min(unknown)}}}; use {{case_id}} and {{beam_id}}"
+            yield Contradiction(at, wrong, (("discovery", "kind"),))
+        if self.progress_tracking.enabled and self.base_directory is None and _uses_base_directory(source, text):
+            wrong = "is not set, but a log_path uses it; set it to the communicator's own"
+            yield Contradiction(("base_directory",), wrong, (at, ("progress_tracking", "enabled")))
+
+    def _missing_database(self) -> Iterator[Contradiction]:
+        if self.database is None and self.discovery.kind == "database" and self.progress_tracking.enabled:
+            yield Contradiction(
+                ("database", "path"),
+                "is not set, but beams are discovered in it; set it, or discovery.kind to directory",
+                (("discovery", "kind"), ("progress_tracking", "enabled")),
+            )
+
+    def _doubts(self) -> Iterator[str]:
+        host, _ = self.web.address
+        if not is_only_this_machine(host):
+            yield (
+                f"web.listen_address: {self.web.listen_address} is reachable from other machines without TLS or "
+                "password, and shows the ids of cases; listen on 127.0.0.1 behind a proxy unless the network is closed"
+            )
+            if self.web.enable_lifecycle:
+                yield "web.enable_lifecycle: whoever reaches the server can make it reload its configuration"
+        if self.discovery.kind == "directory":
+            if self.mirror.enabled and "enabled" in self.mirror.model_fields_set:
+                yield "mirror.enabled: nothing is mirrored with discovery.kind directory"
+            if self.database is not None:
+                yield "database: not used with discovery.kind directory"
+        elif self.discovery.name_pattern is not None:
+            yield "discovery.name_pattern: not used with discovery.kind database"
+        if self.privacy.key_file is not None:
+            yield "privacy.key_file: not used with privacy.identifiers plain"
+        monitoring, stall = self.progress_tracking.monitoring, self.progress_tracking.stall
+        if stall.minimum_seconds <= monitoring.poll_interval_seconds:
+            yield "progress_tracking.stall.minimum_seconds: not longer than poll_interval_seconds: all runs stall"
+        if monitoring.timeout_seconds <= stall.minimum_seconds:
+            yield "progress_tracking.monitoring.timeout_seconds: not longer than stall.minimum_seconds: none stalls"
+
+
+def load(path: Path) -> Settings:
+    """Read the configuration file.
+
+    Raises:
+        ConfigError: with all mistakes at once, sorted by line.
+    """
+    return settings_from(read_text(path), str(path))
+
+
+def settings_from(text: str, name: str) -> Settings:
+    """Settings written as YAML text; ``name`` stands for the file in messages.
+
+    Raises:
+        ConfigError: with all mistakes at once, sorted by line.
+    """
+    return read_settings(Settings, text, name)
+
+
+def _uses_base_directory(source: LocalSource, text: str) -> bool:
+    """Whether a template that is valid otherwise cannot do without a base directory."""
+    try:
+        LogPathTemplate(text, log_root=source.log_root)
+    except LogPathError:
+        return True
+    return False
+
+
+if __name__ == "__main__":
+    sys.stdout.write(markdown(Settings))

@@ -1,0 +1,139 @@
+"""Pydantic models -> the list of their keys, and the same as Markdown.
+
+One source for the documentation, for `did you mean`, and for the test that keeps the example file complete.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from pydantic import BaseModel
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One key that a user may write.
+
+    Attributes:
+        path: names from the top; list positions are left out (``("sources", "log_path")``).
+        shown: the path as users see it (``sources[].log_path``).
+        kind: what values it takes, in words.
+        default: as it would be written in YAML; ``""`` where there is none or it is unset.
+        meaning: description of the field, or of the section.
+        section: whether it only holds other keys.
+    """
+
+    path: tuple[str, ...]
+    shown: str
+    kind: str
+    default: str
+    meaning: str
+    section: bool
+
+
+@lru_cache(maxsize=8)
+def keys(model: type[BaseModel]) -> tuple[Key, ...]:
+    """Every key of a model in the order it is declared, each section before its own keys."""
+    schema = model.model_json_schema()
+    return tuple(_walk(schema, schema.get("$defs", {}), (), ""))
+
+
+def markdown(model: type[BaseModel]) -> str:
+    """Reference of a model's keys: a chapter per section, a table of keys in each."""
+    schema = model.model_json_schema()
+    lines = ["# Configuration", "", *_paragraphs(schema.get("description", ""))]
+    lines += ["", *_table(keys(model), ()), ""]
+    for section in (key for key in keys(model) if key.section):
+        lines += [f"## `{section.shown}`", "", *_paragraphs(section.meaning)]
+        rows = _table(keys(model), section.path)
+        lines += ["", *rows, ""] if rows else [""]
+    return "\n".join(lines)
+
+
+def _walk(
+    schema: Mapping[str, Any], definitions: Mapping[str, Any], path: tuple[str, ...], shown: str
+) -> Iterator[Key]:
+    for name, written in schema.get("properties", {}).items():
+        here = (*path, name)
+        value, suffix = _resolved(written, definitions)
+        title = f"{shown}.{name}" if shown else name
+        section = "properties" in value
+        yield Key(
+            path=here,
+            shown=title + suffix,
+            kind=("list of sections" if suffix else "section") if section else _kind(value),
+            default="" if section or written.get("default") is None else _yaml(written["default"]),
+            meaning=written.get("description") or value.get("description", ""),
+            section=section,
+        )
+        if section:
+            yield from _walk(value, definitions, here, title + suffix)
+
+
+def _resolved(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> tuple[Mapping[str, Any], str]:
+    """The schema behind references, ``| None`` and lists of sections; ``[]`` for the latter."""
+    for choice in schema.get("anyOf", ()):
+        if choice.get("type") != "null":
+            return _resolved(choice, definitions)
+    if "$ref" in schema:
+        return definitions[schema["$ref"].rsplit("/", 1)[1]], ""
+    if "$ref" in schema.get("items", {}):
+        return _resolved(schema["items"], definitions)[0], "[]"
+    return schema, ""
+
+
+def _kind(schema: Mapping[str, Any]) -> str:
+    if "const" in schema or "enum" in schema:
+        return " or ".join(f"`{choice}`" for choice in schema.get("enum", [schema.get("const")]))
+    match schema.get("type"):
+        case "boolean":
+            return "`true` or `false`"
+        case "integer" | "number":
+            return ("whole number" if schema["type"] == "integer" else "number") + _bounds(schema)
+        case "array" if "prefixItems" in schema:
+            return f"list of {len(schema['prefixItems'])} numbers"
+        case "array":
+            return "text, or list of texts"
+        case _:
+            return "path" if schema.get("format") == "path" else "text"
+
+
+def _bounds(schema: Mapping[str, Any]) -> str:
+    words = []
+    for keyword, wording in (("exclusiveMinimum", "more than"), ("minimum", "at least"), ("maximum", "at most")):
+        if keyword in schema:
+            words.append(f"{wording} {_yaml(schema[keyword])}")
+    return f", {', '.join(words)}" if words else ""
+
+
+def _yaml(value: object) -> str:
+    """A default as one would write it: JSON is YAML; whole floats without their `.0`."""
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    if isinstance(value, str):
+        return value if value.isidentifier() else json.dumps(value, ensure_ascii=False)
+    if isinstance(value, list):
+        return f"[{', '.join(_yaml(item) for item in value)}]"
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _table(listed: tuple[Key, ...], section: tuple[str, ...]) -> list[str]:
+    rows = [
+        f"| `{key.path[-1]}` | {key.kind} | {f'`{key.default}`' if key.default else ''} | {_cell(key.meaning)} |"
+        for key in listed
+        if key.path[:-1] == section
+    ]
+    return ["| key | type | default | meaning |", "|---|---|---|---|", *rows] if rows else []
+
+
+def _cell(text: str) -> str:
+    first_paragraph = text.split("\n\n", maxsplit=1)[0]
+    return " ".join(first_paragraph.split()).replace("|", "\\|")
+
+
+def _paragraphs(text: str) -> list[str]:
+    return text.splitlines()

@@ -1,0 +1,301 @@
+"""The sections of the configuration: each key, what it must be, its default and what it means.
+
+The descriptions are the reference: ``docs/configuration.md`` is made from them.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import Annotated, Literal, TypeAlias
+
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+
+from exporter.beams.snapshot import UNKNOWN_SOURCE
+from exporter.config_values import (
+    AbsolutePath,
+    CounterPatterns,
+    DatabasePath,
+    LinePatterns,
+    Seconds,
+    Statuses,
+    TotalPatterns,
+    as_tuple,
+    compiled,
+    parse_listen_address,
+)
+from exporter.yaml_settings import Contradiction, Contradictions
+
+SOURCE_KINDS = ("local",)
+PLAN_LOG_PATH = "{base_directory}/tps_env/logs/{case_id}_{beam_id}.log"
+
+
+class Section(BaseModel):
+    """What all sections share: immutable, strict, and a key without a value is a key not written."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, validate_default=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_empty_keys(cls, data: object) -> object:
+        if not isinstance(data, dict):
+            return data
+        known = set(cls.model_fields)
+        for each in cls.model_fields.values():
+            if isinstance(each.validation_alias, AliasChoices):
+                known.update(str(choice) for choice in each.validation_alias.choices)
+        return {key: value for key, value in data.items() if value is not None or key not in known}
+
+
+class Patterns(Section):
+    """How the log says how far it is. The wording of the known engines is built in; these are added, for others.
+
+    Patterns are searched in each line as bytes (`\\d` is an ASCII digit, text is UTF-8).
+    """
+
+    total_batches: TotalPatterns = Field(
+        default=(), description="Line that announces how many batches there will be; one group, the number."
+    )
+    current_batch: CounterPatterns = Field(
+        default=(),
+        description="Line that starts a batch; one group, its number from 1 on, or a second one, how many there are.",
+    )
+
+
+class Monitoring(Section):
+    """How running beams are followed."""
+
+    poll_interval_seconds: float = Field(default=0.5, ge=0.01, le=3600, description="How often each log is looked at.")
+    update_throttle_percent: float = Field(
+        default=1.0,
+        ge=0,
+        le=100,
+        description="Write progress to the database only when it has changed by this much (and at every run's end).",
+    )
+    timeout_seconds: Seconds = Field(
+        default=3600,
+        description="A run whose log has not grown for this long is `expired`, until it grows again.",
+    )
+
+
+class Stall(Section):
+    """When a run without progress counts as stalled: after the larger of `minimum_seconds` and `factor` batches."""
+
+    factor: float = Field(default=3, ge=1, le=1000, description="Times the longest finished batch of the run.")
+    minimum_seconds: Seconds = Field(default=120, description="Never earlier than this.")
+    first_batch_seconds: Seconds = Field(default=900, description="Used instead while no batch has finished.")
+    buffered_seconds: Seconds = Field(
+        default=7200,
+        description="Used instead where the engine's log arrives in blocks.",
+    )
+
+
+class ProgressTracking(Section):
+    """Reading the logs of running beams."""
+
+    enabled: bool = Field(
+        default=True,
+        description="`false`: follow nothing, write nothing; serve only metrics of the exporter itself.",
+    )
+    patterns: Patterns = Patterns()
+    monitoring: Monitoring = Monitoring()
+    stall: Stall = Stall()
+
+
+class CompletionMarkers(Section):
+    """How the log says that a run is over. The words of the known engines are built in; these are added."""
+
+    success_patterns: LinePatterns = Field(
+        default=(),
+        validation_alias=AliasChoices("success_patterns", "success_pattern"),
+        description="Line of a run that succeeded; may be written as `success_pattern` too.",
+    )
+    failure_patterns: LinePatterns = Field(
+        default=(), description="Line of a run that failed; any match makes the run failed, whatever follows."
+    )
+
+
+class LocalSource(Section):
+    """Places where logs are read. A beam is looked for at every template of every source; the newest log counts."""
+
+    name: str = Field(
+        default="local",
+        pattern=r"^[A-Za-z0-9_.-]{1,64}$",
+        description="Label `source` of the metrics; different for each source, letters, digits and `_.-`.",
+    )
+    kind: Literal["local"] = Field(default="local", description="`local`: the file system of this machine.")
+    log_path: Annotated[tuple[str, ...], BeforeValidator(as_tuple), Field(min_length=1)] = Field(
+        default=(PLAN_LOG_PATH,),
+        description="Where a beam's log is. Fields: `{base_directory}`, `{case_id}`, `{beam_id}`, `{beam_path}`, "
+        "`{hpc_job_id}`.",
+    )
+    log_root: AbsolutePath | None = Field(
+        default=None,
+        description="Folder that logs must be in; needed where a template begins with a beam's field.",
+    )
+
+    @field_validator("name")
+    @classmethod
+    def _not_reserved(cls, name: str) -> str:
+        if name == UNKNOWN_SOURCE:
+            raise ValueError(f"{name!r} is reserved for beams whose log has not been found; choose another name")
+        return name
+
+
+def _of_known_kind(value: object) -> object:
+    """Speak of the kind alone: what else is written belongs to that kind and would only be called unknown."""
+    if isinstance(value, dict) and isinstance(kind := value.get("kind"), str) and kind not in SOURCE_KINDS:
+        wrong = f"{kind!r} is not available in this version; kinds: {', '.join(SOURCE_KINDS)}"
+        raise Contradictions([Contradiction(("kind",), wrong, ((),))])
+    return value
+
+
+# Another kind joins here, as a union discriminated by `kind`.
+Source: TypeAlias = Annotated[LocalSource, BeforeValidator(_of_known_kind)]
+
+
+class Discovery(Section):
+    """Which beams to follow."""
+
+    kind: Literal["database", "directory"] = Field(
+        default="database",
+        description="From the `beams` table, or (without a database) from the log files' names.",
+    )
+    name_pattern: str | None = Field(
+        default=None,
+        description="With `directory`: regular expression for a whole file name with groups `case_id` and `beam_id`; "
+        "by default `<case>_<case>_<rest>.log`, `sim_<case>_beam_<n>.log` and `<case>_<beam>.log` are known.",
+    )
+    interval_seconds: float = Field(default=2, ge=0.01, le=3600, description="How often to look for beams.")
+    terminal_statuses: Annotated[Statuses, Field(min_length=1)] = Field(
+        default=("completed", "failed", "cancelled"), description="Statuses of a row that is done with."
+    )
+    completed_statuses: Statuses = Field(
+        default=("completed",), description="Those of `terminal_statuses` that mean success."
+    )
+    post_run_statuses: Statuses = Field(
+        default=("downloading", "postprocessing"),
+        description="Statuses after the simulation and before a terminal one.",
+    )
+    simulating_statuses: Statuses = Field(
+        default=("hpc_running", "simulation_running"), description="Statuses of a row whose simulation runs."
+    )
+    reset_statuses: Statuses = Field(default=("pending",), description="Statuses that a retry begins with.")
+
+    @field_validator("name_pattern")
+    @classmethod
+    def _names_both_ids(cls, text: str | None) -> str | None:
+        if text is not None and (missing := {"case_id", "beam_id"} - compiled(text).groupindex.keys()):
+            groups = " and ".join(f"(?P<{name}>...)" for name in sorted(missing))
+            raise ValueError(f"{text!r} has no group {groups}; add it")
+        return text
+
+    @model_validator(mode="after")
+    def _statuses_agree(self) -> Discovery:
+        Contradictions.raise_any(self._status_contradictions())
+        return self
+
+    def _status_contradictions(self) -> Iterator[Contradiction]:
+        for status in self.completed_statuses:
+            if status not in self.terminal_statuses:
+                yield Contradiction(
+                    ("completed_statuses",),
+                    f"{status!r} is not one of terminal_statuses; add it there or drop it here",
+                    (("terminal_statuses",),),
+                )
+        lists = ("terminal_statuses", "post_run_statuses", "simulating_statuses", "reset_statuses")
+        for first, second in itertools.combinations(lists, 2):
+            for status in getattr(self, second):
+                if status in getattr(self, first):
+                    wrong = f"{status!r} is one of {first} too, and cannot be both; drop it from one of them"
+                    yield Contradiction((second,), wrong, ((first,),))
+
+
+class Database(Section):
+    """The communicator's SQLite database: beams are discovered in it and progress is mirrored into it."""
+
+    path: DatabasePath = Field(
+        description="The database file, absolute; never created. Needed unless beams are found by `directory`."
+    )
+    migrate: bool = Field(default=True, description="Add the column `progress` to `beams` where it is missing.")
+    busy_timeout_ms: int = Field(
+        default=500,
+        ge=0,
+        le=1000,
+        description="How long a statement waits for the communicator's lock, milliseconds.",
+    )
+
+
+class Mirror(Section):
+    """Writing progress into the column `progress` of the `beams` table, which the communicator's screens show."""
+
+    enabled: bool = Field(default=True, description="`false`: never write to the database.")
+    value: Literal["batch", "estimated"] = Field(
+        default="batch",
+        description="`batch`: started of all batches. `estimated`: the work that is really done.",
+    )
+    range: Annotated[tuple[float, float], BeforeValidator(as_tuple)] = Field(
+        default=(0.0, 100.0), description="What 0 and 100 % are written as, within 0..100."
+    )
+    minimum_interval_seconds: float = Field(
+        default=2, ge=0.1, le=3600, description="At most one transaction in this time."
+    )
+
+    @field_validator("range")
+    @classmethod
+    def _ascending(cls, pair: tuple[float, float]) -> tuple[float, float]:
+        low, high = pair
+        if not 0 <= low < high <= 100:
+            raise ValueError(f"must be two ascending numbers within 0 and 100, not [{low:g}, {high:g}]")
+        return pair
+
+
+class Privacy(Section):
+    """How the ids of cases and beams, which may be those of patients, are shown outside the process."""
+
+    identifiers: Literal["plain", "pseudonym"] = Field(
+        default="plain", description="`plain`: as they are. `pseudonym` is refused: not available in this version."
+    )
+    key_file: AbsolutePath | None = Field(default=None, description="For pseudonyms; not used in this version.")
+
+    @field_validator("identifiers")
+    @classmethod
+    def _available(cls, identifiers: str) -> str:
+        if identifiers == "pseudonym":
+            raise ValueError("'pseudonym' is not available in this version; use plain")
+        return identifiers
+
+
+class Web(Section):
+    """The HTTP server: metrics, page and API."""
+
+    listen_address: str = Field(default="127.0.0.1:10813", description="`host:port`; `:port` is every interface.")
+    config_file: AbsolutePath | None = Field(
+        default=None, description="TLS and basic authentication. Refused where set: not available in this version."
+    )
+    enable_lifecycle: bool = Field(default=False, description="Allow `POST /-/reload`.")
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host (IPv6 without brackets; ``0.0.0.0`` where none is written) and port to listen on."""
+        return parse_listen_address(self.listen_address)
+
+    @field_validator("listen_address")
+    @classmethod
+    def _is_address(cls, text: str) -> str:
+        parse_listen_address(text)
+        return text
+
+    @field_validator("config_file")
+    @classmethod
+    def _unavailable(cls, path: str | None) -> str | None:
+        if path is not None:
+            raise ValueError("not available in this version; leave it out, and let a reverse proxy do TLS")
+        return path
+
+
+class Log(Section):
+    """The exporter's own log, on standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least severity written.")
+    format: Literal["logfmt", "json"] = Field(default="logfmt", description="Form of each line: `key=value` or JSON.")

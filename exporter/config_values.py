@@ -1,0 +1,91 @@
+"""The values that settings are made of, and what each must be. Errors say what is wrong and what to write."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from pathlib import Path
+from typing import Annotated, Any, TypeAlias
+
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
+
+THIRTY_DAYS_SECONDS = 30 * 24 * 3600
+
+
+def as_tuple(value: object) -> object:
+    """YAML has no tuples; and one value may stand for a list of one."""
+    if isinstance(value, str):
+        return (value,)
+    return tuple(value) if isinstance(value, list) else value
+
+
+def compiled(pattern: str | bytes) -> re.Pattern[Any]:
+    """The regular expression, or a ``ValueError`` that says what is wrong with it."""
+    try:
+        return re.compile(pattern)
+    except (re.error, OverflowError, RecursionError) as error:
+        shown = pattern if isinstance(pattern, str) else pattern.decode()
+        raise ValueError(f"{shown!r} is not a valid regular expression: {error}") from None
+
+
+def _line_pattern(text: str) -> str:
+    # Logs are matched as bytes, where e.g. \u escapes do not exist: what is checked must be what will be used.
+    if compiled(text.encode("utf-8", "surrogatepass")).search(b""):
+        raise ValueError(f"{text!r} matches an empty line, so it would match every line; make it say more")
+    return text
+
+
+def _pattern_with(*groups: int) -> AfterValidator:
+    def check(text: str) -> str:
+        found = compiled(_line_pattern(text).encode("utf-8", "surrogatepass")).groups
+        if found not in groups:
+            wanted = " or ".join(str(count) for count in groups)
+            raise ValueError(f"{text!r} has {found} groups (...), but must have {wanted}; write others as (?:...)")
+        return text
+
+    return AfterValidator(check)
+
+
+def _absolute(text: str) -> str:
+    if not text.startswith("/") or "\0" in text:
+        raise ValueError(f"{text!r} is not an absolute path; write it from / on")
+    return text
+
+
+def _absolute_path(value: object) -> Path:
+    if not isinstance(value, str | Path):
+        raise ValueError("must be a path, written as text")
+    return Path(_absolute(str(value)))
+
+
+def parse_listen_address(text: str) -> tuple[str, int]:
+    """Host and port of ``host:port``, ``[ipv6]:port`` or ``:port`` (every interface), as Prometheus writes them.
+
+    Raises:
+        ValueError: something else, or a port above 65535.
+    """
+    found = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+(?:%\w+)?)\]|([^\s:\[\]/]*)):([0-9]{1,5})", text)
+    if found is None or int(found[3]) > 65535:
+        raise ValueError(f"{text!r} is not an address; write host:port, [ipv6]:port or :port")
+    return found[1] or found[2] or "0.0.0.0", int(found[3])
+
+
+def is_only_this_machine(host: str) -> bool:
+    """Whether what listens at this host can be reached from this machine alone."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+LinePatterns: TypeAlias = Annotated[
+    tuple[Annotated[str, AfterValidator(_line_pattern)], ...], BeforeValidator(as_tuple)
+]
+TotalPatterns: TypeAlias = Annotated[tuple[Annotated[str, _pattern_with(1)], ...], BeforeValidator(as_tuple)]
+CounterPatterns: TypeAlias = Annotated[tuple[Annotated[str, _pattern_with(1, 2)], ...], BeforeValidator(as_tuple)]
+Statuses: TypeAlias = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(as_tuple)]
+AbsolutePath: TypeAlias = Annotated[
+    str, AfterValidator(_absolute), WithJsonSchema({"type": "string", "format": "path"})
+]
+DatabasePath: TypeAlias = Annotated[Path, BeforeValidator(_absolute_path)]
+Seconds: TypeAlias = Annotated[float, Field(gt=0, le=THIRTY_DAYS_SECONDS)]

@@ -1,0 +1,364 @@
+"""The communicator's table ``beams``: its rows, its column ``progress``, and the one guarded statement that writes it.
+
+Somebody else's database: other processes write it all the time, some of its revisions fail a case when they wait for a
+lock longer than five seconds, and its file may be deleted or replaced under us, after which SQLite writes happily into
+the file that is gone. Therefore: never create it, never a read transaction that stays open, never a write longer than a
+few milliseconds, and before each use a look whether the file at the path is still the one we hold open.
+
+Columns are addressed by name (migrated databases have them in another order), and every value is taken for what it is:
+SQLite stores any type in any column.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import sqlite3
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import quote
+
+TERMINAL_STATUSES = ("completed", "failed", "cancelled")
+COMPLETED_STATUSES = ("completed",)
+
+_KNOWN_COLUMNS = ("beam_id", "parent_case_id", "beam_path", "status", "progress", "hpc_job_id", "updated_at")
+_NEEDED_COLUMNS = frozenset({"beam_id", "parent_case_id", "status", "updated_at"})
+_IDS_PER_STATEMENT = 500
+"""Fewer than the 999 variables that an old SQLite allows in one statement."""
+
+UpdateKind = Literal["raise", "lower", "complete"]
+
+
+class DatabaseUnavailable(Exception):
+    """The database cannot be used now.
+
+    Args:
+        kind: ``missing``, ``locked``, ``read_only``, ``permission``, ``corrupt``, ``not_a_database``, ``no_table``,
+            ``no_column``, ``disk_full`` or ``other``.
+        message: the file, what was tried, and what to do about it.
+    """
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+_ADVICE = {
+    "missing": "it is never created; check database.path, and whether the communicator has been started",
+    "locked": "another process writes; it is tried again",
+    "read_only": "let the exporter's user write the file, its -wal and -shm, and their folder",
+    "permission": "let the exporter's user read and write the file, its -wal and -shm, and their folder",
+    "corrupt": "check it with `sqlite3 FILE 'PRAGMA integrity_check'`",
+    "not_a_database": "check database.path",
+    "no_table": "check database.path: the communicator creates the table at its first start",
+    "no_column": "run `mqi-exporter migrate`, or set database.migrate to true",
+    "disk_full": "make room on its file system",
+    "other": "it is tried again",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class StoredBeam:
+    """A row as it is stored; a value of an unexpected type is ``None``. ``updated_at`` in epoch seconds."""
+
+    beam_id: object
+    case_id: object
+    beam_path: str | None
+    status: str | None
+    progress: float | None
+    hpc_job_id: str | None
+    updated_at: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class ProgressUpdate:
+    """A value for the column.
+
+    Args:
+        beam_id: the row.
+        value: what to write, 0..100.
+        kind: ``raise`` only upwards; ``lower`` whatever stands there; ``complete`` upwards on a row that is completed.
+    """
+
+    beam_id: str
+    value: float
+    kind: UpdateKind = "raise"
+
+
+@dataclass(frozen=True, slots=True)
+class WriteResult:
+    """Which updates changed their row; the others met a row that is terminal, gone or as high already."""
+
+    written: frozenset[str] = field(default_factory=frozenset)
+
+
+class BeamsTable:
+    """One connection to the table; for one thread at a time.
+
+    Args:
+        path: the database file.
+        busy_timeout_ms: how long a statement waits for somebody else's lock, milliseconds.
+        terminal_statuses: rows in these are not written (but see :class:`ProgressUpdate`).
+        completed_statuses: those of them that mean success.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        busy_timeout_ms: int = 500,
+        terminal_statuses: Collection[str] = TERMINAL_STATUSES,
+        completed_statuses: Collection[str] = COMPLETED_STATUSES,
+    ) -> None:
+        self.path = path
+        self._busy_timeout_ms = busy_timeout_ms
+        self._terminal = tuple(terminal_statuses)
+        self._completed = tuple(completed_statuses)
+        self._connection: sqlite3.Connection | None = None
+        self._identity: tuple[int, int] | None = None
+        self.generation = 0
+        """Goes up whenever another file is found at the path."""
+
+    def close(self) -> None:
+        """Give the connection back; the next use opens another."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            # What could go wrong here concerns a connection that is not used any more.
+            with contextlib.suppress(sqlite3.Error):
+                connection.close()
+
+    def migrate(self) -> bool:
+        """Add the column ``progress`` if it is missing, as the plan's phase 1 does.
+
+        Returns:
+            Whether it was added.
+
+        Raises:
+            DatabaseUnavailable: it cannot be.
+        """
+        with self._use("add the column progress to") as connection:
+            if "progress" in self._columns(connection):
+                return False
+            try:
+                connection.execute("ALTER TABLE beams ADD COLUMN progress REAL DEFAULT 0.0")
+            except sqlite3.OperationalError as error:
+                # The communicator may have added it since we looked.
+                if "duplicate column" not in str(error):
+                    raise
+                return False
+            return True
+
+    def rows(
+        self,
+        updated_since: float | None = None,
+        also: Collection[str] = (),
+        terminal_statuses: Collection[str] | None = None,
+    ) -> list[StoredBeam]:
+        """Beams that are not over, those updated since a moment, and those with given ids.
+
+        Args:
+            updated_since: epoch seconds (the column has whole ones); ``None`` for no such rows.
+            also: ids of rows to read in any case.
+            terminal_statuses: statuses of beams that are over; those of the table unless given.
+
+        Raises:
+            DatabaseUnavailable: it cannot be read.
+        """
+        terminal = self._terminal if terminal_statuses is None else tuple(terminal_statuses)
+        with self._use("read") as connection:
+            columns = [name for name in _KNOWN_COLUMNS if name in self._columns(connection)]
+            select = f"SELECT {', '.join(columns)} FROM beams"
+            condition = f"status IS NULL OR status NOT IN ({_marks(terminal)})"
+            values: list[Any] = [*terminal]
+            if updated_since is not None:
+                condition += " OR updated_at >= ?"
+                values.append(_stamp(updated_since))
+            found = connection.execute(f"{select} WHERE {condition}", values).fetchall()
+            stored = [_stored(dict(zip(columns, row, strict=True))) for row in found]
+            known = {beam.beam_id for beam in stored}
+            wanted = [beam_id for beam_id in also if beam_id not in known]
+            for start in range(0, len(wanted), _IDS_PER_STATEMENT):
+                some = wanted[start : start + _IDS_PER_STATEMENT]
+                found = connection.execute(f"{select} WHERE beam_id IN ({_marks(some)})", some).fetchall()
+                stored += (_stored(dict(zip(columns, row, strict=True))) for row in found)
+            return stored
+
+    def write(self, updates: Sequence[ProgressUpdate]) -> WriteResult:
+        """Write progress, all in one transaction.
+
+        Args:
+            updates: at most a few hundred, since the lock is held for all of them together.
+
+        Raises:
+            DatabaseUnavailable: nothing was written.
+            ValueError: a value is not a finite number within 0..100.
+        """
+        for update in updates:
+            if not 0.0 <= update.value <= 100.0:
+                raise ValueError(f"progress must be within 0 and 100, not {update.value}")
+        written = set()
+        with self._use("write progress to") as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                for update in updates:
+                    if self._write_one(connection, update):
+                        written.add(update.beam_id)
+                connection.execute("COMMIT")
+            except BaseException:
+                with contextlib.suppress(sqlite3.Error):
+                    connection.execute("ROLLBACK")
+                raise
+        return WriteResult(frozenset(written))
+
+    def update_beam_progress(self, beam_id: str, progress: float) -> bool:
+        """Set one beam's progress (the plan's phase 2): up or down, but never on a row that is over.
+
+        Args:
+            beam_id: the row.
+            progress: percent; clamped to 0..100.
+
+        Returns:
+            Whether the row was changed.
+
+        Raises:
+            ValueError: ``progress`` is no number.
+            DatabaseUnavailable: it cannot be written.
+        """
+        if isinstance(progress, bool) or not isinstance(progress, (int, float)) or math.isnan(progress):
+            raise ValueError(f"progress must be a number, not {progress!r}")
+        value = float(max(0.0, min(100.0, progress)))
+        return beam_id in self.write([ProgressUpdate(beam_id, value, "lower")]).written
+
+    def _write_one(self, connection: sqlite3.Connection, update: ProgressUpdate) -> bool:
+        if update.kind == "complete":
+            guard, statuses = f"status IN ({_marks(self._completed)})", self._completed
+        else:
+            guard, statuses = f"status NOT IN ({_marks(self._terminal)})", self._terminal
+        # What is no number (a text, a blob) sorts above all numbers and would never be raised.
+        compare = (
+            "progress <> ?" if update.kind == "lower" else "(progress < ? OR typeof(progress) IN ('text', 'blob'))"
+        )
+        cursor = connection.execute(
+            "UPDATE beams SET progress = ?, updated_at = CURRENT_TIMESTAMP "
+            f"WHERE beam_id = ? AND {guard} AND (progress IS NULL OR {compare})",
+            (float(update.value), update.beam_id, *statuses, float(update.value)),
+        )
+        return cursor.rowcount > 0
+
+    def _columns(self, connection: sqlite3.Connection) -> frozenset[str]:
+        columns = frozenset(row[1] for row in connection.execute("PRAGMA table_info(beams)").fetchall())
+        if not columns:
+            raise self._unavailable("no_table", "use", "it has no table beams")
+        missing = sorted(_NEEDED_COLUMNS - columns)
+        if missing:
+            raise self._unavailable("no_table", "use", f"its table beams has no column {', '.join(missing)}")
+        return columns
+
+    @contextlib.contextmanager
+    def _use(self, action: str) -> Iterator[sqlite3.Connection]:
+        """The connection to the file that is at the path now; whatever goes wrong is :class:`DatabaseUnavailable`."""
+        try:
+            yield self._connected()
+        except DatabaseUnavailable:
+            self.close()
+            raise
+        except OSError as error:
+            self.close()
+            kind = "missing" if isinstance(error, FileNotFoundError) else "permission"
+            raise self._unavailable(kind, action, error.strerror or str(error)) from error
+        except sqlite3.Error as error:
+            kind = _kind_of(error)
+            if kind != "locked":
+                self.close()
+            raise self._unavailable(kind, action, str(error)) from error
+
+    def _connected(self) -> sqlite3.Connection:
+        status = os.stat(self.path)
+        identity = (status.st_dev, status.st_ino)
+        if identity != self._identity:
+            self.close()
+            self.generation += self._identity is not None
+            self._identity = identity
+        if self._connection is None:
+            # autocommit: every transaction is one we begin ourselves, and no read is left open
+            connection = sqlite3.connect(
+                f"file:{quote(str(self.path.absolute()))}?mode=rw",
+                uri=True,
+                isolation_level=None,
+                timeout=self._busy_timeout_ms / 1000,
+                check_same_thread=False,
+            )
+            connection.text_factory = _text
+            # In WAL mode this leaves out the fsync at each commit, as the communicator does.
+            connection.execute("PRAGMA synchronous = NORMAL")
+            self._connection = connection
+        return self._connection
+
+    def _unavailable(self, kind: str, action: str, reason: str) -> DatabaseUnavailable:
+        return DatabaseUnavailable(kind, f"cannot {action} {self.path}: {reason}; {_ADVICE[kind]}")
+
+
+def _kind_of(error: sqlite3.Error) -> str:
+    """Which kind of :class:`DatabaseUnavailable` an error of SQLite is (its messages are stable, codes need 3.11)."""
+    text = str(error)
+    for phrase, kind in (
+        ("locked", "locked"),
+        ("busy", "locked"),
+        ("readonly", "read_only"),
+        ("malformed", "corrupt"),
+        ("not a database", "not_a_database"),
+        ("no such table", "no_table"),
+        ("no such column", "no_column"),
+        ("is full", "disk_full"),
+        ("unable to open", "permission"),
+    ):
+        if phrase in text:
+            return kind
+    return "other"
+
+
+def _marks(values: Iterable[object]) -> str:
+    return ", ".join("?" for _ in values)
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode("utf-8", "surrogateescape")
+
+
+def _stamp(at: float) -> str:
+    """A moment as the column writes it: UTC, whole seconds, no zone."""
+    return datetime.fromtimestamp(at, timezone.utc).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _moment(value: object) -> float | None:
+    """A time stamp as the column writes it, or as ISO 8601; without a zone it is UTC."""
+    if not isinstance(value, str):
+        return None
+    try:
+        # 3.10 reads neither a Z nor more than six digits.
+        parsed = datetime.fromisoformat(value.strip().replace("Z", "+00:00")[:32])
+    except ValueError:
+        return None
+    return (parsed if parsed.tzinfo is not None else parsed.replace(tzinfo=timezone.utc)).timestamp()
+
+
+def _stored(row: dict[str, object]) -> StoredBeam:
+    def text(name: str) -> str | None:
+        value = row.get(name)
+        return value if isinstance(value, str) else None
+
+    progress = row.get("progress")
+    number = isinstance(progress, (int, float)) and math.isfinite(progress)
+    return StoredBeam(
+        beam_id=row["beam_id"],
+        case_id=row["parent_case_id"],
+        beam_path=text("beam_path"),
+        status=text("status"),
+        progress=float(progress) if number else None,  # type: ignore[arg-type]
+        hpc_job_id=text("hpc_job_id"),
+        updated_at=_moment(row["updated_at"]),
+    )

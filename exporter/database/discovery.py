@@ -1,0 +1,180 @@
+"""Which beams there are: the rows of the communicator's table, or the names of log files where there is no database.
+
+Ids come from other people and become parts of paths and labels. What is no usable id is refused, said once and counted;
+the others are not affected.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, OrderedDict
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+
+from exporter.beams.snapshot import BeamKey, BeamRow
+from exporter.database.beams_table import BeamsTable, StoredBeam
+from exporter.logs.source import LogStat
+
+_ID_BYTES = 255
+"""Longest id in bytes of UTF-8: as long as a file name may be."""
+
+_SLACK_SECONDS = 5.0
+"""Time stamps have whole seconds, and their writer may commit a moment later."""
+
+_REFUSED_KEPT = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What discovery has found.
+
+    Args:
+        rows: the beams.
+        refused: how many ids were refused for the first time, by reason.
+        missing: beams asked for whose rows are gone.
+    """
+
+    rows: tuple[BeamRow, ...] = ()
+    refused: Mapping[str, int] = field(default_factory=dict)
+    missing: frozenset[BeamKey] = frozenset()
+
+
+def fault_of_id(value: object) -> str | None:
+    """Why ``value`` cannot be an id, in one word; ``None`` where it can."""
+    if not isinstance(value, str):
+        return "not_text"
+    if not value:
+        return "empty"
+    if "/" in value:
+        return "path_separator"
+    if ".." in value:
+        return "parent_directory"
+    if any(ord(character) < 32 or ord(character) == 127 for character in value):
+        return "control_character"
+    if len(value.encode("utf-8", "surrogateescape")) > _ID_BYTES:
+        return "too_long"
+    return None
+
+
+class _Refusals:
+    """Counts each refused id once; forgets the oldest of very many."""
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[tuple[str, str], None] = OrderedDict()
+
+    def count(self, faults: Mapping[str, str]) -> Counter[str]:
+        """How many are new, by reason; ``faults`` is by what was refused."""
+        new: Counter[str] = Counter()
+        for refused, reason in faults.items():
+            if (refused, reason) not in self._known:
+                self._known[refused, reason] = None
+                new[reason] += 1
+        while len(self._known) > _REFUSED_KEPT:
+            self._known.popitem(last=False)
+        return new
+
+
+class DatabaseDiscovery:
+    """Beams from the table ``beams``.
+
+    Args:
+        table: the table.
+        retention_seconds: the first look reads rows that ended this long ago, too.
+    """
+
+    def __init__(self, table: BeamsTable, *, retention_seconds: float) -> None:
+        self._table = table
+        self._retention_seconds = retention_seconds
+        self._looked_at: float | None = None
+        self._refusals = _Refusals()
+
+    def look(self, at: float, watched: Collection[BeamKey]) -> Look:
+        """Read the rows that are not over, those updated since the last look, and those of ``watched``.
+
+        Args:
+            at: now, epoch seconds.
+            watched: beams whose end is not known yet.
+
+        Raises:
+            exporter.database.beams_table.DatabaseUnavailable: it cannot be read; the next look makes up for it.
+        """
+        since = at - self._retention_seconds if self._looked_at is None else self._looked_at - _SLACK_SECONDS
+        stored = self._table.rows(since, [key.beam_id for key in watched])
+        self._looked_at = at
+        rows, faults = [], {}
+        for beam in stored:
+            fault = fault_of_id(beam.beam_id) or fault_of_id(beam.case_id)
+            if fault is None:
+                rows.append(_row(beam, at))
+            else:
+                faults[f"{beam.case_id!r} {beam.beam_id!r}"] = fault
+        there = {row.key for row in rows}
+        return Look(tuple(rows), self._refusals.count(faults), frozenset(set(watched) - there))
+
+
+def _row(beam: StoredBeam, at: float) -> BeamRow:
+    assert isinstance(beam.case_id, str)
+    assert isinstance(beam.beam_id, str)
+    return BeamRow(
+        key=BeamKey(beam.case_id, beam.beam_id),
+        read_at=at,
+        beam_path=beam.beam_path,
+        hpc_job_id=beam.hpc_job_id,
+        status=beam.status,
+        progress=beam.progress,
+        updated_at=beam.updated_at,
+    )
+
+
+_DEFAULT_NAMES = (
+    # The plan's template doubles the case, since the communicator's beam ids begin with it.
+    re.compile(r"(?P<case_id>.+)_(?P<beam_id>(?P=case_id)_.+)\.log"),
+    re.compile(r"sim_(?P<beam_id>(?P<case_id>.+)_beam_[^_]+)\.log"),
+    # A guess: a case id that holds a `_` is split in its middle.
+    re.compile(r"(?P<case_id>[^_]+)_(?P<beam_id>.+)\.log"),
+)
+
+
+class DirectoryDiscovery:
+    """Beams from the names of log files.
+
+    Args:
+        name_pattern: regular expression over whole file names with groups ``case_id`` and ``beam_id``; ``None`` for the
+            built-in rules: ``<case>_<case>_<rest>.log`` (beam ``<case>_<rest>``), ``sim_<case>_beam_<n>.log`` (beam
+            ``<case>_beam_<n>``), else ``<case>_<beam>.log`` split at the first ``_``.
+    """
+
+    def __init__(self, name_pattern: str | None = None) -> None:
+        self._patterns = _DEFAULT_NAMES if name_pattern is None else (re.compile(name_pattern),)
+        self._refusals = _Refusals()
+
+    def look(self, at: float, folders: Mapping[str, Mapping[str, LogStat]]) -> Look:
+        """Take the regular files of each folder by name; other names than logs' are passed over.
+
+        Where two files name one beam, the one written last is meant.
+
+        Args:
+            at: now, epoch seconds.
+            folders: what is in each folder.
+        """
+        newest: dict[BeamKey, tuple[float, BeamRow]] = {}
+        faults: dict[str, str] = {}
+        for folder, files in folders.items():
+            for name, stat in files.items():
+                key = self._key(name)
+                if key is None:
+                    continue
+                fault = fault_of_id(key.case_id) or fault_of_id(key.beam_id)
+                if fault is not None:
+                    faults[name] = fault
+                elif key not in newest or newest[key][0] < stat.modified_at:
+                    path = f"{folder.rstrip('/')}/{name}"
+                    newest[key] = stat.modified_at, BeamRow(key, at, updated_at=stat.modified_at, log_path=path)
+        return Look(tuple(row for _, row in newest.values()), self._refusals.count(faults))
+
+    def _key(self, name: str) -> BeamKey | None:
+        for pattern in self._patterns:
+            match = pattern.fullmatch(name)
+            if match is not None:
+                return BeamKey(match["case_id"] or "", match["beam_id"] or "")
+        return None

@@ -1,0 +1,227 @@
+"""The board's progress in the column ``progress``, which the communicator's screens show.
+
+The mirror keeps the newest value of each beam until the database has taken it, so what waits is bounded by the beams
+and nothing is lost while the database is locked, missing or full. It raises only, but for one lowering each when a new
+run has begun, when an unfinished log is seen to grow for the first time (the leftover of an earlier run, or a coarse
+40, stands in the row), and when a run announces further batches.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Literal
+
+from exporter.beams.snapshot import ENDED_STATES, BeamKey, BeamState, BeamView, BoardSnapshot
+from exporter.database.beams_table import BeamsTable, DatabaseUnavailable, ProgressUpdate, UpdateKind
+
+ROWS_PER_TRANSACTION = 100
+"""A transaction of so many rows holds the lock for about a millisecond (``docs/performance.md``)."""
+
+OUTCOMES = ("written", "refused", "failed")
+_BACKOFF_SECONDS = 0.5
+_LONGEST_BACKOFF_SECONDS = 30.0
+_SAME = 0.005
+"""Values are rounded to two digits."""
+_SEEN_AFTER_SECONDS = 2.0
+"""A row read so long after a write shows it: the write itself may have waited for a lock."""
+
+
+@dataclass(slots=True)
+class _Written:
+    """What was given to the database last, and for which stage of which run.
+
+    ``accepted`` is false where the row was over, gone, or as high already: then it holds something else.
+    """
+
+    percent: float
+    update: ProgressUpdate
+    run_number: int
+    announcements: int
+    grew: bool
+    accepted: bool = False
+    at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class FlushResult:
+    """What a round of writing has done.
+
+    Args:
+        outcomes: updates by outcome (:data:`OUTCOMES`).
+        seconds: how long each transaction took.
+        pending: updates that still wait.
+        error: why nothing more could be written.
+    """
+
+    outcomes: Counter[str]
+    seconds: tuple[float, ...]
+    pending: int
+    error: DatabaseUnavailable | None
+
+
+class Mirror:
+    """Writes progress; used by one thread.
+
+    Args:
+        table: the table.
+        terminal_statuses: rows in these are not written.
+        completed_statuses: those of them that mean success: one write may complete them.
+        value: which progress: ``batch`` (the plan's) or ``estimated``.
+        value_range: what 0 and 100 % are written as.
+        minimum_interval_seconds: between two rounds of writing.
+        throttle_percent: smaller changes wait.
+        timer: seconds of a clock that never steps, for the duration of writes.
+    """
+
+    def __init__(
+        self,
+        table: BeamsTable,
+        *,
+        terminal_statuses: Collection[str],
+        completed_statuses: Collection[str],
+        value: Literal["batch", "estimated"],
+        value_range: tuple[float, float],
+        minimum_interval_seconds: float,
+        throttle_percent: float,
+        timer: Callable[[], float],
+    ) -> None:
+        self._table = table
+        self._terminal = frozenset(terminal_statuses)
+        self._completed = frozenset(completed_statuses)
+        self._value = value
+        self._low, self._high = value_range
+        self._interval_seconds = minimum_interval_seconds
+        self._throttle_percent = throttle_percent
+        self._timer = timer
+        self._written: dict[BeamKey, _Written] = {}
+        self._due: dict[BeamKey, _Written] = {}
+        self._generation = table.generation
+        self._next_at = float("-inf")
+        self._failures = 0
+        self._other_writer: BeamKey | None = None
+        self._told = False
+
+    @property
+    def pending(self) -> int:
+        """Updates that wait."""
+        return len(self._due)
+
+    @property
+    def due_at(self) -> float:
+        """When the next round of writing may be, epoch seconds."""
+        return self._next_at
+
+    def take_other_writer(self) -> BeamKey | None:
+        """A beam whose column somebody else changes, the first time one is met; ``None`` otherwise."""
+        key, self._other_writer = self._other_writer, None
+        return key
+
+    def update(self, snapshot: BoardSnapshot) -> None:
+        """Work out what is due.
+
+        Args:
+            snapshot: what the board shows.
+        """
+        if self._table.generation != self._generation:
+            # Another file is at the path: what we wrote is not in it.
+            self._generation = self._table.generation
+            self._written.clear()
+        for view in snapshot.beams:
+            if view.row.status is not None:
+                self._consider(view)
+        shown = {view.key for view in snapshot.beams}
+        for key in self._written.keys() - shown:
+            if key not in self._due:
+                del self._written[key]
+
+    def _consider(self, view: BeamView) -> None:
+        written = self._written.get(view.key)
+        if written is not None:
+            self._watch_for_others(view, written)
+        update = self._next(view, written)
+        if update is None:
+            return
+        kind, percent = update
+        waiting = self._due.get(view.key)
+        if waiting is not None and waiting.update.kind == "lower" and kind == "raise":
+            # The lowering that waits has not been used up: the newer value takes its place.
+            kind = "lower"
+        value = round(self._low + (self._high - self._low) * percent / 100.0, 2)
+        self._due[view.key] = _Written(
+            percent, ProgressUpdate(view.key.beam_id, value, kind), view.run_number, view.announcements, view.log_grew
+        )
+
+    def _next(self, view: BeamView, written: _Written | None) -> tuple[UpdateKind, float] | None:
+        """What should be written of a beam now: how, and which value in percent."""
+        if view.state is BeamState.WAITING:
+            return None
+        if view.row.status in self._terminal:
+            return self._completing(view, written)
+        ended = view.state in ENDED_STATES
+        ratio = view.progress_ratio if self._value == "batch" else view.estimated_ratio
+        percent = 100.0 if view.log_succeeded else round(100.0 * ratio, 2)
+        if written is None:
+            lowering = view.log_grew and not ended
+            if not (lowering or ended or view.batches_total is not None):
+                return None
+            return "lower" if lowering else "raise", percent
+        if view.run_number != written.run_number or (view.log_grew and not written.grew and not ended):
+            return "lower", percent
+        if view.announcements != written.announcements and percent < written.percent:
+            return "lower", percent
+        change = percent - written.percent
+        return ("raise", percent) if change > 0 and (ended or change >= self._throttle_percent) else None
+
+    def _completing(self, view: BeamView, written: _Written | None) -> tuple[UpdateKind, float] | None:
+        """The row is over: all that may come is the one write that completes a run which the log says succeeded."""
+        self._due.pop(view.key, None)
+        done = (
+            written is not None and written.percent == 100.0 and (written.accepted or written.update.kind == "complete")
+        )
+        return ("complete", 100.0) if view.row.status in self._completed and view.log_succeeded and not done else None
+
+    def _watch_for_others(self, view: BeamView, written: _Written) -> None:
+        row = view.row
+        if self._told or not written.accepted or row.read_at <= written.at + _SEEN_AFTER_SECONDS:
+            return
+        reset = not row.progress or row.status in self._terminal
+        if not reset and row.progress is not None and abs(row.progress - written.update.value) > _SAME:
+            self._other_writer, self._told = view.key, True
+
+    def flush(self, at: float, *, now: bool = False) -> FlushResult:
+        """Write what is due, if the time has come.
+
+        Args:
+            at: now, epoch seconds.
+            now: do not wait for the time (at the end).
+        """
+        outcomes: Counter[str] = Counter()
+        seconds: list[float] = []
+        # A clock that was set back must not hold up writing.
+        early = self._next_at - _LONGEST_BACKOFF_SECONDS <= at < self._next_at
+        if not self._due or (early and not now):
+            return FlushResult(outcomes, (), len(self._due), None)
+        self._next_at = at + self._interval_seconds
+        keys = list(self._due)
+        for start in range(0, len(keys), ROWS_PER_TRANSACTION):
+            some = keys[start : start + ROWS_PER_TRANSACTION]
+            began = self._timer()
+            try:
+                result = self._table.write([self._due[key].update for key in some])
+            except DatabaseUnavailable as error:
+                outcomes["failed"] += len(some)
+                delay = min(_BACKOFF_SECONDS * 2**self._failures, _LONGEST_BACKOFF_SECONDS)
+                self._failures = min(self._failures + 1, 10)
+                self._next_at = at + delay
+                return FlushResult(outcomes, tuple(seconds), len(self._due), error)
+            seconds.append(self._timer() - began)
+            for key in some:
+                written = self._due.pop(key)
+                written.accepted = written.update.beam_id in result.written
+                written.at = at
+                outcomes["written" if written.accepted else "refused"] += 1
+                self._written[key] = written
+        self._failures = 0
+        return FlushResult(outcomes, tuple(seconds), 0, None)

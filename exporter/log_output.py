@@ -1,0 +1,119 @@
+"""The exporter's own log: one line per event on standard error, as logfmt or JSON.
+
+What is logged can hold text that other people wrote (ids, lines of logs, paths), so a value can never end a line, forge
+another field, or send control characters to a terminal. Exceptions are one field with their traceback and never with
+the values of local variables, which hold ids.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import sys
+from typing import Literal, TextIO
+
+import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+# These say at INFO what is routine here: each request, each SSH connection.
+_CHATTY_LOGGERS = ("uvicorn.access", "paramiko")
+_UVICORN_LOGGERS = ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi")
+_FIRST_FIELDS = ("ts", "level", "msg")
+
+
+def configure(
+    level: Literal["debug", "info", "warning", "error"],
+    format: Literal["logfmt", "json"],
+    stream: TextIO | None = None,
+) -> None:
+    """Send everything that is logged, by structlog or by the standard library, to one stream.
+
+    May be called again to change level and format; loggers made before follow.
+
+    Args:
+        level: least severity that is written.
+        format: form of each line; its first fields are ``ts`` (UTC, ISO 8601), ``level`` and ``msg``.
+        stream: where to; standard error where ``None``.
+    """
+    common: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True, key="ts"),
+        structlog.processors.StackInfoRenderer(),
+        structlog.processors.format_exc_info,
+        structlog.processors.EventRenamer("msg"),
+    ]
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            structlog.stdlib.PositionalArgumentsFormatter(),
+            *common,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=False,
+    )
+    handler = _Output(sys.stderr if stream is None else stream)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[structlog.stdlib.add_logger_name, *common],
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                render_json if format == "json" else render_logfmt,
+            ],
+        )
+    )
+    root = logging.getLogger()
+    for old in [each for each in root.handlers if isinstance(each, _Output)]:
+        root.removeHandler(old)
+    root.addHandler(handler)
+    root.setLevel(level.upper())
+    for name in _UVICORN_LOGGERS:
+        logger = logging.getLogger(name)
+        logger.handlers.clear()
+        logger.propagate = True
+    for name in _CHATTY_LOGGERS:
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def render_logfmt(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
+    """``ts=... level=... msg="..."`` and the other fields as given; a value is quoted where it has to be."""
+    return " ".join(f"{_logfmt_key(key)}={_logfmt_value(event[key])}" for key in _ordered(event))
+
+
+def render_json(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
+    """One JSON object in ASCII; what JSON has no word for is written as text."""
+    fields = {key: _finite(event[key]) for key in _ordered(event)}
+    return json.dumps(fields, default=str)
+
+
+class _Output(logging.StreamHandler[TextIO]):
+    """Our handler, told apart from those of others (pytest's, an embedding program's) when configured again."""
+
+
+def _ordered(event: EventDict) -> list[str]:
+    first = [key for key in _FIRST_FIELDS if key in event]
+    return first + [key for key in event if key not in _FIRST_FIELDS]
+
+
+def _logfmt_key(key: str) -> str:
+    return "".join(character if character.isalnum() or character in "_.-" else "_" for character in key) or "_"
+
+
+def _logfmt_value(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    text = str(value)
+    if text.isprintable() and not any(character in ' ="\\' for character in text):
+        return text or '""'
+    # JSON's escapes, and the same for what JSON lets through: line separators, C1 controls, lone surrogates.
+    quoted = json.dumps(text, ensure_ascii=False)
+    return "".join(character if character.isprintable() else json.dumps(character)[1:-1] for character in quoted)
+
+
+def _finite(value: object) -> object:
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,164 @@
+"""What a ``tps_env`` log can say.
+
+The parser turns lines into the events below; whoever reads the file adds the two that are about it
+(:class:`LogReplaced`, :class:`LogRead`). Counts are as printed: nothing here is added up, checked against its
+neighbours or dated.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+FAILURE_REASONS: tuple[str, ...] = (
+    "out_of_memory",
+    "cuda",
+    "exception",
+    "assertion",
+    "simulation_error",
+    "segmentation_fault",
+    "killed",
+    "terminated",
+    "aborted",
+    "output_error",
+    "no_particles",
+    "time_limit",
+    "fatal_error",
+    "error",
+    "status",
+)
+"""Why a run failed; where a log shows several, the first of this list is the cause and the others its echo."""
+
+PHASES: tuple[str, ...] = ("loading", "preparing", "simulating", "saving")
+"""What an engine does in a run, in order; with several beams in one process it starts again at ``loading``."""
+
+DIALECTS: tuple[str, ...] = ("smc", "smc-spot", "moqui", "moqui-spot", "moqui-stat", "unknown")
+BUFFERED_DIALECTS = frozenset({"smc-spot", "moqui", "moqui-spot", "moqui-stat"})
+"""Dialects whose batch lines the C library holds back until 4096 bytes have come together or the process exits."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunHead:
+    """The engine's first lines: a process has just begun. ``family`` is ``smc`` or ``moqui``."""
+
+    family: str
+
+
+@dataclass(frozen=True, slots=True)
+class DialectRecognised:
+    """The log is of this dialect (one of :data:`DIALECTS`)."""
+
+    dialect: str
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseEntered:
+    """The engine says what it does now (one of :data:`PHASES`)."""
+
+    phase: str
+
+
+@dataclass(frozen=True, slots=True)
+class HistoriesCounted:
+    """Histories of the beam about to be simulated."""
+
+    histories: int
+
+
+@dataclass(frozen=True, slots=True)
+class BatchesAnnounced:
+    """So many batches will follow; once per beam, or per round of a run that stops by its statistics.
+
+    ``particles_per_batch`` is the configured limit: the only or the last batch may hold fewer.
+    """
+
+    total: int
+    particles_per_batch: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BatchStarted:
+    """A batch has begun. ``number`` (1-based) and ``total`` are ``None`` in dialects that do not count."""
+
+    number: int | None = None
+    total: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BatchFinished:
+    """A batch's particles have been transported."""
+
+
+@dataclass(frozen=True, slots=True)
+class HistoriesGenerated:
+    """``generated`` histories of the beam exist now, the running batch's included."""
+
+    generated: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunSucceeded:
+    """The engine's normal last line (which it also prints after some failures)."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunFailed:
+    """A line that says the run has failed; ``reason`` is one of :data:`FAILURE_REASONS`."""
+
+    reason: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Anomaly:
+    """Something that does not fit. ``kind`` is a short snake_case word."""
+
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class LogReplaced:
+    """The file no longer holds the bytes read before; what follows is read from its beginning."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogRead:
+    """The events before this one came in one read.
+
+    Args:
+        size_bytes: how much of the log has been read by now.
+        line_complete: the bytes read end with a newline.
+        live: the log grew while we watched; ``False`` for what already stood there at the first look.
+    """
+
+    size_bytes: int
+    line_complete: bool
+    live: bool
+
+
+Event: TypeAlias = (
+    RunHead
+    | DialectRecognised
+    | PhaseEntered
+    | HistoriesCounted
+    | BatchesAnnounced
+    | BatchStarted
+    | BatchFinished
+    | HistoriesGenerated
+    | RunSucceeded
+    | RunFailed
+    | Anomaly
+    | LogReplaced
+    | LogRead
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SimulationProgress:
+    """Progress as the plan defines it: started batches of all batches, in percent."""
+
+    current_batch: int
+    total_batches: int
+    progress_percent: float

@@ -1,0 +1,233 @@
+"""From the bytes of one run's log to events.
+
+Bytes may come in any slices: the events are those of the whole. A line counts when its newline has arrived. Lines come
+at hundreds of thousands a second when an exporter starts beside old logs, so a line is looked up by its first bytes and
+most are dropped without running a regular expression.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from exporter.logs.batches import BatchTally
+from exporter.logs.events import (
+    Anomaly,
+    BatchesAnnounced,
+    BatchStarted,
+    DialectRecognised,
+    Event,
+    RunFailed,
+    RunSucceeded,
+    SimulationProgress,
+)
+from exporter.logs.patterns import FOREIGN_LINES, LINES, PLAN_PATTERNS, PREFIX_LENGTH, Line, shown
+
+LINE_LIMIT = 64 * 1024
+"""Longest line in bytes; what is beyond is dropped (and counted), so that a log without newlines costs no memory."""
+
+
+def _compile(patterns: Iterable[str]) -> tuple[re.Pattern[bytes], ...]:
+    encoded = (pattern.encode() for pattern in patterns)
+    return tuple(re.compile(pattern) for pattern in encoded if pattern not in PLAN_PATTERNS)
+
+
+@dataclass(frozen=True, slots=True)
+class SitePatterns:
+    """A site's own patterns, searched in every line in addition to the built-in ones.
+
+    Attributes:
+        total_batches: one group: batches in all.
+        current_batch: one group, the batch that starts; or two, that and the batches in all.
+        success: any match says that the run succeeded.
+        failure: any match says that it failed (reason ``error``).
+    """
+
+    total_batches: tuple[re.Pattern[bytes], ...] = ()
+    current_batch: tuple[re.Pattern[bytes], ...] = ()
+    success: tuple[re.Pattern[bytes], ...] = ()
+    failure: tuple[re.Pattern[bytes], ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        total_batches: Iterable[str] = (),
+        current_batch: Iterable[str] = (),
+        success: Iterable[str] = (),
+        failure: Iterable[str] = (),
+    ) -> SitePatterns:
+        """Compile regular expressions; those that the plan names are left out, since they are built in.
+
+        Raises:
+            re.error: one is not a regular expression.
+        """
+        return cls(_compile(total_batches), _compile(current_batch), _compile(success), _compile(failure))
+
+    def __bool__(self) -> bool:
+        return bool(self.total_batches or self.current_batch or self.success or self.failure)
+
+    def events(self, line: bytes) -> Iterator[Event]:
+        """What the site's patterns find in ``line``."""
+        for pattern in self.total_batches:
+            if (match := pattern.search(line)) and (total := _number(match[1])) is not None:
+                yield BatchesAnnounced(total)
+        for pattern in self.current_batch:
+            if (match := pattern.search(line)) and (number := _number(match[1])) is not None:
+                yield BatchStarted(number, _number(match[2]) if pattern.groups > 1 else None)
+        if any(pattern.search(line) for pattern in self.success):
+            yield RunSucceeded(shown(line))
+        if any(pattern.search(line) for pattern in self.failure):
+            yield RunFailed("error", shown(line))
+
+
+def _number(text: bytes | None) -> int | None:
+    """A site's pattern may capture anything; what is no number says nothing."""
+    return int(text) if text and text.isdigit() and len(text) <= 20 else None
+
+
+class TpsLogParser:
+    """One run's log, in any slicing, to events; also the plan's line-by-line interface.
+
+    Args:
+        site: patterns to search for beside the built-in ones.
+
+    Attributes:
+        matched: some pattern has matched since the beginning.
+    """
+
+    def __init__(self, site: SitePatterns | None = None) -> None:
+        self._site = site or SitePatterns()
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything read: a new log begins."""
+        self.matched = False
+        self._unfinished = b""
+        self._skipping = False
+        self._family: str | None = None
+        self._mode: str | None = None
+        self._dialect: str | None = None
+        self._tally = BatchTally()
+
+    @property
+    def line_complete(self) -> bool:
+        """The bytes fed so far end with a newline (or nothing was fed)."""
+        return not self._unfinished and not self._skipping
+
+    def feed(self, data: bytes) -> list[Event]:
+        """Take the log's next bytes.
+
+        Args:
+            data: bytes as read, cut anywhere.
+
+        Returns:
+            What the lines say that are complete now, in their order.
+        """
+        if b"\0" in data:
+            # A hole left by truncating a file that its writer goes on writing at its old offset.
+            data = data.replace(b"\0", b"")
+        if self._skipping:
+            newline = data.find(b"\n")
+            if newline < 0:
+                return []
+            data, self._skipping = data[newline + 1 :], False
+        end = data.rfind(b"\n") + 1
+        events: list[Event] = []
+        if end:
+            self._scan(self._unfinished + data[:end], events)
+            self._unfinished = data[end:]
+        else:
+            self._unfinished += data
+        if len(self._unfinished) > LINE_LIMIT:
+            self._cut_line(self._unfinished, events)
+            self._unfinished, self._skipping = b"", True
+        return events
+
+    def parse_line(self, line: str | bytes) -> SimulationProgress | None:
+        """Take one complete line (the plan's interface).
+
+        Args:
+            line: the line with or without its newline.
+
+        Returns:
+            Progress where the line says that a batch starts and how many there are is known, else ``None``.
+        """
+        encoded = line.encode("utf-8", "surrogateescape") if isinstance(line, str) else line
+        events: list[Event] = []
+        self._match(encoded.rstrip(b"\r\n"), events)
+        progress = None
+        for event in events:
+            if isinstance(event, BatchesAnnounced):
+                self._tally.announce(event.total, event.particles_per_batch)
+            elif isinstance(event, BatchStarted):
+                self._tally.start(event.number, event.total)
+                progress = self._tally.progress
+        return progress
+
+    @property
+    def total_batches(self) -> int | None:
+        """Batches in all, from the lines given to :meth:`parse_line`; may be set."""
+        return self._tally.total
+
+    @total_batches.setter
+    def total_batches(self, total: int) -> None:
+        self._tally.set_total(total)
+
+    @property
+    def current_batch(self) -> int:
+        """The batch the lines given to :meth:`parse_line` are in, 1-based; 0 before the first."""
+        return self._tally.started
+
+    def _scan(self, block: bytes, events: list[Event]) -> None:
+        """``block`` ends with a newline and holds whole lines."""
+        foreign = [(mark, line) for mark, line in FOREIGN_LINES if mark in block]
+        check_all = bool(foreign) or bool(self._site)
+        # A block no longer than the limit cannot hold a line that is.
+        check_length = len(block) > LINE_LIMIT
+        known = LINES
+        lines = block.split(b"\n")
+        lines.pop()
+        for line in lines:
+            if check_length and len(line) > LINE_LIMIT:
+                self._cut_line(line, events)
+            elif line[:PREFIX_LENGTH] in known or check_all:
+                self._match(line, events, foreign)
+
+    def _cut_line(self, line: bytes, events: list[Event]) -> None:
+        events.append(Anomaly("line_too_long"))
+        self._match(line[:LINE_LIMIT], events)
+
+    def _match(self, line: bytes, events: list[Event], foreign: Iterable[tuple[bytes, Line]] = FOREIGN_LINES) -> None:
+        line = line.rstrip(b"\r")
+        before = len(events)
+        for known in LINES.get(line[:PREFIX_LENGTH], ()):
+            if match := known.pattern.match(line):
+                self._recognise(known, events)
+                events.extend(known.events(match))
+                break
+        else:
+            for mark, known in foreign:
+                if mark in line and (match := known.pattern.search(line)):
+                    events.extend(known.events(match))
+                    break
+        if self._site:
+            said = {type(event) for event in events[before:]}
+            events.extend(event for event in self._site.events(line) if type(event) not in said)
+        if len(events) > before:
+            self.matched = True
+
+    def _recognise(self, line: Line, events: list[Event]) -> None:
+        """Which dialect prints such a line: engine and way of simulating come together from several of them."""
+        if line.family is None and line.mode is None:
+            return
+        self._family = line.family or self._family
+        if line.mode == "stat" or self._mode is None or (line.mode is not None and self._mode != "stat"):
+            self._mode = line.mode or self._mode
+        family, mode = self._family, self._mode
+        if family is None or mode is None:
+            return
+        dialect = family if mode == "beam" else f"{family}-{mode}"
+        if dialect != self._dialect:
+            self._dialect = dialect
+            events.append(DialectRecognised(dialect))

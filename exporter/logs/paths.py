@@ -1,0 +1,95 @@
+"""Where a beam's log is: a template such as ``{base_directory}/logs/{case_id}_{beam_id}.log`` and its fields.
+
+Ids come from a database that other people write. A rendered path must therefore stay inside the folder that the
+template itself names before its first field of a beam (or inside ``log_root`` where a template begins with such a
+field): what an id says can never lead out of it.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import string
+from collections.abc import Mapping
+
+BEAM_FIELDS = frozenset({"case_id", "beam_id", "beam_path", "hpc_job_id"})
+_ID_FIELDS = frozenset({"case_id", "beam_id", "hpc_job_id"})
+
+
+class LogPathError(ValueError):
+    """A template that cannot be used, or a path that would leave its folder."""
+
+
+class LogPathTemplate:
+    """A log path with fields ``{base_directory} {case_id} {beam_id} {beam_path} {hpc_job_id}``.
+
+    Args:
+        template: the path; absolute once ``base_directory`` is filled in.
+        base_directory: value of ``{base_directory}``.
+        log_root: folder that rendered paths must stay in; needed only where the template begins with a beam's field.
+
+    Raises:
+        LogPathError: unknown field, relative path, or no fixed leading folder and no ``log_root``.
+    """
+
+    def __init__(self, template: str, *, base_directory: str | None = None, log_root: str | None = None) -> None:
+        self.template = template
+        try:
+            parts = list(string.Formatter().parse(template))
+        except ValueError as error:
+            raise LogPathError(f"{template!r} is not a valid template: {error}") from None
+        self._parts: list[tuple[str, str | None]] = []
+        for literal, name, spec, conversion in parts:
+            if name is not None and (spec or conversion):
+                raise LogPathError(f"{{{name}}} takes no format in {template!r}")
+            if name == "base_directory":
+                if base_directory is None:
+                    raise LogPathError(f"{template!r} uses {{base_directory}}, but base_directory is not set")
+                literal, name = literal + base_directory, None
+            elif name is not None and name not in BEAM_FIELDS:
+                known = " ".join(f"{{{field}}}" for field in ["base_directory", *sorted(BEAM_FIELDS)])
+                raise LogPathError(f"unknown field {{{name}}} in {template!r}; known: {known}")
+            if self._parts and self._parts[-1][1] is None:
+                literal = self._parts.pop()[0] + literal
+            self._parts.append((literal, name))
+        leading = self._parts[0][0] if self._parts else ""
+        self.fields = frozenset(name for _, name in self._parts if name is not None)
+        if not self.fields:
+            raise LogPathError(f"{template!r} names no beam: use {{case_id}} or {{beam_id}}")
+        if log_root is not None:
+            if not log_root.startswith("/"):
+                raise LogPathError(f"log_root {log_root!r} is not an absolute path")
+            self.folder = posixpath.normpath(log_root)
+        elif leading.startswith("/"):
+            self.folder = posixpath.normpath(leading[: leading.rindex("/")] or "/")
+        elif leading:
+            raise LogPathError(f"{template!r} is not an absolute path")
+        else:
+            raise LogPathError(f"{template!r} begins with a field of the beam: set log_root on its source")
+
+    def render(self, fields: Mapping[str, str | None]) -> str | None:
+        """The path for one beam.
+
+        Args:
+            fields: the beam's values; ``None`` where it has none.
+
+        Returns:
+            The path, or ``None`` where the beam lacks a field that the template uses.
+
+        Raises:
+            LogPathError: an id holds ``/`` or ``..``, or the path would leave the template's folder.
+        """
+        text = []
+        for literal, name in self._parts:
+            text.append(literal)
+            if name is None:
+                continue
+            value = fields.get(name)
+            if not value:
+                return None
+            if "\0" in value or (name in _ID_FIELDS and ("/" in value or ".." in value)):
+                raise LogPathError(f"{name} holds '/', '..' or NUL")
+            text.append(value)
+        path = posixpath.normpath("".join(text))
+        if posixpath.commonpath([path, self.folder]) != self.folder or path == self.folder:
+            raise LogPathError(f"path leaves {self.folder}")
+        return path

@@ -1,0 +1,274 @@
+"""What lines the engines print, and what each of them means.
+
+Every built-in line is recognised by its beginning: a good run may print ``Relative ERROR: 0.01``. Only what another
+writer puts into the log (the C++ runtime, glibc, the shell, the scheduler) may stand behind an unfinished line of the
+engine, because the C library flushes whole blocks and not whole lines: ``Run transpoKilled``.
+
+The texts are those of the public moqui engines; a number is read up to 20 digits, as many as a 64-bit one has.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from exporter.logs.events import (
+    BatchesAnnounced,
+    BatchFinished,
+    BatchStarted,
+    Event,
+    HistoriesCounted,
+    HistoriesGenerated,
+    PhaseEntered,
+    RunFailed,
+    RunHead,
+    RunSucceeded,
+)
+
+PREFIX_LENGTH = 4
+"""So many bytes at the beginning of a line select the rules worth trying; the shortest beginning is this long."""
+
+_TEXT_LIMIT = 500
+_N = rb"(\d{1,20})(?!\d)"
+
+Match = re.Match[bytes]
+
+
+def shown(text: bytes) -> str:
+    """A line of a log as text for people: UTF-8 with replacement, bounded."""
+    return text[:_TEXT_LIMIT].decode("utf-8", "replace").strip()
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One kind of line.
+
+    Args:
+        pattern: matched at the beginning of a line.
+        events: what the line says.
+        family: the engine that prints it (``smc`` or ``moqui``), where no other does.
+        mode: the way of simulating that prints it (``beam``, ``spot`` or ``stat``), where no other does.
+    """
+
+    pattern: re.Pattern[bytes]
+    events: Callable[[Match], Iterable[Event]]
+    family: str | None = None
+    mode: str | None = None
+
+
+def _no_events(_: Match) -> Iterable[Event]:
+    return ()
+
+
+def _histories(match: Match) -> Iterable[Event]:
+    histories = int(match[1])
+    yield HistoriesCounted(histories)
+    if not histories:
+        yield RunFailed("no_particles", shown(match.string))
+
+
+def _announcement(match: Match) -> Iterable[Event]:
+    """``N`` particles per batch and, unless everything is one batch, ``Y`` batches."""
+    particles = int(match[1])
+    batches = match.re.groups > 1
+    total = int(match[2]) if batches else 1
+    yield BatchesAnnounced(total, particles)
+    if not total or (not batches and not particles):
+        yield RunFailed("no_particles", shown(match.string))
+
+
+def _succeeded(match: Match) -> Iterable[Event]:
+    yield RunSucceeded(shown(match.string))
+
+
+def _phase(phase: str) -> Callable[[Match], Iterable[Event]]:
+    return lambda _: (PhaseEntered(phase),)
+
+
+def _head(family: str) -> Callable[[Match], Iterable[Event]]:
+    return lambda _: (RunHead(family), PhaseEntered("loading"))
+
+
+def _failed(reason: str) -> Callable[[Match], Iterable[Event]]:
+    return lambda match: (RunFailed(reason, shown(match.string)),)
+
+
+def _gpu_failed(match: Match) -> Iterable[Event]:
+    yield RunFailed("out_of_memory" if b"out of memory" in match.string else "cuda", shown(match.string))
+
+
+def _exception(match: Match) -> Iterable[Event]:
+    text = match.string[match.start() :].lower()
+    if b"bad_alloc" in text or b"out of memory" in text:
+        reason = "out_of_memory"
+    else:
+        reason = "cuda" if b"cuda" in text else "exception"
+    yield RunFailed(reason, shown(match.string[match.start() :]))
+
+
+def _scheduler(match: Match) -> Iterable[Event]:
+    text = match.string[match.start() :].lower()
+    if b"oom" in text:
+        yield RunFailed("out_of_memory", shown(match.string))
+    elif b"time limit" in text or b"walltime" in text:
+        yield RunFailed("time_limit", shown(match.string))
+    elif b"cancelled" in text:
+        yield RunFailed("terminated", shown(match.string))
+
+
+def _line(
+    beginning: bytes,
+    events: Callable[[Match], Iterable[Event]],
+    rest: bytes = b"",
+    *,
+    family: str | None = None,
+    mode: str | None = None,
+) -> tuple[bytes, Line]:
+    """A row of the tables below: the literal beginning of a line and a regular expression for what follows it."""
+    return beginning[:PREFIX_LENGTH], Line(re.compile(re.escape(beginning) + rest), events, family, mode)
+
+
+_ENGINE_LINES = (
+    # Heads: printed once per process, by its constructor.
+    _line(b"MOQUI SMC Treatment machine model", _head("smc"), family="smc"),
+    _line(b"master seed ", _head("moqui"), rb"-?\d", family="moqui"),
+    # Phases.
+    _line(b"Starting process of loading ", _phase("loading")),
+    _line(b"Reading DICOM directory", _phase("loading")),
+    _line(b"Loading RT Ion plan", _phase("loading")),
+    _line(b"Starting process of creating ", _phase("preparing")),
+    _line(b"bnb ", _phase("preparing"), rb"\d+ seed "),
+    _line(b"Starting process of Monte Carlo simulation", _phase("simulating")),
+    _line(b"Starting to download node data", _phase("saving")),
+    _line(b"Simlulation finalizing", _phase("saving")),
+    _line(b"Simulation finalizing", _phase("saving")),
+    _line(b"finalizing", _phase("saving"), rb"\s*$"),
+    # How much there is to do. "Particle count" is the limit per batch, however many particles there are.
+    _line(b"Total histories (Particles) : ", _histories, _N),
+    _line(b"histories ", _histories, _N + rb"\s*$"),
+    _line(
+        b"Uploading particles with batch.. : Particle count --> ",
+        _announcement,
+        _N + rb" with " + _N + rb" batches",
+        family="smc",
+        mode="beam",
+    ),
+    _line(b"Uploading particles with no batch.. : Particle count --> ", _announcement, _N, family="smc", mode="beam"),
+    _line(b"Upload ", _announcement, _N + rb" histories per batch, " + _N + rb" batches expected"),
+    _line(b"Upload ", _announcement, _N + rb" histories\s*$"),
+    _line(b"Uploading ", _announcement, _N + rb" histories\s*$", family="moqui"),
+    _line(b"Run by beam", lambda _: (PhaseEntered("simulating"),), rb"\s*$", family="moqui", mode="beam"),
+    _line(b"Run by spot", lambda _: (PhaseEntered("simulating"),), rb"\s*$", mode="spot"),
+    _line(b"Running ", _no_events, rb"(?:additional )?\d+ histories", family="moqui", mode="stat"),
+    # Batches.
+    _line(
+        b"Generating particles for (",
+        lambda match: (BatchStarted(int(match[1]), int(match[2])),),
+        _N + rb" of " + _N + rb" batches\)",
+        family="smc",
+        mode="beam",
+    ),
+    _line(b"Generating particles...", lambda _: (BatchStarted(),), rb"\s*$", family="moqui"),
+    _line(b"Generating particles..", lambda _: (BatchStarted(),), rb"\s*$", family="smc", mode="spot"),
+    _line(b"cum_vertiex ", lambda match: (HistoriesGenerated(int(match[1])),), _N, family="moqui", mode="beam"),
+    _line(
+        b"Cumulated vertices ",
+        lambda match: (HistoriesGenerated(int(match[1])),),
+        _N,
+        family="moqui",
+        mode="stat",
+    ),
+    _line(b"Particle transportation complete!", lambda _: (BatchFinished(),)),
+    _line(b"Run transportation ", lambda _: (BatchFinished(),), rb"[\d.]+ s", family="moqui"),
+    _line(b"run simulation ", lambda _: (BatchFinished(),), rb"[\d.]+ ms", family="smc", mode="spot"),
+    _line(b"run simulation ", lambda _: (BatchFinished(),), rb"[\d.]+ s", family="moqui", mode="spot"),
+    # Normal ends: the public engines', the private one's, and the one the plan expects.
+    _line(b"Time taken by MC engine:", _succeeded),
+    _line(b"Total execution time:", _succeeded),
+    _line(b"Simulation completed successfully", _succeeded),
+)
+
+_FAILURE_LINES = (
+    _line(b"CUDA error", _gpu_failed, rb"(?: after|:|\b)"),
+    _line(b"Thrust sort failed:", _gpu_failed),
+    _line(b"  what():", _exception),
+    _line(b"There is nan in track direction", _failed("simulation_error")),
+    _line(b"There is all-zeros in track direction", _failed("simulation_error")),
+    _line(b"Cannot open file!", _failed("output_error")),
+    _line(b"Error occurred at writing time!", _failed("output_error")),
+    _line(b"Cannot write :", _failed("output_error")),
+    _line(b"error: only ", _failed("output_error"), rb"\d+ could be read"),
+    _line(b"Error: Could not ", _failed("output_error"), rb"(?:save DICOM file|insert pixel data)"),
+    _line(b"Error: Mandatory tag ", _failed("output_error"), rb".* not found"),
+    _line(b"Error: Failed to write DICOM file", _failed("output_error")),
+    _line(b"Exception in save_from_scorer:", _failed("output_error")),
+    _line(b"=>> PBS: job killed:", _scheduler),
+    _line(b"./tps_env: error while loading shared libraries:", _failed("fatal_error")),
+    *(
+        _line(
+            shell, _failed("fatal_error"), rb".*tps_env.*(?:not found|[Pp]ermission denied|No such file|cannot execute)"
+        )
+        for shell in (b"sh: ", b"bash: ", b"/bin/sh: ", b"/bin/bash: ")
+    ),
+    _line(b"FATAL ERROR", _failed("fatal_error")),
+    _line(b"ERROR:", _failed("error")),
+)
+
+SHELL_WORDS: dict[bytes, str] = {
+    b"Segmentation fault": "segmentation_fault",
+    b"Bus error": "fatal_error",
+    b"Illegal instruction": "fatal_error",
+    b"Floating point exception": "fatal_error",
+    b"Killed": "killed",
+    b"Terminated": "terminated",
+    b"Aborted": "aborted",
+}
+"""What the shell writes when a signal has ended its command, and the reason each stands for."""
+
+# The word is the whole line, or glued to one that was cut: behind a letter or digit without a blank between (never so
+# in prose), or behind a blank where the line began as the engine's batch lines do.
+_SHELL_WORD = re.compile(
+    rb"(?:^|(?<=\S)|^(?:Run|Beam|Generating|Transporting|Initialization|Block|h0|Simulating|cum_vertiex|Cumulated|run"
+    rb"|Thread)\b.* )"
+    rb"(" + rb"|".join(map(re.escape, SHELL_WORDS)) + rb")(?: \(core dumped\))?\s*$"
+)
+
+
+def _shell_word(match: Match) -> Iterable[Event]:
+    yield RunFailed(SHELL_WORDS[match[1]], shown(match[0][match.start(1) - match.start() :]))
+
+
+FOREIGN_LINES: tuple[tuple[bytes, Line], ...] = (
+    (b"terminate called", Line(re.compile(rb"terminate called (?:after|without|recursively).*"), _exception)),
+    (b"GPUassert: ", Line(re.compile(rb"GPUassert: "), _gpu_failed)),
+    (b"Assertion `", Line(re.compile(rb"Assertion `.*' failed"), _failed("assertion"))),
+    (b"double free or corruption", Line(re.compile(rb"double free or corruption"), _failed("aborted"))),
+    (b"free(): ", Line(re.compile(rb"free\(\): (?:invalid|double|corrupt)"), _failed("aborted"))),
+    (b"malloc", Line(re.compile(rb"malloc(?:\(\)|_consolidate\(\)): |malloc\.c:\d+:"), _failed("aborted"))),
+    (b"munmap_chunk(): ", Line(re.compile(rb"munmap_chunk\(\): invalid"), _failed("aborted"))),
+    (b"corrupted ", Line(re.compile(rb"corrupted (?:size vs\. prev_size|double-linked list)"), _failed("aborted"))),
+    (b"stack smashing", Line(re.compile(rb"\*\*\* stack smashing detected"), _failed("aborted"))),
+    (b"slurmstepd: ", Line(re.compile(rb"slurmstepd: "), _scheduler)),
+    *((word, Line(_SHELL_WORD, _shell_word)) for word in SHELL_WORDS),
+)
+"""Lines of other writers, which may be glued to the engine's: a literal that must be in the line, and the line."""
+
+
+def _by_prefix(rows: Iterable[tuple[bytes, Line]]) -> dict[bytes, tuple[Line, ...]]:
+    table: dict[bytes, tuple[Line, ...]] = {}
+    for prefix, line in rows:
+        table[prefix] = (*table.get(prefix, ()), line)
+    return table
+
+
+LINES: dict[bytes, tuple[Line, ...]] = _by_prefix(_ENGINE_LINES + _FAILURE_LINES)
+"""Lines of the engines by the first bytes of each."""
+
+PLAN_PATTERNS = frozenset(
+    {rb"with (\d+) batches", rb"Generating particles for \((\d+) of (\d+) batches\)"}
+) | frozenset(
+    {rb"Generating particles for \((\d+) of \d+ batches\)", rb"FATAL ERROR", rb"ERROR:", rb"Segmentation fault"}
+)
+"""Patterns that the plan names. They are built in, more strictly (``ERROR:`` only where a line begins with it), so a
+site that repeats them in its configuration changes nothing."""

@@ -1,0 +1,115 @@
+"""Where logs are read from: the small door that the local file system and an SSH host both answer.
+
+A source knows paths and bytes, nothing of beams. It is used by one thread. Whatever is wrong with one log is a
+:class:`LogProblem` of that log; :class:`SourceUnavailable` means that none can be read at present.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class LogStat:
+    """Size and age of a log at one look.
+
+    Args:
+        size_bytes: its length.
+        modified_at: when it was last written, epoch seconds by the source's own clock.
+        identity: what tells one file from another of the same name (device and inode), where the source knows it. It
+            proves nothing alone: inodes are reused.
+    """
+
+    size_bytes: int
+    modified_at: float
+    identity: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReadRequest:
+    """Bytes wanted: at most ``length`` from ``offset`` on."""
+
+    path: str
+    offset: int
+    length: int
+
+
+class LogProblem(Exception):
+    """One log (or one folder) cannot be read.
+
+    Args:
+        kind: a short snake_case word for metrics: ``permission``, ``not_a_file``, ``io``, ``path``.
+        message: what was tried, with which path, and what to do about it.
+    """
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+class SourceUnavailable(Exception):
+    """Nothing of a source can be read now.
+
+    Args:
+        kind: a short snake_case word for metrics.
+        message: what was tried and what to do about it.
+    """
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+class LogSource(Protocol):
+    """Logs on one file system."""
+
+    @property
+    def name(self) -> str:
+        """The source's name in the configuration and in the label ``source``."""
+        ...
+
+    @property
+    def kind(self) -> str:
+        """``local`` or ``ssh``."""
+        ...
+
+    @property
+    def round_trips(self) -> int:
+        """Requests made and awaited since the start (system calls are not counted: 0 for a local source)."""
+        ...
+
+    @property
+    def reconnects(self) -> int:
+        """Connections made after the first (0 for a local source)."""
+        ...
+
+    def stat(self, paths: Collection[str]) -> Mapping[str, LogStat | LogProblem]:
+        """Sizes of many logs at once; a path where nothing is does not appear in the answer.
+
+        Raises:
+            SourceUnavailable: none can be asked now.
+        """
+        ...
+
+    def read(self, requests: Sequence[ReadRequest]) -> Sequence[bytes | LogProblem]:
+        """Bytes of several logs, in the order of ``requests``; shorter than asked at the end of a log.
+
+        Raises:
+            SourceUnavailable: none can be asked now.
+        """
+        ...
+
+    def listing(self, folder: str) -> Mapping[str, LogStat]:
+        """The regular files of ``folder`` by name, without those in folders below it; empty where it does not exist.
+
+        Raises:
+            LogProblem: the folder cannot be listed.
+            SourceUnavailable: none can be asked now.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give back what the source holds open."""
+        ...

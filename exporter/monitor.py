@@ -1,0 +1,377 @@
+"""Following all beams of one source: source -> tailer -> parser -> board.
+
+A look asks the source for the sizes of every log at once, and reads those that have changed. What is wrong with one log
+is said once, counted, and stops nothing else. :class:`ProgressMonitor` is the plan's, for embedding.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import structlog
+
+from exporter.beams.board import Board, Watched
+from exporter.beams.snapshot import BeamKey, BeamRow, SourceView, Summary
+from exporter.identifiers import Identifiers
+from exporter.logs.events import Event, LogRead, LogReplaced
+from exporter.logs.local import LocalSource
+from exporter.logs.parser import SitePatterns, TpsLogParser
+from exporter.logs.paths import LogPathError, LogPathTemplate
+from exporter.logs.source import LogProblem, LogSource, LogStat, ReadRequest, SourceUnavailable
+from exporter.logs.tailer import LineFollower, Logger, Tailer
+
+_log = structlog.get_logger(__name__)
+
+ROUNDS_PER_LOOK = 64
+"""Most rounds of reads in one look, so that neither stopping nor the other logs wait for a long catch-up."""
+
+BYTES_PER_ROUND = 16 << 20
+"""Most bytes held in memory at once while catching up."""
+
+_RARELY_EVERY_SECONDS = 30.0
+
+Stats = Mapping[str, LogStat | LogProblem]
+
+
+@dataclass(slots=True)
+class _Following:
+    """One log being followed. ``live`` is false until all has been read that stood there at the first look."""
+
+    tailer: Tailer
+    parser: TpsLogParser
+    live: bool
+
+
+@dataclass(slots=True)
+class _Candidates:
+    """Where a beam's log may be; worked out once for the fields of its row. ``there`` is where one was, last time."""
+
+    row_fields: tuple[str | None, ...]
+    paths: tuple[str, ...]
+    there: frozenset[str] | None = None
+
+
+@dataclass
+class _Work:
+    """What the source has done, for its metrics."""
+
+    poll_seconds: Summary = field(default_factory=Summary)
+    read_bytes: int = 0
+    errors: Counter[str] = field(default_factory=Counter)
+    up: bool | None = None
+    last_poll_at: float | None = None
+
+
+class SourceMonitor:
+    """Keeps the board true to the logs of one source. Used by one thread.
+
+    Args:
+        source: where the logs are.
+        templates: where a beam's log may be; all are tried, the newest log wins.
+        board: told what the logs say.
+        site: the site's own patterns.
+        identifiers: how ids are shown in log lines.
+        clock: epoch seconds; read once before and once after each look.
+    """
+
+    def __init__(
+        self,
+        source: LogSource,
+        templates: Iterable[LogPathTemplate],
+        board: Board,
+        *,
+        site: SitePatterns,
+        identifiers: Identifiers,
+        clock: Callable[[], float],
+    ) -> None:
+        self._source = source
+        self._templates = tuple(templates)
+        self._board = board
+        self._site = site
+        self._identifiers = identifiers
+        self._clock = clock
+        self._following: dict[BeamKey, _Following] = {}
+        self._candidates: dict[BeamKey, _Candidates] = {}
+        self._work = _Work()
+        self._problems: dict[str, str] = {}
+        self._looked_at: float | None = None
+        self._looked_rarely_at = float("-inf")
+
+    def adopt(self, other: SourceMonitor) -> None:
+        """Go on where ``other`` (the same source before a reload) stopped: offsets, parsers, counters."""
+        self._following = other._following
+        self._work = other._work
+        self._problems = other._problems
+        self._looked_at = other._looked_at
+
+    def look(self) -> bool:
+        """Look at every log once and read what has been written.
+
+        Returns:
+            Whether there is more to read at once.
+        """
+        began = self._clock()
+        try:
+            more = self._look(began)
+            self._say_up(True)
+        except SourceUnavailable as problem:
+            more = False
+            self._work.errors[problem.kind] += 1
+            self._say_up(False, problem)
+        ended = self._clock()
+        work = self._work
+        work.poll_seconds = work.poll_seconds.plus(max(0.0, ended - began))
+        if work.up:
+            work.last_poll_at = began
+        source = self._source
+        view = SourceView(
+            source.name,
+            source.kind,
+            work.up,
+            work.last_poll_at,
+            work.poll_seconds,
+            source.reconnects,
+            source.round_trips,
+            work.read_bytes,
+            dict(work.errors),
+        )
+        self._board.publish_source(view, ended)
+        return more
+
+    def close(self) -> None:
+        """Give back what the source holds."""
+        self._source.close()
+
+    def _look(self, at: float) -> bool:
+        rarely = at - self._looked_rarely_at >= _RARELY_EVERY_SECONDS
+        if rarely:
+            self._looked_rarely_at = at
+        watched = self._board.watched(self._source.name)
+        self._forget_all_but({beam.row.key for beam in watched})
+        looked_at = [(beam, self._candidates_of(beam.row)) for beam in watched if rarely or not beam.rarely]
+        stats = self._source.stat([path for _, candidates in looked_at for path in candidates.paths])
+        grown: list[tuple[BeamKey, _Following, LogStat]] = []
+        for beam, candidates in looked_at:
+            found = self._newest(beam, candidates, stats, at)
+            if found is not None:
+                grown.append((beam.row.key, *found))
+        for _ in range(ROUNDS_PER_LOOK):
+            if not grown:
+                break
+            grown = self._read(grown, at)
+        self._looked_at = at
+        return bool(grown)
+
+    def _candidates_of(self, row: BeamRow) -> _Candidates:
+        row_fields = (row.beam_path, row.hpc_job_id, row.log_path)
+        known = self._candidates.get(row.key)
+        if known is not None and known.row_fields == row_fields:
+            return known
+        if row.log_path is not None:
+            paths = [row.log_path]
+        else:
+            rendered = (self._render(template, row) for template in self._templates)
+            paths = list(dict.fromkeys(path for path in rendered if path is not None))
+        candidates = _Candidates(row_fields, tuple(paths), known.there if known is not None else None)
+        self._candidates[row.key] = candidates
+        return candidates
+
+    def _render(self, template: LogPathTemplate, row: BeamRow) -> str | None:
+        fields = {
+            "case_id": row.key.case_id,
+            "beam_id": row.key.beam_id,
+            "beam_path": row.beam_path,
+            "hpc_job_id": row.hpc_job_id,
+        }
+        try:
+            return template.render(fields)
+        except LogPathError as error:
+            self._board.refused({"log_path": 1})
+            _log.warning("log path refused", **self._about(row.key), error=self._identifiers.text(str(error)))
+            return None
+
+    def _newest(
+        self, beam: Watched, candidates: _Candidates, stats: Stats, at: float
+    ) -> tuple[_Following, LogStat] | None:
+        """The log to read for a beam, where there is one with something new."""
+        there: list[tuple[str, LogStat]] = []
+        for path in candidates.paths:
+            stat = stats.get(path)
+            if isinstance(stat, LogProblem):
+                self._say_problem(beam.row.key, path, stat)
+            elif stat is not None:
+                self._problems.pop(path, None)
+                there.append((path, stat))
+        there_before, candidates.there = candidates.there, frozenset(path for path, _ in there)
+        following = self._following.get(beam.row.key)
+        only = there[0] if len(there) == 1 else None
+        if following is not None and only is not None and beam.path == only[0] == following.tailer.path:
+            # The usual case, for every beam at every look.
+            if not following.tailer.changed(only[1]):
+                return None
+        there.sort(key=lambda one: one[1].modified_at, reverse=True)
+        for path, stat in there:
+            if not self._board.claim(beam.row.key, self._source.name, path, stat, at):
+                continue
+            if following is None or following.tailer.path != path:
+                appeared = there_before is not None and path not in there_before
+                following = _Following(Tailer(path), TpsLogParser(self._site), live=appeared)
+                self._following[beam.row.key] = following
+            return (following, stat) if following.tailer.changed(stat) else None
+        return None
+
+    def _read(
+        self, grown: list[tuple[BeamKey, _Following, LogStat]], at: float
+    ) -> list[tuple[BeamKey, _Following, LogStat]]:
+        """Read the next bytes of each log.
+
+        Returns:
+            Those with more to read.
+        """
+        requests: list[ReadRequest] = []
+        asked = 0
+        for _, following, stat in grown:
+            request = following.tailer.request(stat)
+            asked += request.length
+            if requests and asked > BYTES_PER_ROUND:
+                break
+            requests.append(request)
+        answers = self._source.read(requests)
+        unfinished = grown[len(requests) :]
+        for (key, following, stat), answer in zip(grown, answers, strict=False):
+            path = following.tailer.path
+            if isinstance(answer, LogProblem):
+                self._say_problem(key, path, answer)
+                continue
+            try:
+                if self._take(key, following, stat, answer, at):
+                    unfinished.append((key, following, stat))
+            except Exception:  # noqa: BLE001 - one log must not stop the others; said and counted
+                self._say_unexpected(key, path)
+        return unfinished
+
+    def _take(self, key: BeamKey, following: _Following, stat: LogStat, data: bytes, at: float) -> bool:
+        """Take what was read of one log; returns whether to read on."""
+        chunk = following.tailer.take(data)
+        if chunk is None:
+            return True
+        self._work.read_bytes += len(chunk.data)
+        events: list[Event] = []
+        if chunk.replaced:
+            events.append(LogReplaced())
+            following.parser.reset()
+            following.live = True
+        events += following.parser.feed(chunk.data)
+        events.append(LogRead(following.tailer.offset, following.parser.line_complete, following.live))
+        # What is new was written between the last look and this one, whatever the clock of the log's host says.
+        written_at = min(stat.modified_at, at)
+        if following.live and self._looked_at is not None:
+            written_at = max(written_at, min(self._looked_at, at))
+        self._board.apply(key, following.tailer.path, events, written_at, more=chunk.more)
+        if not chunk.more:
+            following.live = True
+        return chunk.more
+
+    def _forget_all_but(self, keys: set[BeamKey]) -> None:
+        for known in (self._following, self._candidates):
+            for key in [key for key in known if key not in keys]:
+                del known[key]
+
+    def _about(self, key: BeamKey) -> dict[str, str]:
+        return {
+            "case": self._identifiers.case(key.case_id),
+            "beam": self._identifiers.beam(key.beam_id),
+            "source": self._source.name,
+        }
+
+    def _say_problem(self, key: BeamKey, path: str, problem: LogProblem) -> None:
+        """Once, until the log can be read again."""
+        if self._problems.get(path) != problem.kind:
+            self._problems[path] = problem.kind
+            self._work.errors[problem.kind] += 1
+            _log.warning("log cannot be read", **self._about(key), error=self._identifiers.path(str(problem)))
+
+    def _say_unexpected(self, key: BeamKey, path: str) -> None:
+        self._board.count_error("monitor")
+        if self._problems.get(path) != "unexpected":
+            self._problems[path] = "unexpected"
+            _log.exception("unexpected error with a log", **self._about(key))
+
+    def _say_up(self, up: bool, problem: SourceUnavailable | None = None) -> None:
+        if up is self._work.up:
+            return
+        if up:
+            _log.info("source up", source=self._source.name, kind=self._source.kind)
+        else:
+            _log.warning("source down", source=self._source.name, kind=self._source.kind, error=str(problem))
+        self._work.up = up
+
+
+class ProgressMonitor:
+    """Follows one beam's log in the calling thread and reports its progress (the plan's phase 5, for embedding).
+
+    Args:
+        beam_id: given to the callback.
+        logger: anything with ``info/warning/error(message, dict)``, as the communicator's own; optional.
+
+    Attributes:
+        callback_errors: how often the callback has raised.
+    """
+
+    def __init__(self, beam_id: str, logger: Logger | None = None) -> None:
+        self.beam_id = beam_id
+        self.callback_errors = 0
+        self._logger = logger
+        self._follower: LineFollower | None = None
+        self._stopped = threading.Event()
+
+    def monitor_local(
+        self,
+        log_path: Path | str,
+        progress_callback: Callable[[str, float], None],
+        timeout: float | None = None,
+    ) -> None:
+        """Follow a log on this machine until ``timeout`` seconds have passed or :meth:`stop` is called.
+
+        Args:
+            log_path: the log; it need not exist yet.
+            progress_callback: called with the beam's id and its progress in percent, 0..100, whenever a batch starts.
+                One that raises is logged and counted, and monitoring goes on.
+            timeout: seconds in all; ``None`` for no limit.
+        """
+        self._monitor(LocalSource("local"), str(log_path), progress_callback, timeout, poll_interval=0.5)
+
+    def stop(self) -> None:
+        """End monitoring, from any thread, also before it has begun."""
+        self._stopped.set()
+        if self._follower is not None:
+            self._follower.stop()
+
+    def _monitor(
+        self,
+        source: LogSource,
+        path: str,
+        progress_callback: Callable[[str, float], None],
+        timeout: float | None,
+        poll_interval: float,
+    ) -> None:
+        parser = TpsLogParser()
+        follower = LineFollower(source, path, self._logger, poll_interval, on_replaced=parser.reset)
+        self._follower = follower
+        if self._stopped.is_set():
+            return
+        for line in follower.follow(timeout):
+            progress = parser.parse_line(line)
+            if progress is None:
+                continue
+            try:
+                progress_callback(self.beam_id, progress.progress_percent)
+            except Exception as error:  # noqa: BLE001 - the caller's, whatever it is; said and counted
+                self.callback_errors += 1
+                if self._logger is not None:
+                    context = {"beam_id": self.beam_id, "error": f"{type(error).__name__}: {error}"}
+                    self._logger.error("Progress callback failed", context)

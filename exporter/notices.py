@@ -1,0 +1,56 @@
+"""One log line for each thing that happens to a beam; nothing per look."""
+
+from __future__ import annotations
+
+import structlog
+
+from exporter.beams.board import Notice
+from exporter.beams.snapshot import BeamState, BeamView
+from exporter.identifiers import Identifiers
+
+_log = structlog.get_logger(__name__)
+
+
+def say(notice: Notice, identifiers: Identifiers) -> None:
+    """Write the log line of a notice, if it deserves one.
+
+    Args:
+        notice: what happened.
+        identifiers: how ids and texts from logs are shown.
+    """
+    if notice.kind == "beams_dropped":
+        _log.warning("more beams than max_beams, some are not exported", dropped=notice.number)
+        return
+    view = notice.view
+    if view is None:
+        return
+    about = {
+        "case": identifiers.case(view.key.case_id),
+        "beam": identifiers.beam(view.key.beam_id),
+        "source": view.source,
+        "run": view.run_number,
+    }
+    match notice.kind:
+        case "new_run":
+            _log.info("new run", **about)
+        case "starting" if notice.before is BeamState.WAITING:
+            _log.info("run started", **about)
+        case "running" if notice.before is BeamState.WAITING:
+            _log.info("run started", **about, batches=view.batches_total)
+        case "running" if notice.before is not BeamState.STARTING:
+            _log.info("beam goes on", **about, before=notice.before.value if notice.before else None)
+        case "succeeded":
+            _log.info("run succeeded", **about, batches=view.batches_completed, seconds=_duration(view))
+        case "failed":
+            text = identifiers.text(view.failure_text) if view.failure_text else None
+            _log.warning("run failed", **about, reason=view.reason, text=text, progress=round(view.progress_ratio, 4))
+        case "stalled":
+            _log.warning("beam stalled", **about, threshold_seconds=round(view.stall_threshold_seconds, 1))
+        case "expired":
+            _log.warning("beam expired: its log is silent", **about)
+
+
+def _duration(view: BeamView) -> float | None:
+    if view.started_at is None or view.ended_at is None:
+        return None
+    return round(view.ended_at - view.started_at, 1)

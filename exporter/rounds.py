@@ -1,0 +1,267 @@
+"""Rounds of work on what lies around the logs: the communicator's table, and the folders of logs.
+
+What goes wrong with the database is said once, until it is right again; the metrics of the beams do not depend on it.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+import structlog
+
+from exporter.beams.board import Board
+from exporter.beams.snapshot import DatabaseView, Summary
+from exporter.config import Database, Settings
+from exporter.database.beams_table import BeamsTable, DatabaseUnavailable
+from exporter.database.discovery import DatabaseDiscovery, DirectoryDiscovery
+from exporter.database.mirror import OUTCOMES, Mirror
+from exporter.identifiers import Identifiers
+from exporter.logs.paths import LogPathTemplate
+from exporter.logs.source import LogProblem, LogSource, LogStat, SourceUnavailable
+
+_log = structlog.get_logger(__name__)
+
+_LONGEST_WAIT_SECONDS = 1.0
+"""Between two looks of the mirror at the board."""
+
+
+class NameRounds:
+    """Finds beams by the names of log files; called in the thread of their source.
+
+    Args:
+        settings: the configuration, with ``discovery.kind: directory``.
+        source: where the folders are.
+        templates: their folders are listed.
+        board: told what is found.
+        clock: UTC epoch seconds.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        source: LogSource,
+        templates: Iterable[LogPathTemplate],
+        board: Board,
+        clock: Callable[[], float],
+    ) -> None:
+        self._discovery = DirectoryDiscovery(settings.discovery.name_pattern)
+        self._source = source
+        self._folders = sorted({template.folder for template in templates})
+        self._board = board
+        self._clock = clock
+        self._interval_seconds = settings.discovery.interval_seconds
+        self._kept_seconds = settings.failed_retention_seconds
+        self._due_at = float("-inf")
+        self._said: dict[str, str] = {}
+
+    def discover(self) -> None:
+        """List the folders, if it is time to."""
+        at = self._clock()
+        # A clock that was set back must not stop discovery.
+        if self._due_at - self._interval_seconds <= at < self._due_at:
+            return
+        self._due_at = at + self._interval_seconds
+        folders = {folder: self._recent(folder, at) for folder in self._folders}
+        look = self._discovery.look(at, folders)
+        self._board.refused(look.refused)
+        self._board.take_rows(look.rows, (), at)
+
+    def _recent(self, folder: str, at: float) -> dict[str, LogStat]:
+        """Files that a beam on the board could still have: logs of years may lie there."""
+        try:
+            listing = self._source.listing(folder)
+        except (LogProblem, SourceUnavailable) as problem:
+            if self._said.get(folder) != problem.kind:
+                self._said[folder] = problem.kind
+                _log.warning("folder of logs cannot be listed", source=self._source.name, error=str(problem))
+            return {}
+        self._said.pop(folder, None)
+        return {name: stat for name, stat in listing.items() if at - stat.modified_at <= self._kept_seconds}
+
+
+class TableRounds:
+    """Discovery in the table and the mirror of progress in it, each called in a thread of its own.
+
+    Args:
+        settings: the configuration, with a database.
+        board: told which beams there are, and how the database is.
+        identifiers: how ids are shown in log lines.
+        clock: UTC epoch seconds.
+        before: the rounds until a reload; the mirror goes on where it was if its settings are the same.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        database: Database,
+        board: Board,
+        identifiers: Identifiers,
+        clock: Callable[[], float],
+        before: TableRounds | None = None,
+    ) -> None:
+        self._settings = settings
+        self._database = database
+        self._board = board
+        self._identifiers = identifiers
+        self._clock = clock
+        self._reading = _table(settings, database)
+        self._discovery = DatabaseDiscovery(self._reading, retention_seconds=settings.retention_seconds)
+        self._health: _Health = _Health(board, identifiers) if before is None else before._health
+        self._writing: BeamsTable | None = None
+        self._mirror: Mirror | None = None
+        self._migrated_generation: int | None = None
+        if settings.mirror.enabled:
+            self._keep_mirror(before)
+
+    def _keep_mirror(self, before: TableRounds | None) -> None:
+        settings = self._settings
+        if before is not None and before._mirror is not None and _same_mirror(before._settings, settings):
+            self._writing, self._mirror = before._writing, before._mirror
+            before._writing = None
+            return
+        mirror = settings.mirror
+        self._writing = _table(settings, self._database)
+        self._mirror = Mirror(
+            self._writing,
+            terminal_statuses=settings.discovery.terminal_statuses,
+            completed_statuses=settings.discovery.completed_statuses,
+            value=mirror.value,
+            value_range=mirror.range,
+            minimum_interval_seconds=mirror.minimum_interval_seconds,
+            throttle_percent=settings.progress_tracking.monitoring.update_throttle_percent,
+            timer=time.perf_counter,
+        )
+
+    def discover(self) -> None:
+        """Read the rows once."""
+        at = self._clock()
+        try:
+            look = self._discovery.look(at, self._board.keys())
+        except DatabaseUnavailable as error:
+            self._health.said("discovery", error)
+            return
+        self._health.said("discovery", None)
+        if look.refused:
+            _log.warning("ids refused: they cannot be part of a path or a label", **look.refused)
+        self._board.refused(look.refused)
+        self._board.take_rows(look.rows, look.missing, at)
+
+    def mirror(self, *, now: bool = False) -> float:
+        """Write what is due.
+
+        Args:
+            now: all of it at once (at the end).
+
+        Returns:
+            Seconds until the next round.
+        """
+        assert self._mirror is not None, "the mirror is enabled"
+        assert self._writing is not None, "the mirror has a table"
+        at = self._clock()
+        self._mirror.update(self._board.snapshot(at))
+        error = self._migrate()
+        if error is None:
+            result = self._mirror.flush(at, now=now)
+            error = result.error
+            self._health.wrote(result.outcomes, result.seconds, result.pending, at)
+        # A round with nothing to write does not show that writing works again.
+        if error is not None or result.outcomes:
+            self._health.said("mirror", error)
+        other = self._mirror.take_other_writer()
+        if other is not None:
+            _log.warning(
+                "another writer changes the column progress: set mirror.enabled to false where the communicator writes "
+                "its own progress, or mirror.range to [40, 90] to agree with it",
+                case=self._identifiers.case(other.case_id),
+                beam=self._identifiers.beam(other.beam_id),
+            )
+        return min(_LONGEST_WAIT_SECONDS, max(0.0, self._mirror.due_at - at) if self._mirror.pending else math.inf)
+
+    def _migrate(self) -> DatabaseUnavailable | None:
+        """Add the column, once for each file that is found at the path."""
+        table = self._writing
+        if table is None or not self._database.migrate or self._migrated_generation == table.generation:
+            return None
+        try:
+            if table.migrate():
+                _log.info("column progress added to the table beams", database=self._identifiers.path(str(table.path)))
+        except DatabaseUnavailable as error:
+            return error
+        self._migrated_generation = table.generation
+        return None
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._reading.close()
+        if self._writing is not None:
+            self._writing.close()
+
+
+def _table(settings: Settings, database: Database) -> BeamsTable:
+    return BeamsTable(
+        Path(database.path),
+        busy_timeout_ms=database.busy_timeout_ms,
+        terminal_statuses=settings.discovery.terminal_statuses,
+        completed_statuses=settings.discovery.completed_statuses,
+    )
+
+
+def _same_mirror(old: Settings, new: Settings) -> bool:
+    throttles = [each.progress_tracking.monitoring.update_throttle_percent for each in (old, new)]
+    return (old.database, old.mirror, old.discovery) == (new.database, new.mirror, new.discovery) and (
+        throttles[0] == throttles[1]
+    )
+
+
+class _Health:
+    """How the database is, from the two threads that use it.
+
+    Args:
+        board: told.
+        identifiers: how the path is shown in log lines.
+    """
+
+    def __init__(self, board: Board, identifiers: Identifiers) -> None:
+        self._board = board
+        self._identifiers = identifiers
+        self._lock = threading.Lock()
+        self._trouble: dict[str, str] = {}
+        self._writes: Counter[str] = Counter(dict.fromkeys(OUTCOMES, 0))
+        self._seconds = Summary()
+        self._last_write_at: float | None = None
+        self._pending = 0
+        self._publish()
+
+    def said(self, part: str, error: DatabaseUnavailable | None) -> None:
+        """A part of the exporter could, or could not, use the database; each change is worth one log line."""
+        with self._lock:
+            before = self._trouble.get(part)
+            if error is not None:
+                self._trouble[part] = error.kind
+            elif before is not None:
+                del self._trouble[part]
+            self._publish()
+        if error is not None and error.kind != before:
+            _log.warning("database unavailable", part=part, kind=error.kind, error=self._identifiers.path(str(error)))
+        elif error is None and before is not None:
+            _log.info("database available again", part=part)
+
+    def wrote(self, outcomes: Mapping[str, int], seconds: Iterable[float], pending: int, at: float) -> None:
+        """The mirror has had a round."""
+        with self._lock:
+            self._writes.update(outcomes)
+            for each in seconds:
+                self._seconds = self._seconds.plus(each)
+            if outcomes.get("written"):
+                self._last_write_at = at
+            self._pending = pending
+            self._publish()
+
+    def _publish(self) -> None:
+        view = DatabaseView(not self._trouble, dict(self._writes), self._seconds, self._pending, self._last_write_at)
+        self._board.publish_database(view)

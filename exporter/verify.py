@@ -1,0 +1,220 @@
+"""What the exporter would see in a log, and what it would not (the plan's pattern validation).
+
+A finished log is read as it would be while it grows; nothing is kept or written.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from exporter.beams.run import BeamRun
+from exporter.logs.events import (
+    BatchesAnnounced,
+    BatchFinished,
+    BatchStarted,
+    DialectRecognised,
+    Event,
+    HistoriesCounted,
+    LogRead,
+    PhaseEntered,
+    RunFailed,
+    RunHead,
+    RunSucceeded,
+)
+from exporter.logs.local import LocalSource
+from exporter.logs.parser import SitePatterns, TpsLogParser
+from exporter.logs.source import LogProblem, ReadRequest
+
+_READ_BYTES = 1 << 20
+_DIALECTS = {
+    "smc": "the communicator's engine, per beam",
+    "smc-spot": "the communicator's engine, per spot",
+    "moqui": "the original moqui, per beam",
+    "moqui-spot": "the original moqui, per spot",
+    "moqui-stat": "the original moqui, until its statistics are good enough",
+    "unknown": "the log ends before a line that tells",
+}
+_LINES = {
+    RunHead: "engine head",
+    PhaseEntered: "phase",
+    HistoriesCounted: "histories",
+    BatchesAnnounced: "batches announced",
+    BatchStarted: "batch started",
+    BatchFinished: "batch finished",
+    RunSucceeded: "normal end",
+    RunFailed: "failure",
+}
+
+
+_PUBLIC_KEYS = frozenset(
+    {
+        "log",
+        "dialect",
+        "outcome",
+        "reason",
+        "batches_total",
+        "batches_started",
+        "batches_completed",
+        "progress_ratio",
+        "particles",
+        "anomalies",
+        "buffered",
+    }
+)
+
+
+@dataclass
+class Report:
+    """What was found in one log. ``error`` is set, and all else empty, where it could not be read."""
+
+    log: str
+    dialect: str = "unknown"
+    outcome: str = "none"
+    reason: str | None = None
+    batches_total: int | None = None
+    batches_started: int = 0
+    batches_completed: int = 0
+    progress_ratio: float = 0.0
+    particles: int | None = None
+    anomalies: dict[str, int] = field(default_factory=dict)
+    buffered: bool = False
+    phases: list[str] = field(default_factory=list)
+    lines: dict[str, int] = field(default_factory=dict)
+    size_bytes: int = 0
+    unfinished_line: bool = False
+    announcements: int = 0
+    particles_per_batch: int | None = None
+    text: str | None = None
+    error: str | None = None
+
+    @property
+    def understood(self) -> bool:
+        """Some pattern has matched."""
+        return bool(self.lines)
+
+    def as_json(self) -> dict[str, Any]:
+        """The report with its public keys only."""
+        report = {key: value for key, value in asdict(self).items() if key in _PUBLIC_KEYS}
+        return report if self.error is None else {**report, "error": self.error}
+
+
+def verify(path: Path, site: SitePatterns) -> Report:
+    """Read one log to its end.
+
+    Args:
+        path: the log.
+        site: the site's own patterns, searched beside the built-in ones.
+    """
+    report = Report(str(path))
+    source, parser, run = LocalSource("local"), TpsLogParser(site), BeamRun()
+    stat = source.stat([str(path)]).get(str(path))
+    if stat is None or isinstance(stat, LogProblem):
+        report.error = str(stat) if stat is not None else f"{path}: no such file"
+        return report
+    lines: Counter[str] = Counter()
+    while True:
+        [data] = source.read([ReadRequest(str(path), report.size_bytes, _READ_BYTES)])
+        if isinstance(data, LogProblem):
+            report.error = str(data)
+            return report
+        if not data:
+            break
+        report.size_bytes += len(data)
+        for event in parser.feed(data):
+            run.apply(event, stat.modified_at)
+            _note(event, lines, report)
+    run.apply(LogRead(report.size_bytes, parser.line_complete, live=False), stat.modified_at)
+    _describe(run, parser, lines, report)
+    return report
+
+
+def _note(event: Event, lines: Counter[str], report: Report) -> None:
+    name = _LINES.get(type(event))
+    if name is not None:
+        lines[name] += 1
+    if isinstance(event, PhaseEntered) and event.phase not in report.phases:
+        report.phases.append(event.phase)
+    if isinstance(event, DialectRecognised):
+        report.dialect = event.dialect
+    if isinstance(event, RunSucceeded):
+        report.text = event.text
+
+
+def _describe(run: BeamRun, parser: TpsLogParser, lines: Counter[str], report: Report) -> None:
+    report.lines = dict(lines)
+    report.outcome = "failed" if run.failed else "succeeded" if run.succeeded else "none"
+    report.reason = run.reason
+    if run.reason is not None:
+        report.text = run.failures[run.reason]
+    report.batches_total = run.batches.total
+    report.batches_started = run.batches.started
+    report.batches_completed = run.batches.finished
+    report.progress_ratio = run.batches.ratio
+    report.announcements = run.batches.announcements
+    report.particles = run.particles
+    report.particles_per_batch = run.particles_per_batch
+    report.anomalies = dict(run.anomalies)
+    report.buffered = run.buffered
+    report.unfinished_line = not parser.line_complete
+
+
+def text(report: Report) -> str:
+    """The report for a person, in about ten lines."""
+    if report.error is not None:
+        return f"{report.log}\n  cannot be read: {report.error}"
+    rows = [
+        ("dialect", f"{report.dialect} ({_DIALECTS[report.dialect]})"),
+        ("lines", ", ".join(f"{count} x {name}" for name, count in report.lines.items()) or _NOTHING),
+        ("batches", _batches(report)),
+        ("particles", _particles(report)),
+        ("phases", ", ".join(report.phases) or "none"),
+        ("outcome", _outcome(report)),
+        ("progress", f"{100 * report.progress_ratio:.2f} % (batch {report.batches_started}, as the plan counts)"),
+        ("arrives", _arrival(report)),
+        ("anomalies", ", ".join(f"{count} x {kind}" for kind, count in report.anomalies.items()) or "none"),
+    ]
+    return "\n".join([f"{report.log} ({report.size_bytes} bytes)", *(f"  {name:<10} {value}" for name, value in rows)])
+
+
+_NOTHING = "none is known: add your engine's wording to progress_tracking.patterns and completion_markers"
+
+
+def _batches(report: Report) -> str:
+    if report.batches_total is None:
+        return "never announced: no progress can be shown"
+    times = f" in {report.announcements} announcements" if report.announcements > 1 else ""
+    return (
+        f"{report.batches_total} announced{times}, {report.batches_started} started, "
+        f"{report.batches_completed} finished"
+    )
+
+
+def _particles(report: Report) -> str:
+    if report.particles is None and report.particles_per_batch is None:
+        return "not said"
+    total = "unknown" if report.particles is None else str(report.particles)
+    return f"{total} in all, {report.particles_per_batch or 'unknown'} in a full batch"
+
+
+def _outcome(report: Report) -> str:
+    quoted = f': "{report.text}"' if report.text else ""
+    if report.outcome == "failed":
+        return f"failed ({report.reason}){quoted}"
+    if report.outcome == "succeeded":
+        return f"succeeded{quoted}"
+    return "none: it runs still, or was ended without a word (then only the row in the database tells)"
+
+
+def _arrival(report: Report) -> str:
+    if report.buffered:
+        return (
+            "in blocks of 4096 bytes or all at its end: batches show late, a stall is called late; "
+            "start the engine with `stdbuf -oL` to have each line at once"
+        )
+    if report.dialect == "smc":
+        return "twice per batch: a batch shows when its particles are generated, and when they are transported"
+    unfinished = "; its last line is unfinished" if report.unfinished_line else ""
+    return f"not told by what is there{unfinished}"

@@ -1,0 +1,1 @@
+"""From the state of every beam to HTTP."""

@@ -1,0 +1,296 @@
+"""The routes, and the thread that serves them.
+
+Nothing here reads a file or a database while it answers: a scrape renders what the collectors have in memory (the
+client's own ``process_*`` read ``/proc``). A scrape that fails is one answer 500, one log line and one count; a client
+that is slow, silent or gone costs a connection until its time is over, and never the exporter's end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jinja2
+import structlog
+import uvicorn
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder, gzip_accepted
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import MutableHeaders
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from exporter.web.collectors import ScrapeMeter
+from exporter.web.listener import address_of, open_listener
+
+_LOG = structlog.get_logger(__name__)
+
+_CONNECTIONS_AT_MOST = 128
+"""Scrapers, people's browsers and probes together are a handful; beyond this, an answer is 503."""
+_IDLE_SECONDS = 75
+"""A connection without a complete request is closed after this: longer than the usual scrape intervals, so that a
+scraper keeps its connection."""
+_REQUEST_HEAD_BYTES_AT_MOST = 16 * 1024
+_GZIP_LEVEL = 1
+"""A scrape of 10 000 beams: level 9 takes ten times as long as level 1 and saves little of what level 1 leaves."""
+_FINISH_SECONDS = 1
+"""How long answers under way may take at a stop."""
+_STOP_SECONDS = 2.0
+
+_LINKS = (
+    ("/metrics", "all metrics, for Prometheus"),
+    ("/-/healthy", "whether the exporter works"),
+    ("/-/ready", "whether it has begun to follow beams"),
+)
+_RELOAD_FORBIDDEN = (
+    "Reloading over HTTP is not enabled. Start the exporter with --web.enable-lifecycle, or send it SIGHUP.\n"
+)
+
+
+class ReloadFailed(Exception):
+    """The new configuration was refused and the old one stays; the message says why."""
+
+
+def build_app(
+    *,
+    registry: CollectorRegistry,
+    scrapes: ScrapeMeter,
+    healthy: Callable[[], str | None],
+    ready: Callable[[], str | None],
+    reload: Callable[[], None],
+    enable_lifecycle: bool,
+    count_error: Callable[[str], None],
+    version: str,
+    clock: Callable[[], float] = time.perf_counter,
+) -> ASGIApp:
+    """The web application: ``/metrics``, ``/-/healthy``, ``/-/ready``, ``/-/reload`` and ``/``.
+
+    All callables are called in worker threads, so they may take a lock, but must not take long.
+
+    Args:
+        registry: what ``/metrics`` shows.
+        scrapes: told the time and size of each scrape.
+        healthy: ``None`` while the exporter works, else why it does not.
+        ready: ``None`` once beams are followed, else what is still missing.
+        reload: reads the configuration again; raises :class:`ReloadFailed` where it is refused.
+        enable_lifecycle: whether ``/-/reload`` is allowed.
+        count_error: told where an unexpected error happened: ``scrape`` or ``web``.
+        version: shown on the page.
+        clock: seconds from any start, for the duration of scrapes.
+    """
+
+    def health(_: Request) -> Response:
+        return _state("healthy", healthy())
+
+    def readiness(_: Request) -> Response:
+        return _state("ready", ready())
+
+    def reloading(_: Request) -> Response:
+        if not enable_lifecycle:
+            return PlainTextResponse(_RELOAD_FORBIDDEN, 403)
+        try:
+            reload()
+        except ReloadFailed as error:
+            return PlainTextResponse(f"The configuration was refused, the old one stays in use:\n{error}\n", 500)
+        return PlainTextResponse("The configuration was read again.\n")
+
+    templates = jinja2.Environment(loader=jinja2.PackageLoader("exporter.web"), autoescape=True)
+    page = templates.get_template("index.html").render(version=version, links=_LINKS)
+
+    def index(_: Request) -> Response:
+        return HTMLResponse(page)
+
+    routes = [
+        Route("/", index),
+        Route("/metrics", _Metrics(registry, scrapes, count_error, clock).answer),
+        Route("/-/healthy", health),
+        Route("/-/ready", readiness),
+        Route("/-/reload", reloading, methods=["POST", "PUT"]),
+    ]
+    app = Starlette(routes=routes)
+    app.router.redirect_slashes = False  # a redirect would name the host of the request, which a proxy may have changed
+    return _outermost(app, count_error)
+
+
+class _Metrics:
+    """``/metrics``: renders one scrape at a time, off the event loop."""
+
+    def __init__(
+        self,
+        registry: CollectorRegistry,
+        scrapes: ScrapeMeter,
+        count_error: Callable[[str], None],
+        clock: Callable[[], float],
+    ) -> None:
+        self._registry = registry
+        self._scrapes = scrapes
+        self._count_error = count_error
+        self._clock = clock
+        self._one_at_a_time = asyncio.Lock()
+
+    async def answer(self, request: Request) -> Response:
+        # Rendering holds the interpreter's lock anyway: several at once would only all be late, and slow the followers.
+        async with self._one_at_a_time:
+            if await request.is_disconnected():
+                return Response(status_code=503)  # nobody reads it: the scraper's patience ended in the queue
+            accept = ",".join(request.headers.getlist("accept"))
+            compress = gzip_accepted(",".join(request.headers.getlist("accept-encoding")))
+            try:
+                return await run_in_threadpool(self._render, accept, compress)
+            except Exception as error:  # noqa: BLE001 -- whatever a collector does, the scraper gets an answer
+                # The client adds the whole family with all its samples to the exception; a log line must not hold it.
+                error.args = error.args[:1]
+                _LOG.error("cannot render the metrics of a scrape", exc_info=error)
+                self._count_error("scrape")
+                return PlainTextResponse("The metrics could not be collected; the exporter's log says why.\n", 500)
+
+    def _render(self, accept: str, compress: bool) -> Response:
+        started = self._clock()
+        try:
+            encode, content_type = choose_encoder(accept)
+        except (TypeError, ValueError):  # a version that is no number
+            encode, content_type = choose_encoder("")
+        body = encode(self._registry)
+        size_bytes = len(body)
+        headers = {"Content-Type": content_type, "Vary": "Accept, Accept-Encoding"}
+        if compress:
+            body = gzip.compress(body, compresslevel=_GZIP_LEVEL, mtime=0)
+            headers["Content-Encoding"] = "gzip"
+        self._scrapes.observe(seconds=self._clock() - started, size_bytes=size_bytes)
+        return Response(body, headers=headers)
+
+
+def _state(word: str, trouble: str | None) -> Response:
+    return PlainTextResponse(f"{word}\n") if trouble is None else PlainTextResponse(f"not {word}: {trouble}\n", 503)
+
+
+def _outermost(app: ASGIApp, count_error: Callable[[str], None]) -> ASGIApp:
+    """Around every answer: the headers that all have, and the end of every unexpected error (Starlette has said 500)."""
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).append("X-Content-Type-Options", "nosniff")
+            await send(message)
+
+        try:
+            await app(scope, receive, send_with_headers)
+        except Exception as error:  # noqa: BLE001 -- logged and counted here; the server would only log it a second time
+            _LOG.error("cannot answer a request", path=scope.get("path"), exc_info=error)
+            count_error("web")
+
+    return answer
+
+
+class _Connection(H11Protocol):
+    """A connection that is closed when it has been without a complete request for too long.
+
+    uvicorn itself counts only the time after an answer: clients that connect and say nothing, or half a request, would
+    stay forever, and enough of them would lock everybody else out.
+    """
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._close_if_idle()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.cycle is None or self.cycle.response_complete:
+            self._close_if_idle()
+
+    def _close_if_idle(self) -> None:
+        self._unset_keepalive_if_required()
+        self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server that says when it serves, and leaves no connection behind."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.serving_or_over = threading.Event()
+
+    async def startup(self, sockets: Any = None) -> None:
+        await super().startup(sockets=sockets)
+        self.serving_or_over.set()
+
+    async def shutdown(self, sockets: Any = None) -> None:
+        await super().shutdown(sockets=sockets)
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()  # a client that does not read its answer would keep it open
+        await asyncio.sleep(0)  # lets the transports close their sockets before the loop ends
+
+
+class WebServer:
+    """Serves an application in a thread of its own.
+
+    The socket is bound, and listens, when the object is made, so that a taken port is known before anything else has
+    started; requests are answered from :meth:`start` on.
+
+    Args:
+        app: the application, from :func:`build_app`.
+        listen_address: ``127.0.0.1:10813``, ``:10813``, ``[::1]:10813`` or ``localhost:10813``; port 0 takes a free one.
+        idle_seconds: how long a connection may be without a complete request.
+
+    Raises:
+        exporter.web.listener.ListenError: the address cannot be listened at.
+    """
+
+    def __init__(self, app: ASGIApp, listen_address: str, *, idle_seconds: int = _IDLE_SECONDS) -> None:
+        self._listener = open_listener(listen_address)
+        self.address = address_of(self._listener)
+        """Where it really listens, ``host:port``."""
+        self._server = _Server(
+            uvicorn.Config(
+                app,
+                loop="asyncio",
+                http=_Connection,
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                log_level="warning",
+                access_log=False,
+                proxy_headers=False,
+                server_header=False,
+                limit_concurrency=_CONNECTIONS_AT_MOST,
+                timeout_keep_alive=idle_seconds,
+                timeout_graceful_shutdown=_FINISH_SECONDS,
+                h11_max_incomplete_event_size=_REQUEST_HEAD_BYTES_AT_MOST,
+            )
+        )
+        self._thread = threading.Thread(target=self._serve, name="web", daemon=True)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread runs; ``False`` after :meth:`start` and before :meth:`stop` means that it has died."""
+        return self._thread.is_alive()
+
+    def start(self) -> None:
+        """Begins to answer; returns when it does."""
+        self._thread.start()
+        self._server.serving_or_over.wait()
+
+    def stop(self) -> None:
+        """Ends the thread and closes the socket and all connections, within 2 s. May be called again, or unstarted."""
+        self._server.should_exit = True
+        if self._thread.is_alive():
+            self._thread.join(_STOP_SECONDS)
+            if self._thread.is_alive():
+                _LOG.error("web server did not end in time; an answer under way hangs", seconds=_STOP_SECONDS)
+        self._listener.close()
+
+    def _serve(self) -> None:
+        try:
+            self._server.run(sockets=[self._listener])
+        except Exception as error:  # noqa: BLE001 -- the last place where a thread's end can be told
+            _LOG.error("web server died", address=self.address, exc_info=error)
+        finally:
+            self._server.serving_or_over.set()

@@ -1,0 +1,264 @@
+"""YAML text -> plain values, and the line that each stands in.
+
+Plain scalars follow YAML 1.2 (``yes`` and ``1:30`` are text, ``1e3`` is a number), unlike PyYAML's own YAML 1.1, which
+surprises people. A key given twice is a mistake, and aliases are refused, since a few nested ones expand to more than
+fits into memory.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+MAXIMUM_SIZE_BYTES = 1024 * 1024
+"""Larger files are refused unread: nobody writes one by hand, and PyYAML needs seconds per megabyte."""
+
+Location = tuple[str | int, ...]
+"""Way to a value: keys and list positions, e.g. ``("sources", 0, "log_path", 1)``."""
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be used.
+
+    Attributes:
+        mistakes: one ``FILE:LINE: key.path: what is wrong, what to do`` each, by line.
+    """
+
+    def __init__(self, mistakes: Iterable[str]) -> None:
+        self.mistakes = tuple(mistakes)
+        super().__init__("\n".join(self.mistakes))
+
+
+@dataclass(frozen=True, slots=True)
+class Mistake:
+    """What is wrong in one line of a file, and with which key (``""``: with the file as such)."""
+
+    line: int
+    key: str
+    text: str
+
+    @property
+    def order(self) -> tuple[int, str]:
+        return self.line, self.key
+
+    def shown(self, name: str) -> str:
+        return f"{name}:{self.line}: {self.key}: {self.text}" if self.key else f"{name}:{self.line}: {self.text}"
+
+
+def key_path(location: Location) -> str:
+    """Location as users write it: ``sources[0].log_path[1]``."""
+    text = ""
+    for part in location:
+        if isinstance(part, int):
+            text += f"[{part}]"
+        else:
+            text += ("." if text else "") + (part if re.fullmatch(r"[\w-]+", part) else quoted(part))
+    return text
+
+
+def described(value: object) -> str:
+    """A value in a message: short, on one line, and never the inside of a section or list."""
+    match value:
+        case None:
+            return "nothing"
+        case bool():
+            return "true" if value else "false"
+        case int() | float():
+            return f"{value:.15g}"
+        case str():
+            return f"the text {quoted(value)}"
+        case Mapping():
+            return "a section"
+        case _:
+            return "a list"
+
+
+def quoted(text: str) -> str:
+    """Text of a message that is a user's: in quotes, on one line, cut after 60 characters."""
+    return repr(text if len(text) <= 60 else text[:57] + "...")
+
+
+def read_text(path: Path) -> str:
+    """Text of a configuration file.
+
+    Raises:
+        ConfigError: missing, unreadable, a directory, larger than 1 MiB, or not UTF-8.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAXIMUM_SIZE_BYTES + 1)
+    except OSError as error:
+        raise ConfigError([f"{path}: cannot be read: {error.strerror}; name a readable YAML file"]) from error
+    if len(data) > MAXIMUM_SIZE_BYTES:
+        raise ConfigError([f"{path}: larger than {MAXIMUM_SIZE_BYTES} bytes; this is not a configuration file"])
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        wrong = f"byte 0x{data[error.start]:02x} is not UTF-8 text"
+        raise ConfigError([f"{path}:{line}: {wrong}; save the file as UTF-8"]) from error
+
+
+class _Loader(yaml.SafeLoader):
+    """Nodes with lines, scalars as in YAML 1.2's core schema (decimal numbers only), no aliases."""
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            mark = self.current_event.start_mark
+            raise yaml.MarkedYAMLError(problem="aliases (*name) are not supported; repeat the value", problem_mark=mark)
+        node: yaml.Node | None = super().compose_node(parent, index)
+        return node
+
+
+_NULL, _BOOL, _INT, _FLOAT, _TEXT = (f"tag:yaml.org,2002:{kind}" for kind in ("null", "bool", "int", "float", "str"))
+_Loader.yaml_implicit_resolvers = {}  # none of YAML 1.1
+_Loader.add_implicit_resolver(_NULL, re.compile(r"^(?:~|null|Null|NULL|)$"), ["~", "n", "N", ""])
+_Loader.add_implicit_resolver(_BOOL, re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
+# Whole numbers of more digits count nothing; read as floats they fail their range instead of the length limit of int().
+_Loader.add_implicit_resolver(_INT, re.compile(r"^[-+]?[0-9]{1,18}$"), list("-+0123456789"))
+_Loader.add_implicit_resolver(
+    _FLOAT,
+    re.compile(
+        r"^(?:[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"
+    ),
+    list("-+.0123456789"),
+)
+_SCALARS: Mapping[str, Callable[[str], object]] = {
+    _NULL: lambda text: None,
+    _BOOL: lambda text: text.lower() == "true",
+    _INT: int,
+    _FLOAT: lambda text: float(re.sub(r"\.(?=inf|nan)", "", text.lower())),
+    _TEXT: str,
+}
+
+
+class _Items(list[Any]):
+    """A list that remembers at which position of the text each of its items stood."""
+
+    def __init__(self, items: Iterable[Any]) -> None:
+        super().__init__(items)
+        self.positions = list(range(len(self)))
+
+
+@dataclass(slots=True)
+class Document:
+    """The text as plain values (only ``dict``, ``list`` and scalars), and the line of each."""
+
+    text: str
+    name: str
+    data: dict[str, Any] = field(default_factory=dict)
+    lines: dict[Location, int] = field(default_factory=dict)
+    mistakes: list[Mistake] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        try:
+            node = yaml.compose(self.text, _Loader)
+            data = {} if node is None else self._plain(node, ())
+        except yaml.YAMLError as error:
+            raise ConfigError([self._syntax_mistake(error).shown(self.name)]) from error
+        except RecursionError as error:
+            raise ConfigError([f"{self.name}: nested too deeply; this is not a configuration file"]) from error
+        if data is not None and not isinstance(data, dict):
+            line = node.start_mark.line + 1 if node else 1
+            wrong = "the file must consist of sections (lines of `key: value`)"
+            raise ConfigError([Mistake(line, "", f"{wrong}, not of {described(data)}").shown(self.name)])
+        self.data = data or {}
+
+    def line(self, location: Location) -> int:
+        """Line of a location in the text, or of the innermost thing around it that the text has."""
+        while location and location not in self.lines:
+            location = location[:-1]
+        return self.lines.get(location, 1)
+
+    def original(self, location: Location) -> Location:
+        """Location in the text of what stands at a location in ``data``: list items may have been removed before it.
+
+        Without the list position where one value stands for a list (``log_path: x``).
+        """
+        found: list[str | int] = []
+        node: Any = self.data
+        for depth, part in enumerate(location):
+            if isinstance(node, _Items) and isinstance(part, int) and part < len(node):
+                found.append(node.positions[part])
+                node = node[part]
+            elif isinstance(node, dict) and part in node:
+                found.append(part)
+                node = node[part]
+            elif isinstance(node, dict | list):  # a default
+                return (*found, *location[depth:])
+            else:
+                break
+        return tuple(found)
+
+    def remove(self, location: Location) -> bool:
+        """Take the value at a location in the text out of ``data``, so that its key's default stands in.
+
+        Returns:
+            Whether there was such a value.
+        """
+        owner: Any = None
+        place: Any = None
+        node: Any = self.data
+        for part in location:
+            if isinstance(node, dict) and part in node:
+                owner, place = node, part
+            elif isinstance(node, _Items) and part in node.positions:
+                owner, place = node, node.positions.index(int(part))
+            else:
+                return False
+            node = owner[place]
+        if owner is None:
+            return False
+        del owner[place]
+        if isinstance(owner, _Items):
+            del owner.positions[place]
+        return True
+
+    def _plain(self, node: yaml.Node, location: Location) -> Any:
+        self.lines.setdefault(location, node.start_mark.line + 1)
+        if isinstance(node, yaml.MappingNode) and node.tag == "tag:yaml.org,2002:map":
+            return self._mapping(node, location)
+        if isinstance(node, yaml.SequenceNode) and node.tag == "tag:yaml.org,2002:seq":
+            return _Items(self._plain(item, (*location, position)) for position, item in enumerate(node.value))
+        if isinstance(node, yaml.ScalarNode) and node.tag in _SCALARS:
+            try:
+                return _SCALARS[node.tag](node.value)
+            except ValueError:  # an explicit tag on something else: !!int abc
+                self._note(node, location, f"{quoted(node.value)} is not of the type that its tag says; drop the tag")
+                return None
+        self._note(node, location, f"tag {node.tag} is not supported; drop it")
+        return None
+
+    def _mapping(self, node: yaml.MappingNode, location: Location) -> dict[str, Any]:
+        values: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):
+                self._note(key_node, location, "a key must be plain text")
+                continue
+            at = (*location, key_node.value)
+            if key_node.value in values:
+                self._note(key_node, at, f"given twice (first in line {self.lines[at]}); keep one of them")
+                continue
+            self.lines[at] = key_node.start_mark.line + 1
+            values[key_node.value] = self._plain(value_node, at)
+        return values
+
+    def _note(self, node: yaml.Node, location: Location, text: str) -> None:
+        self.mistakes.append(Mistake(node.start_mark.line + 1, key_path(location), text))
+
+    def _syntax_mistake(self, error: yaml.YAMLError) -> Mistake:
+        # Only the parser's own words: its excerpt of the text could show what somebody should not have written there.
+        if isinstance(error, yaml.MarkedYAMLError):
+            mark = error.problem_mark or error.context_mark
+            line = mark.line if mark else 0
+            words = " ".join(each for each in (error.context, error.problem) if each)
+            brace = "{" in "".join(self.text.splitlines()[line : line + 1])
+            advice = "; put a value with { } in quotes" if brace else ""
+            return Mistake(line + 1, "", f"not valid YAML: {words}{advice}")
+        position = getattr(error, "position", 0)
+        return Mistake(self.text.count("\n", 0, position) + 1, "", "not valid YAML: control character; remove it")

@@ -1,0 +1,182 @@
+"""YAML text -> a validated pydantic model, with every mistake named by file, line and key.
+
+Knows nothing of this exporter's keys: any model whose keys have defaults can be read. Pydantic stops at a section's
+own mistakes and then never compares sections. What is wrong is therefore noted and taken out, so that its default
+stands in, and the rest is looked at again until nothing new turns up. A comparison that failed only because such a
+default stood in is not a mistake of the file and is left out.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from exporter.config_reference import Key, keys
+from exporter.yaml_document import ConfigError, Document, Location, Mistake, described, key_path
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+@dataclass(frozen=True, slots=True)
+class Contradiction:
+    """Values that are valid each but impossible together.
+
+    Attributes:
+        location: where it is reported, relative to the model that reports it.
+        text: what is wrong and what to do.
+        about: the values it was concluded from (``location`` is always one of them).
+    """
+
+    location: Location
+    text: str
+    about: tuple[Location, ...] = ()
+
+
+class Contradictions(ValueError):
+    """Raised by a model's validator to report several mistakes, each at its own place."""
+
+    def __init__(self, found: Iterable[Contradiction]) -> None:
+        self.found = tuple(found)
+        super().__init__("; ".join(f"{key_path(each.location)}: {each.text}" for each in self.found))
+
+    @classmethod
+    def raise_any(cls, found: Iterable[Contradiction]) -> None:
+        """Raise where there is at least one."""
+        listed = tuple(found)
+        if listed:
+            raise cls(listed)
+
+
+def read_settings(model: type[Model], text: str, name: str) -> Model:
+    """Validate YAML text.
+
+    Args:
+        model: what the text must describe.
+        text: the YAML; an empty one is a mapping without keys.
+        name: the file's name, for messages.
+
+    Raises:
+        ConfigError: with all mistakes at once.
+    """
+    document = Document(text, name)
+    mistakes = list(document.mistakes)
+    removed: list[Location] = []
+    while True:
+        try:
+            settings = model.model_validate(document.data)
+        except ValidationError as error:
+            found = list(_contradictions(error, document, keys(model)))
+        else:
+            break
+        mistakes += [_mistake(document, each) for each in found if not _concluded_from(each, removed)]
+        about = [location for each in found for location in each.about]
+        removed += about
+        gone = [document.remove(location) for location in about]
+        if not any(gone):
+            break
+    if mistakes:
+        raise ConfigError(dict.fromkeys(each.shown(name) for each in sorted(mistakes, key=lambda each: each.order)))
+    return settings
+
+
+def _mistake(document: Document, found: Contradiction) -> Mistake:
+    return Mistake(document.line(found.location), key_path(found.location), found.text)
+
+
+def _concluded_from(found: Contradiction, removed: Iterable[Location]) -> bool:
+    """Whether a value that has been taken out (or its owner, or a part of it) led to this."""
+    return any(
+        about[: len(location)] == location or location[: len(about)] == about
+        for location in removed
+        for about in found.about
+    )
+
+
+def _contradictions(error: ValidationError, document: Document, known: tuple[Key, ...]) -> Iterator[Contradiction]:
+    """Pydantic's errors in our words, with locations from the top of the document."""
+    for details in error.errors(include_url=False):
+        cause = details.get("ctx", {}).get("error")
+        if isinstance(cause, Contradictions):
+            for each in cause.found:
+                relative = (each.location, *each.about)
+                about = tuple(document.original((*details["loc"], *location)) for location in relative)
+                yield Contradiction(about[0], each.text, about)
+            continue
+        location = document.original(details["loc"])
+        if details["type"] == "missing":
+            # What is missing cannot be taken out: its section is, and what depends on the section stays unsaid.
+            yield Contradiction(location, "is missing and has no default; set it", (location, location[:-1]))
+        elif details["type"] == "extra_forbidden":
+            yield Contradiction(location, _unknown_key(location, known), (location,))
+        else:
+            yield Contradiction(location, _wording(details), (location,))
+
+
+def _wording(details: ErrorDetails) -> str:
+    value, context = details["input"], details.get("ctx", {})
+    given = described(value)
+    match details["type"]:
+        case "value_error":
+            return str(context["error"])
+        case "bool_type":
+            return f"must be true or false, not {given}"
+        case "float_type" | "int_type" | "int_from_float":
+            wanted = "a number" if details["type"] == "float_type" else "a whole number"
+            unquote = "; remove the quotes" if isinstance(value, str) and _is_number(value) else ""
+            return f"must be {wanted}, not {given}{unquote}"
+        case "finite_number":
+            return f"must be a finite number, not {given}"
+        case "string_type":
+            return f"must be text, not {given}" + (
+                "; put it in quotes" if isinstance(value, bool | int | float) else ""
+            )
+        case "tuple_type":
+            return f"must be a list, not {given}"
+        case "model_type" | "model_attributes_type" | "dict_type":
+            return f"must be a section (lines of `key: value`), not {given}"
+        case "literal_error":
+            return f"must be {context['expected']}, not {given}"
+        case "greater_than":
+            return f"must be more than {context['gt']:g}, not {given}"
+        case "greater_than_equal":
+            return f"must be at least {context['ge']:.15g}, not {given}"
+        case "less_than_equal":
+            return f"must be at most {context['le']:.15g}, not {given}"
+        case "too_short" | "string_too_short":
+            return f"must have at least {context['min_length']} {'character' if isinstance(value, str) else 'item'}(s)"
+        case "too_long":
+            return f"must have at most {context['max_length']} item(s), not {len(value)}"
+        case "string_pattern_mismatch":
+            return f"must match {context['pattern']}, unlike {given}"
+        case _:
+            return f"{details['msg']}, not {given}"
+
+
+def _unknown_key(location: Location, known: tuple[Key, ...]) -> str:
+    names = tuple(part for part in location if isinstance(part, str))
+    section, name = names[:-1], names[-1]
+    siblings = {
+        key.path[len(section)]: None
+        for key in known
+        if key.path[: len(section)] == section and len(key.path) > len(section)
+    }
+    close = difflib.get_close_matches(name, siblings, n=1)
+    if close:
+        return f"unknown key; did you mean {close[0]}?"
+    elsewhere = [key_path(key.path) for key in known if key.path[-1] == name]
+    if elsewhere:
+        return f"unknown key here; it belongs at {' or '.join(elsewhere)}"
+    return f"unknown key; known here: {', '.join(siblings)}"
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,178 @@
+"""Captured logs revealed as they really grew, and how far the estimates were from the truth.
+
+``python -m tests.support.replay`` prints the table of ``docs/accuracy.md``: for every captured log the mean and the worst
+distance between the estimated progress and what was really done, in percentage points, sampled at every row of its
+``growth.csv`` (10 ms) from the first batch's beginning to the last one's end.
+"""
+
+from __future__ import annotations
+
+import csv
+from bisect import bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from exporter.beams.estimate import estimated_ratio
+from exporter.beams.run import BeamRun
+from exporter.beams.succession import Succession
+from exporter.logs.events import BatchFinished, BatchStarted, LogRead
+from exporter.logs.parser import TpsLogParser
+
+LOGS = Path(__file__).parents[1] / "data" / "logs"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One moment of a replay: what the exporter shows."""
+
+    at: float
+    ratio: float
+    estimated: float
+    announcements: int
+
+
+@dataclass(frozen=True)
+class Batch:
+    """When one batch really ran, seconds since the program's start."""
+
+    began: float
+    ended: float
+
+
+def names() -> list[str]:
+    """Every captured log."""
+    return sorted(path.stem for path in LOGS.glob("*.log"))
+
+
+def expected() -> dict[str, dict[str, str]]:
+    """``expected.csv`` by log."""
+    with (LOGS / "expected.csv").open(encoding="utf-8", newline="") as file:
+        return {row["name"]: row for row in csv.DictReader(file)}
+
+
+def growth(name: str) -> list[tuple[float, int]]:
+    """Sizes of a log over time, where it existed."""
+    with (LOGS / f"{name}.growth.csv").open(encoding="utf-8", newline="") as file:
+        rows = [(float(row["t_s"]), int(row["size_bytes"])) for row in csv.DictReader(file)]
+    return [(at, size) for at, size in rows if size >= 0]
+
+
+def replay(name: str, poll_seconds: float = 0.0) -> Iterator[tuple[Sample, BeamRun]]:
+    """Read a log as it grew, looking every ``poll_seconds`` (0: at every row of its growth)."""
+    data = (LOGS / f"{name}.log").read_bytes()
+    parser, runs, read, looked = TpsLogParser(), Succession(), 0, float("-inf")
+    rows = growth(name)
+    for row, (at, size) in enumerate(rows):
+        if at < looked + poll_seconds and row + 1 < len(rows):
+            continue
+        looked = at
+        if size > read:
+            for event in parser.feed(data[read:size]):
+                runs.apply(event, at)
+            read = size
+            runs.apply(LogRead(read, parser.line_complete, live=True), at)
+        run = runs.run
+        yield Sample(at, run.batches.ratio, estimated_ratio(run, at), run.batches.announcements), run
+
+
+def true_batches(name: str) -> list[Batch]:
+    """When each batch began and ended, from what the program printed and when; none where that was not recorded."""
+    path = LOGS / f"{name}.truth.csv"
+    if not path.exists():
+        return []
+    batches: list[Batch] = []
+    began: float | None = None
+    parser = TpsLogParser()
+    with path.open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            if row["kind"] != "line":
+                continue
+            at = float(row["t_printed_s"])
+            for event in parser.feed(row["text"].encode() + b"\n"):
+                if isinstance(event, BatchStarted):
+                    began = at
+                elif isinstance(event, BatchFinished) and began is not None:
+                    batches.append(Batch(began, at))
+    return batches
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Distance of the estimate from the truth, in percentage points, and why it cannot be better where it cannot."""
+
+    name: str
+    batches: int
+    mean: float
+    worst: float
+    mean_after_first: float
+    worst_after_first: float
+    remark: str
+
+
+def accuracy(name: str, poll_seconds: float = 0.0) -> Accuracy | None:
+    """Compare a replay with the truth; ``None`` where no batch ended."""
+    batches = true_batches(name)
+    if not batches:
+        return None
+    starts = [batch.began for batch in batches]
+    known_total = expected()[name]["batches_total_true"]
+    total = int(known_total) if known_total.isdigit() else len(batches)
+    errors: list[tuple[float, float]] = []
+    last: BeamRun | None = None
+    for sample, run in replay(name, poll_seconds):
+        last = run
+        if not batches[0].began <= sample.at <= batches[-1].ended:
+            continue
+        index = bisect_right(starts, sample.at) - 1
+        batch = batches[index]
+        share = min(1.0, (sample.at - batch.began) / max(batch.ended - batch.began, 1e-9))
+        # The truth counts the batches announced so far, as the log can: the beams still to come are not in it.
+        errors.append((sample.at, 100 * abs(sample.estimated - (index + share) / total)))
+    if not errors or last is None:
+        return None
+    later = [error for at, error in errors if at > batches[0].ended + max(poll_seconds, 0.05)]
+    every = [error for _, error in errors]
+    return Accuracy(
+        name,
+        total,
+        sum(every) / len(every),
+        max(every),
+        sum(later) / len(later) if later else float("nan"),
+        max(later, default=float("nan")),
+        remark(last, total),
+    )
+
+
+def remark(run: BeamRun, total: int) -> str:
+    """What keeps a log from being within 1 %."""
+    remarks = []
+    if run.buffered or run.dialect == "unknown":
+        remarks.append("block-buffered: the log stands still")
+    if run.batches.announcements > 1:
+        remarks.append("later beams or rounds are not announced yet")
+    if total == 1:
+        remarks.append("its only batch is its first")
+    elif total < 10:
+        remarks.append(f"its first batch is {100 / total:.0f} % of it")
+    return "; ".join(remarks) or "first batch"
+
+
+def table(poll_seconds: float = 0.0) -> str:
+    """The accuracy of every captured log as a Markdown table."""
+    lines = [
+        "| log | batches | mean error | worst error | mean after the first batch | worst after it | what limits it |",
+        "|---|---:|---:|---:|---:|---:|---|",
+    ]
+    for name in names():
+        row = accuracy(name, poll_seconds)
+        if row is not None:
+            lines.append(
+                f"| {row.name} | {row.batches} | {row.mean:.2f} | {row.worst:.2f} "
+                f"| {row.mean_after_first:.2f} | {row.worst_after_first:.2f} | {row.remark} |"
+            )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(table())
