@@ -120,8 +120,15 @@ class BeamsTable:
         self._completed = tuple(completed_statuses)
         self._connection: sqlite3.Connection | None = None
         self._identity: tuple[int, int] | None = None
-        self.generation = 0
-        """Goes up whenever another file is found at the path."""
+        self._generation = 0
+
+    @property
+    def generation(self) -> int:
+        """Goes up whenever another file is at the path; this looks there."""
+        # What is wrong with the path is said by those who want to use the file.
+        with contextlib.suppress(OSError):
+            self._identify()
+        return self._generation
 
     def close(self) -> None:
         """Give the connection back; the next use opens another."""
@@ -277,12 +284,7 @@ class BeamsTable:
             raise self._unavailable(kind, action, str(error)) from error
 
     def _connected(self) -> sqlite3.Connection:
-        status = os.stat(self.path)
-        identity = (status.st_dev, status.st_ino)
-        if identity != self._identity:
-            self.close()
-            self.generation += self._identity is not None
-            self._identity = identity
+        self._identify()
         if self._connection is None:
             # autocommit: every transaction is one we begin ourselves, and no read is left open
             connection = sqlite3.connect(
@@ -297,6 +299,19 @@ class BeamsTable:
             connection.execute("PRAGMA synchronous = NORMAL")
             self._connection = connection
         return self._connection
+
+    def _identify(self) -> None:
+        """Let go of a file that is not at the path any more.
+
+        Raises:
+            OSError: nothing can be found there.
+        """
+        status = os.stat(self.path)
+        identity = (status.st_dev, status.st_ino)
+        if identity != self._identity:
+            self.close()
+            self._generation += self._identity is not None
+            self._identity = identity
 
     def _unavailable(self, kind: str, action: str, reason: str) -> DatabaseUnavailable:
         return DatabaseUnavailable(kind, f"cannot {action} {self.path}: {reason}; {_ADVICE[kind]}")
