@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import click
 import structlog
@@ -24,7 +24,7 @@ from exporter.demo import DemoCommunicator
 from exporter.following import site_patterns
 from exporter.logs.parser import SitePatterns
 from exporter.verify import text, verify
-from exporter.web.listener import ListenError
+from exporter.web.listener import ListenError, parse_listen_address
 from exporter.web.server import ReloadFailed
 
 _log = structlog.get_logger(__name__)
@@ -32,15 +32,15 @@ _log = structlog.get_logger(__name__)
 DEFAULT_CONFIG = "/etc/mqi-exporter/exporter.yaml"
 
 
-@dataclass(frozen=True)
+@dataclass
 class Flags:
-    """The flags before the subcommand; ``None`` where not given, so that the configuration decides."""
+    """The flags common to all commands, given before or after the command's name; ``None`` where not given."""
 
-    config_file: Path
-    listen_address: str | None
-    enable_lifecycle: bool
-    log_level: str | None
-    log_format: str | None
+    config_file: Path | None = None
+    listen_address: str | None = None
+    enable_lifecycle: bool | None = None
+    log_level: str | None = None
+    log_format: str | None = None
 
     def settings(self) -> Settings:
         """The configuration file with these flags on top.
@@ -48,56 +48,113 @@ class Flags:
         Raises:
             ConfigError: with all mistakes at once.
         """
-        return self.over(load(self.config_file))
+        return self.over(load(self.path))
+
+    @property
+    def path(self) -> Path:
+        """The configuration file."""
+        return self.config_file or Path(DEFAULT_CONFIG)
 
     def over(self, settings: Settings) -> Settings:
         """``settings`` with these flags on top."""
-        web: dict[str, Any] = {}
-        if self.listen_address is not None:
-            web["listen_address"] = self.listen_address
-        if self.enable_lifecycle:
-            web["enable_lifecycle"] = True
-        log = {
-            key: value for key, value in (("level", self.log_level), ("format", self.log_format)) if value is not None
-        }
+        web = {"listen_address": self.listen_address, "enable_lifecycle": self.enable_lifecycle}
+        log = {"level": self.log_level, "format": self.log_format}
         return settings.model_copy(
-            update={"web": settings.web.model_copy(update=web), "log": settings.log.model_copy(update=log)}
+            update={
+                "web": settings.web.model_copy(update=_given(web)),
+                "log": settings.log.model_copy(update=_given(log)),
+            }
         )
 
 
-@click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option(
-    "--config.file",
-    "config_file",
-    type=click.Path(path_type=Path),
-    default=DEFAULT_CONFIG,
-    show_default=True,
-    help="Configuration file (YAML).",
+def _given(values: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def _keep(context: click.Context, parameter: click.Parameter, value: object) -> None:
+    flags = context.ensure_object(Flags)
+    if value is not None and parameter.name is not None:
+        setattr(flags, parameter.name, value)
+
+
+def _checked_address(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        try:
+            parse_listen_address(value)
+        except ListenError as error:
+            raise click.BadParameter(str(error), context, parameter) from None
+    _keep(context, parameter, value)
+
+
+_COMMON_FLAGS = (
+    click.option(
+        "--config.file",
+        "config_file",
+        type=click.Path(path_type=Path),
+        help=f"Configuration file (YAML).  [default: {DEFAULT_CONFIG}]",
+        callback=_keep,
+        expose_value=False,
+    ),
+    click.option(
+        "--web.listen-address",
+        "listen_address",
+        metavar="HOST:PORT",
+        help="Where to serve HTTP; overrides web.listen_address.",
+        callback=_checked_address,
+        expose_value=False,
+    ),
+    click.option(
+        "--web.enable-lifecycle",
+        "enable_lifecycle",
+        is_flag=True,
+        default=None,
+        help="Allow POST /-/reload.",
+        callback=_keep,
+        expose_value=False,
+    ),
+    click.option(
+        "--log.level",
+        "log_level",
+        type=click.Choice(["debug", "info", "warning", "error"]),
+        help="Least severity logged; overrides log.level.",
+        callback=_keep,
+        expose_value=False,
+    ),
+    click.option(
+        "--log.format",
+        "log_format",
+        type=click.Choice(["logfmt", "json"]),
+        help="Form of log lines; overrides log.format.",
+        callback=_keep,
+        expose_value=False,
+    ),
 )
-@click.option("--web.listen-address", "listen_address", metavar="HOST:PORT", help="Where to serve HTTP.")
-@click.option("--web.enable-lifecycle", "enable_lifecycle", is_flag=True, help="Allow POST /-/reload.")
-@click.option("--log.level", "log_level", type=click.Choice(["debug", "info", "warning", "error"]))
-@click.option("--log.format", "log_format", type=click.Choice(["logfmt", "json"]))
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def _common_flags(function: Function) -> Function:
+    """The flags common to all commands: people write them on either side of the command's name."""
+    for flag in reversed(_COMMON_FLAGS):
+        function = flag(function)
+    return function
+
+
+@click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@_common_flags
 @click.version_option(__version__, prog_name="mqi-exporter", message="%(prog)s, version %(version)s")
 @click.pass_context
-def main(
-    context: click.Context,
-    config_file: Path,
-    listen_address: str | None,
-    enable_lifecycle: bool,
-    log_level: str | None,
-    log_format: str | None,
-) -> None:
+def main(context: click.Context) -> None:
     """Progress of Monte Carlo dose simulations for Prometheus and MQI Communicator.
 
     Without a command: run.
     """
-    context.obj = Flags(config_file, listen_address, enable_lifecycle, log_level, log_format)
     if context.invoked_subcommand is None:
         context.invoke(run)
 
 
 @main.command()
+@_common_flags
 @click.pass_obj
 def run(flags: Flags) -> None:
     """Follow beams and serve their progress (the default)."""
@@ -112,7 +169,10 @@ def run(flags: Flags) -> None:
     type=click.Path(file_okay=False, path_type=Path),
     help="Where the demo's database and logs go; emptied of an earlier demo's.  [default: a temporary folder]",
 )
-@click.option("--speed", type=click.FloatRange(min=0.01, max=1000), default=1.0, show_default=True)
+@click.option(
+    "--speed", type=click.FloatRange(min=0.01, max=1000), default=1.0, show_default=True, help="Times faster than real."
+)
+@_common_flags
 @click.pass_obj
 def demo(flags: Flags, folder: Path | None, speed: float) -> None:
     """Run on simulated beams and an embedded database; needs nothing else."""
@@ -137,6 +197,7 @@ def demo(flags: Flags, folder: Path | None, speed: float) -> None:
 @main.command(name="verify")
 @click.argument("logs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="LOG...")
 @click.option("--json", "as_json", is_flag=True, help="A list of objects instead of text.")
+@_common_flags
 @click.pass_context
 def verify_command(context: click.Context, logs: tuple[Path, ...], as_json: bool) -> None:
     """Say what would be read from these logs.
@@ -144,10 +205,8 @@ def verify_command(context: click.Context, logs: tuple[Path, ...], as_json: bool
     The patterns of --config.file are used where it is given. Exit status 1 when a log cannot be read or nothing in it
     is known.
     """
-    site = SitePatterns()
-    source = context.parent.get_parameter_source("config_file") if context.parent is not None else None
-    if source is not click.core.ParameterSource.DEFAULT:
-        site = site_patterns(_settings(context.obj))
+    flags: Flags = context.obj
+    site = site_patterns(_settings(flags)) if flags.config_file is not None else SitePatterns()
     reports = [verify(log, site) for log in logs]
     if as_json:
         click.echo(json.dumps([report.as_json() for report in reports], ensure_ascii=False, indent=2))
@@ -158,22 +217,24 @@ def verify_command(context: click.Context, logs: tuple[Path, ...], as_json: bool
 
 
 @main.command(name="check-config")
+@_common_flags
 @click.pass_obj
 def check_config(flags: Flags) -> None:
     """Check the configuration file; every mistake is named with its line and key."""
     settings = _settings(flags)
     for warning in settings.warnings():
         click.echo(f"warning: {warning}", err=True)
-    click.echo(f"{flags.config_file}: valid")
+    click.echo(f"{flags.path}: valid")
 
 
 @main.command()
+@_common_flags
 @click.pass_obj
 def migrate(flags: Flags) -> None:
     """Add the column `progress` to the communicator's table `beams`, if it is missing."""
     settings = _settings(flags)
     if settings.database is None:
-        _fail(f"{flags.config_file}: database.path is not set; there is nothing to migrate")
+        _fail(f"{flags.path}: database.path is not set; there is nothing to migrate")
     table = BeamsTable(Path(settings.database.path), busy_timeout_ms=settings.database.busy_timeout_ms)
     try:
         added = table.migrate()

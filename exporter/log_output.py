@@ -11,10 +11,15 @@ import json
 import logging
 import math
 import sys
-from typing import Literal, TextIO
+from typing import TYPE_CHECKING, Literal, TextIO
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
+
+if TYPE_CHECKING:
+    _TextHandler = logging.StreamHandler[TextIO]
+else:
+    _TextHandler = logging.StreamHandler  # takes no type before Python 3.11
 
 # These say at INFO what is routine here: each request, each SSH connection.
 _CHATTY_LOGGERS = ("uvicorn.access", "paramiko")
@@ -89,7 +94,7 @@ def render_json(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
     return json.dumps(fields, default=str)
 
 
-class _Output(logging.StreamHandler[TextIO]):
+class _Output(_TextHandler):
     """Our handler, told apart from those of others (pytest's, an embedding program's) when configured again."""
 
 

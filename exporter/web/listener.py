@@ -37,7 +37,7 @@ def open_listener(listen_address: str) -> socket.socket:
     """A socket that already listens, so that a taken port shows at once and not later in the server's thread.
 
     Args:
-        listen_address: ``127.0.0.1:10813``, ``:10813``, ``[::1]:10813`` or ``localhost:10813``; port 0 takes a free one.
+        listen_address: ``127.0.0.1:10813``, ``:10813``, ``[::1]:10813``, ``localhost:10813``; port 0 takes any.
 
     Raises:
         ListenError: the address is malformed, unknown, taken or not allowed.

@@ -173,7 +173,7 @@ def _state(word: str, trouble: str | None) -> Response:
 
 
 def _outermost(app: ASGIApp, count_error: Callable[[str], None]) -> ASGIApp:
-    """Around every answer: the headers that all have, and the end of every unexpected error (Starlette has said 500)."""
+    """Around every answer: the headers that all have, and the end of unexpected errors (Starlette has answered 500)."""
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
         async def send_with_headers(message: Message) -> None:
@@ -237,7 +237,7 @@ class WebServer:
 
     Args:
         app: the application, from :func:`build_app`.
-        listen_address: ``127.0.0.1:10813``, ``:10813``, ``[::1]:10813`` or ``localhost:10813``; port 0 takes a free one.
+        listen_address: ``127.0.0.1:10813``, ``:10813``, ``[::1]:10813``, ``localhost:10813``; port 0 takes any.
         idle_seconds: how long a connection may be without a complete request.
 
     Raises:

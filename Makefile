@@ -1,0 +1,83 @@
+# `make demo` shows it, `make test` checks everything. Both set up what they need first: .venv and missing Debian packages.
+
+PYTHON ?= python3
+VERSIONS := 3.10 3.11 3.12 3.13
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: help setup tools demo test test-all lint format types unit docs bench lock clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo 'make demo      simulated beams, metrics and page, nothing to configure (Ctrl-C ends it)'
+	@echo 'make test      lint, types and tests'
+	@echo 'make test-all  the tests on Python $(VERSIONS) (found by pyenv or on PATH)'
+	@echo 'make lint | format | types | unit | docs | bench | lock | clean'
+
+# The stamp stands for "this environment holds what the lock says".
+setup: $(VENV)/.installed
+
+$(VENV)/.installed: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || .ci/install-packages python3-venv
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+# Programs that tests run. The last line fails where installing did not help.
+tools:
+	@command -v promtool >/dev/null || .ci/install-packages prometheus
+	@command -v promtool >/dev/null
+
+demo: setup
+	@exec $(BIN)/mqi-exporter demo
+
+test: setup tools lint types unit
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: setup
+	$(BIN)/mypy --strict exporter tests
+
+unit: setup tools
+	$(BIN)/python -m pytest
+
+test-all: $(VERSIONS:%=test-%)
+
+test-%: .venv-%/.installed tools
+	.venv-$*/bin/python -m pytest -o cache_dir=.pytest_cache/$*
+
+# Kept, although only a pattern rule asks for it.
+.PRECIOUS: .venv-%/.installed
+.venv-%/.installed: requirements.lock pyproject.toml
+	python=$$(PYENV_VERSION=$* pyenv which python3 2>/dev/null || command -v python$*) && $$python -m venv .venv-$*
+	.venv-$*/bin/python -c 'import sys; sys.exit("%d.%d" % sys.version_info[:2] != "$*")'
+	.venv-$*/bin/python -m pip install -q --disable-pip-version-check -r requirements.lock
+	.venv-$*/bin/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+docs: setup
+	$(BIN)/python -m exporter.config > docs/configuration.md
+	$(BIN)/python -m exporter.web.metrics > docs/metrics.md
+	$(BIN)/python -m tests.support.replay > docs/accuracy.md
+
+bench: setup
+	@if [ -e bench/__main__.py ]; then exec $(BIN)/python -m bench; else echo 'Benchmarks live in bench/; there is none yet.'; fi
+
+# uv is needed for this target only: it can resolve for several versions of Python at once.
+lock:
+	uv pip compile -q --universal --python-version 3.10 --extra dev --no-emit-index-url --no-header --no-annotate \
+	    --upgrade pyproject.toml -o requirements.lock.new
+	{ echo '# Versions for Python 3.10 to 3.13. Made from pyproject.toml by `make lock`; change that, not this.'; \
+	    cat requirements.lock.new; } > requirements.lock
+	rm requirements.lock.new
+
+clean:
+	rm -rf build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache $(VENV) .venv-3.*
+	find exporter tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,52 @@
+"""Documents that are made from the code, and commands that documents show."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from exporter.cli import main
+from tests.support import replay
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def test_the_accuracy_document_is_what_the_replay_says() -> None:
+    assert (ROOT / "docs" / "accuracy.md").read_text(encoding="utf-8") == replay.document()
+
+
+def commands(name: str) -> list[str]:
+    """Every ``$ mqi-exporter ...`` that the documents show with this subcommand."""
+    lines = (line for document in DOCUMENTS for line in document.read_text(encoding="utf-8").splitlines())
+    return [line[2:] for line in lines if line.startswith("$ mqi-exporter") and f" {name}" in line]
+
+
+@pytest.mark.parametrize("command", commands("verify"))
+def test_shown_verify_commands_work(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    if "LOG..." not in command:
+        assert CliRunner().invoke(main, shlex.split(command)[1:]).exit_code == 0
+
+
+@pytest.mark.parametrize("command", commands("check-config"))
+def test_shown_check_config_commands_work(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    result = CliRunner().invoke(main, shlex.split(command)[1:])
+    assert result.exit_code == 0, result.output
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "config").glob("*.yaml")), ids=lambda path: path.name)
+def test_every_example_configuration_is_valid(path: Path) -> None:
+    result = CliRunner().invoke(main, ["--config.file", str(path), "check-config"])
+    assert result.exit_code == 0, result.output
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_between_documents_lead_somewhere(document: Path) -> None:
+    links = re.findall(r"\]\((?!https?:|#)([^)#]+)", document.read_text(encoding="utf-8"))
+    assert [link for link in links if not (document.parent / link).exists()] == []
