@@ -1,0 +1,227 @@
+"""Logs on one SSH host, over SFTP: one connection and one channel, however many logs.
+
+A folder's logs are looked at with one listing of it (two round trips, whatever their number); only in a folder that holds
+far more than is wanted are they asked for one by one. SFTP has no inode, so nothing but its bytes tells one file from
+another of the same name: see :mod:`exporter.logs.tailer`.
+
+A host that does not answer is given up after the operation's time-out and tried again with growing pauses, so that a dead
+link is noticed and nothing hangs.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import random
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TypeVar
+
+import paramiko
+
+from exporter.logs.sftp import Attributes, SftpError, SftpRefusal, SftpSession
+from exporter.logs.source import LogProblem, LogStat, ReadRequest, SourceUnavailable
+from exporter.logs.ssh_connection import SshConnection, SshHost
+
+_HUGE_FOLDER = 5000
+"""A listing of more entries costs more than asking for a few of them one by one."""
+_FIRST_PAUSE_SECONDS = 1.0
+_LONGEST_PAUSE_SECONDS = 60.0
+
+Answer = TypeVar("Answer")
+
+
+class SftpLogs:
+    """Logs seen through an SFTP session.
+
+    Args:
+        session: the conversation with the host.
+    """
+
+    def __init__(self, session: SftpSession) -> None:
+        self.session = session
+        self._entries: dict[str, int] = {}
+
+    def stat(self, paths: Collection[str]) -> dict[str, LogStat | LogProblem]:
+        """See :meth:`exporter.logs.source.LogSource.stat`."""
+        by_folder: dict[str, list[str]] = {}
+        for path in paths:
+            by_folder.setdefault(posixpath.dirname(path), []).append(path)
+        singly = [
+            path
+            for folder, wanted in by_folder.items()
+            if self._entries.get(folder, 0) > _HUGE_FOLDER + 10 * len(wanted)
+            for path in wanted
+        ]
+        huge = {posixpath.dirname(path) for path in singly}
+        listed = [folder for folder in by_folder if folder not in huge]
+        found: dict[str, LogStat | LogProblem] = {}
+        for folder, listing in zip(listed, self._listings(listed), strict=True):
+            for path in by_folder[folder]:
+                if isinstance(listing, SftpRefusal):
+                    if not listing.missing:
+                        found[path] = _problem("list", folder, listing)
+                    continue
+                attributes = listing.get(_encoded(posixpath.basename(path)))
+                if attributes is not None and attributes.link:
+                    singly.append(path)
+                elif attributes is not None:
+                    found[path] = _log_stat(path, attributes)
+        for path, answer in zip(singly, self.session.stat([_encoded(path) for path in singly]), strict=True):
+            if isinstance(answer, Attributes):
+                found[path] = _log_stat(path, answer)
+            elif not answer.missing:
+                found[path] = _problem("look at", path, answer)
+        return found
+
+    def read(self, requests: Sequence[ReadRequest]) -> list[bytes | LogProblem]:
+        """See :meth:`exporter.logs.source.LogSource.read`."""
+        answers = self.session.read([(_encoded(each.path), each.offset, each.length) for each in requests])
+        return [
+            answer if isinstance(answer, bytes) else _problem("read", request.path, answer)
+            for request, answer in zip(requests, answers, strict=True)
+        ]
+
+    def listing(self, folder: str) -> dict[str, LogStat]:
+        """See :meth:`exporter.logs.source.LogSource.listing`."""
+        [listing] = self._listings([folder])
+        if isinstance(listing, SftpRefusal):
+            if listing.missing:
+                return {}
+            raise _problem("list", folder, listing)
+        paths = {
+            posixpath.join(folder, name.decode("utf-8", "surrogateescape")): attributes
+            for name, attributes in listing.items()
+        }
+        links = [path for path, attributes in paths.items() if attributes.link]
+        for path, answer in zip(links, self.session.stat([_encoded(path) for path in links]), strict=True):
+            if isinstance(answer, Attributes):
+                paths[path] = answer
+        stats = {path: _log_stat(path, attributes) for path, attributes in paths.items()}
+        return {posixpath.basename(path): stat for path, stat in stats.items() if isinstance(stat, LogStat)}
+
+    def _listings(self, folders: Sequence[str]) -> list[dict[bytes, Attributes] | SftpRefusal]:
+        expected = [self._entries.get(folder, 0) for folder in folders]
+        listings = self.session.listings([_encoded(folder) for folder in folders], expected)
+        for folder, listing in zip(folders, listings, strict=True):
+            if isinstance(listing, dict):
+                self._entries[folder] = len(listing)
+        return listings
+
+
+class SshSource:
+    """One SSH host as a :class:`~exporter.logs.source.LogSource`.
+
+    Args:
+        name: the source's name.
+        host: how to reach it.
+        clock: seconds of a clock that never steps.
+        jitter: a random number within 0..1, so that exporters that lost the same host do not come back together.
+    """
+
+    kind = "ssh"
+
+    def __init__(
+        self,
+        name: str,
+        host: SshHost,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self.name = name
+        self.reconnects = 0
+        self._host = host
+        self._clock = clock
+        self._jitter = jitter
+        self._connection: SshConnection | None = None
+        self._logs: SftpLogs | None = None
+        self._past_round_trips = 0
+        self._connected_before = False
+        self._failures = 0
+        self._next_at = float("-inf")
+        self._last_trouble: SourceUnavailable | None = None
+
+    @property
+    def round_trips(self) -> int:
+        """See :attr:`exporter.logs.source.LogSource.round_trips`."""
+        logs = self._logs
+        return self._past_round_trips + (logs.session.round_trips if logs is not None else 0)
+
+    def stat(self, paths: Collection[str]) -> Mapping[str, LogStat | LogProblem]:
+        """See :meth:`exporter.logs.source.LogSource.stat`."""
+        return self._ask(lambda logs: logs.stat(paths))
+
+    def read(self, requests: Sequence[ReadRequest]) -> Sequence[bytes | LogProblem]:
+        """See :meth:`exporter.logs.source.LogSource.read`."""
+        return self._ask(lambda logs: logs.read(requests))
+
+    def listing(self, folder: str) -> Mapping[str, LogStat]:
+        """See :meth:`exporter.logs.source.LogSource.listing`."""
+        return self._ask(lambda logs: logs.listing(folder))
+
+    def close(self) -> None:
+        """End the connection. May be called from any thread, to end a wait; the next question connects again."""
+        connection = self._connection
+        if connection is not None:
+            connection.close()
+
+    def _ask(self, question: Callable[[SftpLogs], Answer]) -> Answer:
+        logs = self._connected()
+        try:
+            return question(logs)
+        except TimeoutError:
+            seconds = self._host.operation_timeout_seconds
+            raise self._lost("timeout", f"no answer within {seconds:g} s") from None
+        except (SftpError, OSError, EOFError, paramiko.SSHException) as error:
+            raise self._lost("connection_lost", str(error) or "the host has ended the connection") from error
+
+    def _connected(self) -> SftpLogs:
+        if self._logs is not None:
+            return self._logs
+        now = self._clock()
+        if now < self._next_at:
+            assert self._last_trouble is not None, "a pause follows a failure"
+            raise self._last_trouble
+        try:
+            self._connection = SshConnection(self._host)
+        except SourceUnavailable as trouble:
+            self._pause(trouble)
+            raise
+        self._logs = SftpLogs(self._connection.session)
+        self.reconnects += self._connected_before
+        self._connected_before = True
+        self._failures = 0
+        return self._logs
+
+    def _lost(self, kind: str, reason: str) -> SourceUnavailable:
+        """Give the connection up."""
+        self._past_round_trips = self.round_trips
+        connection, self._connection, self._logs = self._connection, None, None
+        if connection is not None:
+            connection.close()
+        trouble = SourceUnavailable(kind, f"lost the connection to {self._host.host}: {reason}; it is tried again")
+        self._pause(trouble)
+        return trouble
+
+    def _pause(self, trouble: SourceUnavailable) -> None:
+        pause = min(_FIRST_PAUSE_SECONDS * 2**self._failures, _LONGEST_PAUSE_SECONDS)
+        self._failures = min(self._failures + 1, 10)
+        self._next_at = self._clock() + pause * (0.5 + 0.5 * self._jitter())
+        self._last_trouble = trouble
+
+
+def _encoded(path: str) -> bytes:
+    return path.encode("utf-8", "surrogateescape")
+
+
+def _problem(action: str, path: str, refusal: SftpRefusal) -> LogProblem:
+    if refusal.forbidden:
+        advice = "give the account read access to it and search access to the folders above"
+        return LogProblem("permission", f"cannot {action} {path}: permission denied; {advice}")
+    return LogProblem("io", f"cannot {action} {path}: {refusal}; check the file system it is on")
+
+
+def _log_stat(path: str, attributes: Attributes) -> LogStat | LogProblem:
+    if not attributes.regular:
+        return LogProblem("not_a_file", f"{path} is not a regular file; check log_path")
+    return LogStat(attributes.size_bytes or 0, attributes.modified_at or 0.0)

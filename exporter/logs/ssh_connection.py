@@ -1,0 +1,292 @@
+"""One connection to an SSH host: who we are, whom we trust, and what to do when it does not work.
+
+The host's key must be known beforehand: an unknown or changed key is refused and never added. No command is executed on
+the host and no shell is opened: an account restricted to ``internal-sftp`` is enough.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import socket
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import paramiko
+
+from exporter.logs.sftp import SftpError, SftpSession
+from exporter.logs.source import SourceUnavailable
+
+_WINDOW_BYTES = 16 << 20
+"""How much the host may send before it waits for us: a long line with 100 ms round trip still fills."""
+
+
+@dataclass(frozen=True, slots=True)
+class SshHost:
+    """How to reach a host.
+
+    Args:
+        host: name, address, or an alias of ``ssh_config_file``.
+        port: ``None`` for the alias's, else 22.
+        user: ``None`` for the alias's, else the exporter's own.
+        key_file: private key; ``None`` for the alias's.
+        passphrase_file: file with the key's passphrase.
+        password_file: file with a password; passwords are not used without it.
+        use_agent: whether keys of a running agent may be used (an agent is never forwarded).
+        known_hosts_file: host keys that are trusted; ``None`` for the alias's, else ``~/.ssh/known_hosts`` and
+            ``/etc/ssh/ssh_known_hosts``.
+        ssh_config_file: OpenSSH client configuration, for aliases and ``ProxyJump``; ``None`` for none.
+        connect_timeout_seconds: for the connection, the banner and the login, each.
+        operation_timeout_seconds: the longest wait for an answer: a link that is dead is noticed so soon.
+        keepalive_seconds: how often an idle connection is kept open.
+    """
+
+    host: str
+    port: int | None = None
+    user: str | None = None
+    key_file: Path | None = None
+    passphrase_file: Path | None = None
+    password_file: Path | None = None
+    use_agent: bool = False
+    known_hosts_file: Path | None = None
+    ssh_config_file: Path | None = None
+    connect_timeout_seconds: float = 10.0
+    operation_timeout_seconds: float = 10.0
+    keepalive_seconds: float = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """A host with its alias resolved."""
+
+    given: SshHost
+    address: str
+    port: int
+    user: str
+    key_files: tuple[Path, ...]
+    known_hosts: tuple[Path, ...]
+    jump: str | None
+
+    @property
+    def shown(self) -> str:
+        """The target as people write it."""
+        return f"{self.user}@{self.address}" + (f" port {self.port}" if self.port != 22 else "")
+
+
+class SshConnection:
+    """A logged-in connection with an SFTP session.
+
+    Args:
+        host: how to reach it.
+
+    Raises:
+        SourceUnavailable: it cannot be had; says why, and what to do.
+    """
+
+    def __init__(self, host: SshHost) -> None:
+        self._clients: list[paramiko.SSHClient] = []
+        target = _resolve(host)
+        try:
+            client = self._connect(target)
+            self.session = _sftp(client, target)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """End the connection, and those it went through. May be called from any thread, to end a wait."""
+        for client in reversed(self._clients):
+            # Whatever is wrong with a connection that is given up is of no more interest.
+            with contextlib.suppress(Exception):
+                client.close()
+
+    def _connect(self, target: _Target) -> paramiko.SSHClient:
+        link = self._through(target) if target.jump else None
+        client = paramiko.SSHClient()
+        self._clients.append(client)
+        client.set_missing_host_key_policy(paramiko.RejectPolicy())
+        for path in target.known_hosts:
+            try:
+                client.load_host_keys(str(path))
+            except FileNotFoundError:
+                if target.given.known_hosts_file is not None:
+                    raise SourceUnavailable(
+                        "known_hosts", f"cannot trust {target.shown}: {path} does not exist; write the host's key there"
+                    ) from None
+            except (OSError, ValueError, paramiko.SSHException) as error:
+                raise SourceUnavailable(
+                    "known_hosts", f"cannot read the trusted host keys in {path}: {error}; correct the file"
+                ) from None
+        given = target.given
+        with _explained(target):
+            client.connect(
+                target.address,
+                target.port,
+                target.user,
+                password=_secret(given.password_file),
+                pkey=None,
+                key_filename=[str(path) for path in target.key_files] or None,
+                passphrase=_secret(given.passphrase_file),
+                allow_agent=given.use_agent,
+                look_for_keys=False,
+                sock=link,
+                timeout=given.connect_timeout_seconds,
+                banner_timeout=given.connect_timeout_seconds,
+                auth_timeout=given.connect_timeout_seconds,
+                channel_timeout=given.connect_timeout_seconds,
+            )
+        transport = client.get_transport()
+        assert transport is not None, "connect() leaves one or raises"
+        transport.set_keepalive(int(given.keepalive_seconds))
+        return client
+
+    def _through(self, target: _Target) -> paramiko.Channel:
+        """A channel to the target from the hosts of its ``ProxyJump``."""
+        assert target.jump is not None
+        *before, last = target.jump.split(",")
+        user, _, rest = last.strip().rpartition("@")
+        name, _, port = rest.partition(":")
+        via = _resolve(replace(target.given, host=name, port=int(port) if port.isdigit() else None, user=user or None))
+        if before:
+            via = replace(via, jump=",".join(before))
+        client = self._connect(via)
+        transport = client.get_transport()
+        assert transport is not None, "connect() leaves one or raises"
+        with _explained(target):
+            return transport.open_channel(
+                "direct-tcpip", (target.address, target.port), ("", 0), timeout=target.given.connect_timeout_seconds
+            )
+
+
+def _resolve(host: SshHost) -> _Target:
+    """The host with what the OpenSSH configuration says of it."""
+    entry: dict[str, object] = {}
+    if host.ssh_config_file is not None:
+        try:
+            entry = dict(paramiko.SSHConfig.from_path(str(host.ssh_config_file)).lookup(host.host))
+        except (OSError, UnicodeDecodeError, paramiko.SSHException) as error:
+            raise SourceUnavailable(
+                "ssh_config", f"cannot read {host.ssh_config_file} for host {host.host}: {error}; correct the file"
+            ) from None
+    if entry.get("proxycommand"):
+        raise SourceUnavailable(
+            "ssh_config",
+            f"host {host.host} has a ProxyCommand in {host.ssh_config_file}: no command is executed; use ProxyJump",
+        )
+    identities = entry.get("identityfile") or []
+    assert isinstance(identities, list)
+    known = str(entry.get("userknownhostsfile") or "").split()
+    jump = str(entry.get("proxyjump") or "")
+    return _Target(
+        given=host,
+        address=str(entry.get("hostname") or host.host),
+        port=host.port or int(str(entry.get("port") or 22)),
+        user=host.user or str(entry.get("user") or getpass.getuser()),
+        key_files=(host.key_file,) if host.key_file else tuple(Path(name).expanduser() for name in identities),
+        known_hosts=_known_hosts(host.known_hosts_file, known),
+        jump=jump if jump.lower() not in ("", "none") else None,
+    )
+
+
+def _known_hosts(given: Path | None, of_alias: list[str]) -> tuple[Path, ...]:
+    if given is not None:
+        return (given,)
+    if of_alias:
+        return tuple(Path(name).expanduser() for name in of_alias)
+    return Path("~/.ssh/known_hosts").expanduser(), Path("/etc/ssh/ssh_known_hosts")
+
+
+def _secret(path: Path | None) -> str | None:
+    """The secret in a file, which nobody else may read."""
+    if path is None:
+        return None
+    try:
+        if stat.S_IMODE(path.stat().st_mode) & 0o077:
+            raise SourceUnavailable("secret", f"{path} can be read by others than its owner; run `chmod 600 {path}`")
+        return path.read_text(encoding="utf-8").rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SourceUnavailable("secret", f"cannot read the secret in {path}: {error}; correct the file") from None
+
+
+def _sftp(client: paramiko.SSHClient, target: _Target) -> SftpSession:
+    """Ask for the host's SFTP subsystem."""
+    transport = client.get_transport()
+    assert transport is not None, "connect() leaves one or raises"
+    with _explained(target):
+        # Kept open for each other's sake: a batch of small requests must not wait for the answers' acknowledgements.
+        if isinstance(transport.sock, socket.socket):
+            transport.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        channel = transport.open_session(window_size=_WINDOW_BYTES, timeout=target.given.connect_timeout_seconds)
+        channel.settimeout(target.given.operation_timeout_seconds)
+        try:
+            channel.invoke_subsystem("sftp")
+            return SftpSession(channel)
+        except (paramiko.ChannelException, SftpError, EOFError) as error:
+            raise SourceUnavailable(
+                "sftp",
+                f"{target.shown} offers no SFTP ({error or 'refused'}); allow `Subsystem sftp internal-sftp` there",
+            ) from error
+        except paramiko.SSHException as error:
+            if "closed" in str(error) or "rejected" in str(error):
+                raise SourceUnavailable(
+                    "sftp", f"{target.shown} offers no SFTP ({error}); allow `Subsystem sftp internal-sftp` there"
+                ) from error
+            raise
+
+
+@contextlib.contextmanager
+def _explained(target: _Target) -> Iterator[None]:
+    """What goes wrong with a connection, as one sentence that says what to do."""
+    given, shown = target.given, target.shown
+    keys = ", ".join(str(path) for path in target.key_files) or "no key file"
+    trusted = ", ".join(str(path) for path in target.known_hosts)
+    try:
+        yield
+    except SourceUnavailable:
+        raise
+    except paramiko.BadHostKeyException as error:
+        raise SourceUnavailable(
+            "host_key_changed",
+            f"refused {shown}: its host key {error.key.get_name()} {error.key.fingerprint} is not the one in {trusted}; "
+            "if the host was set up anew, remove the old key there and add the new one, else somebody is in between",
+        ) from None
+    except paramiko.PasswordRequiredException:
+        raise SourceUnavailable(
+            "key_file", f"cannot log in to {shown}: the key in {keys} is encrypted; set passphrase_file"
+        ) from None
+    except paramiko.AuthenticationException as error:
+        raise SourceUnavailable(
+            "authentication",
+            f"cannot log in to {shown} with {keys}: {error}; check the user, and that the public key is in the "
+            "account's authorized_keys",
+        ) from None
+    except paramiko.SSHException as error:
+        if "not found in known_hosts" in str(error):
+            raise SourceUnavailable(
+                "host_key_unknown",
+                f"refused {shown}: its host key is in none of {trusted}; get it from the host's administrator, or check "
+                f"the output of `ssh-keyscan -p {target.port} {target.address}`, and add it there",
+            ) from None
+        if "private key" in str(error).lower() or "key file" in str(error).lower():
+            raise SourceUnavailable("key_file", f"cannot use {keys} for {shown}: {error}; check key_file") from None
+        raise SourceUnavailable("protocol", f"cannot talk to {shown}: {error}; it is tried again") from None
+    except socket.gaierror as error:
+        raise SourceUnavailable("unknown_name", f"cannot find {target.address}: {error.strerror}; check host") from None
+    except TimeoutError:
+        limit = given.connect_timeout_seconds
+        raise SourceUnavailable(
+            "timeout", f"{shown} does not answer within {limit:g} s; check the host and the network between"
+        ) from None
+    except FileNotFoundError as error:
+        raise SourceUnavailable("key_file", f"cannot log in to {shown}: no key file {error.filename}") from None
+    except PermissionError as error:
+        raise SourceUnavailable("key_file", f"cannot log in to {shown}: {error.filename} cannot be read") from None
+    except (OSError, EOFError) as error:
+        reason = getattr(error, "strerror", None) or str(error) or "the host has ended the connection"
+        raise SourceUnavailable(
+            "unreachable", f"cannot reach {shown}: {reason}; check the host and the network between"
+        ) from None
+    except (ValueError, TypeError) as error:
+        raise SourceUnavailable("key_file", f"cannot use {keys} for {shown}: {error}; check key_file") from None
