@@ -1,11 +1,11 @@
 """Logs on one SSH host, over SFTP: one connection and one channel, however many logs.
 
-A folder's logs are looked at with one listing of it (two round trips, whatever their number); only in a folder that holds
-far more than is wanted are they asked for one by one. SFTP has no inode, so nothing but its bytes tells one file from
-another of the same name: see :mod:`exporter.logs.tailer`.
+A folder's logs are looked at with one listing of it (two round trips, whatever their number); only in a folder that
+holds far more than is wanted are they asked for one by one. SFTP has no inode, so nothing but its bytes tells one file
+from another of the same name: see :mod:`exporter.logs.tailer`.
 
-A host that does not answer is given up after the operation's time-out and tried again with growing pauses, so that a dead
-link is noticed and nothing hangs.
+A host that does not answer is given up after the operation's time-out and tried again with growing pauses, so that a
+dead link is noticed and nothing hangs.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class SftpLogs:
         links = [path for path, attributes in paths.items() if attributes.link]
         for path, answer in zip(links, self.session.stat([_encoded(path) for path in links]), strict=True):
             if isinstance(answer, Attributes):
-                paths[path] = answer
+                paths[path] = answer  # noqa: PERF403 - an update of what the listing said
         stats = {path: _log_stat(path, attributes) for path, attributes in paths.items()}
         return {posixpath.basename(path): stat for path, stat in stats.items() if isinstance(stat, LogStat)}
 

@@ -127,7 +127,8 @@ class SshConnection:
                 target.user,
                 password=_secret(given.password_file),
                 pkey=None,
-                key_filename=[str(path) for path in target.key_files] or None,
+                # A list is allowed (and documented); the stubs know only one name.
+                key_filename=[str(path) for path in target.key_files] or None,  # type: ignore[arg-type]
                 passphrase=_secret(given.passphrase_file),
                 allow_agent=given.use_agent,
                 look_for_keys=False,
@@ -249,7 +250,7 @@ def _explained(target: _Target) -> Iterator[None]:
     except paramiko.BadHostKeyException as error:
         raise SourceUnavailable(
             "host_key_changed",
-            f"refused {shown}: its host key {error.key.get_name()} {error.key.fingerprint} is not the one in {trusted}; "
+            f"refused {shown}: its host key {error.key.get_name()} {error.key.fingerprint} is not that in {trusted}; "
             "if the host was set up anew, remove the old key there and add the new one, else somebody is in between",
         ) from None
     except paramiko.PasswordRequiredException:
@@ -266,8 +267,8 @@ def _explained(target: _Target) -> Iterator[None]:
         if "not found in known_hosts" in str(error):
             raise SourceUnavailable(
                 "host_key_unknown",
-                f"refused {shown}: its host key is in none of {trusted}; get it from the host's administrator, or check "
-                f"the output of `ssh-keyscan -p {target.port} {target.address}`, and add it there",
+                f"refused {shown}: its host key is in none of {trusted}; get it from the host's administrator, or check the "
+                f"output of `ssh-keyscan -p {target.port} {target.address}`, and add it there",
             ) from None
         if "private key" in str(error).lower() or "key file" in str(error).lower():
             raise SourceUnavailable("key_file", f"cannot use {keys} for {shown}: {error}; check key_file") from None
