@@ -99,7 +99,8 @@ class BatchTally:
             repeated = bool(self._total) and self.announcements > 1
             self._total = total
             return ["announcement_repeated"] if repeated else []
-        self._past_total += self._total or 0
+        # Where nobody had said how many there would be, there were as many as started.
+        self._past_total += self._started if self._total is None else self._total
         self._past_started += self._started
         self._past_finished += self._finished
         self._total, self._started, self._finished = total, 0, 0

@@ -267,8 +267,8 @@ def _explained(target: _Target) -> Iterator[None]:
         if "not found in known_hosts" in str(error):
             raise SourceUnavailable(
                 "host_key_unknown",
-                f"refused {shown}: its host key is in none of {trusted}; get it from the host's administrator, or check the "
-                f"output of `ssh-keyscan -p {target.port} {target.address}`, and add it there",
+                f"refused {shown}: its host key is in none of {trusted}; ask the host's administrator for it, or check "
+                f"the output of `ssh-keyscan -p {target.port} {target.address}`, and add it there",
             ) from None
         if "private key" in str(error).lower() or "key file" in str(error).lower():
             raise SourceUnavailable("key_file", f"cannot use {keys} for {shown}: {error}; check key_file") from None

@@ -1,0 +1,100 @@
+"""Each line that an engine, the shell or the scheduler prints at a failure, and harmless lines that resemble one."""
+
+import pytest
+
+from exporter.logs.events import FAILURE_REASONS, RunFailed
+from exporter.logs.parser import TpsLogParser
+
+
+def reasons(text: bytes) -> list[str]:
+    return [event.reason for event in TpsLogParser().feed(text + b"\n") if isinstance(event, RunFailed)]
+
+
+FAILURES = [
+    ("exception", b"terminate called after throwing an instance of 'std::runtime_error'"),
+    ("exception", b"  what():  Cannot open input parameter file."),
+    ("exception", b"terminate called without an active exception"),
+    ("out_of_memory", b"terminate called after throwing an instance of 'std::bad_alloc'"),
+    ("out_of_memory", b"  what():  std::bad_alloc"),
+    ("cuda", b"  what():  parallel_for failed: cudaErrorIllegalAddress: an illegal memory access was encountered"),
+    ("assertion", b'tps_env: a.hpp:59: void f(): Assertion `!(T.empty()) && "x"\' failed.'),
+    ("aborted", b"double free or corruption (!prev)"),
+    ("aborted", b"free(): double free detected in tcache 2"),
+    ("aborted", b"malloc(): corrupted top size"),
+    ("aborted", b"*** stack smashing detected ***: terminated"),
+    ("out_of_memory", b"GPUassert: out of memory in /opt/mqi_upload_data.hpp at line 304"),
+    ("cuda", b"GPUassert: an illegal memory access was encountered /opt/x.hpp 12"),
+    ("cuda", b"CUDA error after (setup world): no CUDA-capable device is detected"),
+    ("cuda", b"CUDA error after print node: unspecified launch failure"),
+    ("cuda", b"CUDA error: (setup world) CUDA driver version is insufficient for CUDA runtime version"),
+    ("out_of_memory", b"CUDA error after (upload vertices): out of memory"),
+    ("simulation_error", b"There is nan in track direction"),
+    ("simulation_error", b"There is all-zeros in track direction"),
+    ("output_error", b"Cannot open file!"),
+    ("output_error", b"Error occurred at writing time!"),
+    ("output_error", b"Cannot write :/data/out/dose.raw"),
+    ("output_error", b"error: only 12 could be read"),
+    ("output_error", b"Error: Could not save DICOM file: /data/out.dcm"),
+    ("output_error", b"Error: Could not insert pixel data: bad"),
+    ("output_error", b"Error: Mandatory tag DCM_StudyInstanceUID not found in plan"),
+    ("output_error", b"Error: Failed to write DICOM file: /data/out.dcm"),
+    ("output_error", b"Exception in save_from_scorer: bad"),
+    ("no_particles", b"Total histories (Particles) : 0"),
+    ("no_particles", b"histories 0"),
+    ("no_particles", b"Uploading particles with batch.. : Particle count --> 1000 with 0 batches"),
+    ("no_particles", b"Uploading particles with no batch.. : Particle count --> 0"),
+    ("no_particles", b"Upload 1000 histories per batch, 0 batches expected"),
+    ("error", b"ERROR: No matching log folder found for RT Plan Beam #1 (Field Name: B1)"),
+    ("error", b"ERROR: Dicom CT data is not loaded"),
+    ("fatal_error", b"FATAL ERROR in module"),
+    ("fatal_error", b"./tps_env: error while loading shared libraries: libcudart.so.11.0: cannot open"),
+    ("fatal_error", b"sh: 1: ./tps_env: not found"),
+    ("segmentation_fault", b"Segmentation fault"),
+    ("segmentation_fault", b"Segmentation fault (core dumped)"),
+    ("killed", b"Killed"),
+    ("terminated", b"Terminated"),
+    ("aborted", b"Aborted (core dumped)"),
+    ("time_limit", b"slurmstepd: error: *** JOB 7 ON gpu1 CANCELLED AT 2026-01-01T00:00:00 DUE TO TIME LIMIT ***"),
+    ("terminated", b"slurmstepd: error: *** JOB 7 ON gpu1 CANCELLED AT 2026-01-01T00:00:00 ***"),
+    ("out_of_memory", b"slurmstepd: error: Detected 1 oom-kill event(s) in StepId=7.batch."),
+    ("time_limit", b"=>> PBS: job killed: walltime 3610 exceeded limit 3600"),
+    # Behind a line that the C library has cut at the end of its block.
+    ("killed", b"Run transpoKilled"),
+    ("segmentation_fault", b"Block size: 3, Thread Segmentation fault"),
+    ("killed", b"Generating particles Killed"),
+    ("exception", b"Run transpoterminate called after throwing an instance of 'std::runtime_error'"),
+    ("cuda", b"cum_vertiexGPUassert: invalid argument x.hpp 12"),
+]
+
+
+@pytest.mark.parametrize(("reason", "line"), FAILURES, ids=[repr(line[:40]) for _, line in FAILURES])
+def test_a_failure_is_recognised_with_its_reason(reason: str, line: bytes) -> None:
+    assert reasons(line) == [reason]
+    assert reason in FAILURE_REASONS
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"Relative ERROR: 0.01",
+        b"relative error: 3 %",
+        b"Warning: Very low dose detected. Using scaling factor: 1.000000e-06 Gy/uint",
+        b"!!!!!!!!!!!!!!!!!!!!!!!!! WARNING !!!!!!!!!!!!!!!!!!!!!!!!!!!!",
+        b"Tracks that were Killed",
+        b"Killed 3 tracks",
+        b"number of secondaries Terminated",
+        b"No Segmentation fault here",
+        b"-nan",
+        b"scorer -1902928880 sim type 0",
+        b"Output of ERROR: none",
+        b"There are 2 beams",
+        b"bash: warning: setlocale: LC_ALL: cannot change locale (ko_KR.UTF-8): No such file or directory",
+    ],
+)
+def test_a_harmless_line_is_no_failure(line: bytes) -> None:
+    assert reasons(line) == []
+
+
+def test_the_cause_comes_with_its_text() -> None:
+    [event] = TpsLogParser().feed(b"Run transpoterminate called after throwing an instance of 'x'\n")
+    assert event == RunFailed("exception", "terminate called after throwing an instance of 'x'")

@@ -1,0 +1,584 @@
+"""The web server over real connections."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import re
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import pytest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.parser import text_string_to_metric_families as parse_text
+from prometheus_client.registry import Collector
+from structlog.testing import capture_logs
+
+from exporter.identifiers import PlainIdentifiers
+from exporter.web.collectors import BoardCollector, ScrapeMeter, make_registry
+from exporter.web.listener import ListenError, parse_listen_address
+from exporter.web.server import ReloadFailed, WebServer, build_app
+from tests.web.board_snapshots import make_full_snapshot
+
+PATIENCE_SECONDS = 30.0
+STOP_SECONDS = 2.0
+PROMETHEUS_2_ACCEPT = (
+    "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,"
+    "text/plain;version=0.0.4;q=0.5,*/*;q=0.1"
+)
+PROMETHEUS_3_ACCEPT = (
+    "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,"
+    "application/openmetrics-text;version=0.0.1;q=0.5,text/plain;version=1.0.0;escaping=allow-utf-8;q=0.4,"
+    "text/plain;version=0.0.4;q=0.3,*/*;q=0.2"
+)
+
+
+def _nothing() -> None:
+    """Neither trouble nor result."""
+
+
+class FunctionCollector(Collector):
+    """A collector that does what the test wants."""
+
+    def __init__(self, collect: Callable[[], Iterable[Metric]]) -> None:
+        self._collect = collect
+
+    def collect(self) -> Iterable[Metric]:
+        return self._collect()
+
+
+@dataclass
+class Site:
+    """A server that runs, a client of it, and what it reported."""
+
+    server: WebServer
+    client: httpx.Client
+    scrapes: ScrapeMeter
+    errors: list[str] = field(default_factory=list)
+
+    def get(self, path: str, **headers: str) -> httpx.Response:
+        return self.client.get(path, headers=headers)
+
+    def connect(self) -> socket.socket:
+        """A connection on which nothing has been said yet."""
+        connection = socket.create_connection(parse_listen_address(self.server.address), timeout=PATIENCE_SECONDS)
+        connection.settimeout(PATIENCE_SECONDS)
+        return connection
+
+
+@contextmanager
+def serve(*collectors: Collector, idle_seconds: int = 75, **changes: Any) -> Iterator[Site]:
+    """A server with these collectors (by default, a full board) and what is changed about its application."""
+    scrapes, errors = ScrapeMeter(), list[str]()
+    board = BoardCollector(make_full_snapshot, identifiers=PlainIdentifiers())
+    parts: dict[str, Any] = {
+        "registry": make_registry(*(collectors or (board,))),
+        "scrapes": scrapes,
+        "healthy": _nothing,
+        "ready": _nothing,
+        "reload": _nothing,
+        "enable_lifecycle": False,
+        "count_error": errors.append,
+        "version": "1.2.3",
+    }
+    server = WebServer(build_app(**{**parts, **changes}), "127.0.0.1:0", idle_seconds=idle_seconds)
+    server.start()
+    try:
+        with httpx.Client(base_url=f"http://{server.address}", timeout=PATIENCE_SECONDS) as client:
+            yield Site(server, client, scrapes, errors)
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    with serve() as running:
+        yield running
+
+
+def _in_thread(work: Callable[[], Any]) -> tuple[threading.Thread, list[Any]]:
+    results: list[Any] = []
+    thread = threading.Thread(target=lambda: results.append(work()))
+    thread.start()
+    return thread, results
+
+
+def _end(connection: socket.socket) -> bytes:
+    """What still arrives until the server closes; times out where it never does."""
+    received = bytearray()
+    while chunk := connection.recv(65536):
+        received += chunk
+    return bytes(received)
+
+
+# /metrics
+
+
+@pytest.mark.parametrize(
+    "accept", ["*/*", "text/plain", "text/html,*/*;q=0.8", "application/openmetrics-text;version=x.y"]
+)
+def test_metrics_are_text_0_0_4_where_nothing_newer_is_asked_for(site: Site, accept: str) -> None:
+    answer = site.get("/metrics", accept=accept)
+
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "text/plain; version=0.0.4; charset=utf-8")
+    assert "mqi_beam_batches_total" in {family.name for family in parse_text(answer.text)}
+
+
+@pytest.mark.parametrize("accept", [PROMETHEUS_2_ACCEPT, PROMETHEUS_3_ACCEPT, "application/openmetrics-text"])
+def test_metrics_are_openmetrics_for_prometheus(site: Site, accept: str) -> None:
+    answer = site.get("/metrics", accept=accept)
+
+    assert answer.headers["content-type"].startswith("application/openmetrics-text; version=1.0.0; charset=utf-8")
+    families = {family.name: family.type for family in parse_openmetrics(answer.text)}  # type: ignore[no-untyped-call]
+    assert families["mqi_beam_batches_total"] == "gauge"
+    assert families["mqi_beam_runs"] == "counter"
+
+
+def test_metrics_are_the_newer_text_where_it_is_asked_for(site: Site) -> None:
+    answer = site.get("/metrics", accept="text/plain;version=1.0.0;escaping=allow-utf-8")
+
+    assert answer.headers["content-type"].startswith("text/plain; version=1.0.0; charset=utf-8")
+    assert "mqi_beam_batches_total" in {family.name for family in parse_text(answer.text)}
+
+
+def test_metrics_are_compressed_only_where_that_is_accepted(site: Site) -> None:
+    plain = site.get("/metrics", **{"accept-encoding": "identity"})
+    with site.client.stream("GET", "/metrics", headers={"accept-encoding": "gzip"}) as compressed:
+        raw = b"".join(compressed.iter_raw())
+
+    assert "content-encoding" not in plain.headers
+    assert compressed.headers["content-encoding"] == "gzip"
+    assert compressed.headers["vary"] == "Accept, Accept-Encoding"
+    assert len(raw) < len(plain.content) / 4
+    assert b"mqi_beam_batches_total" in gzip.decompress(raw)
+
+
+def test_head_answers_like_get_without_a_body(site: Site) -> None:
+    answer = site.client.head("/metrics", headers={"accept-encoding": "identity"})
+
+    assert (answer.status_code, answer.content) == (200, b"")
+    assert int(answer.headers["content-length"]) > 1000
+    assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+
+
+def test_each_scrape_is_measured_by_its_time_and_size_before_compression() -> None:
+    times = iter([10.0, 10.25, 20.0, 20.5])
+    with serve(FunctionCollector(list), clock=lambda: next(times)) as site:
+        site.get("/metrics", **{"accept-encoding": "gzip"})
+        last = site.get("/metrics", **{"accept-encoding": "gzip"})
+
+        seconds, size_bytes = site.scrapes.read()
+
+    assert (seconds.count, seconds.total) == (2, 0.75)
+    assert size_bytes == len(last.content)
+
+
+def test_a_collector_that_raises_is_one_500_one_log_line_and_one_count() -> None:
+    broken = True
+
+    def collect() -> Iterable[Metric]:
+        if broken:
+            raise RuntimeError("the board is upside down")
+        return []
+
+    with serve(FunctionCollector(collect)) as site, capture_logs() as lines:
+        failed = site.get("/metrics")
+        broken = False
+        recovered = site.get("/metrics")
+
+    assert (failed.status_code, recovered.status_code) == (500, 200)
+    assert "upside down" not in failed.text
+    assert site.errors == ["scrape"]
+    assert [line["event"] for line in lines] == ["cannot render the metrics of a scrape"]
+    assert str(lines[0]["exc_info"]) == "the board is upside down"
+    assert site.scrapes.read()[0].count == 1
+
+
+def test_a_value_that_cannot_be_shown_does_not_fill_the_log_with_all_others() -> None:
+    family = GaugeMetricFamily("mqi_x", "X.", labels=["n"])
+    for number in range(1000):
+        family.add_metric([str(number)], number)
+    family.add_metric(["huge"], 10**400)
+
+    with serve(FunctionCollector(lambda: [family])) as site, capture_logs() as lines:
+        assert site.get("/metrics").status_code == 500
+
+    assert len(lines) == 1
+    assert len(repr(lines[0])) < 1000
+
+
+def test_scrapes_are_rendered_one_at_a_time() -> None:
+    busy, overlapped = threading.Lock(), threading.Event()
+
+    def collect() -> Iterable[Metric]:
+        if not busy.acquire(blocking=False):
+            overlapped.set()
+            return []
+        overlapped.wait(0.2)
+        busy.release()
+        return []
+
+    with serve(FunctionCollector(collect)) as site:
+        scrapes = [_in_thread(lambda: httpx.get(f"http://{site.server.address}/metrics")) for _ in range(4)]
+        for thread, _ in scrapes:
+            thread.join(PATIENCE_SECONDS)
+
+    assert [answer.status_code for _, answers in scrapes for answer in answers] == [200] * 4
+    assert not overlapped.is_set()
+
+
+def test_health_answers_while_a_scrape_takes_long() -> None:
+    begun, released = threading.Event(), threading.Event()
+
+    def collect() -> Iterable[Metric]:
+        begun.set()
+        assert released.wait(PATIENCE_SECONDS)
+        return []
+
+    with serve(FunctionCollector(collect)) as site:
+        scrape, answers = _in_thread(
+            lambda: httpx.get(f"http://{site.server.address}/metrics", timeout=PATIENCE_SECONDS)
+        )
+        assert begun.wait(PATIENCE_SECONDS)
+        health = site.get("/-/healthy")
+        released.set()
+        scrape.join(PATIENCE_SECONDS)
+
+    assert (health.status_code, answers[0].status_code) == (200, 200)
+
+
+def test_a_scrape_whose_client_has_gone_while_it_waited_is_not_rendered() -> None:
+    begun, released, collected = threading.Event(), threading.Event(), list[int]()
+
+    def collect() -> Iterable[Metric]:
+        collected.append(1)
+        begun.set()
+        assert released.wait(PATIENCE_SECONDS)
+        return []
+
+    with serve(FunctionCollector(collect)) as site:
+        first, answers = _in_thread(
+            lambda: httpx.get(f"http://{site.server.address}/metrics", timeout=PATIENCE_SECONDS)
+        )
+        assert begun.wait(PATIENCE_SECONDS)
+        with closing(site.connect()) as impatient:
+            impatient.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+        # Answered on the same loop after the impatient one has come and gone.
+        assert site.get("/-/healthy").status_code == 200
+        released.set()
+        first.join(PATIENCE_SECONDS)
+        assert site.get("/metrics").status_code == 200
+
+    assert answers[0].status_code == 200
+    assert len(collected) == 2
+
+
+# health, readiness, reload, the page
+
+
+@pytest.mark.parametrize(("path", "name"), [("/-/healthy", "healthy"), ("/-/ready", "ready")])
+def test_health_and_readiness_say_what_is_wrong(path: str, name: str) -> None:
+    trouble: str | None = "source hpc1 has not been polled"
+    with serve(**{name: lambda: trouble}) as site:
+        bad = site.get(path)
+        trouble = None
+        good = site.get(path)
+
+    assert (bad.status_code, bad.text) == (503, f"not {name}: source hpc1 has not been polled\n")
+    assert (good.status_code, good.text) == (200, f"{name}\n")
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT"])
+def test_reload_is_forbidden_unless_enabled(method: str) -> None:
+    reloads: list[int] = []
+    with serve(reload=lambda: reloads.append(1)) as site:
+        answer = site.client.request(method, "/-/reload")
+
+    assert answer.status_code == 403
+    assert "--web.enable-lifecycle" in answer.text
+    assert "SIGHUP" in answer.text
+    assert reloads == []
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT"])
+def test_reload_reads_the_configuration_where_enabled(method: str) -> None:
+    reloads: list[int] = []
+    with serve(reload=lambda: reloads.append(1), enable_lifecycle=True) as site:
+        answer = site.client.request(method, "/-/reload")
+
+    assert (answer.status_code, reloads) == (200, [1])
+
+
+def test_a_refused_configuration_is_shown_to_who_asked_for_it() -> None:
+    def refuse() -> None:
+        raise ReloadFailed("max_beams: must be at least 1\nweb.listen_addres: unknown key")
+
+    with serve(reload=refuse, enable_lifecycle=True) as site, capture_logs() as lines:
+        answer = site.client.post("/-/reload")
+
+    assert answer.status_code == 500
+    assert "max_beams: must be at least 1\nweb.listen_addres: unknown key" in answer.text
+    assert (site.errors, lines) == ([], [])
+
+
+def test_reload_by_get_is_not_allowed() -> None:
+    with serve(enable_lifecycle=True) as site:
+        answer = site.get("/-/reload")
+
+    assert answer.status_code == 405
+    assert set(answer.headers["allow"].split(", ")) == {"POST", "PUT"}
+
+
+def test_an_unexpected_error_is_one_500_one_log_line_and_one_count() -> None:
+    def fail() -> None:
+        raise KeyError("secret")
+
+    with serve(reload=fail, enable_lifecycle=True) as site, capture_logs() as lines:
+        answer = site.client.post("/-/reload")
+
+    assert answer.status_code == 500
+    assert "secret" not in answer.text
+    assert site.errors == ["web"]
+    assert [(line["event"], line["path"]) for line in lines] == [("cannot answer a request", "/-/reload")]
+
+
+def test_the_page_links_to_what_there_is(site: Site) -> None:
+    page = site.get("/")
+    links = re.findall(r'href="([^"]+)"', page.text)
+
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    assert "1.2.3" in page.text
+    assert "/metrics" in links
+    assert {site.get(link).status_code for link in links} == {200}
+
+
+def test_the_page_escapes_what_it_shows() -> None:
+    with serve(version="<script>") as site:
+        assert "&lt;script&gt;" in site.get("/").text
+
+
+@pytest.mark.parametrize("path", ["/nothing", "/metrics/", "/-/", "/metrics/../etc/passwd"])
+def test_what_is_not_there_is_404(site: Site, path: str) -> None:
+    with closing(site.connect()) as connection:
+        connection.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+        assert _end(connection).startswith(b"HTTP/1.1 404 ")
+
+
+@pytest.mark.parametrize("path", ["/", "/metrics", "/-/healthy", "/-/ready"])
+def test_what_can_only_be_read_takes_no_post(site: Site, path: str) -> None:
+    answer = site.client.post(path)
+
+    assert answer.status_code == 405
+    assert set(answer.headers["allow"].split(", ")) == {"GET", "HEAD"}
+
+
+@pytest.mark.parametrize("path", ["/", "/metrics", "/-/healthy", "/-/ready", "/-/reload", "/nothing"])
+def test_every_answer_forbids_sniffing_and_does_not_name_the_server(site: Site, path: str) -> None:
+    answer = site.get(path)
+
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert "server" not in answer.headers
+
+
+# connections
+
+
+def test_accepted_connections_send_without_delay(site: Site) -> None:
+    with closing(site.connect()) as client:
+        client.sendall(b"GET /-/healthy HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert client.recv(1)
+        accepted = _other_end(client)
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+def _other_end(client: socket.socket) -> socket.socket:
+    """The server's end of a connection, which is in this same process."""
+    for entry in os.listdir("/proc/self/fd"):
+        try:
+            candidate = socket.socket(fileno=os.dup(int(entry)))
+        except OSError:
+            continue  # not a socket, or closed meanwhile
+        try:
+            if candidate.getpeername() == client.getsockname():
+                return candidate
+        except OSError:
+            pass  # a socket without a peer
+        candidate.close()
+    raise AssertionError("the server has no such connection")
+
+
+@pytest.mark.parametrize("said", [b"", b"GET /metr", b"GET / HTTP/1.1\r\nHost: x\r\n"])
+def test_a_connection_without_a_whole_request_is_closed_in_time(said: bytes) -> None:
+    with serve(idle_seconds=1) as site, closing(site.connect()) as connection:
+        connection.sendall(said)
+
+        assert _end(connection) == b""
+
+
+def test_a_connection_is_closed_in_time_after_its_last_answer_and_half_a_further_request() -> None:
+    with serve(idle_seconds=1) as site, closing(site.connect()) as connection:
+        connection.sendall(b"GET /-/healthy HTTP/1.1\r\nHost: x\r\n\r\nGET /-/hea")
+
+        assert _end(connection).count(b"HTTP/1.1 200 ") == 1
+
+
+def test_an_answer_that_takes_longer_than_a_connection_may_idle_is_not_cut() -> None:
+    begun, released = threading.Event(), threading.Event()
+
+    def collect() -> Iterable[Metric]:
+        begun.set()
+        assert released.wait(PATIENCE_SECONDS)
+        return []
+
+    with serve(FunctionCollector(collect), idle_seconds=1) as site:
+        scrape, answers = _in_thread(
+            lambda: httpx.get(f"http://{site.server.address}/metrics", timeout=PATIENCE_SECONDS)
+        )
+        assert begun.wait(PATIENCE_SECONDS)
+        with closing(site.connect()) as silent:
+            _end(silent)  # opened after the scrape had begun: by its end the scrape's time would be over, too
+        released.set()
+        scrape.join(PATIENCE_SECONDS)
+
+    assert answers[0].status_code == 200
+
+
+def test_more_connections_than_it_can_want_get_a_503_until_they_are_fewer(site: Site) -> None:
+    with ExitStack() as connections:
+        for _ in range(130):
+            connections.enter_context(closing(site.connect()))
+        assert httpx.get(f"http://{site.server.address}/-/healthy").status_code == 503
+
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while httpx.get(f"http://{site.server.address}/-/healthy").status_code != 200:
+        assert time.monotonic() < deadline, "it never answered again"
+
+
+def test_a_request_head_without_end_is_refused(site: Site) -> None:
+    with closing(site.connect()) as connection:
+        connection.sendall(b"GET / HTTP/1.1\r\nX: " + b"x" * 20_000)
+
+        assert connection.recv(12) == b"HTTP/1.1 400"
+
+
+# start and stop
+
+
+def _stop_seconds(server: WebServer) -> float:
+    started = time.monotonic()
+    server.stop()
+    return time.monotonic() - started
+
+
+def test_stop_ends_idle_silent_and_half_asking_clients_within_two_seconds(site: Site) -> None:
+    assert site.get("/-/healthy").status_code == 200  # and the client keeps its connection
+    with closing(site.connect()) as silent, closing(site.connect()) as half:
+        half.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n")
+        assert site.get("/-/healthy").status_code == 200
+
+        assert _stop_seconds(site.server) < STOP_SECONDS
+
+        assert not site.server.alive
+        assert _end(silent) == b""
+        assert _end(half) == b""
+
+
+def test_stop_ends_a_client_that_does_not_read_its_answer_within_two_seconds() -> None:
+    endless = Metric("mqi_x", "x" * 64_000_000, "gauge")
+    rendered = threading.Event()
+
+    def collect() -> Iterable[Metric]:
+        yield endless
+        rendered.set()
+
+    with serve(FunctionCollector(collect)) as site, closing(site.connect()) as deaf:
+        deaf.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert deaf.recv(12) == b"HTTP/1.1 200"
+
+        assert _stop_seconds(site.server) < STOP_SECONDS
+        assert not site.server.alive
+
+
+def test_stop_lets_an_answer_under_way_finish() -> None:
+    begun, released = threading.Event(), threading.Event()
+
+    def collect() -> Iterable[Metric]:
+        begun.set()
+        assert released.wait(PATIENCE_SECONDS)
+        return []
+
+    with serve(FunctionCollector(collect)) as site:
+        scrape, answers = _in_thread(
+            lambda: httpx.get(f"http://{site.server.address}/metrics", timeout=PATIENCE_SECONDS)
+        )
+        assert begun.wait(PATIENCE_SECONDS)
+        stop, _ = _in_thread(site.server.stop)
+        while _accepts(site.server):
+            pass
+        released.set()
+        stop.join(PATIENCE_SECONDS)
+        scrape.join(PATIENCE_SECONDS)
+
+    assert answers[0].status_code == 200
+
+
+def _accepts(server: WebServer) -> bool:
+    try:
+        socket.create_connection(parse_listen_address(server.address), timeout=PATIENCE_SECONDS).close()
+    except OSError:
+        return False
+    return True
+
+
+def test_stop_does_not_wait_for_an_answer_that_hangs() -> None:
+    begun, released = threading.Event(), threading.Event()
+
+    def collect() -> Iterable[Metric]:
+        begun.set()
+        assert released.wait(PATIENCE_SECONDS)
+        return []
+
+    with serve(FunctionCollector(collect)) as site, capture_logs() as lines, closing(site.connect()) as client:
+        client.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert begun.wait(PATIENCE_SECONDS)
+        try:
+            assert _stop_seconds(site.server) < STOP_SECONDS + 1
+            assert not _accepts(site.server)
+        finally:
+            released.set()
+
+    assert [line["event"] for line in lines] == ["web server did not end in time; an answer under way hangs"]
+
+
+def test_after_a_stop_the_port_is_free_and_stop_may_come_again(site: Site) -> None:
+    site.get("/-/healthy")
+    site.server.stop()
+    site.server.stop()
+
+    follower = WebServer(_never_called, site.server.address)
+    follower.stop()
+
+
+def test_a_server_that_never_started_gives_its_port_back() -> None:
+    server = WebServer(_never_called, "127.0.0.1:0")
+    server.stop()
+
+    assert not server.alive
+    WebServer(_never_called, server.address).stop()
+
+
+def test_a_taken_port_is_refused_when_the_server_is_made(site: Site) -> None:
+    with pytest.raises(ListenError, match="Address already in use"):
+        WebServer(_never_called, site.server.address)
+
+
+async def _never_called(*_: object) -> None:
+    raise AssertionError("nobody asked anything")
