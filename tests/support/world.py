@@ -1,0 +1,126 @@
+"""A board, a local source and rows under a clock that stands still until told: what happens to beams, step by step."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from exporter.beams.beam import StatusRules
+from exporter.beams.board import Board, BoardRules
+from exporter.beams.estimate import StallRules
+from exporter.beams.snapshot import BeamKey, BeamRow, BeamState, BeamView, BoardSnapshot
+from exporter.identifiers import PlainIdentifiers
+from exporter.logs.local import LocalSource
+from exporter.logs.parser import SitePatterns
+from exporter.logs.paths import LogPathTemplate
+from exporter.logs.source import LogSource
+from exporter.monitor import SourceMonitor
+from tests.support.replay import LOGS
+
+BEAM = BeamKey("70010001", "70010001_beam_1")
+
+
+class World:
+    """One exporter without threads. ``at`` is now; :meth:`look` is one round of everything.
+
+    Args:
+        folder: for logs.
+        rules: of the board.
+        templates: log paths below ``folder``.
+        source: where logs are read; local by default.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        rules: BoardRules | None = None,
+        *,
+        templates: tuple[str, ...] = ("{beam_id}.log",),
+        source: LogSource | None = None,
+    ) -> None:
+        self.folder = folder
+        self.at = 1_800_000_000.0
+        self.board = Board(rules or BoardRules(), self.at)
+        self.rows: dict[BeamKey, BeamRow] = {}
+        self.source = source or LocalSource("local")
+        self.monitor = SourceMonitor(
+            self.source,
+            [LogPathTemplate(f"{folder}/{template}") for template in templates],
+            self.board,
+            site=SitePatterns(),
+            identifiers=PlainIdentifiers(),
+            clock=lambda: self.at,
+        )
+
+    def log(self, key: BeamKey = BEAM) -> Path:
+        """Where a beam's log is by the first template."""
+        return self.folder / f"{key.beam_id}.log"
+
+    def row(self, status: str | None = "simulation_running", progress: float | None = 0.0, key: BeamKey = BEAM) -> None:
+        """The row is written now."""
+        self.rows[key] = BeamRow(key, self.at, beam_path="/data", status=status, progress=progress, updated_at=self.at)
+
+    def drop_row(self, key: BeamKey = BEAM) -> None:
+        """The row is deleted."""
+        del self.rows[key]
+
+    def write(self, data: bytes, key: BeamKey = BEAM, *, anew: bool = False) -> None:
+        """Bytes are appended to a log now, or written as a new one."""
+        with self.log(key).open("wb" if anew else "ab") as file:
+            file.write(data)
+        os.utime(self.log(key), (self.at, self.at))
+
+    def look(self, seconds: float = 0.5) -> None:
+        """Time passes, then discovery, the source and time itself have a round."""
+        self.at += seconds
+        known = self.board.keys()
+        rows = [replace(row, read_at=self.at) for row in self.rows.values()]
+        self.board.take_rows(rows, known - self.rows.keys(), self.at)
+        while self.monitor.look():
+            pass
+        self.board.settle(self.at)
+
+    def snapshot(self) -> BoardSnapshot:
+        return self.board.snapshot(self.at)
+
+    def view(self, key: BeamKey = BEAM) -> BeamView:
+        """The beam now."""
+        [view] = [view for view in self.snapshot().beams if view.key == key]
+        return view
+
+    @property
+    def state(self) -> BeamState:
+        """The one beam's state now."""
+        return self.view().state
+
+    @property
+    def runs(self) -> dict[tuple[str, str], int]:
+        """Runs counted, by outcome and reason."""
+        return {(outcome, reason): count for (_, outcome, reason), count in self.snapshot().runs.items() if count}
+
+
+def captured(name: str) -> bytes:
+    """A captured log."""
+    return (LOGS / f"{name}.log").read_bytes()
+
+
+def upto(name: str, mark: bytes) -> bytes:
+    """A captured log up to the end of the first line that holds ``mark``."""
+    data = captured(name)
+    return data[: data.index(b"\n", data.index(mark)) + 1]
+
+
+def after(name: str, mark: bytes) -> bytes:
+    """The rest of it."""
+    return captured(name)[len(upto(name, mark)) :]
+
+
+def quick() -> BoardRules:
+    """Rules with short times."""
+    return BoardRules(
+        StallRules(factor=3, minimum_seconds=10, first_batch_seconds=60, buffered_seconds=500, timeout_seconds=300),
+        StatusRules(),
+        retention_seconds=100,
+        failed_retention_seconds=1000,
+    )

@@ -1,0 +1,591 @@
+"""What happens to a beam between its row and its log, in the orders in which the communicator really does things."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from exporter.beams.board import BoardRules
+from exporter.beams.snapshot import BeamKey, BeamState
+from exporter.logs.local import LocalSource
+from exporter.logs.source import LogProblem, LogStat, ReadRequest, SourceUnavailable
+from exporter.monitor import ProgressMonitor
+from tests.support.process import wait_for
+from tests.support.replay import LOGS
+from tests.support.world import BEAM, World, after, captured, quick, upto
+
+FIRST_BATCH = b"Generating particles for (1 of 18"
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path, quick())
+
+
+def test_a_beam_waits_starts_runs_and_succeeds(world: World) -> None:
+    world.row("pending")
+    world.look()
+    assert (world.state, world.view().source) == (BeamState.WAITING, "unknown")
+    world.row("simulation_running")
+    world.write(upto("v2_b18", b"Creating world geometry complete!"))
+    world.look()
+    assert (world.state, world.view().phase, world.view().source) == (BeamState.STARTING, "preparing", "local")
+    world.write(captured("v2_b18")[len(upto("v2_b18", b"Creating world geometry complete!")) :][:1500])
+    world.look()
+    assert world.state is BeamState.STARTING or world.view().batch_current >= 1
+    world.write(captured("v2_b18"), anew=True)
+    world.look()
+    assert world.state is BeamState.SUCCEEDED
+    assert world.view().estimated_ratio == 1.0
+
+
+def test_batches_are_timed_by_when_the_log_was_written(world: World) -> None:
+    world.row()
+    world.look()
+    world.write(upto("v2_b18", b"Particle generation complete!"))
+    world.look(0.5)
+    written_at = world.at + 9.8
+    world.at = written_at
+    world.write(
+        upto("v2_b18", b"Particle transportation complete!")[len(upto("v2_b18", b"Particle generation complete!")) :]
+    )
+    world.look(0.2)
+    view = world.view()
+    assert view.batches_completed == 1
+    assert view.batch_duration_seconds == pytest.approx(10.3, abs=0.01)
+    [histogram] = world.snapshot().batch_durations.values()
+    assert sum(histogram.counts) == 1
+
+
+def test_the_newest_log_of_several_templates_wins(tmp_path: Path) -> None:
+    world = World(tmp_path, quick(), templates=("{beam_id}.log", "old/{beam_id}.log"))
+    (tmp_path / "old").mkdir()
+    old = tmp_path / "old" / f"{BEAM.beam_id}.log"
+    old.write_bytes(captured("v2_b2"))
+    os.utime(old, (world.at - 500, world.at - 500))
+    world.row()
+    world.write(upto("v2_b18", FIRST_BATCH))
+    world.look()
+    assert world.view().log_path == str(world.log())
+    assert world.view().batches_total == 18
+
+
+def test_a_newer_log_at_another_place_is_a_new_run(tmp_path: Path) -> None:
+    world = World(tmp_path, quick(), templates=("{beam_id}.log", "new/{beam_id}.log"))
+    (tmp_path / "new").mkdir()
+    world.row()
+    world.write(captured("v2_b2"))
+    world.look()
+    assert world.state is BeamState.SUCCEEDED
+    world.at += 60
+    newer = tmp_path / "new" / f"{BEAM.beam_id}.log"
+    newer.write_bytes(upto("v2_b18", FIRST_BATCH))
+    os.utime(newer, (world.at, world.at))
+    world.look()
+    assert (world.state, world.view().run_number, world.view().batches_total) == (BeamState.RUNNING, 2, 18)
+
+
+@pytest.mark.parametrize("what", ["directory", "fifo"])
+def test_what_is_no_log_is_said_once_and_stops_nothing_else(world: World, what: str) -> None:
+    other = BeamKey("70010001", "70010001_beam_2")
+    world.row()
+    world.row(key=other)
+    world.write(captured("v2_b2"), other)
+    (world.log().mkdir if what == "directory" else lambda: os.mkfifo(world.log()))()
+    for _ in range(5):
+        world.look()
+    assert world.state is BeamState.WAITING
+    assert world.view(other).state is BeamState.SUCCEEDED
+    assert world.snapshot().sources[0].errors == {"not_a_file": 1}
+
+
+def test_a_log_larger_than_one_read_is_caught_up_in_one_look(world: World) -> None:
+    world.row()
+    world.write(b"noise that means nothing, line after line\n" * 100_000 + captured("v2_b18"))
+    world.look()
+    assert world.view().batches_completed == 18
+    assert world.snapshot().sources[0].read_bytes == world.log().stat().st_size
+
+
+def test_ids_that_would_leave_the_folder_are_refused_and_counted(world: World) -> None:
+    world.row(key=BeamKey("c", "../outside"))
+    world.look()
+    world.look()
+    assert world.snapshot().discovery_refused == {"log_path": 1}
+
+
+class TestFirstLook:
+    def test_a_run_that_had_ended_before_is_shown_and_not_counted(self, world: World) -> None:
+        world.at -= 50
+        world.write(captured("v2_b2"))
+        world.at += 50
+        world.rows.clear()
+        world.row("completed", 100.0)
+        for _ in range(20):
+            world.look(1)
+        assert world.state is BeamState.SUCCEEDED
+        assert world.view().ended_at == world.log().stat().st_mtime
+        assert world.runs == {}
+
+    def test_batches_that_stood_there_have_no_duration(self, world: World) -> None:
+        world.write(upto("v2_b18", b"Generating particles for (9 of 18"))
+        world.at += 30
+        world.row()
+        world.look()
+        view = world.view()
+        assert (view.batches_completed, view.batch_duration_seconds) == (8, None)
+        assert view.stall_threshold_seconds == 60
+        assert view.last_progress_at == pytest.approx(world.at - 30.5)
+        assert world.snapshot().batch_durations == {}
+
+    def test_a_run_ending_live_is_counted_once(self, world: World) -> None:
+        world.row()
+        world.write(upto("v2_b18", FIRST_BATCH))
+        world.look()
+        world.write(after("v2_b18", FIRST_BATCH))
+        for _ in range(20):
+            world.look(1)
+        assert world.runs == {("succeeded", ""): 1}
+        [ended] = world.snapshot().ended
+        assert (ended.outcome, ended.run_number) == ("succeeded", 1)
+
+    def test_a_beam_that_began_and_failed_between_two_looks_is_counted(self, world: World) -> None:
+        world.look()
+        world.write(captured("v2_missing_input"))
+        world.row("failed")
+        for _ in range(5):
+            world.look(1)
+        assert world.runs == {("failed", "exception"): 1}
+
+
+class TestRetry:
+    def test_as_the_newest_communicator_does_it(self, world: World) -> None:
+        """Reset, status, unlink, new log in the same inode: no value of the old run shows up as the new one's."""
+        world.row()
+        world.look()
+        world.write(captured("v2_sigkill"))
+        world.look()
+        world.row("failed", 33.3)
+        world.look()
+        assert world.state is BeamState.FAILED
+        world.at += 30
+        world.row("pending", 0.0)
+        world.look()
+        assert (world.state, world.view().run_number) == (BeamState.WAITING, 2)
+        assert world.view().estimated_ratio == 0.0
+        world.at += 30
+        world.row("simulation_running", 40.0)
+        world.look()
+        assert world.state is BeamState.WAITING
+        world.log().unlink()
+        world.look()
+        world.write(upto("v2_b18", FIRST_BATCH))
+        world.look()
+        assert (world.state, world.view().run_number, world.view().batch_current) == (BeamState.RUNNING, 2, 1)
+        assert world.runs == {("failed", "killed"): 1}
+
+    def test_with_the_old_log_until_the_shell_truncates_it(self, world: World) -> None:
+        world.row()
+        world.look()
+        world.write(captured("v2_sigkill"))
+        world.look()
+        world.write(b"", anew=True)
+        world.look()
+        assert world.state is BeamState.FAILED
+        world.write(upto("v2_b18", FIRST_BATCH))
+        world.look()
+        assert (world.state, world.view().run_number) == (BeamState.RUNNING, 2)
+        assert world.runs == {("failed", "killed"): 1}
+
+    def test_seen_only_when_it_runs_again(self, world: World) -> None:
+        """Failed, reset and launched within one interval of discovery: the log was replaced before the row was read."""
+        world.row()
+        world.look()
+        world.write(captured("v2_sigkill"))
+        world.row("failed")
+        world.look()
+        world.at += 20
+        world.write(upto("v2_b18", FIRST_BATCH), anew=True)
+        world.row("simulation_running")
+        world.look()
+        world.look()
+        assert (world.state, world.view().run_number) == (BeamState.RUNNING, 2)
+
+    def test_after_a_run_that_ended_without_a_word(self, world: World) -> None:
+        world.row()
+        world.look()
+        world.write(captured("v2_bash_sigsegv_real"))
+        world.look()
+        world.row("failed")
+        for _ in range(20):
+            world.look(1)
+        assert (world.state, world.view().reason) == (BeamState.FAILED, "status")
+        world.row("pending")
+        world.look()
+        assert (world.state, world.view().run_number) == (BeamState.WAITING, 2)
+        assert world.runs == {("failed", "status"): 1}
+
+
+class TestRotation:
+    def test_a_log_that_goes_on_without_a_head_continues_the_run(self, world: World) -> None:
+        mark = b"Generating particles for (9 of 18"
+        world.row()
+        world.look()
+        world.write(upto("v2_b18", mark))
+        world.look()
+        os.replace(world.log(), world.folder / "rotated")
+        world.write(after("v2_b18", mark))
+        world.look()
+        view = world.view()
+        assert (view.run_number, view.state, view.batches_completed) == (1, BeamState.SUCCEEDED, 18)
+
+    def test_a_log_with_a_head_is_a_new_run(self, world: World) -> None:
+        world.row()
+        world.look()
+        world.write(upto("v2_b18", b"Generating particles for (9 of 18"))
+        world.look()
+        world.write(upto("v2_b2", b"Generating particles for (1 of 2"), anew=True)
+        world.look()
+        view = world.view()
+        assert (view.run_number, view.batch_current, view.batches_total) == (2, 1, 2)
+        assert view.progress_ratio == 0.5
+
+
+class TestStaleLog:
+    def test_a_finished_log_under_a_newer_active_row_is_the_run_before(self, world: World) -> None:
+        world.write(captured("v2_b2"))
+        world.at += 100
+        world.row("simulation_running", 40.0)
+        world.look()
+        assert world.state is BeamState.WAITING
+        assert world.view().estimated_ratio == 0.0
+        world.write(upto("v2_b18", FIRST_BATCH), anew=True)
+        world.look()
+        assert (world.state, world.view().batches_total) == (BeamState.RUNNING, 18)
+
+    @pytest.mark.parametrize("status", ["downloading", "postprocessing", "completed"])
+    def test_after_the_run_it_is_this_ones(self, world: World, status: str) -> None:
+        world.write(captured("v2_b2"))
+        world.at += 50
+        world.row(status)
+        world.look()
+        assert world.state is BeamState.SUCCEEDED
+
+    def test_an_unfinished_log_is_never_stale(self, world: World) -> None:
+        world.write(upto("v2_b18", FIRST_BATCH))
+        world.at += 20
+        world.row()
+        world.look()
+        assert world.state is BeamState.RUNNING
+
+
+class TestRowAndLog:
+    def test_the_logs_verdict_outranks_the_rows(self, world: World) -> None:
+        world.row()
+        world.look()
+        world.write(captured("v2_output_unwritable"))
+        world.look()
+        world.row("completed", 100.0)
+        world.look()
+        assert (world.state, world.view().reason) == (BeamState.FAILED, "output_error")
+        assert not world.view().status_mismatch
+        world.look(61)
+        assert world.view().status_mismatch
+
+    def test_siblings_failed_in_bulk_run_on(self, world: World) -> None:
+        world.row()
+        world.look()
+        world.write(upto("v2_b18", FIRST_BATCH))
+        world.look()
+        world.row("failed")
+        for batch in range(2, 12):
+            world.at += 9
+            world.write(upto("v2_b18", b"Generating particles for (%d of 18" % batch), anew=True)
+            world.look(1)
+        assert world.state is BeamState.RUNNING
+        assert world.view().status_mismatch
+
+    def test_a_row_that_is_over_decides_where_the_log_says_nothing(self, world: World) -> None:
+        world.row()
+        world.look()
+        world.write(upto("v2_b18", FIRST_BATCH))
+        world.look()
+        world.row("completed", 100.0)
+        for _ in range(3):
+            world.look(1)
+        assert world.state is BeamState.SUCCEEDED
+        assert not world.view().log_succeeded
+
+    def test_a_success_is_no_mismatch_while_it_is_being_postprocessed(self, world: World) -> None:
+        world.row()
+        world.look()
+        world.write(captured("v2_b2"))
+        world.row("postprocessing")
+        world.look()
+        world.look(90)
+        assert not world.view().status_mismatch
+        world.row("simulation_running")
+        world.look()
+        assert world.view().status_mismatch
+
+
+class TestSilence:
+    def test_is_a_stall_after_three_batches_time_and_ends_with_progress(self, world: World) -> None:
+        world.row()
+        world.look()
+        world.write(upto("v2_b18", FIRST_BATCH))
+        world.look()
+        for batch in (2, 3):
+            world.at += 9.5
+            world.write(upto("v2_b18", b"Generating particles for (%d of 18" % batch), anew=True)
+            world.look()
+        assert world.view().stall_threshold_seconds == pytest.approx(30, abs=2)
+        world.look(25)
+        assert world.state is BeamState.RUNNING
+        world.look(10)
+        assert world.state is BeamState.STALLED
+        assert world.view().state_since == pytest.approx(
+            (world.view().last_progress_at or 0) + world.view().stall_threshold_seconds
+        )
+        world.write(upto("v2_b18", b"Generating particles for (4 of 18"), anew=True)
+        world.look()
+        assert world.state is BeamState.RUNNING
+
+    def test_of_a_first_batch_is_patient(self, world: World) -> None:
+        world.row()
+        world.write(upto("v2_b18", FIRST_BATCH))
+        world.look()
+        world.look(55)
+        assert world.state is BeamState.RUNNING
+        world.look(10)
+        assert world.state is BeamState.STALLED
+
+    def test_expires_and_is_picked_up_again(self, world: World) -> None:
+        world.row()
+        world.write(upto("v2_b18", FIRST_BATCH))
+        world.look()
+        world.look(301)
+        assert world.state is BeamState.EXPIRED
+        world.write(after("v2_b18", FIRST_BATCH))
+        world.look(31)
+        assert world.state is BeamState.SUCCEEDED
+
+    def test_of_a_buffered_log_means_little(self, world: World) -> None:
+        world.row()
+        world.look()
+        world.write(upto("mgh_b18", b"zx,zy,zz"))
+        world.look()
+        assert world.view().log_buffered
+        world.look(400)
+        assert world.state is BeamState.STARTING
+        world.look(200)
+        assert world.state is BeamState.STALLED
+
+
+class FragileSource(LocalSource):
+    """A local source that can be taken away."""
+
+    down = False
+
+    def _check(self) -> None:
+        if self.down:
+            raise SourceUnavailable("connection_lost", "gone")
+
+    def stat(self, paths: Collection[str]) -> Mapping[str, LogStat | LogProblem]:
+        self._check()
+        return super().stat(paths)
+
+    def read(self, requests: Sequence[ReadRequest]) -> Sequence[bytes | LogProblem]:
+        self._check()
+        return super().read(requests)
+
+
+def test_beams_of_a_source_that_is_down_are_unreachable_with_their_last_values(tmp_path: Path) -> None:
+    source = FragileSource("local")
+    world = World(tmp_path, quick(), source=source)
+    ended = BeamKey("70010001", "70010001_beam_2")
+    world.row()
+    world.row(key=ended)
+    world.look()
+    world.write(upto("v2_b18", b"Generating particles for (5 of 18"))
+    world.write(captured("v2_b2"), ended)
+    world.look()
+    before = world.view()
+    source.down = True
+    world.look(1)
+    [view] = world.snapshot().sources
+    assert (view.up, view.errors) == (False, {"connection_lost": 1})
+    world.look(70)
+    after_ = world.view()
+    assert after_.state is BeamState.UNREACHABLE
+    assert (after_.batch_current, after_.progress_ratio) == (before.batch_current, before.progress_ratio)
+    assert world.view(ended).state is BeamState.SUCCEEDED
+    assert view.last_poll_at is not None
+    assert world.at - view.last_poll_at > 60, "which keeps its silence from being a stall"
+    source.down = False
+    world.write(after("v2_b18", b"Generating particles for (5 of 18"))
+    world.look(1)
+    assert world.state is BeamState.SUCCEEDED
+
+
+class TestRetention:
+    def test_success_goes_after_its_time_and_does_not_come_back(self, world: World) -> None:
+        world.row()
+        world.look()
+        world.write(captured("v2_b2"))
+        world.look()
+        world.row("completed", 100.0)
+        for _ in range(12):
+            world.look(10)
+        assert world.snapshot().beams == ()
+        world.look(10)
+        assert world.snapshot().beams == ()
+        assert world.runs == {("succeeded", ""): 1}
+
+    def test_failure_stays_longer_and_while_its_row_is_active(self, world: World) -> None:
+        world.row()
+        world.look()
+        world.write(captured("v2_sigkill"))
+        world.look()
+        world.look(2000)
+        assert world.state is BeamState.FAILED
+        world.row("failed")
+        world.look()
+        assert world.snapshot().beams == ()
+
+    def test_a_beam_whose_row_is_gone_goes(self, world: World) -> None:
+        world.row()
+        world.look()
+        world.drop_row()
+        world.look()
+        world.look(30)
+        assert world.state is BeamState.WAITING
+        world.look(61)
+        assert world.snapshot().beams == ()
+
+    def test_a_beam_that_comes_back_keeps_counting_its_runs(self, world: World) -> None:
+        world.row()
+        world.look()
+        world.write(captured("v2_b2"))
+        world.look()
+        world.row("completed")
+        for _ in range(12):
+            world.look(10)
+        world.row("pending", 0.0)
+        world.look(500)
+        assert world.state is BeamState.WAITING
+        world.row("simulation_running", 0.0)
+        world.look()
+        world.write(upto("v2_b18", FIRST_BATCH), anew=True)
+        world.look()
+        assert world.state is BeamState.RUNNING
+
+
+def test_no_more_beams_are_exported_than_allowed(tmp_path: Path) -> None:
+    world = World(tmp_path, BoardRules(max_beams=3))
+    for number in range(5):
+        world.row(key=BeamKey("c", f"c_beam_{number}"))
+    world.look()
+    assert len(world.snapshot().beams) == 3
+    assert world.snapshot().beams_dropped == 2
+    assert [notice.number for notice in world.board.notices() if notice.kind == "beams_dropped"] == [2]
+
+
+def test_a_log_that_is_not_understood_is_said_so_and_is_no_stall(world: World) -> None:
+    world.row()
+    world.look()
+    for _ in range(20):
+        world.at += 5
+        world.write(b"New engine says: step done\n")
+        world.look()
+    assert world.view().log_unmatched
+    assert world.state is BeamState.STARTING
+
+
+def test_a_first_batch_is_estimated_from_the_run_before_of_the_same_size(world: World) -> None:
+    world.row()
+    world.look()
+    for batch in range(1, 19):
+        world.at += 10
+        world.write(upto("v2_b18", b"Generating particles for (%d of 18" % batch), anew=True)
+        world.look(0)
+    world.write(captured("v2_b18"), anew=True)
+    for _ in range(5):
+        world.look(1)
+    other = BeamKey("70010001", "70010001_beam_2")
+    world.row(key=other)
+    world.look()
+    world.write(upto("v2_b18", FIRST_BATCH), other)
+    world.look()
+    world.look(5)
+    view = world.view(other)
+    assert view.batches_completed == 0
+    assert view.estimated_ratio == pytest.approx(0.5 / 18, rel=0.2)
+    assert view.remaining_seconds == pytest.approx(175, rel=0.1)
+
+
+class TestProgressMonitor:
+    """Driven as the plan's section 4, phase 6 does."""
+
+    def test_reports_progress_from_a_thread_and_survives_a_callback_that_raises(self, tmp_path: Path) -> None:
+        log = tmp_path / "a.log"
+        seen: list[tuple[str, float]] = []
+        errors: list[tuple[str, Any]] = []
+
+        class Logger:
+            def info(self, message: str, context: Any) -> None: ...
+
+            def warning(self, message: str, context: Any) -> None: ...
+
+            def error(self, message: str, context: Any) -> None:
+                errors.append((message, context))
+
+        def update_progress(beam_id: str, progress: float) -> None:
+            seen.append((beam_id, progress))
+            if len(seen) == 2:
+                raise ValueError("the database said no")
+
+        monitor = ProgressMonitor("beam_1", Logger())
+        thread = threading.Thread(
+            target=monitor.monitor_local, args=(log, update_progress), kwargs={"timeout": 3600}, daemon=True
+        )
+        thread.start()
+        try:
+            log.write_bytes((LOGS / "v2_b18.log").read_bytes())
+            wait_for(lambda: len(seen) == 18, "18 reports")
+        finally:
+            monitor.stop()
+        thread.join(10)
+        assert not thread.is_alive()
+        assert [round(progress, 2) for _, progress in seen][4] == 27.78
+        assert seen[-1] == ("beam_1", 100.0)
+        assert monitor.callback_errors == 1
+        assert "the database said no" in errors[0][1]["error"]
+
+    def test_stopped_before_it_began_it_ends_at_once(self, tmp_path: Path) -> None:
+        monitor = ProgressMonitor("beam_1")
+        monitor.stop()
+        monitor.monitor_local(tmp_path / "none.log", lambda *_: None)
+
+    def test_a_new_run_in_the_same_log_counts_from_its_beginning(self, tmp_path: Path) -> None:
+        log = tmp_path / "a.log"
+        log.write_bytes((LOGS / "v2_b2.log").read_bytes())
+        seen: list[float] = []
+        monitor = ProgressMonitor("beam_1")
+        thread = threading.Thread(
+            target=monitor.monitor_local, args=(str(log), lambda _, progress: seen.append(progress))
+        )
+        thread.start()
+        try:
+            wait_for(lambda: len(seen) == 2, "the first run")
+            log.write_bytes((LOGS / "v2_b3partial.log").read_bytes())
+            wait_for(lambda: len(seen) == 5, "the second run")
+        finally:
+            monitor.stop()
+            thread.join(10)
+        assert [round(progress) for progress in seen] == [50, 100, 33, 67, 100]
