@@ -1,0 +1,154 @@
+"""Databases as the communicator makes them, and a second process that writes them as it does."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+PLAN_BEAMS = """
+CREATE TABLE beams (
+    beam_id TEXT PRIMARY KEY,
+    parent_case_id TEXT NOT NULL,
+    beam_path TEXT NOT NULL,
+    status TEXT NOT NULL,
+    hpc_job_id TEXT,
+    error_message TEXT,
+    created_at TIMESTAMP DEFAULT CURRENT_TIMESTAMP,
+    updated_at TIMESTAMP DEFAULT CURRENT_TIMESTAMP,
+    FOREIGN KEY (parent_case_id) REFERENCES cases (case_id)
+)
+"""
+"""The table of the revision that the plan describes: no column progress."""
+
+NEWEST_BEAMS = """
+CREATE TABLE beams (
+    beam_id TEXT PRIMARY KEY,
+    parent_case_id TEXT NOT NULL,
+    beam_path TEXT NOT NULL,
+    beam_number INTEGER,
+    status TEXT NOT NULL,
+    progress REAL DEFAULT 0.0,
+    hpc_job_id TEXT,
+    error_message TEXT,
+    created_at TIMESTAMP DEFAULT CURRENT_TIMESTAMP,
+    updated_at TIMESTAMP DEFAULT CURRENT_TIMESTAMP,
+    FOREIGN KEY (parent_case_id) REFERENCES cases (case_id)
+)
+"""
+
+
+def make(path: Path, beams: str = NEWEST_BEAMS) -> Path:
+    """A database in WAL mode without rows."""
+    database = sqlite3.connect(path)
+    database.execute("PRAGMA journal_mode = WAL")
+    database.execute("CREATE TABLE cases (case_id TEXT PRIMARY KEY, status TEXT NOT NULL, progress REAL DEFAULT 0.0)")
+    database.execute("CREATE TABLE gpu_resources (uuid TEXT PRIMARY KEY, status TEXT, assigned_case TEXT)")
+    database.execute(beams)
+    database.close()
+    return path
+
+
+def execute(path: Path, statement: str, *values: object) -> list[tuple[object, ...]]:
+    """One statement in a connection of its own."""
+    database = sqlite3.connect(path, timeout=10, isolation_level=None)
+    try:
+        return database.execute(statement, values).fetchall()
+    finally:
+        database.close()
+
+
+def add(path: Path, beam_id: object, status: object = "simulation_running", case_id: object = "c") -> None:
+    """A row."""
+    execute(
+        path,
+        "INSERT INTO beams (beam_id, parent_case_id, beam_path, status) VALUES (?, ?, '/data', ?)",
+        beam_id,
+        case_id,
+        status,
+    )
+
+
+def progress(path: Path, beam_id: str) -> object:
+    """What the column holds."""
+    [(value,)] = execute(path, "SELECT progress FROM beams WHERE beam_id = ?", beam_id)
+    return value
+
+
+_NEIGHBOUR = """
+import sqlite3, sys, time
+path, seconds = sys.argv[1], float(sys.argv[2])
+database = sqlite3.connect(path, timeout=5.0, isolation_level=None)
+database.execute("PRAGMA foreign_keys = ON")
+database.execute("INSERT OR IGNORE INTO gpu_resources VALUES ('g', 'idle', NULL)")
+errors, rounds, longest = [], 0, 0.0
+end = time.monotonic() + seconds
+while time.monotonic() < end:
+    began = time.monotonic()
+    try:
+        # Every call of its repositories is a deferred transaction of its own, reads too.
+        database.execute("BEGIN")
+        database.execute("SELECT * FROM beams").fetchall()
+        database.execute("COMMIT")
+        # Finding a free GPU reads and then writes in one deferred transaction.
+        database.execute("BEGIN")
+        database.execute("SELECT uuid FROM gpu_resources WHERE status = 'idle'").fetchall()
+        database.execute("UPDATE gpu_resources SET status = 'idle'")
+        database.execute("COMMIT")
+        database.execute("BEGIN")
+        database.execute("UPDATE beams SET status = 'simulation_running' WHERE status = 'simulation_running'")
+        database.execute("COMMIT")
+    except sqlite3.Error as error:
+        errors.append(str(error))
+        if database.in_transaction:
+            database.execute("ROLLBACK")
+    rounds += 1
+    longest = max(longest, time.monotonic() - began)
+    time.sleep(0.005)
+print(len(errors), rounds, longest, sorted(set(errors)))
+"""
+
+
+class Neighbour:
+    """A process that reads and writes a database for some seconds as the communicator does."""
+
+    def __init__(self, path: Path, seconds: float) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", _NEIGHBOUR, str(path), str(seconds)], stdout=subprocess.PIPE, text=True
+        )
+
+    def result(self) -> tuple[int, int, float, str]:
+        """Its errors, its rounds, the longest of them in seconds, and what its errors were."""
+        output, _ = self._process.communicate(timeout=60)
+        errors, rounds, longest, texts = output.strip().split(" ", 3)
+        return int(errors), int(rounds), float(longest), texts
+
+
+_LOCKER = """
+import sqlite3, sys
+database = sqlite3.connect(sys.argv[1], timeout=5.0, isolation_level=None)
+database.execute("BEGIN IMMEDIATE")
+print("locked", flush=True)
+sys.stdin.readline()
+database.execute("UPDATE cases SET progress = 1.0")
+database.execute("COMMIT")
+print("done", flush=True)
+"""
+
+
+class Locker:
+    """Another process that holds the write lock until told to let go."""
+
+    def __init__(self, path: Path) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", _LOCKER, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline() == "locked\n"
+
+    def release(self) -> None:
+        """Commit; fails the test if the other could not."""
+        output, _ = self._process.communicate("go\n", timeout=30)
+        assert output == "done\n"
+        assert self._process.returncode == 0
