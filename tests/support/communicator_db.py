@@ -78,7 +78,7 @@ def progress(path: Path, beam_id: str) -> object:
 
 _NEIGHBOUR = """
 import sqlite3, sys, time
-path, seconds = sys.argv[1], float(sys.argv[2])
+path, seconds, finds_gpus = sys.argv[1], float(sys.argv[2]), sys.argv[3] == "True"
 database = sqlite3.connect(path, timeout=5.0, isolation_level=None)
 database.execute("PRAGMA foreign_keys = ON")
 database.execute("INSERT OR IGNORE INTO gpu_resources VALUES ('g', 'idle', NULL)")
@@ -91,11 +91,12 @@ while time.monotonic() < end:
         database.execute("BEGIN")
         database.execute("SELECT * FROM beams").fetchall()
         database.execute("COMMIT")
-        # Finding a free GPU reads and then writes in one deferred transaction.
-        database.execute("BEGIN")
-        database.execute("SELECT uuid FROM gpu_resources WHERE status = 'idle'").fetchall()
-        database.execute("UPDATE gpu_resources SET status = 'idle'")
-        database.execute("COMMIT")
+        if finds_gpus:
+            # This reads and then writes in one deferred transaction, which any commit in between breaks.
+            database.execute("BEGIN")
+            database.execute("SELECT uuid FROM gpu_resources WHERE status = 'idle'").fetchall()
+            database.execute("UPDATE gpu_resources SET status = 'idle'")
+            database.execute("COMMIT")
         database.execute("BEGIN")
         database.execute("UPDATE beams SET status = 'simulation_running' WHERE status = 'simulation_running'")
         database.execute("COMMIT")
@@ -111,12 +112,25 @@ print(len(errors), rounds, longest, sorted(set(errors)))
 
 
 class Neighbour:
-    """A process that reads and writes a database for some seconds as the communicator does."""
+    """A process that reads and writes a database for some seconds as the communicator does.
 
-    def __init__(self, path: Path, seconds: float) -> None:
+    Args:
+        path: the database.
+        seconds: for how long.
+        finds_gpus: whether it also looks for a free GPU each time, as it does when a beam begins.
+    """
+
+    def __init__(self, path: Path, seconds: float, *, finds_gpus: bool = False) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-c", _NEIGHBOUR, str(path), str(seconds)], stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", _NEIGHBOUR, str(path), str(seconds), str(finds_gpus)],
+            stdout=subprocess.PIPE,
+            text=True,
         )
+
+    @property
+    def running(self) -> bool:
+        """It has not ended."""
+        return self._process.poll() is None
 
     def result(self) -> tuple[int, int, float, str]:
         """Its errors, its rounds, the longest of them in seconds, and what its errors were."""

@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from exporter.beams.snapshot import BeamKey
+from exporter.database.beams_table import BeamsTable, DatabaseUnavailable
+from exporter.database.discovery import DatabaseDiscovery, DirectoryDiscovery
+from exporter.logs.source import LogStat
+from tests.support import communicator_db as db
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return db.make(tmp_path / "mqi_communicator.db")
+
+
+@pytest.fixture
+def discovery(path: Path) -> DatabaseDiscovery:
+    return DatabaseDiscovery(BeamsTable(path), retention_seconds=3600)
+
+
+def age(path: Path, beam_id: str, minutes: int) -> None:
+    db.execute(path, f"UPDATE beams SET updated_at = datetime('now', '-{minutes} minutes') WHERE beam_id = ?", beam_id)
+
+
+class TestDatabase:
+    def test_the_first_look_goes_back_as_far_as_ended_beams_are_shown(
+        self, path: Path, discovery: DatabaseDiscovery
+    ) -> None:
+        for beam_id, status, minutes in (("old", "completed", 90), ("new", "completed", 30), ("runs", "pending", 900)):
+            db.add(path, beam_id, status)
+            age(path, beam_id, minutes)
+        now = time.time()
+        assert {row.key.beam_id for row in discovery.look(now, ()).rows} == {"new", "runs"}
+        assert {row.key.beam_id for row in discovery.look(now + 2, ()).rows} == {"runs"}
+
+    def test_a_beam_that_starts_and_fails_between_two_looks_is_seen(
+        self, path: Path, discovery: DatabaseDiscovery
+    ) -> None:
+        discovery.look(time.time(), ())
+        db.add(path, "quick", "failed")
+        assert [row.key.beam_id for row in discovery.look(time.time() + 2, ()).rows] == ["quick"]
+
+    def test_a_look_that_failed_is_made_up_for(self, path: Path, discovery: DatabaseDiscovery) -> None:
+        discovery.look(time.time() - 1000, ())
+        db.add(path, "quick", "failed")
+        age(path, "quick", 10)
+        path.rename(path.with_suffix(".away"))
+        with pytest.raises(DatabaseUnavailable):
+            discovery.look(time.time() - 500, ())
+        path.with_suffix(".away").rename(path)
+        assert [row.key.beam_id for row in discovery.look(time.time(), ()).rows] == ["quick"]
+
+    def test_watched_beams_are_read_until_they_are_gone(self, path: Path, discovery: DatabaseDiscovery) -> None:
+        now = time.time()
+        db.add(path, "b", "completed")
+        age(path, "b", 900)
+        key = BeamKey("c", "b")
+        look = discovery.look(now, [key, BeamKey("c", "gone")])
+        assert [row.key for row in look.rows] == [key]
+        assert look.missing == {BeamKey("c", "gone")}
+
+    def test_a_row_is_taken_over_whole(self, path: Path, discovery: DatabaseDiscovery) -> None:
+        db.add(path, "70010001_beam_1", "simulation_running", "70010001")
+        db.execute(path, "UPDATE beams SET hpc_job_id = '77', progress = 40.0, beam_path = '/data/x'")
+        now = time.time()
+        [row] = discovery.look(now, ()).rows
+        assert (row.key, row.beam_path, row.hpc_job_id, row.status, row.progress, row.read_at) == (
+            BeamKey("70010001", "70010001_beam_1"),
+            "/data/x",
+            "77",
+            "simulation_running",
+            40.0,
+            now,
+        )
+
+    @pytest.mark.parametrize(
+        "beam_id",
+        ["환자 01_재계획_Beam 1 (G90)", "04010004_beam_1", "1.2.840.10008.1.2.3_beam_1", "test_case_01_field_1"],
+    )
+    def test_real_ids_are_taken(self, path: Path, discovery: DatabaseDiscovery, beam_id: str) -> None:
+        db.add(path, beam_id)
+        assert [row.key.beam_id for row in discovery.look(time.time(), ()).rows] == [beam_id]
+
+    @pytest.mark.parametrize(
+        ("beam_id", "reason"),
+        [
+            ("../etc/passwd", "path_separator"),
+            ("a/b", "path_separator"),
+            ("a..b", "parent_directory"),
+            ("", "empty"),
+            ("a\nb", "control_character"),
+            ("a\0b", "control_character"),
+            (b"\x01\x02", "not_text"),
+            ("환" * 100, "too_long"),
+        ],
+    )
+    def test_impossible_ids_are_refused_once_and_stop_nothing(
+        self, path: Path, discovery: DatabaseDiscovery, beam_id: object, reason: str
+    ) -> None:
+        db.add(path, beam_id)
+        db.add(path, "good")
+        look = discovery.look(time.time(), ())
+        assert dict(look.refused) == {reason: 1}
+        assert [row.key.beam_id for row in look.rows] == ["good"]
+        assert dict(discovery.look(time.time(), ()).refused) == {}
+
+    def test_a_case_id_is_checked_too(self, path: Path, discovery: DatabaseDiscovery) -> None:
+        db.add(path, "b", case_id="a/../b")
+        assert dict(discovery.look(time.time(), ()).refused) == {"path_separator": 1}
+
+
+def found(names: list[str], pattern: str | None = None) -> dict[str, tuple[str, str]]:
+    files = {name: LogStat(1, 100.0) for name in names}
+    look = DirectoryDiscovery(pattern).look(1.0, {"/logs": files})
+    return {row.log_path or "": (row.key.case_id, row.key.beam_id) for row in look.rows}
+
+
+class TestDirectory:
+    @pytest.mark.parametrize(
+        ("name", "case_id", "beam_id"),
+        [
+            ("70010001_70010001_2025042401440800.log", "70010001", "70010001_2025042401440800"),
+            ("test_case_01_test_case_01_field_1.log", "test_case_01", "test_case_01_field_1"),
+            ("환자 01_재계획_환자 01_재계획_빔_2.log", "환자 01_재계획", "환자 01_재계획_빔_2"),
+            ("sim_70010001_beam_10.log", "70010001", "70010001_beam_10"),
+            ("sim_test_case_01_beam_2.log", "test_case_01", "test_case_01_beam_2"),
+            ("04010004_beam_1.log", "04010004", "beam_1"),
+            ("1.2.840.10008_1.log", "1.2.840.10008", "1"),
+        ],
+    )
+    def test_ids_come_from_the_name(self, name: str, case_id: str, beam_id: str) -> None:
+        assert found([name]) == {f"/logs/{name}": (case_id, beam_id)}
+
+    def test_other_files_are_passed_over(self) -> None:
+        assert found(["notes.txt", "nounderscore.log", ".log", "a_b.log.1"]) == {}
+
+    def test_a_site_has_its_own_pattern(self) -> None:
+        names = ["run-7-case-A.txt", "70010001_beam_1.log"]
+        pattern = r"run-(?P<beam_id>\d+)-case-(?P<case_id>\w+)\.txt"
+        assert found(names, pattern) == {"/logs/run-7-case-A.txt": ("A", "7")}
+
+    def test_of_two_files_of_one_beam_the_newest_is_meant(self) -> None:
+        look = DirectoryDiscovery().look(
+            1.0, {"/a": {"c_b.log": LogStat(1, 100.0)}, "/b": {"c_b.log": LogStat(1, 200.0)}}
+        )
+        [row] = look.rows
+        assert (row.log_path, row.updated_at) == ("/b/c_b.log", 200.0)
+
+    def test_impossible_ids_are_refused_once(self) -> None:
+        discovery = DirectoryDiscovery()
+        files = {"a_..b.log": LogStat(1, 1.0)}
+        assert dict(discovery.look(1.0, {"/a": files}).refused) == {"parent_directory": 1}
+        assert dict(discovery.look(2.0, {"/a": files}).refused) == {}

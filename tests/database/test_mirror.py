@@ -1,0 +1,357 @@
+from __future__ import annotations
+
+import math
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from exporter.beams.snapshot import BeamKey, BeamRow, BeamState, BeamView, BoardSnapshot
+from exporter.database.beams_table import BeamsTable
+from exporter.database.mirror import ROWS_PER_TRANSACTION, Mirror
+from tests.support import communicator_db as db
+
+KEY = BeamKey("c", "b")
+
+
+def view(
+    current: int = 5,
+    total: int | None = 18,
+    *,
+    state: BeamState = BeamState.RUNNING,
+    status: str | None = "simulation_running",
+    run_number: int = 1,
+    announcements: int = 1,
+    grew: bool = False,
+    succeeded: bool = False,
+    estimated: float = 0.25,
+    key: BeamKey = KEY,
+    row_progress: float | None = None,
+    read_at: float = 0.0,
+) -> BeamView:
+    """A beam as the board shows it."""
+    return BeamView(
+        key=key,
+        source="local",
+        state=state,
+        state_since=0.0,
+        run_number=run_number,
+        dialect="smc",
+        phase="simulating",
+        batches_total=total,
+        batch_current=current,
+        batches_completed=max(0, current - 1),
+        announcements=announcements,
+        progress_ratio=current / total if total else 0.0,
+        estimated_ratio=estimated,
+        remaining_seconds=None,
+        started_at=0.0,
+        ended_at=None,
+        last_progress_at=0.0,
+        stall_threshold_seconds=100.0,
+        batch_duration_seconds=None,
+        particles_per_batch=None,
+        particles=None,
+        log_path="/logs/b.log",
+        log_size_bytes=1,
+        log_modified_at=0.0,
+        log_grew=grew,
+        log_buffered=False,
+        log_unmatched=False,
+        reason="cuda" if state is BeamState.FAILED else None,
+        failure_text=None,
+        log_succeeded=succeeded,
+        row=BeamRow(key, read_at, status=status, progress=row_progress),
+        status_mismatch=False,
+    )
+
+
+def ended(**changes: object) -> BeamView:
+    """A beam whose run has succeeded."""
+    return replace(view(18, succeeded=True, state=BeamState.SUCCEEDED), **changes)  # type: ignore[arg-type]
+
+
+def snapshot(*views: BeamView) -> BoardSnapshot:
+    return BoardSnapshot(0.0, views, 0, (), None, {}, {}, {}, {}, ())
+
+
+class Site:
+    """A database with one row, and a mirror whose clock is passed in."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        value: Literal["batch", "estimated"] = "batch",
+        value_range: tuple[float, float] = (0.0, 100.0),
+        throttle: float = 1.0,
+        interval: float = 2.0,
+    ) -> None:
+        self.path = db.make(folder / "mqi_communicator.db")
+        db.add(self.path, "b")
+        self.table = BeamsTable(self.path, busy_timeout_ms=50)
+        self.at = 1000.0
+        self.mirror = Mirror(
+            self.table,
+            terminal_statuses=("completed", "failed", "cancelled"),
+            completed_statuses=("completed",),
+            value=value,
+            value_range=value_range,
+            minimum_interval_seconds=interval,
+            throttle_percent=throttle,
+            timer=time.perf_counter,
+        )
+
+    def round(self, *views: BeamView) -> None:
+        """The board shows this, then there is a round of writing."""
+        self.at += 100.0
+        self.mirror.update(snapshot(*views))
+        self.mirror.flush(self.at)
+
+    def shows(self, *views: BeamView) -> object:
+        """The same; returns what the column holds after it."""
+        self.round(*views)
+        return self.column
+
+    @property
+    def column(self) -> object:
+        return db.progress(self.path, "b")
+
+    def stands(self, value: float, status: str | None = None) -> None:
+        """Somebody else writes the row."""
+        db.execute(self.path, "UPDATE beams SET progress = ?", value)
+        if status is not None:
+            db.execute(self.path, "UPDATE beams SET status = ?", status)
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    return Site(tmp_path)
+
+
+class TestValues:
+    def test_batch_5_of_18_is_27_78(self, site: Site) -> None:
+        assert site.shows(view(5, 18)) == 27.78
+
+    @pytest.mark.parametrize(
+        ("value_range", "expected"), [((30.0, 90.0), 46.67), ((40.0, 90.0), 53.89), ((0.0, 50.0), 13.89)]
+    )
+    def test_are_mapped_onto_the_range(self, tmp_path: Path, value_range: tuple[float, float], expected: float) -> None:
+        site = Site(tmp_path, value_range=value_range)
+        assert site.shows(view(5, 18)) == expected
+        assert site.shows(ended()) == value_range[1]
+
+    def test_may_be_the_estimate(self, tmp_path: Path) -> None:
+        site = Site(tmp_path, value="estimated")
+        assert site.shows(view(5, 18, estimated=0.25)) == 25.0
+        assert site.shows(ended(estimated_ratio=1.0)) == 100.0
+
+    def test_small_changes_wait_until_they_have_added_up(self, tmp_path: Path) -> None:
+        site = Site(tmp_path, throttle=2.0)
+        assert site.shows(view(10, 1000)) == 1.0
+        assert site.shows(view(29, 1000)) == 1.0
+        assert site.shows(view(30, 1000)) == 3.0
+
+    def test_a_runs_end_does_not_wait(self, tmp_path: Path) -> None:
+        site = Site(tmp_path, throttle=50.0)
+        assert site.shows(view(995, 1000)) == 99.5
+        assert site.shows(ended()) == 100.0
+
+    def test_a_failure_leaves_the_last_value(self, tmp_path: Path) -> None:
+        site = Site(tmp_path, throttle=50.0)
+        site.shows(view(1, 18))
+        assert site.shows(view(5, 18, state=BeamState.FAILED)) == 27.78
+        assert site.mirror.pending == 0
+
+    def test_a_beam_that_waits_or_is_in_no_database_is_not_written(self, site: Site) -> None:
+        site.stands(70.0)
+        assert site.shows(view(0, None, state=BeamState.WAITING)) == 70.0
+        assert site.shows(view(5, 18, status=None, grew=True)) == 70.0
+
+
+class TestLowering:
+    def test_never_within_a_run(self, site: Site) -> None:
+        site.shows(view(9, 18))
+        assert site.shows(view(5, 18)) == 50.0
+
+    def test_once_for_a_new_run(self, site: Site) -> None:
+        site.shows(ended())
+        assert site.shows(view(0, None, run_number=2, announcements=0, state=BeamState.STARTING)) == 0.0
+        site.stands(60.0)
+        assert site.shows(view(1, 18, run_number=2)) == 60.0
+
+    def test_once_for_a_log_that_is_first_seen_to_grow(self, site: Site) -> None:
+        site.stands(100.0)
+        assert site.shows(view(2, 18)) == 100.0, "nothing shows yet that this run is alive"
+        assert site.shows(view(2, 18, grew=True)) == 11.11
+        site.stands(70.0)
+        assert site.shows(view(3, 18, grew=True)) == 70.0
+
+    def test_once_for_a_new_announcement(self, site: Site) -> None:
+        assert site.shows(view(3, 3, announcements=1)) == 100.0
+        assert site.shows(view(3, 6, announcements=2)) == 50.0
+        assert site.shows(view(4, 6, announcements=2)) == 66.67
+
+    def test_that_waits_is_not_lost_when_the_value_grows_meanwhile(self, site: Site) -> None:
+        site.shows(ended())
+        locker = db.Locker(site.path)
+        site.shows(view(1, 18, run_number=2))
+        site.mirror.update(snapshot(view(2, 18, run_number=2)))
+        locker.release()
+        assert site.shows(view(2, 18, run_number=2)) == 11.11
+
+
+class TestRowsThatAreOver:
+    def test_are_left_alone(self, site: Site) -> None:
+        site.shows(view(5, 18))
+        site.stands(27.78, "failed")
+        assert site.shows(view(9, 18, status="failed")) == 27.78
+        assert site.shows(ended(row=BeamRow(KEY, 0.0, status="failed"))) == 27.78
+
+    def test_completed_is_raised_to_the_top_once(self, tmp_path: Path) -> None:
+        site = Site(tmp_path, value_range=(40.0, 90.0))
+        site.shows(view(17, 18))
+        site.stands(87.22, "completed")
+        done = ended(row=BeamRow(KEY, 0.0, status="completed"))
+        assert site.shows(done) == 90.0
+        db.execute(site.path, "UPDATE beams SET progress = 1.0")
+        assert site.shows(done) == 1.0
+
+    def test_completed_without_the_logs_word_is_not_touched(self, site: Site) -> None:
+        site.stands(50.0, "completed")
+        assert site.shows(view(9, 18, state=BeamState.SUCCEEDED, status="completed")) == 50.0
+
+    def test_completed_before_our_last_write_came_is_completed_all_the_same(self, site: Site) -> None:
+        site.shows(view(17, 18))
+        site.stands(94.44, "completed")
+        assert site.shows(ended()) == 94.44, "refused: the row was over already"
+        assert site.shows(ended(row=BeamRow(KEY, 0.0, status="completed"))) == 100.0
+
+
+class TestTroubles:
+    def test_the_newest_value_waits_while_locked_with_growing_pauses(self, site: Site) -> None:
+        locker = db.Locker(site.path)
+        site.mirror.update(snapshot(view(1, 18)))
+        pauses = []
+        for current in range(2, 10):
+            site.at += 100.0
+            result = site.mirror.flush(site.at)
+            assert result.error is not None
+            assert result.error.kind == "locked"
+            assert result.pending == 1
+            pauses.append(site.mirror.due_at - site.at)
+            assert site.mirror.flush(site.at + 0.9 * pauses[-1]).error is None, "too early to try again"
+            site.mirror.update(snapshot(view(current, 18)))
+        locker.release()
+        assert pauses == [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0]
+        assert site.shows(view(9, 18)) == 50.0
+
+    def test_a_beam_that_has_left_the_board_is_still_written(self, site: Site) -> None:
+        site.path.rename(site.path.with_suffix(".away"))
+        site.round(ended())
+        site.round()
+        site.path.with_suffix(".away").rename(site.path)
+        assert site.shows() == 100.0
+
+    def test_what_was_written_into_a_database_that_is_gone_is_written_again(self, site: Site) -> None:
+        site.shows(view(5, 18))
+        for suffix in ("", "-wal", "-shm"):
+            Path(f"{site.path}{suffix}").unlink(missing_ok=True)
+        db.make(site.path)
+        db.add(site.path, "b")
+        assert site.shows(view(5, 18)) == 27.78
+
+    def test_writes_are_no_closer_than_the_interval(self, site: Site) -> None:
+        site.shows(view(1, 18))
+        site.mirror.update(snapshot(view(2, 18)))
+        assert site.mirror.flush(site.at + 1.9).outcomes.total() == 0
+        assert site.mirror.flush(site.at + 2.0).outcomes["written"] == 1
+
+    def test_a_clock_that_was_set_back_does_not_hold_up_writing(self, site: Site) -> None:
+        site.shows(view(1, 18))
+        site.at -= 3600.0
+        assert site.shows(view(2, 18)) == 11.11
+
+    def test_many_beams_are_written_in_short_transactions(self, site: Site) -> None:
+        keys = [BeamKey("c", f"b{number}") for number in range(2 * ROWS_PER_TRANSACTION + 1)]
+        for key in keys:
+            db.add(site.path, key.beam_id)
+        site.mirror.update(snapshot(*(view(5, 18, key=key) for key in keys)))
+        assert site.mirror.pending == len(keys)
+        result = site.mirror.flush(site.at)
+        assert (result.outcomes["written"], len(result.seconds), result.pending) == (len(keys), 3, 0)
+
+
+class TestAnotherWriter:
+    def test_is_told_once(self, site: Site) -> None:
+        site.shows(view(5, 18))
+        assert site.mirror.take_other_writer() is None
+        site.shows(view(5, 18, row_progress=45.6, read_at=site.at + 5))
+        assert site.mirror.take_other_writer() == KEY
+        site.shows(view(6, 18, row_progress=45.6, read_at=site.at + 50))
+        assert site.mirror.take_other_writer() is None
+
+    @pytest.mark.parametrize("row_progress", [27.78, 0.0, None])
+    def test_is_not_seen_in_our_own_value_nor_in_a_reset(self, site: Site, row_progress: float | None) -> None:
+        site.shows(view(5, 18))
+        site.shows(view(5, 18, row_progress=row_progress, read_at=site.at + 5))
+        assert site.mirror.take_other_writer() is None
+
+    def test_is_not_seen_in_a_row_read_before_our_write(self, site: Site) -> None:
+        site.shows(view(5, 18))
+        site.shows(view(5, 18, row_progress=11.11, read_at=site.at - 5))
+        assert site.mirror.take_other_writer() is None
+
+    def test_is_not_seen_where_our_write_was_refused(self, site: Site) -> None:
+        site.stands(70.0)
+        site.shows(view(5, 18))
+        site.shows(view(5, 18, row_progress=70.0, read_at=site.at + 5))
+        assert site.mirror.take_other_writer() is None
+
+
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(["batch", "batch", "batch", "new_run", "announcement", "success", "grow", "quiet"]),
+        st.integers(1, 5),
+    ),
+    max_size=25,
+)
+
+
+@settings(max_examples=60)
+@given(steps=STEPS, leftover=st.sampled_from([0.0, 40.0, 100.0]))
+def test_whatever_happens_the_column_is_in_range_and_lowered_only_where_allowed(
+    steps: list[tuple[str, int]], leftover: float
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        site = Site(Path(folder), value_range=(20.0, 80.0), throttle=0.0)
+        site.stands(leftover)
+        run, announcements, current, total, grew, done = 1, 1, 0, 6, False, False
+        column = leftover
+        for name, count in steps:
+            may_lower = False
+            if name == "new_run":
+                run, announcements, current, total, done, may_lower = run + 1, 1, 0, 6, False, True
+            elif name == "announcement" and not done:
+                announcements, total, may_lower = announcements + 1, total + 6, True
+            elif name == "batch" and not done:
+                current = min(total, current + count)
+            elif name == "success":
+                current, done = total, True
+            elif name == "grow" and not grew:
+                grew, may_lower = True, True
+            shown = view(current, total, run_number=run, announcements=announcements, grew=grew, succeeded=done)
+            after = site.shows(replace(shown, state=BeamState.SUCCEEDED if done else BeamState.RUNNING))
+            assert isinstance(after, float)
+            assert math.isfinite(after)
+            assert after == column or 20.0 <= after <= 80.0
+            assert after >= column or may_lower
+            column = after
+        if grew and not done:
+            assert column == pytest.approx(20 + 60 * current / total, abs=0.01) or column <= leftover
+        site.table.close()
