@@ -9,15 +9,15 @@ default stood in is not a mistake of the file and is left out.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from exporter.config_reference import Key, keys
-from exporter.yaml_document import ConfigError, Document, Location, Mistake, described, key_path
+from exporter.config.document import ConfigError, Document, Location, Mistake, described, key_path
+from exporter.config.reference import Key, keys
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -52,13 +52,14 @@ class Contradictions(ValueError):
             raise cls(listed)
 
 
-def read_settings(model: type[Model], text: str, name: str) -> Model:
+def read_settings(model: type[Model], text: str, name: str, *, union_tags: Collection[str] = ()) -> Model:
     """Validate YAML text.
 
     Args:
         model: what the text must describe.
         text: the YAML; an empty one is a mapping without keys.
         name: the file's name, for messages.
+        union_tags: names that pydantic puts into locations for the alternatives of a union; they are no keys.
 
     Raises:
         ConfigError: with all mistakes at once.
@@ -70,7 +71,7 @@ def read_settings(model: type[Model], text: str, name: str) -> Model:
         try:
             settings = model.model_validate(document.data)
         except ValidationError as error:
-            found = list(_contradictions(error, document, keys(model)))
+            found = list(_contradictions(error, document, keys(model), union_tags))
         else:
             break
         mistakes += [_mistake(document, each) for each in found if not _concluded_from(each, removed)]
@@ -97,17 +98,29 @@ def _concluded_from(found: Contradiction, removed: Iterable[Location]) -> bool:
     )
 
 
-def _contradictions(error: ValidationError, document: Document, known: tuple[Key, ...]) -> Iterator[Contradiction]:
+def _without_tags(location: Location, union_tags: Collection[str]) -> Location:
+    """A location as the document has it: the name of a union's alternative stands behind a position in a list."""
+    return tuple(
+        part
+        for before, part in zip((None, *location), location, strict=False)
+        if not (isinstance(before, int) and part in union_tags)
+    )
+
+
+def _contradictions(
+    error: ValidationError, document: Document, known: tuple[Key, ...], union_tags: Collection[str]
+) -> Iterator[Contradiction]:
     """Pydantic's errors in our words, with locations from the top of the document."""
     for details in error.errors(include_url=False):
+        top = _without_tags(details["loc"], union_tags)
         cause = details.get("ctx", {}).get("error")
         if isinstance(cause, Contradictions):
             for each in cause.found:
                 relative = (each.location, *each.about)
-                about = tuple(document.original((*details["loc"], *location)) for location in relative)
+                about = tuple(document.original((*top, *location)) for location in relative)
                 yield Contradiction(about[0], each.text, about)
             continue
-        location = document.original(details["loc"])
+        location = document.original(top)
         if details["type"] == "missing":
             # What is missing cannot be taken out: its section is, and what depends on the section stays unsaid.
             yield Contradiction(location, "is missing and has no default; set it", (location, location[:-1]))

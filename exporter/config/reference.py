@@ -81,14 +81,36 @@ def _resolved(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> tupl
             return _resolved(choice, definitions)
     if "$ref" in schema:
         return definitions[schema["$ref"].rsplit("/", 1)[1]], ""
-    if "$ref" in schema.get("items", {}):
-        return _resolved(schema["items"], definitions)[0], "[]"
+    if "oneOf" in schema:
+        return _merged([_resolved(choice, definitions)[0] for choice in schema["oneOf"]]), ""
+    items = schema.get("items", {})
+    if "$ref" in items or "oneOf" in items:
+        return _resolved(items, definitions)[0], "[]"
     return schema, ""
+
+
+def _merged(alternatives: list[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Sections of several kinds as one; keys that only one kind has say so."""
+    properties: dict[str, Any] = {}
+    for alternative in alternatives:
+        (kind,) = _choices(alternative["properties"]["kind"])
+        for name, value in alternative["properties"].items():
+            everywhere = all(name in other["properties"] for other in alternatives)
+            meaning = value.get("description", "") if everywhere else f"Kind {kind}: {value.get('description', '')}"
+            properties.setdefault(name, {**value, "description": meaning})
+    kinds = [choice for alternative in alternatives for choice in _choices(alternative["properties"]["kind"])]
+    meaning = " ".join(alternative["properties"]["kind"].get("description", "") for alternative in alternatives)
+    properties["kind"] = {**properties["kind"], "enum": kinds, "description": meaning}
+    return {"properties": properties, "description": alternatives[0].get("description", "")}
+
+
+def _choices(schema: Mapping[str, Any]) -> list[Any]:
+    return list(schema.get("enum", [schema.get("const")]))
 
 
 def _kind(schema: Mapping[str, Any]) -> str:
     if "const" in schema or "enum" in schema:
-        return " or ".join(f"`{choice}`" for choice in schema.get("enum", [schema.get("const")]))
+        return " or ".join(f"`{choice}`" for choice in _choices(schema))
     match schema.get("type"):
         case "boolean":
             return "`true` or `false`"

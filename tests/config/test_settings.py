@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from exporter.config import ConfigError, LocalSource, Settings, Web, load, settings_from
-from exporter.config_reference import keys, markdown
+from exporter.config import ConfigError, LocalSource, Settings, SshSource, Web, load, settings_from
+from exporter.config.reference import keys, markdown
 
-REPOSITORY = Path(__file__).parent.parent
+REPOSITORY = Path(__file__).parents[2]
 NEEDED = "base_directory: /opt/mqi\ndatabase: {path: /opt/mqi/mqi.db}\n"
 
 
@@ -129,9 +129,28 @@ def test_only_one_spelling_of_the_success_patterns_may_be_used() -> None:
 
 
 def test_a_source_of_a_kind_of_another_version_is_one_mistake() -> None:
-    assert mistakes("sources:\n  - {name: a}\n  - name: hpc1\n    kind: ssh\n    host: hpc1\n") == [
-        "6: sources[1].kind: 'ssh' is not available in this version; kinds: local"
+    assert mistakes("sources:\n  - {name: a}\n  - name: hpc1\n    kind: slurm\n    host: hpc1\n") == [
+        "6: sources[1].kind: 'slurm' is not available in this version; kinds: local, ssh"
     ]
+
+
+def test_mistakes_in_a_source_are_named_with_its_own_keys() -> None:
+    text = "sources:\n  - {name: a}\n  - name: hpc1\n    kind: ssh\n    prt: 22\n    key_file: relative\n"
+    found = mistakes(text)
+    assert [each.split(": ")[1] for each in found] == ["sources[1].host", "sources[1].prt", "sources[1].key_file"]
+    assert "did you mean port?" in found[1]
+
+
+def test_keys_of_an_ssh_source_do_not_belong_to_a_local_one() -> None:
+    (only,) = mistakes("sources:\n  - name: a\n    host: hpc1\n")
+    assert only.startswith("5: sources[0].host: unknown key")
+
+
+def test_an_ssh_source_says_how_to_reach_its_host() -> None:
+    source = settings("sources: [{name: hpc1, kind: ssh, host: hpc1.example, port: 2222, log_path: '/l/{beam_id}'}]")
+    (only,) = source.sources
+    assert isinstance(only, SshSource)
+    assert (only.ssh_host.host, only.ssh_host.port, only.ssh_host.use_agent) == ("hpc1.example", 2222, False)
 
 
 def test_names_of_sources_differ() -> None:
@@ -357,6 +376,10 @@ def test_every_key_has_a_meaning() -> None:
 def test_all_but_two_keys_have_a_default() -> None:
     unset = {"base_directory", "database.path", "sources[].log_root", "discovery.name_pattern"}
     unset |= {"privacy.key_file", "web.config_file"}
+    # Of a host these are its alias's, the system's, or not used.
+    for name in ("host", "port", "user", "key_file", "passphrase_file", "password_file"):
+        unset.add(f"sources[].{name}")
+    unset |= {"sources[].known_hosts_file", "sources[].ssh_config_file"}
     assert {key.shown for key in keys(Settings) if not key.default and not key.section} == unset
 
 

@@ -9,24 +9,35 @@ import itertools
 from collections.abc import Iterator
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    field_validator,
+    model_validator,
+)
 
 from exporter.beams.snapshot import UNKNOWN_SOURCE
-from exporter.config_values import (
+from exporter.config.reading import Contradiction, Contradictions
+from exporter.config.values import (
+    AbsoluteFile,
     AbsolutePath,
     CounterPatterns,
-    DatabasePath,
     LinePatterns,
     Seconds,
     Statuses,
     TotalPatterns,
     as_tuple,
     compiled,
-    parse_listen_address,
 )
-from exporter.yaml_settings import Contradiction, Contradictions
+from exporter.logs.ssh_connection import SshHost
+from exporter.web.listener import ListenError, parse_listen_address
 
-SOURCE_KINDS = ("local",)
+SOURCE_KINDS = ("local", "ssh")
 PLAN_LOG_PATH = "{base_directory}/tps_env/logs/{case_id}_{beam_id}.log"
 
 
@@ -115,7 +126,7 @@ class CompletionMarkers(Section):
     )
 
 
-class LocalSource(Section):
+class _AnySource(Section):
     """Places where logs are read. A beam is looked for at every template of every source; the newest log counts."""
 
     name: str = Field(
@@ -123,7 +134,6 @@ class LocalSource(Section):
         pattern=r"^[A-Za-z0-9_.-]{1,64}$",
         description="Label `source` of the metrics; different for each source, letters, digits and `_.-`.",
     )
-    kind: Literal["local"] = Field(default="local", description="`local`: the file system of this machine.")
     log_path: Annotated[tuple[str, ...], BeforeValidator(as_tuple), Field(min_length=1)] = Field(
         default=(PLAN_LOG_PATH,),
         description="Where a beam's log is. Fields: `{base_directory}`, `{case_id}`, `{beam_id}`, `{beam_path}`, "
@@ -142,16 +152,79 @@ class LocalSource(Section):
         return name
 
 
+class LocalSource(_AnySource):
+    """Places where logs are read. A beam is looked for at every template of every source; the newest log counts."""
+
+    kind: Literal["local"] = Field(default="local", description="`local`: the file system of this machine.")
+
+
+class SshSource(_AnySource):
+    """Logs on one SSH host, over SFTP."""
+
+    kind: Literal["ssh"] = Field(description="`ssh`: one SSH host, over SFTP (docs/remote-logs.md).")
+    host: str = Field(min_length=1, description="Name or address of the host, or an alias of `ssh_config_file`.")
+    port: int | None = Field(default=None, ge=1, le=65535, description="22, or the alias's, where not set.")
+    user: str | None = Field(default=None, min_length=1, description="The exporter's own, or the alias's, if not set.")
+    key_file: AbsoluteFile | None = Field(default=None, description="Private key; the alias's where not set.")
+    passphrase_file: AbsoluteFile | None = Field(
+        default=None, description="File with the passphrase of an encrypted key; only its owner may read it."
+    )
+    password_file: AbsoluteFile | None = Field(
+        default=None, description="File with a password; only its owner may read it. Without it, none is ever used."
+    )
+    use_agent: bool = Field(default=False, description="Try the keys of a running SSH agent, too.")
+    known_hosts_file: AbsoluteFile | None = Field(
+        default=None, description="Host keys that are trusted; `~/.ssh/known_hosts` and the system's where not set."
+    )
+    ssh_config_file: AbsoluteFile | None = Field(
+        default=None, description="OpenSSH client configuration, for aliases and `ProxyJump`; none where not set."
+    )
+    connect_timeout_seconds: float = Field(
+        default=10, gt=0, le=60, description="Longest wait for the connection, for its banner and for the login, each."
+    )
+    operation_timeout_seconds: float = Field(
+        default=10, gt=0, le=25, description="Longest wait for an answer: a dead link is noticed so soon."
+    )
+    keepalive_seconds: int = Field(default=15, ge=1, le=3600, description="How often an idle connection is kept open.")
+
+    @property
+    def ssh_host(self) -> SshHost:
+        """How to reach the host."""
+        return SshHost(
+            self.host,
+            port=self.port,
+            user=self.user,
+            key_file=self.key_file,
+            passphrase_file=self.passphrase_file,
+            password_file=self.password_file,
+            use_agent=self.use_agent,
+            known_hosts_file=self.known_hosts_file,
+            ssh_config_file=self.ssh_config_file,
+            connect_timeout_seconds=self.connect_timeout_seconds,
+            operation_timeout_seconds=self.operation_timeout_seconds,
+            keepalive_seconds=self.keepalive_seconds,
+        )
+
+
+def _kind_of(value: object) -> str:
+    """The kind that is written, or the default one."""
+    kind = value.get("kind") if isinstance(value, dict) else getattr(value, "kind", None)
+    return kind if isinstance(kind, str) else "local"
+
+
 def _of_known_kind(value: object) -> object:
     """Speak of the kind alone: what else is written belongs to that kind and would only be called unknown."""
-    if isinstance(value, dict) and isinstance(kind := value.get("kind"), str) and kind not in SOURCE_KINDS:
+    if (kind := _kind_of(value)) not in SOURCE_KINDS:
         wrong = f"{kind!r} is not available in this version; kinds: {', '.join(SOURCE_KINDS)}"
         raise Contradictions([Contradiction(("kind",), wrong, ((),))])
     return value
 
 
-# Another kind joins here, as a union discriminated by `kind`.
-Source: TypeAlias = Annotated[LocalSource, BeforeValidator(_of_known_kind)]
+Source: TypeAlias = Annotated[
+    Annotated[LocalSource, Tag("local")] | Annotated[SshSource, Tag("ssh")],
+    Discriminator(_kind_of),
+    BeforeValidator(_of_known_kind),
+]
 
 
 class Discovery(Section):
@@ -214,7 +287,7 @@ class Discovery(Section):
 class Database(Section):
     """The communicator's SQLite database: beams are discovered in it and progress is mirrored into it."""
 
-    path: DatabasePath = Field(
+    path: AbsoluteFile = Field(
         description="The database file, absolute; never created. Needed unless beams are found by `directory`."
     )
     migrate: bool = Field(default=True, description="Add the column `progress` to `beams` where it is missing.")
@@ -283,7 +356,10 @@ class Web(Section):
     @field_validator("listen_address")
     @classmethod
     def _is_address(cls, text: str) -> str:
-        parse_listen_address(text)
+        try:
+            parse_listen_address(text)
+        except ListenError as error:
+            raise ValueError(str(error)) from None
         return text
 
     @field_validator("config_file")

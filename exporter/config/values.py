@@ -58,18 +58,6 @@ def _absolute_path(value: object) -> Path:
     return Path(_absolute(str(value)))
 
 
-def parse_listen_address(text: str) -> tuple[str, int]:
-    """Host and port of ``host:port``, ``[ipv6]:port`` or ``:port`` (every interface), as Prometheus writes them.
-
-    Raises:
-        ValueError: something else, or a port above 65535.
-    """
-    found = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+(?:%\w+)?)\]|([^\s:\[\]/]*)):([0-9]{1,5})", text)
-    if found is None or int(found[3]) > 65535:
-        raise ValueError(f"{text!r} is not an address; write host:port, [ipv6]:port or :port")
-    return found[1] or found[2] or "0.0.0.0", int(found[3])
-
-
 def is_only_this_machine(host: str) -> bool:
     """Whether what listens at this host can be reached from this machine alone."""
     try:
@@ -87,5 +75,5 @@ Statuses: TypeAlias = Annotated[tuple[Annotated[str, Field(min_length=1)], ...],
 AbsolutePath: TypeAlias = Annotated[
     str, AfterValidator(_absolute), WithJsonSchema({"type": "string", "format": "path"})
 ]
-DatabasePath: TypeAlias = Annotated[Path, BeforeValidator(_absolute_path)]
+AbsoluteFile: TypeAlias = Annotated[Path, BeforeValidator(_absolute_path)]
 Seconds: TypeAlias = Annotated[float, Field(gt=0, le=THIRTY_DAYS_SECONDS)]

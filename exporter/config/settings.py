@@ -1,60 +1,36 @@
 """The configuration: YAML -> typed settings; every mistake named with its line and key.
 
-``load`` is the door. Every section is frozen, refuses unknown keys and types that merely resemble the right one, and
+Every section is frozen, refuses unknown keys and types that merely resemble the right one, and
 has a default for everything but what only the site knows (``base_directory`` and ``database.path``).
-``python -m exporter.config`` prints the reference.
 """
 
 from __future__ import annotations
 
 import itertools
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from exporter.config_reference import markdown
-from exporter.config_sections import (
+from exporter.config.document import Location, read_text
+from exporter.config.reading import Contradiction, Contradictions, read_settings
+from exporter.config.sections import (
+    SOURCE_KINDS,
     CompletionMarkers,
     Database,
     Discovery,
     LocalSource,
     Log,
     Mirror,
-    Monitoring,
-    Patterns,
     Privacy,
     ProgressTracking,
     Section,
     Source,
-    Stall,
     Web,
 )
-from exporter.config_values import AbsolutePath, Seconds, as_tuple, is_only_this_machine
+from exporter.config.values import AbsolutePath, Seconds, as_tuple, is_only_this_machine
 from exporter.logs.paths import LogPathError, LogPathTemplate
-from exporter.yaml_document import ConfigError, Location, read_text
-from exporter.yaml_settings import Contradiction, Contradictions, read_settings
-
-__all__ = [
-    "CompletionMarkers",
-    "ConfigError",
-    "Database",
-    "Discovery",
-    "LocalSource",
-    "Log",
-    "Mirror",
-    "Monitoring",
-    "Patterns",
-    "Privacy",
-    "ProgressTracking",
-    "Settings",
-    "Stall",
-    "Web",
-    "load",
-    "settings_from",
-]
 
 _FIELDS_OF_FILE_NAMES = frozenset({"case_id", "beam_id"})
 
@@ -86,7 +62,7 @@ class Settings(Section):
     web: Web = Web()
     log: Log = Log()
 
-    def templates(self, source: LocalSource) -> tuple[LogPathTemplate, ...]:
+    def templates(self, source: Source) -> tuple[LogPathTemplate, ...]:
         """The log paths of one of ``sources``, ready to render."""
         return tuple(
             LogPathTemplate(text, base_directory=self.base_directory, log_root=source.log_root)
@@ -116,7 +92,7 @@ class Settings(Section):
             for number, text in enumerate(source.log_path):
                 yield from self._faults_of_template(source, text, ("sources", position, "log_path", number))
 
-    def _faults_of_template(self, source: LocalSource, text: str, at: Location) -> Iterator[Contradiction]:
+    def _faults_of_template(self, source: Source, text: str, at: Location) -> Iterator[Contradiction]:
         try:
             # With a stand-in for the base directory, so that what else is wrong shows as well.
             template = LogPathTemplate(
@@ -181,17 +157,13 @@ def settings_from(text: str, name: str) -> Settings:
     Raises:
         ConfigError: with all mistakes at once, sorted by line.
     """
-    return read_settings(Settings, text, name)
+    return read_settings(Settings, text, name, union_tags=SOURCE_KINDS)
 
 
-def _uses_base_directory(source: LocalSource, text: str) -> bool:
+def _uses_base_directory(source: Source, text: str) -> bool:
     """Whether a template that is valid otherwise cannot do without a base directory."""
     try:
         LogPathTemplate(text, log_root=source.log_root)
     except LogPathError:
         return True
     return False
-
-
-if __name__ == "__main__":
-    sys.stdout.write(markdown(Settings))

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from exporter.config_values import as_tuple
-from exporter.yaml_document import MAXIMUM_SIZE_BYTES, ConfigError, read_text
-from exporter.yaml_settings import Contradiction, Contradictions, read_settings
+from exporter.config.document import MAXIMUM_SIZE_BYTES, ConfigError, read_text
+from exporter.config.reading import Contradiction, Contradictions, read_settings
+from exporter.config.values import as_tuple
 
 
 class Strict(BaseModel):
