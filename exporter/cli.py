@@ -23,6 +23,7 @@ from exporter.database.beams_table import BeamsTable, DatabaseUnavailable
 from exporter.demo import DemoCommunicator
 from exporter.following import site_patterns
 from exporter.logs.parser import SitePatterns
+from exporter.trial import trials
 from exporter.verify import text, verify
 from exporter.web.listener import ListenError, parse_listen_address
 from exporter.web.server import ReloadFailed
@@ -217,14 +218,25 @@ def verify_command(context: click.Context, logs: tuple[Path, ...], as_json: bool
 
 
 @main.command(name="check-config")
+@click.option("--connect", is_flag=True, help="Try every source and the database, too.")
 @_common_flags
 @click.pass_obj
-def check_config(flags: Flags) -> None:
-    """Check the configuration file; every mistake is named with its line and key."""
+def check_config(flags: Flags, connect: bool) -> None:
+    """Check the configuration file; every mistake is named with its line and key.
+
+    With --connect, exit status 1 when a source or the database does not work.
+    """
     settings = _settings(flags)
     for warning in settings.warnings():
         click.echo(f"warning: {warning}", err=True)
     click.echo(f"{flags.path}: valid")
+    if connect:
+        works = True
+        for finding in trials(settings):
+            click.echo(f"{'ok' if finding.works else 'FAILED'}  {finding.text}")
+            works = works and finding.works
+        if not works:
+            sys.exit(1)
 
 
 @main.command()

@@ -13,10 +13,12 @@ from functools import partial
 import structlog
 
 from exporter.beams.board import Board
-from exporter.config import Settings
+from exporter.config import Settings, Source, SshSource
 from exporter.identifiers import Identifiers
+from exporter.logs import ssh
 from exporter.logs.local import LocalSource
 from exporter.logs.parser import SitePatterns
+from exporter.logs.source import LogSource
 from exporter.loops import Loop
 from exporter.monitor import SourceMonitor
 from exporter.notices import say
@@ -25,6 +27,13 @@ from exporter.rounds import NameRounds, TableRounds
 _log = structlog.get_logger(__name__)
 
 _STOP_SECONDS = 2.0
+
+
+def make_source(source: Source) -> LogSource:
+    """Where a source of the configuration is read."""
+    if isinstance(source, SshSource):
+        return ssh.SshSource(source.name, source.ssh_host)
+    return LocalSource(source.name)
 
 
 def site_patterns(settings: Settings) -> SitePatterns:
@@ -72,7 +81,7 @@ class Following:
         site = site_patterns(settings)
         names = settings.discovery.kind == "directory"
         for each in settings.sources:
-            source = LocalSource(each.name)
+            source = make_source(each)
             templates = settings.templates(each)
             monitor = SourceMonitor(source, templates, board, site=site, identifiers=identifiers, clock=clock)
             if before is not None and each.name in before._monitors:
@@ -118,6 +127,9 @@ class Following:
         """End every thread and write what the mirror still holds."""
         for loop in self._loops:
             loop.stop()
+        # A source may be waiting for its host: its connection is ended under it.
+        for monitor in self._monitors.values():
+            monitor.close()
         deadline = time.monotonic() + _STOP_SECONDS
         for loop in self._loops:
             if not loop.join(max(0.0, deadline - time.monotonic())):
@@ -126,9 +138,7 @@ class Following:
             self._table.mirror(now=True)
 
     def close(self) -> None:
-        """Give back connections; :meth:`stop` comes first."""
-        for monitor in self._monitors.values():
-            monitor.close()
+        """Give back the connections to the database; :meth:`stop` comes first."""
         if self._table is not None:
             self._table.close()
 

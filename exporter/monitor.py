@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import paramiko
 import structlog
 
 from exporter.beams.board import Board, Watched
@@ -22,6 +23,7 @@ from exporter.logs.local import LocalSource
 from exporter.logs.parser import SitePatterns, TpsLogParser
 from exporter.logs.paths import LogPathError, LogPathTemplate
 from exporter.logs.source import LogProblem, LogSource, LogStat, ReadRequest, SourceUnavailable
+from exporter.logs.ssh import ClientSource
 from exporter.logs.tailer import LineFollower, Logger, Tailer
 
 _log = structlog.get_logger(__name__)
@@ -100,6 +102,7 @@ class SourceMonitor:
         self._problems: dict[str, str] = {}
         self._looked_at: float | None = None
         self._looked_rarely_at = float("-inf")
+        self._trouble: SourceUnavailable | None = None
 
     def adopt(self, other: SourceMonitor) -> None:
         """Go on where ``other`` (the same source before a reload) stopped: offsets, parsers, counters."""
@@ -120,7 +123,10 @@ class SourceMonitor:
             self._say_up(True)
         except SourceUnavailable as problem:
             more = False
-            self._work.errors[problem.kind] += 1
+            # A source that is being left alone for a while answers with the trouble it had.
+            if problem is not self._trouble:
+                self._trouble = problem
+                self._work.errors[problem.kind] += 1
             self._say_up(False, problem)
         ended = self._clock()
         work = self._work
@@ -208,10 +214,10 @@ class SourceMonitor:
                 there.append((path, stat))
         there_before, candidates.there = candidates.there, frozenset(path for path, _ in there)
         following = self._following.get(beam.row.key)
-        only = there[0] if len(there) == 1 else None
-        if following is not None and only is not None and beam.path == only[0] == following.tailer.path:
+        if following is not None and len(there) == 1:
             # The usual case, for every beam at every look.
-            if not following.tailer.changed(only[1]):
+            [(path, stat)] = there
+            if beam.path == path == following.tailer.path and not following.tailer.changed(stat):
                 return None
         there.sort(key=lambda one: one[1].modified_at, reverse=True)
         for path, stat in there:
@@ -344,6 +350,24 @@ class ProgressMonitor:
             timeout: seconds in all; ``None`` for no limit.
         """
         self._monitor(LocalSource("local"), str(log_path), progress_callback, timeout, poll_interval=0.5)
+
+    def monitor_remote(
+        self,
+        ssh_client: paramiko.SSHClient,
+        remote_log_path: str,
+        progress_callback: Callable[[str, float], None],
+        timeout: float | None = None,
+    ) -> None:
+        """Follow a log on another host, over SFTP: no command is executed there.
+
+        Args:
+            ssh_client: a connected client; it stays the caller's. When its connection is lost that is logged, and
+                monitoring waits for nothing more than ``timeout``.
+            remote_log_path: the log, as an absolute path on the host; it need not exist yet.
+            progress_callback: see :meth:`monitor_local`.
+            timeout: seconds in all; ``None`` for no limit.
+        """
+        self._monitor(ClientSource(ssh_client), remote_log_path, progress_callback, timeout, poll_interval=1.0)
 
     def stop(self) -> None:
         """End monitoring, from any thread, also before it has begun."""

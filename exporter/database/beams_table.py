@@ -159,6 +159,15 @@ class BeamsTable:
                 return False
             return True
 
+    def has_progress(self) -> bool:
+        """Whether the table has the column ``progress``.
+
+        Raises:
+            DatabaseUnavailable: it cannot be read.
+        """
+        with self._use("read") as connection:
+            return "progress" in self._columns(connection)
+
     def rows(
         self,
         updated_since: float | None = None,

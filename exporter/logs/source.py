@@ -111,5 +111,5 @@ class LogSource(Protocol):
         ...
 
     def close(self) -> None:
-        """Give back what the source holds open."""
+        """Give back what the source holds open. May be called from any thread, to end a wait of its own."""
         ...

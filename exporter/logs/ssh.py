@@ -13,6 +13,7 @@ from __future__ import annotations
 import posixpath
 import random
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TypeVar
 
@@ -20,7 +21,7 @@ import paramiko
 
 from exporter.logs.sftp import Attributes, SftpError, SftpRefusal, SftpSession
 from exporter.logs.source import LogProblem, LogStat, ReadRequest, SourceUnavailable
-from exporter.logs.ssh_connection import SshConnection, SshHost
+from exporter.logs.ssh_connection import SshConnection, SshHost, open_sftp
 
 _HUGE_FOLDER = 5000
 """A listing of more entries costs more than asking for a few of them one by one."""
@@ -108,38 +109,16 @@ class SftpLogs:
         return listings
 
 
-class SshSource:
-    """One SSH host as a :class:`~exporter.logs.source.LogSource`.
-
-    Args:
-        name: the source's name.
-        host: how to reach it.
-        clock: seconds of a clock that never steps.
-        jitter: a random number within 0..1, so that exporters that lost the same host do not come back together.
-    """
+class _SftpSource(ABC):
+    """What sources over SFTP share: a question asked over a session that may be lost meanwhile."""
 
     kind = "ssh"
 
-    def __init__(
-        self,
-        name: str,
-        host: SshHost,
-        *,
-        clock: Callable[[], float] = time.monotonic,
-        jitter: Callable[[], float] = random.random,
-    ) -> None:
+    def __init__(self, name: str) -> None:
         self.name = name
         self.reconnects = 0
-        self._host = host
-        self._clock = clock
-        self._jitter = jitter
-        self._connection: SshConnection | None = None
         self._logs: SftpLogs | None = None
         self._past_round_trips = 0
-        self._connected_before = False
-        self._failures = 0
-        self._next_at = float("-inf")
-        self._last_trouble: SourceUnavailable | None = None
 
     @property
     def round_trips(self) -> int:
@@ -159,51 +138,125 @@ class SshSource:
         """See :meth:`exporter.logs.source.LogSource.listing`."""
         return self._ask(lambda logs: logs.listing(folder))
 
-    def close(self) -> None:
-        """End the connection. May be called from any thread, to end a wait; the next question connects again."""
-        connection = self._connection
-        if connection is not None:
-            connection.close()
+    @abstractmethod
+    def _connected(self) -> SftpLogs:
+        """The logs over a session that works, as far as is known."""
+
+    @abstractmethod
+    def _lost(self, kind: str, reason: str) -> SourceUnavailable:
+        """The session works no more; returns what to say."""
 
     def _ask(self, question: Callable[[SftpLogs], Answer]) -> Answer:
         logs = self._connected()
         try:
             return question(logs)
         except TimeoutError:
-            seconds = self._host.operation_timeout_seconds
-            raise self._lost("timeout", f"no answer within {seconds:g} s") from None
+            trouble = self._lost("timeout", "no answer in time")
         except (SftpError, OSError, EOFError, paramiko.SSHException) as error:
-            raise self._lost("connection_lost", str(error) or "the host has ended the connection") from error
+            trouble = self._lost("connection_lost", str(error) or "the host has ended the connection")
+        raise trouble
+
+    def _forget_session(self) -> None:
+        self._past_round_trips = self.round_trips
+        self._logs = None
+
+
+class ClientSource(_SftpSource):
+    """Logs on the host that somebody else's client is connected to; the client stays theirs.
+
+    Args:
+        client: a connected client.
+        operation_timeout_seconds: the longest wait for an answer.
+    """
+
+    def __init__(self, client: paramiko.SSHClient, operation_timeout_seconds: float = 10.0) -> None:
+        super().__init__("remote")
+        self._client = client
+        self._operation_timeout_seconds = operation_timeout_seconds
+
+    def close(self) -> None:
+        """End the SFTP session; the client's connection stays."""
+        logs = self._logs
+        if logs is not None:
+            logs.session.close()
+
+    def _connected(self) -> SftpLogs:
+        if self._logs is None:
+            seconds = self._operation_timeout_seconds
+            try:
+                self._logs = SftpLogs(open_sftp(self._client, connect_timeout=seconds, operation_timeout=seconds))
+            except (SftpError, OSError, EOFError, paramiko.SSHException) as error:
+                raise SourceUnavailable("sftp", f"no SFTP session over the given client: {error}") from error
+        return self._logs
+
+    def _lost(self, kind: str, reason: str) -> SourceUnavailable:
+        self.close()
+        self._forget_session()
+        return SourceUnavailable(kind, f"the SFTP session over the given client is lost: {reason}")
+
+
+class SshSource(_SftpSource):
+    """One SSH host as a :class:`~exporter.logs.source.LogSource`.
+
+    Args:
+        name: the source's name.
+        host: how to reach it.
+        clock: seconds of a clock that never steps.
+        jitter: a random number within 0..1, so that exporters that lost the same host do not come back together.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        host: SshHost,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        super().__init__(name)
+        self._host = host
+        self._clock = clock
+        self._jitter = jitter
+        self._connection: SshConnection | None = None
+        self._connected_before = False
+        self._failures = 0
+        self._next_at = float("-inf")
+        self._last_trouble: SourceUnavailable | None = None
+
+    def close(self) -> None:
+        """End the connection. May be called from any thread, to end a wait; the next question connects again."""
+        connection = self._connection
+        if connection is not None:
+            connection.close()
 
     def _connected(self) -> SftpLogs:
         if self._logs is not None:
             return self._logs
-        now = self._clock()
-        if now < self._next_at:
-            assert self._last_trouble is not None, "a pause follows a failure"
-            raise self._last_trouble
+        if self._last_trouble is not None and self._clock() < self._next_at:
+            raise self._last_trouble.with_traceback(None)
+        # Known to close() before it is open, so that connecting can be ended, too.
+        self._connection = SshConnection(self._host)
         try:
-            self._connection = SshConnection(self._host)
+            self._logs = SftpLogs(self._connection.open())
         except SourceUnavailable as trouble:
+            self._connection.close()
             self._pause(trouble)
             raise
-        self._logs = SftpLogs(self._connection.session)
         self.reconnects += self._connected_before
         self._connected_before = True
         self._failures = 0
+        self._last_trouble = None
         return self._logs
 
     def _lost(self, kind: str, reason: str) -> SourceUnavailable:
-        """Give the connection up."""
-        self._past_round_trips = self.round_trips
-        connection, self._connection, self._logs = self._connection, None, None
-        if connection is not None:
-            connection.close()
+        self._forget_session()
+        self.close()
         trouble = SourceUnavailable(kind, f"lost the connection to {self._host.host}: {reason}; it is tried again")
         self._pause(trouble)
         return trouble
 
     def _pause(self, trouble: SourceUnavailable) -> None:
+        """Leave the host alone for a while; until then, the same trouble is the answer."""
         pause = min(_FIRST_PAUSE_SECONDS * 2**self._failures, _LONGEST_PAUSE_SECONDS)
         self._failures = min(self._failures + 1, 10)
         self._next_at = self._clock() + pause * (0.5 + 0.5 * self._jitter())

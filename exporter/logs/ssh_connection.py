@@ -7,9 +7,14 @@ the host and no shell is opened: an account restricted to ``internal-sftp`` is e
 from __future__ import annotations
 
 import contextlib
+import errno
 import getpass
+import os
+import select
 import socket
 import stat
+import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +24,7 @@ import paramiko
 from exporter.logs.sftp import SftpError, SftpSession
 from exporter.logs.source import SourceUnavailable
 
+_STEP_SECONDS = 0.2
 _WINDOW_BYTES = 16 << 20
 """How much the host may send before it waits for us: a long line with 100 ms round trip still fills."""
 
@@ -80,30 +86,31 @@ class SshConnection:
 
     Args:
         host: how to reach it.
-
-    Raises:
-        SourceUnavailable: it cannot be had; says why, and what to do.
     """
 
     def __init__(self, host: SshHost) -> None:
+        self._host = host
         self._clients: list[paramiko.SSHClient] = []
-        target = _resolve(host)
-        try:
-            client = self._connect(target)
-            self.session = _sftp(client, target)
-        except BaseException:
-            self.close()
-            raise
+        self._closed = threading.Event()
+
+    def open(self) -> SftpSession:
+        """Connect and log in.
+
+        Raises:
+            SourceUnavailable: it cannot be had; says why, and what to do.
+        """
+        target = _resolve(self._host)
+        return _sftp(self._connect(target), target)
 
     def close(self) -> None:
         """End the connection, and those it went through. May be called from any thread, to end a wait."""
+        self._closed.set()
         for client in reversed(self._clients):
             # Whatever is wrong with a connection that is given up is of no more interest.
             with contextlib.suppress(Exception):
                 client.close()
 
     def _connect(self, target: _Target) -> paramiko.SSHClient:
-        link = self._through(target) if target.jump else None
         client = paramiko.SSHClient()
         self._clients.append(client)
         client.set_missing_host_key_policy(paramiko.RejectPolicy())
@@ -121,6 +128,7 @@ class SshConnection:
                 ) from None
         given = target.given
         with _explained(target):
+            link = self._through(target) if target.jump else self._reach(target)
             client.connect(
                 target.address,
                 target.port,
@@ -142,6 +150,29 @@ class SshConnection:
         assert transport is not None, "connect() leaves one or raises"
         transport.set_keepalive(int(given.keepalive_seconds))
         return client
+
+    def _reach(self, target: _Target) -> socket.socket:
+        """A TCP connection, waited for in small steps so that :meth:`close` ends the wait."""
+        deadline = time.monotonic() + target.given.connect_timeout_seconds
+        trouble: OSError = TimeoutError()
+        for family, kind, protocol, _, address in socket.getaddrinfo(
+            target.address, target.port, type=socket.SOCK_STREAM
+        ):
+            link = socket.socket(family, kind, protocol)
+            link.setblocking(False)
+            number = link.connect_ex(address)
+            while number == errno.EINPROGRESS and time.monotonic() < deadline and not self._closed.is_set():
+                if select.select([], [link], [], _STEP_SECONDS)[1]:
+                    number = link.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            if not number:
+                # A batch of small questions must not wait until the one before has been acknowledged.
+                link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                link.setblocking(True)
+                return link
+            link.close()
+            if number != errno.EINPROGRESS:
+                trouble = OSError(number, os.strerror(number))
+        raise trouble
 
     def _through(self, target: _Target) -> paramiko.Channel:
         """A channel to the target from the hosts of its ``ProxyJump``."""
@@ -211,30 +242,50 @@ def _secret(path: Path | None) -> str | None:
         raise SourceUnavailable("secret", f"cannot read the secret in {path}: {error}; correct the file") from None
 
 
+def open_sftp(client: paramiko.SSHClient, *, connect_timeout: float, operation_timeout: float) -> SftpSession:
+    """An SFTP session over a connected client.
+
+    Args:
+        client: the client.
+        connect_timeout: longest wait for the session, seconds.
+        operation_timeout: longest wait for an answer in it, seconds.
+
+    Raises:
+        SftpError, OSError, EOFError, paramiko.SSHException: there is none to be had.
+    """
+    transport = client.get_transport()
+    if transport is None or not transport.is_active():
+        raise EOFError("the client is not connected")
+    channel = transport.open_session(window_size=_WINDOW_BYTES, timeout=connect_timeout)
+    channel.settimeout(operation_timeout)
+    try:
+        channel.invoke_subsystem("sftp")
+        return SftpSession(channel)
+    except BaseException:
+        channel.close()
+        raise
+
+
 def _sftp(client: paramiko.SSHClient, target: _Target) -> SftpSession:
     """Ask for the host's SFTP subsystem."""
-    transport = client.get_transport()
-    assert transport is not None, "connect() leaves one or raises"
+    given = target.given
     with _explained(target):
-        # Kept open for each other's sake: a batch of small requests must not wait for the answers' acknowledgements.
-        if isinstance(transport.sock, socket.socket):
-            transport.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        channel = transport.open_session(window_size=_WINDOW_BYTES, timeout=target.given.connect_timeout_seconds)
-        channel.settimeout(target.given.operation_timeout_seconds)
         try:
-            channel.invoke_subsystem("sftp")
-            return SftpSession(channel)
-        except (paramiko.ChannelException, SftpError, EOFError) as error:
-            raise SourceUnavailable(
-                "sftp",
-                f"{target.shown} offers no SFTP ({error or 'refused'}); allow `Subsystem sftp internal-sftp` there",
-            ) from error
+            return open_sftp(
+                client,
+                connect_timeout=given.connect_timeout_seconds,
+                operation_timeout=given.operation_timeout_seconds,
+            )
+        except (paramiko.ChannelException, SftpError) as error:
+            refused: Exception = error
         except paramiko.SSHException as error:
-            if "closed" in str(error) or "rejected" in str(error):
-                raise SourceUnavailable(
-                    "sftp", f"{target.shown} offers no SFTP ({error}); allow `Subsystem sftp internal-sftp` there"
-                ) from error
-            raise
+            # The library says so when the host refuses the subsystem.
+            if "closed" not in str(error):
+                raise
+            refused = error
+        raise SourceUnavailable(
+            "sftp", f"{target.shown} offers no SFTP ({refused}); allow `Subsystem sftp internal-sftp` there"
+        )
 
 
 @contextlib.contextmanager

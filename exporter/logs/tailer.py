@@ -5,8 +5,9 @@ What a log does while we look elsewhere: it grows by whole lines or by half of o
 longer than what we had read; it is rotated. Only its bytes tell: at every read the last bytes before our offset are
 read again and compared. Two files that agree in them and are swapped between two looks cannot be told apart.
 
-Nothing here opens a file or asks a clock: a :class:`~exporter.logs.source.LogSource` is asked by whoever owns the
-:class:`Tailer`, so that many logs can be asked for at once. :class:`LocalLogTailer` is the plan's blocking iterator.
+:class:`Tailer` opens no file and asks no clock: a :class:`~exporter.logs.source.LogSource` is asked by whoever owns it,
+so that many logs can be asked for at once. :class:`LocalLogTailer` and :class:`RemoteLogTailer` are the plan's blocking
+iterators.
 """
 
 from __future__ import annotations
@@ -18,9 +19,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import paramiko
+
 from exporter.logs.local import LocalSource
 from exporter.logs.parser import LINE_LIMIT
 from exporter.logs.source import LogProblem, LogSource, LogStat, ReadRequest, SourceUnavailable
+from exporter.logs.ssh import ClientSource
 
 ANCHOR_BYTES = 256
 """So many bytes before the offset are compared at each read: more than two lines, little to keep for 10 000 logs."""
@@ -229,6 +233,34 @@ class LocalLogTailer:
         Yields:
             Lines without their ends, decoded as UTF-8 with replacement.
         """
+        return self._lines.follow(timeout)
+
+    def stop(self) -> None:
+        """End :meth:`tail` at its next look, from any thread."""
+        self._lines.stop()
+
+
+class RemoteLogTailer:
+    """The same for a log on another host (the plan's phase 4), over SFTP: no command is executed there.
+
+    Args:
+        ssh_client: a connected client; it stays the caller's.
+        remote_log_path: the log, as an absolute path on the host; it need not exist yet.
+        logger: told about a log that does not appear or cannot be read, and about a connection that is lost; optional.
+        poll_interval: seconds between two looks.
+    """
+
+    def __init__(
+        self,
+        ssh_client: paramiko.SSHClient,
+        remote_log_path: str,
+        logger: Logger | None = None,
+        poll_interval: float = 1.0,
+    ) -> None:
+        self._lines = LineFollower(ClientSource(ssh_client), remote_log_path, logger, poll_interval)
+
+    def tail(self, timeout: float | None = None) -> Iterator[str]:
+        """See :meth:`LocalLogTailer.tail`."""
         return self._lines.follow(timeout)
 
     def stop(self) -> None:
