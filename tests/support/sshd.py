@@ -53,6 +53,7 @@ class Sshd:
         self.host_key = keygen(folder / "host_key")
         self.client_key = keygen(folder / "client_key")
         self.known_hosts = folder / "known_hosts"
+        self.trusted_ports = [self.port]
         self.trust(self.host_key)
         shutil.copy(f"{self.client_key}.pub", folder / "authorized_keys")
         self.log = folder / "sshd.log"
@@ -75,9 +76,10 @@ class Sshd:
         self._process: subprocess.Popen[bytes] | None = None
 
     def trust(self, host_key: Path) -> None:
-        """Write ``known_hosts``: this key is the host's."""
+        """Write ``known_hosts``: this key is the host's, at its own port and those of its relays."""
         kind, key, *_ = Path(f"{host_key}.pub").read_text(encoding="utf-8").split()
-        self.known_hosts.write_text(f"[{self.address}]:{self.port} {kind} {key}\n", encoding="utf-8")
+        lines = [f"[{self.address}]:{port} {kind} {key}\n" for port in self.trusted_ports]
+        self.known_hosts.write_text("".join(lines), encoding="utf-8")
 
     @property
     def host(self) -> SshHost:
