@@ -37,10 +37,10 @@ def test_a_beam_waits_starts_runs_and_succeeds(world: World) -> None:
     assert (world.state, world.view().phase, world.view().source) == (BeamState.STARTING, "preparing", "local")
     world.write(captured("v2_b18")[len(upto("v2_b18", b"Creating world geometry complete!")) :][:1500])
     world.look()
-    assert world.state is BeamState.STARTING or world.view().batch_current >= 1
+    assert world.state == BeamState.STARTING or world.view().batch_current >= 1
     world.write(captured("v2_b18"), anew=True)
     world.look()
-    assert world.state is BeamState.SUCCEEDED
+    assert world.state == BeamState.SUCCEEDED
     assert world.view().estimated_ratio == 1.0
 
 
@@ -81,7 +81,7 @@ def test_a_newer_log_at_another_place_is_a_new_run(tmp_path: Path) -> None:
     world.row()
     world.write(captured("v2_b2"))
     world.look()
-    assert world.state is BeamState.SUCCEEDED
+    assert world.state == BeamState.SUCCEEDED
     world.at += 60
     newer = tmp_path / "new" / f"{BEAM.beam_id}.log"
     newer.write_bytes(upto("v2_b18", FIRST_BATCH))
@@ -99,7 +99,7 @@ def test_what_is_no_log_is_said_once_and_stops_nothing_else(world: World, what: 
     (world.log().mkdir if what == "directory" else lambda: os.mkfifo(world.log()))()
     for _ in range(5):
         world.look()
-    assert world.state is BeamState.WAITING
+    assert world.state == BeamState.WAITING
     assert world.view(other).state is BeamState.SUCCEEDED
     assert world.snapshot().sources[0].errors == {"not_a_file": 1}
 
@@ -128,7 +128,7 @@ class TestFirstLook:
         world.row("completed", 100.0)
         for _ in range(20):
             world.look(1)
-        assert world.state is BeamState.SUCCEEDED
+        assert world.state == BeamState.SUCCEEDED
         assert world.view().ended_at == world.log().stat().st_mtime
         assert world.runs == {}
 
@@ -172,7 +172,7 @@ class TestRetry:
         world.look()
         world.row("failed", 33.3)
         world.look()
-        assert world.state is BeamState.FAILED
+        assert world.state == BeamState.FAILED
         world.at += 30
         world.row("pending", 0.0)
         world.look()
@@ -181,7 +181,7 @@ class TestRetry:
         world.at += 30
         world.row("simulation_running", 40.0)
         world.look()
-        assert world.state is BeamState.WAITING
+        assert world.state == BeamState.WAITING
         world.log().unlink()
         world.look()
         world.write(upto("v2_b18", FIRST_BATCH))
@@ -196,7 +196,7 @@ class TestRetry:
         world.look()
         world.write(b"", anew=True)
         world.look()
-        assert world.state is BeamState.FAILED
+        assert world.state == BeamState.FAILED
         world.write(upto("v2_b18", FIRST_BATCH))
         world.look()
         assert (world.state, world.view().run_number) == (BeamState.RUNNING, 2)
@@ -262,7 +262,7 @@ class TestStaleLog:
         world.at += 100
         world.row("simulation_running", 40.0)
         world.look()
-        assert world.state is BeamState.WAITING
+        assert world.state == BeamState.WAITING
         assert world.view().estimated_ratio == 0.0
         world.write(upto("v2_b18", FIRST_BATCH), anew=True)
         world.look()
@@ -274,14 +274,14 @@ class TestStaleLog:
         world.at += 50
         world.row(status)
         world.look()
-        assert world.state is BeamState.SUCCEEDED
+        assert world.state == BeamState.SUCCEEDED
 
     def test_an_unfinished_log_is_never_stale(self, world: World) -> None:
         world.write(upto("v2_b18", FIRST_BATCH))
         world.at += 20
         world.row()
         world.look()
-        assert world.state is BeamState.RUNNING
+        assert world.state == BeamState.RUNNING
 
 
 class TestRowAndLog:
@@ -307,7 +307,7 @@ class TestRowAndLog:
             world.at += 9
             world.write(upto("v2_b18", b"Generating particles for (%d of 18" % batch), anew=True)
             world.look(1)
-        assert world.state is BeamState.RUNNING
+        assert world.state == BeamState.RUNNING
         assert world.view().status_mismatch
 
     def test_a_row_that_is_over_decides_where_the_log_says_nothing(self, world: World) -> None:
@@ -318,7 +318,7 @@ class TestRowAndLog:
         world.row("completed", 100.0)
         for _ in range(3):
             world.look(1)
-        assert world.state is BeamState.SUCCEEDED
+        assert world.state == BeamState.SUCCEEDED
         assert not world.view().log_succeeded
 
     def test_a_success_is_no_mismatch_while_it_is_being_postprocessed(self, world: World) -> None:
@@ -346,34 +346,34 @@ class TestSilence:
             world.look()
         assert world.view().stall_threshold_seconds == pytest.approx(30, abs=2)
         world.look(25)
-        assert world.state is BeamState.RUNNING
+        assert world.state == BeamState.RUNNING
         world.look(10)
-        assert world.state is BeamState.STALLED
+        assert world.state == BeamState.STALLED
         assert world.view().state_since == pytest.approx(
             (world.view().last_progress_at or 0) + world.view().stall_threshold_seconds
         )
         world.write(upto("v2_b18", b"Generating particles for (4 of 18"), anew=True)
         world.look()
-        assert world.state is BeamState.RUNNING
+        assert world.state == BeamState.RUNNING
 
     def test_of_a_first_batch_is_patient(self, world: World) -> None:
         world.row()
         world.write(upto("v2_b18", FIRST_BATCH))
         world.look()
         world.look(55)
-        assert world.state is BeamState.RUNNING
+        assert world.state == BeamState.RUNNING
         world.look(10)
-        assert world.state is BeamState.STALLED
+        assert world.state == BeamState.STALLED
 
     def test_expires_and_is_picked_up_again(self, world: World) -> None:
         world.row()
         world.write(upto("v2_b18", FIRST_BATCH))
         world.look()
         world.look(301)
-        assert world.state is BeamState.EXPIRED
+        assert world.state == BeamState.EXPIRED
         world.write(after("v2_b18", FIRST_BATCH))
         world.look(31)
-        assert world.state is BeamState.SUCCEEDED
+        assert world.state == BeamState.SUCCEEDED
 
     def test_of_a_buffered_log_means_little(self, world: World) -> None:
         world.row()
@@ -382,9 +382,9 @@ class TestSilence:
         world.look()
         assert world.view().log_buffered
         world.look(400)
-        assert world.state is BeamState.STARTING
+        assert world.state == BeamState.STARTING
         world.look(200)
-        assert world.state is BeamState.STALLED
+        assert world.state == BeamState.STALLED
 
 
 class FragileSource(LocalSource):
@@ -422,7 +422,7 @@ def test_beams_of_a_source_that_is_down_are_unreachable_with_their_last_values(t
     assert (view.up, view.errors) == (False, {"connection_lost": 1})
     world.look(70)
     after_ = world.view()
-    assert after_.state is BeamState.UNREACHABLE
+    assert after_.state == BeamState.UNREACHABLE
     assert (after_.batch_current, after_.progress_ratio) == (before.batch_current, before.progress_ratio)
     assert world.view(ended).state is BeamState.SUCCEEDED
     assert view.last_poll_at is not None
@@ -430,7 +430,7 @@ def test_beams_of_a_source_that_is_down_are_unreachable_with_their_last_values(t
     source.down = False
     world.write(after("v2_b18", b"Generating particles for (5 of 18"))
     world.look(1)
-    assert world.state is BeamState.SUCCEEDED
+    assert world.state == BeamState.SUCCEEDED
 
 
 class TestRetention:
@@ -453,7 +453,7 @@ class TestRetention:
         world.write(captured("v2_sigkill"))
         world.look()
         world.look(2000)
-        assert world.state is BeamState.FAILED
+        assert world.state == BeamState.FAILED
         world.row("failed")
         world.look()
         assert world.snapshot().beams == ()
@@ -464,7 +464,7 @@ class TestRetention:
         world.drop_row()
         world.look()
         world.look(30)
-        assert world.state is BeamState.WAITING
+        assert world.state == BeamState.WAITING
         world.look(61)
         assert world.snapshot().beams == ()
 
@@ -478,12 +478,12 @@ class TestRetention:
             world.look(10)
         world.row("pending", 0.0)
         world.look(500)
-        assert world.state is BeamState.WAITING
+        assert world.state == BeamState.WAITING
         world.row("simulation_running", 0.0)
         world.look()
         world.write(upto("v2_b18", FIRST_BATCH), anew=True)
         world.look()
-        assert world.state is BeamState.RUNNING
+        assert world.state == BeamState.RUNNING
 
 
 def test_no_more_beams_are_exported_than_allowed(tmp_path: Path) -> None:
@@ -504,7 +504,7 @@ def test_a_log_that_is_not_understood_is_said_so_and_is_no_stall(world: World) -
         world.write(b"New engine says: step done\n")
         world.look()
     assert world.view().log_unmatched
-    assert world.state is BeamState.STARTING
+    assert world.state == BeamState.STARTING
 
 
 def test_a_first_batch_is_estimated_from_the_run_before_of_the_same_size(world: World) -> None:

@@ -91,6 +91,7 @@ class SshConnection:
     def __init__(self, host: SshHost) -> None:
         self._host = host
         self._clients: list[paramiko.SSHClient] = []
+        self._links: list[socket.socket] = []
         self._closed = threading.Event()
 
     def open(self) -> SftpSession:
@@ -105,15 +106,18 @@ class SshConnection:
     def close(self) -> None:
         """End the connection, and those it went through. May be called from any thread, to end a wait."""
         self._closed.set()
-        for client in reversed(self._clients):
+        endings = [client.close for client in reversed(self._clients)] + [link.close for link in self._links]
+        for end in endings:
             # Whatever is wrong with a connection that is given up is of no more interest.
             with contextlib.suppress(Exception):
-                client.close()
+                end()
 
     def _connect(self, target: _Target) -> paramiko.SSHClient:
         client = paramiko.SSHClient()
         self._clients.append(client)
         client.set_missing_host_key_policy(paramiko.RejectPolicy())
+        for key_file in target.key_files:
+            _check_key(key_file, target)
         for path in target.known_hosts:
             try:
                 client.load_host_keys(str(path))
@@ -168,6 +172,7 @@ class SshConnection:
                 # A batch of small questions must not wait until the one before has been acknowledged.
                 link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 link.setblocking(True)
+                self._links.append(link)
                 return link
             link.close()
             if number != errno.EINPROGRESS:
@@ -228,6 +233,21 @@ def _known_hosts(given: Path | None, of_alias: list[str]) -> tuple[Path, ...]:
     if of_alias:
         return tuple(Path(name).expanduser() for name in of_alias)
     return Path("~/.ssh/known_hosts").expanduser(), Path("/etc/ssh/ssh_known_hosts")
+
+
+def _check_key(path: Path, target: _Target) -> None:
+    """A private key that others can read is no secret."""
+    try:
+        mode = stat.S_IMODE(path.stat().st_mode)
+    except OSError as error:
+        raise SourceUnavailable(
+            "key_file", f"cannot log in to {target.shown}: key file {path}: {error.strerror}; check key_file"
+        ) from None
+    if mode & 0o077:
+        raise SourceUnavailable(
+            "key_file",
+            f"cannot log in to {target.shown}: {path} can be read by others than its owner; run `chmod 600 {path}`",
+        )
 
 
 def _secret(path: Path | None) -> str | None:
@@ -315,14 +335,21 @@ def _explained(target: _Target) -> Iterator[None]:
             "account's authorized_keys",
         ) from None
     except paramiko.SSHException as error:
+        if "No authentication methods available" in str(error):
+            raise SourceUnavailable(
+                "authentication",
+                f"cannot log in to {shown}: there is nothing to log in with; set key_file, or use_agent",
+            ) from None
         if "not found in known_hosts" in str(error):
             raise SourceUnavailable(
                 "host_key_unknown",
                 f"refused {shown}: its host key is in none of {trusted}; ask the host's administrator for it, or check "
                 f"the output of `ssh-keyscan -p {target.port} {target.address}`, and add it there",
             ) from None
-        if "private key" in str(error).lower() or "key file" in str(error).lower():
-            raise SourceUnavailable("key_file", f"cannot use {keys} for {shown}: {error}; check key_file") from None
+        if "key" in str(error).lower():
+            raise SourceUnavailable(
+                "key_file", f"cannot use {keys} for {shown}: {error}; check key_file and passphrase_file"
+            ) from None
         raise SourceUnavailable("protocol", f"cannot talk to {shown}: {error}; it is tried again") from None
     except socket.gaierror as error:
         raise SourceUnavailable("unknown_name", f"cannot find {target.address}: {error.strerror}; check host") from None

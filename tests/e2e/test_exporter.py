@@ -156,7 +156,7 @@ def test_stalled_failed_retried_and_no_particles_beams_are_told_apart(site: Site
             writers[-1].start()
         try:
             for beam_id, reason in (("a_failed", "cuda"), ("a_output", "output_error"), ("a_empty", "no_particles")):
-                wait_for(lambda beam=beam_id: exporter.state(beam) == "failed", f"{beam_id} failed")
+                exporter.reaches(beam_id, "failed")
                 assert exporter.value("mqi_beam_failure", beam_id=beam_id, reason=reason) == 1
             wait_for(lambda: exporter.state("a_hanging") == "stalled", "the stall")
             assert exporter.value("mqi_beam_status_mismatch", beam_id="a_output") == 0
@@ -284,7 +284,7 @@ def test_the_demo_plays_every_story(tmp_path: Path) -> None:
             "DEMO0002_beam_3": "succeeded",
         }
         for beam_id, state in states.items():
-            wait_for(lambda beam=beam_id, wanted=state: demo.state(beam) == wanted, f"{beam_id} {state}", 60)
+            demo.reaches(beam_id, state, 60)
         assert demo.value("mqi_beam_run", beam_id="DEMO0001_beam_3") == 2
         assert demo.value("mqi_beam_failure", beam_id="DEMO0002_beam_1", reason="cuda") == 1
         database = sqlite3.connect(tmp_path / "mqi_demo.db")

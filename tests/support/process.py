@@ -117,6 +117,10 @@ class ExporterProcess:
                 return its["state"]
         return None
 
+    def reaches(self, beam_id: str, state: str, seconds: float = PATIENCE_SECONDS) -> None:
+        """Wait until a beam is in a state."""
+        wait_for(lambda: self.state(beam_id) == state, f"{beam_id} {state}", seconds)
+
     def signal(self, number: signal.Signals) -> None:
         """Send it a signal."""
         self._process.send_signal(number)

@@ -143,5 +143,5 @@ class Relay:
             except OSError:
                 # The other direction has ended the connection; the sender must not block on a full queue.
                 while data:
-                    _, data = waiting.get()
+                    data = waiting.get()[1]
                 return

@@ -39,9 +39,18 @@ class Sshd:
         extra: further lines of its configuration.
         sftp: whether it offers SFTP.
         address: where it listens.
+        forwarding: it is a gate to other hosts: connections may go through it.
     """
 
-    def __init__(self, folder: Path, *, extra: str = "", sftp: bool = True, address: str = "127.0.0.1") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        extra: str = "",
+        sftp: bool = True,
+        address: str = "127.0.0.1",
+        forwarding: bool = False,
+    ) -> None:
         program = shutil.which("sshd") or "/usr/sbin/sshd"
         assert Path(program).exists(), "sshd is not installed; `make test` installs openssh-server"
         # sshd wants it even when it runs for one user only.
@@ -67,7 +76,7 @@ class Sshd:
             "PasswordAuthentication no",
             "PidFile none",
             "MaxStartups 100",
-            "AllowTcpForwarding local",
+            f"AllowTcpForwarding {'yes' if forwarding else 'no'}",
             *(["Subsystem sftp internal-sftp", "ForceCommand internal-sftp"] if sftp else []),
             extra,
         ]
@@ -120,6 +129,11 @@ class Sshd:
             return True
 
         wait_for(listens, "sshd listening")
+
+    @property
+    def children(self) -> list[int]:
+        """The processes that serve its connections."""
+        return _children(self._process.pid) if self._process is not None else []
 
     def kill(self) -> None:
         """End it and every connection it serves, as a crash of the host would."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from exporter.beams.beam import StatusRules
 from exporter.beams.board import Board, BoardRules
 from exporter.beams.estimate import StallRules
-from exporter.beams.snapshot import BeamKey, BeamRow, BeamState, BeamView, BoardSnapshot
+from exporter.beams.snapshot import BeamKey, BeamRow, BeamView, BoardSnapshot
 from exporter.identifiers import PlainIdentifiers
 from exporter.logs.local import LocalSource
 from exporter.logs.parser import SitePatterns
@@ -90,9 +90,9 @@ class World:
         return view
 
     @property
-    def state(self) -> BeamState:
-        """The one beam's state now."""
-        return self.view().state
+    def state(self) -> str:
+        """The one beam's state now; a text, which compares with every state."""
+        return self.view().state.value
 
     @property
     def runs(self) -> dict[tuple[str, str], int]:

@@ -286,7 +286,7 @@ def test_a_scrape_whose_client_has_gone_while_it_waited_is_not_rendered() -> Non
 @pytest.mark.parametrize(("path", "name"), [("/-/healthy", "healthy"), ("/-/ready", "ready")])
 def test_health_and_readiness_say_what_is_wrong(path: str, name: str) -> None:
     trouble: str | None = "source hpc1 has not been polled"
-    with serve(**{name: lambda: trouble}) as site:
+    with serve(**{name: lambda: trouble}) as site:  # type: ignore[arg-type]
         bad = site.get(path)
         trouble = None
         good = site.get(path)

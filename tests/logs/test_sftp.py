@@ -1,0 +1,157 @@
+"""The SFTP client against answers that are out of order, cut anywhere, or nonsense."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from exporter.logs.sftp import Attributes, SftpError, SftpRefusal, SftpSession
+from exporter.logs.source import ReadRequest
+from exporter.logs.ssh import SftpLogs, SshSource
+from tests.support.sshd import Sshd
+
+VERSION = struct.pack(">IBI", 5, 2, 3)
+
+
+def packet(kind: int, number: int, body: bytes) -> bytes:
+    return struct.pack(">IBI", len(body) + 5, kind, number) + body
+
+
+def text(value: bytes) -> bytes:
+    return struct.pack(">I", len(value)) + value
+
+
+def attributes(size: int, modified: int, mode: int = 0o100644) -> bytes:
+    return struct.pack(">IQIII", 1 | 4 | 8, size, mode, 0, modified)
+
+
+class Channel:
+    """A host that has all its answers ready."""
+
+    def __init__(self, answers: bytes, piece: int = 1 << 20) -> None:
+        self.answers = answers
+        self.piece = piece
+        self.sent = b""
+        self.closed = False
+
+    def sendall(self, data: bytes) -> None:
+        self.sent += data
+
+    def recv(self, size: int) -> bytes:
+        data, self.answers = self.answers[: min(size, self.piece)], self.answers[min(size, self.piece) :]
+        return data
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.mark.parametrize("piece", [1, 3, 7, 1 << 20])
+def test_answers_may_come_in_any_order_and_in_any_pieces(piece: int) -> None:
+    answers = (
+        VERSION
+        + packet(101, 2, struct.pack(">I", 2) + text(b"No such file") + text(b""))
+        + packet(105, 3, attributes(30, 300))
+        + packet(105, 1, attributes(10, 100))
+    )
+    first, missing, third = SftpSession(Channel(answers, piece)).stat([b"a", b"b", b"c"])
+    assert first == Attributes(10, 100.0, 0o100644)
+    assert isinstance(missing, SftpRefusal)
+    assert missing.missing
+    assert third == Attributes(30, 300.0, 0o100644)
+
+
+def test_extended_attributes_are_passed_over() -> None:
+    body = struct.pack(">IQI", 1 | 0x80000000, 7, 1) + text(b"name") + text(b"value")
+    assert SftpSession(Channel(VERSION + packet(105, 1, body))).stat([b"a"]) == [Attributes(7, None, None)]
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        b"",
+        struct.pack(">IBI", 5, 2, 2),
+        b"Welcome to our cluster!\r\nPlease behave.\r\n",
+        struct.pack(">I", 0),
+        struct.pack(">I", 0xFFFFFFFF),
+    ],
+    ids=["silence", "version 2", "a shell that prints", "an empty packet", "a huge packet"],
+)
+def test_what_does_not_speak_sftp_is_said_so(answers: bytes) -> None:
+    with pytest.raises(SftpError):
+        SftpSession(Channel(answers))
+
+
+@given(st.binary(max_size=300), st.integers(1, 50))
+def test_no_answer_raises_anything_else_or_hangs(answers: bytes, piece: int) -> None:
+    for question in ("stat", "listings", "read"):
+        session = SftpSession(Channel(VERSION + answers, piece))
+        try:
+            if question == "stat":
+                session.stat([b"a", b"b"])
+            elif question == "listings":
+                session.listings([b"a"], [0])
+            else:
+                session.read([(b"a", 0, 100_000)])
+        except SftpError:
+            continue
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from([101, 102, 103, 104, 105]), st.integers(0, 6), st.binary(max_size=40)), max_size=12
+    )
+)
+def test_well_formed_nonsense_raises_nothing_else(packets: list[tuple[int, int, bytes]]) -> None:
+    answers = b"".join(packet(kind, number, body) for kind, number, body in packets)
+    for question in ("listings", "read"):
+        session = SftpSession(Channel(VERSION + answers))
+        try:
+            session.listings([b"a"], [0]) if question == "listings" else session.read([(b"a", 0, 40_000)])
+        except SftpError:
+            continue
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SshSource]:
+    """A real host that allows one channel per connection."""
+    with Sshd(tmp_path_factory.mktemp("host") / "sshd", extra="MaxSessions 1") as server:
+        source = SshSource("there", server.host)
+        yield source
+        source.close()
+
+
+class TestRoundTrips:
+    """What a look costs, counted: time would depend on the machine."""
+
+    def cost(self, source: SshSource, paths: list[str]) -> int:
+        before = source.round_trips
+        assert len(source.stat(paths)) == len(paths)
+        return source.round_trips - before
+
+    @pytest.mark.parametrize(("logs", "most"), [(100, 2), (1000, 3)])
+    def test_of_one_folder(self, source: SshSource, tmp_path: Path, logs: int, most: int) -> None:
+        paths = [str(tmp_path / f"{number}.log") for number in range(logs)]
+        for path in paths:
+            Path(path).write_bytes(b"x" * 100)
+        self.cost(source, paths)
+        assert self.cost(source, paths) <= most
+        before = source.round_trips
+        answers = source.read([ReadRequest(path, 50, 4096) for path in paths[:10]])
+        assert all(answer == b"x" * 50 for answer in answers)
+        assert source.round_trips - before <= 2
+
+    def test_a_few_logs_in_a_huge_folder_are_asked_for_one_by_one(
+        self, source: SshSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("exporter.logs.ssh._HUGE_FOLDER", 200)
+        for number in range(300):
+            (tmp_path / f"{number}.log").write_bytes(b"x")
+        paths = [str(tmp_path / "7.log")]
+        self.cost(source, paths)
+        assert self.cost(source, paths) == 1
+        assert isinstance(source._logs, SftpLogs)
