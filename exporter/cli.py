@@ -21,6 +21,7 @@ from exporter.app import Exporter
 from exporter.config import ConfigError, Settings, load, settings_from
 from exporter.database.beams_table import BeamsTable, DatabaseUnavailable
 from exporter.demo import DemoCommunicator
+from exporter.demo_host import DemoHost, NoHost
 from exporter.following import site_patterns
 from exporter.logs.parser import SitePatterns
 from exporter.trial import trials
@@ -177,8 +178,11 @@ def run(flags: Flags) -> None:
 @click.pass_obj
 def demo(flags: Flags, folder: Path | None, speed: float) -> None:
     """Run on simulated beams and an embedded database; needs nothing else."""
-    with tempfile.TemporaryDirectory(prefix="mqi-exporter-demo-") as temporary:
-        communicator = DemoCommunicator(folder or Path(temporary), speed=speed)
+    with tempfile.TemporaryDirectory(prefix="mqi-exporter-demo-") as temporary, contextlib.ExitStack() as stack:
+        host = _demo_host(Path(temporary) / "host")
+        if host is not None:
+            stack.callback(host.stop)
+        communicator = DemoCommunicator(folder or Path(temporary), speed=speed, host=host)
         try:
             communicator.prepare()
         except OSError as error:
@@ -304,6 +308,15 @@ def _serve(
     exporter.stop()
     if playing is not None:
         playing.join(1.0)
+
+
+def _demo_host(folder: Path) -> DemoHost | None:
+    """The demo's other host, where it can be had."""
+    try:
+        return DemoHost(folder)
+    except NoHost as reason:
+        click.echo(f"Without its remote half: {reason}.", err=True)
+        return None
 
 
 def _say_where_to_look(address: str, communicator: DemoCommunicator) -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import yaml
 
+from exporter.demo_host import DemoHost
 from exporter.simulator import Player, Simulation, simulate
 
 _SCHEMA = """
@@ -60,6 +61,7 @@ CREATE INDEX idx_beams_parent_case ON beams (parent_case_id);
 
 _DATABASE_NAME = "mqi_demo.db"
 _LOG_TEMPLATE = "{base_directory}/logs/sim_{beam_id}.log"
+_REMOTE_CASE = "DEMO0003"
 _STEP_SECONDS = 1.0
 """Time the demo gives each short status before and after a simulation, so that it can be seen."""
 _RETRY_AFTER_SECONDS = 6.0
@@ -85,8 +87,12 @@ class DemoBeam:
     runs: tuple[Simulation, ...]
 
 
-def demo_simulations() -> list[DemoBeam]:
-    """The cast: two cases, every fate a beam can have. All but the stalled beam end within about three minutes."""
+def demo_simulations(*, remote: bool = False) -> list[DemoBeam]:
+    """The cast: two cases, every fate a beam can have. All but the stalled beam end within about three minutes.
+
+    Args:
+        remote: with a third case, whose beam runs on another host.
+    """
     clinic = Simulation(plan_beams=3, loading_seconds=6.0, saving_seconds=3.0, generation_share=0.3, gpu=True)
     normal = replace(clinic, batches=(12,), histories=118_400_000, batch_seconds=6.0)
     slow = replace(clinic, gpu=False, batches=(16,), histories=160_000_000, batch_seconds=9.0)
@@ -110,6 +116,7 @@ def demo_simulations() -> list[DemoBeam]:
         )
         return DemoBeam(case_id, f"{case_id}_beam_{number}", start_seconds, simulations)
 
+    elsewhere = [beam(_REMOTE_CASE, 1, 9.0, replace(normal, plan_beams=1))] if remote else []
     return [
         beam("DEMO0001", 1, 5.0, normal),
         beam("DEMO0001", 2, 8.0, slow),
@@ -117,6 +124,7 @@ def demo_simulations() -> list[DemoBeam]:
         beam("DEMO0002", 1, 7.0, faulty),
         beam("DEMO0002", 2, 10.0, stalled),
         beam("DEMO0002", 3, 13.0, buffered),
+        *elsewhere,
     ]
 
 
@@ -126,22 +134,26 @@ class DemoCommunicator:
     Args:
         folder: where the database and the logs go; made if it is missing.
         speed: times faster than real, thresholds in :meth:`configuration` included.
+        host: where the beam of a third case runs; without it there is no such case.
 
     Raises:
         ValueError: ``speed`` is not positive.
     """
 
-    def __init__(self, folder: Path, *, speed: float = 1.0) -> None:
+    def __init__(self, folder: Path, *, speed: float = 1.0, host: DemoHost | None = None) -> None:
         if not speed > 0:
             raise ValueError(f"speed must be positive, not {speed}")
         self.base_directory = folder.absolute()
         self.database_path = self.base_directory / _DATABASE_NAME
         self._speed = speed
-        self._beams = demo_simulations()
+        self._host = host
+        self._beams = demo_simulations(remote=host is not None)
         self._scenes: list[tuple[float, int, _Scene]] | None = None
 
     def log_path(self, beam_id: str) -> Path:
         """Where a beam's log is written."""
+        if self._host is not None and beam_id.startswith(_REMOTE_CASE):
+            return self._host.logs / f"sim_{beam_id}.log"
         return Path(_LOG_TEMPLATE.format(base_directory=self.base_directory, beam_id=beam_id))
 
     def configuration(self, listen_address: str) -> str:
@@ -150,6 +162,9 @@ class DemoCommunicator:
         Args:
             listen_address: ``host:port`` of its web server.
         """
+        sources: list[dict[str, object]] = [{"name": "local", "kind": "local", "log_path": [_LOG_TEMPLATE]}]
+        if self._host is not None:
+            sources.append(self._host.source(f"{self._host.logs}/sim_{{beam_id}}.log"))
         return yaml.safe_dump(
             {
                 "progress_tracking": {
@@ -161,7 +176,7 @@ class DemoCommunicator:
                         "buffered_seconds": 120 / self._speed,
                     },
                 },
-                "sources": [{"name": "local", "kind": "local", "log_path": [_LOG_TEMPLATE]}],
+                "sources": sources,
                 "base_directory": str(self.base_directory),
                 "discovery": {"kind": "database", "interval_seconds": 1},
                 "database": {"path": str(self.database_path)},

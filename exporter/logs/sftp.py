@@ -22,6 +22,11 @@ _FOR_READING = struct.pack(">II", 1, 0)
 
 _SIZE, _OWNER, _PERMISSIONS, _TIMES, _EXTENDED = 1, 2, 4, 8, 0x80000000
 
+_length = struct.Struct(">I").unpack_from
+_USUAL_FLAGS = _SIZE | _OWNER | _PERMISSIONS | _TIMES
+_USUAL = struct.Struct(">IQIIIII")
+_usual = _USUAL.unpack_from
+
 REQUESTS_IN_FLIGHT = 128
 """So many requests go out before the first answer is awaited. More gain nothing (measured: 100 to 200 are best), and
 both sides must never be writing while neither reads."""
@@ -276,9 +281,10 @@ def _string(value: bytes) -> bytes:
 
 
 def _take_string(body: bytes, at: int) -> tuple[bytes, int]:
-    if len(body) < at + 4:
-        raise SftpError("an answer ends in the middle")
-    end = at + 4 + int(struct.unpack_from(">I", body, at)[0])
+    try:
+        end = at + 4 + int(_length(body, at)[0])
+    except struct.error:
+        raise SftpError("an answer ends in the middle") from None
     if len(body) < end:
         raise SftpError("an answer ends in the middle")
     return body[at + 4 : end], end
@@ -298,7 +304,11 @@ def _attributes(body: bytes) -> Attributes:
 
 def _take_attributes(body: bytes, at: int) -> tuple[Attributes, int]:
     try:
-        (flags,) = struct.unpack_from(">I", body, at)
+        (flags,) = _length(body, at)
+        if flags == _USUAL_FLAGS:
+            # All that OpenSSH says, for every entry of every listing.
+            _, size, _, _, mode, _, modified = _usual(body, at)
+            return Attributes(size, float(modified), mode), at + _USUAL.size
         at += 4
         size = mode = modified = None
         if flags & _SIZE:

@@ -15,6 +15,7 @@ import random
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import lru_cache
 from typing import TypeVar
 
 import paramiko
@@ -46,14 +47,14 @@ class SftpLogs:
         """See :meth:`exporter.logs.source.LogSource.stat`."""
         by_folder: dict[str, list[str]] = {}
         for path in paths:
-            by_folder.setdefault(posixpath.dirname(path), []).append(path)
+            by_folder.setdefault(_split(path)[0], []).append(path)
         singly = [
             path
             for folder, wanted in by_folder.items()
             if self._entries.get(folder, 0) > _HUGE_FOLDER + 10 * len(wanted)
             for path in wanted
         ]
-        huge = {posixpath.dirname(path) for path in singly}
+        huge = {_split(path)[0] for path in singly}
         listed = [folder for folder in by_folder if folder not in huge]
         found: dict[str, LogStat | LogProblem] = {}
         for folder, listing in zip(listed, self._listings(listed), strict=True):
@@ -62,7 +63,7 @@ class SftpLogs:
                     if not listing.missing:
                         found[path] = _problem("list", folder, listing)
                     continue
-                attributes = listing.get(_encoded(posixpath.basename(path)))
+                attributes = listing.get(_split(path)[1])
                 if attributes is not None and attributes.link:
                     singly.append(path)
                 elif attributes is not None:
@@ -261,6 +262,13 @@ class SshSource(_SftpSource):
         self._failures = min(self._failures + 1, 10)
         self._next_at = self._clock() + pause * (0.5 + 0.5 * self._jitter())
         self._last_trouble = trouble
+
+
+@lru_cache(maxsize=20_000)
+def _split(path: str) -> tuple[str, bytes]:
+    """Folder and encoded name; the same few paths are asked for at every look."""
+    folder, name = posixpath.split(path)
+    return folder, _encoded(name)
 
 
 def _encoded(path: str) -> bytes:

@@ -282,17 +282,19 @@ def test_the_demo_plays_every_story(tmp_path: Path) -> None:
             "DEMO0002_beam_1": "failed",
             "DEMO0002_beam_2": "stalled",
             "DEMO0002_beam_3": "succeeded",
+            "DEMO0003_beam_1": "succeeded",
         }
         for beam_id, state in states.items():
             demo.reaches(beam_id, state, 60)
         assert demo.value("mqi_beam_run", beam_id="DEMO0001_beam_3") == 2
+        assert demo.value("mqi_beam_batches_completed", beam_id="DEMO0003_beam_1", source="hpc1") == 12
         assert demo.value("mqi_beam_failure", beam_id="DEMO0002_beam_1", reason="cuda") == 1
         database = sqlite3.connect(tmp_path / "mqi_demo.db")
 
         def column() -> dict[str, float]:
             return dict(database.execute("SELECT beam_id, progress FROM beams").fetchall())
 
-        wait_for(lambda: sum(value == 100.0 for value in column().values()) == 4, "100 for each beam that succeeded")
+        wait_for(lambda: sum(value == 100.0 for value in column().values()) == 5, "100 for each beam that succeeded")
         database.close()
         demo.signal(signal.SIGINT)
         assert demo.wait() == 0

@@ -1,0 +1,30 @@
+"""Runs benchmarks and prints their tables; ``--json FILE`` writes the figures, ``--short`` a quick form."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from bench import mirror, ssh
+
+BENCHMARKS = {"ssh": ssh.run, "mirror": mirror.run}
+
+
+@click.command()
+@click.argument("names", nargs=-1, type=click.Choice(sorted(BENCHMARKS)))
+@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the figures there.")
+@click.option("--short", is_flag=True, help="Small sizes: shows that it runs, not how fast.")
+def main(names: tuple[str, ...], json_file: Path | None, short: bool) -> None:
+    """Run benchmarks; all without NAMES."""
+    figures = {}
+    for name in names or sorted(BENCHMARKS):
+        table, figures[name] = BENCHMARKS[name](short)
+        click.echo(f"{table}\n")
+    if json_file is not None:
+        json_file.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
