@@ -158,8 +158,9 @@ def _append_to_snapshot(
 
     def follow() -> None:
         while not stop.is_set():
+            began = time.monotonic()
             if not monitor.look():
-                stop.wait(POLL_SECONDS)
+                stop.wait(max(0.0, POLL_SECONDS - (time.monotonic() - began)))
 
     thread = threading.Thread(target=follow)
     thread.start()
@@ -178,7 +179,8 @@ def _append_to_snapshot(
             views = board.snapshot(time.time()).beams
             if sum(view.batch_current == batch for view in views if view.key.beam_id in wanted) == len(grown):
                 break
-            time.sleep(0.002)
+            # A scrape now and then, not a load of its own.
+            time.sleep(0.01)
         delays.append(1000 * (time.perf_counter() - began))
     stop.set()
     thread.join()

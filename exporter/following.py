@@ -27,6 +27,8 @@ from exporter.rounds import NameRounds, TableRounds
 _log = structlog.get_logger(__name__)
 
 _STOP_SECONDS = 2.0
+_SHORTEST_PAUSE = 0.2
+"""Of the interval: looks that take longer than it must not become a busy loop."""
 
 
 def make_source(source: Source) -> LogSource:
@@ -108,7 +110,12 @@ class Following:
     def _look(self, monitor: SourceMonitor, finding: NameRounds | None) -> float:
         if finding is not None:
             finding.discover()
-        return 0.0 if monitor.look() else self._settings.progress_tracking.monitoring.poll_interval_seconds
+        began = time.monotonic()
+        if monitor.look():
+            return 0.0
+        # The interval is from look to look: what a look takes (round trips to a host) is not added to it.
+        interval = self._settings.progress_tracking.monitoring.poll_interval_seconds
+        return max(_SHORTEST_PAUSE * interval, interval - (time.monotonic() - began))
 
     def _discover(self, rounds: TableRounds | None, identifiers: Identifiers, clock: Callable[[], float]) -> float:
         if rounds is not None:

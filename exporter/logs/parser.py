@@ -22,7 +22,7 @@ from exporter.logs.events import (
     RunSucceeded,
     SimulationProgress,
 )
-from exporter.logs.patterns import FOREIGN_LINES, LINES, PLAN_PATTERNS, PREFIX_LENGTH, Line, shown
+from exporter.logs.patterns import FOREIGN_LINES, FOREIGN_MARKS, LINES, PLAN_PATTERNS, PREFIX_LENGTH, Line, shown
 
 LINE_LIMIT = 64 * 1024
 """Longest line in bytes; what is beyond is dropped (and counted), so that a log without newlines costs no memory."""
@@ -181,24 +181,28 @@ class TpsLogParser:
 
     def _scan(self, block: bytes, events: list[Event]) -> None:
         """``block`` ends with a newline and holds whole lines."""
-        foreign = [(mark, line) for mark, line in FOREIGN_LINES if mark in block]
-        check_all = bool(foreign) or bool(self._site)
-        # A block no longer than the limit cannot hold a line that is.
-        check_length = len(block) > LINE_LIMIT
+        marks = [mark for mark in FOREIGN_MARKS if mark in block]
         known = LINES
         lines = block.split(b"\n")
         lines.pop()
+        # A block no longer than the limit cannot hold a line that is.
+        if len(block) > LINE_LIMIT and max(map(len, lines)) > LINE_LIMIT:
+            for line in lines:
+                if len(line) > LINE_LIMIT:
+                    self._cut_line(line, events)
+                else:
+                    self._match(line, events, marks)
+            return
+        if not marks and not self._site:
+            lines = [line for line in lines if line[:PREFIX_LENGTH] in known]
         for line in lines:
-            if check_length and len(line) > LINE_LIMIT:
-                self._cut_line(line, events)
-            elif line[:PREFIX_LENGTH] in known or check_all:
-                self._match(line, events, foreign)
+            self._match(line, events, marks)
 
     def _cut_line(self, line: bytes, events: list[Event]) -> None:
         events.append(Anomaly("line_too_long"))
         self._match(line[:LINE_LIMIT], events)
 
-    def _match(self, line: bytes, events: list[Event], foreign: Iterable[tuple[bytes, Line]] = FOREIGN_LINES) -> None:
+    def _match(self, line: bytes, events: list[Event], marks: Iterable[bytes] = FOREIGN_MARKS) -> None:
         line = line.rstrip(b"\r")
         before = len(events)
         for known in LINES.get(line[:PREFIX_LENGTH], ()):
@@ -207,10 +211,11 @@ class TpsLogParser:
                 events.extend(known.events(match))
                 break
         else:
-            for mark, known in foreign:
-                if mark in line and (match := known.pattern.search(line)):
-                    events.extend(known.events(match))
-                    break
+            if any(mark in line for mark in marks):
+                for known in FOREIGN_LINES:
+                    if match := known.pattern.search(line):
+                        events.extend(known.events(match))
+                        break
         if self._site:
             said = {type(event) for event in events[before:]}
             events.extend(event for event in self._site.events(line) if type(event) not in said)

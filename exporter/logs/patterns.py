@@ -217,14 +217,13 @@ _FAILURE_LINES = (
 
 SHELL_WORDS: dict[bytes, str] = {
     b"Segmentation fault": "segmentation_fault",
-    b"Bus error": "fatal_error",
-    b"Illegal instruction": "fatal_error",
-    b"Floating point exception": "fatal_error",
     b"Killed": "killed",
     b"Terminated": "terminated",
     b"Aborted": "aborted",
 }
 """What the shell writes when a signal has ended its command, and the reason each stands for."""
+
+RARE_SHELL_WORDS = (b"Bus error", b"Illegal instruction", b"Floating point exception")
 
 # The word is the whole line, or glued to one that was cut: behind a letter or digit without a blank between (never so
 # in prose), or behind a blank where the line began as the engine's batch lines do.
@@ -239,20 +238,29 @@ def _shell_word(match: Match) -> Iterable[Event]:
     yield RunFailed(SHELL_WORDS[match[1]], shown(match[0][match.start(1) - match.start() :]))
 
 
-FOREIGN_LINES: tuple[tuple[bytes, Line], ...] = (
-    (b"terminate called", Line(re.compile(rb"terminate called (?:after|without|recursively).*"), _exception)),
-    (b"GPUassert: ", Line(re.compile(rb"GPUassert: "), _gpu_failed)),
-    (b"Assertion `", Line(re.compile(rb"Assertion `.*' failed"), _failed("assertion"))),
-    (b"double free or corruption", Line(re.compile(rb"double free or corruption"), _failed("aborted"))),
-    (b"free(): ", Line(re.compile(rb"free\(\): (?:invalid|double|corrupt)"), _failed("aborted"))),
-    (b"malloc", Line(re.compile(rb"malloc(?:\(\)|_consolidate\(\)): |malloc\.c:\d+:"), _failed("aborted"))),
-    (b"munmap_chunk(): ", Line(re.compile(rb"munmap_chunk\(\): invalid"), _failed("aborted"))),
-    (b"corrupted ", Line(re.compile(rb"corrupted (?:size vs\. prev_size|double-linked list)"), _failed("aborted"))),
-    (b"stack smashing", Line(re.compile(rb"\*\*\* stack smashing detected"), _failed("aborted"))),
-    (b"slurmstepd: ", Line(re.compile(rb"slurmstepd: "), _scheduler)),
-    *((word, Line(_SHELL_WORD, _shell_word)) for word in SHELL_WORDS),
+_RUNTIME_LINES = (
+    # glibc, the scheduler and rarer signals: what could be glued of these is followed by a word of the shell.
+    _line(b"double free or corruption", _failed("aborted")),
+    _line(b"free(): ", _failed("aborted"), rb"(?:invalid|double|corrupt)"),
+    _line(b"malloc", _failed("aborted"), rb"(?:\(\)|_consolidate\(\)): |malloc\.c:\d+:"),
+    _line(b"munmap_chunk(): ", _failed("aborted"), rb"invalid"),
+    _line(b"corrupted ", _failed("aborted"), rb"(?:size vs\. prev_size|double-linked list)"),
+    _line(b"*** stack smashing detected", _failed("aborted")),
+    _line(b"slurmstepd: ", _scheduler),
+    *(_line(word, _failed("fatal_error"), rb"(?: \(core dumped\))?\s*$") for word in RARE_SHELL_WORDS),
 )
-"""Lines of other writers, which may be glued to the engine's: a literal that must be in the line, and the line."""
+
+FOREIGN_LINES: tuple[Line, ...] = (
+    Line(re.compile(rb"terminate called (?:after|without|recursively).*"), _exception),
+    Line(re.compile(rb"GPUassert: "), _gpu_failed),
+    Line(re.compile(rb"Assertion `.*' failed"), _failed("assertion")),
+    Line(_SHELL_WORD, _shell_word),
+)
+"""Lines of other writers, which may be glued to the engine's; searched where one of :data:`FOREIGN_MARKS` is."""
+
+FOREIGN_MARKS = (b"lled", b"ssert", b"Aborted", b"Terminated", b"ation fault")
+"""One of these is in every line of another writer. Each is looked for in every byte of every log, so they are few:
+``lled`` stands for ``called`` and ``Killed``, ``ssert`` for both kinds of assertions."""
 
 
 def _by_prefix(rows: Iterable[tuple[bytes, Line]]) -> dict[bytes, tuple[Line, ...]]:
@@ -262,7 +270,7 @@ def _by_prefix(rows: Iterable[tuple[bytes, Line]]) -> dict[bytes, tuple[Line, ..
     return table
 
 
-LINES: dict[bytes, tuple[Line, ...]] = _by_prefix(_ENGINE_LINES + _FAILURE_LINES)
+LINES: dict[bytes, tuple[Line, ...]] = _by_prefix(_ENGINE_LINES + _FAILURE_LINES + _RUNTIME_LINES)
 """Lines of the engines by the first bytes of each."""
 
 PLAN_PATTERNS = frozenset(

@@ -161,7 +161,7 @@ def test_a_connection_that_breaks_in_the_middle_is_made_again(watch: Watch, rela
         watch.write(watch.remote_log.stat().st_size, cut_at(batch))
         watch.local_is_live()
         watch.shows(batch - 1)
-    assert watch.source().reconnects == 3
+    wait_for(lambda: watch.source().reconnects == 3, "the third connection")
     watch.ends_as_if_read_whole()
 
 
