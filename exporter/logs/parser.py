@@ -81,6 +81,17 @@ class SitePatterns:
             yield RunFailed("error", shown(line))
 
 
+def _has_long_line(block: bytes) -> bool:
+    """Whether a line of ``block`` is longer than allowed: some stretch of that length holds no newline."""
+    start = 0
+    while start + LINE_LIMIT < len(block):
+        newline = block.rfind(b"\n", start, start + LINE_LIMIT + 1)
+        if newline < 0:
+            return True
+        start = newline + 1
+    return False
+
+
 def _number(text: bytes | None) -> int | None:
     """A site's pattern may capture anything; what is no number says nothing."""
     return int(text) if text and text.isdigit() and len(text) <= 20 else None
@@ -185,8 +196,7 @@ class TpsLogParser:
         known = LINES
         lines = block.split(b"\n")
         lines.pop()
-        # A block no longer than the limit cannot hold a line that is.
-        if len(block) > LINE_LIMIT and max(map(len, lines)) > LINE_LIMIT:
+        if _has_long_line(block):
             for line in lines:
                 if len(line) > LINE_LIMIT:
                     self._cut_line(line, events)

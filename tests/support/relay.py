@@ -7,6 +7,7 @@ import queue
 import select
 import socket
 import struct
+import sys
 import threading
 import time
 from types import TracebackType
@@ -145,3 +146,16 @@ class Relay:
                 while data:
                     data = waiting.get()[1]
                 return
+
+
+def main() -> None:
+    """``python -m tests.support.relay HOST PORT DELAY``: a relay as a process of its own; prints its port and waits."""
+    host, port, delay = sys.argv[1:]
+    with Relay((host, int(port)), float(delay)) as relay:
+        sys.stdout.write(f"{relay.port}\n")
+        sys.stdout.flush()
+        sys.stdin.read()
+
+
+if __name__ == "__main__":
+    main()

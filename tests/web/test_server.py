@@ -118,6 +118,37 @@ def _end(connection: socket.socket) -> bytes:
     return bytes(received)
 
 
+def _wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, "it never came to pass"
+        time.sleep(0.01)
+
+
+@contextmanager
+def _accepted(client_name: object) -> Iterator[socket.socket | None]:
+    """The server's end of a client's connection, which is in this same process; ``None`` where there is none."""
+    for entry in os.listdir("/proc/self/fd"):
+        try:
+            candidate = socket.socket(fileno=os.dup(int(entry)))
+        except OSError:
+            continue  # not a socket, or closed meanwhile
+        with closing(candidate):
+            try:
+                found = candidate.getpeername() == client_name
+            except OSError:
+                continue  # a socket without a peer
+            if found:
+                yield candidate
+                return
+    yield None
+
+
+def _is_accepted(client_name: object) -> bool:
+    with _accepted(client_name) as accepted:
+        return accepted is not None
+
+
 # /metrics
 
 
@@ -270,8 +301,9 @@ def test_a_scrape_whose_client_has_gone_while_it_waited_is_not_rendered() -> Non
         assert begun.wait(PATIENCE_SECONDS)
         with closing(site.connect()) as impatient:
             impatient.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
-        # Answered on the same loop after the impatient one has come and gone.
-        assert site.get("/-/healthy").status_code == 200
+            name = impatient.getsockname()
+            _wait_until(lambda: _is_accepted(name))
+        _wait_until(lambda: not _is_accepted(name))
         released.set()
         first.join(PATIENCE_SECONDS)
         assert site.get("/metrics").status_code == 200
@@ -394,25 +426,9 @@ def test_accepted_connections_send_without_delay(site: Site) -> None:
     with closing(site.connect()) as client:
         client.sendall(b"GET /-/healthy HTTP/1.1\r\nHost: x\r\n\r\n")
         assert client.recv(1)
-        accepted = _other_end(client)
-        with accepted:
+        with _accepted(client.getsockname()) as accepted:
+            assert accepted is not None
             assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
-
-
-def _other_end(client: socket.socket) -> socket.socket:
-    """The server's end of a connection, which is in this same process."""
-    for entry in os.listdir("/proc/self/fd"):
-        try:
-            candidate = socket.socket(fileno=os.dup(int(entry)))
-        except OSError:
-            continue  # not a socket, or closed meanwhile
-        try:
-            if candidate.getpeername() == client.getsockname():
-                return candidate
-        except OSError:
-            pass  # a socket without a peer
-        candidate.close()
-    raise AssertionError("the server has no such connection")
 
 
 @pytest.mark.parametrize("said", [b"", b"GET /metr", b"GET / HTTP/1.1\r\nHost: x\r\n"])
@@ -457,9 +473,7 @@ def test_more_connections_than_it_can_want_get_a_503_until_they_are_fewer(site: 
             connections.enter_context(closing(site.connect()))
         assert httpx.get(f"http://{site.server.address}/-/healthy").status_code == 503
 
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while httpx.get(f"http://{site.server.address}/-/healthy").status_code != 200:
-        assert time.monotonic() < deadline, "it never answered again"
+    _wait_until(lambda: httpx.get(f"http://{site.server.address}/-/healthy").status_code == 200)
 
 
 def test_a_request_head_without_end_is_refused(site: Site) -> None:
@@ -521,8 +535,7 @@ def test_stop_lets_an_answer_under_way_finish() -> None:
         )
         assert begun.wait(PATIENCE_SECONDS)
         stop, _ = _in_thread(site.server.stop)
-        while _accepts(site.server):
-            pass
+        _wait_until(lambda: not _accepts(site.server))
         released.set()
         stop.join(PATIENCE_SECONDS)
         scrape.join(PATIENCE_SECONDS)
