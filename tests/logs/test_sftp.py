@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.logs.sftp import Attributes, SftpError, SftpRefusal, SftpSession
-from exporter.logs.source import ReadRequest
+from exporter.logs.source import LogProblem, ReadRequest
 from exporter.logs.ssh import SftpLogs, SshSource
 from tests.support.sshd import Sshd
 
@@ -114,6 +114,21 @@ def test_well_formed_nonsense_raises_nothing_else(packets: list[tuple[int, int, 
             session.listings([b"a"], [0]) if question == "listings" else session.read([(b"a", 0, 40_000)])
         except SftpError:
             continue
+
+
+def test_a_log_that_this_account_may_not_read_is_a_problem_of_that_log_alone() -> None:
+    answers = (
+        VERSION
+        + packet(101, 1, struct.pack(">I", 3) + text(b"Permission denied") + text(b""))
+        + packet(102, 2, text(b"handle"))
+        + packet(103, 3, text(b"data"))
+    )
+    logs = SftpLogs(SftpSession(Channel(answers)))
+    secret, other = logs.read([ReadRequest("/l/secret.log", 0, 4), ReadRequest("/l/other.log", 0, 4)])
+    assert isinstance(secret, LogProblem)
+    assert secret.kind == "permission"
+    assert "/l/secret.log" in str(secret)
+    assert other == b"data"
 
 
 @pytest.fixture(scope="module")
