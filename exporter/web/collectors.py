@@ -118,7 +118,7 @@ def make_registry(*collectors: Collector) -> CollectorRegistry:
     The client's global registry is left alone: a program that embeds us may use it for itself.
 
     Raises:
-        prometheus_client.registry.DuplicateTimeseries: two collectors have a metric of the same name.
+        ValueError: two collectors have a metric of the same name.
     """
     registry = CollectorRegistry()
     for collector in collectors:
