@@ -91,7 +91,7 @@ class ProgressUpdate:
 
 @dataclass(frozen=True, slots=True)
 class WriteResult:
-    """Which updates changed their row; the others met a row that is terminal, gone or as high already."""
+    """Which updates changed their row; the others met one that is terminal, gone, as high already, or constrained."""
 
     written: frozenset[str] = field(default_factory=frozenset)
 
@@ -114,11 +114,11 @@ class BeamsTable:
         terminal_statuses: Collection[str] = TERMINAL_STATUSES,
         completed_statuses: Collection[str] = COMPLETED_STATUSES,
     ) -> None:
+        self._connection: sqlite3.Connection | None = None
         self.path = path
         self._busy_timeout_ms = busy_timeout_ms
         self._terminal = tuple(terminal_statuses)
         self._completed = tuple(completed_statuses)
-        self._connection: sqlite3.Connection | None = None
         self._identity: tuple[int, int] | None = None
         self._generation = 0
 
@@ -137,6 +137,10 @@ class BeamsTable:
             # What could go wrong here concerns a connection that is not used any more.
             with contextlib.suppress(sqlite3.Error):
                 connection.close()
+
+    def __del__(self) -> None:
+        # Whoever forgets a table gives its connection back, too.
+        self.close()
 
     def migrate(self) -> bool:
         """Add the column ``progress`` if it is missing, as the plan's phase 1 does.
@@ -221,7 +225,13 @@ class BeamsTable:
             connection.execute("BEGIN IMMEDIATE")
             try:
                 for update in updates:
-                    if self._write_one(connection, update):
+                    try:
+                        changed = self._write_one(connection, update)
+                    except sqlite3.IntegrityError:
+                        if not connection.in_transaction:
+                            raise  # it has undone the others, too
+                        changed = False  # a site's own constraint or trigger refuses this row; the others must not wait
+                    if changed:
                         written.add(update.beam_id)
                 connection.execute("COMMIT")
             except BaseException:
@@ -244,7 +254,7 @@ class BeamsTable:
             ValueError: ``progress`` is no number.
             DatabaseUnavailable: it cannot be written.
         """
-        if isinstance(progress, bool) or not isinstance(progress, (int, float)) or math.isnan(progress):
+        if isinstance(progress, bool) or not isinstance(progress, (int, float)) or progress != progress:
             raise ValueError(f"progress must be a number, not {progress!r}")
         value = float(max(0.0, min(100.0, progress)))
         return beam_id in self.write([ProgressUpdate(beam_id, value, "lower")]).written
@@ -297,7 +307,7 @@ class BeamsTable:
         if self._connection is None:
             # autocommit: every transaction is one we begin ourselves, and no read is left open
             connection = sqlite3.connect(
-                f"file:{quote(str(self.path.absolute()))}?mode=rw",
+                f"file://{quote(str(self.path.absolute()))}?mode=rw",
                 uri=True,
                 isolation_level=None,
                 timeout=self._busy_timeout_ms / 1000,

@@ -56,6 +56,20 @@ def fault_of_id(value: object) -> str | None:
     return None
 
 
+def fault_of_row(beam: StoredBeam) -> str | None:
+    """Why a row's ids cannot be used, in one word; ``None`` where they can."""
+    fault = fault_of_id(beam.beam_id) or fault_of_id(beam.case_id)
+    if fault is None and not _is_utf8(f"{beam.beam_id}{beam.case_id}"):
+        # A file name may be such bytes, but no statement can name the row again: asking for it would fail every look.
+        return "not_utf8"
+    return fault
+
+
+def _is_utf8(text: str) -> bool:
+    """Whether the bytes were UTF-8: what was not is held as lone surrogates."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
 class _Refusals:
     """Counts each refused id once; forgets the oldest of very many."""
 
@@ -103,7 +117,7 @@ class DatabaseDiscovery:
         self._looked_at = at
         rows, faults = [], {}
         for beam in stored:
-            fault = fault_of_id(beam.beam_id) or fault_of_id(beam.case_id)
+            fault = fault_of_row(beam)
             if fault is None:
                 rows.append(_row(beam, at))
             else:
@@ -129,6 +143,7 @@ def _row(beam: StoredBeam, at: float) -> BeamRow:
 _DEFAULT_NAMES = (
     # The plan's template doubles the case, since the communicator's beam ids begin with it.
     re.compile(r"(?P<case_id>.+)_(?P<beam_id>(?P=case_id)_.+)\.log"),
+    re.compile(r"sim_(?P<case_id>.+)_(?P<beam_id>(?P=case_id)_.+)\.log"),
     re.compile(r"sim_(?P<beam_id>(?P<case_id>.+)_beam_[^_]+)\.log"),
     # A guess: a case id that holds a `_` is split in its middle.
     re.compile(r"(?P<case_id>[^_]+)_(?P<beam_id>.+)\.log"),
@@ -140,8 +155,8 @@ class DirectoryDiscovery:
 
     Args:
         name_pattern: regular expression over whole file names with groups ``case_id`` and ``beam_id``; ``None`` for the
-            built-in rules: ``<case>_<case>_<rest>.log`` (beam ``<case>_<rest>``), ``sim_<case>_beam_<n>.log`` (beam
-            ``<case>_beam_<n>``), else ``<case>_<beam>.log`` split at the first ``_``.
+            built-in rules: ``<case>_<case>_<rest>.log``, with or without ``sim_`` before it (beam ``<case>_<rest>``),
+            ``sim_<case>_beam_<n>.log`` (beam ``<case>_beam_<n>``), else ``<case>_<beam>.log`` split at the first ``_``.
     """
 
     def __init__(self, name_pattern: str | None = None) -> None:

@@ -8,6 +8,7 @@ run has begun, when an unfinished log is seen to grow for the first time (the le
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -22,8 +23,12 @@ ROWS_PER_TRANSACTION = 100
 OUTCOMES = ("written", "refused", "failed")
 _BACKOFF_SECONDS = 0.5
 _LONGEST_BACKOFF_SECONDS = 30.0
-_SAME = 0.005
-"""Values are rounded to two digits."""
+_SAME = 0.01
+"""Ours is rounded twice, as percent and on the range; the communicator's ``X/Y*50+40`` is not rounded at all."""
+
+_COMMUNICATORS_END = 100.0
+"""What the communicator writes at a run's end, whatever its scale is before (facts on it, section 2)."""
+
 _SEEN_AFTER_SECONDS = 2.0
 """A row read so long after a write shows it: the write itself may have waited for a lock."""
 
@@ -155,13 +160,17 @@ class Mirror:
 
     def _next(self, view: BeamView, written: _Written | None) -> tuple[UpdateKind, float] | None:
         """What should be written of a beam now: how, and which value in percent."""
-        if view.state is BeamState.WAITING:
+        if view.state is BeamState.WAITING or view.started_at is None:
+            # Nothing is known of a current run: what still waits is of the one before, and its row may be reset by now.
+            self._due.pop(view.key, None)
             return None
         if view.row.status in self._terminal:
             return self._completing(view, written)
         ended = view.state in ENDED_STATES
         ratio = view.progress_ratio if self._value == "batch" else view.estimated_ratio
         percent = 100.0 if view.log_succeeded else round(100.0 * ratio, 2)
+        if not math.isfinite(percent):
+            return None  # one bad beam must not hold up the others of its transaction
         if written is None:
             lowering = view.log_grew and not ended
             if not (lowering or ended or view.batches_total is not None):
@@ -186,8 +195,8 @@ class Mirror:
         row = view.row
         if self._told or not written.accepted or row.read_at <= written.at + _SEEN_AFTER_SECONDS:
             return
-        reset = not row.progress or row.status in self._terminal
-        if not reset and row.progress is not None and abs(row.progress - written.update.value) > _SAME:
+        expected = not row.progress or row.progress >= _COMMUNICATORS_END or row.status in self._terminal
+        if not expected and row.progress is not None and abs(row.progress - written.update.value) > _SAME:
             self._other_writer, self._told = view.key, True
 
     def flush(self, at: float, *, now: bool = False) -> FlushResult:

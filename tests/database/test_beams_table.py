@@ -223,18 +223,30 @@ class TestWrites:
         db.add(path, "a")
         db.add(path, "b")
         db.execute(
-            path, "CREATE TRIGGER no BEFORE UPDATE ON beams WHEN NEW.beam_id = 'b' BEGIN SELECT RAISE(ABORT, 'no'); END"
+            path,
+            "CREATE TRIGGER no BEFORE UPDATE ON beams WHEN NEW.beam_id = 'b' BEGIN SELECT RAISE(ROLLBACK, 'no'); END",
         )
         with pytest.raises(DatabaseUnavailable):
             BeamsTable(path).write([ProgressUpdate("a", 5.0), ProgressUpdate("b", 5.0)])
         assert db.progress(path, "a") == 0.0
+
+    def test_a_row_that_a_sites_constraint_refuses_holds_up_no_other(self, path: Path) -> None:
+        db.add(path, "a")
+        db.add(path, "b")
+        db.execute(
+            path, "CREATE TRIGGER no BEFORE UPDATE ON beams WHEN NEW.beam_id = 'b' BEGIN SELECT RAISE(ABORT, 'no'); END"
+        )
+        updates = [ProgressUpdate("b", 5.0), ProgressUpdate("a", 5.0)]
+        assert BeamsTable(path).write(updates).written == {"a"}
+        assert (db.progress(path, "a"), db.progress(path, "b")) == (5.0, 0.0)
 
 
 class TestUpdateBeamProgress:
     """The plan's phase 2."""
 
     @pytest.mark.parametrize(
-        ("value", "stored"), [(0, 0.0), (50.5, 50.5), (100, 100.0), (130, 100.0), (-5, 0.0), (float("inf"), 100.0)]
+        ("value", "stored"),
+        [(0, 0.0), (50.5, 50.5), (100, 100.0), (130, 100.0), (-5, 0.0), (float("inf"), 100.0), (10**400, 100.0)],
     )
     def test_clamps(self, path: Path, value: float, stored: float) -> None:
         db.add(path, "b")
@@ -372,4 +384,11 @@ def test_the_file_may_have_any_name(tmp_path: Path, name: str) -> None:
     path = db.make(tmp_path / name)
     db.add(path, "b")
     assert written(path, 5.0)
+    assert db.progress(path, "b") == 5.0
+
+
+def test_the_path_may_begin_with_two_slashes(tmp_path: Path) -> None:
+    path = db.make(tmp_path / "mqi_communicator.db")
+    db.add(path, "b")
+    assert written(Path(f"/{path}"), 5.0)
     assert db.progress(path, "b") == 5.0

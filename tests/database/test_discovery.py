@@ -108,6 +108,21 @@ class TestDatabase:
         assert [row.key.beam_id for row in look.rows] == ["good"]
         assert dict(discovery.look(time.time(), ()).refused) == {}
 
+    @pytest.mark.parametrize("column", ["beam_id", "parent_case_id"])
+    def test_an_id_that_is_not_utf8_is_refused_and_later_looks_go_on(
+        self, path: Path, discovery: DatabaseDiscovery, column: str
+    ) -> None:
+        db.add(path, "bad")
+        db.add(path, "good")
+        db.execute(path, f"UPDATE beams SET {column} = CAST(x'62ff' AS TEXT) WHERE beam_id = 'bad'")
+        look = discovery.look(time.time(), ())
+        assert dict(look.refused) == {"not_utf8": 1}
+        assert [row.key.beam_id for row in look.rows] == ["good"]
+        # Over, and long ago: only asking for what is watched could bring it up again.
+        db.execute(path, "UPDATE beams SET status = 'completed', updated_at = '2020-01-01 00:00:00'")
+        later = discovery.look(time.time(), [row.key for row in look.rows])
+        assert [row.key.beam_id for row in later.rows] == ["good"]
+
     def test_a_case_id_is_checked_too(self, path: Path, discovery: DatabaseDiscovery) -> None:
         db.add(path, "b", case_id="a/../b")
         assert dict(discovery.look(time.time(), ()).refused) == {"path_separator": 1}
@@ -128,6 +143,8 @@ class TestDirectory:
             ("환자 01_재계획_환자 01_재계획_빔_2.log", "환자 01_재계획", "환자 01_재계획_빔_2"),
             ("sim_70010001_beam_10.log", "70010001", "70010001_beam_10"),
             ("sim_test_case_01_beam_2.log", "test_case_01", "test_case_01_beam_2"),
+            ("sim_70010001_70010001_2025042401440800.log", "70010001", "70010001_2025042401440800"),
+            ("sim_70010001_70010001_beam_1.log", "70010001", "70010001_beam_1"),
             ("04010004_beam_1.log", "04010004", "beam_1"),
             ("1.2.840.10008_1.log", "1.2.840.10008", "1"),
         ],

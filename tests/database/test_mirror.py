@@ -251,6 +251,29 @@ class TestTroubles:
         assert pauses == [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0]
         assert site.shows(view(9, 18)) == 50.0
 
+    def test_a_value_that_waits_never_lands_on_a_row_that_was_reset_meanwhile(self, site: Site) -> None:
+        site.shows(view(1, 18))
+        locker = db.Locker(site.path)
+        site.round(view(17, 18))
+        assert site.mirror.pending == 1
+        locker.release()
+        site.stands(0.0, "pending")
+        reset = replace(
+            view(0, None, run_number=2, announcements=0, state=BeamState.WAITING, status="pending"), started_at=None
+        )
+        assert site.shows(reset) == 0.0
+
+    def test_a_run_known_from_its_row_alone_is_not_written(self, site: Site) -> None:
+        site.shows(view(9, 18))
+        site.stands(40.0)
+        unseen = replace(view(0, None, run_number=2, announcements=0, state=BeamState.UNREACHABLE), started_at=None)
+        assert site.shows(unseen) == 40.0
+
+    @pytest.mark.parametrize("ratio", [math.nan, math.inf, -math.inf])
+    def test_a_beam_without_a_finite_value_holds_up_no_other(self, site: Site, ratio: float) -> None:
+        broken = replace(view(key=BeamKey("c", "broken")), progress_ratio=ratio)
+        assert site.shows(broken, view(5, 18)) == 27.78
+
     def test_a_beam_that_has_left_the_board_is_still_written(self, site: Site) -> None:
         site.path.rename(site.path.with_suffix(".away"))
         site.round(ended())
@@ -300,6 +323,19 @@ class TestAnotherWriter:
     def test_is_not_seen_in_our_own_value_nor_in_a_reset(self, site: Site, row_progress: float | None) -> None:
         site.shows(view(5, 18))
         site.shows(view(5, 18, row_progress=row_progress, read_at=site.at + 5))
+        assert site.mirror.take_other_writer() is None
+
+    def test_is_not_seen_in_the_communicators_100_at_the_end(self, tmp_path: Path) -> None:
+        site = Site(tmp_path, value_range=(40.0, 90.0))
+        site.shows(ended())
+        site.shows(ended(row=BeamRow(KEY, site.at + 5, status="postprocessing", progress=100.0)))
+        assert site.mirror.take_other_writer() is None
+
+    def test_is_not_seen_where_the_communicators_own_value_agrees_with_ours(self, tmp_path: Path) -> None:
+        site = Site(tmp_path, value_range=(40.0, 90.0))
+        site.shows(view(1, 3))
+        assert site.column == 56.66
+        site.shows(view(1, 3, row_progress=1 / 3 * 50 + 40, read_at=site.at + 5))
         assert site.mirror.take_other_writer() is None
 
     def test_is_not_seen_in_a_row_read_before_our_write(self, site: Site) -> None:
