@@ -313,10 +313,11 @@ class BeamsTable:
                 timeout=self._busy_timeout_ms / 1000,
                 check_same_thread=False,
             )
+            # Kept before it is used: what goes wrong from here on closes it.
+            self._connection = connection
             connection.text_factory = _text
             # In WAL mode this leaves out the fsync at each commit, as the communicator does.
             connection.execute("PRAGMA synchronous = NORMAL")
-            self._connection = connection
         return self._connection
 
     def _identify(self) -> None:
