@@ -97,8 +97,9 @@ class LocalSource:
                         if entry.is_file():
                             found[entry.name] = _log_stat(entry.stat())
                     except OSError as error:
-                        # Gone between the listing and the look, or a link that leads nowhere.
-                        if error.errno not in _MISSING:
+                        # Gone between the listing and the look, or a link that leads nowhere, in a circle or to where
+                        # we may not look: no log, and no reason to see none of the others.
+                        if error.errno not in _MISSING and not entry.is_symlink():
                             raise
         except OSError as error:
             if error.errno not in _MISSING:

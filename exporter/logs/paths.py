@@ -19,6 +19,12 @@ class LogPathError(ValueError):
     """A template that cannot be used, or a path that would leave its folder."""
 
 
+def _normal(path: str) -> str:
+    """Without ``.``, ``..`` and needless slashes; POSIX lets two at the beginning stand, where they mean one here."""
+    normal = posixpath.normpath(path)
+    return normal[1:] if normal.startswith("//") else normal
+
+
 class LogPathTemplate:
     """A log path with fields ``{base_directory} {case_id} {beam_id} {beam_path} {hpc_job_id}``.
 
@@ -58,13 +64,13 @@ class LogPathTemplate:
         if log_root is not None:
             if not log_root.startswith("/"):
                 raise LogPathError(f"log_root {log_root!r} is not an absolute path")
-            self.folder = posixpath.normpath(log_root)
+            self.folder = _normal(log_root)
         elif leading.startswith("/"):
-            self.folder = posixpath.normpath(leading[: leading.rindex("/")] or "/")
-        elif leading:
-            raise LogPathError(f"{template!r} is not an absolute path")
-        else:
+            self.folder = _normal(leading[: leading.rindex("/")] or "/")
+        elif not leading:
             raise LogPathError(f"{template!r} begins with a field of the beam: set log_root on its source")
+        if leading and not leading.startswith("/"):
+            raise LogPathError(f"{template!r} is not an absolute path")
 
     def render(self, fields: Mapping[str, str | None]) -> str | None:
         """The path for one beam.
@@ -76,7 +82,7 @@ class LogPathTemplate:
             The path, or ``None`` where the beam lacks a field that the template uses.
 
         Raises:
-            LogPathError: an id holds ``/`` or ``..``, or the path would leave the template's folder.
+            LogPathError: an id holds ``/`` or ``..``, or the path is relative or would leave the template's folder.
         """
         text = []
         for literal, name in self._parts:
@@ -89,7 +95,9 @@ class LogPathTemplate:
             if "\0" in value or (name in _ID_FIELDS and ("/" in value or ".." in value)):
                 raise LogPathError(f"{name} holds '/', '..' or NUL")
             text.append(value)
-        path = posixpath.normpath("".join(text))
+        path = _normal("".join(text))
+        if not path.startswith("/"):
+            raise LogPathError(f"path is not absolute, so not in {self.folder}")
         if posixpath.commonpath([path, self.folder]) != self.folder or path == self.folder:
             raise LogPathError(f"path leaves {self.folder}")
         return path

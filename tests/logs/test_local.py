@@ -88,14 +88,34 @@ def test_a_socket_is_no_log(tmp_path: Path) -> None:
         assert kind(read(path)) == "not_a_file"
 
 
+def open_the_way_to(folder: Path) -> None:
+    for parent in [folder, *folder.parents]:
+        if parent.stat().st_uid == os.geteuid():
+            parent.chmod(parent.stat().st_mode | 0o055)
+
+
+def test_a_log_in_a_folder_that_may_not_be_searched_is_a_problem_and_not_missing(tmp_path: Path) -> None:
+    folder = tmp_path / "closed"
+    folder.mkdir()
+    open_the_way_to(tmp_path)
+    folder.chmod(0o000)
+    try:
+        with unprivileged():
+            answers = (looked_at(folder / "a.log"), read(folder / "a.log"))
+            with pytest.raises(LogProblem, match="search access") as refused:
+                SOURCE.listing(str(folder))
+    finally:
+        folder.chmod(0o755)
+    assert [kind(answer) for answer in answers] == ["permission", "permission"]
+    assert refused.value.kind == "permission"
+
+
 def test_a_log_that_may_not_be_read_is_said_so_with_what_to_do(tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
     log = tmp_path / "secret.log"
     log.write_bytes(b"x")
-    log.chmod(0o600)
-    for parent in [tmp_path, *tmp_path.parents]:
-        if parent.stat().st_uid == os.geteuid():
-            parent.chmod(parent.stat().st_mode | 0o055)
+    log.chmod(0o000)
+    open_the_way_to(tmp_path)
     with unprivileged():
         answer = read(log)
     assert kind(answer) == "permission"
@@ -119,10 +139,37 @@ def test_links_are_followed_and_loops_are_problems(tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to("loop")
     assert read(tmp_path / "link") == b"abc"
     assert kind(looked_at(tmp_path / "loop")) == "path"
+    assert kind(read(tmp_path / "loop")) == "path"
 
 
 def test_a_log_deleted_between_look_and_read_is_a_problem_of_that_log(tmp_path: Path) -> None:
-    assert kind(read(tmp_path / "gone.log")) == "io"
+    for name in ("gone.log", "good.log"):
+        (tmp_path / name).write_bytes(b"x")
+    paths = [str(tmp_path / name) for name in ("gone.log", "good.log")]
+    assert all(isinstance(answer, LogStat) for answer in SOURCE.stat(paths).values())
+    (tmp_path / "gone.log").unlink()
+    gone, good = SOURCE.read([ReadRequest(path, 0, 10) for path in paths])
+    assert kind(gone) == "io"
+    assert good == b"x"
+
+
+def test_a_log_that_has_become_a_fifo_since_the_look_is_not_waited_for(tmp_path: Path) -> None:
+    log = tmp_path / "a.log"
+    log.write_bytes(b"x")
+    assert isinstance(looked_at(log), LogStat)
+    log.unlink()
+    os.mkfifo(log)
+    assert kind(read(log)) == "not_a_file"
+
+
+def test_nothing_is_held_open(tmp_path: Path) -> None:
+    log = tmp_path / "a.log"
+    log.write_bytes(b"x")
+    before = os.listdir("/proc/self/fd")
+    for path in (log, tmp_path, "/dev/zero", tmp_path / "none.log"):
+        read(path)
+    SOURCE.listing(str(tmp_path))
+    assert os.listdir("/proc/self/fd") == before
 
 
 def test_a_listing_has_the_regular_files_of_a_folder(tmp_path: Path) -> None:
@@ -133,6 +180,23 @@ def test_a_listing_has_the_regular_files_of_a_folder(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo.log")
     listing = SOURCE.listing(str(tmp_path))
     assert {name: stat.size_bytes for name, stat in listing.items()} == {"a.log": 3, "link.log": 3}
+
+
+def test_links_that_lead_nowhere_hide_no_other_log_of_their_folder(tmp_path: Path) -> None:
+    logs, closed = tmp_path / "logs", tmp_path / "closed"
+    logs.mkdir()
+    closed.mkdir()
+    (logs / "a.log").write_bytes(b"abc")
+    (logs / "loop.log").symlink_to("loop.log")
+    (logs / "closed.log").symlink_to(closed / "b.log")
+    open_the_way_to(logs)
+    closed.chmod(0o000)
+    try:
+        with unprivileged():
+            listing = SOURCE.listing(str(logs))
+    finally:
+        closed.chmod(0o755)
+    assert list(listing) == ["a.log"]
 
 
 def test_a_missing_folder_lists_nothing_and_a_file_is_none(tmp_path: Path) -> None:
