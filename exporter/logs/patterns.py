@@ -107,14 +107,23 @@ def _exception(match: Match) -> Iterable[Event]:
     yield RunFailed(reason, shown(match.string[match.start() :]))
 
 
+_SCHEDULER_REASONS = tuple(
+    (reason, re.compile(words))
+    for reason, words in (
+        # Behind a blank: the line names hosts, too, and one may be called "broom1".
+        ("out_of_memory", rb" oom[-_]kill|out[- ]of[- ]memory|memory limit|: v?mem .{0,99}exceeded"),
+        ("time_limit", rb"time limit|walltime"),
+        ("terminated", rb"cancelled|job killed"),
+    )
+)
+
+
 def _scheduler(match: Match) -> Iterable[Event]:
-    text = match.string[match.start() :].lower()
-    if b"oom" in text:
-        yield RunFailed("out_of_memory", shown(match.string))
-    elif b"time limit" in text or b"walltime" in text:
-        yield RunFailed("time_limit", shown(match.string))
-    elif b"cancelled" in text:
-        yield RunFailed("terminated", shown(match.string))
+    text = match.string.lower()
+    for reason, words in _SCHEDULER_REASONS:
+        if words.search(text):
+            yield RunFailed(reason, shown(match.string))
+            return
 
 
 def _line(
@@ -207,7 +216,9 @@ _FAILURE_LINES = (
     _line(b"./tps_env: error while loading shared libraries:", _failed("fatal_error")),
     *(
         _line(
-            shell, _failed("fatal_error"), rb".*tps_env.*(?:not found|[Pp]ermission denied|No such file|cannot execute)"
+            shell,
+            _failed("fatal_error"),
+            rb".{0,200}?tps_env.{0,200}?(?:not found|[Pp]ermission denied|No such file|cannot execute)",
         )
         for shell in (b"sh: ", b"bash: ", b"/bin/sh: ", b"/bin/bash: ")
     ),
@@ -220,26 +231,31 @@ SHELL_WORDS: dict[bytes, str] = {
     b"Killed": "killed",
     b"Terminated": "terminated",
     b"Aborted": "aborted",
+    b"Bus error": "fatal_error",
+    b"Illegal instruction": "fatal_error",
+    b"Floating point exception": "fatal_error",
 }
 """What the shell writes when a signal has ended its command, and the reason each stands for."""
 
-RARE_SHELL_WORDS = (b"Bus error", b"Illegal instruction", b"Floating point exception")
+_ANY_SHELL_WORD = rb"|".join(map(re.escape, SHELL_WORDS))
 
-# The word is the whole line, or glued to one that was cut: behind a letter or digit without a blank between (never so
-# in prose), or behind a blank where the line began as the engine's batch lines do.
+# The word is the whole line, or glued to one that was cut: behind another character without a blank between (never so
+# in prose, but so in a folder's name: no slash before it), or behind a blank where the line began as the engine's batch
+# lines do. Bash names itself and the process first.
 _SHELL_WORD = re.compile(
-    rb"(?:^|(?<=\S)|^(?:Run|Beam|Generating|Transporting|Initialization|Block|h0|Simulating|cum_vertiex|Cumulated|run"
-    rb"|Thread)\b.* )"
-    rb"(" + rb"|".join(map(re.escape, SHELL_WORDS)) + rb")(?: \(core dumped\))?\s*$"
+    rb"(?:^[^\s/]*|(?<=\s)[^\s/]+|^(?:Run|Beam|Generating|Transporting|Initialization|Block|h0|Simulating|cum_vertiex"
+    rb"|Cumulated|run|Thread)\b.* )"
+    rb"(" + _ANY_SHELL_WORD + rb")(?: \(core dumped\))?\s*$"
+    rb"|^\S{1,200}: line \d{1,9}: +\d{1,9} (" + _ANY_SHELL_WORD + rb")\b"
 )
 
 
 def _shell_word(match: Match) -> Iterable[Event]:
-    yield RunFailed(SHELL_WORDS[match[1]], shown(match[0][match.start(1) - match.start() :]))
+    yield RunFailed(SHELL_WORDS[match[1] or match[2]], shown(match.string[match.start(match.lastindex or 0) :]))
 
 
 _RUNTIME_LINES = (
-    # glibc, the scheduler and rarer signals: what could be glued of these is followed by a word of the shell.
+    # glibc and the scheduler: what could be glued of these is followed by a word of the shell.
     _line(b"double free or corruption", _failed("aborted")),
     _line(b"free(): ", _failed("aborted"), rb"(?:invalid|double|corrupt)"),
     _line(b"malloc", _failed("aborted"), rb"(?:\(\)|_consolidate\(\)): |malloc\.c:\d+:"),
@@ -247,7 +263,6 @@ _RUNTIME_LINES = (
     _line(b"corrupted ", _failed("aborted"), rb"(?:size vs\. prev_size|double-linked list)"),
     _line(b"*** stack smashing detected", _failed("aborted")),
     _line(b"slurmstepd: ", _scheduler),
-    *(_line(word, _failed("fatal_error"), rb"(?: \(core dumped\))?\s*$") for word in RARE_SHELL_WORDS),
 )
 
 FOREIGN_LINES: tuple[Line, ...] = (
@@ -258,9 +273,18 @@ FOREIGN_LINES: tuple[Line, ...] = (
 )
 """Lines of other writers, which may be glued to the engine's; searched where one of :data:`FOREIGN_MARKS` is."""
 
-FOREIGN_MARKS = (b"lled", b"ssert", b"Aborted", b"Terminated", b"ation fault")
+FOREIGN_MARKS = (
+    b"lled",
+    b"ssert",
+    b"Aborted",
+    b"Terminated",
+    b"Segmentation fault",
+    b"Bus error",
+    b"Illegal instruction",
+    b"Floating point exception",
+)
 """One of these is in every line of another writer. Each is looked for in every byte of every log, so they are few:
-``lled`` stands for ``called`` and ``Killed``, ``ssert`` for both kinds of assertions."""
+``lled`` stands for ``called`` and ``Killed``, ``ssert`` for both kinds of assertions. The longer, the faster."""
 
 
 def _by_prefix(rows: Iterable[tuple[bytes, Line]]) -> dict[bytes, tuple[Line, ...]]:

@@ -36,6 +36,40 @@ def test_counters_that_step_back_or_repeat_lower_nothing() -> None:
     assert batches.started == 7
 
 
+def test_a_counter_whose_total_is_below_what_was_started_takes_the_rest_back() -> None:
+    batches = tally()
+    batches.start(7, 18)
+    assert batches.start(3, 5) == ["total_mismatch", "batch_backwards"]
+    assert (batches.started, batches.finished, batches.total, batches.ratio) == (5, 5, 5, 1.0)
+
+
+def test_a_batch_zero_starts_nothing() -> None:
+    batches = tally()
+    assert batches.start(0, 18) == ["batch_repeated"]
+    assert (batches.started, batches.ratio) == (0, 0.0)
+
+
+@pytest.mark.parametrize("total", [None, 0])
+def test_without_a_total_there_is_no_progress(total: int | None) -> None:
+    batches = tally(total)
+    batches.start(None, None)
+    assert (batches.ratio, batches.progress) == (0.0, None)
+
+
+def test_a_batch_that_starts_says_that_those_before_it_are_done() -> None:
+    batches = tally()
+    batches.start(5, 18)
+    assert (batches.started, batches.finished) == (5, 4)
+
+
+def test_what_started_before_the_first_announcement_counts_as_announced() -> None:
+    batches = tally(None)
+    batches.start(None, None)
+    batches.finish()
+    batches.announce(3, 1000)
+    assert (batches.total, batches.started, batches.finished) == (4, 1, 1)
+
+
 def test_batches_without_numbers_are_counted() -> None:
     batches = tally(3)
     for _ in range(3):

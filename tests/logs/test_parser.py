@@ -1,9 +1,10 @@
 from __future__ import annotations
 
+import re
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from exporter.logs import parser as parser_module
@@ -44,6 +45,12 @@ LINES = st.sampled_from(
         b"GPUassert: out of memory here",
         b"x" * 30,
         b"ERROR: \xff\xfe",
+        b"Run trans\0\0\0port\0Killed",
+        b"cum_vertiex 12Killed",
+        b"\0" * 60,
+        b"x" * 49 + b"\0\0",
+        b"y" * 50,
+        b"z" * 49 + b"Killed",
         b"",
     ]
 )
@@ -89,6 +96,28 @@ def test_carriage_returns_nul_bytes_and_invalid_utf8_do_not_hide_a_line() -> Non
     assert RunFailed("fatal_error", "FATAL ERROR \ufffd") in events
 
 
+@pytest.mark.parametrize(
+    ("counter", "expected"),
+    [
+        ("1 of 0", [BatchStarted(1, 0)]),
+        ("7 of 3", [BatchStarted(7, 3)]),
+        ("007 of 018", [BatchStarted(7, 18)]),
+        ("18446744073709551615 of 18446744073709551616", [BatchStarted(2**64 - 1, 2**64)]),
+        ("1 of 999999999999999999999", []),
+        ("999999999999999999999 of 1", []),
+        ("-1 of 5", []),
+        ("1 of -5", []),
+        ("1.5 of 5", []),
+        ("nan of 5", []),
+        ("\u0661 of \u0665", []),
+        (" of ", []),
+    ],
+)
+def test_a_counter_is_read_as_printed_or_not_at_all(counter: str, expected: list[Event]) -> None:
+    events, _ = fed(f"Generating particles for ({counter} batches) in CPU ..\n".encode())
+    assert [event for event in events if isinstance(event, BatchStarted)] == expected
+
+
 class TestThePlansInterface:
     """The unit tests of the plan's section 5.2, as they are written there, and what belongs to them."""
 
@@ -115,6 +144,14 @@ class TestThePlansInterface:
         assert result is not None
         assert (result.total_batches, result.current_batch) == (18, 5)
 
+    @pytest.mark.parametrize("end", ["", "\n", "\r\n"])
+    @pytest.mark.parametrize("kind", [str, bytes])
+    def test_a_line_may_have_its_end_and_be_text_or_bytes(self, kind: type, end: str) -> None:
+        line = "\0\0Generating particles for (5 of 18 batches) in CPU .." + end
+        result = TpsLogParser().parse_line(line if kind is str else line.encode())
+        assert result is not None
+        assert result.current_batch == 5
+
     def test_reset_forgets(self) -> None:
         parser = TpsLogParser()
         parser.parse_line("Generating particles for (5 of 18 batches) in CPU ..")
@@ -126,9 +163,20 @@ class TestThePlansInterface:
         parser.parse_line("Uploading particles with batch.. : Particle count --> 1000 with 0 batches")
         assert parser.parse_line("Generating particles for (1 of 0 batches) in CPU ..") is None
 
-    @given(st.text())
+    @given(st.text(st.characters()))
+    @example("\ud800 what a broken decoder leaves \udcff")
     def test_no_line_raises(self, line: str) -> None:
         TpsLogParser().parse_line(line)
+
+    @given(st.lists(st.tuples(st.integers(-5, 30), st.integers(-5, 30)), max_size=20))
+    def test_no_counter_leads_out_of_0_to_100_percent(self, counters: list[tuple[int, int]]) -> None:
+        parser = TpsLogParser()
+        for number, total in counters:
+            parser.parse_line(f"Uploading particles with batch.. : Particle count --> 10 with {total} batches")
+            result = parser.parse_line(f"Generating particles for ({number} of {total} batches) in CPU ..")
+            if result is not None:
+                assert 0 <= result.current_batch <= result.total_batches
+                assert 0.0 <= result.progress_percent <= 100.0
 
 
 class TestSitePatterns:
@@ -150,6 +198,27 @@ class TestSitePatterns:
     def test_groups_that_are_no_number_say_nothing(self) -> None:
         site = SitePatterns.of([r"in (\w+) parts"], [r"part (\w*)/?(\d+)?"])
         assert fed(b"in some parts\npart x\npart \n", site=site)[0] == []
+
+    def test_numbers_of_more_digits_than_64_bits_have_say_nothing(self) -> None:
+        site = SitePatterns.of([r"in (\d+) parts"], [r"part (\d+) of (\d+)"])
+        assert fed(b"in %s parts\npart %s of 3\n" % (b"9" * 21, b"9" * 21), site=site)[0] == []
+        assert fed(b"part 2 of %s\n" % (b"9" * 21), site=site)[0] == [BatchStarted(2, None)]
+
+    def test_are_searched_anywhere_in_a_line_whatever_its_bytes(self) -> None:
+        site = SitePatterns.of(failure=["dose limit", "한계", "\ud800"])
+        assert fed(b"\xff dose limit \xfe\n", site=site)[0] == [RunFailed("error", "\ufffd dose limit \ufffd")]
+        assert fed("선량 한계 초과\n".encode(), site=site)[0] == [RunFailed("error", "선량 한계 초과")]
+
+    def test_a_built_in_line_keeps_its_own_reason(self) -> None:
+        site = SitePatterns.of(failure=["memory"], success=["Time taken"])
+        assert fed(b"GPUassert: out of memory x 1\n", site=site)[0] == [
+            RunFailed("out_of_memory", "GPUassert: out of memory x 1")
+        ]
+        assert fed(b"Time taken by MC engine: 1\n", site=site)[0] == [RunSucceeded("Time taken by MC engine: 1")]
+
+    def test_what_is_no_regular_expression_is_refused(self) -> None:
+        with pytest.raises(re.error):
+            SitePatterns.of(failure=["("])
 
     def test_those_of_the_plan_change_nothing(self) -> None:
         site = SitePatterns.of(

@@ -2,8 +2,8 @@
 
 import pytest
 
-from exporter.logs.events import FAILURE_REASONS, RunFailed
-from exporter.logs.parser import TpsLogParser
+from exporter.logs.events import FAILURE_REASONS, BatchFinished, RunFailed
+from exporter.logs.parser import LINE_LIMIT, TpsLogParser
 
 
 def reasons(text: bytes) -> list[str]:
@@ -49,6 +49,11 @@ FAILURES = [
     ("fatal_error", b"FATAL ERROR in module"),
     ("fatal_error", b"./tps_env: error while loading shared libraries: libcudart.so.11.0: cannot open"),
     ("fatal_error", b"sh: 1: ./tps_env: not found"),
+    ("fatal_error", b"bash: line 1: ./tps_env: No such file or directory"),
+    ("fatal_error", b"Bus error"),
+    ("fatal_error", b"Floating point exception (core dumped)"),
+    ("killed", b"/var/spool/slurmd/job7/slurm_script: line 12: 29552 Killed                  ./tps_env in.txt > a.log"),
+    ("segmentation_fault", b"bash: line 1: 295 Segmentation fault      (core dumped) ./tps_env in.txt"),
     ("segmentation_fault", b"Segmentation fault"),
     ("segmentation_fault", b"Segmentation fault (core dumped)"),
     ("killed", b"Killed"),
@@ -57,13 +62,34 @@ FAILURES = [
     ("time_limit", b"slurmstepd: error: *** JOB 7 ON gpu1 CANCELLED AT 2026-01-01T00:00:00 DUE TO TIME LIMIT ***"),
     ("terminated", b"slurmstepd: error: *** JOB 7 ON gpu1 CANCELLED AT 2026-01-01T00:00:00 ***"),
     ("out_of_memory", b"slurmstepd: error: Detected 1 oom-kill event(s) in StepId=7.batch."),
+    ("out_of_memory", b"slurmstepd: error: Detected 1 oom_kill event in StepId=7.batch."),
+    ("out_of_memory", b"slurmstepd: error: Exceeded step memory limit at some point."),
+    ("time_limit", b"slurmstepd: error: *** JOB 7 ON broom1 CANCELLED AT 2026-01-01T00:00:00 DUE TO TIME LIMIT ***"),
     ("time_limit", b"=>> PBS: job killed: walltime 3610 exceeded limit 3600"),
+    ("out_of_memory", b"=>> PBS: job killed: mem 2048kb exceeded limit 1024kb"),
+    ("terminated", b"=>> PBS: job killed: node 3 (gpu3) requested job terminate"),
     # Behind a line that the C library has cut at the end of its block.
     ("killed", b"Run transpoKilled"),
     ("segmentation_fault", b"Block size: 3, Thread Segmentation fault"),
     ("killed", b"Generating particles Killed"),
     ("exception", b"Run transpoterminate called after throwing an instance of 'std::runtime_error'"),
     ("cuda", b"cum_vertiexGPUassert: invalid argument x.hpp 12"),
+    ("killed", b"Transporting particles...Killed"),
+    ("aborted", b"Run transpoAborted (core dumped)"),
+    ("fatal_error", b"Run transpoFloating point exception (core dumped)"),
+    ("fatal_error", b"Block size: 3, Thread Bus error"),
+    # The same, where what was cut says something already.
+    ("killed", b"cum_vertiex 1234Killed"),
+    ("out_of_memory", b"cum_vertiex 12GPUassert: out of memory /opt/x.hpp 304"),
+    ("killed", b"Run transportation 0.025018 sKilled"),
+    ("terminated", b"Particle transportation complete!Terminated"),
+    ("segmentation_fault", b"Generating particles for (3 of 9 batches) in CPSegmentation fault"),
+    ("aborted", b"Time taken by MC engine: 12Aborted"),
+    (
+        "exception",
+        b"Upload 100 histories per batch, 18 batches expectedterminate called after throwing an instance of 'x'",
+    ),
+    ("assertion", b"Upload 100 histories per batch, 18 batches expectedtps_env: a.hpp:1: f: Assertion `x' failed."),
 ]
 
 
@@ -82,6 +108,13 @@ def test_a_failure_is_recognised_with_its_reason(reason: str, line: bytes) -> No
         b"!!!!!!!!!!!!!!!!!!!!!!!!! WARNING !!!!!!!!!!!!!!!!!!!!!!!!!!!!",
         b"Tracks that were Killed",
         b"Killed 3 tracks",
+        b"particles Killed 0",
+        b"Cumulated energy of 12 Killed tracks",
+        b"/data/plans/Aborted",
+        b"Reading patient directory.. : Patient directory name --> /data/QA_Terminated",
+        b"Loading RT Ion plan from /data/QA_Killed",
+        b"a site's script: line 3: Killed tracks are not counted",
+        b"slurmstepd: info: task 0 begins on broom1",
         b"number of secondaries Terminated",
         b"No Segmentation fault here",
         b"-nan",
@@ -98,3 +131,15 @@ def test_a_harmless_line_is_no_failure(line: bytes) -> None:
 def test_the_cause_comes_with_its_text() -> None:
     [event] = TpsLogParser().feed(b"Run transpoterminate called after throwing an instance of 'x'\n")
     assert event == RunFailed("exception", "terminate called after throwing an instance of 'x'")
+
+
+def test_a_cut_line_that_ends_a_run_still_counts_its_batch() -> None:
+    events = TpsLogParser().feed(b"Run transportation 0.025018 sKilled\n")
+    assert events == [BatchFinished(), RunFailed("killed", "Killed")]
+
+
+@pytest.mark.timeout(5)
+@pytest.mark.parametrize("word", [b"tps_env ", b"Assertion `", b"Killed ", b"Killed", b"terminate called ", b" ", b"x"])
+@pytest.mark.parametrize("beginning", [b"", b"sh: ", b"Run ", b"Error: Mandatory tag ", b"=>> PBS: job killed: mem "])
+def test_a_long_line_of_near_misses_takes_no_time(beginning: bytes, word: bytes) -> None:
+    TpsLogParser().feed((beginning + word * LINE_LIMIT)[:LINE_LIMIT] + b"\n")

@@ -5,6 +5,7 @@ import shutil
 import tempfile
 import threading
 import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,13 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from exporter.logs import tailer as tailer_module
 from exporter.logs.events import Anomaly
 from exporter.logs.local import LocalSource
-from exporter.logs.parser import TpsLogParser
-from exporter.logs.source import LogStat
-from exporter.logs.tailer import ANCHOR_BYTES, LocalLogTailer, Tailer
-from tests.support.process import wait_for
+from exporter.logs.parser import LINE_LIMIT, TpsLogParser
+from exporter.logs.source import LogProblem, LogStat
+from exporter.logs.tailer import ANCHOR_BYTES, READ_BYTES, LocalLogTailer, Tailer
+from tests.support.process import PATIENCE_SECONDS, wait_for
 
 
 class Follower:
@@ -31,16 +33,19 @@ class Follower:
         self.content = b""
         self.replacements = 0
 
-    def look(self) -> bytes:
-        """Read all that is new; returns it."""
+    def look(self, meanwhile: Callable[[], None] = lambda: None) -> bytes:
+        """Read all that is new; returns it. ``meanwhile`` happens to the log between each look and its read."""
         new = b""
         stat = self.source.stat([str(self.path)]).get(str(self.path))
         if not isinstance(stat, LogStat) or not self.tailer.changed(stat):
             return new
         more = True
         while more:
-            [data] = self.source.read([self.tailer.request(stat)])
-            assert isinstance(data, bytes)
+            request = self.tailer.request(stat)
+            meanwhile()
+            [data] = self.source.read([request])
+            if isinstance(data, LogProblem):
+                return new
             chunk = self.tailer.take(data)
             if chunk is None:
                 continue
@@ -142,6 +147,70 @@ def test_a_deleted_log_may_come_back_as_it_was_or_as_another(followed: Follower)
     assert followed.replacements == 1
 
 
+def test_what_is_written_during_a_look_is_read_once(followed: Follower) -> None:
+    append(followed.path, b"one\n")
+    assert followed.look(lambda: append(followed.path, b"two\n")) == b"one\ntwo\n"
+    assert followed.look() == b""
+    assert followed.content == followed.path.read_bytes()
+
+
+def test_a_writer_that_never_rests_does_not_keep_a_look_from_ending(followed: Follower) -> None:
+    append(followed.path, b"one\n")
+    looks = []
+
+    def write() -> None:
+        looks.append(1)
+        append(followed.path, b"x" * 100_000)
+
+    followed.look(write)
+    assert len(looks) <= 2
+    followed.look()
+    assert followed.content == followed.path.read_bytes()
+
+
+def test_a_log_longer_than_one_read_comes_in_turns(followed: Follower) -> None:
+    data = os.urandom(2 * READ_BYTES + 5)
+    append(followed.path, data)
+    turns = []
+    assert followed.look(lambda: turns.append(1)) == data
+    assert len(turns) == 3
+
+
+def test_a_log_replaced_between_two_reads_of_one_look_is_not_mixed(followed: Follower) -> None:
+    append(followed.path, b"a" * (2 * READ_BYTES))
+    replacements = iter([b"b" * (3 * READ_BYTES)])
+    turns = []
+
+    def replace() -> None:
+        turns.append(1)
+        if len(turns) == 2:
+            followed.path.write_bytes(next(replacements))
+
+    followed.look(replace)
+    followed.look()
+    assert followed.content == b"b" * (3 * READ_BYTES)
+    assert followed.replacements == 1
+
+
+def test_a_log_gone_between_look_and_read_is_picked_up_when_it_returns(followed: Follower) -> None:
+    append(followed.path, b"one\n")
+    followed.look()
+    append(followed.path, b"two\n")
+    assert followed.look(followed.path.unlink) == b""
+    followed.path.write_bytes(b"one\ntwo\nthree\n")
+    assert followed.look() == b"two\nthree\n"
+
+
+def test_a_hole_left_by_truncating_under_the_writer_begins_a_new_log(followed: Follower) -> None:
+    with followed.path.open("wb", buffering=0) as writer:
+        writer.write(b"first run\n" * 100)
+        followed.look()
+        os.truncate(followed.path, 0)
+        writer.write(b"goes on\n")
+    assert followed.look() == bytes(1000) + b"goes on\n"
+    assert followed.replacements == 1
+
+
 def test_a_log_that_shrinks_between_look_and_read_is_read_again(followed: Follower) -> None:
     append(followed.path, b"first run\n" * 100)
     followed.look()
@@ -154,6 +223,9 @@ def test_a_log_that_shrinks_between_look_and_read_is_read_again(followed: Follow
     assert isinstance(data, bytes)
     assert followed.tailer.take(data) is None
     assert followed.look() == b"new\n"
+
+
+NUL_TO_TEXT = bytes.maketrans(b"\0", b"y")
 
 
 def test_a_gigabyte_without_a_newline_costs_no_memory(tmp_path: Path) -> None:
@@ -174,7 +246,7 @@ def test_a_gigabyte_without_a_newline_costs_no_memory(tmp_path: Path) -> None:
         chunk = tailer.take(data)
         assert chunk is not None
         # Holes are NUL bytes, which the parser drops; a log of text must be bounded, too.
-        events += parser.feed(chunk.data.replace(b"\0", b"y"))
+        events += parser.feed(chunk.data.translate(NUL_TO_TEXT))
         more = chunk.more
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
@@ -187,18 +259,24 @@ def test_a_gigabyte_without_a_newline_costs_no_memory(tmp_path: Path) -> None:
 class RandomLog(RuleBasedStateMachine):
     """Writes, truncations, rotations, deletions and looks against what is in the file.
 
-    Contents are never repeated, as those of different runs are not: a number is written into each piece.
+    Contents are never repeated, as those of different runs are not: a number is written into each piece. Reads are
+    short, so that a look takes several, and things happen between them.
     """
 
     @initialize()
     def begin(self) -> None:
+        self.patch = pytest.MonkeyPatch()
+        self.patch.setattr(tailer_module, "READ_BYTES", 2000)
         self.folder = Path(tempfile.mkdtemp())
         self.follower = Follower(self.folder / "a.log")
         self.number = 0
         self.clock = 1_000_000_000_000_000_000
 
     def teardown(self) -> None:
-        shutil.rmtree(self.folder)
+        # Also called where not even begin() was.
+        if hasattr(self, "patch"):
+            self.patch.undo()
+            shutil.rmtree(self.folder)
 
     def piece(self, size: int) -> bytes:
         self.number += 1
@@ -240,6 +318,26 @@ class RandomLog(RuleBasedStateMachine):
     @rule()
     def look(self) -> None:
         self.follower.look()
+
+    @rule(
+        size=st.integers(0, 5000),
+        reads=st.integers(0, 3),
+        act=st.sampled_from(["write", "rewrite_in_place", "truncate", "rotate", "delete"]),
+    )
+    def look_while_something_happens(self, size: int, reads: int, act: str) -> None:
+        turns = iter(range(100))
+
+        def meanwhile() -> None:
+            if next(turns, None) != reads:
+                return
+            if act == "write":
+                self.write(size, newline=False)
+            elif act == "delete":
+                self.delete()
+            else:
+                getattr(self, act)(size)
+
+        self.follower.look(meanwhile)
 
     @invariant()
     def what_was_read_is_what_is_there(self) -> None:
@@ -317,3 +415,53 @@ class TestLocalLogTailer:
         recorder = Recorder()
         assert list(LocalLogTailer(tmp_path, recorder, 0.01).tail(timeout=0.1)) == []
         assert len([1 for message, _ in recorder.warnings if "regular file" in str(_)]) == 1
+
+    def test_begins_again_with_a_replaced_log(self, tmp_path: Path) -> None:
+        log = tmp_path / "a.log"
+        log.write_bytes(b"one\nunfinished")
+        tailer = LocalLogTailer(log, poll_interval=0.01)
+        lines = tailer.tail(timeout=PATIENCE_SECONDS)
+        assert next(lines) == "one"
+        other = tmp_path / "other"
+        other.write_bytes(b"another run\n")
+        os.replace(other, log)
+        assert next(lines) == "another run"
+        tailer.stop()
+        assert list(lines) == []
+
+    def test_a_line_that_is_too_long_is_cut_and_costs_no_other(self, tmp_path: Path) -> None:
+        log = tmp_path / "a.log"
+        log.write_bytes(b"x" * (3 * READ_BYTES) + b"\nnext\n")
+        assert list(LocalLogTailer(log, poll_interval=0.01).tail(timeout=0)) == ["x" * LINE_LIMIT, "next"]
+
+    def test_stop_from_another_thread_ends_the_wait_at_once(self, tmp_path: Path) -> None:
+        tailer = LocalLogTailer(tmp_path / "none.log", poll_interval=10 * PATIENCE_SECONDS)
+        thread = threading.Thread(target=lambda: list(tailer.tail()))
+        thread.start()
+        tailer.stop()
+        thread.join(PATIENCE_SECONDS)
+        assert not thread.is_alive()
+
+    def test_stop_before_the_beginning_yields_nothing(self, tmp_path: Path) -> None:
+        log = tmp_path / "a.log"
+        log.write_bytes(b"one\n")
+        tailer = LocalLogTailer(log)
+        tailer.stop()
+        assert list(tailer.tail()) == []
+
+    def test_a_log_that_becomes_readable_is_read(self, tmp_path: Path) -> None:
+        log, recorder = tmp_path / "a.log", Recorder()
+        log.mkdir()
+        tailer = LocalLogTailer(log, recorder, 0.01)
+        lines: list[str] = []
+        thread = threading.Thread(target=lambda: lines.extend(tailer.tail()))
+        thread.start()
+        try:
+            wait_for(lambda: bool(recorder.warnings), "a warning that it is a folder")
+            log.rmdir()
+            log.write_bytes(b"one\n")
+            wait_for(lambda: lines == ["one"], "the line")
+        finally:
+            tailer.stop()
+            thread.join(PATIENCE_SECONDS)
+        assert len(recorder.warnings) == 1
