@@ -5,11 +5,12 @@ VERSIONS := 3.10 3.11 3.12 3.13
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup tools demo test test-all lint format types unit docs bench lock clean
+.PHONY: help setup tools demo stack test test-all lint format types unit docs bench lock clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo 'make demo      simulated beams, metrics and page, nothing to configure (Ctrl-C ends it)'
+	@echo 'make stack     the demo with Prometheus and Alertmanager (Ctrl-C ends all)'
 	@echo 'make test      lint, types and tests'
 	@echo 'make test-all  the tests on Python $(VERSIONS) (found by pyenv or on PATH)'
 	@echo 'make lint | format | types | unit | docs | bench | lock | clean'
@@ -25,13 +26,18 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 	@touch $@
 
 # Programs that tests run. The last line fails where installing did not help.
+TOOLS_ARE_THERE := (for each in promtool amtool prometheus-alertmanager sshd; do \
+    PATH="$$PATH:/usr/sbin" command -v $$each >/dev/null || exit 1; done)
+
 tools:
-	@command -v promtool >/dev/null && PATH="$$PATH:/usr/sbin" command -v sshd >/dev/null \
-	    || .ci/install-packages openssh-client openssh-server prometheus
-	@command -v promtool >/dev/null && PATH="$$PATH:/usr/sbin" command -v sshd >/dev/null
+	@$(TOOLS_ARE_THERE) || .ci/install-packages openssh-client openssh-server prometheus prometheus-alertmanager
+	@$(TOOLS_ARE_THERE)
 
 demo: setup
 	@exec $(BIN)/mqi-exporter demo
+
+stack: setup tools
+	@exec $(BIN)/python -m tests.support.stack
 
 test: setup tools lint types unit
 
@@ -44,7 +50,7 @@ format: setup
 	$(BIN)/ruff format .
 
 types: setup
-	$(BIN)/mypy --strict exporter tests
+	$(BIN)/mypy --strict alerts dashboards exporter tests
 
 unit: setup tools
 	$(BIN)/python -m pytest
@@ -67,6 +73,8 @@ docs: setup
 	$(BIN)/python -m exporter.config > docs/configuration.md
 	$(BIN)/python -m exporter.web.metrics > docs/metrics.md
 	$(BIN)/python -m tests.support.replay > docs/accuracy.md
+	$(BIN)/python -m alerts
+	$(BIN)/python -m dashboards
 
 bench: setup
 	@if [ -e bench/__main__.py ]; then exec $(BIN)/python -m bench; else echo 'Benchmarks live in bench/; there is none yet.'; fi

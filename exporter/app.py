@@ -75,6 +75,8 @@ class Exporter:
         self._clock = clock
         self._identifiers: Identifiers = PlainIdentifiers()
         self._board = Board(board_rules(settings), clock())
+        for where in ("monitor", "scrape", "web"):
+            self._board.expect_errors(where)
         self._reload_lock = threading.Lock()
         self._reload_status = ReloadStatus(True, clock())
         self._following = Following(settings, self._board, self._identifiers, clock)

@@ -11,12 +11,12 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 import click
 import structlog
 
-from exporter import __version__, log_output
+from exporter import __version__, cli_files, log_output
 from exporter.app import Exporter
 from exporter.config import ConfigError, Settings, load, settings_from
 from exporter.database.beams_table import BeamsTable, DatabaseUnavailable
@@ -24,6 +24,7 @@ from exporter.demo import DemoCommunicator
 from exporter.demo_host import DemoHost, NoHost
 from exporter.following import site_patterns
 from exporter.logs.parser import SitePatterns
+from exporter.terminal import fail
 from exporter.trial import trials
 from exporter.verify import text, verify
 from exporter.web.listener import ListenError, parse_listen_address
@@ -186,9 +187,7 @@ def demo(flags: Flags, folder: Path | None, speed: float) -> None:
         try:
             communicator.prepare()
         except OSError as error:
-            _fail(
-                f"cannot prepare the demo in {communicator.base_directory}: {error.strerror}; choose another --folder"
-            )
+            fail(f"cannot prepare the demo in {communicator.base_directory}: {error.strerror}; choose another --folder")
         configuration = communicator.configuration(flags.listen_address or "127.0.0.1:10813")
 
         def read() -> Settings:
@@ -250,22 +249,26 @@ def migrate(flags: Flags) -> None:
     """Add the column `progress` to the communicator's table `beams`, if it is missing."""
     settings = _settings(flags)
     if settings.database is None:
-        _fail(f"{flags.path}: database.path is not set; there is nothing to migrate")
+        fail(f"{flags.path}: database.path is not set; there is nothing to migrate")
     table = BeamsTable(Path(settings.database.path), busy_timeout_ms=settings.database.busy_timeout_ms)
     try:
         added = table.migrate()
     except DatabaseUnavailable as error:
-        _fail(str(error))
+        fail(str(error))
     finally:
         table.close()
     click.echo(f"{settings.database.path}: {'column progress added' if added else 'nothing to do, progress is there'}")
+
+
+main.add_command(cli_files.alerts)
+main.add_command(cli_files.dashboards)
 
 
 def _settings(flags: Flags) -> Settings:
     try:
         return flags.settings()
     except ConfigError as error:
-        _fail(str(error))
+        fail(str(error))
 
 
 def _configure_log(settings: Settings) -> None:
@@ -289,7 +292,7 @@ def _serve(
     try:
         exporter = Exporter(settings, read_settings)
     except ListenError as error:
-        _fail(str(error))
+        fail(str(error))
     exporter.start()
     playing = None
     if communicator is not None:
@@ -332,11 +335,6 @@ Ctrl-C ends it.
 """,
         err=True,
     )
-
-
-def _fail(message: str) -> NoReturn:
-    click.echo(f"mqi-exporter: {message}", err=True)
-    sys.exit(1)
 
 
 if __name__ == "__main__":

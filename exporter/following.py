@@ -105,6 +105,7 @@ class Following:
             self._looked.add(name)
             return wait
 
+        self._board.expect_errors(name)
         self._loops.append(Loop(name, looking, self._board.count_error))
 
     def _look(self, monitor: SourceMonitor, finding: NameRounds | None) -> float:

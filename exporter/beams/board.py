@@ -257,6 +257,11 @@ class Board:
         with self._lock:
             self._database = view
 
+    def expect_errors(self, where: str) -> None:
+        """Count errors of this part of the exporter from 0 on: the first one would not show in ``increase()`` else."""
+        with self._lock:
+            self._errors[where] += 0
+
     def count_error(self, where: str) -> None:
         """An unexpected error was survived, in this part of the exporter."""
         with self._lock:

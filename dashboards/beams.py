@@ -1,0 +1,264 @@
+"""MQI beams: for physicists who wait for a dose, and for operators."""
+
+from __future__ import annotations
+
+from dashboards.model import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PROGRESS_CELL,
+    PURPLE,
+    RED,
+    STATE_CELL,
+    Column,
+    Json,
+    Query,
+    bars,
+    case_link,
+    dashboard,
+    failures_and_stalls,
+    lines,
+    rows,
+    stat,
+    table,
+    variable,
+)
+from dashboards.queries import ACTIVE, BEAM, CASE, EXPORTER, KEYS, REASON, SOURCE, count_in, only_in, per_beam
+
+_ON_ITS_WAY = "starting|running"
+"""A beam that stands still is not done at any time that could be told."""
+
+
+def _now(metric: str, states: str = ACTIVE) -> Query:
+    return Query(only_in(states, per_beam(metric)))
+
+
+_NOW = [
+    (
+        stat(
+            "Beams running now",
+            "Beams whose log grows: they load, prepare or simulate.",
+            Query(count_in(_ON_ITS_WAY)),
+            thresholds=((None, GREY), (1, BLUE)),
+        ),
+        5,
+    ),
+    (
+        stat(
+            "Beams that stand still",
+            "Beams without progress for longer than their threshold. Somebody has to look: they will not go on alone.",
+            Query(count_in("stalled|expired")),
+            thresholds=((None, GREEN), (1, ORANGE)),
+        ),
+        5,
+    ),
+    (
+        stat(
+            "Beams that failed",
+            "Beams whose last run failed, for a day or until they are tried again.",
+            Query(count_in("failed")),
+            thresholds=((None, GREEN), (1, RED)),
+        ),
+        5,
+    ),
+    (
+        stat(
+            "Beams waiting to start",
+            "Beams that have no log yet: they queue, or their process has not begun to write.",
+            Query(count_in("waiting")),
+            thresholds=((None, GREY), (1, BLUE)),
+        ),
+        5,
+    ),
+    (
+        stat(
+            "Beams out of sight",
+            "Beams whose source cannot be read: they may go on, but nobody sees how.",
+            Query(count_in("unreachable")),
+            thresholds=((None, GREEN), (1, PURPLE)),
+        ),
+        4,
+    ),
+]
+
+_RUNNING = table(
+    "How far is each beam, and when is it done?",
+    "Every beam that has a log and has not ended. The bar is the estimate: finished batches and the elapsed share of "
+    "the running one. The batch is the one that has started, so it is up to one ahead. Click a beam for its details.",
+    [
+        Column("Case", "case_id", 150),
+        Column("Beam", "beam_id", 200, properties=(case_link(),)),
+        Column("State", "state", 100, properties=STATE_CELL),
+        Column("Done", _now("mqi_beam_progress_estimated_ratio"), 0, "percentunit", 0, PROGRESS_CELL),
+        Column("Batch", _now("mqi_beam_batch_current"), 70, "none"),
+        Column("of", _now("mqi_beam_batches_total"), 70, "none"),
+        Column("Time left", _now("mqi_beam_remaining_seconds", _ON_ITS_WAY), 110, "dtdurations"),
+        Column(
+            "Done at",
+            Query(only_in(_ON_ITS_WAY, f"1000 * (time() + {per_beam('mqi_beam_remaining_seconds')})")),
+            150,
+            "dateTimeAsIsoNoDateIfToday",
+        ),
+        Column("Source", "source", 110),
+        Column("Run", _now("mqi_beam_run"), 60, "none"),
+        Column(
+            "Is",
+            Query(f'max by ({KEYS}, state) (mqi_beam_state{{{BEAM}, state=~"{ACTIVE}"}}) == 1'),
+            0,
+            hidden=True,
+        ),
+    ],
+    sort_by="Done at",
+    none="No beam is running",
+)
+
+_ENDED = table(
+    "What ended lately, and how?",
+    "Beams that succeeded within the last hour (retention_seconds) or failed within the last day "
+    "(failed_retention_seconds), newest first. A reason is there for failures only.",
+    [
+        Column(
+            "Ended",
+            Query(f"1000 * {only_in('succeeded|failed', per_beam('mqi_beam_end_timestamp_seconds'))}"),
+            180,
+            "dateTimeAsIsoNoDateIfToday",
+        ),
+        Column("Case", "case_id", 150),
+        Column("Beam", "beam_id", 200, properties=(case_link(),)),
+        Column("Outcome", "state", 110, properties=STATE_CELL),
+        Column("Reason", "reason", 150),
+        Column(
+            "Took",
+            Query(
+                only_in(
+                    "succeeded|failed",
+                    f"{per_beam('mqi_beam_end_timestamp_seconds')} - {per_beam('mqi_beam_start_timestamp_seconds')}",
+                ),
+            ),
+            100,
+            "dtdurations",
+        ),
+        Column(
+            "Batches",
+            Query(only_in("succeeded|failed", per_beam("mqi_beam_batches_completed"))),
+            80,
+            "none",
+        ),
+        Column("Source", "source", 0),
+        Column(
+            "Is",
+            Query(f'max by ({KEYS}, state) (mqi_beam_state{{{BEAM}, state=~"succeeded|failed"}}) == 1'),
+            0,
+            hidden=True,
+        ),
+        Column("Why", Query(REASON), 0, hidden=True),
+    ],
+    sort_by="Ended",
+    descending=True,
+    none="No beam has ended",
+)
+
+_ALERTS = table(
+    "What needs somebody now?",
+    "Alerts that fire, by the rules in alerts/mqi-rules.yml. Empty is good.",
+    [
+        Column("Alert", "alertname", 220),
+        Column("Severity", "severity", 90),
+        Column("Case", "case_id", 130),
+        Column("Beam", "beam_id", 0, properties=(case_link(),)),
+        Column("Source", "source", 100),
+        Column(
+            "Firing",
+            Query(
+                "count by (alertname, severity, case_id, beam_id, source)"
+                f' (ALERTS{{{EXPORTER}, alertname=~"MQI.+", alertstate="firing"}})',
+            ),
+            0,
+            hidden=True,
+        ),
+    ],
+    sort_by="Severity",
+    none="Nothing",
+)
+
+_PROGRESS = lines(
+    "How did the chosen beams get this far?",
+    "The estimate as a line; grey and dashed, the plan's value, which counts started batches and is up to one batch "
+    "ahead. Choose beams above.",
+    Query(f"max by ({KEYS}) (mqi_beam_progress_estimated_ratio{{{BEAM}}})", "{{case_id}} {{beam_id}}"),
+    Query(f"max by ({KEYS}) (mqi_beam_progress_ratio{{{BEAM}}})", "{{case_id}} {{beam_id}}, started"),
+    unit="percentunit",
+    maximum=1,
+    dashed="/, started$/",
+    dashed_in_legend=False,
+    legend_right=True,
+    decimals=0,
+)
+
+_CASES = bars(
+    "How far is each case?",
+    "Mean estimated progress of a case's beams.",
+    Query(f"max by (case_id) (mqi_case_progress_ratio{{{CASE}}})", "{{case_id}}"),
+    unit="percentunit",
+    maximum=1,
+    thresholds=((None, BLUE), (1, GREEN)),
+)
+
+_BUCKETS = f"sum by (source, le) (increase(mqi_batch_duration_seconds_bucket{{{SOURCE}}}[1h]))"
+_BATCHES = lines(
+    "How long does a batch take on each source?",
+    "Median and 90th percentile of the batches finished within the hour before, of all beams on a source. Batches "
+    "differ in size: compare a source with itself.",
+    Query(f"histogram_quantile(0.5, {_BUCKETS})", "{{source}}, half of them at most"),
+    Query(f"histogram_quantile(0.9, {_BUCKETS})", "{{source}}, nine of ten at most"),
+    unit="s",
+    dashed="/nine of ten/",
+    none="No batch has finished within the hour",
+)
+
+_STATES = lines(
+    "What were the beams doing?",
+    "Beams by state over time, on the chosen sources.",
+    *(
+        Query(f'sum(mqi_beams{{{SOURCE}, state=~"{states}"}})', name)
+        for states, name in (
+            ("starting|running", "running"),
+            ("stalled|expired", "stalled"),
+            ("failed", "failed"),
+            ("waiting", "waiting"),
+            ("unreachable", "out of sight"),
+        )
+    ),
+    unit="short",
+    stacked=True,
+    decimals=0,
+    colors={"running": BLUE, "stalled": ORANGE, "failed": RED, "waiting": GREY, "out of sight": PURPLE},
+)
+
+
+def build() -> Json:
+    """The dashboard."""
+    return dashboard(
+        "mqi-beams",
+        "MQI beams",
+        "How far the Monte Carlo dose simulations are, which of them stand still, and which failed.",
+        variables=[
+            variable("job", "Job", "label_values(mqi_exporter_build_info, job)", hidden=True),
+            variable(
+                "instance", "Instance", 'label_values(mqi_exporter_build_info{job=~"$job"}, instance)', hidden=True
+            ),
+            variable("source", "Source", f"label_values(mqi_beams{{{EXPORTER}}}, source)"),
+            variable("case", "Case", f"label_values(mqi_beam_state{{{SOURCE}}}, case_id)"),
+            variable("beam", "Beam", f'label_values(mqi_beam_state{{{SOURCE}, case_id=~"$case"}}, beam_id)'),
+        ],
+        annotations=failures_and_stalls(BEAM),
+        panels=rows(
+            (None, 5, _NOW),
+            (None, 10, [(_RUNNING, 24)]),
+            (None, 8, [(_ALERTS, 12), (_CASES, 12)]),
+            ("Over time", 10, [(_PROGRESS, 24)]),
+            (None, 8, [(_BATCHES, 12), (_STATES, 12)]),
+            ("Ended", 9, [(_ENDED, 24)]),
+        ),
+    )

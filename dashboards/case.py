@@ -1,0 +1,207 @@
+"""MQI case: one case with all its beams, each in detail."""
+
+from __future__ import annotations
+
+from dashboards.model import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PROGRESS_CELL,
+    RED,
+    STATE_CELL,
+    Column,
+    Json,
+    Query,
+    dashboard,
+    failures_and_stalls,
+    lines,
+    rows,
+    stat,
+    table,
+    timeline,
+    variable,
+)
+from dashboards.queries import (
+    ACTIVE,
+    BEAM,
+    CASE,
+    EXPORTER,
+    KEYS,
+    REASON,
+    SOURCE,
+    count_in,
+    only_in,
+    per_beam,
+    state_code,
+)
+
+_LEGEND = "{{beam_id}}"
+
+_NOW = [
+    (
+        stat(
+            "How far is the case?",
+            "Mean estimated progress of the case's beams.",
+            Query(f"max(mqi_case_progress_ratio{{{CASE}}})"),
+            unit="percentunit",
+            decimals=0,
+            thresholds=((None, BLUE), (1, GREEN)),
+        ),
+        5,
+    ),
+    (
+        stat(
+            "When is its last running beam done?",
+            "The latest expected end of the case's beams that run; none while it is not known.",
+            Query(
+                f"1000 * (time() + max({only_in('starting|running', per_beam('mqi_beam_remaining_seconds'))}))",
+            ),
+            unit="dateTimeAsIsoNoDateIfToday",
+            none="Not known",
+        ),
+        7,
+    ),
+    (
+        stat(
+            "Beams that succeeded",
+            "Beams of the case whose dose has been written, for as long as they are kept (retention_seconds).",
+            Query(count_in("succeeded")),
+            thresholds=((None, GREY), (1, GREEN)),
+        ),
+        4,
+    ),
+    (
+        stat(
+            "Beams that stand still",
+            "Beams of the case without progress for longer than their threshold.",
+            Query(count_in("stalled|expired")),
+            thresholds=((None, GREEN), (1, ORANGE)),
+        ),
+        4,
+    ),
+    (
+        stat(
+            "Beams that failed",
+            "Beams of the case whose last run failed.",
+            Query(count_in("failed")),
+            thresholds=((None, GREEN), (1, RED)),
+        ),
+        4,
+    ),
+]
+
+_BEAMS = table(
+    "How is each beam of this case?",
+    "Every beam that is known now, in whatever state. The bar is the estimate; the batch is the one that has started. "
+    "A reason is there for failures only.",
+    [
+        Column("Beam", "beam_id", 200),
+        Column("State", "state", 100, properties=STATE_CELL),
+        Column("Reason", "reason", 130),
+        Column("Done", Query(per_beam("mqi_beam_progress_estimated_ratio")), 0, "percentunit", 0, PROGRESS_CELL),
+        Column("Batch", Query(per_beam("mqi_beam_batch_current")), 70, "none"),
+        Column("of", Query(per_beam("mqi_beam_batches_total")), 70, "none"),
+        Column("Batch takes", Query(per_beam("mqi_beam_batch_duration_seconds")), 110, "dtdurations"),
+        Column(
+            "Time left",
+            Query(only_in("starting|running", per_beam("mqi_beam_remaining_seconds"))),
+            110,
+            "dtdurations",
+        ),
+        Column("Particles", Query(per_beam("mqi_beam_particles")), 100, "short"),
+        Column("Run", Query(per_beam("mqi_beam_run")), 60, "none"),
+        Column("Source", "source", 110),
+        Column("Is", Query(f"max by ({KEYS}, state) (mqi_beam_state{{{BEAM}}}) == 1"), 0, hidden=True),
+        Column("Why", Query(REASON), 0, hidden=True),
+    ],
+    sort_by="Beam",
+    none="No beam of this case is known now",
+)
+
+_TIMELINE = timeline(
+    "What was each beam doing?",
+    "The state of each beam over time.",
+    Query(state_code(), _LEGEND),
+)
+
+_PROGRESS = lines(
+    "How did its beams get this far?",
+    "The estimate as a line; grey and dashed, the plan's value, which counts started batches and is up to one batch "
+    "ahead.",
+    Query(f"max by ({KEYS}) (mqi_beam_progress_estimated_ratio{{{BEAM}}})", _LEGEND),
+    Query(f"max by ({KEYS}) (mqi_beam_progress_ratio{{{BEAM}}})", f"{_LEGEND}, started"),
+    unit="percentunit",
+    maximum=1,
+    dashed="/, started$/",
+    dashed_in_legend=False,
+    decimals=0,
+)
+
+_SILENCE = lines(
+    "Is a beam about to stall?",
+    "Silence since the last batch or phase line, as a share of what the beam may take: at 100 % it is a stall. Only "
+    "beams that have not ended.",
+    Query(
+        f"max by ({KEYS}) ((time() - mqi_beam_last_progress_timestamp_seconds{{{BEAM}}})"
+        f" / mqi_beam_stall_threshold_seconds{{{BEAM}}})"
+        f' and on ({KEYS}) max by ({KEYS}) (mqi_beam_state{{{BEAM}, state=~"{ACTIVE}"}}) == 1',
+        _LEGEND,
+    ),
+    unit="percentunit",
+    thresholds=((0.7, ORANGE), (1, RED)),
+    none="No beam is running",
+)
+
+_BATCH = lines(
+    "Does a batch take longer than before?",
+    "Mean duration of the finished batches of the current run, by beam.",
+    Query(f"max by ({KEYS}) (mqi_beam_batch_duration_seconds{{{BEAM}}})", _LEGEND),
+    unit="s",
+    none="No batch has finished",
+)
+
+_SLOWNESS = lines(
+    "Is a beam slower than usual on its source?",
+    "Time per particle, as a multiple of the source's median of the last week; 1 is usual. From the recorded series "
+    "mqi_beam:slowness_ratio of alerts/mqi-rules.yml.",
+    Query(f"max by ({KEYS}) (mqi_beam:slowness_ratio{{{BEAM}}})", _LEGEND),
+    unit="none",
+    decimals=1,
+    thresholds=((3, ORANGE),),
+    none="No run has finished two batches",
+)
+
+_LOG = lines(
+    "Does the log still grow?",
+    "Size of each beam's log.",
+    Query(f"max by ({KEYS}) (mqi_beam_log_size_bytes{{{BEAM}}})", _LEGEND),
+    unit="bytes",
+    none="No beam of this case has a log",
+)
+
+
+def build() -> Json:
+    """The dashboard."""
+    return dashboard(
+        "mqi-case",
+        "MQI case",
+        "One case with all its beams: how far, how fast, and whether one is about to stall.",
+        variables=[
+            variable("job", "Job", "label_values(mqi_exporter_build_info, job)", hidden=True),
+            variable(
+                "instance", "Instance", 'label_values(mqi_exporter_build_info{job=~"$job"}, instance)', hidden=True
+            ),
+            variable("source", "Source", f"label_values(mqi_beams{{{EXPORTER}}}, source)", hidden=True),
+            variable("case", "Case", f"label_values(mqi_beam_state{{{SOURCE}}}, case_id)", multi=False),
+            variable("beam", "Beam", f'label_values(mqi_beam_state{{{SOURCE}, case_id=~"$case"}}, beam_id)'),
+        ],
+        annotations=failures_and_stalls(BEAM),
+        panels=rows(
+            (None, 5, _NOW),
+            (None, 8, [(_BEAMS, 24)]),
+            (None, 8, [(_TIMELINE, 12), (_PROGRESS, 12)]),
+            (None, 8, [(_SILENCE, 12), (_BATCH, 12)]),
+            (None, 8, [(_SLOWNESS, 12), (_LOG, 12)]),
+        ),
+    )

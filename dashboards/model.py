@@ -1,0 +1,519 @@
+"""Today's dashboards with grafanalib's classes.
+
+grafanalib 0.7.1 writes the model of Grafana 4 to 8 around what is asked for: defaults that spoil a panel (100 data
+points, thresholds as texts), old forms that newer Grafana reads before the new ones, and keys that nothing reads. What
+it lacks is set here explicitly, what is old is dropped in :func:`finished`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from grafanalib import core as grafana
+from grafanalib._gen import DashboardEncoder
+
+from dashboards.queries import STATE_CODES
+
+SCHEMA_VERSION = 41
+DATA_SOURCE = {"type": "prometheus", "uid": "${datasource}"}
+GREEN, BLUE, ORANGE, RED, PURPLE, GREY = "green", "blue", "orange", "red", "purple", "#8e8e8e"
+_COLUMNS = 24
+_STATE_COLORS = {
+    "waiting": GREY,
+    "starting": "light-blue",
+    "running": BLUE,
+    "stalled": ORANGE,
+    "expired": "dark-orange",
+    "unreachable": PURPLE,
+    "failed": RED,
+    "succeeded": GREEN,
+}
+
+Json = dict[str, Any]
+Steps = Sequence[tuple[float | None, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One expression of a panel.
+
+    Args:
+        expression: PromQL.
+        legend: name of the series, with ``{{label}}``.
+    """
+
+    expression: str
+    legend: str = "__auto"
+
+
+def steps(*pairs: tuple[float | None, str]) -> list[Json]:
+    """Thresholds: from each value on, its colour; ``None`` is the lowest."""
+    return [{"value": value, "color": color} for value, color in pairs]
+
+
+def state_mappings(*, coded: bool = False) -> list[Json]:
+    """A colour for each state; ``coded``: for its number."""
+    keys = {state: str(code) if coded else state for code, state in enumerate(STATE_CODES)}
+    options = {
+        keys[state]: {"text": state, "color": _STATE_COLORS[state], "index": index}
+        for index, state in enumerate(STATE_CODES)
+    }
+    return [{"type": "value", "options": options}]
+
+
+def _targets(queries: Iterable[Query], *, instant: bool = False, table: bool = False) -> list[grafana.Target]:
+    return [
+        grafana.Target(
+            expr=query.expression,
+            legendFormat=query.legend,
+            refId=chr(ord("A") + number),
+            instant=instant,
+            format="table" if table else "time_series",
+            datasource=DATA_SOURCE,
+            intervalFactor=1,
+        )
+        for number, query in enumerate(queries)
+    ]
+
+
+def _common(title: str, about: str) -> Json:
+    return {
+        "title": title,
+        "description": about,
+        "dataSource": DATA_SOURCE,
+        "maxDataPoints": None,
+        "editable": False,
+    }
+
+
+class _Table(grafana.Table):  # type: ignore[misc]
+    """Without ``custom.displayMode``, which would beat the cells' own options."""
+
+    def to_json_data(self) -> Json:
+        data: Json = super().to_json_data()
+        data["fieldConfig"]["defaults"]["custom"].pop("displayMode", None)
+        return data
+
+
+class _BarGauge(grafana.BarGauge):  # type: ignore[misc]
+    """Without ``options.fieldOptions``, which would beat unit, range and thresholds."""
+
+    def to_json_data(self) -> Json:
+        data: Json = super().to_json_data()
+        data["options"].pop("fieldOptions", None)
+        return data
+
+
+def stat(
+    title: str,
+    about: str,
+    query: Query,
+    *,
+    unit: str = "short",
+    thresholds: Steps = ((None, BLUE),),
+    mappings: list[Json] | None = None,
+    none: str = "–",
+    decimals: int | None = None,
+    text_of: str | None = None,
+) -> grafana.Stat:
+    """One big number.
+
+    Args:
+        none: shown where the query returns nothing.
+        text_of: a label to show instead of the number.
+    """
+    return grafana.Stat(
+        **_common(title, about),
+        targets=_targets([query], instant=True, table=text_of is not None),
+        format=unit,
+        decimals=decimals,
+        reduceCalc="lastNotNull",
+        fields=f"/^{text_of}$/" if text_of else "",
+        noValue=none,
+        colorMode="value",
+        graphMode="none",
+        textMode="value",
+        thresholds=steps(*thresholds),
+        mappings=mappings or [],
+    )
+
+
+def lines(
+    title: str,
+    about: str,
+    *queries: Query,
+    unit: str,
+    maximum: float | None = None,
+    soft_maximum: int | None = None,
+    thresholds: Steps = (),
+    stacked: bool = False,
+    none: str | None = None,
+    dashed: str | None = None,
+    dashed_in_legend: bool = True,
+    legend_right: bool = False,
+    decimals: int | None = None,
+    colors: Mapping[str, str] | None = None,
+) -> grafana.TimeSeries:
+    """Values over time.
+
+    Args:
+        soft_maximum: the axis goes at least so far.
+        thresholds: drawn as dashed lines where there are any.
+        none: shown where the queries return nothing.
+        dashed: regular expression over names of series that are drawn dashed.
+        dashed_in_legend: ``False``: they are grey and not in the legend.
+        colors: of series, by name.
+    """
+    defaults: Json = {"min": 0}
+    if maximum is not None:
+        defaults["max"] = maximum
+    if none is not None:
+        defaults["noValue"] = none
+    if decimals is not None:
+        defaults["decimals"] = decimals
+    overrides = []
+    if dashed:
+        style = {"id": "custom.lineStyle", "value": {"fill": "dash", "dash": [6, 6]}}
+        properties: list[Json] = [style, {"id": "custom.lineWidth", "value": 1}]
+        if not dashed_in_legend:
+            properties.append({"id": "color", "value": {"mode": "fixed", "fixedColor": GREY}})
+            properties.append({"id": "custom.hideFrom", "value": {"legend": True, "tooltip": False, "viz": False}})
+        overrides.append({"matcher": {"id": "byRegexp", "options": dashed}, "properties": properties})
+    for name, color in (colors or {}).items():
+        fixed = {"id": "color", "value": {"mode": "fixed", "fixedColor": color}}
+        overrides.append({"matcher": {"id": "byName", "options": name}, "properties": [fixed]})
+    return grafana.TimeSeries(
+        **_common(title, about),
+        targets=_targets(queries),
+        unit=unit,
+        lineWidth=2,
+        fillOpacity=25 if stacked else 0,
+        axisSoftMax=None if maximum is not None else soft_maximum,
+        showPoints="never",
+        spanNulls=False,
+        stacking={"mode": "normal", "group": "A"} if stacked else {},
+        tooltipMode="multi",
+        legendDisplayMode="table" if legend_right else "list",
+        legendPlacement="right" if legend_right else "bottom",
+        legendCalcs=["lastNotNull"] if legend_right else [],
+        thresholds=steps(*((None, "transparent"), *thresholds) if thresholds else ((None, GREEN),)),
+        thresholdsStyleMode="dashed" if thresholds else "off",
+        overrides=overrides,
+        extraJson={"fieldConfig": {"defaults": defaults}},
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of a table.
+
+    Args:
+        name: its heading.
+        field: a label, or a :class:`Query` whose value it shows.
+        unit, width, decimals: how it is shown; the width in pixels, 0 for what is left.
+        properties: further properties of the field.
+        hidden: it is asked for its labels only.
+    """
+
+    name: str
+    field: str | Query
+    width: int
+    unit: str | None = None
+    decimals: int | None = None
+    properties: tuple[tuple[str, Any], ...] = ()
+    hidden: bool = False
+
+
+def table(
+    title: str,
+    about: str,
+    columns: Sequence[Column],
+    *,
+    sort_by: str,
+    descending: bool = False,
+    none: str = "None",
+) -> grafana.Table:
+    """One row for each set of labels that the queries share.
+
+    Args:
+        columns: from left to right; those with a query are joined by their labels.
+        sort_by: heading of a column.
+    """
+    queries = [column.field for column in columns if isinstance(column.field, Query)]
+    shown: dict[str, str] = {}
+    hidden = dict.fromkeys(("Time", "__name__", "job", "instance", "case_id", "beam_id", "source"), True)
+    for column in columns:
+        field = column.field
+        if isinstance(field, Query):
+            field = "Value" if len(queries) == 1 else f"Value #{chr(ord('A') + queries.index(field))}"
+        if column.hidden:
+            hidden |= {field: True, "Value #A": True} if field == "Value" else {field: True}
+        else:
+            shown[field] = column.name
+            hidden.pop(field, None)
+    overrides = []
+    for column in columns:
+        if column.hidden:
+            continue
+        properties: list[Json] = [{"id": "custom.width", "value": column.width}] if column.width else []
+        if column.unit:
+            properties.append({"id": "unit", "value": column.unit})
+        if column.decimals is not None:
+            properties.append({"id": "decimals", "value": column.decimals})
+        properties += [{"id": key, "value": value} for key, value in column.properties]
+        overrides.append({"matcher": {"id": "byName", "options": column.name}, "properties": properties})
+    return _Table(
+        **_common(title, about),
+        targets=_targets(queries, instant=True, table=True),
+        unit="none",
+        transformations=[
+            {"id": "merge", "options": {}},
+            {
+                "id": "organize",
+                "options": {
+                    "excludeByName": hidden,
+                    "indexByName": {field: index for index, field in enumerate(shown)},
+                    "renameByName": shown,
+                },
+            },
+            {"id": "sortBy", "options": {"fields": {}, "sort": [{"field": sort_by, "desc": descending}]}},
+        ],
+        overrides=overrides,
+        extraJson={"fieldConfig": {"defaults": {"noValue": none}}},
+    )
+
+
+STATE_CELL = (("mappings", state_mappings()), ("custom.cellOptions", {"type": "color-text"}))
+PROGRESS_CELL = (
+    ("min", 0),
+    ("max", 1),
+    ("custom.cellOptions", {"type": "gauge", "mode": "gradient", "valueDisplayMode": "text"}),
+    ("color", {"mode": "fixed", "fixedColor": BLUE}),
+)
+
+
+def case_link(title: str = "This beam in its case") -> tuple[str, Any]:
+    """A column's link from a beam to its details."""
+    url = "/d/mqi-case?var-case=${__data.fields.Case}&var-beam=${__data.fields.Beam}&${datasource:queryparam}"
+    return ("links", [{"title": title, "url": f"{url}&${{__url_time_range}}"}])
+
+
+def bars(title: str, about: str, query: Query, *, unit: str, maximum: float | None, thresholds: Steps) -> _BarGauge:
+    """One horizontal bar for each series, newest value."""
+    defaults: Json = {
+        "unit": unit,
+        "min": 0,
+        "decimals": 0,
+        "noValue": "None",
+        "thresholds": {"mode": "absolute", "steps": steps(*thresholds)},
+    }
+    if maximum is not None:
+        defaults["max"] = maximum
+    return _BarGauge(
+        **_common(title, about),
+        targets=_targets([query], instant=True),
+        extraJson={
+            "fieldConfig": {"defaults": defaults, "overrides": []},
+            "options": {
+                "reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False},
+                "orientation": "horizontal",
+                "displayMode": "basic",
+                "showUnfilled": True,
+                "valueMode": "color",
+                "namePlacement": "left",
+                "minVizHeight": 20,
+                "maxVizHeight": 28,
+                "text": {"titleSize": 13, "valueSize": 15},
+            },
+        },
+    )
+
+
+def timeline(title: str, about: str, query: Query) -> grafana.StateTimeline:
+    """The states of beams over time, as numbers of :data:`dashboards.queries.STATE_CODES`."""
+    return grafana.StateTimeline(
+        **_common(title, about),
+        targets=_targets([query]),
+        mappings=state_mappings(coded=True),
+        colorMode="thresholds",
+        lineWidth=0,
+        fillOpacity=75,
+        showValue="auto",
+        extraJson={"fieldConfig": {"defaults": {"unit": "none"}}},
+    )
+
+
+Panel = Any
+"""Any of grafanalib's panels; they share no useful type."""
+
+
+def rows(*bands: tuple[str | None, int, Sequence[tuple[Panel, int]]]) -> list[Panel]:
+    """Panels in bands from top to bottom.
+
+    Args:
+        bands: heading (or none), height, and the panels with their widths, which add up to 24.
+
+    Raises:
+        ValueError: a band's widths do not add up.
+    """
+    placed: list[Panel] = []
+    y = 0
+    for heading, height, panels in bands:
+        if heading is not None:
+            placed.append(grafana.RowPanel(title=heading, gridPos=grafana.GridPos(h=1, w=_COLUMNS, x=0, y=y)))
+            y += 1
+        if sum(width for _, width in panels) != _COLUMNS:
+            raise ValueError(f"the panels below {heading!r} are not {_COLUMNS} wide together")
+        x = 0
+        for panel, width in panels:
+            panel.gridPos = grafana.GridPos(h=height, w=width, x=x, y=y)
+            placed.append(panel)
+            x += width
+        y += height
+    return placed
+
+
+def variable(name: str, label: str, query: str, *, multi: bool = True, hidden: bool = False) -> grafana.Template:
+    """A variable over the values of a label: of several that may be chosen all are at first, of one the first."""
+    every: Json = {"multi": True, "includeAll": True, "allValue": ".+", "default": "$__all"} if multi else {}
+    return grafana.Template(
+        name=name,
+        label=label,
+        query=query,
+        dataSource=DATA_SOURCE,
+        type="query",
+        refresh=grafana.REFRESH_ON_TIME_RANGE_CHANGE,
+        sort=grafana.SORT_ALPHA_ASC,
+        hide=grafana.HIDE_VARIABLE if hidden else grafana.SHOW,
+        **every,
+    )
+
+
+def exporters(*, hidden: bool) -> list[grafana.Template]:
+    """The variables ``job`` and ``instance``, for sites with several exporters."""
+    return [
+        variable("job", "Job", "label_values(mqi_exporter_build_info, job)", hidden=hidden),
+        variable("instance", "Instance", 'label_values(mqi_exporter_build_info{job=~"$job"}, instance)', hidden=hidden),
+    ]
+
+
+def moment(name: str, color: str, expression: str, title: str, text: str) -> Json:
+    """An annotation at the moment that is the expression's value, in milliseconds.
+
+    Args:
+        title, text: with ``{{label}}``.
+    """
+    return {
+        "name": name,
+        "datasource": DATA_SOURCE,
+        "enable": True,
+        "hide": False,
+        "iconColor": color,
+        "target": {"refId": "Annotation", "expr": expression, "interval": "60s"},
+        "useValueForTime": "on",
+        "titleFormat": title,
+        "textFormat": text,
+        "tagKeys": "source",
+    }
+
+
+def failures_and_stalls(selector: str) -> list[Json]:
+    """Annotations for what an operator looks for first."""
+
+    def since(state: str) -> str:
+        began = f"1000 * mqi_beam_state_since_timestamp_seconds{{{selector}}}"
+        return f'{began} and on (job, instance, case_id, beam_id) mqi_beam_state{{{selector}, state="{state}"}} == 1'
+
+    return [
+        moment("Failures", RED, since("failed"), "Failed", "{{case_id}} {{beam_id}} on {{source}}"),
+        moment("Stalls", ORANGE, since("stalled"), "Stalled", "{{case_id}} {{beam_id}} on {{source}}"),
+    ]
+
+
+def dashboard(
+    uid: str,
+    title: str,
+    about: str,
+    *,
+    variables: Sequence[grafana.Template],
+    annotations: Sequence[Json],
+    panels: Sequence[Panel],
+    refresh: str = "10s",
+    since: str = "now-3h",
+) -> Json:
+    """A dashboard as Grafana reads it."""
+    source = grafana.Template(
+        name="datasource", label="Data source", type="datasource", query="prometheus", default="default"
+    )
+    built = grafana.Dashboard(
+        title=title,
+        uid=uid,
+        description=about,
+        tags=["mqi"],
+        editable=False,
+        schemaVersion=SCHEMA_VERSION,
+        timezone="browser",
+        refresh=refresh,
+        time=grafana.Time(since, "now"),
+        graphTooltip=grafana.GRAPH_TOOLTIP_MODE_SHARED_CROSSHAIR,
+        templating=grafana.Templating(list=[source, *variables]),
+        annotations=grafana.Annotations(list=list(annotations)),
+        links=[
+            grafana.DashboardLink(
+                title="MQI dashboards", type="dashboards", tags=["mqi"], asDropdown=True, includeVars=True
+            )
+        ],
+        panels=list(panels),
+    ).auto_panel_ids()
+    return finished(built)
+
+
+_OLD_IN_DASHBOARD = ("__inputs", "hideControls", "rows", "sharedCrosshair", "style", "gnetId")
+_OLD_IN_PANEL = (
+    *("editable", "error", "height", "span", "minSpan", "cacheTimeout", "hideTimeOverride", "color", "columns"),
+    *("fontSize", "mappings"),
+)
+_NOT_IN_ROW = ("fieldConfig", "links", "maxDataPoints", "targets", "transformations", "transparent", "datasource")
+_OLD_IN_TARGET = ("query", "target", "metric", "step")
+_OLD_IN_VARIABLE = ("auto", "auto_count", "auto_min", "useTags", "tagsQuery", "tagValuesQuery")
+
+
+def finished(built: grafana.Dashboard) -> Json:
+    """Plain JSON without what grafanalib adds for Grafana 4 to 8."""
+    data: Json = json.loads(json.dumps(built.to_json_data(), cls=DashboardEncoder))
+    _drop(data, _OLD_IN_DASHBOARD)
+    _drop(data["timepicker"], ("time_options",))
+    for each in data["templating"]["list"]:
+        _drop(each, _OLD_IN_VARIABLE)
+        chosen = each.get("current") or {}
+        chosen.pop("tags", None)
+        if chosen.get("value") == "$__all":
+            each["current"] = {"text": "All", "value": ["$__all"]}
+        elif each["type"] == "query":
+            each["current"] = {}
+    for panel in data["panels"]:
+        _drop(panel, (*_OLD_IN_PANEL, *(_NOT_IN_ROW if panel["type"] == "row" else ())))
+        for target in panel.get("targets", ()):
+            _drop(target, _OLD_IN_TARGET)
+        _drop(panel.get("fieldConfig", {}).get("defaults", {}), ("calcs", "values", "limit", "override", "title"))
+        if panel["type"] == "bargauge":
+            _drop(panel["options"], ("showThresholdLabels", "showThresholdMarkers"))
+            _drop(panel["fieldConfig"], ("showThresholdLabels", "showThresholdMarkers"))
+    cleaned: Json = _without_nulls(data)
+    return cleaned | {"id": None}
+
+
+def _drop(data: Json, keys: Iterable[str]) -> None:
+    for key in keys:
+        data.pop(key, None)
+
+
+def _without_nulls(data: Any) -> Any:
+    if isinstance(data, Mapping):
+        return {key: _without_nulls(value) for key, value in data.items() if value is not None or key == "value"}
+    if isinstance(data, list):
+        return [_without_nulls(value) for value in data]
+    return data

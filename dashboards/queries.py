@@ -1,0 +1,47 @@
+"""What expressions of several panels share: selectors, and sets of beams."""
+
+from __future__ import annotations
+
+EXPORTER = 'job=~"$job", instance=~"$instance"'
+SOURCE = f'{EXPORTER}, source=~"$source"'
+BEAM = f'{SOURCE}, case_id=~"$case", beam_id=~"$beam"'
+CASE = f'{EXPORTER}, case_id=~"$case"'
+
+KEYS = "case_id, beam_id, source"
+"""Labels of a beam in tables, where a beam is one row whichever exporter sees it."""
+
+REASON = f"max by ({KEYS}, reason) (mqi_beam_failure{{{BEAM}}})"
+"""Why a beam failed; nothing for others."""
+
+ACTIVE = "starting|running|stalled|expired|unreachable"
+"""States of a beam that has a log and has not ended."""
+
+STATE_CODES = ("waiting", "starting", "running", "stalled", "expired", "unreachable", "failed", "succeeded")
+"""States in the order of their codes on a time line, which shows numbers only."""
+
+
+def per_beam(metric: str, selector: str = BEAM) -> str:
+    """One value per beam and nothing else: rows of a table are joined by their labels."""
+    return f"max by ({KEYS}) ({metric}{{{selector}}})"
+
+
+def only_in(states: str, expression: str, selector: str = BEAM) -> str:
+    """``expression`` (one value per beam) for beams in one of these states."""
+    return f'{expression} and on ({KEYS}) max by ({KEYS}) (mqi_beam_state{{{selector}, state=~"{states}"}}) == 1'
+
+
+def count_in(states: str, selector: str = BEAM) -> str:
+    """How many beams are in one of these states; 0 where there is none."""
+    return f'sum(mqi_beam_state{{{selector}, state=~"{states}"}}) or vector(0)'
+
+
+def state_code(selector: str = BEAM) -> str:
+    """The beam's state as the number of its place in :data:`STATE_CODES`."""
+    coded = (f'mqi_beam_state{{{selector}, state="{state}"}} * {code}' for code, state in enumerate(STATE_CODES))
+    return f"sum by ({KEYS}) ({' or '.join(coded)})"
+
+
+def mean_seconds(metric: str, by: str, selector: str) -> str:
+    """Mean of a summary or histogram."""
+    spent = f"sum by ({by}) (rate({metric}_sum{{{selector}}}[$__rate_interval]))"
+    return f"{spent} / sum by ({by}) (rate({metric}_count{{{selector}}}[$__rate_interval]))"
