@@ -21,8 +21,8 @@ class Parameters:
         runbook_url: folder or URL of the runbooks; alerts link to ``runbook_url/NAME.md``.
         source_silent_seconds: a source not polled for this long is down; its beams' silence is not a stall.
         stall_for_seconds: beyond the beam's own threshold.
-        stall_kept_seconds: a stall goes on for this long after its condition ended, so that a restart of the exporter,
-            or the time until the source is known to be down, does not look like its end.
+        stall_kept_seconds: a stall goes on for this long after its condition ended: as long as an exporter that has
+            just started may need to know the beam again.
         stalled_long_seconds: beyond the beam's own threshold.
         mismatch_for_seconds: beyond the minute after which the exporter speaks of a mismatch.
         slow_ratio: times the usual time per particle of its source.

@@ -105,6 +105,19 @@ and on ({_BEAM})
   max by ({_BEAM}) (mqi_beam_state{{state=~"starting|running|stalled|expired"}}) == 1
 and on ({_SOURCE})
   (time() - mqi_source_last_poll_timestamp_seconds < {parameters.source_silent_seconds})
+or
+# a stall that was known goes on while nobody can see: its value before, as long as exporter or source are down
+mqi_beam:stalled_seconds and on ({_EXPORTER}) up == 0
+or
+mqi_beam:stalled_seconds and on ({_BEAM}) mqi_beam_state{{state="unreachable"}} == 1
+""",
+        },
+        {
+            "record": "mqi_beam:overdue_seconds",
+            "expr": f"""\
+mqi_beam:stalled_seconds - mqi_beam_stall_threshold_seconds
+or
+mqi_beam:overdue_seconds and on ({_BEAM}) mqi_beam:stalled_seconds
 """,
         },
         {
@@ -157,7 +170,7 @@ def beam_alerts(parameters: Parameters) -> Sequence[Alert]:
         Alert(
             "MQIBeamStalledLong",
             "critical",
-            f"mqi_beam:stalled_seconds - mqi_beam_stall_threshold_seconds > {parameters.stalled_long_seconds}\n",
+            f"mqi_beam:overdue_seconds > {parameters.stalled_long_seconds}\n",
             f"{_THE_BEAM} has stood still for long and nobody has resolved it",
             f"{_THE_BEAM} on {{{{ $labels.source }}}} has made no progress for "
             f"{_of_beam('mqi_beam:stalled_seconds', 'value | humanizeDuration')}, at {_BATCH}. It will not go on by "

@@ -69,6 +69,9 @@ class DemoHost:
             Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
         return subprocess.Popen(
             [server, "-D", "-f", str(folder / "sshd_config"), "-E", str(folder / "sshd.log")],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
             start_new_session=True,  # Ctrl-C is for the exporter, which ends this one itself
         )
 

@@ -92,7 +92,6 @@ class Grafana:
             raise PushFailed("put no password into the address of Grafana; use --grafana.token-file")
         self.url = url.rstrip("/")
         self._session = requests.Session()
-        self._session.trust_env = True
         self._session.headers["Accept"] = "application/json"
         if token is not None:
             self._session.headers["Authorization"] = f"Bearer {token}"

@@ -54,7 +54,12 @@ class ExporterProcess:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if self._process.poll() is None:
-            self._process.kill()
+            # A demo ends its sshd only when it may.
+            self._process.terminate()
+            try:
+                self._process.wait(5)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
         self._process.wait(PATIENCE_SECONDS)
         self._reader.join(PATIENCE_SECONDS)
         assert self._process.stderr is not None

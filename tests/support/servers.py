@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any
 
 import httpx
 import yaml
@@ -22,9 +22,6 @@ def _program(*names: str) -> str:
         if path := shutil.which(name):
             return path
     raise AssertionError(f"{names[0]} is not installed: run make tools")
-
-
-S = TypeVar("S", bound="Server")
 
 
 class Server:
@@ -116,6 +113,11 @@ class Prometheus(Server):
             (its["alertname"], its.get("beam_id", ""), its.get("source", ""))
             for its in (each["labels"] for each in self._data("alerts", {})["alerts"] if each["state"] == state)
         }
+
+    def rule_groups(self) -> list[dict[str, Any]]:
+        """The groups of rules and how their last evaluation went."""
+        found: list[dict[str, Any]] = self._data("rules", {})["groups"]
+        return found
 
     def label_values(self, label: str, match: str) -> list[str]:
         """The values of a label of the series that match."""

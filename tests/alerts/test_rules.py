@@ -1,0 +1,137 @@
+"""The rules as files: built from the code, valid, unit tested, each with a runbook, naming nobody by themselves."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import promql_parser as promql
+import pytest
+import yaml
+
+from alerts.__main__ import FILE
+from alerts.parameters import GRAFANA_URL, RUNBOOK_URL, Parameters, duration
+from alerts.rules import alerts, groups, rule_file
+from exporter import cli_files
+from exporter.web.metrics import GROUPS
+from tests.dashboards.test_dashboards import sample_names
+
+ROOT = Path(__file__).parents[2]
+UNIT_TESTS = sorted((ROOT / "alerts" / "tests").glob("*.yml"))
+ALERTS = alerts(Parameters())
+BEAM_LABELS = {"job", "instance", "case_id", "beam_id", "source", "reason", "status", "state", "where", "severity"}
+
+every_alert = pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: alert.name)
+
+
+def run(*command: str | Path) -> str:
+    done = subprocess.run([str(each) for each in command], capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def unit_tests() -> list[dict[str, Any]]:
+    return [test for path in UNIT_TESTS for test in yaml.safe_load(path.read_text(encoding="utf-8"))["tests"]]
+
+
+def test_the_committed_file_is_what_the_code_builds() -> None:
+    assert FILE.read_text(encoding="utf-8") == rule_file(Parameters())
+
+
+def test_promtool_accepts_the_rules() -> None:
+    assert f"{len(ALERTS) + 6} rules found" in run("promtool", "check", "rules", FILE)
+
+
+@pytest.mark.parametrize("path", UNIT_TESTS, ids=lambda path: path.stem)
+def test_promtool_finds_every_unit_test_kept(path: Path) -> None:
+    run("promtool", "test", "rules", path)
+
+
+def test_a_unit_test_that_is_not_kept_is_found(tmp_path: Path) -> None:
+    text = UNIT_TESTS[0].read_text(encoding="utf-8").replace("../mqi-rules.yml", str(FILE))
+    assert "value: 1" in text
+    broken = tmp_path / "broken.yml"
+    broken.write_text(text.replace("value: 1", "value: 2"), encoding="utf-8")
+    done = subprocess.run(["promtool", "test", "rules", str(broken)], capture_output=True, timeout=100, check=False)
+    assert done.returncode == 1
+
+
+@every_alert
+def test_an_alert_has_unit_tests_for_its_text_and_for_when_it_must_not_fire(alert: Any) -> None:
+    told = [
+        each for test in unit_tests() for each in test.get("alert_rule_test", ()) if each["alertname"] == alert.name
+    ]
+    assert any(each["exp_alerts"] for each in told)
+    silent = [
+        (test["name"], each["eval_time"])
+        for test in unit_tests()
+        if alert.name in str(test)
+        for each in test["promql_expr_test"]
+        if f'"{alert.name}"' not in str(each.get("exp_samples", ""))
+    ]
+    assert len(silent) > 1, "before it fires, and after it has ended"
+
+
+@every_alert
+def test_an_alert_has_a_runbook_that_says_what_to_do(alert: Any) -> None:
+    text = (ROOT / "docs" / "runbooks" / f"{alert.name}.md").read_text(encoding="utf-8")
+    assert text.startswith(f"# {alert.name}\n\nSeverity: {alert.severity}.\n")
+    assert re.findall(r"^## (.+)$", text, re.MULTILINE) == ["What it means", "How to check", "What to do"]
+
+
+def test_there_is_no_runbook_without_an_alert() -> None:
+    assert {path.stem for path in (ROOT / "docs" / "runbooks").glob("*.md")} == {alert.name for alert in ALERTS}
+
+
+@every_alert
+def test_the_text_of_an_alert_holds_labels_and_figures_only(alert: Any) -> None:
+    rule = alert.rule(Parameters())
+    text = " ".join(rule["annotations"].values())
+    assert set(re.findall(r"\$labels\.(\w+)", text)) <= BEAM_LABELS
+    assert "$externalLabels" not in text
+    if alert.about == "beam":
+        assert "$labels.case_id" in rule["annotations"]["summary"]
+        assert "$labels.beam_id" in rule["annotations"]["summary"]
+        assert "$labels.case_id | urlquery" in rule["annotations"]["dashboard_url"]
+
+
+def test_rules_ask_for_metrics_that_exist() -> None:
+    known = {name for _, table in GROUPS for metric in table for name in sample_names(metric.empty_family())}
+    rules = [rule for group in groups(Parameters())["groups"] for rule in group["rules"]]
+    known |= {rule["record"] for rule in rules if "record" in rule} | {"up", "scrape_duration_seconds"}
+    for rule in rules:
+        promql.parse(rule["expr"])
+        names = set(re.findall(r"\b(mqi_[a-z_:]+|up|scrape_\w+)\b", rule["expr"]))
+        assert names <= known, rule
+        queried = re.findall(r"`(?:sum\()?([a-z_:]+)\{", " ".join(rule.get("annotations", {}).values()))
+        assert set(queried) <= known, rule
+
+
+def test_every_time_and_threshold_comes_from_a_parameter() -> None:
+    numbers = {
+        name: 7777 + index
+        for index, (name, value) in enumerate((name, getattr(Parameters(), name)) for name in Parameters.__slots__)
+        if isinstance(value, int | float)
+    }
+    built = rule_file(Parameters(**numbers))  # type: ignore[arg-type]
+    for name, number in numbers.items():
+        assert re.search(rf"\b({number}|{duration(number)})\b", built), name
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0s"), (45, "45s"), (60, "1m"), (90, "90s"), (7200, "2h"), (86400, "1d"), (604800, "1w")]
+)
+def test_durations_are_written_as_prometheus_does(seconds: int, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_the_export_replaces_the_addresses_that_the_rules_are_built_with() -> None:
+    assert (cli_files.GRAFANA_URL, cli_files.RUNBOOK_URL) == (GRAFANA_URL, RUNBOOK_URL)
+
+
+@every_alert
+def test_an_alert_is_in_the_document(alert: Any) -> None:
+    text = (ROOT / "docs" / "monitoring.md").read_text(encoding="utf-8")
+    assert f"| [{alert.name}](runbooks/{alert.name}.md) | {alert.severity} |" in text
