@@ -18,6 +18,7 @@ import structlog
 
 from exporter import __version__, log_output
 from exporter.app import Exporter
+from exporter.communicator import ours
 from exporter.config import ConfigError, Settings, load, settings_from
 from exporter.database.beams_table import BeamsTable, DatabaseUnavailable
 from exporter.demo import DemoCommunicator
@@ -259,6 +260,49 @@ def migrate(flags: Flags) -> None:
     finally:
         table.close()
     click.echo(f"{settings.database.path}: {'column progress added' if added else 'nothing to do, progress is there'}")
+
+
+@main.command()
+@click.option(
+    "--communicator",
+    "theirs",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="CONFIG.yaml",
+    help="The communicator's own configuration, of either revision.",
+)
+@click.option(
+    "--output", type=click.Path(path_type=Path), help="File to write; never over one that is there.  [default: stdout]"
+)
+@click.option("--force", is_flag=True, help="Write over it all the same.")
+@click.option(
+    "--base-directory",
+    metavar="PATH",
+    help="The communicator's base directory, where its configuration does not tell.",
+)
+def init(theirs: Path, output: Path | None, force: bool, base_directory: str | None) -> None:
+    """Make a configuration from the communicator's own.
+
+    Each value says where it was taken from; what cannot be known is listed on top, to be checked by hand. Secrets are
+    not copied.
+    """
+    if base_directory is not None and not base_directory.startswith("/"):
+        raise click.BadParameter(f"{base_directory!r} is not an absolute path", param_hint="--base-directory")
+    try:
+        draft = ours(theirs, base_directory=base_directory)
+    except ConfigError as error:
+        _fail(str(error))
+    if output is None:
+        click.echo(draft.text, nl=False)
+        return
+    try:
+        with output.open("w" if force else "x", encoding="utf-8") as file:
+            file.write(draft.text)
+    except FileExistsError:
+        _fail(f"{output}: is there already; name another file, or write over it with --force")
+    except OSError as error:
+        _fail(f"{output}: cannot be written: {error.strerror}")
+    click.echo(f"{output}: written; {len(draft.checks)} things to check by hand stand on its top", err=True)
 
 
 def _settings(flags: Flags) -> Settings:

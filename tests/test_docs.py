@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from exporter.cli import main
+from exporter.config import settings_from
 from tests.support import replay
 
 ROOT = Path(__file__).parents[1]
@@ -38,6 +39,14 @@ def test_shown_check_config_commands_work(command: str, monkeypatch: pytest.Monk
     monkeypatch.chdir(ROOT)
     result = CliRunner().invoke(main, shlex.split(command)[1:])
     assert result.exit_code == 0, result.output
+
+
+@pytest.mark.parametrize("command", commands("init"))
+def test_shown_init_commands_make_a_valid_configuration(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    result = CliRunner().invoke(main, shlex.split(command)[1:])
+    assert result.exit_code == 0, result.output
+    assert settings_from(result.stdout, command).database is not None
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "config").glob("*.yaml")), ids=lambda path: path.name)
