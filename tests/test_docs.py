@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import shlex
 from pathlib import Path
@@ -11,6 +12,7 @@ from click.testing import CliRunner
 
 from exporter.cli import main
 from exporter.config import settings_from
+from exporter.logs import events
 from tests.support import replay
 
 ROOT = Path(__file__).parents[1]
@@ -59,3 +61,23 @@ def test_every_example_configuration_is_valid(path: Path) -> None:
 def test_links_between_documents_lead_somewhere(document: Path) -> None:
     links = re.findall(r"\]\((?!https?:|#)([^)#]+)", document.read_text(encoding="utf-8"))
     assert [link for link in links if not (document.parent / link).exists()] == []
+
+
+DIALECTS = (ROOT / "docs" / "dialects.md").read_text(encoding="utf-8")
+
+
+def test_the_guide_to_dialects_has_every_dialect() -> None:
+    assert [name for name in events.DIALECTS if f"| `{name}` |" not in DIALECTS] == []
+
+
+@pytest.mark.parametrize(
+    ("log", "grew", "silence", "share"),
+    re.findall(r"^\| `(\w+)` \| .* \| (\d+) times \| ([\d.]+) s \| (\d+) % \|$", DIALECTS, re.MULTILINE),
+)
+def test_its_figures_of_buffering_are_those_of_the_captures(log: str, grew: str, silence: str, share: str) -> None:
+    growth = [(at, size) for at, size in replay.growth(log) if size >= 0]
+    arrivals = [growth[0][0], *(at for (_, before), (at, size) in itertools.pairwise(growth) if size != before)]
+    longest = max(later - earlier for earlier, later in itertools.pairwise(arrivals))
+    assert len(arrivals) - 1 == int(grew)
+    assert f"{longest:.1f}" == silence
+    assert f"{100 * longest / growth[-1][0]:.0f}" == share
