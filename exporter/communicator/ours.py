@@ -196,11 +196,9 @@ class _Writer:
     def _check_command(self) -> None:
         theirs = self._theirs
         log_name = theirs.log.key.rpartition(".")[2]
-        if theirs.command_key is None:
-            self._check(
-                f"log: theirs has no command that starts simulations for {theirs.mode}; see that it ends in "
-                f"`> {{{log_name}}} 2>&1`."
-            )
+        if theirs.command_key is None or not (theirs.command_seen or theirs.redirected):
+            what = theirs.command_key or f"theirs has no command for {theirs.mode} simulations, so what starts them"
+            self._check(f"log: {what} does not show where the log goes; see that it ends in `> {{{log_name}}} 2>&1`.")
         elif not theirs.redirected:
             self._check(
                 f"NO LOG IS WRITTEN: {theirs.command_key} does not redirect the simulation's output, so there is "

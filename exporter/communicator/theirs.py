@@ -25,6 +25,7 @@ ROOT_VARIABLE = "MOQUI_SMC_ROOT"
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 _ROUNDS = 8
 """So often the communicator itself puts paths into each other."""
+_LONGEST_PATH = 4096
 _EMPTY_FIELDS = frozenset({"room", "room_path"})
 """Fields that it fills with nothing where it is not told their value."""
 _SECRET = re.compile(r"pass(?:word|phrase|wd)?$|secret|token|private_key$", re.IGNORECASE)
@@ -91,6 +92,7 @@ class Theirs:
         mode_key: where that is said; ``None`` where it is not.
         base_directory: an absolute path, and where it is from.
         command_key: the command that starts a simulation; ``None`` where there is none.
+        command_seen: it starts the engine itself, and not a script that may do anything.
         redirected, errors_redirected: that command writes its output, and its errors, into the log.
         success, failure: completion markers, each a piece of a line.
     """
@@ -105,6 +107,7 @@ class Theirs:
     database: Template
     ssh: Ssh | None
     command_key: str | None
+    command_seen: bool
     redirected: bool
     errors_redirected: bool
     success: tuple[str, ...]
@@ -152,6 +155,7 @@ class _Reader:
             database=self._database(mode, base),
             ssh=self._ssh() if mode == "remote" else None,
             command_key=command_key,
+            command_seen="tps_env" in (command or ""),
             redirected=redirect is not None,
             errors_redirected=redirect is not None and "2>&1" in redirect[1],
             success=self._markers("success_pattern", "success_patterns"),
@@ -242,6 +246,8 @@ class _Reader:
 
         for _ in range(_ROUNDS):
             before, text = text, _PLACEHOLDER.sub(put, text)
+            if len(text) > _LONGEST_PATH:
+                break
             if before == text:
                 return Template(key_path(at), text, tuple(dict.fromkeys(emptied)))
         raise self._mistake(at, "its placeholders lead back to themselves")

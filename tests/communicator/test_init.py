@@ -69,6 +69,14 @@ def test_at_the_plan_revision_local_simulations_write_no_log_and_that_is_said_fi
     assert "2>&1" in checks(changed)
 
 
+def test_what_a_script_does_is_not_known(tmp_path: Path) -> None:
+    script = made(tmp_path, PLAN, ("cd {mqi_run_dir} && ./tps_env {tps_input_file}\n", "sbatch run.sh {beam_id}\n"))
+    assert "command_templates.local.remote_submit_simulation does not show where the log goes" in checks(script)
+    none = made(tmp_path, PLAN, ("    remote_submit_simulation: cd", "    something_else: cd"))
+    assert "theirs has no command for local simulations" in checks(none)
+    assert "NO LOG" not in checks(script) + checks(none)
+
+
 def test_the_newest_revision(tmp_path: Path) -> None:
     draft = made(tmp_path, NEWEST)
     found = settings(draft)
@@ -246,6 +254,7 @@ class TestBaseDirectory:
             "paths.local.log_path: 'logs/sim_{beam_id}.log' is",
         ),
         (PLAN, "'{tps_dir}'", "'{mqi_run_dir}/x'", "paths.local.remote_log_path: its placeholders lead back"),
+        (PLAN, "'{tps_dir}'", "'{mqi_run_dir}{mqi_run_dir}{mqi_run_dir}{mqi_run_dir}{mqi_run_dir}'", "lead back"),
         (NEWEST, "HPC_RUNNING: 40.0", "HPC_RUNNING: forty", "HPC_RUNNING: must be a finite number, not text"),
         (
             NEWEST,
