@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
+import os
 import signal
 import sys
 import tempfile
@@ -11,13 +13,15 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 import structlog
 
 from exporter import __version__, cli_files, log_output
 from exporter.app import Exporter
+from exporter.beams.snapshot import BeamState
+from exporter.communicator import ours
 from exporter.config import ConfigError, Settings, load, settings_from
 from exporter.database.beams_table import BeamsTable, DatabaseUnavailable
 from exporter.demo import DemoCommunicator
@@ -29,6 +33,9 @@ from exporter.trial import trials
 from exporter.verify import text, verify
 from exporter.web.listener import ListenError, parse_listen_address
 from exporter.web.server import ReloadFailed
+
+if TYPE_CHECKING:
+    from exporter.top.readers import Reader
 
 _log = structlog.get_logger(__name__)
 
@@ -258,6 +265,128 @@ def migrate(flags: Flags) -> None:
     finally:
         table.close()
     click.echo(f"{settings.database.path}: {'column progress added' if added else 'nothing to do, progress is there'}")
+
+
+@main.command()
+@click.option("--url", metavar="URL", help="A running exporter.  [default: the configuration's web.listen_address]")
+@click.option(
+    "--database",
+    is_flag=False,
+    flag_value="",
+    metavar="[PATH]",
+    help="Straight from the communicator's database; without PATH the configuration's.",
+)
+@click.option("--once", is_flag=True, help="Print once and end; so it is without a terminal, too.")
+@click.option("--json", "as_json", is_flag=True, help="With --once: JSON with the names of /api/v1/beams.")
+@click.option(
+    "--sort", type=click.Choice(["state", "case", "progress", "left", "age"]), default="state", show_default=True
+)
+@click.option("--filter", "text", metavar="TEXT", default="", help="Only beams with this in an id, source or remark.")
+@click.option("--state", type=click.Choice([state.value for state in BeamState]), help="Only beams in this state.")
+@click.option("--interval", type=click.FloatRange(min=0.2, max=3600), default=2.0, show_default=True, metavar="SECONDS")
+@_common_flags
+@click.pass_obj
+def top(
+    flags: Flags,
+    url: str | None,
+    database: str | None,
+    once: bool,
+    as_json: bool,
+    sort: str,
+    text: str,
+    state: str | None,
+    interval: float,
+) -> None:
+    """Show every beam in the terminal, live.
+
+    Keys: q quit, s sort, / find text, f state, arrows scroll, escape shows all again. Without --url and --database the
+    exporter of the configuration is asked, and the configuration's database where it does not answer.
+    """
+    from exporter.top import terminal
+    from exporter.top.readers import Unavailable
+    from exporter.top.view import View
+
+    if url is not None and database is not None:
+        raise click.UsageError("--url and --database: name one of them")
+    if as_json and not once:
+        raise click.UsageError("--json needs --once")
+    view = View(sort=sort, text=text, state=state)
+    try:
+        reader = _top_reader(flags, url, database)
+        with contextlib.closing(reader):
+            if as_json:
+                look = reader.look()
+                look = dataclasses.replace(look, beams=tuple(view.chosen(look.beams)))
+                click.echo(json.dumps(look.as_json(), ensure_ascii=False, indent=2, allow_nan=False))
+            elif once or not terminal.is_interactive():
+                terminal.show_once(reader, view)
+            else:
+                sys.exit(terminal.run_live(reader, view, interval))
+    except Unavailable as trouble:
+        fail(str(trouble))
+
+
+def _top_reader(flags: Flags, url: str | None, database: str | None) -> Reader:
+    """Where `top` gets its beams; a configuration is read only where one is needed or there."""
+    from exporter.top.readers import ApiReader, FirstReader, TableReader, url_of
+
+    if url is not None:
+        return ApiReader(url)
+    wanted = flags.config_file is not None or database == ""
+    settings = _settings(flags) if wanted or os.access(flags.path, os.R_OK) else None
+    if database:
+        return TableReader(Path(database), settings)
+    own = None if settings is None or settings.database is None else TableReader(settings.database.path, settings)
+    if database is not None:
+        if own is None:
+            fail(f"{flags.path}: database.path is not set; name one with --database PATH")
+        return own
+    address = flags.listen_address or ("127.0.0.1:10813" if settings is None else settings.web.listen_address)
+    api = ApiReader(url_of(address))
+    return api if own is None else FirstReader([api, own])
+
+
+@main.command()
+@click.option(
+    "--communicator",
+    "theirs",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="CONFIG.yaml",
+    help="The communicator's own configuration, of either revision.",
+)
+@click.option(
+    "--output", type=click.Path(path_type=Path), help="File to write; never over one that is there.  [default: stdout]"
+)
+@click.option("--force", is_flag=True, help="Write over it all the same.")
+@click.option(
+    "--base-directory",
+    metavar="PATH",
+    help="The communicator's base directory, where its configuration does not tell.",
+)
+def init(theirs: Path, output: Path | None, force: bool, base_directory: str | None) -> None:
+    """Make a configuration from the communicator's own.
+
+    Each value says where it was taken from; what cannot be known is listed on top, to be checked by hand. Secrets are
+    not copied.
+    """
+    if base_directory is not None and not base_directory.startswith("/"):
+        raise click.BadParameter(f"{base_directory!r} is not an absolute path", param_hint="--base-directory")
+    try:
+        draft = ours(theirs, base_directory=base_directory)
+    except ConfigError as error:
+        fail(str(error))
+    if output is None:
+        click.echo(draft.text, nl=False)
+        return
+    try:
+        with output.open("w" if force else "x", encoding="utf-8") as file:
+            file.write(draft.text)
+    except FileExistsError:
+        fail(f"{output}: is there already; name another file, or write over it with --force")
+    except OSError as error:
+        fail(f"{output}: cannot be written: {error.strerror}")
+    click.echo(f"{output}: written; {len(draft.checks)} things to check by hand stand on its top", err=True)
 
 
 main.add_command(cli_files.alerts)

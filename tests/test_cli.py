@@ -31,7 +31,16 @@ def test_version() -> None:
 
 def test_help_names_every_command() -> None:
     output = call("--help").output
-    for command in ("run", "demo", "verify", "check-config", "migrate", "--config.file", "--web.listen-address"):
+    for command in (
+        "run",
+        "demo",
+        "verify",
+        "check-config",
+        "migrate",
+        "init",
+        "--config.file",
+        "--web.listen-address",
+    ):
         assert command in output
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import shlex
 from pathlib import Path
@@ -10,6 +11,8 @@ import pytest
 from click.testing import CliRunner
 
 from exporter.cli import main
+from exporter.config import settings_from
+from exporter.logs import events
 from tests.support import replay
 
 ROOT = Path(__file__).parents[1]
@@ -40,6 +43,14 @@ def test_shown_check_config_commands_work(command: str, monkeypatch: pytest.Monk
     assert result.exit_code == 0, result.output
 
 
+@pytest.mark.parametrize("command", commands("init"))
+def test_shown_init_commands_make_a_valid_configuration(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    result = CliRunner().invoke(main, shlex.split(command)[1:])
+    assert result.exit_code == 0, result.output
+    assert settings_from(result.stdout, command).database is not None
+
+
 EXAMPLES = sorted(path for path in (ROOT / "config").glob("*.yaml") if path.name != "compose.yaml")
 
 
@@ -53,3 +64,23 @@ def test_every_example_configuration_is_valid(path: Path) -> None:
 def test_links_between_documents_lead_somewhere(document: Path) -> None:
     links = re.findall(r"\]\((?!https?:|#)([^)#]+)", document.read_text(encoding="utf-8"))
     assert [link for link in links if not (document.parent / link).exists()] == []
+
+
+DIALECTS = (ROOT / "docs" / "dialects.md").read_text(encoding="utf-8")
+
+
+def test_the_guide_to_dialects_has_every_dialect() -> None:
+    assert [name for name in events.DIALECTS if f"| `{name}` |" not in DIALECTS] == []
+
+
+@pytest.mark.parametrize(
+    ("log", "grew", "silence", "share"),
+    re.findall(r"^\| `(\w+)` \| .* \| (\d+) times \| ([\d.]+) s \| (\d+) % \|$", DIALECTS, re.MULTILINE),
+)
+def test_its_figures_of_buffering_are_those_of_the_captures(log: str, grew: str, silence: str, share: str) -> None:
+    growth = [(at, size) for at, size in replay.growth(log) if size >= 0]
+    arrivals = [growth[0][0], *(at for (_, before), (at, size) in itertools.pairwise(growth) if size != before)]
+    longest = max(later - earlier for earlier, later in itertools.pairwise(arrivals))
+    assert len(arrivals) - 1 == int(grew)
+    assert f"{longest:.1f}" == silence
+    assert f"{100 * longest / growth[-1][0]:.0f}" == share
