@@ -17,6 +17,7 @@ from exporter import __version__
 from exporter.beams.beam import StatusRules
 from exporter.beams.board import Board, BoardRules
 from exporter.beams.estimate import StallRules
+from exporter.beams.snapshot import BoardSnapshot
 from exporter.config import ConfigError, Settings
 from exporter.following import Following
 from exporter.identifiers import Identifiers, PlainIdentifiers
@@ -82,6 +83,8 @@ class Exporter:
         app = build_app(
             registry=self._registry(scrapes),
             scrapes=scrapes,
+            snapshot=self._snapshot,
+            identifiers=self._identifiers,
             healthy=self._unhealthy,
             ready=self._unready,
             reload=self.reload,
@@ -139,8 +142,11 @@ class Exporter:
     def _unready(self) -> str | None:
         return self._following.unready()
 
+    def _snapshot(self) -> BoardSnapshot:
+        return self._board.snapshot(self._clock())
+
     def _registry(self, scrapes: ScrapeMeter) -> CollectorRegistry:
         return make_registry(
-            BoardCollector(lambda: self._board.snapshot(self._clock()), identifiers=self._identifiers),
+            BoardCollector(self._snapshot, identifiers=self._identifiers),
             ExporterCollector(__version__, reload_status=lambda: self._reload_status, scrapes=scrapes),
         )

@@ -28,6 +28,9 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from exporter.beams.snapshot import BoardSnapshot
+from exporter.identifiers import Identifiers
+from exporter.web.api import Api
 from exporter.web.collectors import ScrapeMeter
 from exporter.web.listener import address_of, open_listener
 
@@ -63,6 +66,8 @@ def build_app(
     *,
     registry: CollectorRegistry,
     scrapes: ScrapeMeter,
+    snapshot: Callable[[], BoardSnapshot],
+    identifiers: Identifiers,
     healthy: Callable[[], str | None],
     ready: Callable[[], str | None],
     reload: Callable[[], None],
@@ -71,13 +76,15 @@ def build_app(
     version: str,
     clock: Callable[[], float] = time.perf_counter,
 ) -> ASGIApp:
-    """The web application: ``/metrics``, ``/-/healthy``, ``/-/ready``, ``/-/reload`` and ``/``.
+    """The web application: ``/metrics``, ``/api/v1``, ``/-/healthy``, ``/-/ready``, ``/-/reload`` and ``/``.
 
     All callables are called in worker threads, so they may take a lock, but must not take long.
 
     Args:
         registry: what ``/metrics`` shows.
         scrapes: told the time and size of each scrape.
+        snapshot: takes a snapshot of the board, for API and page.
+        identifiers: how ids, paths and texts are shown there.
         healthy: ``None`` while the exporter works, else why it does not.
         ready: ``None`` once beams are followed, else what is still missing.
         reload: reads the configuration again; raises :class:`ReloadFailed` where it is refused.
@@ -114,6 +121,7 @@ def build_app(
         Route("/-/healthy", health),
         Route("/-/ready", readiness),
         Route("/-/reload", reloading, methods=["POST", "PUT"]),
+        *Api(snapshot, identifiers, version).routes(),
     ]
     app = Starlette(routes=routes)
     app.router.redirect_slashes = False  # a redirect would name the host of the request, which a proxy may have changed

@@ -81,6 +81,8 @@ def serve(*collectors: Collector, idle_seconds: int = 75, **changes: Any) -> Ite
     parts: dict[str, Any] = {
         "registry": make_registry(*(collectors or (board,))),
         "scrapes": scrapes,
+        "snapshot": make_full_snapshot,
+        "identifiers": PlainIdentifiers(),
         "healthy": _nothing,
         "ready": _nothing,
         "reload": _nothing,
