@@ -26,9 +26,9 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 
 # Programs that tests run. The last line fails where installing did not help.
 tools:
-	@command -v promtool >/dev/null && PATH="$$PATH:/usr/sbin" command -v sshd >/dev/null \
-	    || .ci/install-packages openssh-client openssh-server prometheus
-	@command -v promtool >/dev/null && PATH="$$PATH:/usr/sbin" command -v sshd >/dev/null
+	@command -v promtool >/dev/null && command -v chromium >/dev/null && PATH="$$PATH:/usr/sbin" command -v sshd >/dev/null \
+	    || .ci/install-packages chromium openssh-client openssh-server prometheus
+	@command -v promtool >/dev/null && command -v chromium >/dev/null && PATH="$$PATH:/usr/sbin" command -v sshd >/dev/null
 
 demo: setup
 	@exec $(BIN)/mqi-exporter demo

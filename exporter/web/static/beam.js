@@ -178,7 +178,7 @@ export class Row {
     attribute(node, "data-state", beam.state);
     this.run.set(beam.run > 1 ? `run ${beam.run}` : "");
     this.batch.set(batches(beam));
-    this.source.set(beam.source);
+    this.source.set(beam.log_path === null ? "" : beam.source);
     const help = runbook(beam);
     this.help.hidden = help === null;
     if (help !== null) {

@@ -13,6 +13,7 @@ const SILENCE_MS = 16000; // three beats and a moment
  */
 export function follow(on) {
   let source = null;
+  let heardIt = false; // something has come from this source: a connection alone proves nothing
   let silence = 0;
   let timer = 0;
   let failures = 0;
@@ -28,6 +29,7 @@ export function follow(on) {
     clearTimeout(silence);
     silence = setTimeout(fallBack, SILENCE_MS);
     failures = 0;
+    heardIt = true;
     say("live");
   }
 
@@ -52,6 +54,7 @@ export function follow(on) {
     clearTimeout(silence);
     source?.close();
     source = null;
+    heardIt = false;
   }
 
   function fallBack() {
@@ -66,7 +69,7 @@ export function follow(on) {
     let wait = document.hidden ? POLL_HIDDEN_MS : POLL_MS;
     try {
       const [beams, sources] = await Promise.all([json("api/v1/beams"), json("api/v1/sources")]);
-      if (source !== null && link === "live") return;
+      if (heardIt) return;
       on.state({ ...sources, ...beams, at: Math.max(beams.at, beams.date ?? 0) });
       if (link === "lost") {
         failures = 0;
@@ -74,7 +77,7 @@ export function follow(on) {
       }
       say("polling");
     } catch {
-      if (source !== null && link === "live") return;
+      if (heardIt) return;
       hangUp();
       say("lost");
       wait = RETRY_MS;
