@@ -26,11 +26,12 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 	@touch $@
 
 # Programs that tests run. The last line fails where installing did not help.
-TOOLS_ARE_THERE := (for each in promtool amtool prometheus-alertmanager sshd; do \
+TOOLS_ARE_THERE := (for each in amtool chromium prometheus-alertmanager promtool sshd; do \
     PATH="$$PATH:/usr/sbin" command -v $$each >/dev/null || exit 1; done)
 
 tools:
-	@$(TOOLS_ARE_THERE) || .ci/install-packages openssh-client openssh-server prometheus prometheus-alertmanager
+	@$(TOOLS_ARE_THERE) || .ci/install-packages \
+	    chromium openssh-client openssh-server prometheus prometheus-alertmanager
 	@$(TOOLS_ARE_THERE)
 
 demo: setup

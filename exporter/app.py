@@ -17,11 +17,14 @@ from exporter import __version__
 from exporter.beams.beam import StatusRules
 from exporter.beams.board import Board, BoardRules
 from exporter.beams.estimate import StallRules
+from exporter.beams.snapshot import BoardSnapshot
 from exporter.config import ConfigError, Settings
 from exporter.following import Following
 from exporter.identifiers import Identifiers, PlainIdentifiers
 from exporter.web.collectors import BoardCollector, ExporterCollector, ScrapeMeter, make_registry
+from exporter.web.events import Events
 from exporter.web.metrics import ReloadStatus
+from exporter.web.page import Links
 from exporter.web.server import ReloadFailed, WebServer, build_app
 
 _log = structlog.get_logger(__name__)
@@ -81,9 +84,14 @@ class Exporter:
         self._reload_status = ReloadStatus(True, clock())
         self._following = Following(settings, self._board, self._identifiers, clock)
         scrapes = ScrapeMeter()
+        events = Events(self._snapshot, self._identifiers, self._board.count_error)
         app = build_app(
             registry=self._registry(scrapes),
             scrapes=scrapes,
+            snapshot=self._snapshot,
+            identifiers=self._identifiers,
+            events=events,
+            links=Links(settings.web.grafana_url, settings.web.runbook_url),
             healthy=self._unhealthy,
             ready=self._unready,
             reload=self.reload,
@@ -91,7 +99,7 @@ class Exporter:
             count_error=self._board.count_error,
             version=__version__,
         )
-        self._web = WebServer(app, settings.web.listen_address)
+        self._web = WebServer(app, settings.web.listen_address, end_streams=events.close)
 
     @property
     def address(self) -> str:
@@ -141,8 +149,11 @@ class Exporter:
     def _unready(self) -> str | None:
         return self._following.unready()
 
+    def _snapshot(self) -> BoardSnapshot:
+        return self._board.snapshot(self._clock())
+
     def _registry(self, scrapes: ScrapeMeter) -> CollectorRegistry:
         return make_registry(
-            BoardCollector(lambda: self._board.snapshot(self._clock()), identifiers=self._identifiers),
+            BoardCollector(self._snapshot, identifiers=self._identifiers),
             ExporterCollector(__version__, reload_status=lambda: self._reload_status, scrapes=scrapes),
         )

@@ -277,7 +277,8 @@ class SourceMonitor:
         written_at = min(stat.modified_at, at)
         if following.live and self._looked_at is not None:
             written_at = max(written_at, min(self._looked_at, at))
-        self._board.apply(key, following.tailer.path, events, written_at, more=chunk.more)
+        tailer = following.tailer
+        self._board.apply(key, tailer.path, events, written_at, more=chunk.more, recent=tailer.recent)
         if not chunk.more:
             following.live = True
         return chunk.more

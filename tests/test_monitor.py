@@ -13,6 +13,7 @@ import pytest
 from exporter.beams.board import BoardRules
 from exporter.beams.snapshot import BeamKey, BeamState
 from exporter.logs.local import LocalSource
+from exporter.logs.recent import RECENT_BYTES, recent_lines
 from exporter.logs.source import LogProblem, LogStat, ReadRequest, SourceUnavailable
 from exporter.monitor import ProgressMonitor
 from tests.support.process import wait_for
@@ -589,3 +590,28 @@ class TestProgressMonitor:
             monitor.stop()
             thread.join(10)
         assert [round(progress) for progress in seen] == [50, 100, 33, 67, 100]
+
+
+def test_the_last_lines_of_a_log_are_kept_until_another_takes_its_place(world: World) -> None:
+    world.row()
+    log = captured("v2_b18")
+    world.write(log)
+    world.look()
+    assert world.view().recent == log[-RECENT_BYTES:]
+    world.write(b"one more")
+    world.look()
+    assert recent_lines(world.view().recent)[-1] == "one more"
+    world.write(b"anew\n", anew=True)
+    world.look()
+    assert world.view().recent == b"anew\n"
+
+
+def test_the_last_lines_of_the_run_before_are_not_shown_for_the_next(world: World) -> None:
+    world.row()
+    world.write(captured("v2_b2"))
+    world.look()
+    assert world.view().recent
+    world.at += 60
+    world.row("pending")
+    world.look()
+    assert (world.state, world.view().recent) == (BeamState.WAITING, b"")

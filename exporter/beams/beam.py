@@ -71,6 +71,7 @@ class Beam:
     backlog: bool = False
     counted: bool = False
     anomalies: Counter[str] = field(default_factory=Counter)
+    recent: bytes = b""
     _looked: bool = False
     _stale: bool = False
     _grew: bool = False
@@ -130,7 +131,7 @@ class Beam:
             return True
         if self.stat is not None and stat.modified_at <= self.stat.modified_at + _NEWER_LOG_SECONDS:
             return False
-        self.source, self.path, self.stat = source, path, stat
+        self.source, self.path, self.stat, self.recent = source, path, stat, b""
         self._looked = self._stale = False
         if self.run.started_at is not None:
             self._begin_run(at)
@@ -303,4 +304,5 @@ class Beam:
             log_succeeded=run.succeeded,
             row=self.row,
             status_mismatch=self.mismatch(at, statuses),
+            recent=self.recent if log_known else b"",
         )

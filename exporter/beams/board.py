@@ -202,7 +202,9 @@ class Board:
                 self._run_begun(beam, *before)
             return claimed
 
-    def apply(self, key: BeamKey, path: str, events: list[Event], at: float, *, more: bool) -> None:
+    def apply(
+        self, key: BeamKey, path: str, events: list[Event], at: float, *, more: bool, recent: bytes = b""
+    ) -> None:
         """Take what one read of a beam's log has brought.
 
         Args:
@@ -211,11 +213,13 @@ class Board:
             events: what it says, ending with a :class:`~exporter.logs.events.LogRead`.
             at: when it was written, as well as that is known.
             more: there is more to read at once.
+            recent: the log's last bytes, for people.
         """
         with self._lock:
             beam = self._beams.get(key)
             if beam is None or beam.path != path or beam.source is None:
                 return
+            beam.recent = recent
             before = beam.run, beam.succession.number, beam.counted
             began = beam.apply(events, at, more=more, statuses=self._rules.statuses)
             if began:

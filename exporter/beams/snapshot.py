@@ -56,7 +56,7 @@ class BeamRow:
 
 @dataclass(frozen=True, slots=True)
 class BeamView:
-    """One beam at the moment of the snapshot."""
+    """One beam at the moment of the snapshot. ``recent`` is the log's last bytes (:mod:`exporter.logs.recent`)."""
 
     key: BeamKey
     source: str
@@ -90,6 +90,7 @@ class BeamView:
     log_succeeded: bool
     row: BeamRow
     status_mismatch: bool
+    recent: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

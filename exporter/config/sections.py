@@ -27,6 +27,7 @@ from exporter.config.values import (
     AbsoluteFile,
     AbsolutePath,
     CounterPatterns,
+    HttpUrl,
     LinePatterns,
     Seconds,
     Statuses,
@@ -347,6 +348,14 @@ class Web(Section):
         default=None, description="TLS and basic authentication. Refused where set: not available in this version."
     )
     enable_lifecycle: bool = Field(default=False, description="Allow `POST /-/reload`.")
+    grafana_url: HttpUrl | None = Field(
+        default=None, description="Where the page's link to Grafana leads; no link where not set."
+    )
+    runbook_url: HttpUrl | None = Field(
+        default=None,
+        description="Where the page leads from a failure: what to do about it. `{reason}` in it stands for the "
+        "failure's reason (`output_error`), or `stalled`; no link where not set.",
+    )
 
     @property
     def address(self) -> tuple[str, int]:

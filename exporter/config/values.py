@@ -6,6 +6,7 @@ import ipaddress
 import re
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
@@ -58,6 +59,17 @@ def _absolute_path(value: object) -> Path:
     return Path(_absolute(str(value)))
 
 
+def _http_url(text: str) -> str:
+    try:
+        parts = urlsplit(text)
+        valid = parts.scheme in ("http", "https") and bool(parts.hostname)
+    except ValueError:
+        valid = False
+    if not valid or not text.isprintable() or " " in text:
+        raise ValueError(f"{text!r} is not an http or https URL; write it in full, as https://host/path")
+    return text
+
+
 def is_only_this_machine(host: str) -> bool:
     """Whether what listens at this host can be reached from this machine alone."""
     try:
@@ -76,4 +88,5 @@ AbsolutePath: TypeAlias = Annotated[
     str, AfterValidator(_absolute), WithJsonSchema({"type": "string", "format": "path"})
 ]
 AbsoluteFile: TypeAlias = Annotated[Path, BeforeValidator(_absolute_path)]
+HttpUrl: TypeAlias = Annotated[str, AfterValidator(_http_url), WithJsonSchema({"type": "string", "format": "uri"})]
 Seconds: TypeAlias = Annotated[float, Field(gt=0, le=THIRTY_DAYS_SECONDS)]

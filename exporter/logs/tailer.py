@@ -23,6 +23,7 @@ import paramiko
 
 from exporter.logs.local import LocalSource
 from exporter.logs.parser import LINE_LIMIT
+from exporter.logs.recent import recent_bytes
 from exporter.logs.source import LogProblem, LogSource, LogStat, ReadRequest, SourceUnavailable
 from exporter.logs.ssh import ClientSource
 
@@ -58,11 +59,16 @@ class Tailer:
 
     Args:
         path: the log, as its source knows it.
+
+    Attributes:
+        offset: how many bytes of it have been read.
+        recent: the last of them, for people (:mod:`exporter.logs.recent`).
     """
 
     def __init__(self, path: str) -> None:
         self.path = path
         self.offset = 0
+        self.recent = b""
         self._anchor = b""
         self._seen: LogStat | None = None
         self._asked: LogStat | None = None
@@ -97,6 +103,7 @@ class Tailer:
             return None
         new = data[len(anchor) :]
         self.offset += len(new)
+        self.recent = recent_bytes(self.recent, new)
         self._anchor = (anchor + new)[-ANCHOR_BYTES:] if len(new) < ANCHOR_BYTES else new[-ANCHOR_BYTES:]
         more = self.offset < self._asked.size_bytes and bool(new)
         if not more:
@@ -106,6 +113,7 @@ class Tailer:
 
     def _start_again(self) -> None:
         self.offset = 0
+        self.recent = b""
         self._anchor = b""
         self._seen = None
         self._replaced = True

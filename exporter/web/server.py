@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import jinja2
 import structlog
 import uvicorn
 from prometheus_client import CollectorRegistry
@@ -23,13 +22,18 @@ from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, PlainTextResponse, Response
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from exporter.beams.snapshot import BoardSnapshot
+from exporter.identifiers import Identifiers
+from exporter.web.api import PREFIX, Api
 from exporter.web.collectors import ScrapeMeter
+from exporter.web.events import Events
 from exporter.web.listener import address_of, open_listener
+from exporter.web.page import CONTENT_SECURITY_POLICY, Links, Page
 
 _LOG = structlog.get_logger(__name__)
 
@@ -45,10 +49,10 @@ _FINISH_SECONDS = 1
 """How long answers under way may take at a stop."""
 _STOP_SECONDS = 2.0
 
-_LINKS = (
-    ("/metrics", "all metrics, for Prometheus"),
-    ("/-/healthy", "whether the exporter works"),
-    ("/-/ready", "whether it has begun to follow beams"),
+_HEADERS_OF_ALL = (
+    ("X-Content-Type-Options", "nosniff"),
+    ("Content-Security-Policy", CONTENT_SECURITY_POLICY),
+    ("Referrer-Policy", "no-referrer"),
 )
 _RELOAD_FORBIDDEN = (
     "Reloading over HTTP is not enabled. Start the exporter with --web.enable-lifecycle, or send it SIGHUP.\n"
@@ -63,6 +67,10 @@ def build_app(
     *,
     registry: CollectorRegistry,
     scrapes: ScrapeMeter,
+    snapshot: Callable[[], BoardSnapshot],
+    identifiers: Identifiers,
+    events: Events,
+    links: Links,
     healthy: Callable[[], str | None],
     ready: Callable[[], str | None],
     reload: Callable[[], None],
@@ -71,13 +79,17 @@ def build_app(
     version: str,
     clock: Callable[[], float] = time.perf_counter,
 ) -> ASGIApp:
-    """The web application: ``/metrics``, ``/-/healthy``, ``/-/ready``, ``/-/reload`` and ``/``.
+    """The web application: ``/metrics``, ``/api/v1``, ``/-/healthy``, ``/-/ready``, ``/-/reload``, the page.
 
     All callables are called in worker threads, so they may take a lock, but must not take long.
 
     Args:
         registry: what ``/metrics`` shows.
         scrapes: told the time and size of each scrape.
+        snapshot: takes a snapshot of the board, for API and page.
+        identifiers: how ids, paths and texts are shown there.
+        events: tells pages what has changed; the server must close it when it stops.
+        links: where the page leads to besides.
         healthy: ``None`` while the exporter works, else why it does not.
         ready: ``None`` once beams are followed, else what is still missing.
         reload: reads the configuration again; raises :class:`ReloadFailed` where it is refused.
@@ -102,18 +114,14 @@ def build_app(
             return PlainTextResponse(f"The configuration was refused, the old one stays in use:\n{error}\n", 500)
         return PlainTextResponse("The configuration was read again.\n")
 
-    templates = jinja2.Environment(loader=jinja2.PackageLoader("exporter.web"), autoescape=True)
-    page = templates.get_template("index.html").render(version=version, links=_LINKS)
-
-    def index(_: Request) -> Response:
-        return HTMLResponse(page)
-
     routes = [
-        Route("/", index),
+        *Page(snapshot, identifiers, links, version).routes(),
         Route("/metrics", _Metrics(registry, scrapes, count_error, clock).answer),
         Route("/-/healthy", health),
         Route("/-/ready", readiness),
         Route("/-/reload", reloading, methods=["POST", "PUT"]),
+        Route(f"{PREFIX}/events", events.answer),
+        *Api(snapshot, identifiers, version).routes(),
     ]
     app = Starlette(routes=routes)
     app.router.redirect_slashes = False  # a redirect would name the host of the request, which a proxy may have changed
@@ -178,7 +186,9 @@ def _outermost(app: ASGIApp, count_error: Callable[[str], None]) -> ASGIApp:
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).append("X-Content-Type-Options", "nosniff")
+                headers = MutableHeaders(scope=message)
+                for name, value in _HEADERS_OF_ALL:
+                    headers.append(name, value)
             await send(message)
 
         try:
@@ -194,8 +204,10 @@ class _Connection(H11Protocol):
     """A connection that is closed when it has been without a complete request for too long.
 
     uvicorn itself counts only the time after an answer: clients that connect and say nothing, or half a request, would
-    stay forever, and enough of them would lock everybody else out.
+    stay forever, and enough of them would lock everybody else out. The same goes for those that do not read.
     """
+
+    _patience: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -206,6 +218,23 @@ class _Connection(H11Protocol):
         if self.cycle is None or self.cycle.response_complete:
             self._close_if_idle()
 
+    def pause_writing(self) -> None:
+        super().pause_writing()  # the client does not read what it asked for
+        self._patience = self.loop.call_later(self.timeout_keep_alive, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._forget_patience()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._forget_patience()
+
+    def _forget_patience(self) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
+
     def _close_if_idle(self) -> None:
         self._unset_keepalive_if_required()
         self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
@@ -214,8 +243,9 @@ class _Connection(H11Protocol):
 class _Server(uvicorn.Server):
     """uvicorn's server that says when it serves, and leaves no connection behind."""
 
-    def __init__(self, config: uvicorn.Config) -> None:
+    def __init__(self, config: uvicorn.Config, end_streams: Callable[[], None]) -> None:
         super().__init__(config)
+        self._end_streams = end_streams
         self.serving_or_over = threading.Event()
 
     async def startup(self, sockets: Any = None) -> None:
@@ -223,6 +253,7 @@ class _Server(uvicorn.Server):
         self.serving_or_over.set()
 
     async def shutdown(self, sockets: Any = None) -> None:
+        self._end_streams()
         await super().shutdown(sockets=sockets)
         for connection in list(self.server_state.connections):
             connection.transport.abort()  # a client that does not read its answer would keep it open
@@ -238,13 +269,21 @@ class WebServer:
     Args:
         app: the application, from :func:`build_app`.
         listen_address: ``127.0.0.1:10813``, ``:10813``, ``[::1]:10813``, ``localhost:10813``; port 0 takes any.
-        idle_seconds: how long a connection may be without a complete request.
+        idle_seconds: how long a connection may be without a complete request, or not read its answer.
+        end_streams: ends answers that would go on for ever; called in the server's event loop when it stops.
 
     Raises:
         exporter.web.listener.ListenError: the address cannot be listened at.
     """
 
-    def __init__(self, app: ASGIApp, listen_address: str, *, idle_seconds: int = _IDLE_SECONDS) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        listen_address: str,
+        *,
+        idle_seconds: int = _IDLE_SECONDS,
+        end_streams: Callable[[], None] = lambda: None,
+    ) -> None:
         self._listener = open_listener(listen_address)
         self.address = address_of(self._listener)
         """Where it really listens, ``host:port``."""
@@ -264,7 +303,8 @@ class WebServer:
                 timeout_keep_alive=idle_seconds,
                 timeout_graceful_shutdown=_FINISH_SECONDS,
                 h11_max_incomplete_event_size=_REQUEST_HEAD_BYTES_AT_MOST,
-            )
+            ),
+            end_streams,
         )
         self._thread = threading.Thread(target=self._serve, name="web", daemon=True)
 

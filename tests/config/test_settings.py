@@ -26,6 +26,26 @@ def mistakes(text: str) -> list[str]:
     return [each.removeprefix("exporter.yaml:") for each in str(raised.value).splitlines()]
 
 
+# Links of the page
+
+
+@pytest.mark.parametrize(
+    "url", ["http://grafana:3000", "https://wiki.example/mqi?a=b#{reason}", "https://[::1]:3000/x"]
+)
+def test_links_of_the_page_are_web_addresses(url: str) -> None:
+    found = settings(f"web: {{grafana_url: '{url}', runbook_url: '{url}'}}")
+    assert (found.web.grafana_url, found.web.runbook_url) == (url, url)
+
+
+@pytest.mark.parametrize(
+    "url", ["javascript:alert(1)", "grafana.example", "/runbooks", "ftp://x/y", "https://", "https://a b", "http://[x"]
+)
+@pytest.mark.parametrize("key", ["grafana_url", "runbook_url"])
+def test_what_is_no_web_address_is_no_link(key: str, url: str) -> None:
+    [mistake] = mistakes(f"web: {{{key}: '{url}'}}")
+    assert mistake == f"3: web.{key}: {url!r} is not an http or https URL; write it in full, as https://host/path"
+
+
 # What is needed, and what the rest is without being written
 
 
@@ -375,7 +395,7 @@ def test_every_key_has_a_meaning() -> None:
 
 def test_all_but_two_keys_have_a_default() -> None:
     unset = {"base_directory", "database.path", "sources[].log_root", "discovery.name_pattern"}
-    unset |= {"privacy.key_file", "web.config_file"}
+    unset |= {"privacy.key_file", "web.config_file", "web.grafana_url", "web.runbook_url"}
     # Of a host these are its alias's, the system's, or not used.
     for name in ("host", "port", "user", "key_file", "passphrase_file", "password_file"):
         unset.add(f"sources[].{name}")

@@ -22,7 +22,9 @@ from prometheus_client.registry import Collector
 
 from exporter.identifiers import PlainIdentifiers
 from exporter.web.collectors import BoardCollector, ScrapeMeter, make_registry
+from exporter.web.events import Events
 from exporter.web.listener import ListenError, parse_listen_address
+from exporter.web.page import Links
 from exporter.web.server import ReloadFailed, WebServer, build_app
 from tests.support.logs import recorded_logs
 from tests.web.board_snapshots import make_full_snapshot
@@ -74,13 +76,26 @@ class Site:
 
 
 @contextmanager
-def serve(*collectors: Collector, idle_seconds: int = 75, **changes: Any) -> Iterator[Site]:
+def serve(
+    *collectors: Collector,
+    idle_seconds: int = 75,
+    listen_address: str = "127.0.0.1:0",
+    event_options: dict[str, Any] | None = None,
+    **changes: Any,
+) -> Iterator[Site]:
     """A server with these collectors (by default, a full board) and what is changed about its application."""
     scrapes, errors = ScrapeMeter(), list[str]()
     board = BoardCollector(make_full_snapshot, identifiers=PlainIdentifiers())
+    snapshot = changes.pop("snapshot", make_full_snapshot)
+    identifiers = changes.pop("identifiers", PlainIdentifiers())
+    events = Events(snapshot, identifiers, errors.append, **(event_options or {}))
     parts: dict[str, Any] = {
         "registry": make_registry(*(collectors or (board,))),
         "scrapes": scrapes,
+        "snapshot": snapshot,
+        "identifiers": identifiers,
+        "events": events,
+        "links": Links(),
         "healthy": _nothing,
         "ready": _nothing,
         "reload": _nothing,
@@ -88,7 +103,9 @@ def serve(*collectors: Collector, idle_seconds: int = 75, **changes: Any) -> Ite
         "count_error": errors.append,
         "version": "1.2.3",
     }
-    server = WebServer(build_app(**{**parts, **changes}), "127.0.0.1:0", idle_seconds=idle_seconds)
+    server = WebServer(
+        build_app(**{**parts, **changes}), listen_address, idle_seconds=idle_seconds, end_streams=events.close
+    )
     server.start()
     try:
         with httpx.Client(base_url=f"http://{server.address}", timeout=PATIENCE_SECONDS) as client:
@@ -383,12 +400,12 @@ def test_an_unexpected_error_is_one_500_one_log_line_and_one_count() -> None:
 
 def test_the_page_links_to_what_there_is(site: Site) -> None:
     page = site.get("/")
-    links = re.findall(r'href="([^"]+)"', page.text)
+    links = re.findall(r'href="([^"#]+)"', page.text)
 
     assert page.headers["content-type"] == "text/html; charset=utf-8"
     assert "1.2.3" in page.text
-    assert "/metrics" in links
-    assert {site.get(link).status_code for link in links} == {200}
+    assert "metrics" in links
+    assert {site.get(f"/{link}").status_code for link in links} == {200}
 
 
 def test_the_page_escapes_what_it_shows() -> None:

@@ -1,0 +1,317 @@
+// How one beam looks: its row in the overview, and its own view with the last lines of its log.
+
+import { Words, arrange, attribute, element, icon } from "./dom.js";
+import { age, bytes, clock, count, duration, percent } from "./format.js";
+import { json } from "./feed.js";
+
+const settings = JSON.parse(document.querySelector("meta[name=mqi-settings]").content);
+const ENDED = new Set(["succeeded", "failed"]);
+const AT_WORK = new Set(["starting", "running"]);
+const REFRESH_MS = 1000;
+
+export const ended = (beam) => ENDED.has(beam.state);
+export const stateWord = (state) => settings.states[state]?.word ?? state;
+export const caseLink = (caseId) => `#/case/${encodeURIComponent(caseId)}`;
+export const beamLink = (beam) => `#/beam/${encodeURIComponent(beam.case_id)}/${encodeURIComponent(beam.beam_id)}`;
+
+/** What is going on, in words. */
+export function explanation(beam, now) {
+  const said = [];
+  if (beam.state === "failed") said.push(beam.reason_text ?? settings.states.failed.meaning);
+  else if (beam.state === "stalled") said.push(stalledWords(beam, now));
+  else if (beam.state === "expired") said.push(`log silent for ${age(now - (beam.log_modified_at ?? now))}: probably dead`);
+  else if (beam.state === "unreachable") said.push(`${beam.source} does not answer: last known values`);
+  else if (beam.state === "waiting") said.push("no log yet");
+  else if (beam.state === "succeeded") said.push(beam.started_at ? `took ${duration(beam.ended_at - beam.started_at)}` : "done");
+  else said.push(settings.phases[beam.phase] ?? "beginning");
+  if (beam.state === "waiting" && beam.status !== null) said.push(`database: ${beam.status}`);
+  if (beam.buffered && AT_WORK.has(beam.state)) said.push("log arrives in blocks");
+  if (beam.log_unmatched) said.push("nothing in its log is understood");
+  if (beam.status_mismatch) said.push(`but the database says ${beam.status}`);
+  return said.join(" · ");
+}
+
+function stalledWords(beam, now) {
+  const silent = `no progress for ${age(now - (beam.last_progress_at ?? beam.state_since))}`;
+  return beam.batch_duration_seconds === null ? silent : `${silent}, a batch takes ${duration(beam.batch_duration_seconds)}`;
+}
+
+function runbook(beam) {
+  const reason = beam.reason ?? (beam.state === "stalled" || beam.state === "expired" ? "stalled" : null);
+  return reason === null || settings.runbook_url === null
+    ? null
+    : settings.runbook_url.replaceAll("{reason}", encodeURIComponent(reason));
+}
+
+const batches = (beam) =>
+  beam.batches_total === null ? "–" : `${beam.batch_current} of ${beam.batches_total}`;
+
+function timeLeft(beam, now) {
+  if (ended(beam) || beam.state === "unreachable" || beam.expected_end === null) return "–";
+  return duration(beam.expected_end - now);
+}
+
+function endWords(beam, now) {
+  if (ended(beam)) return beam.ended_at === null ? "ended" : `ended ${clock(beam.ended_at, now)}`;
+  return clock(beam.expected_end, now);
+}
+
+const logAge = (beam, now) => (beam.log_modified_at === null ? "no log" : `${age(now - beam.log_modified_at)} ago`);
+
+/** A bar of the estimate, with the plan's value as a mark on it and both as text. */
+class Bar {
+  constructor() {
+    this.fill = element("span", { class: "fill" });
+    this.tick = element("span", { class: "tick" });
+    this.track = element(
+      "div",
+      { class: "track", role: "progressbar", "aria-valuemin": "0", "aria-valuemax": "100" },
+      this.fill,
+      this.tick,
+    );
+    this.estimate = new Words();
+    this.plan = new Words();
+    this.node = element(
+      "div",
+      { class: "bar" },
+      this.track,
+      element("span", { class: "percent" }, this.estimate.node),
+      element("span", { class: "plan" }, this.plan.node),
+    );
+  }
+
+  update(beam) {
+    const estimate = percent(beam.estimated_ratio);
+    const plan = percent(beam.progress_ratio);
+    if (estimate !== this.shown || beam.estimated_ratio !== this.ratio) {
+      this.fill.style.transform = `scaleX(${beam.estimated_ratio})`;
+      this.ratio = beam.estimated_ratio;
+      this.shown = estimate;
+    }
+    this.tick.hidden = beam.batches_total === null;
+    this.tick.style.left = `${100 * beam.progress_ratio}%`;
+    attribute(this.track, "aria-label", `Estimated progress of ${beam.beam_id}`);
+    attribute(this.track, "aria-valuenow", String(Math.floor(100 * beam.estimated_ratio)));
+    attribute(this.track, "aria-valuetext", `${estimate}; plan's value ${plan}`);
+    this.estimate.set(estimate);
+    this.plan.set(beam.batches_total === null ? "" : `plan ${plan}`);
+  }
+}
+
+/** State, sign and word. */
+class State {
+  constructor() {
+    this.word = new Words();
+    this.sign = element("span", { class: "sign" });
+    this.node = element("span", { class: "state" }, this.sign, this.word.node);
+  }
+
+  update(beam) {
+    if (beam.state === this.shown) return;
+    this.shown = beam.state;
+    this.sign.replaceChildren(icon(beam.state));
+    this.word.set(stateWord(beam.state));
+    attribute(this.node, "class", `state state-${beam.state}`);
+  }
+}
+
+/** A beam's row in the overview; its nodes are made when they are first wanted. */
+export class Row {
+  #node = null;
+
+  constructor(beam) {
+    this.beam = beam;
+  }
+
+  get node() {
+    return (this.#node ??= this.#make());
+  }
+
+  get drawn() {
+    return this.#node !== null && this.#node.isConnected;
+  }
+
+  #make() {
+    const { beam } = this;
+    this.state = new State();
+    this.bar = new Bar();
+    this.run = new Words();
+    this.what = new Words();
+    this.batch = new Words();
+    this.left = new Words();
+    this.end = new Words();
+    this.source = new Words();
+    this.age = new Words();
+    this.help = element("a", { class: "help", rel: "noreferrer", hidden: true }, "What to do");
+    this.batchCell = element("span", { role: "cell", class: "number batch" }, this.batch.node);
+    this.leftCell = element("span", { role: "cell", class: "number left" }, this.left.node);
+    this.endCell = element("span", { role: "cell", class: "number end" }, this.end.node);
+    return element(
+      "div",
+      { role: "row", class: "row beam" },
+      element("span", { role: "cell", class: "state-cell" }, this.state.node),
+      element(
+        "span",
+        { role: "rowheader", class: "name" },
+        element("a", { href: beamLink(beam), class: "id" }, beam.beam_id),
+        element("span", { class: "run" }, this.run.node),
+        element("span", { class: "what" }, this.what.node, " ", this.help),
+      ),
+      element("span", { role: "cell", class: "progress" }, this.bar.node),
+      this.batchCell,
+      this.leftCell,
+      this.endCell,
+      element(
+        "span",
+        { role: "cell", class: "log" },
+        element("span", { class: "source" }, this.source.node),
+        element("span", { class: "age" }, this.age.node),
+      ),
+    );
+  }
+
+  /** Show what is new of the beam. */
+  update(now) {
+    const { beam, node } = this;
+    this.state.update(beam);
+    this.bar.update(beam);
+    attribute(node, "data-state", beam.state);
+    this.run.set(beam.run > 1 ? `run ${beam.run}` : "");
+    this.batch.set(batches(beam));
+    this.source.set(beam.log_path === null ? "" : beam.source);
+    const help = runbook(beam);
+    this.help.hidden = help === null;
+    if (help !== null) {
+      attribute(this.help, "href", help);
+      attribute(this.help, "aria-label", `What to do about ${beam.beam_id}`);
+    }
+    this.tick(now);
+  }
+
+  /** Show that time passes. */
+  tick(now) {
+    const beam = this.beam;
+    this.what.set(explanation(beam, now));
+    this.left.set(timeLeft(beam, now));
+    this.end.set(endWords(beam, now));
+    this.age.set(logAge(beam, now));
+    attribute(this.batchCell, "data-known", String(beam.batches_total !== null));
+    attribute(this.leftCell, "data-known", String(this.left.node.data !== "–"));
+    attribute(this.endCell, "data-known", String(!ended(beam) && beam.expected_end !== null));
+  }
+}
+
+const FACTS = [
+  ["Time left", timeLeft],
+  ["Expected end", (beam, now) => (ended(beam) ? "–" : clock(beam.expected_end, now))],
+  ["Batch", batches],
+  ["Batches finished", (beam) => String(beam.batches_completed)],
+  ["Phase", (beam) => settings.phases[beam.phase] ?? "–"],
+  ["A batch takes", (beam) => duration(beam.batch_duration_seconds)],
+  ["Started", (beam, now) => clock(beam.started_at, now)],
+  ["Ended", (beam, now) => clock(beam.ended_at, now)],
+  ["Last progress", (beam, now) => (beam.last_progress_at === null ? "–" : `${age(now - beam.last_progress_at)} ago`)],
+  ["Stalled after", (beam) => `${duration(beam.stall_threshold_seconds)} of silence`],
+  ["Run", (beam) => String(beam.run)],
+  ["Particles", (beam) => count(beam.particles)],
+  ["Source", (beam) => beam.source],
+  ["Last log line", logAge],
+  ["Log size", (beam) => bytes(beam.log_size_bytes)],
+  ["Engine", (beam) => (beam.buffered ? `${beam.dialect}, log arrives in blocks` : beam.dialect)],
+  ["Database", (beam) => beam.status ?? "–"],
+  ["Job", (beam) => beam.hpc_job_id ?? "–"],
+  ["Log", (beam) => beam.log_path ?? "–"],
+];
+
+/** One beam in full, with its log's last lines, which are asked for when the log has grown. */
+export class Detail {
+  constructor(beam) {
+    this.beam = beam;
+    this.state = new State();
+    this.bar = new Bar();
+    this.what = new Words();
+    this.failure = new Words();
+    this.values = FACTS.map(() => new Words());
+    this.lines = new Words("Reading");
+    this.help = element("a", { class: "help", rel: "noreferrer", hidden: true }, "What to do");
+    this.title = element("h2", { tabindex: "-1" }, beam.beam_id);
+    this.failureLine = element("p", { class: "failure", hidden: true }, this.failure.node);
+    this.log = element(
+      "pre",
+      { class: "lines", tabindex: "0", role: "region", "aria-label": `Last lines of the log of ${beam.beam_id}` },
+      this.lines.node,
+    );
+    this.nodes = [
+      element(
+        "p",
+        { class: "crumbs" },
+        element("a", { href: "#/" }, "All cases"),
+        " / ",
+        element("a", { href: caseLink(beam.case_id) }, beam.case_id),
+      ),
+      this.title,
+      element("p", { class: "verdict" }, this.state.node, element("span", { class: "what" }, this.what.node, " ", this.help)),
+      this.bar.node,
+      this.failureLine,
+      element(
+        "dl",
+        { class: "facts" },
+        ...FACTS.map(([name], number) =>
+          element("div", {}, element("dt", {}, name), element("dd", {}, this.values[number].node)),
+        ),
+      ),
+      element("h3", {}, "Last lines of the log"),
+      this.log,
+    ];
+    this.seen = "";
+    this.asking = false;
+  }
+
+  show(container, now) {
+    arrange(container, this.nodes);
+    this.update(now);
+    this.title.focus({ preventScroll: true });
+    window.scrollTo(0, 0);
+  }
+
+  update(now) {
+    const beam = this.beam;
+    this.state.update(beam);
+    this.bar.update(beam);
+    attribute(this.bar.node, "data-state", beam.state);
+    this.failureLine.hidden = beam.failure_text === null;
+    this.failure.set(beam.failure_text ?? "");
+    const help = runbook(beam);
+    this.help.hidden = help === null;
+    if (help !== null) attribute(this.help, "href", help);
+    this.tick(now);
+    this.readLines();
+  }
+
+  tick(now) {
+    this.what.set(explanation(this.beam, now));
+    FACTS.forEach(([, value], number) => this.values[number].set(value(this.beam, now)));
+  }
+
+  async readLines() {
+    const { beam } = this;
+    const grown = `${beam.run} ${beam.log_size_bytes} ${beam.log_modified_at}`;
+    if (this.asking || grown === this.seen) return;
+    this.asking = true;
+    try {
+      const path = `api/v1/beams/${encodeURIComponent(beam.case_id)}/${encodeURIComponent(beam.beam_id)}`;
+      const answer = await json(path);
+      const { log } = this;
+      const atEnd = log.scrollTop + log.clientHeight >= log.scrollHeight - 4;
+      this.lines.set(answer.recent_lines.join("\n") || "The log is empty, or there is none yet.");
+      if (atEnd) log.scrollTop = log.scrollHeight;
+      this.seen = grown;
+    } catch {
+      if (this.seen === "") this.lines.set("The last lines could not be had.");
+    }
+    setTimeout(() => {
+      this.asking = false;
+      this.readLines();
+    }, REFRESH_MS);
+  }
+}

@@ -1,0 +1,68 @@
+// Numbers as people read them. Times are UTC epoch seconds, shown in the browser's zone and habit.
+
+const two = (number) => String(number).padStart(2, "0");
+
+/** `40 s`, `3 min 20 s`, `25 min`, `1 h 05 min`, `3 d 4 h`; an en dash where it is not known. */
+export function duration(seconds) {
+  if (seconds === null || seconds === undefined) return "–";
+  const whole = Math.max(0, Math.round(seconds));
+  if (whole < 60) return `${whole} s`;
+  if (whole < 600) return `${Math.floor(whole / 60)} min ${two(whole % 60)} s`;
+  const minutes = Math.round(whole / 60);
+  if (minutes < 60) return `${minutes} min`;
+  if (minutes < 48 * 60) return `${Math.floor(minutes / 60)} h ${two(minutes % 60)} min`;
+  return `${Math.floor(minutes / 1440)} d ${Math.floor((minutes % 1440) / 60)} h`;
+}
+
+/** How long ago in one unit: `4 s`, `12 min`, `3 h`, `2 d`. */
+export function age(seconds) {
+  const whole = Math.max(0, Math.floor(seconds));
+  if (whole < 60) return `${whole} s`;
+  if (whole < 3600) return `${Math.floor(whole / 60)} min`;
+  if (whole < 48 * 3600) return `${Math.floor(whole / 3600)} h`;
+  return `${Math.floor(whole / 86400)} d`;
+}
+
+const timeOfDay = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit" });
+const precise = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit" });
+const dayAndTime = new Intl.DateTimeFormat(undefined, {
+  weekday: "short",
+  day: "numeric",
+  month: "short",
+  hour: "2-digit",
+  minute: "2-digit",
+});
+
+/** When the day of a moment began here. */
+export function midnight(at) {
+  return new Date(at * 1000).setHours(0, 0, 0, 0) / 1000;
+}
+
+/** Time of day, with the day where it is not today. */
+export function clock(at, now) {
+  if (at === null || at === undefined) return "–";
+  return (midnight(at) === midnight(now) ? timeOfDay : dayAndTime).format(at * 1000);
+}
+
+/** Time of day with seconds. */
+export function exactClock(at) {
+  return precise.format(at * 1000);
+}
+
+/** Whole percent, cut and not rounded: 100 % is over. */
+export function percent(ratio) {
+  return `${Math.floor(ratio * 100 + 1e-9)} %`;
+}
+
+/** `172.0 M` particles. */
+export function count(number) {
+  if (number === null) return "–";
+  return number >= 1e6 ? `${(number / 1e6).toFixed(1)} million` : number.toLocaleString();
+}
+
+/** `4.7 kB`. */
+export function bytes(number) {
+  if (number === null) return "–";
+  if (number < 1000) return `${number} B`;
+  return number < 1e6 ? `${(number / 1e3).toFixed(1)} kB` : `${(number / 1e6).toFixed(1)} MB`;
+}

@@ -1,0 +1,388 @@
+"""The API over real connections; every answer is held against the description that the exporter itself serves."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+import pytest
+from jsonschema import Draft202012Validator
+from openapi_spec_validator import validate as validate_openapi
+
+from exporter.beams.snapshot import BeamKey, BeamState, BeamView, BoardSnapshot, EndedRun
+from exporter.identifiers import PlainIdentifiers
+from exporter.logs.events import FAILURE_REASONS
+from exporter.web.api import openapi
+from exporter.web.words import PHASE_WORDS, REASON_WORDS, STATE_MEANINGS, STATE_WORDS
+from tests.support.process import wait_for
+from tests.web.board_snapshots import NOW, make_beam, make_full_snapshot, make_snapshot, make_waiting_beam
+from tests.web.test_server import Site, serve
+
+
+class Board:
+    """A board that shows what the test puts there."""
+
+    def __init__(self, shown: BoardSnapshot) -> None:
+        self.shown = shown
+
+    def snapshot(self) -> BoardSnapshot:
+        return self.shown
+
+
+class Hidden(PlainIdentifiers):
+    """Identifiers that leave nothing as it was."""
+
+    def case(self, case_id: str) -> str:
+        return f"case-{len(case_id)}"
+
+    def beam(self, beam_id: str) -> str:
+        return f"beam-{len(beam_id)}"
+
+    def path(self, path: str) -> str:
+        return "a path"
+
+    def text(self, text: str) -> str:
+        return "a text"
+
+
+@pytest.fixture
+def board() -> Board:
+    return Board(make_full_snapshot())
+
+
+@pytest.fixture
+def site(board: Board) -> Iterator[Site]:
+    with serve(snapshot=board.snapshot) as running:
+        yield running
+
+
+def ask(site: Site, path: str) -> Any:
+    """The answer as JSON, after it has been held against the description."""
+    answer = site.get(path)
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["content-type"] == "application/json"
+    said = answer.json()
+    validate(said, path)
+    return said
+
+
+def validate(said: Any, path: str) -> None:
+    description = openapi("1.2.3")
+    parts = path.split("?", maxsplit=1)[0].split("/")
+    template = "/".join([*parts[:4], "{case_id}", "{beam_id}"]) if len(parts) > 4 else "/".join(parts)
+    content = description["paths"][template]["get"]["responses"]["200"]["content"]
+    schema = {**content["application/json"]["schema"], "components": description["components"]}
+    Draft202012Validator(schema).validate(said)
+
+
+def test_the_description_is_valid_and_served(site: Site) -> None:
+    said = site.get("/api/v1/openapi.json").json()
+    validate_openapi(said)
+    assert said == openapi("1.2.3")
+    assert said["openapi"] == "3.1.0"
+
+
+def test_every_beam_of_the_board_is_there_in_every_state(site: Site, board: Board) -> None:
+    said = ask(site, "/api/v1/beams")
+    assert [beam["beam_id"] for beam in said["beams"]] == [beam.key.beam_id for beam in board.shown.beams]
+    assert {beam["state"] for beam in said["beams"]} == {state.value for state in BeamState}
+    assert said["at"] == NOW
+    assert said["beams_dropped"] == 3
+
+
+def test_a_running_beam_says_all_that_is_known(site: Site, board: Board) -> None:
+    board.shown = make_snapshot(make_beam())
+    [beam] = ask(site, "/api/v1/beams")["beams"]
+    assert beam == {
+        "case_id": "70010001",
+        "beam_id": "70010001_b1",
+        "source": "local",
+        "state": "running",
+        "state_since": NOW - 300,
+        "reason": None,
+        "reason_text": None,
+        "failure_text": None,
+        "run": 1,
+        "dialect": "smc",
+        "phase": "simulating",
+        "batches_total": 18,
+        "batch_current": 5,
+        "batches_completed": 4,
+        "progress_ratio": 0.2778,
+        "estimated_ratio": 0.25,
+        "remaining_seconds": 900.0,
+        "expected_end": NOW + 900,
+        "started_at": NOW - 330,
+        "ended_at": None,
+        "last_progress_at": NOW - 20,
+        "stall_threshold_seconds": 210.0,
+        "batch_duration_seconds": 70.0,
+        "particles_per_batch": 10_000_000,
+        "particles": 172_000_000,
+        "log_path": "/logs/70010001_b1.log",
+        "log_size_bytes": 4711,
+        "log_modified_at": NOW - 3,
+        "buffered": False,
+        "log_unmatched": False,
+        "status": "simulation_running",
+        "status_mismatch": False,
+        "status_updated_at": None,
+        "hpc_job_id": None,
+    }
+
+
+def test_what_is_unknown_is_null_and_not_nought(site: Site, board: Board) -> None:
+    board.shown = make_snapshot(make_waiting_beam())
+    [beam] = ask(site, "/api/v1/beams")["beams"]
+    unknown = ("phase", "batches_total", "expected_end", "started_at", "log_path", "log_modified_at", "status")
+    assert [beam[name] for name in unknown] == [None] * len(unknown)
+
+
+@pytest.mark.parametrize("reason", FAILURE_REASONS)
+def test_every_failure_reason_has_words(site: Site, board: Board, reason: str) -> None:
+    failed: dict[str, Any] = {"state": BeamState.FAILED, "ended_at": NOW - 5, "remaining_seconds": None}
+    board.shown = make_snapshot(make_beam(reason=reason, failure_text="the line", **failed))
+    [beam] = ask(site, "/api/v1/beams")["beams"]
+    assert (beam["reason"], beam["reason_text"]) == (reason, REASON_WORDS[reason])
+    assert "_" not in REASON_WORDS[reason]
+    assert beam["failure_text"] == "the line"
+
+
+def test_there_are_words_for_all_states_and_phases() -> None:
+    assert STATE_WORDS.keys() == STATE_MEANINGS.keys() == set(BeamState)
+    assert list(PHASE_WORDS) == ["loading", "preparing", "simulating", "saving"]
+    assert REASON_WORDS.keys() == set(FAILURE_REASONS)
+
+
+@pytest.mark.parametrize(
+    ("state", "end"),
+    [
+        (BeamState.RUNNING, NOW + 900),
+        (BeamState.UNREACHABLE, NOW - 300 + 900),
+        (BeamState.STALLED, None),
+        (BeamState.EXPIRED, None),
+    ],
+)
+def test_an_end_is_expected_only_where_somebody_can_say_it(
+    site: Site, board: Board, state: BeamState, end: float | None
+) -> None:
+    board.shown = make_snapshot(make_beam(state=state))
+    [beam] = ask(site, "/api/v1/beams")["beams"]
+    assert beam["expected_end"] == end
+
+
+# Questions
+
+
+@pytest.mark.parametrize(
+    ("question", "expected"),
+    [
+        ("state=failed", ["failed"]),
+        ("state=failed,stalled", ["stalled", "failed"]),
+        ("state=failed&state=stalled", ["stalled", "failed"]),
+        ("text=KILLED%3A", ["failed"]),
+        ("text=hpc1", ["unreachable"]),
+        ("case=70010001&state=running", ["running"]),
+        ("case=7001", []),
+        ("text=nowhere", []),
+    ],
+)
+def test_beams_can_be_asked_for(site: Site, question: str, expected: list[str]) -> None:
+    said = ask(site, f"/api/v1/beams?{question}")
+    assert [beam["beam_id"] for beam in said["beams"]] == expected
+    assert said["summary"]["waiting"] == 1, "the summary is of the whole board"
+
+
+def test_an_unknown_state_is_refused_with_those_there_are(site: Site) -> None:
+    answer = site.get("/api/v1/beams?state=happy")
+    assert answer.status_code == 400
+    assert "'happy' is unknown; states: waiting, starting, running" in answer.json()["error"]
+
+
+def ended(beam_id: str, outcome: str, at: float, *, run: int = 1) -> EndedRun:
+    reason = "cuda" if outcome == "failed" else None
+    return EndedRun(BeamKey("70010001", beam_id), "local", run, outcome, reason, at - 60, at)
+
+
+def test_runs_that_ended_are_listed_and_todays_counted_once(site: Site, board: Board) -> None:
+    day = time.localtime(NOW)
+    noon = time.mktime((day.tm_year, day.tm_mon, day.tm_mday, 12, 0, 0, 0, 0, -1))
+    still_shown = make_beam(
+        beam_id="b", state=BeamState.SUCCEEDED, run_number=2, ended_at=noon - 60, remaining_seconds=None
+    )
+    seen_ended = make_beam(beam_id="c", state=BeamState.FAILED, reason="killed", ended_at=noon - 90)
+    board.shown = make_snapshot(
+        still_shown,
+        seen_ended,
+        at=noon,
+        ended=(
+            ended("a", "succeeded", noon - 86400),
+            ended("a", "succeeded", noon - 100),
+            ended("b", "failed", noon - 99),
+            ended("b", "succeeded", noon - 60, run=2),
+        ),
+    )
+    said = ask(site, "/api/v1/beams")
+    assert [(run["beam_id"], run["outcome"]) for run in said["ended"]] == [
+        ("a", "succeeded"),
+        ("a", "succeeded"),
+        ("b", "failed"),
+        ("b", "succeeded"),
+    ]
+    assert (said["summary"]["done_today"], said["summary"]["failed_today"]) == (2, 2)
+    only_failed = ask(site, "/api/v1/beams?state=failed")
+    assert [run["reason_text"] for run in only_failed["ended"]] == [REASON_WORDS["cuda"]]
+
+
+def test_one_beam_comes_with_the_last_lines_of_its_log(site: Site, board: Board) -> None:
+    board.shown = make_snapshot(make_beam(recent=b"one\ntwo\n<script>three</script>"))
+    said = ask(site, "/api/v1/beams/70010001/70010001_b1")
+    assert said["recent_lines"] == ["one", "two", "<script>three</script>"]
+    assert said["beam"]["batch_current"] == 5
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        BeamKey("a/b", "c/d"),
+        BeamKey("..", "."),
+        BeamKey("50%", "?#&+ "),
+        BeamKey("<script>alert(1)</script>", '"><img onerror=x>'),
+        BeamKey("Fälle", "\N{SNOWMAN}"),
+        BeamKey("case\udcff", "beam"),
+    ],
+)
+def test_ids_of_any_text_are_found(site: Site, board: Board, key: BeamKey) -> None:
+    board.shown = make_snapshot(make_beam(), replace(make_beam(), key=key))
+    shown = ask(site, "/api/v1/beams")["beams"][1]
+    # The client would resolve dots on its own: they are written as escapes, as browsers keep them.
+    path = "/".join(quote(shown[name], safe="").replace(".", "%2E") for name in ("case_id", "beam_id"))
+    assert ask(site, f"/api/v1/beams/{path}")["beam"] == shown
+
+
+@pytest.mark.parametrize("path", ["70010001/nobody", "70010001", "70010001/70010001_b1/more", ""])
+def test_what_is_not_there_is_404_in_json(site: Site, path: str) -> None:
+    answer = site.get(f"/api/v1/beams/{path}")
+    assert answer.status_code == 404
+    assert "there is no such" in answer.json()["error"]
+
+
+def test_a_case_says_how_far_all_its_beams_are(site: Site, board: Board) -> None:
+    done = make_beam(beam_id="done", state=BeamState.SUCCEEDED, estimated_ratio=1.0, remaining_seconds=None)
+    board.shown = make_snapshot(make_beam(), done, make_beam("other", "o1", state=BeamState.STALLED))
+    first, second = ask(site, "/api/v1/cases")["cases"]
+    assert first["beam_ids"] == ["70010001_b1", "done"]
+    assert first["states"]["running"] == first["states"]["succeeded"] == 1
+    assert (first["progress_ratio"], first["expected_end"], first["started_at"]) == (0.625, NOW + 900, NOW - 330)
+    assert (second["case_id"], second["expected_end"]) == ("other", None)
+
+
+def test_sources_and_the_database_say_how_they_are(site: Site) -> None:
+    said = ask(site, "/api/v1/sources")
+    assert [(source["name"], source["up"], source["beams"]) for source in said["sources"]] == [
+        ("local", True, 6),
+        ("hpc1", False, 1),
+        ("hpc2", None, 0),
+    ]
+    assert said["sources"][1]["errors"] == {"timeout": 2}
+    assert said["database"] == {
+        "up": True,
+        "pending_updates": 1,
+        "last_write_at": NOW - 2,
+        "writes": {"written": 7, "locked": 1},
+    }
+
+
+def test_without_a_database_it_is_null(site: Site, board: Board) -> None:
+    board.shown = make_snapshot()
+    assert ask(site, "/api/v1/sources")["database"] is None
+
+
+def test_nothing_leaves_but_through_the_identifiers() -> None:
+    secret = "geheim"
+    key = BeamKey(f"{secret}1", f"{secret}22")
+    beam = replace(
+        make_beam(state=BeamState.FAILED, reason="error", failure_text=secret, log_path=secret, recent=secret.encode()),
+        key=key,
+    )
+    beam = replace(beam, row=replace(beam.row, key=key, hpc_job_id=secret, status=secret, beam_path=secret))
+    shown = make_snapshot(beam, ended=(replace(ended("x", "failed", NOW), key=key),))
+    with serve(snapshot=lambda: shown, identifiers=Hidden()) as site:
+        paths = ("/api/v1/beams", "/api/v1/cases", "/api/v1/sources", "/api/v1/beams/case-7/beam-8")
+        assert [path for path in paths if secret in json.dumps(ask(site, path))] == []
+        assert site.get(f"/api/v1/beams/{key.case_id}/{key.beam_id}").status_code == 404
+
+
+# ETag, compression, methods
+
+PATHS = ("/api/v1/beams", "/api/v1/cases", "/api/v1/sources", "/api/v1/beams/70010001/running", "/api/v1/openapi.json")
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_who_has_the_answer_gets_304(site: Site, path: str) -> None:
+    first = site.get(path)
+    etag = first.headers["etag"]
+    assert etag.startswith('"')
+    assert first.headers["cache-control"] == "no-cache"
+    for condition in (etag, f'"x", {etag}', f"W/{etag}", "*"):
+        again = site.get(path, **{"if-none-match": condition})
+        assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", etag)
+        assert again.headers["vary"] == "Accept-Encoding"
+    assert site.get(path, **{"if-none-match": '"x"'}).content == first.content
+
+
+def test_time_alone_does_not_change_an_answer(site: Site, board: Board) -> None:
+    ended_beam = make_beam(state=BeamState.SUCCEEDED, remaining_seconds=None, ended_at=NOW - 5)
+    board.shown = make_snapshot(ended_beam, make_waiting_beam())
+    first = site.get("/api/v1/beams")
+    board.shown = replace(board.shown, at=NOW + 1)
+    second = site.get("/api/v1/beams")
+    assert (second.headers["etag"], second.content) == (first.headers["etag"], first.content)
+    assert second.json()["at"] == NOW
+
+    board.shown = make_snapshot(replace(ended_beam, log_size_bytes=1), make_waiting_beam(), at=NOW + 2)
+    third = site.get("/api/v1/beams")
+    assert third.headers["etag"] != first.headers["etag"]
+    assert third.json()["at"] == NOW + 2
+
+
+def test_a_beam_on_schedule_keeps_its_expected_end(site: Site, board: Board) -> None:
+    def at(moment: float) -> BeamView:
+        board.shown = make_snapshot(make_beam(remaining_seconds=900.0 - moment), at=NOW + moment)
+        [beam] = ask(site, "/api/v1/beams")["beams"]
+        return beam["expected_end"]  # type: ignore[no-any-return]
+
+    assert at(0.0) == at(0.73) == at(12.34)
+
+
+def test_answers_are_compressed_where_that_is_accepted_and_have_an_etag_of_their_own(site: Site) -> None:
+    plain = site.get("/api/v1/beams", **{"accept-encoding": "identity"})
+    with site.client.stream("GET", "/api/v1/beams", headers={"accept-encoding": "gzip"}) as compressed:
+        raw = b"".join(compressed.iter_raw())
+    assert "content-encoding" not in plain.headers
+    assert compressed.headers["content-encoding"] == "gzip"
+    assert gzip.decompress(raw) == plain.content
+    assert compressed.headers["etag"] != plain.headers["etag"]
+
+
+def test_head_answers_without_a_body_and_other_methods_are_refused(site: Site) -> None:
+    head = site.client.head("/api/v1/beams")
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["etag"] == site.get("/api/v1/beams").headers["etag"]
+    assert site.client.post("/api/v1/beams").status_code == 405
+    assert site.client.delete("/api/v1/beams/70010001/running").status_code == 405
+
+
+def test_a_snapshot_that_fails_is_one_500_and_is_counted() -> None:
+    def fail() -> BoardSnapshot:
+        raise RuntimeError("no board")
+
+    with serve(snapshot=fail) as site:
+        assert httpx.get(f"http://{site.server.address}/api/v1/beams").status_code == 500
+        wait_for(lambda: site.errors == ["web"], "the error counted")

@@ -1,0 +1,166 @@
+"""The page as the server gives it: what may run in it, and the table for browsers without a script."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+
+from exporter.beams.snapshot import BeamKey, BeamState, EndedRun
+from exporter.logs.events import FAILURE_REASONS
+from exporter.web.page import CONTENT_SECURITY_POLICY, Links, clock, duration, percent
+from exporter.web.words import REASON_WORDS
+from tests.web.board_snapshots import NOW, make_beam, make_full_snapshot, make_snapshot, make_waiting_beam
+from tests.web.test_server import serve
+
+HOSTILE = '<script>alert(1)</script>"><img src=x onerror=alert(2)>'
+FILES = ("page.js", "beam.js", "dom.js", "feed.js", "format.js", "theme.js", "page.css", "icon.svg")
+
+
+class Elements(HTMLParser):
+    """Every element of a page with its attributes, and its text."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+@pytest.mark.parametrize("path", ["/", "/table", "/metrics", "/api/v1/beams", "/static/page.js", "/nothing"])
+def test_no_answer_may_run_or_load_anything_foreign(path: str) -> None:
+    with serve() as site:
+        headers = site.get(path).headers
+    assert headers["content-security-policy"] == CONTENT_SECURITY_POLICY
+    assert "unsafe" not in CONTENT_SECURITY_POLICY
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["referrer-policy"] == "no-referrer"
+
+
+@pytest.mark.parametrize("path", ["/", "/table"])
+def test_a_page_has_no_script_or_style_of_its_own_and_loads_only_what_is_served(path: str) -> None:
+    with serve() as site:
+        answer = site.get(path)
+        assert answer.headers["content-type"] == "text/html; charset=utf-8"
+        elements = Elements(answer.text).found
+        assert all(attributes.get("src") for tag, attributes in elements if tag == "script")
+        assert not [tag for tag, _ in elements if tag == "style"]
+        assert not [
+            name for _, attributes in elements for name in attributes if name == "style" or name.startswith("on")
+        ]
+        loaded = [its[name] for tag, its in elements for name in ("src", "href") if its.get(name) and tag != "a"]
+        assert loaded
+        assert [site.get(f"/{link}").status_code for link in loaded] == [200] * len(loaded)
+        followed = [str(its["href"]) for tag, its in elements if tag == "a" and not str(its["href"]).startswith("#")]
+        assert [site.get(f"/{link}").status_code for link in followed] == [200] * len(followed)
+        assert not [link for link in followed if link.startswith(("/", "http"))], "they work below a path, too"
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_static_files_are_served_from_memory_with_an_etag(name: str) -> None:
+    with serve() as site:
+        first = site.get(f"/static/{name}")
+        again = site.get(f"/static/{name}", **{"if-none-match": first.headers["etag"]})
+    assert (first.status_code, again.status_code) == (200, 304)
+    kind = {"js": "text/javascript; charset=utf-8", "css": "text/css; charset=utf-8", "svg": "image/svg+xml"}
+    assert first.headers["content-type"] == kind[name.rpartition(".")[2]]
+    assert "http" not in first.text.replace("http://www.w3.org/2000/svg", ""), "nothing from elsewhere"
+
+
+@pytest.mark.parametrize("name", ["", "nothing.js", "..%2Fserver.py", "%2e%2e/server.py", "page.js/"])
+def test_what_is_no_static_file_is_404(name: str) -> None:
+    with serve() as site:
+        assert site.get(f"/static/{name}").status_code == 404
+
+
+def test_the_page_knows_the_words_and_the_links() -> None:
+    links = Links("https://grafana.example/d/mqi?a=1&b=2", 'https://wiki.example/"x"#{reason}')
+    with serve(links=links) as site:
+        elements = Elements(site.get("/").text).found
+    [settings] = [its["content"] for tag, its in elements if tag == "meta" and its.get("name") == "mqi-settings"]
+    assert settings is not None
+    said = json.loads(settings)
+    assert said["reasons"] == {reason: REASON_WORDS[reason] for reason in FAILURE_REASONS}
+    assert said["runbook_url"] == links.runbook_url
+    assert links.grafana_url in [its.get("href") for tag, its in elements if tag == "a"]
+
+
+def test_without_a_script_the_browser_is_led_to_the_table() -> None:
+    with serve() as site:
+        page = site.get("/").text
+    assert re.search(r'<noscript><meta http-equiv="refresh" content="0; url=table"></noscript>', page)
+
+
+def test_the_table_shows_what_the_page_shows() -> None:
+    snapshot = make_full_snapshot()
+    run = EndedRun(BeamKey("70010001", "gone"), "local", 2, "failed", "output_error", NOW - 700, NOW - 100)
+    failed = make_beam(beam_id="no dose", state=BeamState.FAILED, reason="output_error", ended_at=NOW, run_number=3)
+    snapshot = replace(snapshot, beams=(*snapshot.beams, failed), ended=(run,))
+    with serve(snapshot=lambda: snapshot, links=Links(runbook_url="https://wiki.example/{reason}.html")) as site:
+        page = site.get("/table").text
+    elements = Elements(page)
+    for beam in snapshot.beams:
+        assert beam.key.beam_id in elements.text
+    words = " ".join(elements.text.split())
+    assert "Failed: dose was not written: disk full? (runbook)" in words
+    assert "hpc1 does not answer." in words
+    assert "3 more beams are not shown" in words
+    assert "5 of 18 15 min" in words
+    assert "gone, run 2: dose was not written: disk full?, after 10 min" in words
+    assert "https://wiki.example/output_error.html" in [its.get("href") for _, its in elements.found]
+
+
+def test_an_empty_board_says_so() -> None:
+    with serve(snapshot=make_snapshot) as site:
+        assert "No beams are known." in site.get("/table").text
+
+
+def test_hostile_ids_and_texts_are_only_text_in_the_table() -> None:
+    key = BeamKey(HOSTILE, HOSTILE)
+    changes: dict[str, Any] = {"source": HOSTILE, "state": BeamState.FAILED, "reason": "error", "failure_text": HOSTILE}
+    beams = (replace(make_beam(**changes), key=key), replace(make_waiting_beam(), key=replace(key, beam_id="b")))
+    run = EndedRun(key, HOSTILE, 1, "succeeded", None, None, NOW)
+    with serve(snapshot=lambda: make_snapshot(*beams, ended=(run,))) as site:
+        page = site.get("/table").text
+    elements = Elements(page).found
+    assert not [tag for tag, _ in elements if tag in ("img", "script")]
+    assert page.count(html.escape(HOSTILE, quote=True).replace("&quot;", "&#34;")) >= 4
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (None, ""),
+        (-3, "0 s"),
+        (59.4, "59 s"),
+        (60, "1 min 00 s"),
+        (200, "3 min 20 s"),
+        (599.6, "10 min"),
+        (3599, "1 h 00 min"),
+        (3900, "1 h 05 min"),
+        (200_000, "2 d 7 h"),
+    ],
+)
+def test_durations_are_as_people_say_them(seconds: float | None, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_percent_is_cut_so_that_a_hundred_means_over() -> None:
+    assert [percent(ratio) for ratio in (0.0, 0.29, 0.9999, 1.0)] == ["0 %", "29 %", "99 %", "100 %"]
+
+
+def test_times_of_another_day_say_which() -> None:
+    assert re.fullmatch(r"\d\d:\d\d", clock(NOW, NOW))
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d", clock(NOW - 3 * 86400, NOW))
+    assert clock(None, NOW) == ""

@@ -1,0 +1,529 @@
+"""The page in a real browser."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
+from playwright.sync_api import Browser
+
+from exporter.beams.snapshot import BeamKey, BeamState, BoardSnapshot, EndedRun
+from exporter.web.page import Links
+from exporter.web.words import REASON_WORDS
+from tests.e2e.test_exporter import Site as ExporterSite
+from tests.support.browser import Visitor, open_browser
+from tests.support.process import ExporterProcess, wait_for
+from tests.support.replay import LOGS
+from tests.web.board_snapshots import make_beam, make_snapshot
+from tests.web.clinic import clinic
+from tests.web.test_server import serve
+
+SEOUL = "Asia/Seoul"
+HOSTILE = (
+    "<script>window.hacked = 1</script>",
+    '"><img src=x onerror="window.hacked = 2">',
+    "{{ 7 * 7 }}${window.hacked = 3}",
+    "' onmouseover='window.hacked = 4",
+)
+PHONE = {"width": 390, "height": 844}
+WIDE = {"width": 1440, "height": 900}
+LONGEST_TASK_MS = 3000
+"""Far more than a task takes (77 ms at most with 1 000 beams on two shared cores): only a page that hangs is longer."""
+
+pytestmark = pytest.mark.timeout(180)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with open_browser() as opened:
+        yield opened
+
+
+Visit = Callable[..., Visitor]
+
+
+@pytest.fixture
+def visit(browser: Browser) -> Iterator[Visit]:
+    """Makes visitors; at the end, none may have a complaint that the test has not taken note of."""
+    contexts: list[Any] = []
+    visitors: list[Visitor] = []
+
+    def make(**options: Any) -> Visitor:
+        contexts.append(browser.new_context(**{"viewport": WIDE, "locale": "en-GB", "timezone_id": SEOUL, **options}))
+        visitors.append(Visitor(contexts[-1].new_page()))
+        return visitors[-1]
+
+    yield make
+    complaints = [complaint for visitor in visitors for complaint in visitor.complaints]
+    for context in contexts:
+        context.close()
+    assert complaints == []
+
+
+class Board:
+    """A board whose beams the test changes; time goes on in it."""
+
+    def __init__(self, make: Callable[[float], BoardSnapshot] = clinic) -> None:
+        self.make = make
+
+    def snapshot(self) -> BoardSnapshot:
+        return self.make(time.time())
+
+
+@contextmanager
+def clinic_site(board: Board | None = None, **changes: Any) -> Iterator[str]:
+    """A server's address."""
+    with serve(snapshot=(board or Board()).snapshot, **changes) as site:
+        yield site.server.address
+
+
+# What it shows
+
+
+def test_every_case_and_beam_is_there_with_all_that_is_known(visit: Visit) -> None:
+    with clinic_site() as address:
+        visitor = visit()
+        visitor.go(address)
+        visitor.sees("Live", "#connection")
+        expected = {
+            "TP-2041_1": ("Running", "simulating", "63 %", "plan 66 %", "12 of 18", "local", "s ago"),
+            "TP-2041_2": ("Running", "hpc1", "43 %", "8 of 18"),
+            "TP-2041_3": ("run 2", "17 %"),
+            "TP-2038_1": ("Done", "took 22 min", "100 %", "ended"),
+            "TP-2038_2": ("Failed", REASON_WORDS["output_error"], "99 %"),
+            "TP-2043_1": ("Stalled", "no progress for 9 min, a batch takes 1 min 00 s"),
+            "TP-2043_2": ("Running", "log arrives in blocks", "31 of 72"),
+            "TP-2044_1": ("Starting", "reading plan and images"),
+            "TP-2044_2": ("Waiting", "no log yet", "database: pending", "no log"),
+        }
+        for beam_id, texts in expected.items():
+            for text in texts:
+                visitor.sees_row(beam_id, text)
+        assert visitor.value("document.querySelectorAll('.beam').length") == len(expected)
+        summary = visitor.text("#summary")
+        assert summary.startswith("5 Running 1 Stalled 1 Failed 1 Waiting")
+        assert "local answers" in visitor.text("#sources")
+        assert "hpc1 answers" in visitor.text("#sources")
+        assert "need attention" in visitor.page.title()
+
+
+def test_the_expected_end_is_in_the_browsers_time(visit: Visit) -> None:
+    end = time.time() + 5000
+    beam = make_beam(remaining_seconds=5000.0)
+    board = Board(lambda at: make_snapshot(replace(beam, remaining_seconds=end - at), at=at))
+    with clinic_site(board) as address:
+        visitor = visit()
+        visitor.go(address)
+        there = datetime.datetime.fromtimestamp(round(end), ZoneInfo(SEOUL))
+        visitor.sees_row("70010001_b1", there.strftime("%H:%M"))
+        visitor.sees_row("70010001_b1", "1 h 23 min")
+
+
+def test_what_ended_today_is_listed_newest_first(visit: Visit) -> None:
+    with clinic_site() as address:
+        visitor = visit(timezone_id="UTC")
+        visitor.go(address)
+        visitor.sees("Ended today")
+        since = datetime.datetime.now(datetime.timezone.utc).replace(hour=0, minute=0, second=0).timestamp()
+        today = [run for run in clinic(time.time()).ended if run.ended_at >= since]
+        if not today:
+            visitor.sees("No run has ended today.", "#ended")
+            return
+        listed = visitor.text("#ended")
+        places = [listed.index(run.key.beam_id) for run in reversed(today)]
+        assert places == sorted(places)
+
+
+# Live
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> tuple[ExporterSite, Path]:
+    site = ExporterSite(tmp_path / "site")
+    site.make_database()
+    return site, site.add_beam("70010001_beam_1")
+
+
+def batch(number: int) -> bytes:
+    """A captured log's bytes up to the line that says that this batch's particles exist."""
+    log = (LOGS / "v2_b18.log").read_bytes()
+    begun = log.index(b"Generating particles for (%d of 18 batches)" % number)
+    return log[: log.index(b"\n", log.index(b"Particle generation complete!", begun)) + 1]
+
+
+def test_a_line_of_a_log_is_on_the_page_within_two_seconds(visit: Visit, running: tuple[ExporterSite, Path]) -> None:
+    site, log = running
+    with ExporterProcess("--config.file", site.config) as exporter:
+        visitor = visit()
+        visitor.go(exporter.address)
+        visitor.sees("Live", "#connection")
+        visitor.sees_row("70010001_beam_1", "Waiting")
+        took = []
+        for number in range(1, 7):
+            log.write_bytes(batch(number))
+            took.append(visitor.sees_row("70010001_beam_1", f"{number} of 18"))
+        # The machine may be busy with other things now and then, but not each time.
+        assert min(took) < 2.0, took
+
+
+def test_a_beam_that_fails_says_so_in_words_and_aloud(visit: Visit, running: tuple[ExporterSite, Path]) -> None:
+    site, log = running
+    site.configure(**{"web: {": 'web: {runbook_url: "https://wiki.example/{reason}.html", '})
+    with ExporterProcess("--config.file", site.config) as exporter:
+        visitor = visit()
+        visitor.go(exporter.address)
+        log.write_bytes(batch(3))
+        visitor.sees_row("70010001_beam_1", "Running")
+        with log.open("ab") as file:
+            file.write(b"CUDA error after (transport particle table): an illegal memory access was encountered\n")
+        visitor.sees_row("70010001_beam_1", "Failed")
+        visitor.sees_row("70010001_beam_1", REASON_WORDS["cuda"])
+        visitor.sees("70010001_beam_1: Failed", "#announcer")
+        link = visitor.page.locator(".beam .help")
+        assert link.get_attribute("href") == "https://wiki.example/cuda.html"
+        visitor.page.locator(".beam .id").click()
+        visitor.sees("an illegal memory access was encountered", ".failure")
+        visitor.sees("CUDA error after (transport particle table)", ".lines")
+
+
+def test_a_lost_connection_is_told_at_once_and_found_again(visit: Visit) -> None:
+    board = Board(lambda at: make_snapshot(make_beam(batch_current=5), at=at, sources=()))
+    visitor = visit()
+    with clinic_site(board) as address:
+        visitor.go(address)
+        visitor.sees_row("70010001_b1", "5 of 18")
+    visitor.sees("No connection to the exporter since", "#banners")
+    visitor.sees("Not connected", "#connection")
+    visitor.sees_row("70010001_b1", "5 of 18")
+    board.make = lambda at: make_snapshot(make_beam(batch_current=6), at=at, sources=())
+    with clinic_site(board, listen_address=address):
+        visitor.sees_row("70010001_b1", "6 of 18")
+        visitor.sees_no_more("No connection", "#banners")
+        visitor.sees("Live", "#connection")
+    refused = [complaint for complaint in visitor.complaints if "ERR_" in complaint]
+    assert refused, "the browser says so, too"
+    visitor.complaints = [complaint for complaint in visitor.complaints if complaint not in refused]
+
+
+def test_an_exporter_that_says_nothing_any_more_is_noticed(visit: Visit) -> None:
+    hang, released = threading.Event(), threading.Event()
+
+    def make(at: float) -> BoardSnapshot:
+        if hang.is_set():
+            released.wait(120)
+        return make_snapshot(make_beam(), at=at)
+
+    with clinic_site(Board(make)) as address:
+        visitor = visit()
+        visitor.go(address)
+        visitor.sees("Live", "#connection")
+        try:
+            hang.set()
+            visitor.until("document.documentElement.dataset.link === 'lost'", "the notice", 120)
+            visitor.sees("No connection to the exporter", "#banners")
+        finally:
+            hang.clear()
+            released.set()
+        visitor.sees("Live", "#connection")
+        visitor.complaints.clear()
+
+
+def test_where_events_cannot_be_had_the_page_polls(visit: Visit) -> None:
+    board = Board(lambda at: make_snapshot(make_beam(batch_current=5), at=at, sources=()))
+    with clinic_site(board, event_options={"listeners_at_most": 0}) as address:
+        visitor = visit()
+        visitor.go(address)
+        visitor.sees("Every 3 seconds", "#connection")
+        visitor.sees_row("70010001_b1", "5 of 18")
+        board.make = lambda at: make_snapshot(make_beam(batch_current=6), at=at, sources=())
+        visitor.sees_row("70010001_b1", "6 of 18")
+        assert visitor.text("#banners") == ""
+        assert {"503" in complaint for complaint in visitor.complaints} == {True}
+        visitor.page.goto("about:blank")
+        visitor.complaints.clear()
+
+
+def test_sources_and_a_database_that_do_not_answer_are_told(visit: Visit) -> None:
+    def make(at: float) -> BoardSnapshot:
+        snapshot = clinic(at)
+        local, hpc = snapshot.sources
+        assert snapshot.database is not None
+        return replace(
+            snapshot,
+            sources=(local, replace(hpc, up=False, last_poll_at=at - 300)),
+            database=replace(snapshot.database, up=False),
+            beams_dropped=2,
+        )
+
+    board = Board()
+    with clinic_site(board) as address:
+        visitor = visit()
+        visitor.go(address)
+        visitor.sees("hpc1 answers", "#sources")
+        assert visitor.text("#banners") == ""
+        board.make = make
+        for text in ("hpc1 does not answer since", "The database does not take progress", "2 more beams are not shown"):
+            visitor.sees(text, "#banners")
+        board.make = clinic
+        visitor.sees_no_more("hpc1", "#banners")
+
+
+# Hostile text
+
+
+def test_whatever_ids_and_lines_hold_is_shown_as_text_and_never_run(visit: Visit) -> None:
+    def make(at: float) -> BoardSnapshot:
+        beams = [
+            replace(
+                make_beam(
+                    state=BeamState.FAILED,
+                    reason="error",
+                    source=text,
+                    failure_text=text,
+                    log_path=text,
+                    log_modified_at=at,
+                    ended_at=at - 60,
+                    recent="\n".join(HOSTILE).encode(),
+                ),
+                key=BeamKey(f"case {text}", text),
+            )
+            for text in HOSTILE
+        ]
+        beams = [replace(beam, row=replace(beam.row, key=beam.key, status=beam.key.beam_id)) for beam in beams]
+        gone = EndedRun(BeamKey("gone", HOSTILE[1]), HOSTILE[1], 1, "failed", HOSTILE[1], at - 90, at - 50)
+        sources = tuple(replace(make_snapshot().sources[0], name=text, up=False) for text in HOSTILE)
+        return make_snapshot(*beams, at=at, ended=(gone,), sources=sources)
+
+    with clinic_site(Board(make), links=Links(runbook_url="https://wiki.example/{reason}")) as address:
+        visitor = visit()
+        visitor.go(address)
+        for text in HOSTILE:
+            visitor.sees_row(text, "Failed")
+        visitor.page.fill("#find", HOSTILE[1])
+        visitor.page.fill("#find", "")
+        for text in HOSTILE:
+            visitor.page.get_by_role("link", name=text, exact=True).first.click()
+            visitor.sees(text, ".detail h2")
+            visitor.sees(text, ".lines")
+            visitor.sees(text, ".failure")
+            visitor.page.reload()
+            visitor.sees(text, ".detail h2")
+            visitor.page.get_by_role("link", name=f"case {text}", exact=True).click()
+            visitor.sees(f"Only case case {text}", "#clear")
+            visitor.page.locator("#clear").click()
+        assert visitor.value("window.hacked") is None
+        assert visitor.value("document.querySelectorAll('img, body script, iframe').length") == 0
+        visitor.go(address, "/table")
+        for text in HOSTILE:
+            visitor.sees(text, "table")
+        assert visitor.value("window.hacked") is None
+
+
+def test_an_address_that_leads_nowhere_says_so(visit: Visit) -> None:
+    with clinic_site() as address:
+        visitor = visit()
+        visitor.go(address, "/#/beam/nobody/%E0%A4%A")
+        visitor.sees_row("TP-2041_1", "Running")
+        visitor.go(address, "/#/beam/nobody/nothing")
+        visitor.sees("No such beam", "#detail")
+        visitor.go(address, "/?sort=nonsense&show=nonsense#/case/TP-2043")
+        visitor.sees_row("TP-2043_1", "Stalled")
+        assert visitor.value("document.querySelectorAll('.beam').length") == 2
+
+
+# Finding one's way
+
+
+def test_beams_can_be_chosen_by_state_and_text_and_the_address_keeps_it(visit: Visit) -> None:
+    with clinic_site() as address:
+        visitor = visit()
+        visitor.go(address)
+        visitor.sees_row("TP-2041_1", "Running")
+        count = "document.querySelectorAll('.beam').length"
+        visitor.page.get_by_role("button", name="Failed").click()
+        visitor.until(f"{count} === 1", "only the failed beam")
+        visitor.page.get_by_role("button", name="Stalled").click()
+        visitor.until(f"{count} === 2", "the stalled one, too")
+        visitor.page.fill("#find", "disk FULL")
+        visitor.until(f"{count} === 1", "what fits the words")
+        visitor.page.reload()
+        visitor.until(f"{count} === 1", "the same after a reload")
+        assert visitor.row("TP-2038_2")
+        assert visitor.page.get_by_role("button", name="Stalled").get_attribute("aria-pressed") == "true"
+        visitor.page.fill("#find", "nothing like it")
+        visitor.sees("No beam fits what you look for.", "#nothing")
+        visitor.page.locator("#clear").click()
+        visitor.until(f"{count} === 9", "all of them")
+        assert visitor.value("location.search") == ""
+
+
+@pytest.mark.parametrize(
+    ("sort", "first"),
+    [("attention", "TP-2038"), ("end", "TP-2041"), ("progress", "TP-2038"), ("recent", "TP-2044"), ("case", "TP-2038")],
+)
+def test_cases_can_be_put_in_order(visit: Visit, sort: str, first: str) -> None:
+    with clinic_site() as address:
+        visitor = visit()
+        visitor.go(address)
+        visitor.page.select_option("#sort", sort)
+        visitor.until(
+            f"document.querySelector('.case-name a')?.textContent === {json.dumps(first)}", f"{first} first by {sort}"
+        )
+
+
+def test_a_keyboard_is_enough(visit: Visit) -> None:
+    with clinic_site() as address:
+        visitor = visit()
+        visitor.go(address)
+        visitor.sees_row("TP-2041_1", "Running")
+        keys = visitor.page.keyboard
+        keys.press("Tab")
+        assert visitor.value("document.activeElement.textContent") == "Skip to the beams"
+        keys.press("/")
+        assert visitor.value("document.activeElement.id") == "find"
+        keys.type("TP-2043_1")
+        visitor.until("document.querySelectorAll('.beam').length === 1", "what was typed")
+        visitor.page.locator(".beam .id").focus()
+        keys.press("Enter")
+        visitor.sees("TP-2043_1", ".detail h2")
+        visitor.sees("Particle transportation complete!", ".lines")
+        assert visitor.value("document.activeElement.tagName") == "H2"
+        keys.press("Escape")
+        visitor.until("document.querySelector('#detail').hidden", "the overview again")
+
+
+def test_the_theme_follows_the_system_until_one_is_chosen(visit: Visit) -> None:
+    with clinic_site() as address:
+        visitor = visit(color_scheme="dark")
+        visitor.go(address)
+        ground = "getComputedStyle(document.body).backgroundColor"
+        dark = visitor.value(ground)
+        for _ in range(2):
+            visitor.page.locator("#theme").click()
+        assert visitor.text("#theme") == "Theme: light"
+        light = visitor.value(ground)
+        assert light != dark
+        visitor.page.reload()
+        assert visitor.value(ground) == light
+
+
+def test_without_a_script_the_same_stands_in_a_table(visit: Visit) -> None:
+    with clinic_site() as address:
+        visitor = visit(java_script_enabled=False)
+        visitor.go(address)
+        visitor.page.wait_for_url(re.compile("/table$"))
+        page = visitor.page.locator("table").inner_text()
+        for beam in clinic(time.time()).beams:
+            assert beam.key.beam_id in page
+        assert REASON_WORDS["output_error"] in page
+
+
+# Many beams
+
+
+def thousand(changed: int | None = None) -> Callable[[float], BoardSnapshot]:
+    """250 cases of four beams; one of them is a batch further."""
+    states = (BeamState.RUNNING, BeamState.RUNNING, BeamState.WAITING, BeamState.SUCCEEDED)
+    beams = [
+        make_beam(
+            f"case{number // 4:03}",
+            f"beam{number:04}",
+            state=states[number % 4],
+            batch_current=6 if number == changed else 5,
+            remaining_seconds=None,
+            log_modified_at=None,
+        )
+        for number in range(1000)
+    ]
+    return lambda at: make_snapshot(*beams, at=at, sources=())
+
+
+def test_of_a_thousand_beams_only_what_changed_is_drawn(visit: Visit) -> None:
+    board = Board(thousand())
+    with clinic_site(board) as address:
+        visitor = visit()
+        visitor.page.add_init_script(
+            "window.longest = 0; new PerformanceObserver(list => list.getEntries().forEach(task =>"
+            " longest = Math.max(longest, task.duration))).observe({type: 'longtask', buffered: true})"
+        )
+        visitor.go(address)
+        count = "document.querySelectorAll('.beam').length"
+        visitor.until(f"{count} === 1000 && document.documentElement.dataset.drawn === '1000'", "all beams")
+        visitor.value(
+            """(() => {
+                window.touched = new Set();
+                new MutationObserver(list => list.forEach(({target}) =>
+                    touched.add((target.closest ? target : target.parentElement)
+                        .closest('.row')?.querySelector('.id')?.textContent ?? '')
+                )).observe(document.querySelector('#table'),
+                    {subtree: true, childList: true, characterData: true, attributes: true});
+            })()"""
+        )
+        board.make = thousand(changed=500)
+        visitor.sees_row("beam0500", "6 of 18")
+        assert visitor.value("[...touched]") == ["beam0500"]
+        visitor.page.fill("#find", "beam0999")
+        visitor.until(f"{count} === 1", "the one that is looked for")
+        visitor.page.fill("#find", "")
+        visitor.until(f"{count} === 1000", "all again")
+        assert visitor.value("longest") < LONGEST_TASK_MS
+
+
+# For everybody
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(
+    ("path", "shown", "viewport"),
+    [
+        ("/", "TP-2041_1", WIDE),
+        ("/", "TP-2041_1", PHONE),
+        ("/#/beam/TP-2038/TP-2038_2", "Particle transportation complete!", WIDE),
+        ("/table", "TP-2041_1", WIDE),
+    ],
+    ids=["overview", "phone", "beam", "table"],
+)
+def test_nothing_serious_is_in_the_way_of_anybody(
+    visit: Visit, path: str, shown: str, viewport: dict[str, int], scheme: str
+) -> None:
+    def make(at: float) -> BoardSnapshot:
+        snapshot = clinic(at)
+        local, hpc = snapshot.sources
+        lost = replace(snapshot.beams[1], state=BeamState.UNREACHABLE)
+        silent = replace(snapshot.beams[6], state=BeamState.EXPIRED)
+        beams = (snapshot.beams[0], lost, *snapshot.beams[2:6], silent, *snapshot.beams[7:])
+        return replace(snapshot, beams=beams, sources=(local, replace(hpc, up=False)))
+
+    links = Links("https://grafana.example/", "https://wiki.example/{reason}")
+    with clinic_site(Board(make), links=links) as address:
+        visitor = visit(color_scheme=scheme, viewport=viewport)
+        visitor.go(address, path)
+        visitor.sees(shown)
+        found = Axe().run(visitor.page).response
+    assert [
+        f"{violation['id']} ({violation['impact']}): {node['html'][:200]}"
+        for violation in found["violations"]
+        if violation["impact"] in ("serious", "critical")
+        for node in violation["nodes"]
+    ] == []
+
+
+@pytest.mark.parametrize("path", ["/", "/#/beam/TP-2043/TP-2043_1"])
+def test_nothing_sticks_out_of_a_phone(visit: Visit, path: str) -> None:
+    with clinic_site() as address:
+        visitor = visit(viewport=PHONE)
+        visitor.go(address, path)
+        visitor.sees("TP-2043_1")
+        wait_for(lambda: bool(visitor.text("#connection")), "the page")
+        assert visitor.value("document.documentElement.scrollWidth") <= PHONE["width"]
