@@ -353,8 +353,8 @@ class Web(Section):
     )
     runbook_url: HttpUrl | None = Field(
         default=None,
-        description="Where the page leads from a failure: what to do about it. `{reason}` in it stands for the "
-        "failure's reason (`output_error`), or `stalled`; no link where not set.",
+        description="Where the runbooks are, if not on the page's own server (`/runbooks`): the page leads from a "
+        "failure or a stall to `URL/NAME.md`.",
     )
 
     @property

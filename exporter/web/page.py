@@ -24,6 +24,7 @@ from exporter.identifiers import Identifiers
 from exporter.web import fields
 from exporter.web.api import cached_answer, source_parts
 from exporter.web.fields import Shown, rendered
+from exporter.web.runbooks import PATH, runbook_name
 from exporter.web.words import PHASE_WORDS, REASON_WORDS, STATE_MEANINGS, STATE_WORDS
 
 CONTENT_SECURITY_POLICY = "; ".join(
@@ -51,15 +52,15 @@ class Links:
 
     Args:
         grafana_url: the dashboards.
-        runbook_url: what to do about a failure; ``{reason}`` in it stands for the failure's reason.
+        runbook_url: where the runbooks are; ``None`` for those that this server shows itself.
     """
 
     grafana_url: str | None = None
     runbook_url: str | None = None
 
-    def runbook(self, reason: str) -> str | None:
-        """What to do about a failure of this reason."""
-        return None if self.runbook_url is None else self.runbook_url.replace("{reason}", quote(reason))
+    def runbook(self, reason: str) -> str:
+        """What to do about a failure of this reason, or about ``stalled``."""
+        return f"{(self.runbook_url or PATH).rstrip('/')}/{runbook_name(reason)}.md"
 
 
 class Page:
@@ -140,7 +141,7 @@ def _static_files() -> dict[str, tuple[bytes, str]]:
 def _settings(links: Links) -> str:
     """What the script needs to know, as JSON."""
     settings: dict[str, Any] = {
-        "runbook_url": links.runbook_url,
+        "runbooks": {reason: links.runbook(reason) for reason in (*REASON_WORDS, "stalled")},
         "states": {state.value: {"word": STATE_WORDS[state], "meaning": STATE_MEANINGS[state]} for state in BeamState},
         "phases": dict(PHASE_WORDS),
         "reasons": dict(REASON_WORDS),

@@ -34,6 +34,7 @@ from exporter.web.collectors import ScrapeMeter
 from exporter.web.events import Events
 from exporter.web.listener import address_of, open_listener
 from exporter.web.page import CONTENT_SECURITY_POLICY, Links, Page
+from exporter.web.runbooks import Runbooks
 
 _LOG = structlog.get_logger(__name__)
 
@@ -116,6 +117,7 @@ def build_app(
 
     routes = [
         *Page(snapshot, identifiers, links, version).routes(),
+        *Runbooks().routes(),
         Route("/metrics", _Metrics(registry, scrapes, count_error, clock).answer),
         Route("/-/healthy", health),
         Route("/-/ready", readiness),

@@ -127,6 +127,8 @@ class Watch:
         assert (view.batches_total, view.batch_current, view.batches_completed) == (18, 18, 18)
         assert (view.run_number, view.particles, view.estimated_ratio) == (1, 49350, 1.0)
         assert not self.source().anomalies
+        # The source says what it did after the look that showed the run's end.
+        wait_for(lambda: self.source().read_bytes >= len(DATA), "what was read is counted")
         assert self.source().read_bytes == len(DATA), "nothing was read twice"
 
 

@@ -13,7 +13,7 @@ from tests.support.browser import Visitor, open_browser
 from tests.web.clinic import clinic
 from tests.web.test_server import serve
 
-_LINKS = Links("https://grafana.example/d/mqi-beams", "https://wiki.example/mqi#{reason}")
+_LINKS = Links("https://grafana.example/d/mqi-beams", "https://wiki.example/mqi")
 _DESK = {"width": 1360, "height": 900}
 _PHONE = {"width": 390, "height": 844}
 PICTURES: dict[str, dict[str, Any]] = {

@@ -85,14 +85,15 @@ def test_what_is_no_static_file_is_404(name: str) -> None:
 
 
 def test_the_page_knows_the_words_and_the_links() -> None:
-    links = Links("https://grafana.example/d/mqi?a=1&b=2", 'https://wiki.example/"x"#{reason}')
+    links = Links("https://grafana.example/d/mqi?a=1&b=2", 'https://wiki.example/"x"/')
     with serve(links=links) as site:
         elements = Elements(site.get("/").text).found
     [settings] = [its["content"] for tag, its in elements if tag == "meta" and its.get("name") == "mqi-settings"]
     assert settings is not None
     said = json.loads(settings)
     assert said["reasons"] == {reason: REASON_WORDS[reason] for reason in FAILURE_REASONS}
-    assert said["runbook_url"] == links.runbook_url
+    assert said["runbooks"].keys() == {*FAILURE_REASONS, "stalled"}
+    assert said["runbooks"]["output_error"] == 'https://wiki.example/"x"/MQIDoseNotWritten.md'
     assert links.grafana_url in [its.get("href") for tag, its in elements if tag == "a"]
 
 
@@ -107,7 +108,7 @@ def test_the_table_shows_what_the_page_shows() -> None:
     run = EndedRun(BeamKey("70010001", "gone"), "local", 2, "failed", "output_error", NOW - 700, NOW - 100)
     failed = make_beam(beam_id="no dose", state=BeamState.FAILED, reason="output_error", ended_at=NOW, run_number=3)
     snapshot = replace(snapshot, beams=(*snapshot.beams, failed), ended=(run,))
-    with serve(snapshot=lambda: snapshot, links=Links(runbook_url="https://wiki.example/{reason}.html")) as site:
+    with serve(snapshot=lambda: snapshot, links=Links(runbook_url="https://wiki.example")) as site:
         page = site.get("/table").text
     elements = Elements(page)
     for beam in snapshot.beams:
@@ -118,7 +119,7 @@ def test_the_table_shows_what_the_page_shows() -> None:
     assert "3 more beams are not shown" in words
     assert "5 of 18 15 min" in words
     assert "gone, run 2: dose was not written: disk full?, after 10 min" in words
-    assert "https://wiki.example/output_error.html" in [its.get("href") for _, its in elements.found]
+    assert "https://wiki.example/MQIDoseNotWritten.md" in [its.get("href") for _, its in elements.found]
 
 
 def test_an_empty_board_says_so() -> None:

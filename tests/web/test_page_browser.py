@@ -179,7 +179,6 @@ def test_a_line_of_a_log_is_on_the_page_within_two_seconds(visit: Visit, running
 
 def test_a_beam_that_fails_says_so_in_words_and_aloud(visit: Visit, running: tuple[ExporterSite, Path]) -> None:
     site, log = running
-    site.configure(**{"web: {": 'web: {runbook_url: "https://wiki.example/{reason}.html", '})
     with ExporterProcess("--config.file", site.config) as exporter:
         visitor = visit()
         visitor.go(exporter.address)
@@ -191,10 +190,12 @@ def test_a_beam_that_fails_says_so_in_words_and_aloud(visit: Visit, running: tup
         visitor.sees_row("70010001_beam_1", REASON_WORDS["cuda"])
         visitor.sees("70010001_beam_1: Failed", "#announcer")
         link = visitor.page.locator(".beam .help")
-        assert link.get_attribute("href") == "https://wiki.example/cuda.html"
+        assert link.get_attribute("href") == "runbooks/MQIBeamFailed.md"
         visitor.page.locator(".beam .id").click()
         visitor.sees("an illegal memory access was encountered", ".failure")
         visitor.sees("CUDA error after (transport particle table)", ".lines")
+        visitor.page.goto(f"http://{exporter.address}/runbooks/MQIBeamFailed.md")
+        visitor.sees("What to do", ".runbook")
 
 
 def test_a_lost_connection_is_told_at_once_and_found_again(visit: Visit) -> None:
@@ -305,7 +306,7 @@ def test_whatever_ids_and_lines_hold_is_shown_as_text_and_never_run(visit: Visit
         sources = tuple(replace(make_snapshot().sources[0], name=text, up=False) for text in HOSTILE)
         return make_snapshot(*beams, at=at, ended=(gone,), sources=sources)
 
-    with clinic_site(Board(make), links=Links(runbook_url="https://wiki.example/{reason}")) as address:
+    with clinic_site(Board(make), links=Links(runbook_url="https://wiki.example")) as address:
         visitor = visit()
         visitor.go(address)
         for text in HOSTILE:
@@ -505,7 +506,7 @@ def test_nothing_serious_is_in_the_way_of_anybody(
         beams = (snapshot.beams[0], lost, *snapshot.beams[2:6], silent, *snapshot.beams[7:])
         return replace(snapshot, beams=beams, sources=(local, replace(hpc, up=False)))
 
-    links = Links("https://grafana.example/", "https://wiki.example/{reason}")
+    links = Links("https://grafana.example/", "https://wiki.example")
     with clinic_site(Board(make), links=links) as address:
         visitor = visit(color_scheme=scheme, viewport=viewport)
         visitor.go(address, path)

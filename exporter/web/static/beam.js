@@ -38,9 +38,7 @@ function stalledWords(beam, now) {
 
 function runbook(beam) {
   const reason = beam.reason ?? (beam.state === "stalled" || beam.state === "expired" ? "stalled" : null);
-  return reason === null || settings.runbook_url === null
-    ? null
-    : settings.runbook_url.replaceAll("{reason}", encodeURIComponent(reason));
+  return reason === null ? null : settings.runbooks[reason] ?? settings.runbooks.error;
 }
 
 const batches = (beam) =>

@@ -1,0 +1,69 @@
+"""The runbooks, served by the exporter itself: a hospital's network may hold no other place for them.
+
+``/runbooks`` lists them, ``/runbooks/NAME.md`` is one as a page; they are those of the alerts (``docs/runbooks``).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import jinja2
+import structlog
+from markdown_it import MarkdownIt
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from exporter.shipped import RUNBOOKS, shipped
+from exporter.web.api import cached_answer
+
+_LOG = structlog.get_logger(__name__)
+
+PATH = "runbooks"
+_OTHERS = "MQIBeamFailed"
+_OF_REASONS = {
+    "output_error": "MQIDoseNotWritten",
+    "no_particles": "MQINoParticles",
+    "stalled": "MQIBeamStalled",
+}
+
+
+def runbook_name(reason: str) -> str:
+    """The runbook for a failure's reason, or for ``stalled``."""
+    return _OF_REASONS.get(reason, _OTHERS)
+
+
+class Runbooks:
+    """``/runbooks`` and ``/runbooks/NAME.md``, read and rendered once."""
+
+    def __init__(self) -> None:
+        environment = jinja2.Environment(loader=jinja2.PackageLoader("exporter.web"), autoescape=True)
+        template = environment.get_template("runbook.html")
+        markdown = MarkdownIt("commonmark", {"html": False}).enable("table")
+        self._pages = {
+            path.stem: template.render(title=path.stem, body=markdown.render(path.read_text(encoding="utf-8"))).encode()
+            for path in _files()
+        }
+        names = "".join(f'<li><a href="{PATH}/{name}.md">{name}</a></li>' for name in self._pages)
+        self._list = template.render(title="Runbooks", body=f"<h1>Runbooks</h1><ul>{names}</ul>", top=True).encode()
+
+    def routes(self) -> list[BaseRoute]:
+        """What is served."""
+        return [Route(f"/{PATH}", self._index), Route(f"/{PATH}/{{name}}", self._page)]
+
+    def _index(self, request: Request) -> Response:
+        return cached_answer(request, self._list, "text/html; charset=utf-8")
+
+    def _page(self, request: Request) -> Response:
+        page = self._pages.get(request.path_params["name"].removesuffix(".md"))
+        if page is None:
+            return PlainTextResponse("Not Found", 404)
+        return cached_answer(request, page, "text/html; charset=utf-8")
+
+
+def _files() -> list[Path]:
+    try:
+        return shipped(*RUNBOOKS)
+    except FileNotFoundError as error:
+        _LOG.warning("no runbooks to show", error=str(error))
+        return []
