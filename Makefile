@@ -5,7 +5,7 @@ VERSIONS := 3.10 3.11 3.12 3.13
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup tools demo stack test test-all lint format types unit docs bench lock clean
+.PHONY: help setup tools demo stack test test-all lint format types unit docs bench wheelhouse lock clean
 .DEFAULT_GOAL := help
 
 help:
@@ -13,6 +13,7 @@ help:
 	@echo 'make stack     the demo with Prometheus and Alertmanager (Ctrl-C ends all)'
 	@echo 'make test      lint, types and tests'
 	@echo 'make test-all  the tests on Python $(VERSIONS) (found by pyenv or on PATH)'
+	@echo 'make wheelhouse  all that an installation without network needs, in dist/wheelhouse'
 	@echo 'make lint | format | types | unit | docs | bench | lock | clean'
 
 # The stamp stands for "this environment holds what the lock says".
@@ -76,9 +77,14 @@ docs: setup
 	$(BIN)/python -m tests.support.replay > docs/accuracy.md
 	$(BIN)/python -m alerts
 	$(BIN)/python -m dashboards
+	rm -f docs/man/*.1
+	$(BIN)/click-man --target docs/man mqi-exporter
 
 bench: setup
 	@if [ -e bench/__main__.py ]; then exec $(BIN)/python -m bench; else echo 'Benchmarks live in bench/; there is none yet.'; fi
+
+wheelhouse: setup
+	$(BIN)/python .ci/wheelhouse dist/wheelhouse
 
 # uv is needed for this target only: it can resolve for several versions of Python at once.
 lock:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import os
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -84,3 +88,46 @@ def test_its_figures_of_buffering_are_those_of_the_captures(log: str, grew: str,
     assert len(arrivals) - 1 == int(grew)
     assert f"{longest:.1f}" == silence
     assert f"{100 * longest / growth[-1][0]:.0f}" == share
+
+
+PROGRAMS = Path(sys.executable).parent
+
+
+def test_the_manual_is_that_of_the_commands(tmp_path: Path) -> None:
+    generate = [str(PROGRAMS / "click-man"), "--target", str(tmp_path), "mqi-exporter"]
+    subprocess.run(generate, check=True, capture_output=True, timeout=100)
+
+    def pages(folder: Path) -> dict[str, list[str]]:
+        # The first line holds the date.
+        return {path.name: path.read_text(encoding="utf-8").splitlines()[1:] for path in folder.glob("*.1")}
+
+    assert pages(ROOT / "docs" / "man") == pages(tmp_path)
+
+
+def test_completion_can_be_written_as_the_operations_guide_says() -> None:
+    environment = {**os.environ, "_MQI_EXPORTER_COMPLETE": "bash_source"}
+    done = subprocess.run(
+        [PROGRAMS / "mqi-exporter"], env=environment, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert "complete -o nosort -F _mqi_exporter_completion mqi-exporter" in done.stdout
+
+
+def every_command() -> list[str]:
+    """Every command of ours that a document shows, whoever runs it there."""
+    text = "\n".join(document.read_text(encoding="utf-8") for document in DOCUMENTS).replace("\\\n", " ")
+    shown = re.findall(r"^ *[$#] (?:runuser -u \S+ -- )?(mqi-exporter .*)$", text, re.MULTILINE)
+    return sorted(set(shown))
+
+
+@pytest.mark.parametrize("command", every_command())
+def test_every_shown_command_and_all_its_options_exist(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def leave_undone(group: click.Group) -> None:
+        for each in group.commands.values():
+            if isinstance(each, click.Group):
+                leave_undone(each)
+            else:
+                monkeypatch.setattr(each, "callback", lambda **_: None)
+
+    leave_undone(main)
+    result = CliRunner().invoke(main, shlex.split(command.partition(" > ")[0])[1:])
+    assert result.exit_code == 0, result.output

@@ -1,0 +1,121 @@
+"""The package: what is in it, and its installation on a machine without network."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from exporter import __version__
+from exporter.shipped import ALERTS, DASHBOARDS, RUNBOOKS, shipped
+
+ROOT = Path(__file__).parents[1]
+RUNNING = f"{sys.version_info.major}.{sys.version_info.minor}"
+OLDEST = "3.10"
+
+
+def interpreter(version: str) -> str | None:
+    """A Python of this version, where there is one."""
+    if version == RUNNING:
+        return sys.executable
+    if pyenv := shutil.which("pyenv"):
+        found = subprocess.run(
+            [pyenv, "which", "python3"],
+            env={**os.environ, "PYENV_VERSION": version},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if found.returncode == 0:
+            return found.stdout.strip()
+    return shutil.which(f"python{version}")
+
+
+VERSIONS = sorted({version for version in (OLDEST, RUNNING) if interpreter(version)})
+
+
+@pytest.fixture(scope="module")
+def wheelhouse(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheelhouse")
+    run(sys.executable, ROOT / ".ci" / "wheelhouse", folder, *VERSIONS)
+    return folder
+
+
+def run(*command: str | Path, cwd: Path | None = None) -> str:
+    done = subprocess.run(
+        [str(each) for each in command], cwd=cwd, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def names(archive: Path) -> set[str]:
+    if archive.suffix == ".whl":
+        return set(zipfile.ZipFile(archive).namelist())
+    with tarfile.open(archive) as tar:
+        return {name.partition("/")[2] for name in tar.getnames()}
+
+
+@pytest.mark.timeout(400)
+def test_the_wheel_holds_page_dashboards_alerts_and_runbooks_and_nothing_foreign(wheelhouse: Path) -> None:
+    [wheel] = wheelhouse.glob("mqi_beam_exporter-*.whl")
+    found = names(wheel)
+    for folder, paths in (
+        ("dashboards", shipped(*DASHBOARDS)),
+        ("alerts", shipped(*ALERTS)),
+        ("docs/runbooks", shipped(*RUNBOOKS)),
+    ):
+        assert {f"exporter/_shipped/{folder}/{path.name}" for path in paths} <= found
+    for part in ("static", "templates"):
+        there = {f"exporter/web/{part}/{path.name}" for path in (ROOT / "exporter" / "web" / part).iterdir()}
+        assert there <= found
+    assert {name.split("/")[0] for name in found} == {"exporter", f"mqi_beam_exporter-{__version__}.dist-info"}
+
+
+@pytest.mark.timeout(400)
+def test_the_source_distribution_makes_the_same_wheel(wheelhouse: Path, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    hidden = shutil.ignore_patterns(".*", "build", "dist", "*.egg-info", "tests", "__pycache__")
+    shutil.copytree(ROOT, source, ignore=hidden)
+    build = "from setuptools import build_meta; import sys; build_meta.build_sdist(sys.argv[1])"
+    run(sys.executable, "-c", build, tmp_path, cwd=source)
+    [archive] = tmp_path.glob("*.tar.gz")
+    assert {"CHANGELOG.md", "LICENSE", "config/prometheus.yml", "dashboards/beams.py", "docs/monitoring.md"} <= names(
+        archive
+    )
+    run(
+        *(sys.executable, "-m", "pip", "wheel", "-q", "--disable-pip-version-check", "--no-deps"),
+        *("--no-build-isolation", "-w", tmp_path / "again", archive),
+    )
+    [wheel] = (tmp_path / "again").glob("*.whl")
+    [first] = wheelhouse.glob("mqi_beam_exporter-*.whl")
+    assert names(wheel) == names(first)
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_machine_without_network_installs_it_and_runs_it(wheelhouse: Path, tmp_path: Path, version: str) -> None:
+    python = interpreter(version)
+    assert python
+    run(python, "-m", "venv", tmp_path / "venv")
+    # A network namespace of its own, without even loopback.
+    offline = ["unshare", "--map-root-user", "--net"]
+    programs = tmp_path / "venv" / "bin"
+    run(
+        *offline,
+        *(programs / "pip", "install", "-q", "--disable-pip-version-check", "--no-index", "--find-links", wheelhouse),
+        "mqi-beam-exporter",
+    )
+    assert __version__ in run(programs / "mqi-exporter", "--version", cwd=tmp_path)
+    run(programs / "mqi-exporter", "alerts", "export", tmp_path / "alerts", cwd=tmp_path)
+    assert (tmp_path / "alerts" / "mqi-rules.yml").read_bytes() == (ROOT / "alerts" / "mqi-rules.yml").read_bytes()
+    run(programs / "mqi-exporter", "dashboards", "export", tmp_path / "dashboards", cwd=tmp_path)
+    assert len(list((tmp_path / "dashboards").iterdir())) == 3
+    log = ROOT / "tests" / "data" / "logs" / "v2_b18.log"
+    assert "18 announced, 18 started, 18 finished" in run(programs / "mqi-exporter", "verify", log, cwd=tmp_path)
