@@ -1,4 +1,5 @@
-# docker build -t mqi-beam-exporter . && docker run --rm -p 10813:10813 mqi-beam-exporter demo --web.listen-address 0.0.0.0:10813
+# docker build -t mqi-beam-exporter . && docker run --rm -p 127.0.0.1:10813:10813 mqi-beam-exporter demo --web.listen-address 0.0.0.0:10813
+# Without docker: make check-image runs every line of it in a clean root.
 
 FROM python:3.11-slim-bookworm AS build
 WORKDIR /src

@@ -5,7 +5,7 @@ VERSIONS := 3.10 3.11 3.12 3.13
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup tools demo stack test test-all lint format types unit docs bench wheelhouse lock clean
+.PHONY: help setup tools demo stack test test-all lint format types unit docs bench wheelhouse check-image lock clean
 .DEFAULT_GOAL := help
 
 help:
@@ -14,7 +14,7 @@ help:
 	@echo 'make test      lint, types and tests'
 	@echo 'make test-all  the tests on Python $(VERSIONS) (found by pyenv or on PATH)'
 	@echo 'make wheelhouse  all that an installation without network needs, in dist/wheelhouse'
-	@echo 'make lint | format | types | unit | docs | bench | lock | clean'
+	@echo 'make lint | format | types | unit | docs | bench | check-image | lock | clean'
 
 # The stamp stands for "this environment holds what the lock says".
 setup: $(VENV)/.installed
@@ -85,6 +85,10 @@ bench: setup
 
 wheelhouse: setup
 	$(BIN)/python .ci/wheelhouse dist/wheelhouse
+
+check-image: setup
+	@command -v debootstrap >/dev/null || .ci/install-packages debootstrap
+	$(BIN)/python .ci/check-image
 
 # uv is needed for this target only: it can resolve for several versions of Python at once.
 lock:
