@@ -110,7 +110,6 @@ _RUNNING = table(
         ),
     ],
     sort_by="Done at",
-    none="No beam is running",
 )
 
 _ENDED = table(
@@ -156,7 +155,6 @@ _ENDED = table(
     ],
     sort_by="Ended",
     descending=True,
-    none="No beam has ended",
 )
 
 _ALERTS = table(
@@ -179,7 +177,6 @@ _ALERTS = table(
         ),
     ],
     sort_by="Severity",
-    none="Nothing",
 )
 
 _PROGRESS = lines(

@@ -116,7 +116,6 @@ _BEAMS = table(
         Column("Why", Query(REASON), 0, hidden=True),
     ],
     sort_by="Beam",
-    none="No beam of this case is known now",
 )
 
 _TIMELINE = timeline(

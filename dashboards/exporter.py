@@ -154,7 +154,6 @@ _SOURCES = table(
         ),
     ],
     sort_by="Source",
-    none="No source has been looked at",
 )
 
 _BEAMS = lines(

@@ -234,7 +234,6 @@ def table(
     *,
     sort_by: str,
     descending: bool = False,
-    none: str = "None",
 ) -> grafana.Table:
     """One row for each set of labels that the queries share.
 
@@ -282,7 +281,8 @@ def table(
             {"id": "sortBy", "options": {"fields": {}, "sort": [{"field": sort_by, "desc": descending}]}},
         ],
         overrides=overrides,
-        extraJson={"fieldConfig": {"defaults": {"noValue": none}}},
+        # It stands in every empty cell, and alone where there is no row.
+        extraJson={"fieldConfig": {"defaults": {"noValue": "–"}}},
     )
 
 

@@ -615,3 +615,21 @@ def test_the_last_lines_of_the_run_before_are_not_shown_for_the_next(world: Worl
     world.row("pending")
     world.look()
     assert (world.state, world.view().recent) == (BeamState.WAITING, b"")
+
+
+def test_a_beam_that_stands_still_has_no_time_left_until_it_goes_on(tmp_path: Path) -> None:
+    world = World(tmp_path, quick())
+    world.row()
+    world.write(upto("v2_b18", b"Generating particles for (1 of 18"))
+    world.look()
+    for number in (2, 3, 4):
+        world.write(f"Particle transportation complete!\nGenerating particles for ({number} of 18 batches)\n".encode())
+        world.look(5)
+    assert world.view().remaining_seconds is not None
+    while world.state != "stalled":
+        world.look(5)
+    assert world.view().remaining_seconds is None
+    world.write(b"Particle transportation complete!\nGenerating particles for (5 of 18 batches)\n")
+    world.look()
+    assert world.state == "running"
+    assert world.view().remaining_seconds is not None

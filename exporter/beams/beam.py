@@ -28,6 +28,10 @@ _NEWER_LOG_SECONDS = 10.0
 """A second log of a beam takes over when it is newer by so much; less may be the same file seen over the network."""
 
 
+_WITHOUT_END = ENDED_STATES | {BeamState.STALLED, BeamState.EXPIRED}
+"""A beam that stands still is not done at any time that could be told."""
+
+
 @dataclass(frozen=True, slots=True)
 class StatusRules:
     """What the words in the column ``status`` mean (``discovery`` in the configuration)."""
@@ -285,7 +289,7 @@ class Beam:
             announcements=batches.announcements,
             progress_ratio=batches.ratio,
             estimated_ratio=ratio,
-            remaining_seconds=None if state in ENDED_STATES else remaining_seconds(run, moment, prior_rate),
+            remaining_seconds=None if state in _WITHOUT_END else remaining_seconds(run, moment, prior_rate),
             started_at=run.started_at,
             ended_at=ended_at,
             last_progress_at=run.last_progress_at,

@@ -1,13 +1,21 @@
-"""Pictures of the page for the documents: ``python -m tests.support.screenshots docs/images``."""
+"""Pictures of page and terminal for the documents: ``python -m tests.support.screenshots docs/images``."""
 
 from __future__ import annotations
 
+import contextlib
+import io
+import re
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from exporter import __version__
+from exporter.top.readers import ApiReader
+from exporter.top.screen import draw
+from exporter.top.view import View
 from exporter.web.page import Links
 from tests.support.browser import Visitor, open_browser
 from tests.web.clinic import clinic
@@ -36,6 +44,18 @@ def take(folder: Path) -> None:
             visitor.sees_row("TP-2041_1", "Running")
             visitor.page.screenshot(path=folder / name, full_page="phone" not in name)
             context.close()
+        terminal(f"http://{site.server.address}", folder / "top.svg")
+
+
+def terminal(url: str, path: Path) -> None:
+    """What ``top`` shows of the same beams."""
+    with contextlib.closing(ApiReader(url)) as reader:
+        look = reader.look()
+    console = Console(record=True, width=118, file=io.StringIO(), force_terminal=True, color_system="truecolor")
+    console.print(draw(look, View(), time.time(), width=118, height=None))
+    svg = console.export_svg(title="mqi-exporter top")
+    # Rich's own fonts come from the internet; the browser's do as well.
+    path.write_text(re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL), encoding="utf-8")
 
 
 if __name__ == "__main__":
