@@ -111,6 +111,13 @@ class Beam:
         """The current run."""
         return self.succession.run
 
+    @property
+    def stage(self) -> tuple[object, ...]:
+        """What the column ``progress`` follows; it moves with the log, not with the clock."""
+        run, batches = self.run, self.run.batches
+        counts = batches.announcements, batches.started, batches.total
+        return self.succession.number, *counts, run.ended, run.succeeded, self._grew
+
     def take_row(self, row: BeamRow, at: float, statuses: StatusRules) -> bool:
         """Take what discovery has just read.
 

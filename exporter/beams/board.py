@@ -11,7 +11,7 @@ import bisect
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import islice
 
@@ -126,6 +126,22 @@ class Board:
         self._ended: deque[EndedRun] = deque(maxlen=_ENDED_RUNS_KEPT)
         self._notices: deque[Notice] = deque(maxlen=_NOTICES_KEPT)
         self._dropped = 0
+        self._listeners: tuple[Callable[[], None], ...] = ()
+
+    def listen(self, told: Callable[[], None]) -> None:
+        """Have ``told`` called when a beam has made progress, in the thread that brought it; it must be quick."""
+        with self._lock:
+            self._listeners = (*self._listeners, told)
+
+    def unlisten(self, told: Callable[[], None]) -> None:
+        """Have ``told`` called no more."""
+        with self._lock:
+            self._listeners = tuple(each for each in self._listeners if each != told)
+
+    def _tell(self) -> None:
+        """Call the listeners; never under the lock."""
+        for told in self._listeners:
+            told()
 
     def set_rules(self, rules: BoardRules) -> None:
         """Take a reloaded configuration; beams and their runs stay."""
@@ -147,12 +163,14 @@ class Board:
             missing: known beams that are not there any more.
             at: now.
         """
+        news = False
         with self._lock:
             for row in rows:
                 beam = self._beams.get(row.key)
                 if beam is None:
                     self._admit(row, at)
                     continue
+                news = news or row.status != beam.row.status
                 before = beam.run, beam.succession.number, beam.counted
                 if beam.take_row(row, at, self._rules.statuses):
                     self._run_begun(beam, *before)
@@ -160,6 +178,8 @@ class Board:
                 beam = self._beams.get(key)
                 if beam is not None and beam.gone_since is None:
                     beam.gone_since = at
+        if news:
+            self._tell()
 
     def _admit(self, row: BeamRow, at: float) -> None:
         retired = self._retired.get(row.key)
@@ -225,6 +245,7 @@ class Board:
             if beam is None or beam.path != path or beam.source is None:
                 return
             beam.recent = recent
+            stage = beam.stage
             before = beam.run, beam.succession.number, beam.counted
             began = beam.apply(events, at, more=more, statuses=self._rules.statuses)
             if began:
@@ -238,6 +259,9 @@ class Board:
                 self._anomalies.setdefault(beam.source, Counter()).update(run.anomalies - beam.anomalies)
                 beam.anomalies = Counter(run.anomalies)
             self._recount_after_retirement(beam)
+            news = beam.stage != stage
+        if news:
+            self._tell()
 
     def _recount_after_retirement(self, beam: Beam) -> None:
         """A beam that left and came back with the log it had: its run was counted then."""
