@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable
 
 import structlog
-from prometheus_client import CollectorRegistry
 
 from exporter import __version__
 from exporter.beams.beam import StatusRules
@@ -21,8 +20,9 @@ from exporter.beams.snapshot import BoardSnapshot
 from exporter.config import ConfigError, Settings
 from exporter.following import Following
 from exporter.identifiers import Identifiers, PlainIdentifiers
-from exporter.web.collectors import BoardCollector, ExporterCollector, ScrapeMeter, make_registry
+from exporter.web.collectors import BoardGroups, ExporterGroups, ScrapeMeter, process_registry
 from exporter.web.events import Events
+from exporter.web.exposition import Exposition
 from exporter.web.metrics import ReloadStatus
 from exporter.web.page import Links
 from exporter.web.server import ReloadFailed, WebServer, build_app
@@ -86,7 +86,8 @@ class Exporter:
         scrapes = ScrapeMeter()
         events = Events(self._snapshot, self._identifiers, self._board.count_error)
         app = build_app(
-            registry=self._registry(scrapes),
+            exposition=self._exposition(scrapes),
+            registry=process_registry(),
             scrapes=scrapes,
             snapshot=self._snapshot,
             identifiers=self._identifiers,
@@ -152,8 +153,8 @@ class Exporter:
     def _snapshot(self) -> BoardSnapshot:
         return self._board.snapshot(self._clock())
 
-    def _registry(self, scrapes: ScrapeMeter) -> CollectorRegistry:
-        return make_registry(
-            BoardCollector(self._snapshot, identifiers=self._identifiers),
-            ExporterCollector(__version__, reload_status=lambda: self._reload_status, scrapes=scrapes),
+    def _exposition(self, scrapes: ScrapeMeter) -> Exposition:
+        return Exposition(
+            BoardGroups(self._snapshot, identifiers=self._identifiers),
+            ExporterGroups(__version__, reload_status=lambda: self._reload_status, scrapes=scrapes),
         )

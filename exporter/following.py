@@ -71,6 +71,7 @@ class Following:
         self._looked: set[str] = set()
         self._table: TableRounds | None = None
         self._loops: list[Loop] = []
+        self._mirror: Loop | None = None
         if settings.progress_tracking.enabled:
             self._build(identifiers, clock, before)
         if before is not None:
@@ -96,17 +97,19 @@ class Following:
             earlier = before._table if before is not None else None
             self._table = rounds = TableRounds(settings, settings.database, board, identifiers, clock, earlier)
             if settings.mirror.enabled:
-                self._add_loop("mirror", rounds.mirror)
+                self._mirror = self._add_loop("mirror", rounds.mirror)
         self._add_loop("discovery", partial(self._discover, rounds, identifiers, clock))
 
-    def _add_loop(self, name: str, step: Callable[[], float]) -> None:
+    def _add_loop(self, name: str, step: Callable[[], float]) -> Loop:
         def looking() -> float:
             wait = step()
             self._looked.add(name)
             return wait
 
         self._board.expect_errors(name)
-        self._loops.append(Loop(name, looking, self._board.count_error))
+        loop = Loop(name, looking, self._board.count_error)
+        self._loops.append(loop)
+        return loop
 
     def _look(self, monitor: SourceMonitor, finding: NameRounds | None) -> float:
         if finding is not None:
@@ -128,11 +131,15 @@ class Following:
 
     def start(self) -> None:
         """Start every thread."""
+        if self._mirror is not None:
+            self._board.listen(self._mirror.wake)
         for loop in self._loops:
             loop.start()
 
     def stop(self) -> None:
         """End every thread and write what the mirror still holds."""
+        if self._mirror is not None:
+            self._board.unlisten(self._mirror.wake)
         for loop in self._loops:
             loop.stop()
         # A source may be waiting for its host: its connection is ended under it.

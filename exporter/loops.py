@@ -36,6 +36,7 @@ class Loop:
         self._count_error = count_error
         self._clock = clock
         self._stopped = threading.Event()
+        self._woken = threading.Event()
         self._due_at = clock()
         self._said: str | None = None
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -47,6 +48,11 @@ class Loop:
     def stop(self) -> None:
         """Ask the thread to end; it does at the end of its round."""
         self._stopped.set()
+        self._woken.set()
+
+    def wake(self) -> None:
+        """Have the next round now instead of after the wait; a wait after an unexpected error is not cut short."""
+        self._woken.set()
 
     def join(self, timeout: float) -> bool:
         """Wait at most ``timeout`` seconds for the thread's end.
@@ -67,7 +73,12 @@ class Loop:
         return f"the thread {self.name} is {overdue:.0f} s late" if overdue > _OVERDUE_SECONDS else None
 
     def _run(self) -> None:
-        while not self._stopped.is_set():
+        while True:
+            # In this order: whoever wakes or stops from here on ends the wait below.
+            self._woken.clear()
+            if self._stopped.is_set():
+                return
+            waiting = self._woken
             try:
                 wait = self._step()
                 self._said = None
@@ -76,6 +87,6 @@ class Loop:
                 if repr(error) != self._said:
                     self._said = repr(error)
                     _log.exception("unexpected error, going on", thread=self.name)
-                wait = _AFTER_ERROR_SECONDS
+                wait, waiting = _AFTER_ERROR_SECONDS, self._stopped
             self._due_at = self._clock() + wait
-            self._stopped.wait(wait)
+            waiting.wait(wait)

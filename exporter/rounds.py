@@ -26,8 +26,14 @@ from exporter.logs.source import LogProblem, LogSource, LogStat, SourceUnavailab
 
 _log = structlog.get_logger(__name__)
 
-_LONGEST_WAIT_SECONDS = 1.0
-"""Between two looks of the mirror at the board."""
+_LOOK_SECONDS = 0.25
+"""Between two looks of the mirror at the board, however much happens there that is not worth writing."""
+_RETRY_SECONDS = 1.0
+"""Between two looks while the database takes nothing: what waits shall be counted."""
+_CLOCK_SECONDS = 1.0
+"""Between two looks where estimates are written: those move with the clock."""
+_IDLE_SECONDS = 10.0
+"""Between two looks else: the board tells of all that matters, but for a row that somebody else has written to."""
 
 
 class NameRounds:
@@ -115,6 +121,7 @@ class TableRounds:
         self._writing: BeamsTable | None = None
         self._mirror: Mirror | None = None
         self._migrated_generation: int | None = None
+        self._not_before = -math.inf
         if settings.mirror.enabled:
             self._keep_mirror(before)
 
@@ -152,25 +159,29 @@ class TableRounds:
         self._board.take_rows(look.rows, look.missing, at)
 
     def mirror(self, *, now: bool = False) -> float:
-        """Write what is due.
+        """Write what is due. May be called whenever the board has news: it looks there no more often than it must.
 
         Args:
             now: all of it at once (at the end).
 
         Returns:
-            Seconds until the next round.
+            Seconds until the next round, unless there are news.
         """
         assert self._mirror is not None, "the mirror is enabled"
         assert self._writing is not None, "the mirror has a table"
         at = self._clock()
+        interval_seconds = self._settings.mirror.minimum_interval_seconds
+        # A clock that was set back must not hold up writing.
+        if not now and 0 < self._not_before - at <= max(interval_seconds, _RETRY_SECONDS):
+            return self._not_before - at
         self._mirror.update(self._board.snapshot(at))
-        error = self._migrate()
+        error, outcomes = self._migrate(), Counter[str]()
         if error is None:
             result = self._mirror.flush(at, now=now)
-            error = result.error
+            error, outcomes = result.error, result.outcomes
             self._health.wrote(result.outcomes, result.seconds, result.pending, at)
         # A round with nothing to write does not show that writing works again.
-        if error is not None or result.outcomes:
+        if error is not None or outcomes:
             self._health.said("mirror", error)
         other = self._mirror.take_other_writer()
         if other is not None:
@@ -180,7 +191,14 @@ class TableRounds:
                 case=self._identifiers.case(other.case_id),
                 beam=self._identifiers.beam(other.beam_id),
             )
-        return min(_LONGEST_WAIT_SECONDS, max(0.0, self._mirror.due_at - at) if self._mirror.pending else math.inf)
+        if error is not None or outcomes or self._mirror.pending:
+            wait = max(_LOOK_SECONDS, self._mirror.due_at - at)
+            if error is not None:
+                wait = min(wait, _RETRY_SECONDS)
+            self._not_before = at + wait
+            return wait
+        self._not_before = at + _LOOK_SECONDS
+        return _CLOCK_SECONDS if self._settings.mirror.value == "estimated" else _IDLE_SECONDS
 
     def _migrate(self) -> DatabaseUnavailable | None:
         """Add the column, once for each file that is found at the path."""

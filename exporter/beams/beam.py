@@ -7,8 +7,9 @@ touched belongs to the run before: until it is rewritten the beam waits.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from exporter.beams.estimate import StallRules, estimated_ratio, remaining_seconds, stall_threshold_seconds
 from exporter.beams.run import BeamRun
@@ -24,6 +25,7 @@ _TERMINAL_GRACE_SECONDS = 5.0
 """A log that grew so long after its row became terminal is alive: the row was written in bulk."""
 
 _MISMATCH_SECONDS = 60.0
+_CLOSE_SECONDS = 0.001
 _NEWER_LOG_SECONDS = 10.0
 """A second log of a beam takes over when it is newer by so much; less may be the same file seen over the network."""
 
@@ -51,9 +53,31 @@ class SourceState:
     last_poll_at: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Steady:
+    """A view, and how long nothing but the clock's part of the estimates can change in it.
+
+    Args:
+        view: the beam as it was shown last.
+        since, until: epoch seconds; at ``until`` a limit of silence, a grace or the like may be over.
+        stall, statuses, down_since, looked: what it was shown by, besides the beam itself.
+    """
+
+    view: BeamView
+    since: float
+    until: float
+    stall: StallRules
+    statuses: StatusRules
+    down_since: float | None
+    looked: bool
+
+
 @dataclass
 class Beam:
     """What the board keeps of one beam; only the board touches it, under its lock.
+
+    Most beams stand still between two snapshots. What was shown of one is shown again while nothing has changed and no
+    limit has passed (:meth:`still`); whoever changes a beam other than by its methods must call :meth:`changed`.
 
     Args:
         row: what discovery read last.
@@ -81,6 +105,7 @@ class Beam:
     _grew: bool = False
     _shown_ratio: float = 0.0
     _shown_announcements: int = 0
+    _steady: _Steady | None = None
 
     def __post_init__(self) -> None:
         self.state_since = self.waiting_since = self.first_seen_at
@@ -90,6 +115,13 @@ class Beam:
         """The current run."""
         return self.succession.run
 
+    @property
+    def stage(self) -> tuple[object, ...]:
+        """What the column ``progress`` follows; it moves with the log, not with the clock."""
+        run, batches = self.run, self.run.batches
+        counts = batches.announcements, batches.started, batches.total
+        return self.succession.number, *counts, run.ended, run.succeeded, self._grew
+
     def take_row(self, row: BeamRow, at: float, statuses: StatusRules) -> bool:
         """Take what discovery has just read.
 
@@ -97,6 +129,9 @@ class Beam:
             Whether the row says that a new run begins.
         """
         before, self.row, self.gone_since = self.row, row, None
+        if _same_but_read_again(row, before):
+            return False
+        self.changed()
         if row.status not in statuses.terminal:
             self.terminal_since = None
         elif self.terminal_since is None:
@@ -131,10 +166,13 @@ class Beam:
             Whether it is the one to follow: the first found, or one clearly newer than the one followed.
         """
         if self.source == source and self.path == path:
-            self.stat = stat
+            if self.stat != stat:
+                self.changed()
+                self.stat = stat
             return True
         if self.stat is not None and stat.modified_at <= self.stat.modified_at + _NEWER_LOG_SECONDS:
             return False
+        self.changed()
         self.source, self.path, self.stat, self.recent = source, path, stat, b""
         self._looked = self._stale = False
         if self.run.started_at is not None:
@@ -157,6 +195,7 @@ class Beam:
         Returns:
             Whether a new run has begun.
         """
+        self.changed()
         self.backlog = more
         if self._stale:
             if not any(isinstance(event, LogReplaced) for event in events):
@@ -242,38 +281,101 @@ class Beam:
             return False
         if self.source is None or self._stale:
             return True
-        looked = source.last_poll_at is not None and source.last_poll_at > self.terminal_since
-        return looked and source.down_since is None and not self.backlog
+        return self._looked_since_terminal(source) and source.down_since is None and not self.backlog
+
+    def _disagreeing_since(self, statuses: StatusRules) -> float | None:
+        """Since when log and row disagree about the end."""
+        if self.row.status is None:
+            return None
+        by_log, by_row = self.log_verdict(), self.row_verdict(statuses)
+        if by_log == by_row:
+            return None
+        if by_log is None:
+            return self.terminal_since if self._outlives_row() and self.state not in ENDED_STATES else None
+        if by_row is None:
+            fine = by_log is BeamState.SUCCEEDED and self.row.status in statuses.post_run
+            return None if fine else self.run.ended_at
+        return max(self.run.ended_at or 0.0, self.terminal_since or 0.0)
 
     def mismatch(self, at: float, statuses: StatusRules) -> bool:
         """Log and row have disagreed about the end for more than a minute."""
-        if self.row.status is None:
-            return False
-        by_log, by_row = self.log_verdict(), self.row_verdict(statuses)
-        if by_log == by_row:
-            return False
-        if by_log is None:
-            since = self.terminal_since if self._outlives_row() and self.state not in ENDED_STATES else None
-        elif by_row is None:
-            fine = by_log is BeamState.SUCCEEDED and self.row.status in statuses.post_run
-            since = None if fine else self.run.ended_at
-        else:
-            since = max(self.run.ended_at or 0.0, self.terminal_since or 0.0)
+        since = self._disagreeing_since(statuses)
         return since is not None and at - since > _MISMATCH_SECONDS
+
+    def changed(self) -> None:
+        """Something that a view shows, or a state depends on, may be different now."""
+        self._steady = None
+
+    def keep(self, view: BeamView, at: float, stall: StallRules, statuses: StatusRules, source: SourceState) -> None:
+        """Keep a view while the beam stands still; its state was evaluated at that moment and by these rules."""
+        until, looked = self._steady_until(at, stall, statuses), self._looked_since_terminal(source)
+        self._steady = _Steady(view, at, until, stall, statuses, source.down_since, looked)
+
+    def still(
+        self, at: float, stall: StallRules, statuses: StatusRules, source: SourceState, prior_rate: float | None
+    ) -> BeamView | None:
+        """What a view would be now, where the beam has stood still since the last one.
+
+        Returns:
+            The last view itself where the clock has changed nothing in it either; ``None`` where state and view must be
+            worked out anew.
+        """
+        steady = self._steady
+        if (
+            steady is None
+            or not steady.since <= at < steady.until
+            or steady.stall is not stall
+            or steady.statuses is not statuses
+            or steady.down_since != source.down_since
+            or steady.looked != self._looked_since_terminal(source)
+        ):
+            return None
+        view = steady.view
+        ratio, remaining = self._estimates(at, view.ended_at, prior_rate)
+        if ratio == view.estimated_ratio and remaining == view.remaining_seconds and self.row is view.row:
+            return view
+        view = view.at_another_time(ratio, remaining, self.row)
+        self._steady = replace(steady, view=view)
+        return view
+
+    def _looked_since_terminal(self, source: SourceState) -> bool:
+        """The log was looked at after the row became terminal."""
+        terminal, looked = self.terminal_since, source.last_poll_at
+        return terminal is not None and looked is not None and looked > terminal
+
+    def _steady_until(self, at: float, stall: StallRules, statuses: StatusRules) -> float:
+        """When state or mismatch may be others although nothing has happened: the next of all limits they know."""
+        run = self.run
+        silent_since = run.last_growth_at or run.started_at or at
+        progress_since = run.last_progress_at or silent_since
+        disagreeing_since = self._disagreeing_since(statuses)
+        limits = [progress_since + stall_threshold_seconds(run, stall), silent_since + stall.timeout_seconds]
+        if self.terminal_since is not None:
+            limits.append(self.terminal_since + STALE_SECONDS)
+        if disagreeing_since is not None:
+            limits.append(disagreeing_since + _MISMATCH_SECONDS)
+        # Sums are rounded: close to a limit nothing is taken for steady.
+        return min((limit for limit in limits if limit > at - _CLOSE_SECONDS), default=math.inf) - _CLOSE_SECONDS
+
+    def _estimates(self, at: float, ended_at: float | None, prior_rate: float | None) -> tuple[float, float | None]:
+        """Estimated progress, which never goes back between announcements, and remaining time."""
+        run, state = self.run, self.state
+        moment = self.state_since if state is BeamState.UNREACHABLE else at
+        if state is BeamState.SUCCEEDED:
+            ratio = 1.0
+        else:
+            ratio = estimated_ratio(run, moment if ended_at is None else min(moment, ended_at), prior_rate)
+        if run.batches.announcements != self._shown_announcements:
+            self._shown_announcements, self._shown_ratio = run.batches.announcements, 0.0
+        self._shown_ratio = ratio = max(ratio, self._shown_ratio)
+        return ratio, None if state in _WITHOUT_END else remaining_seconds(run, moment, prior_rate)
 
     def view(self, at: float, stall: StallRules, statuses: StatusRules, prior_rate: float | None) -> BeamView:
         """The beam as readers see it; its state must have been evaluated for the same moment."""
         run, state = self.run, self.state
         batches, pace = run.batches, run.pace
         ended_at = run.ended_at if run.ended else self.state_since if state in ENDED_STATES else None
-        moment = self.state_since if state is BeamState.UNREACHABLE else at
-        if state is BeamState.SUCCEEDED:
-            ratio = 1.0
-        else:
-            ratio = estimated_ratio(run, min(moment, ended_at or moment), prior_rate)
-        if batches.announcements != self._shown_announcements:
-            self._shown_announcements, self._shown_ratio = batches.announcements, 0.0
-        self._shown_ratio = ratio = max(ratio, self._shown_ratio)
+        ratio, remaining = self._estimates(at, ended_at, prior_rate)
         log_known = self.stat is not None and not self._stale
         return BeamView(
             key=self.row.key,
@@ -289,7 +391,7 @@ class Beam:
             announcements=batches.announcements,
             progress_ratio=batches.ratio,
             estimated_ratio=ratio,
-            remaining_seconds=None if state in _WITHOUT_END else remaining_seconds(run, moment, prior_rate),
+            remaining_seconds=remaining,
             started_at=run.started_at,
             ended_at=ended_at,
             last_progress_at=run.last_progress_at,
@@ -310,3 +412,15 @@ class Beam:
             status_mismatch=self.mismatch(at, statuses),
             recent=self.recent if log_known else b"",
         )
+
+
+def _same_but_read_again(row: BeamRow, before: BeamRow) -> bool:
+    """Two reads of a row have found the same."""
+    return (
+        row.status == before.status
+        and row.progress == before.progress
+        and row.updated_at == before.updated_at
+        and row.beam_path == before.beam_path
+        and row.hpc_job_id == before.hpc_job_id
+        and row.log_path == before.log_path
+    )

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import bisect
 import threading
+import time
 from collections import Counter, deque
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import islice
 
 from exporter.beams.beam import Beam, SourceState, StatusRules
 from exporter.beams.estimate import StallRules
@@ -40,6 +42,9 @@ _GONE_SECONDS = 60.0
 _ENDED_RUNS_KEPT = 200
 _RATES_KEPT = 1000
 _NOTICES_KEPT = 10_000
+_BEAMS_AT_ONCE = 250
+"""So many are worked out under the lock in some milliseconds."""
+_NO_SOURCE = SourceState()
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +126,22 @@ class Board:
         self._ended: deque[EndedRun] = deque(maxlen=_ENDED_RUNS_KEPT)
         self._notices: deque[Notice] = deque(maxlen=_NOTICES_KEPT)
         self._dropped = 0
+        self._listeners: tuple[Callable[[], None], ...] = ()
+
+    def listen(self, told: Callable[[], None]) -> None:
+        """Have ``told`` called when a beam has made progress, in the thread that brought it; it must be quick."""
+        with self._lock:
+            self._listeners = (*self._listeners, told)
+
+    def unlisten(self, told: Callable[[], None]) -> None:
+        """Have ``told`` called no more."""
+        with self._lock:
+            self._listeners = tuple(each for each in self._listeners if each != told)
+
+    def _tell(self) -> None:
+        """Call the listeners; never under the lock."""
+        for told in self._listeners:
+            told()
 
     def set_rules(self, rules: BoardRules) -> None:
         """Take a reloaded configuration; beams and their runs stay."""
@@ -142,12 +163,14 @@ class Board:
             missing: known beams that are not there any more.
             at: now.
         """
+        news = False
         with self._lock:
             for row in rows:
                 beam = self._beams.get(row.key)
                 if beam is None:
                     self._admit(row, at)
                     continue
+                news = news or row.status != beam.row.status
                 before = beam.run, beam.succession.number, beam.counted
                 if beam.take_row(row, at, self._rules.statuses):
                     self._run_begun(beam, *before)
@@ -155,6 +178,8 @@ class Board:
                 beam = self._beams.get(key)
                 if beam is not None and beam.gone_since is None:
                     beam.gone_since = at
+        if news:
+            self._tell()
 
     def _admit(self, row: BeamRow, at: float) -> None:
         retired = self._retired.get(row.key)
@@ -220,6 +245,7 @@ class Board:
             if beam is None or beam.path != path or beam.source is None:
                 return
             beam.recent = recent
+            stage = beam.stage
             before = beam.run, beam.succession.number, beam.counted
             began = beam.apply(events, at, more=more, statuses=self._rules.statuses)
             if began:
@@ -233,6 +259,9 @@ class Board:
                 self._anomalies.setdefault(beam.source, Counter()).update(run.anomalies - beam.anomalies)
                 beam.anomalies = Counter(run.anomalies)
             self._recount_after_retirement(beam)
+            news = beam.stage != stage
+        if news:
+            self._tell()
 
     def _recount_after_retirement(self, beam: Beam) -> None:
         """A beam that left and came back with the log it had: its run was counted then."""
@@ -294,18 +323,23 @@ class Board:
         return notices
 
     def snapshot(self, at: float) -> BoardSnapshot:
-        """Everything readers may know, true at ``at``."""
+        """Everything readers may know, true at ``at``.
+
+        The lock is let go between some beams and the next: a source that has read news must not wait for all of them.
+        What arrives meanwhile is in the snapshot where its beam is still to come.
+        """
         with self._lock:
-            beams: list[BeamView] = []
-            for beam in self._beams.values():
-                if len(beams) == self._rules.max_beams:
-                    break
-                self._evaluate(beam, at)
-                beams.append(self._view(beam, at))
+            shown = list(islice(self._beams.values(), self._rules.max_beams))
+        beams: list[BeamView] = []
+        for start in range(0, len(shown), _BEAMS_AT_ONCE):
+            with self._lock:
+                beams += [self._shown(beam, at) for beam in shown[start : start + _BEAMS_AT_ONCE]]
+            time.sleep(0)  # whoever waits for the lock gets it
+        with self._lock:
             return BoardSnapshot(
                 at=at,
                 beams=tuple(beams),
-                beams_dropped=len(self._beams) - len(beams),
+                beams_dropped=max(0, len(self._beams) - len(beams)),
                 sources=tuple(self._source_view(view) for view in self._sources.values()),
                 database=self._database,
                 runs=dict(self._runs),
@@ -318,6 +352,16 @@ class Board:
                 ended=tuple(self._ended),
             )
 
+    def _shown(self, beam: Beam, at: float) -> BeamView:
+        """The beam at a moment, worked out only where it did not stand still."""
+        rules, source = self._rules, self._source_state(beam)
+        view = beam.still(at, rules.stall, rules.statuses, source, self._prior_rate(beam))
+        if view is None:
+            self._evaluate(beam, at)
+            view = self._view(beam, at)
+            beam.keep(view, at, rules.stall, rules.statuses, source)
+        return view
+
     def _source_view(self, view: SourceView) -> SourceView:
         anomalies = self._anomalies.get(view.name)
         if not anomalies:
@@ -327,7 +371,10 @@ class Board:
         return replace(view, anomalies=dict(both))
 
     def _source_state(self, beam: Beam) -> SourceState:
-        return self._source_states.get(beam.source or "", SourceState())
+        return self._source_states.get(beam.source or "", _NO_SOURCE)
+
+    def _prior_rate(self, beam: Beam) -> float | None:
+        return self._rates.get((beam.source or "", beam.run.full_work)) if self._rates else None
 
     def _evaluate(self, beam: Beam, at: float) -> None:
         rules = self._rules
@@ -335,12 +382,12 @@ class Board:
         if state is beam.state and since == beam.state_since:
             return
         before, beam.state, beam.state_since = beam.state, state, since
+        beam.changed()
         if state is not before:
             self._notices.append(Notice(state.value, self._view(beam, at), before))
 
     def _view(self, beam: Beam, at: float) -> BeamView:
-        prior = self._rates.get((beam.source or "", beam.run.full_work))
-        return beam.view(at, self._rules.stall, self._rules.statuses, prior)
+        return beam.view(at, self._rules.stall, self._rules.statuses, self._prior_rate(beam))
 
     def _run_begun(self, beam: Beam, before: BeamRun, number: int, counted: bool) -> None:
         """A new run has taken the place of ``before``."""

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
-from prometheus_client.core import Metric
-from prometheus_client.registry import Collector
 
-from exporter.beams.snapshot import BeamView, BoardSnapshot, Summary
+from exporter.beams.snapshot import BeamKey, BoardSnapshot, Summary
 from exporter.identifiers import Identifiers
 from exporter.web import metrics
-from exporter.web.families import Definition, Items, Labels, Thing, encodable
+from exporter.web.exposition import Group
+from exporter.web.families import Labels, encodable
 
 
-class BoardCollector(Collector):
+class BoardGroups:
     """Every metric that comes from the board.
 
     Args:
@@ -29,40 +29,27 @@ class BoardCollector(Collector):
         self._snapshot = snapshot
         self._identifiers = identifiers
 
-    def describe(self) -> Iterator[Metric]:
-        """The families without samples, by which the registry refuses a name that is taken."""
-        own = set(metrics.OWN_METRICS)
-        return (metric.empty_family() for _, table in metrics.GROUPS for metric in table if metric not in own)
-
-    def collect(self) -> Iterator[Metric]:
-        """All families that have samples, from one snapshot."""
+    def __call__(self) -> Iterator[Group[Any]]:
+        """All groups, from one snapshot."""
         snapshot = self._snapshot()
-        yield from _families(metrics.BEAM_METRICS, [(beam, self._beam_labels(beam)) for beam in snapshot.beams])
-        yield from _families(metrics.CASE_METRICS, self._cases(snapshot))
-        yield from _families(metrics.BOARD_METRICS, [(snapshot, {})])
-        yield from _families(
-            metrics.BATCH_METRICS, [(view, _source_labels(name)) for name, view in snapshot.batch_durations.items()]
+        beams, cases, durations = snapshot.beams, _cases(snapshot), snapshot.batch_durations
+        yield Group(metrics.BEAM_METRICS, [(beam.key, beam.source) for beam in beams], beams, self._beam_labels)
+        yield Group(metrics.CASE_METRICS, [*cases], [*cases.values()], self._case_labels)
+        yield Group(metrics.BOARD_METRICS, [()], [snapshot], tuple)
+        yield Group(metrics.BATCH_METRICS, [*durations], [*durations.values()], _source_labels)
+        yield Group(
+            metrics.SOURCE_METRICS, [source.name for source in snapshot.sources], snapshot.sources, _source_labels
         )
-        yield from _families(metrics.SOURCE_METRICS, [(view, _source_labels(view.name)) for view in snapshot.sources])
         if snapshot.database is not None:
-            yield from _families(metrics.DATABASE_METRICS, [(snapshot.database, {})])
+            yield Group(metrics.DATABASE_METRICS, [()], [snapshot.database], tuple)
 
-    def _beam_labels(self, beam: BeamView) -> Labels:
-        return {
-            "case_id": encodable(self._identifiers.case(beam.key.case_id)),
-            "beam_id": encodable(self._identifiers.beam(beam.key.beam_id)),
-            "source": encodable(beam.source),
-        }
+    def _beam_labels(self, key_and_source: tuple[BeamKey, str]) -> Labels:
+        key, source = key_and_source
+        beam = ("beam_id", encodable(self._identifiers.beam(key.beam_id)))
+        return (*self._case_labels(key.case_id), beam, *_source_labels(source))
 
-    def _cases(self, snapshot: BoardSnapshot) -> list[tuple[float, Labels]]:
-        """Mean estimated progress of each case, with its labels."""
-        ratios: defaultdict[str, list[float]] = defaultdict(list)
-        for beam in snapshot.beams:
-            ratios[beam.key.case_id].append(beam.estimated_ratio)
-        return [
-            (sum(of_beams) / len(of_beams), {"case_id": encodable(self._identifiers.case(case_id))})
-            for case_id, of_beams in ratios.items()
-        ]
+    def _case_labels(self, case_id: str) -> Labels:
+        return (("case_id", encodable(self._identifiers.case(case_id))),)
 
 
 class ScrapeMeter:
@@ -85,7 +72,7 @@ class ScrapeMeter:
             return self._seconds, self._last_size_bytes
 
 
-class ExporterCollector(Collector):
+class ExporterGroups:
     """What the exporter says of itself.
 
     Args:
@@ -101,41 +88,32 @@ class ExporterCollector(Collector):
         self._reload_status = reload_status
         self._scrapes = scrapes
 
-    def describe(self) -> Iterator[Metric]:
-        """The families without samples, by which the registry refuses a name that is taken."""
-        return (metric.empty_family() for metric in metrics.OWN_METRICS)
-
-    def collect(self) -> Iterator[Metric]:
-        """All families that have samples."""
+    def __call__(self) -> Iterator[Group[Any]]:
+        """The one group there is."""
         seconds, size_bytes = self._scrapes.read()
         view = metrics.ExporterView(self._version, self._reload_status(), seconds, size_bytes)
-        return _families(metrics.OWN_METRICS, [(view, {})])
+        yield Group(metrics.OWN_METRICS, [()], [view], tuple)
 
 
-def make_registry(*collectors: Collector) -> CollectorRegistry:
-    """A registry of our own with these collectors and the client's ``process_*`` and ``python_*``.
+def process_registry() -> CollectorRegistry:
+    """The client's ``process_*`` and ``python_*``, in a registry of our own.
 
     The client's global registry is left alone: a program that embeds us may use it for itself.
-
-    Raises:
-        ValueError: two collectors have a metric of the same name.
     """
     registry = CollectorRegistry()
-    for collector in collectors:
-        registry.register(collector)
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
     GCCollector(registry=registry)
     return registry
 
 
-def _families(table: Iterable[Definition[Thing]], items: Items[Thing]) -> Iterator[Metric]:
-    """The families of a table that have a sample; one without would only be a line of help."""
-    for metric in table:
-        family = metric.family(items)
-        if family.samples:
-            yield family
+def _cases(snapshot: BoardSnapshot) -> dict[str, float]:
+    """Mean estimated progress of each case."""
+    ratios: defaultdict[str, list[float]] = defaultdict(list)
+    for beam in snapshot.beams:
+        ratios[beam.key.case_id].append(beam.estimated_ratio)
+    return {case_id: sum(of_beams) / len(of_beams) for case_id, of_beams in ratios.items()}
 
 
 def _source_labels(name: str) -> Labels:
-    return {"source": encodable(name)}
+    return (("source", encodable(name)),)

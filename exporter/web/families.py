@@ -1,8 +1,8 @@
-"""What a metric is, apart from which metrics there are: a declaration that fills a Prometheus metric family.
+"""What a metric is, apart from which metrics there are: a declaration that says how a thing's samples are made.
 
-A declaration reads its samples from *items*: pairs of something to report (a beam, a source, the whole board) and the
-labels that this thing has in every metric. The labels of a thing are one dictionary, shared by all its samples:
-ten thousand beams have hundreds of thousands of samples.
+A thing is something to report: a beam, a source, the whole board. What a metric *reads* of a thing is told apart from
+the samples made of it: while the one stays equal, the other need not be made again. Ten thousand beams have hundreds of
+thousands of samples, and few of them change from one scrape to the next.
 """
 
 from __future__ import annotations
@@ -10,71 +10,81 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Generic, Literal, TypeVar
-
-from prometheus_client.core import Metric
-from prometheus_client.samples import Sample
+from typing import Any, Generic, Literal, TypeVar
 
 from exporter.beams.snapshot import HistogramView, Summary
 
-Labels = dict[str, str]
 Thing = TypeVar("Thing")
-Items = Iterable[tuple[Thing, Labels]]
+Labels = tuple[tuple[str, str], ...]
+"""Names of labels and their values, of any text that :func:`encodable` lets through."""
 Point = tuple[str, Labels, float]
-"""One sample: what follows the metric's name (``""``, ``_count``, ``_bucket`` ...), its labels, its value."""
+"""One sample: what follows the metric's name (``""``, ``_count``, ``_bucket`` ...), its labels besides the thing's own,
+its value."""
 Part = tuple[tuple[str, ...], float]
 """One of several samples of a thing: the values of the labels that tell them apart, and the value."""
 
 
 @dataclass(frozen=True, slots=True)
 class Definition(Generic[Thing]):
-    """One metric: what it is called and means, and how its samples are read from items."""
+    """One metric: what it is called and means, and where its samples come from.
+
+    Args:
+        name: as in the text format, a counter's with ``_total``.
+        kind: its type.
+        labels: names of all labels, ``le`` aside.
+        meaning: its help.
+        read: what its samples are made of; equal values make the same samples.
+        points: the samples made of that, told apart by labels or suffix; ``None`` where what is read is itself the one
+            sample's value, or ``None`` for no sample.
+    """
 
     name: str
     kind: Literal["gauge", "counter", "summary", "histogram"]
     labels: tuple[str, ...]
     meaning: str
-    points: Callable[[Items[Thing]], Iterable[Point]]
-
-    def empty_family(self) -> Metric:
-        """The family without samples."""
-        # A counter's family is named without _total: OpenMetrics wants it so, the text format adds it again.
-        name = self.name.removesuffix("_total") if self.kind == "counter" else self.name
-        return Metric(name, self.meaning, self.kind)
-
-    def family(self, items: Items[Thing]) -> Metric:
-        """The family with the samples of all items."""
-        family, name = self.empty_family(), self.name
-        family.samples = [Sample(name + suffix, labels, value) for suffix, labels, value in self.points(items)]
-        return family
+    read: Callable[[Thing], Any]
+    points: Callable[[Any], Iterable[Point]] | None = None
 
 
 def gauge(
     name: str, labels: tuple[str, ...], meaning: str, value: Callable[[Thing], float | None]
 ) -> Definition[Thing]:
     """A gauge with one sample per thing, left out where its value is ``None``."""
-    return Definition(name, "gauge", labels, meaning, lambda items: _values(items, value))
+    return Definition(name, "gauge", labels, meaning, value)
 
 
 def counter(
     name: str, labels: tuple[str, ...], meaning: str, value: Callable[[Thing], float | None]
 ) -> Definition[Thing]:
     """A counter with one sample per thing; its name ends in ``_total``."""
-    return Definition(name, "counter", labels, meaning, lambda items: _values(items, value))
+    return Definition(name, "counter", labels, meaning, value)
 
 
 def gauge_by(
     name: str, labels: tuple[str, ...], by: tuple[str, ...], meaning: str, parts: Callable[[Thing], Iterable[Part]]
 ) -> Definition[Thing]:
     """A gauge with several samples per thing, told apart by the labels ``by``."""
-    return Definition(name, "gauge", (*labels, *by), meaning, lambda items: _parts(items, by, parts))
+    return Definition(name, "gauge", (*labels, *by), meaning, lambda thing: [*parts(thing)], _points_of_parts(by))
 
 
 def counter_by(
     name: str, labels: tuple[str, ...], by: tuple[str, ...], meaning: str, parts: Callable[[Thing], Iterable[Part]]
 ) -> Definition[Thing]:
     """A counter with several samples per thing, told apart by the labels ``by``; its name ends in ``_total``."""
-    return Definition(name, "counter", (*labels, *by), meaning, lambda items: _parts(items, by, parts))
+    return Definition(name, "counter", (*labels, *by), meaning, lambda thing: [*parts(thing)], _points_of_parts(by))
+
+
+def one_of(
+    name: str,
+    labels: tuple[str, ...],
+    by: str,
+    meaning: str,
+    choices: Iterable[str],
+    chosen: Callable[[Thing], str],
+) -> Definition[Thing]:
+    """A gauge with a sample for each of ``choices`` in the label ``by``: 1 for the one that the thing is in, else 0."""
+    points = {choice: tuple(("", ((by, each),), int(each == choice)) for each in choices) for choice in tuple(choices)}
+    return Definition(name, "gauge", (*labels, by), meaning, chosen, points.__getitem__)
 
 
 def summary(
@@ -82,13 +92,11 @@ def summary(
 ) -> Definition[Thing]:
     """A summary without quantiles: how many, and their sum."""
 
-    def points(items: Items[Thing]) -> Iterator[Point]:
-        for thing, own_labels in items:
-            observed = summary_of(thing)
-            yield "_count", own_labels, observed.count
-            yield "_sum", own_labels, observed.total
+    def points(observed: Summary) -> Iterator[Point]:
+        yield "_count", (), observed.count
+        yield "_sum", (), observed.total
 
-    return Definition(name, "summary", labels, meaning, points)
+    return Definition(name, "summary", labels, meaning, summary_of, points)
 
 
 def histogram(
@@ -96,16 +104,14 @@ def histogram(
 ) -> Definition[Thing]:
     """A histogram; the counts of its buckets add up here, as Prometheus wants them."""
 
-    def points(items: Items[Thing]) -> Iterator[Point]:
-        for thing, own_labels in items:
-            observed = histogram_of(thing)
-            bounds = [*(str(float(bound)) for bound in observed.bounds), "+Inf"]
-            for bound, count in zip(bounds, accumulate(observed.counts), strict=True):
-                yield "_bucket", {**own_labels, "le": bound}, count
-            yield "_count", own_labels, sum(observed.counts)
-            yield "_sum", own_labels, observed.total
+    def points(observed: HistogramView) -> Iterator[Point]:
+        bounds = [*(str(float(bound)) for bound in observed.bounds), "+Inf"]
+        for bound, count in zip(bounds, accumulate(observed.counts), strict=True):
+            yield "_bucket", (("le", bound),), count
+        yield "_count", (), sum(observed.counts)
+        yield "_sum", (), observed.total
 
-    return Definition(name, "histogram", labels, meaning, points)
+    return Definition(name, "histogram", labels, meaning, histogram_of, points)
 
 
 def encodable(text: str) -> str:
@@ -116,14 +122,9 @@ def encodable(text: str) -> str:
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def _values(items: Items[Thing], value: Callable[[Thing], float | None]) -> Iterator[Point]:
-    for thing, labels in items:
-        number = value(thing)
-        if number is not None:
-            yield "", labels, number
+def _points_of_parts(by: tuple[str, ...]) -> Callable[[Iterable[Part]], Iterator[Point]]:
+    def points(parts: Iterable[Part]) -> Iterator[Point]:
+        for values, number in parts:
+            yield "", tuple(zip(by, map(encodable, values), strict=True)), number
 
-
-def _parts(items: Items[Thing], by: tuple[str, ...], parts: Callable[[Thing], Iterable[Part]]) -> Iterator[Point]:
-    for thing, labels in items:
-        for values, number in parts(thing):
-            yield "", labels | dict(zip(by, map(encodable, values), strict=True)), number
+    return points

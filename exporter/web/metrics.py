@@ -36,6 +36,7 @@ from exporter.web.families import (
     gauge,
     gauge_by,
     histogram,
+    one_of,
     summary,
 )
 
@@ -127,12 +128,13 @@ BEAM_METRICS: tuple[Definition[BeamView], ...] = (
         "Estimated time until the run is done; absent while unknown.",
         lambda beam: beam.remaining_seconds,
     ),
-    gauge_by(
+    one_of(
         "mqi_beam_state",
         _BEAM,
-        ("state",),
+        "state",
         f"1 for the state the beam is in, 0 for the others: {', '.join(state.value for state in BeamState)}.",
-        lambda beam: [((state.value,), state is beam.state) for state in BeamState],
+        [state.value for state in BeamState],
+        lambda beam: beam.state,
     ),
     gauge(
         "mqi_beam_state_since_timestamp_seconds",

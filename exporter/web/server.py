@@ -8,7 +8,6 @@ that is slow, silent or gone costs a connection until its time is over, and neve
 from __future__ import annotations
 
 import asyncio
-import gzip
 import threading
 import time
 from collections.abc import Callable
@@ -32,6 +31,7 @@ from exporter.identifiers import Identifiers
 from exporter.web.api import PREFIX, Api
 from exporter.web.collectors import ScrapeMeter
 from exporter.web.events import Events
+from exporter.web.exposition import Exposition, gzipped, plain
 from exporter.web.listener import address_of, open_listener
 from exporter.web.page import CONTENT_SECURITY_POLICY, Links, Page
 from exporter.web.runbooks import Runbooks
@@ -44,8 +44,7 @@ _IDLE_SECONDS = 75
 """A connection without a complete request is closed after this: longer than the usual scrape intervals, so that a
 scraper keeps its connection."""
 _REQUEST_HEAD_BYTES_AT_MOST = 16 * 1024
-_GZIP_LEVEL = 1
-"""A scrape of 10 000 beams: level 9 takes ten times as long as level 1 and saves little of what level 1 leaves."""
+_OPENMETRICS = "application/openmetrics-text"
 _FINISH_SECONDS = 1
 """How long answers under way may take at a stop."""
 _STOP_SECONDS = 2.0
@@ -66,6 +65,7 @@ class ReloadFailed(Exception):
 
 def build_app(
     *,
+    exposition: Exposition,
     registry: CollectorRegistry,
     scrapes: ScrapeMeter,
     snapshot: Callable[[], BoardSnapshot],
@@ -85,7 +85,8 @@ def build_app(
     All callables are called in worker threads, so they may take a lock, but must not take long.
 
     Args:
-        registry: what ``/metrics`` shows.
+        exposition: what ``/metrics`` shows.
+        registry: what it shows besides, by the client's own encoder.
         scrapes: told the time and size of each scrape.
         snapshot: takes a snapshot of the board, for API and page.
         identifiers: how ids, paths and texts are shown there.
@@ -118,7 +119,7 @@ def build_app(
     routes = [
         *Page(snapshot, identifiers, links, version).routes(),
         *Runbooks().routes(),
-        Route("/metrics", _Metrics(registry, scrapes, count_error, clock).answer),
+        Route("/metrics", _Metrics(exposition, registry, scrapes, count_error, clock).answer),
         Route("/-/healthy", health),
         Route("/-/ready", readiness),
         Route("/-/reload", reloading, methods=["POST", "PUT"]),
@@ -135,11 +136,13 @@ class _Metrics:
 
     def __init__(
         self,
+        exposition: Exposition,
         registry: CollectorRegistry,
         scrapes: ScrapeMeter,
         count_error: Callable[[str], None],
         clock: Callable[[], float],
     ) -> None:
+        self._exposition = exposition
         self._registry = registry
         self._scrapes = scrapes
         self._count_error = count_error
@@ -168,13 +171,15 @@ class _Metrics:
             encode, content_type = choose_encoder(accept)
         except (TypeError, ValueError):  # a version that is no number
             encode, content_type = choose_encoder("")
-        body = encode(self._registry)
-        size_bytes = len(body)
+        openmetrics = content_type.startswith(_OPENMETRICS)
+        scrape = self._exposition.render(openmetrics=openmetrics, further=encode(self._registry))
         headers = {"Content-Type": content_type, "Vary": "Accept, Accept-Encoding"}
         if compress:
-            body = gzip.compress(body, compresslevel=_GZIP_LEVEL, mtime=0)
+            body = gzipped(scrape)
             headers["Content-Encoding"] = "gzip"
-        self._scrapes.observe(seconds=self._clock() - started, size_bytes=size_bytes)
+        else:
+            body = plain(scrape)
+        self._scrapes.observe(seconds=self._clock() - started, size_bytes=scrape.size_bytes)
         return Response(body, headers=headers)
 
 

@@ -19,6 +19,7 @@ from alerts.parameters import Parameters
 from alerts.rules import groups
 from dashboards.__main__ import built
 from exporter.web.metrics import GROUPS
+from tests.support.client_encoder import empty_family
 
 Json = dict[str, Any]
 FOLDER = Path(__file__).parents[2] / "dashboards"
@@ -287,7 +288,7 @@ def test_an_expression_is_valid_and_asks_the_chosen_exporters_only(path: Path, w
 
 @every_expression
 def test_an_expression_asks_for_metrics_that_exist(path: Path, where: str, expression: str) -> None:
-    families = [metric.empty_family() for _, table in GROUPS for metric in table]
+    families = [empty_family(metric) for _, table in GROUPS for metric in table]
     known = {name for family in families for name in sample_names(family)}
     recorded = {
         rule["record"] for group in groups(Parameters())["groups"] for rule in group["rules"] if "record" in rule

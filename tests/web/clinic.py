@@ -54,6 +54,7 @@ def _beams(at: float) -> Iterator[BeamView]:
         stalled,
         state=BeamState.STALLED,
         state_since=at - 5 * MINUTE,
+        remaining_seconds=None,
         last_progress_at=silent,
         log_modified_at=silent,
         row=replace(stalled.row, hpc_job_id="48211", status="hpc_running"),

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 import pytest
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, Metric
-from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
+from prometheus_client import generate_latest
+from prometheus_client.core import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
-from prometheus_client.registry import Collector
 
 from exporter.beams.snapshot import BeamKey, BeamRow, BeamState, BeamView, BoardSnapshot, HistogramView, SourceView
 from exporter.identifiers import PlainIdentifiers
 from exporter.logs.events import FAILURE_REASONS
-from exporter.web.collectors import BoardCollector, ExporterCollector, ScrapeMeter, make_registry
+from exporter.web.collectors import BoardGroups, ExporterGroups, ScrapeMeter, process_registry
+from exporter.web.exposition import Exposition, plain
 from exporter.web.metrics import ReloadStatus
+from tests.support.client_encoder import GroupCollector
 from tests.web.board_snapshots import NOW, make_beam, make_full_snapshot, make_snapshot, make_waiting_beam
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
@@ -32,20 +32,18 @@ class _Upper(PlainIdentifiers):
         return f"beam-{beam_id}"
 
 
-def _through_text(registry: CollectorRegistry) -> Iterable[Metric]:
-    return parse_text(generate_latest(registry).decode())
+def _through_text(exposition: Exposition) -> Iterable[Metric]:
+    return parse_text(plain(exposition.render(openmetrics=False)).decode())
 
 
-def _through_openmetrics(registry: CollectorRegistry) -> Iterable[Metric]:
-    exposition: bytes = generate_openmetrics(registry)  # type: ignore[no-untyped-call]
-    families: Iterable[Metric] = parse_openmetrics(exposition.decode())  # type: ignore[no-untyped-call]
+def _through_openmetrics(exposition: Exposition) -> Iterable[Metric]:
+    text = plain(exposition.render(openmetrics=True, further=b"# EOF\n")).decode()
+    families: Iterable[Metric] = parse_openmetrics(text)  # type: ignore[no-untyped-call]
     return families
 
 
-def _registry(snapshot: BoardSnapshot, identifiers: PlainIdentifiers | None = None) -> CollectorRegistry:
-    registry = CollectorRegistry()
-    registry.register(BoardCollector(lambda: snapshot, identifiers=identifiers or PlainIdentifiers()))
-    return registry
+def _exposition(snapshot: BoardSnapshot, identifiers: PlainIdentifiers | None = None) -> Exposition:
+    return Exposition(BoardGroups(lambda: snapshot, identifiers=identifiers or PlainIdentifiers()))
 
 
 def _samples(families: Iterable[Metric]) -> Samples:
@@ -59,7 +57,7 @@ def _samples(families: Iterable[Metric]) -> Samples:
 
 
 def _scrape(*beams: BeamView, **changes: object) -> Samples:
-    return _samples(_through_text(_registry(make_snapshot(*beams, **changes))))
+    return _samples(_through_text(_exposition(make_snapshot(*beams, **changes))))
 
 
 def _of(samples: Samples, name: str, *labels: str) -> dict[tuple[str, ...], float]:
@@ -70,15 +68,15 @@ def _of(samples: Samples, name: str, *labels: str) -> dict[tuple[str, ...], floa
 
 
 @pytest.mark.parametrize("through", [_through_text, _through_openmetrics])
-def test_both_formats_parse_and_show_the_same(through: Callable[[CollectorRegistry], Iterable[Metric]]) -> None:
-    registry = _registry(make_full_snapshot())
+def test_both_formats_parse_and_show_the_same(through: Callable[[Exposition], Iterable[Metric]]) -> None:
+    groups = BoardGroups(make_full_snapshot, identifiers=PlainIdentifiers())
 
-    assert _samples(through(registry)) == _samples(registry.collect())
+    assert _samples(through(Exposition(groups))) == _samples(GroupCollector(groups).collect())
 
 
 @pytest.mark.parametrize("through", [_through_text, _through_openmetrics])
-def test_batches_total_stays_a_gauge_of_that_name(through: Callable[[CollectorRegistry], Iterable[Metric]]) -> None:
-    families = {family.name: family for family in through(_registry(make_snapshot(make_beam())))}
+def test_batches_total_stays_a_gauge_of_that_name(through: Callable[[Exposition], Iterable[Metric]]) -> None:
+    families = {family.name: family for family in through(_exposition(make_snapshot(make_beam())))}
 
     assert families["mqi_beam_batches_total"].type == "gauge"
     assert [(sample.name, sample.value) for sample in families["mqi_beam_batches_total"].samples] == [
@@ -219,7 +217,7 @@ def test_a_source_is_up_down_or_not_yet_polled(up: bool | None, shown: dict[tupl
 
 
 def test_a_source_shows_its_work_and_what_went_wrong() -> None:
-    samples = _samples(_through_text(_registry(make_full_snapshot())))
+    samples = _samples(_through_text(_exposition(make_full_snapshot())))
 
     assert _of(samples, "mqi_source_reconnects_total", "source") == {("local",): 0, ("hpc1",): 2, ("hpc2",): 0}
     assert _of(samples, "mqi_source_round_trips_total", "source")["hpc1",] == 31
@@ -232,7 +230,7 @@ def test_a_source_shows_its_work_and_what_went_wrong() -> None:
 
 
 def test_a_database_shows_its_work() -> None:
-    samples = _samples(_through_text(_registry(make_full_snapshot())))
+    samples = _samples(_through_text(_exposition(make_full_snapshot())))
 
     assert _of(samples, "mqi_database_up") == {(): 1}
     assert _of(samples, "mqi_database_writes_total", "outcome") == {("written",): 7, ("locked",): 1}
@@ -242,11 +240,11 @@ def test_a_database_shows_its_work() -> None:
 
 
 def test_without_a_database_nothing_is_said_of_one() -> None:
-    assert "mqi_database" not in generate_latest(_registry(make_snapshot(make_beam()))).decode()
+    assert "mqi_database" not in plain(_exposition(make_snapshot(make_beam())).render(openmetrics=False)).decode()
 
 
 def test_the_boards_own_counts_are_shown() -> None:
-    samples = _samples(_through_text(_registry(make_full_snapshot())))
+    samples = _samples(_through_text(_exposition(make_full_snapshot())))
 
     assert _of(samples, "mqi_beams_dropped") == {(): 3}
     assert _of(samples, "mqi_discovery_refused_total", "reason") == {("path",): 2}
@@ -254,11 +252,11 @@ def test_the_boards_own_counts_are_shown() -> None:
 
 
 def test_ids_are_shown_as_the_identifiers_say_and_in_no_other_way() -> None:
-    registry = _registry(make_snapshot(make_beam("patient", "field")), _Upper())
+    exposition = _exposition(make_snapshot(make_beam("patient", "field")), _Upper())
 
     shown = {
         (name, value)
-        for (_, labels) in _samples(_through_text(registry))
+        for (_, labels) in _samples(_through_text(exposition))
         for name, value in labels
         if name in ("case_id", "beam_id")
     }
@@ -269,10 +267,8 @@ def test_ids_are_shown_as_the_identifiers_say_and_in_no_other_way() -> None:
 @pytest.mark.parametrize(
     "beam_id", ['a "quoted" one', "back\\slash", "two\nlines", "환자 1 (재계획)", "a,b={c}#", "\\n", ""]
 )
-def test_any_id_survives_the_way_to_prometheus(
-    beam_id: str, through: Callable[[CollectorRegistry], Iterable[Metric]]
-) -> None:
-    shown = _of(_samples(through(_registry(make_snapshot(make_beam(beam_id=beam_id))))), "mqi_beam_run", "beam_id")
+def test_any_id_survives_the_way_to_prometheus(beam_id: str, through: Callable[[Exposition], Iterable[Metric]]) -> None:
+    shown = _of(_samples(through(_exposition(make_snapshot(make_beam(beam_id=beam_id))))), "mqi_beam_run", "beam_id")
 
     assert shown == {(beam_id,): 1}
 
@@ -292,21 +288,19 @@ def test_a_scrape_takes_one_snapshot() -> None:
         taken.append(1)
         return make_full_snapshot()
 
-    generate_latest(make_registry(BoardCollector(snapshot, identifiers=PlainIdentifiers())))
+    Exposition(BoardGroups(snapshot, identifiers=PlainIdentifiers())).render(openmetrics=False)
 
     assert len(taken) == 1
 
 
 def test_the_exporter_tells_of_itself() -> None:
     scrapes = ScrapeMeter()
-    collector = ExporterCollector("1.2.3", reload_status=lambda: ReloadStatus(False, NOW), scrapes=scrapes)
-    registry = CollectorRegistry()
-    registry.register(collector)
-    first = _samples(_through_text(registry))
+    exposition = Exposition(ExporterGroups("1.2.3", reload_status=lambda: ReloadStatus(False, NOW), scrapes=scrapes))
+    first = _samples(_through_text(exposition))
     scrapes.observe(seconds=0.25, size_bytes=1000)
     scrapes.observe(seconds=0.5, size_bytes=2000)
 
-    second = _samples(_through_text(registry))
+    second = _samples(_through_text(exposition))
 
     assert _of(first, "mqi_exporter_build_info", "version") == {("1.2.3",): 1}
     assert _of(first, "mqi_exporter_config_last_reload_successful") == {(): 0}
@@ -318,20 +312,7 @@ def test_the_exporter_tells_of_itself() -> None:
     assert _of(second, "mqi_exporter_scrape_size_bytes") == {(): 2000}
 
 
-def test_the_registry_adds_process_and_python_metrics() -> None:
-    names = {family.name for family in _through_text(make_registry())}
+def test_process_and_python_metrics_come_from_the_client() -> None:
+    names = {family.name for family in parse_text(generate_latest(process_registry()).decode())}
 
     assert {"process_resident_memory_bytes", "process_cpu_seconds", "python_info", "python_gc_collections"} <= names
-
-
-def test_the_registry_refuses_a_counter_that_would_clash_with_the_gauge_named_total() -> None:
-    class Clashing(Collector):
-        def describe(self) -> Iterable[Metric]:
-            return [CounterMetricFamily("mqi_beam_batches", "Batches.")]
-
-        def collect(self) -> Iterable[Metric]:
-            return self.describe()
-
-    board = BoardCollector(make_full_snapshot, identifiers=PlainIdentifiers())
-    with pytest.raises(ValueError, match="mqi_beam_batches_total"):
-        make_registry(board, Clashing())

@@ -1,66 +1,68 @@
-"""How one declaration becomes one metric family."""
+"""What a declaration makes of a thing."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import pytest
 
 from exporter.beams.snapshot import HistogramView, Summary
-from exporter.web.families import Definition, counter, encodable, gauge, gauge_by, histogram, summary
+from exporter.web.exposition import lines
+from exporter.web.families import Definition, counter, encodable, gauge, gauge_by, histogram, one_of, summary
+
+
+def _lines(metric: Definition[Any], *things: tuple[str, object]) -> list[str]:
+    """The lines of things that each have one label ``n``."""
+    return lines(metric, ((f'n="{name}"' if name else "", metric.read(thing)) for name, thing in things))
 
 
 def test_a_value_that_is_not_known_has_no_sample_and_zero_has_one() -> None:
-    family = gauge("mqi_x", ("n",), "X.", lambda thing: thing).family([(None, {"n": "a"}), (0.0, {"n": "b"})])
-
-    assert [(sample.labels, sample.value) for sample in family.samples] == [({"n": "b"}, 0.0)]
+    assert _lines(gauge("mqi_x", ("n",), "X.", lambda thing: thing), ("a", None), ("b", 0.0)) == ['mqi_x{n="b"} 0.0\n']
 
 
-def test_a_counters_family_is_named_without_total_and_its_samples_with_it() -> None:
-    family = counter("mqi_x_total", (), "X.", lambda thing: thing).family([(3, {})])
-
-    assert (family.name, family.type) == ("mqi_x", "counter")
-    assert [sample.name for sample in family.samples] == ["mqi_x_total"]
-
-
-def test_a_gauge_keeps_a_name_that_ends_in_total() -> None:
-    assert gauge("mqi_x_total", (), "X.", lambda thing: thing).family([(3, {})]).name == "mqi_x_total"
+@pytest.mark.parametrize("make", [gauge, counter])
+def test_samples_are_named_as_declared(make: Any) -> None:
+    assert _lines(make("mqi_x_total", (), "X.", lambda thing: thing), ("", 3)) == ["mqi_x_total 3\n"]
 
 
 def test_parts_of_a_thing_are_told_apart_by_further_labels() -> None:
     by_colour: Definition[str] = gauge_by("mqi_x", ("n",), ("colour",), "X.", lambda _: [(("red",), 1), (("blue",), 2)])
 
-    family = by_colour.family([("thing", {"n": "a"})])
-
     assert by_colour.labels == ("n", "colour")
-    assert [sample.labels for sample in family.samples] == [{"n": "a", "colour": "red"}, {"n": "a", "colour": "blue"}]
+    assert _lines(by_colour, ("a", "thing")) == ['mqi_x{n="a",colour="red"} 1\n', 'mqi_x{n="a",colour="blue"} 2\n']
+    assert _lines(by_colour, ("", "thing")) == ['mqi_x{colour="red"} 1\n', 'mqi_x{colour="blue"} 2\n']
 
 
 def test_parts_with_too_few_label_values_are_refused() -> None:
     wrong: Definition[str] = gauge_by("mqi_x", (), ("colour", "size"), "X.", lambda _: [(("red",), 1)])
 
     with pytest.raises(ValueError, match="zip"):
-        wrong.family([("thing", {})])
+        _lines(wrong, ("", "thing"))
+
+
+def test_one_of_several_is_one_and_the_others_zero() -> None:
+    colour: Definition[str] = one_of("mqi_x", ("n",), "colour", "X.", ["red", "blue"], lambda thing: thing)
+
+    assert colour.labels == ("n", "colour")
+    assert _lines(colour, ("a", "blue")) == ['mqi_x{n="a",colour="red"} 0\n', 'mqi_x{n="a",colour="blue"} 1\n']
 
 
 def test_a_summary_is_a_count_and_a_sum() -> None:
-    family = summary("mqi_x_seconds", (), "X.", lambda thing: thing).family([(Summary(4, 2.5), {})])
-
-    assert [(sample.name, sample.value) for sample in family.samples] == [
-        ("mqi_x_seconds_count", 4),
-        ("mqi_x_seconds_sum", 2.5),
+    assert _lines(summary("mqi_x_seconds", (), "X.", lambda thing: thing), ("", Summary(4, 2.5))) == [
+        "mqi_x_seconds_count 4\n",
+        "mqi_x_seconds_sum 2.5\n",
     ]
 
 
 def test_a_histograms_buckets_add_up_to_its_count() -> None:
     durations = HistogramView((30.0, 60.0), (1, 2, 3), 400.0)
 
-    family = histogram("mqi_x_seconds", (), "X.", lambda thing: thing).family([(durations, {})])
-
-    assert [(sample.name, sample.labels, sample.value) for sample in family.samples] == [
-        ("mqi_x_seconds_bucket", {"le": "30.0"}, 1),
-        ("mqi_x_seconds_bucket", {"le": "60.0"}, 3),
-        ("mqi_x_seconds_bucket", {"le": "+Inf"}, 6),
-        ("mqi_x_seconds_count", {}, 6),
-        ("mqi_x_seconds_sum", {}, 400.0),
+    assert _lines(histogram("mqi_x_seconds", (), "X.", lambda thing: thing), ("", durations)) == [
+        'mqi_x_seconds_bucket{le="30.0"} 1\n',
+        'mqi_x_seconds_bucket{le="60.0"} 3\n',
+        'mqi_x_seconds_bucket{le="+Inf"} 6\n',
+        "mqi_x_seconds_count 6\n",
+        "mqi_x_seconds_sum 400.0\n",
     ]
 
 

@@ -15,14 +15,16 @@ from typing import Any
 
 import httpx
 import pytest
+from prometheus_client import CollectorRegistry
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 from prometheus_client.registry import Collector
 
 from exporter.identifiers import PlainIdentifiers
-from exporter.web.collectors import BoardCollector, ScrapeMeter, make_registry
+from exporter.web.collectors import BoardGroups, ScrapeMeter, process_registry
 from exporter.web.events import Events
+from exporter.web.exposition import Exposition
 from exporter.web.listener import ListenError, parse_listen_address
 from exporter.web.page import Links
 from exporter.web.server import ReloadFailed, WebServer, build_app
@@ -83,14 +85,18 @@ def serve(
     event_options: dict[str, Any] | None = None,
     **changes: Any,
 ) -> Iterator[Site]:
-    """A server with these collectors (by default, a full board) and what is changed about its application."""
+    """A server with a full board or, instead of it, these collectors, and what is changed about its application."""
     scrapes, errors = ScrapeMeter(), list[str]()
-    board = BoardCollector(make_full_snapshot, identifiers=PlainIdentifiers())
+    registry = CollectorRegistry() if collectors else process_registry()
+    for collector in collectors:
+        registry.register(collector)
+    board = BoardGroups(make_full_snapshot, identifiers=PlainIdentifiers())
     snapshot = changes.pop("snapshot", make_full_snapshot)
     identifiers = changes.pop("identifiers", PlainIdentifiers())
     events = Events(snapshot, identifiers, errors.append, **(event_options or {}))
     parts: dict[str, Any] = {
-        "registry": make_registry(*(collectors or (board,))),
+        "exposition": Exposition(*([] if collectors else [board])),
+        "registry": registry,
         "scrapes": scrapes,
         "snapshot": snapshot,
         "identifiers": identifiers,

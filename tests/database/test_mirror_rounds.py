@@ -1,0 +1,220 @@
+"""When the mirror looks at the board and writes: as soon as there are news, no more often than allowed, seldom else."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from exporter.beams.board import Board, BoardRules
+from exporter.beams.snapshot import BeamKey, BeamRow, BoardSnapshot
+from exporter.config import settings_from
+from exporter.identifiers import PlainIdentifiers
+from exporter.logs.events import BatchesAnnounced, BatchStarted, Event, LogRead, RunSucceeded
+from exporter.logs.source import LogStat
+from exporter.rounds import TableRounds
+from tests.support import communicator_db as db
+
+INTERVAL_SECONDS = 2.0
+
+
+class Site:
+    """A database, a board, and the mirror's rounds under a clock that is passed in."""
+
+    def __init__(self, folder: Path, beams: int = 1, *, value: str = "batch") -> None:
+        self.path = db.make(folder / "mqi.db")
+        self.at = 1_760_000_000.0
+        self.keys = [BeamKey("c", f"b{number}") for number in range(beams)]
+        for key in self.keys:
+            db.add(self.path, key.beam_id)
+        settings = settings_from(
+            f"base_directory: {folder}\ndatabase: {{path: {self.path}}}\n"
+            f"mirror: {{minimum_interval_seconds: {INTERVAL_SECONDS}, value: {value}}}\n",
+            "exporter.yaml",
+        )
+        self.looks = 0
+        self.board = Board(BoardRules(), self.at)
+        snapshot = self.board.snapshot
+
+        def counted(at: float) -> BoardSnapshot:
+            self.looks += 1
+            return snapshot(at)
+
+        self.board.snapshot = counted  # type: ignore[method-assign]
+        self.board.take_rows([BeamRow(key, self.at, status="simulation_running") for key in self.keys], (), self.at)
+        assert settings.database is not None
+        self.rounds = TableRounds(settings, settings.database, self.board, PlainIdentifiers(), lambda: self.at)
+        for key in self.keys:
+            self.read(key, BatchesAnnounced(18, 100))
+
+    def read(self, key: BeamKey, *events: Event) -> None:
+        path = f"/logs/{key.beam_id}.log"
+        self.board.claim(key, "local", path, LogStat(1, self.at), self.at)
+        self.board.apply(key, path, [*events, LogRead(1, True, True)], self.at, more=False)
+
+    def start(self, batch: int, *keys: BeamKey) -> None:
+        for key in keys or self.keys:
+            self.read(key, BatchStarted(batch, 18))
+
+    def column(self, key: BeamKey | None = None) -> object:
+        beam_id = (key or self.keys[0]).beam_id
+        return db.execute(self.path, "SELECT progress FROM beams WHERE beam_id = ?", beam_id)[0][0]
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    site = Site(tmp_path)
+    yield site
+    site.rounds.close()
+
+
+def test_news_are_written_at_once_where_nothing_was_written_just_before(site: Site) -> None:
+    site.rounds.mirror()
+    site.at += 60.0
+    site.start(9)
+
+    assert site.rounds.mirror() == INTERVAL_SECONDS
+    assert site.column() == 50.0
+
+
+def test_after_a_write_the_board_is_not_looked_at_until_the_next_may_be(site: Site) -> None:
+    site.start(1)
+    site.rounds.mirror()
+    looks = site.looks
+    site.start(9)
+    site.at += 0.5
+
+    assert site.rounds.mirror() == pytest.approx(INTERVAL_SECONDS - 0.5)
+    assert (site.looks, site.column()) == (looks, 5.56)
+    site.at += INTERVAL_SECONDS - 0.5
+    site.rounds.mirror()
+    assert site.column() == 50.0
+
+
+def test_news_that_need_no_writing_are_not_looked_for_again_and_again(site: Site) -> None:
+    site.start(1)
+    site.rounds.mirror()
+    site.at += 60.0
+    site.rounds.mirror()
+    looks = site.looks
+    for _ in range(100):
+        site.at += 0.001
+        assert 0 < site.rounds.mirror() <= 0.25
+
+    assert site.looks == looks
+
+
+@pytest.mark.parametrize(("value", "seconds"), [("batch", 10.0), ("estimated", 1.0)])
+def test_while_nothing_happens_the_next_round_is_far_unless_the_clock_moves_what_is_written(
+    tmp_path: Path, value: str, seconds: float
+) -> None:
+    site = Site(tmp_path, value=value)
+    site.start(1)
+    site.rounds.mirror()
+    site.at += 60.0
+
+    assert site.rounds.mirror() == seconds
+    site.rounds.close()
+
+
+def test_what_a_locked_database_did_not_take_is_tried_again_soon(site: Site) -> None:
+    locker = db.Locker(site.path)
+    site.start(9)
+    assert 0 < site.rounds.mirror() <= 1.0
+    locker.release()
+    site.at += 1.0
+    site.rounds.mirror()
+
+    assert site.column() == 50.0
+
+
+def test_a_clock_that_was_set_back_does_not_hold_up_the_next_round(site: Site) -> None:
+    site.start(1)
+    site.rounds.mirror()
+    site.at -= 3600.0
+    site.start(9)
+    site.rounds.mirror()
+
+    assert site.column() == 50.0
+
+
+def test_one_statement_for_each_beam_that_changed_and_one_transaction_for_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    statements: list[str] = []
+    connect = sqlite3.connect
+
+    def traced(*arguments: Any, **options: Any) -> sqlite3.Connection:
+        connection: sqlite3.Connection = connect(*arguments, **options)
+        connection.set_trace_callback(statements.append)
+        return connection
+
+    site = Site(tmp_path, beams=100)
+    monkeypatch.setattr("exporter.database.beams_table.sqlite3.connect", traced)
+    site.start(1)
+    site.rounds.mirror()
+    statements.clear()
+    for seconds in (60.0, 60.0, 60.0):
+        site.at += seconds
+        site.rounds.mirror()
+    assert statements == [], "nothing has changed"
+    site.start(9, *site.keys[:3])
+    site.at += 60.0
+    site.rounds.mirror()
+    site.rounds.close()
+
+    kinds = [statement.split()[0] for statement in statements]
+    assert kinds == ["BEGIN", "UPDATE", "UPDATE", "UPDATE", "COMMIT"]
+
+
+# The board's word
+
+
+def _told(site: Site, act: Callable[[], object]) -> int:
+    calls: list[bool] = []
+
+    def told() -> None:
+        calls.append(site.board._lock.locked())
+
+    site.board.listen(told)
+    act()
+    site.board.unlisten(told)
+    assert not any(calls), "told with the lock held"
+    return len(calls)
+
+
+def test_the_board_tells_of_progress_and_of_nothing_else(site: Site) -> None:
+    key = site.keys[0]
+
+    assert _told(site, lambda: site.read(key, BatchStarted(1, 18))) == 1
+    assert _told(site, lambda: site.read(key)) == 0, "the log grew"
+    assert _told(site, lambda: site.read(key, BatchStarted(1, 18))) == 0, "a line printed twice"
+    assert _told(site, lambda: site.read(key, BatchesAnnounced(6, 100))) == 1
+    assert _told(site, lambda: site.read(key, RunSucceeded("done"))) == 1
+    assert _told(site, lambda: site.board.snapshot(site.at + 3600)) == 0
+
+
+def test_the_board_tells_of_a_rows_new_status_and_not_of_its_being_read(site: Site) -> None:
+    row = site.board.snapshot(site.at).beams[0].row
+
+    def read_again() -> None:
+        site.board.take_rows([row], (), site.at + 2)
+
+    def completed() -> None:
+        site.board.take_rows([BeamRow(row.key, site.at + 4, status="completed")], (), site.at + 4)
+
+    assert _told(site, read_again) == 0
+    assert _told(site, completed) == 1
+
+
+def test_who_no_longer_listens_is_told_nothing(site: Site) -> None:
+    called = threading.Event()
+    site.board.listen(called.set)
+    site.board.unlisten(called.set)
+    site.start(1)
+
+    assert not called.is_set()

@@ -1,0 +1,43 @@
+"""The same metrics through the client library's own families and encoders: what ours are compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from prometheus_client.core import Metric
+from prometheus_client.registry import Collector
+from prometheus_client.samples import Sample
+
+from exporter.web.exposition import Group
+from exporter.web.families import Definition
+
+
+def empty_family(metric: Definition[Any]) -> Metric:
+    """The client's family of a metric, without samples."""
+    name = metric.name.removesuffix("_total") if metric.kind == "counter" else metric.name
+    return Metric(name, metric.meaning, metric.kind)
+
+
+def _samples(group: Group[Any], metric: Definition[Any]) -> Iterator[Sample]:
+    for key, thing in zip(group.keys, group.things, strict=True):
+        own, value = dict(group.labels(key)), metric.read(thing)
+        points = [("", (), value)] if metric.points is None else metric.points(value)
+        for suffix, labels, number in points:
+            if number is not None:
+                yield Sample(metric.name + suffix, {**own, **dict(labels)}, number)
+
+
+class GroupCollector(Collector):
+    """Groups for a registry of the client's."""
+
+    def __init__(self, groups: Callable[[], Iterable[Group[Any]]]) -> None:
+        self._groups = groups
+
+    def collect(self) -> Iterator[Metric]:
+        for group in self._groups():
+            for metric in group.table:
+                family = empty_family(metric)
+                family.samples = list(_samples(group, metric))
+                if family.samples:
+                    yield family
