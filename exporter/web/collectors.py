@@ -92,14 +92,21 @@ class ExporterCollector(Collector):
         version: the exporter's version.
         reload_status: how the configuration was last read; called once per scrape.
         scrapes: the meter that the web server writes to.
+        protection: how the web server is protected; called once per scrape.
     """
 
     def __init__(
-        self, version: str, *, reload_status: Callable[[], metrics.ReloadStatus], scrapes: ScrapeMeter
+        self,
+        version: str,
+        *,
+        reload_status: Callable[[], metrics.ReloadStatus],
+        scrapes: ScrapeMeter,
+        protection: Callable[[], metrics.ProtectionView] = lambda: metrics.ProtectionView({}),
     ) -> None:
         self._version = version
         self._reload_status = reload_status
         self._scrapes = scrapes
+        self._protection = protection
 
     def describe(self) -> Iterator[Metric]:
         """The families without samples, by which the registry refuses a name that is taken."""
@@ -108,7 +115,7 @@ class ExporterCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """All families that have samples."""
         seconds, size_bytes = self._scrapes.read()
-        view = metrics.ExporterView(self._version, self._reload_status(), seconds, size_bytes)
+        view = metrics.ExporterView(self._version, self._reload_status(), seconds, size_bytes, self._protection())
         return _families(metrics.OWN_METRICS, [(view, {})])
 
 

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from exporter.identifiers import PlainIdentifiers
 from exporter.web.collectors import BoardCollector, ExporterCollector, ScrapeMeter
-from exporter.web.metrics import GROUPS, ReloadStatus
+from exporter.web.metrics import GROUPS, ProtectionView, ReloadStatus
 from tests.web.board_snapshots import NOW, make_full_snapshot
 
 REPOSITORY = Path(__file__).parents[2]
@@ -66,6 +66,9 @@ INTERFACE = {
     "mqi_exporter_build_info": ("gauge", ("version", "python")),
     "mqi_exporter_config_last_reload_successful": ("gauge", ()),
     "mqi_exporter_config_last_reload_success_timestamp_seconds": ("gauge", ()),
+    "mqi_exporter_failed_logins_total": ("counter", ("reason",)),
+    "mqi_exporter_web_config_up_to_date": ("gauge", ()),
+    "mqi_exporter_certificate_expiry_timestamp_seconds": ("gauge", ()),
 }
 
 
@@ -75,7 +78,15 @@ def full_registry() -> CollectorRegistry:
     scrapes.observe(seconds=0.01, size_bytes=4096)
     registry = CollectorRegistry()
     registry.register(BoardCollector(make_full_snapshot, identifiers=PlainIdentifiers()))
-    registry.register(ExporterCollector("1.2.3", reload_status=lambda: ReloadStatus(True, NOW), scrapes=scrapes))
+    protection = ProtectionView({"password": 1}, True, NOW)
+    registry.register(
+        ExporterCollector(
+            "1.2.3",
+            reload_status=lambda: ReloadStatus(True, NOW),
+            scrapes=scrapes,
+            protection=lambda: protection,
+        )
+    )
     return registry
 
 

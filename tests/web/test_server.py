@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 import os
 import re
 import socket
@@ -22,6 +23,7 @@ from prometheus_client.registry import Collector
 
 from exporter.identifiers import PlainIdentifiers
 from exporter.web.collectors import BoardCollector, ScrapeMeter, make_registry
+from exporter.web.connections import CONNECTIONS_OF_ONE_ADDRESS
 from exporter.web.events import Events
 from exporter.web.listener import ListenError, parse_listen_address
 from exporter.web.page import Links
@@ -104,7 +106,7 @@ def serve(
         "version": "1.2.3",
     }
     server = WebServer(
-        build_app(**{**parts, **changes}), listen_address, idle_seconds=idle_seconds, end_streams=events.close
+        build_app(**{**parts, **changes}), listen_address, idle_seconds=idle_seconds, end_streams=events.end
     )
     server.start()
     try:
@@ -484,13 +486,31 @@ def test_an_answer_that_takes_longer_than_a_connection_may_idle_is_not_cut() -> 
     assert answers[0].status_code == 200
 
 
-def test_more_connections_than_it_can_want_get_a_503_until_they_are_fewer(site: Site) -> None:
+def test_silent_connections_make_room_for_one_that_asks(site: Site) -> None:
+    assert site.get("/-/healthy").status_code == 200  # and the client keeps its connection
     with ExitStack() as connections:
-        for _ in range(130):
-            connections.enter_context(closing(site.connect()))
-        assert httpx.get(f"http://{site.server.address}/-/healthy").status_code == 503
+        silent = [connections.enter_context(closing(site.connect())) for _ in range(CONNECTIONS_OF_ONE_ADDRESS + 20)]
+        assert httpx.get(f"http://{site.server.address}/-/healthy").status_code == 200
+        assert _end(silent[0]) == b"", "who came first and said nothing goes first"
+        assert site.get("/-/healthy").status_code == 200
 
-    _wait_until(lambda: httpx.get(f"http://{site.server.address}/-/healthy").status_code == 200)
+
+def test_a_head_that_comes_byte_by_byte_is_not_waited_for() -> None:
+    with serve(idle_seconds=1) as site, closing(site.connect()) as slow:
+        slow.settimeout(0.1)
+        ended = False
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        head = itertools.chain(b"GET / HTTP/1.1\r\nX: ", itertools.repeat(ord("x")))
+        while not ended and time.monotonic() < deadline:
+            try:
+                slow.sendall(bytes([next(head)]))
+                ended = slow.recv(1) == b""
+            except TimeoutError:
+                continue
+            except ConnectionError:
+                ended = True
+
+    assert ended
 
 
 def test_a_request_head_without_end_is_refused(site: Site) -> None:
