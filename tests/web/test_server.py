@@ -106,7 +106,12 @@ def serve(
         "version": "1.2.3",
     }
     server = WebServer(
-        build_app(**{**parts, **changes}), listen_address, idle_seconds=idle_seconds, end_streams=events.end
+        build_app(**{**parts, **changes}),
+        listen_address,
+        idle_seconds=idle_seconds,
+        protection=changes.get("protection"),
+        failed_logins=changes.get("failed_logins"),
+        end_streams=events.end,
     )
     server.start()
     try:
