@@ -53,6 +53,9 @@ _HEAD_SECONDS = 10
 _REFRESH_SECONDS = 1.0
 """How often it is looked whether the web configuration and its files have changed."""
 _REQUEST_HEAD_BYTES_AT_MOST = 16 * 1024
+_PAGES_AT_ONCE = 4
+_PROBES_AT_ONCE = 2
+"""Answers made at once: more would only hold the interpreter's lock in turns, and keep scrapes and followers off."""
 _GZIP_LEVEL = 1
 """A scrape of 10 000 beams: level 9 takes ten times as long as level 1 and saves little of what level 1 leaves."""
 _FINISH_SECONDS = 1
@@ -140,13 +143,16 @@ def build_app(
     app = Starlette(routes=routes)
     app.router.redirect_slashes = False  # a redirect would name the host of the request, which a proxy may have changed
     protection = protection or Protection()
-    inside = Authentication(Turns(app, _needs_no_turn), lambda: protection.users, failed_logins or FailedLogins())
+    in_turn = Turns(app, _turn_of, {"page": _PAGES_AT_ONCE, "probe": _PROBES_AT_ONCE})
+    inside = Authentication(in_turn, lambda: protection.users, failed_logins or FailedLogins())
     return _outermost(inside, count_error, protection)
 
 
-def _needs_no_turn(path: str) -> bool:
-    """Scrapes and probes must not wait for the page, and who listens to events would never give a turn back."""
-    return path in ("/metrics", f"{PREFIX}/events") or path.startswith("/-/")
+def _turn_of(path: str) -> str | None:
+    """Scrapes share their answers and need no turn; who listens to events would never give one back."""
+    if path in ("/metrics", f"{PREFIX}/events"):
+        return None
+    return "probe" if path.startswith("/-/") else "page"
 
 
 def _sort_of_scrape(request: Request) -> tuple[str, bool]:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable, Mapping
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-_AT_ONCE = 4
-"""Answers of page and API at once: more would only hold the interpreter's lock in turns, and keep the followers off."""
 Answer = Callable[[Request], Awaitable[Response]]
 
 
@@ -50,21 +48,22 @@ class Shared:
 
 
 class Turns:
-    """At most so many requests at once are in an application; the others wait, without a thread.
+    """At most so many requests of a kind at once are in an application; the others wait, without a thread.
 
     Args:
         app: the application.
-        is_free: paths that need no turn.
-        at_once: requests at once.
+        kind_of: the kind of a path; ``None`` needs no turn.
+        at_once: requests at once, by kind.
     """
 
-    def __init__(self, app: ASGIApp, is_free: Callable[[str], bool], at_once: int = _AT_ONCE) -> None:
+    def __init__(self, app: ASGIApp, kind_of: Callable[[str], str | None], at_once: Mapping[str, int]) -> None:
         self._app = app
-        self._is_free = is_free
-        self._turns = asyncio.Semaphore(at_once)
+        self._kind_of = kind_of
+        self._turns = {kind: asyncio.Semaphore(count) for kind, count in at_once.items()}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._is_free(scope["path"]):
+        kind = self._kind_of(scope["path"])
+        if kind is None:
             await self._app(scope, receive, send)
             return
         kept: list[Message] = []
@@ -73,7 +72,7 @@ class Turns:
             kept.append(message)
 
         try:
-            async with self._turns:
+            async with self._turns[kind]:
                 await self._app(scope, receive, keep)
         finally:
             # Not before: a client that reads slowly must not keep its turn.

@@ -23,7 +23,7 @@ from prometheus_client.registry import Collector
 
 from exporter.identifiers import PlainIdentifiers
 from exporter.web.collectors import BoardCollector, ScrapeMeter, make_registry
-from exporter.web.connections import CONNECTIONS_OF_ONE_ADDRESS
+from exporter.web.connections import CONNECTIONS_AT_MOST, CONNECTIONS_OF_ONE_ADDRESS
 from exporter.web.events import Events
 from exporter.web.listener import ListenError, parse_listen_address
 from exporter.web.page import Links
@@ -498,6 +498,86 @@ def test_silent_connections_make_room_for_one_that_asks(site: Site) -> None:
         assert httpx.get(f"http://{site.server.address}/-/healthy").status_code == 200
         assert _end(silent[0]) == b"", "who came first and said nothing goes first"
         assert site.get("/-/healthy").status_code == 200
+
+
+def test_silent_connections_of_many_addresses_make_room_for_one_that_asks(site: Site) -> None:
+    assert site.get("/-/healthy").status_code == 200
+    address = parse_listen_address(site.server.address)
+    with ExitStack() as connections:
+        for host in ("127.0.0.2", "127.0.0.3", "127.0.0.4"):
+            for _ in range(CONNECTIONS_OF_ONE_ADDRESS):
+                silent = socket.create_connection(address, PATIENCE_SECONDS, (host, 0))
+                connections.enter_context(closing(silent))
+        assert 3 * CONNECTIONS_OF_ONE_ADDRESS > CONNECTIONS_AT_MOST
+        assert httpx.get(f"http://{site.server.address}/-/healthy").status_code == 200
+        assert site.get("/-/healthy").status_code == 200
+
+
+def test_an_address_whose_connections_are_all_busy_gets_no_more_and_others_do() -> None:
+    released = threading.Event()
+
+    def collect() -> Iterable[Metric]:
+        assert released.wait(PATIENCE_SECONDS)
+        return []
+
+    with recorded_logs() as lines, serve(FunctionCollector(collect)) as site, ExitStack() as connections:
+        address = parse_listen_address(site.server.address)
+
+        def connect() -> socket.socket:
+            connection = socket.create_connection(address, PATIENCE_SECONDS, ("127.0.0.2", 0))
+            return connections.enter_context(closing(connection))
+
+        busy: list[socket.socket] = []
+
+        def one_more_is_refused() -> bool:
+            connection = connect()
+            connection.settimeout(0.05 if len(busy) < CONNECTIONS_OF_ONE_ADDRESS else 1.0)
+            try:
+                connection.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+                return connection.recv(1) == b""
+            except TimeoutError:
+                busy.append(connection)
+                return False
+            except ConnectionError:
+                return True
+
+        _wait_until(one_more_is_refused)
+        assert len(busy) == CONNECTIONS_OF_ONE_ADDRESS
+        assert site.get("/-/healthy").status_code == 200
+        released.set()
+        for connection in busy:
+            connection.settimeout(PATIENCE_SECONDS)
+            assert _end(connection).startswith(b"HTTP/1.1 200 ")
+
+    assert "too many connections under way, one more is refused" in {line["event"] for line in lines}
+
+
+def test_scrapes_that_wait_share_one_rendering() -> None:
+    begun, released, rendered = threading.Event(), threading.Event(), list[int]()
+
+    def collect() -> Iterable[Metric]:
+        rendered.append(1)
+        begun.set()
+        assert released.wait(PATIENCE_SECONDS)
+        return [GaugeMetricFamily("mqi_x", "X.", value=len(rendered))]
+
+    with serve(FunctionCollector(collect)) as site:
+        url = f"http://{site.server.address}/metrics"
+        first, _ = _in_thread(lambda: httpx.get(url, timeout=PATIENCE_SECONDS).text)
+        assert begun.wait(PATIENCE_SECONDS)
+        asked = b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+        with ExitStack() as connections:
+            waiting = [connections.enter_context(closing(site.connect())) for _ in range(20)]
+            for connection in waiting:
+                connection.sendall(asked)
+            # What is asked later is answered later: when this is answered, the scrapes have been heard.
+            assert site.get("/-/healthy").status_code == 200
+            released.set()
+            answers = [_end(connection) for connection in waiting]
+        first.join(PATIENCE_SECONDS)
+
+    assert all(b"mqi_x 2.0" in answer or b"mqi_x 3.0" in answer for answer in answers), "none from before its question"
+    assert len(rendered) <= 3
 
 
 def test_a_head_that_comes_byte_by_byte_is_not_waited_for() -> None:
