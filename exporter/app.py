@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import structlog
 
@@ -20,11 +21,13 @@ from exporter.beams.snapshot import BoardSnapshot
 from exporter.config import ConfigError, Settings
 from exporter.following import Following
 from exporter.identifiers import Identifiers, PlainIdentifiers
+from exporter.web.authentication import FailedLogins
 from exporter.web.collectors import BoardGroups, ExporterGroups, ScrapeMeter, process_registry
 from exporter.web.events import Events
 from exporter.web.exposition import Exposition
-from exporter.web.metrics import ReloadStatus
+from exporter.web.metrics import ProtectionView, ReloadStatus
 from exporter.web.page import Links
+from exporter.web.protection import Protection
 from exporter.web.server import ReloadFailed, WebServer, build_app
 
 _log = structlog.get_logger(__name__)
@@ -64,6 +67,7 @@ class Exporter:
 
     Raises:
         exporter.web.listener.ListenError: the web server's address cannot be had.
+        exporter.config.ConfigError: the web configuration cannot be used.
     """
 
     def __init__(
@@ -83,6 +87,8 @@ class Exporter:
         self._reload_lock = threading.Lock()
         self._reload_status = ReloadStatus(True, clock())
         self._following = Following(settings, self._board, self._identifiers, clock)
+        self._protection = Protection(None if settings.web.config_file is None else Path(settings.web.config_file))
+        self._failed_logins = FailedLogins()
         scrapes = ScrapeMeter()
         events = Events(self._snapshot, self._identifiers, self._board.count_error)
         app = build_app(
@@ -99,19 +105,38 @@ class Exporter:
             enable_lifecycle=settings.web.enable_lifecycle,
             count_error=self._board.count_error,
             version=__version__,
+            protection=self._protection,
+            failed_logins=self._failed_logins,
         )
-        self._web = WebServer(app, settings.web.listen_address, end_streams=events.close)
+        self._web = WebServer(
+            app,
+            settings.web.listen_address,
+            protection=self._protection,
+            failed_logins=self._failed_logins,
+            end_streams=events.end,
+        )
 
     @property
     def address(self) -> str:
         """Where the web server listens, ``host:port``."""
         return self._web.address
 
+    @property
+    def url(self) -> str:
+        """The same as the beginning of a URL, ``https://host:port``."""
+        return f"{'http' if self._protection.context is None else 'https'}://{self.address}"
+
     def start(self) -> None:
         """Start every thread."""
         self._web.start()
         self._following.start()
-        _log.info("exporter started", version=__version__, address=self.address)
+        _log.info(
+            "exporter started",
+            version=__version__,
+            address=self.address,
+            tls=self._protection.context is not None,
+            authentication=self._protection.authenticates,
+        )
 
     def stop(self) -> None:
         """End every thread; what the mirror still holds is written first, if the database lets it."""
@@ -130,6 +155,7 @@ class Exporter:
         with self._reload_lock:
             try:
                 settings = self._read_settings()
+                self._protection.reload()
             except ConfigError as error:
                 self._reload_status = ReloadStatus(False, self._reload_status.at)
                 _log.error("configuration refused, the old one stays in use", error=str(error))
@@ -156,5 +182,15 @@ class Exporter:
     def _exposition(self, scrapes: ScrapeMeter) -> Exposition:
         return Exposition(
             BoardGroups(self._snapshot, identifiers=self._identifiers),
-            ExporterGroups(__version__, reload_status=lambda: self._reload_status, scrapes=scrapes),
+            ExporterGroups(
+                __version__,
+                reload_status=lambda: self._reload_status,
+                scrapes=scrapes,
+                protection=self._protection_view,
+            ),
+        )
+
+    def _protection_view(self) -> ProtectionView:
+        return ProtectionView(
+            self._failed_logins.read(), self._protection.up_to_date, self._protection.certificate_expires_at
         )

@@ -31,6 +31,7 @@ from exporter.logs.parser import SitePatterns
 from exporter.terminal import fail
 from exporter.trial import trials
 from exporter.verify import text, verify
+from exporter.web import web_config
 from exporter.web.listener import ListenError, parse_listen_address
 from exporter.web.server import ReloadFailed
 
@@ -48,6 +49,7 @@ class Flags:
 
     config_file: Path | None = None
     listen_address: str | None = None
+    web_config_file: Path | None = None
     enable_lifecycle: bool | None = None
     log_level: str | None = None
     log_format: str | None = None
@@ -67,7 +69,11 @@ class Flags:
 
     def over(self, settings: Settings) -> Settings:
         """``settings`` with these flags on top."""
-        web = {"listen_address": self.listen_address, "enable_lifecycle": self.enable_lifecycle}
+        web = {
+            "listen_address": self.listen_address,
+            "config_file": None if self.web_config_file is None else os.path.abspath(self.web_config_file),
+            "enable_lifecycle": self.enable_lifecycle,
+        }
         log = {"level": self.log_level, "format": self.log_format}
         return settings.model_copy(
             update={
@@ -111,6 +117,14 @@ _COMMON_FLAGS = (
         metavar="HOST:PORT",
         help="Where to serve HTTP; overrides web.listen_address.",
         callback=_checked_address,
+        expose_value=False,
+    ),
+    click.option(
+        "--web.config.file",
+        "web_config_file",
+        type=click.Path(path_type=Path),
+        help="TLS and passwords (YAML, as of all Prometheus exporters); overrides web.config_file.",
+        callback=_keep,
         expose_value=False,
     ),
     click.option(
@@ -237,9 +251,11 @@ def check_config(flags: Flags, connect: bool) -> None:
     With --connect, exit status 1 when a source or the database does not work.
     """
     settings = _settings(flags)
-    for warning in settings.warnings():
+    for warning in _warnings(settings):
         click.echo(f"warning: {warning}", err=True)
     click.echo(f"{flags.path}: valid")
+    if settings.web.config_file is not None:
+        click.echo(f"{settings.web.config_file}: valid")
     if connect:
         works = True
         for finding in trials(settings):
@@ -284,10 +300,20 @@ def migrate(flags: Flags) -> None:
 @click.option("--filter", "text", metavar="TEXT", default="", help="Only beams with this in an id, source or remark.")
 @click.option("--state", type=click.Choice([state.value for state in BeamState]), help="Only beams in this state.")
 @click.option("--interval", type=click.FloatRange(min=0.2, max=3600), default=2.0, show_default=True, metavar="SECONDS")
+@click.option("--user", metavar="NAME", help="For an exporter that asks for a password; with --password-file.")
+@click.option(
+    "--password-file", type=click.Path(path_type=Path), help="Its first line is the password; only you may read it."
+)
+@click.option(
+    "--ca-file", type=click.Path(path_type=Path), help="PEM file of the authority of the exporter's certificate."
+)
 @_common_flags
 @click.pass_obj
 def top(
     flags: Flags,
+    user: str | None,
+    password_file: Path | None,
+    ca_file: Path | None,
     url: str | None,
     database: str | None,
     once: bool,
@@ -303,16 +329,19 @@ def top(
     exporter of the configuration is asked, and the configuration's database where it does not answer.
     """
     from exporter.top import terminal
-    from exporter.top.readers import Unavailable
+    from exporter.top.readers import Unavailable, login
     from exporter.top.view import View
 
     if url is not None and database is not None:
         raise click.UsageError("--url and --database: name one of them")
     if as_json and not once:
         raise click.UsageError("--json needs --once")
+    if (user is None) != (password_file is None):
+        raise click.UsageError("--user and --password-file: give both or none")
     view = View(sort=sort, text=text, state=state)
     try:
-        reader = _top_reader(flags, url, database)
+        credentials = None if user is None or password_file is None else login(user, password_file)
+        reader = _top_reader(flags, url, database, credentials, ca_file)
         with contextlib.closing(reader):
             if as_json:
                 look = reader.look()
@@ -326,12 +355,18 @@ def top(
         fail(str(trouble))
 
 
-def _top_reader(flags: Flags, url: str | None, database: str | None) -> Reader:
+def _top_reader(
+    flags: Flags,
+    url: str | None,
+    database: str | None,
+    credentials: tuple[str, str] | None,
+    ca_file: Path | None,
+) -> Reader:
     """Where `top` gets its beams; a configuration is read only where one is needed or there."""
     from exporter.top.readers import ApiReader, FirstReader, TableReader, url_of
 
     if url is not None:
-        return ApiReader(url)
+        return ApiReader(url, credentials=credentials, ca_file=ca_file)
     wanted = flags.config_file is not None or database == ""
     settings = _settings(flags) if wanted or os.access(flags.path, os.R_OK) else None
     if database:
@@ -342,7 +377,9 @@ def _top_reader(flags: Flags, url: str | None, database: str | None) -> Reader:
             fail(f"{flags.path}: database.path is not set; name one with --database PATH")
         return own
     address = flags.listen_address or ("127.0.0.1:10813" if settings is None else settings.web.listen_address)
-    api = ApiReader(url_of(address))
+    web_file = flags.web_config_file or (None if settings is None else settings.web.config_file)
+    tls = web_file is not None and web_config.serves_tls(Path(web_file))
+    api = ApiReader(url_of(address, tls=tls), credentials=credentials, ca_file=ca_file)
     return api if own is None else FirstReader([api, own])
 
 
@@ -400,9 +437,21 @@ def _settings(flags: Flags) -> Settings:
         fail(str(error))
 
 
+def _warnings(settings: Settings) -> list[str]:
+    """What is allowed but probably not meant, in the web configuration too; ends the command where that is wrong."""
+    if settings.web.config_file is None:
+        return settings.warnings()
+    path = Path(settings.web.config_file)
+    try:
+        found = web_config.doubts(path, web_config.read_web_config(path), settings.web.listen_address)
+    except ConfigError as error:
+        fail(str(error))
+    return [*settings.warnings(), *found]
+
+
 def _configure_log(settings: Settings) -> None:
     log_output.configure(settings.log.level, settings.log.format)
-    for warning in settings.warnings():
+    for warning in _warnings(settings):
         _log.warning("doubtful configuration", about=warning)
 
 
@@ -420,14 +469,14 @@ def _serve(
         signal.signal(number, on_signal)
     try:
         exporter = Exporter(settings, read_settings)
-    except ListenError as error:
+    except (ListenError, ConfigError) as error:
         fail(str(error))
     exporter.start()
     playing = None
     if communicator is not None:
         playing = threading.Thread(target=communicator.run, args=(stopping,), name="demo", daemon=True)
         playing.start()
-        _say_where_to_look(exporter.address, communicator)
+        _say_where_to_look(exporter.url, communicator)
     while not stopping.is_set():
         # Python runs signal handlers between two waits only.
         woken.wait(1.0)
@@ -451,13 +500,13 @@ def _demo_host(folder: Path) -> DemoHost | None:
         return None
 
 
-def _say_where_to_look(address: str, communicator: DemoCommunicator) -> None:
+def _say_where_to_look(url: str, communicator: DemoCommunicator) -> None:
     click.echo(
         f"""
 Simulated beams run for about three minutes; one of them stalls and stays so. Look at
 
-  http://{address}/          the page
-  http://{address}/metrics   the metrics
+  {url}/          the page
+  {url}/metrics   the metrics
   sqlite3 {communicator.database_path} 'SELECT beam_id, status, progress FROM beams'
 
 Ctrl-C ends it.

@@ -23,4 +23,5 @@ def _own_logging() -> Iterator[None]:
     structlog.reset_defaults()
     yield
     root.handlers[:], root.level = handlers, level
+    logging.getLogger("uvicorn.error").setLevel(logging.NOTSET)  # a server that was started here has set it
     structlog.reset_defaults()

@@ -52,7 +52,9 @@ class Contradictions(ValueError):
             raise cls(listed)
 
 
-def read_settings(model: type[Model], text: str, name: str, *, union_tags: Collection[str] = ()) -> Model:
+def read_settings(
+    model: type[Model], text: str, name: str, *, union_tags: Collection[str] = (), context: object = None
+) -> Model:
     """Validate YAML text.
 
     Args:
@@ -60,6 +62,7 @@ def read_settings(model: type[Model], text: str, name: str, *, union_tags: Colle
         text: the YAML; an empty one is a mapping without keys.
         name: the file's name, for messages.
         union_tags: names that pydantic puts into locations for the alternatives of a union; they are no keys.
+        context: handed to the model's validators.
 
     Raises:
         ConfigError: with all mistakes at once.
@@ -69,7 +72,7 @@ def read_settings(model: type[Model], text: str, name: str, *, union_tags: Colle
     removed: list[Location] = []
     while True:
         try:
-            settings = model.model_validate(document.data)
+            settings = model.model_validate(document.data, context=context)
         except ValidationError as error:
             found = list(_contradictions(error, document, keys(model), union_tags))
         else:

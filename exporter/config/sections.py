@@ -345,7 +345,9 @@ class Web(Section):
 
     listen_address: str = Field(default="127.0.0.1:10813", description="`host:port`; `:port` is every interface.")
     config_file: AbsolutePath | None = Field(
-        default=None, description="TLS and basic authentication. Refused where set: not available in this version."
+        default=None,
+        description="TLS and passwords, in the format that all Prometheus exporters share (docs/user-guide.md); a file "
+        "of its own, read again when it changes.",
     )
     enable_lifecycle: bool = Field(default=False, description="Allow `POST /-/reload`.")
     grafana_url: HttpUrl | None = Field(
@@ -370,13 +372,6 @@ class Web(Section):
         except ListenError as error:
             raise ValueError(str(error)) from None
         return text
-
-    @field_validator("config_file")
-    @classmethod
-    def _unavailable(cls, path: str | None) -> str | None:
-        if path is not None:
-            raise ValueError("not available in this version; leave it out, and let a reverse proxy do TLS")
-        return path
 
 
 class Log(Section):

@@ -119,10 +119,10 @@ class Settings(Section):
 
     def _doubts(self) -> Iterator[str]:
         host, _ = self.web.address
-        if not is_only_this_machine(host):
+        if self.web.config_file is None and not is_only_this_machine(host):
             yield (
                 f"web.listen_address: {self.web.listen_address} is reachable from other machines without TLS or "
-                "password, and shows the ids of cases; listen on 127.0.0.1 behind a proxy unless the network is closed"
+                "password, and shows the ids of cases; set web.config_file, or listen on 127.0.0.1 behind a proxy"
             )
             if self.web.enable_lifecycle:
                 yield "web.enable_lifecycle: whoever reaches the server can make it reload its configuration"

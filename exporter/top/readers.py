@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import ssl
+import stat
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import requests
+from requests.auth import HTTPBasicAuth
 
 from exporter.config import Settings
 from exporter.config.values import is_only_this_machine
@@ -52,12 +56,21 @@ class ApiReader:
     Args:
         url: of the exporter, ``http://127.0.0.1:10813``; a user and password in it are used, and never shown.
         clock: UTC epoch seconds.
+        credentials: user and password, instead of those in the URL.
+        ca_file: PEM file of the authorities that are trusted, instead of the system's.
 
     Raises:
-        Unavailable: that is no such URL.
+        Unavailable: that is no such URL, or no such file.
     """
 
-    def __init__(self, url: str, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        url: str,
+        clock: Callable[[], float] = time.time,
+        *,
+        credentials: tuple[str, str] | None = None,
+        ca_file: Path | None = None,
+    ) -> None:
         try:
             parts = urlsplit(url if "://" in url else f"http://{url}")
             host, port = parts.hostname, parts.port
@@ -70,23 +83,42 @@ class ApiReader:
         self._url = f"{self.shown}{API_PATH}"
         self._clock = clock
         self._session = requests.Session()
-        if parts.username is not None:
-            self._session.auth = (parts.username, parts.password or "")
+        if credentials is None and parts.username is not None:
+            credentials = unquote(parts.username), unquote(parts.password or "")
+        if credentials is not None:
+            # As bytes: requests would write Latin-1, and refuse what that does not have.
+            self._session.auth = HTTPBasicAuth(credentials[0].encode(), credentials[1].encode())
+        self._verify: str | None = None  # as the environment says, or the system
+        if ca_file is not None:
+            try:
+                ssl.create_default_context(cafile=ca_file)
+            except OSError as error:
+                why = "holds no certificate" if isinstance(error, ssl.SSLError) else error.strerror
+                raise Unavailable(f"--ca-file {ca_file}: {why}") from None
+            self._verify = str(ca_file)
         # What listens on this machine is not reached through the proxy of the environment.
         self._session.trust_env = not is_only_this_machine(host)
 
     def look(self) -> Look:
         """See :class:`Reader`."""
         try:
-            answer = self._session.get(self._url, timeout=(_CONNECT_SECONDS, _READ_SECONDS), allow_redirects=False)
+            answer = self._session.get(
+                self._url,
+                timeout=(_CONNECT_SECONDS, _READ_SECONDS),
+                allow_redirects=False,
+                verify=self._verify,
+            )
         except requests.exceptions.SSLError:
-            raise Unavailable(f"{self.shown}: its certificate is not trusted; set REQUESTS_CA_BUNDLE") from None
+            raise Unavailable(
+                f"{self.shown}: its certificate is not trusted, or it wants one of yours; name its authority: --ca-file"
+            ) from None
         except requests.exceptions.Timeout:
             raise Unavailable(f"{self.shown}: no answer in time") from None
         except requests.exceptions.RequestException:
             raise Unavailable(f"{self.shown}: no exporter answers; is it running, and there? (--url)") from None
         if answer.status_code == requests.codes.unauthorized:
-            raise Unavailable(f"{self.shown}: wants a user and password: --url http://USER:PASSWORD@host:port")
+            given = "knows no such user or password" if self._session.auth else "wants a user and password"
+            raise Unavailable(f"{self.shown}: {given}: --user NAME --password-file FILE")
         if answer.status_code != requests.codes.ok:
             raise Unavailable(
                 f"{self.shown}: {API_PATH} answers {answer.status_code}; is an exporter of this version there?"
@@ -195,8 +227,28 @@ class FirstReader:
             reader.close()
 
 
-def url_of(listen_address: str) -> str:
+def login(user: str, password_file: Path) -> tuple[str, str]:
+    """User and password, which is the first line of a file that nobody else may read.
+
+    Raises:
+        Unavailable: there is none, or others may read it.
+    """
+    try:
+        with password_file.open(encoding="utf-8") as file:
+            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+            password = file.readline().rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "is not UTF-8 text"
+        raise Unavailable(f"--password-file {password_file}: {why}") from None
+    if mode & 0o077:
+        raise Unavailable(f"--password-file {password_file}: others may read it; chmod 600 {password_file}")
+    if not password:
+        raise Unavailable(f"--password-file {password_file}: its first line is empty")
+    return user, password
+
+
+def url_of(listen_address: str, *, tls: bool = False) -> str:
     """Where to reach a server on this machine that listens at an address."""
     host, port = parse_listen_address(listen_address)
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    return f"http{'s' if tls else ''}://{f'[{host}]' if ':' in host else host}:{port}"

@@ -79,19 +79,26 @@ class ExporterGroups:
         version: the exporter's version.
         reload_status: how the configuration was last read; called once per scrape.
         scrapes: the meter that the web server writes to.
+        protection: how the web server is protected; called once per scrape.
     """
 
     def __init__(
-        self, version: str, *, reload_status: Callable[[], metrics.ReloadStatus], scrapes: ScrapeMeter
+        self,
+        version: str,
+        *,
+        reload_status: Callable[[], metrics.ReloadStatus],
+        scrapes: ScrapeMeter,
+        protection: Callable[[], metrics.ProtectionView] = lambda: metrics.ProtectionView({}),
     ) -> None:
         self._version = version
         self._reload_status = reload_status
         self._scrapes = scrapes
+        self._protection = protection
 
     def __call__(self) -> Iterator[Group[Any]]:
         """The one group there is."""
         seconds, size_bytes = self._scrapes.read()
-        view = metrics.ExporterView(self._version, self._reload_status(), seconds, size_bytes)
+        view = metrics.ExporterView(self._version, self._reload_status(), seconds, size_bytes, self._protection())
         yield Group(metrics.OWN_METRICS, [()], [view], tuple)
 
 

@@ -193,8 +193,11 @@ class Events:
             return Response(body, 503, {"Retry-After": "30"}, "application/json")
         return Response(headers=_HEADERS) if request.method == "HEAD" else _Stream(self)
 
-    def close(self) -> None:
-        """End every stream and accept no other. Called in the event loop, when the server stops."""
+    def end(self, for_good: bool) -> None:
+        """End every stream, and accept no other where that is ``for_good``. Called in the event loop."""
+        if not for_good:
+            self._end_all()
+            return
         self._closed = True
         self._end_all()
         if self._looking is not None:

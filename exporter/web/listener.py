@@ -7,7 +7,8 @@ import re
 import socket
 
 _ADDRESS = re.compile(r"(?:\[([0-9A-Fa-f:.]+(?:%\w+)?)\]|([^\s:\[\]/]*)):([0-9]{1,5})")
-_BACKLOG = 128
+_BACKLOG = 1024
+"""Beside a flood of connections, a scraper's must find room to wait; the system may allow fewer."""
 _REMEDIES = {
     errno.EADDRINUSE: "another program listens there; stop it, or choose another port",
     errno.EACCES: "ports below 1024 need a privilege; choose a higher port",

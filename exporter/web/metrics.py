@@ -59,6 +59,21 @@ class ReloadStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class ProtectionView:
+    """How the web server is protected.
+
+    Args:
+        failed_logins: by reason.
+        up_to_date: whether the web configuration's files as they are now are in use; ``None`` where there is none.
+        certificate_expires_at: of the server's certificate, UTC epoch seconds; ``None`` without TLS.
+    """
+
+    failed_logins: Mapping[str, int]
+    up_to_date: bool | None = None
+    certificate_expires_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ExporterView:
     """What the exporter says of itself: its version, its configuration and its own scrapes so far."""
 
@@ -66,6 +81,7 @@ class ExporterView:
     reload: ReloadStatus
     scrapes: Summary
     scrape_size_bytes: int | None
+    protection: ProtectionView = ProtectionView({})
 
 
 def _each(values: Mapping[str, float]) -> list[Part]:
@@ -411,6 +427,27 @@ OWN_METRICS: tuple[Definition[ExporterView], ...] = (
         (),
         "When the configuration in use was read.",
         lambda own: own.reload.at,
+    ),
+    counter_by(
+        "mqi_exporter_failed_logins_total",
+        (),
+        ("reason",),
+        "Logins that failed: wrong user or password (password), not looked at since the address was wrong too often "
+        "(limited), no acceptable client certificate (certificate).",
+        lambda own: _each(own.protection.failed_logins),
+    ),
+    gauge(
+        "mqi_exporter_web_config_up_to_date",
+        (),
+        "1 where the web configuration and its files are in use as they are now, 0 where they were refused and older "
+        "ones are; absent without a web configuration.",
+        lambda own: own.protection.up_to_date,
+    ),
+    gauge(
+        "mqi_exporter_certificate_expiry_timestamp_seconds",
+        (),
+        "When the server's TLS certificate expires; absent without TLS.",
+        lambda own: own.protection.certificate_expires_at,
     ),
 )
 

@@ -8,11 +8,14 @@ that is slow, silent or gone costs a connection until its time is over, and neve
 from __future__ import annotations
 
 import asyncio
+import functools
+import socket
 import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
+import h11
 import structlog
 import uvicorn
 from prometheus_client import CollectorRegistry
@@ -29,22 +32,32 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from exporter.beams.snapshot import BoardSnapshot
 from exporter.identifiers import Identifiers
 from exporter.web.api import PREFIX, Api
+from exporter.web.authentication import Authentication, FailedLogins
 from exporter.web.collectors import ScrapeMeter
+from exporter.web.connections import Door, Guest
 from exporter.web.events import Events
 from exporter.web.exposition import Exposition, gzipped, plain
 from exporter.web.listener import address_of, open_listener
 from exporter.web.page import CONTENT_SECURITY_POLICY, Links, Page
+from exporter.web.protection import Protection
 from exporter.web.runbooks import Runbooks
+from exporter.web.sharing import Shared, Turns
+from exporter.web.tls import names_of
 
 _LOG = structlog.get_logger(__name__)
 
-_CONNECTIONS_AT_MOST = 128
-"""Scrapers, people's browsers and probes together are a handful; beyond this, an answer is 503."""
 _IDLE_SECONDS = 75
-"""A connection without a complete request is closed after this: longer than the usual scrape intervals, so that a
-scraper keeps its connection."""
+"""A connection between two requests is closed after this: longer than the usual scrape intervals, so that a scraper
+keeps its connection."""
+_HEAD_SECONDS = 10
+"""A request's head must be complete so long after its first byte (a connection's first one: after the connection)."""
+_REFRESH_SECONDS = 1.0
+"""How often it is looked whether the web configuration and its files have changed."""
 _REQUEST_HEAD_BYTES_AT_MOST = 16 * 1024
 _OPENMETRICS = "application/openmetrics-text"
+_PAGES_AT_ONCE = 4
+_PROBES_AT_ONCE = 2
+"""Answers made at once: more would only hold the interpreter's lock in turns, and keep scrapes and followers off."""
 _FINISH_SECONDS = 1
 """How long answers under way may take at a stop."""
 _STOP_SECONDS = 2.0
@@ -78,6 +91,8 @@ def build_app(
     enable_lifecycle: bool,
     count_error: Callable[[str], None],
     version: str,
+    protection: Protection | None = None,
+    failed_logins: FailedLogins | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> ASGIApp:
     """The web application: ``/metrics``, ``/api/v1``, ``/-/healthy``, ``/-/ready``, ``/-/reload``, the page.
@@ -98,6 +113,8 @@ def build_app(
         enable_lifecycle: whether ``/-/reload`` is allowed.
         count_error: told where an unexpected error happened: ``scrape`` or ``web``.
         version: shown on the page.
+        protection: who is let in, and further headers; everybody, where not given.
+        failed_logins: counts who is not.
         clock: seconds from any start, for the duration of scrapes.
     """
 
@@ -116,10 +133,11 @@ def build_app(
             return PlainTextResponse(f"The configuration was refused, the old one stays in use:\n{error}\n", 500)
         return PlainTextResponse("The configuration was read again.\n")
 
+    metrics = _Metrics(exposition, registry, scrapes, count_error, clock)
     routes = [
         *Page(snapshot, identifiers, links, version).routes(),
         *Runbooks().routes(),
-        Route("/metrics", _Metrics(exposition, registry, scrapes, count_error, clock).answer),
+        Route("/metrics", Shared(metrics.answer, _sort_of_scrape).answer),
         Route("/-/healthy", health),
         Route("/-/ready", readiness),
         Route("/-/reload", reloading, methods=["POST", "PUT"]),
@@ -128,11 +146,30 @@ def build_app(
     ]
     app = Starlette(routes=routes)
     app.router.redirect_slashes = False  # a redirect would name the host of the request, which a proxy may have changed
-    return _outermost(app, count_error)
+    protection = protection or Protection()
+    in_turn = Turns(app, _turn_of, {"page": _PAGES_AT_ONCE, "probe": _PROBES_AT_ONCE})
+    inside = Authentication(in_turn, lambda: protection.users, failed_logins or FailedLogins())
+    return _outermost(inside, count_error, protection)
+
+
+def _turn_of(path: str) -> str | None:
+    """Scrapes share their answers and need no turn; who listens to events would never give one back."""
+    if path in ("/metrics", f"{PREFIX}/events"):
+        return None
+    return "probe" if path.startswith("/-/") else "page"
+
+
+def _sort_of_scrape(request: Request) -> tuple[str, bool]:
+    """Format and compression: what is the same for two scrapes with the same answer."""
+    try:
+        _, content_type = choose_encoder(",".join(request.headers.getlist("accept")))
+    except (TypeError, ValueError):  # a version that is no number
+        content_type = ""
+    return content_type, gzip_accepted(",".join(request.headers.getlist("accept-encoding")))
 
 
 class _Metrics:
-    """``/metrics``: renders one scrape at a time, off the event loop."""
+    """``/metrics``: renders a scrape, off the event loop."""
 
     def __init__(
         self,
@@ -147,23 +184,19 @@ class _Metrics:
         self._scrapes = scrapes
         self._count_error = count_error
         self._clock = clock
-        self._one_at_a_time = asyncio.Lock()
 
     async def answer(self, request: Request) -> Response:
-        # Rendering holds the interpreter's lock anyway: several at once would only all be late, and slow the followers.
-        async with self._one_at_a_time:
-            if await request.is_disconnected():
-                return Response(status_code=503)  # nobody reads it: the scraper's patience ended in the queue
-            accept = ",".join(request.headers.getlist("accept"))
-            compress = gzip_accepted(",".join(request.headers.getlist("accept-encoding")))
-            try:
-                return await run_in_threadpool(self._render, accept, compress)
-            except Exception as error:  # noqa: BLE001 -- whatever a collector does, the scraper gets an answer
-                # The client adds the whole family with all its samples to the exception; a log line must not hold it.
-                error.args = error.args[:1]
-                _LOG.error("cannot render the metrics of a scrape", exc_info=error)
-                self._count_error("scrape")
-                return PlainTextResponse("The metrics could not be collected; the exporter's log says why.\n", 500)
+        """One scrape; :class:`~exporter.web.sharing.Shared` asks for one at a time."""
+        accept = ",".join(request.headers.getlist("accept"))
+        compress = gzip_accepted(",".join(request.headers.getlist("accept-encoding")))
+        try:
+            return await run_in_threadpool(self._render, accept, compress)
+        except Exception as error:  # noqa: BLE001 -- whatever a collector does, the scraper gets an answer
+            # The client adds the whole family with all its samples to the exception; a log line must not hold it.
+            error.args = error.args[:1]
+            _LOG.error("cannot render the metrics of a scrape", exc_info=error)
+            self._count_error("scrape")
+            return PlainTextResponse("The metrics could not be collected; the exporter's log says why.\n", 500)
 
     def _render(self, accept: str, compress: bool) -> Response:
         started = self._clock()
@@ -187,7 +220,7 @@ def _state(word: str, trouble: str | None) -> Response:
     return PlainTextResponse(f"{word}\n") if trouble is None else PlainTextResponse(f"not {word}: {trouble}\n", 503)
 
 
-def _outermost(app: ASGIApp, count_error: Callable[[str], None]) -> ASGIApp:
+def _outermost(app: ASGIApp, count_error: Callable[[str], None], protection: Protection) -> ASGIApp:
     """Around every answer: the headers that all have, and the end of unexpected errors (Starlette has answered 500)."""
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
@@ -196,6 +229,8 @@ def _outermost(app: ASGIApp, count_error: Callable[[str], None]) -> ASGIApp:
                 headers = MutableHeaders(scope=message)
                 for name, value in _HEADERS_OF_ALL:
                     headers.append(name, value)
+                for name, value in protection.headers.items():
+                    headers[name] = value
             await send(message)
 
         try:
@@ -208,63 +243,170 @@ def _outermost(app: ASGIApp, count_error: Callable[[str], None]) -> ASGIApp:
 
 
 class _Connection(H11Protocol):
-    """A connection that is closed when it has been without a complete request for too long.
+    """A connection that is closed when its client is too slow: with a request's head, between two, or reading.
 
-    uvicorn itself counts only the time after an answer: clients that connect and say nothing, or half a request, would
-    stay forever, and enough of them would lock everybody else out. The same goes for those that do not read.
+    uvicorn itself counts only the time after an answer: clients that connect and say nothing, or half a request, or a
+    byte now and then, would stay forever. Those that do not read, too.
     """
 
-    _patience: asyncio.TimerHandle | None = None
+    def __init__(self, guest: Guest, door: Door, protection: Protection, refused: Callable[[], None], **parts: Any):
+        super().__init__(**parts)
+        self.answered = False
+        self._guest = guest
+        self._door = door
+        self._protection = protection
+        self._refused = refused
+        self._reads = True
+        self._deadline: asyncio.TimerHandle | None = None
+        self._patience: asyncio.TimerHandle | None = None
+        self.app = functools.partial(self._watched, self.app)
+
+    @property
+    def busy(self) -> bool:
+        """Whether an answer is under way, and its client takes it."""
+        return self.cycle is not None and not self.cycle.response_complete and self._reads
+
+    def abort(self) -> None:
+        """End it now."""
+        self.transport.abort()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._close_if_idle()
+        self._guest.held = self
+        if self._is_welcome():
+            self._expect_head()
+        else:
+            self._refused()
+            self.abort()
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
         if self.cycle is None or self.cycle.response_complete:
-            self._close_if_idle()
+            self._expect_head()
+        else:
+            self._forget_deadline()
+
+    def on_response_complete(self) -> None:
+        self._guest.waiting_since = time.monotonic()
+        super().on_response_complete()
 
     def pause_writing(self) -> None:
         super().pause_writing()  # the client does not read what it asked for
-        self._patience = self.loop.call_later(self.timeout_keep_alive, self.transport.abort)
+        self._reads = False
+        self._guest.waiting_since = time.monotonic()
+        self._patience = self.loop.call_later(self.timeout_keep_alive, self.abort)
 
     def resume_writing(self) -> None:
         super().resume_writing()
+        self._reads = True
         self._forget_patience()
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
+        self._unset_keepalive_if_required()
+        self._forget_deadline()
         self._forget_patience()
+        self._door.left(self._guest)
+
+    def shutdown(self) -> None:
+        """Close it, after the answer under way if there is one."""
+        try:
+            super().shutdown()
+        except h11.LocalProtocolError:  # it was about to be closed, and its client does not read why
+            self.abort()
+
+    def _is_welcome(self) -> bool:
+        allowed = self._protection.allowed_names
+        tls = self.transport.get_extra_info("ssl_object")
+        return not allowed or (tls is not None and not allowed.isdisjoint(names_of(tls.getpeercert())))
+
+    def _expect_head(self) -> None:
+        """Once for each request: further bytes of its head do not move the deadline."""
+        if self._deadline is None:
+            seconds = min(_HEAD_SECONDS, self.timeout_keep_alive)
+            self._deadline = self.loop.call_later(seconds, self.shutdown)
+
+    async def _watched(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_and_note(message: Message) -> None:
+            if message["type"] == "http.response.start" and message["status"] < 400:
+                self.answered = True
+            await send(message)
+
+        await app(scope, receive, send_and_note)
+
+    def _forget_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
 
     def _forget_patience(self) -> None:
         if self._patience is not None:
             self._patience.cancel()
             self._patience = None
 
-    def _close_if_idle(self) -> None:
-        self._unset_keepalive_if_required()
-        self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
-
 
 class _Server(uvicorn.Server):
-    """uvicorn's server that says when it serves, and leaves no connection behind."""
+    """uvicorn's server behind a door of our own, that says when it serves, and leaves no connection behind."""
 
-    def __init__(self, config: uvicorn.Config, end_streams: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        protection: Protection,
+        failed_logins: FailedLogins,
+        end_streams: Callable[[bool], None],
+    ) -> None:
         super().__init__(config)
+        self._protection = protection
+        self._failed_logins = failed_logins
         self._end_streams = end_streams
+        self._door = Door(self._make_connection, lambda: protection.context, self._refused_certificate)
+        self._refreshing: asyncio.Task[None] | None = None
         self.serving_or_over = threading.Event()
 
-    async def startup(self, sockets: Any = None) -> None:
-        await super().startup(sockets=sockets)
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await self.lifespan.startup()
+        self.servers = []
+        for listener in sockets or []:
+            self._door.open(listener)
+        self._refreshing = asyncio.get_running_loop().create_task(self._refresh())
+        self.started = True
         self.serving_or_over.set()
 
-    async def shutdown(self, sockets: Any = None) -> None:
-        self._end_streams()
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        if self._refreshing is not None:
+            self._refreshing.cancel()
+        await self._door.close()
+        self._end_streams(True)
         await super().shutdown(sockets=sockets)
         for connection in list(self.server_state.connections):
             connection.transport.abort()  # a client that does not read its answer would keep it open
         await asyncio.sleep(0)  # lets the transports close their sockets before the loop ends
+
+    def _make_connection(self, guest: Guest) -> asyncio.Protocol:
+        return _Connection(
+            guest,
+            self._door,
+            self._protection,
+            self._refused_certificate,
+            config=self.config,
+            server_state=self.server_state,
+            app_state=self.lifespan.state,
+        )
+
+    def _refused_certificate(self) -> None:
+        self._failed_logins.count("certificate")
+
+    async def _refresh(self) -> None:
+        """Use a changed web configuration; who came in under the old one must come in again."""
+        generation = self._protection.generation
+        while True:
+            await asyncio.sleep(_REFRESH_SECONDS)
+            await run_in_threadpool(self._protection.refresh)
+            if generation != self._protection.generation:
+                generation = self._protection.generation
+                self._end_streams(False)
+                for connection in list(self.server_state.connections):
+                    connection.shutdown()
 
 
 class WebServer:
@@ -277,7 +419,10 @@ class WebServer:
         app: the application, from :func:`build_app`.
         listen_address: ``127.0.0.1:10813``, ``:10813``, ``[::1]:10813``, ``localhost:10813``; port 0 takes any.
         idle_seconds: how long a connection may be without a complete request, or not read its answer.
-        end_streams: ends answers that would go on for ever; called in the server's event loop when it stops.
+        protection: TLS and whose certificates are accepted; plain HTTP where not given.
+        failed_logins: counts the certificates that are not.
+        end_streams: ends answers that would go on for ever; called in the server's event loop when it stops (``True``),
+            or when another web configuration is in use (``False``).
 
     Raises:
         exporter.web.listener.ListenError: the address cannot be listened at.
@@ -289,7 +434,9 @@ class WebServer:
         listen_address: str,
         *,
         idle_seconds: int = _IDLE_SECONDS,
-        end_streams: Callable[[], None] = lambda: None,
+        protection: Protection | None = None,
+        failed_logins: FailedLogins | None = None,
+        end_streams: Callable[[bool], None] = lambda for_good: None,
     ) -> None:
         self._listener = open_listener(listen_address)
         self.address = address_of(self._listener)
@@ -302,15 +449,16 @@ class WebServer:
                 ws="none",
                 lifespan="off",
                 log_config=None,
-                log_level="warning",
+                log_level="error",  # it warns of each malformed request: an attacker could fill the log
                 access_log=False,
                 proxy_headers=False,
                 server_header=False,
-                limit_concurrency=_CONNECTIONS_AT_MOST,
                 timeout_keep_alive=idle_seconds,
                 timeout_graceful_shutdown=_FINISH_SECONDS,
                 h11_max_incomplete_event_size=_REQUEST_HEAD_BYTES_AT_MOST,
             ),
+            protection or Protection(),
+            failed_logins or FailedLogins(),
             end_streams,
         )
         self._thread = threading.Thread(target=self._serve, name="web", daemon=True)

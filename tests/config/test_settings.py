@@ -330,8 +330,8 @@ def test_what_is_no_address_is_refused(text: str) -> None:
 
 
 def test_what_this_version_cannot_do_is_refused_and_not_ignored() -> None:
-    refused = mistakes("privacy: {identifiers: pseudonym}\nweb: {config_file: /etc/web.yml}\n")
-    assert [each.split(": ")[:2] for each in refused] == [["3", "privacy.identifiers"], ["4", "web.config_file"]]
+    refused = mistakes("privacy: {identifiers: pseudonym}\n")
+    assert [each.split(": ")[:2] for each in refused] == [["3", "privacy.identifiers"]]
     assert all("not available in this version" in each for each in refused)
 
 

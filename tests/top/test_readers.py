@@ -59,7 +59,7 @@ class TestApi:
         assert len(reader.look().beams) == 1
         reader.close()
 
-    @pytest.mark.parametrize(("status", "says"), [(404, "answers 404"), (302, "answers 302"), (401, "USER:PASSWORD")])
+    @pytest.mark.parametrize(("status", "says"), [(404, "answers 404"), (302, "answers 302"), (401, "--password-file")])
     def test_another_status_is_said(self, api: StandIn, status: int, says: str) -> None:
         api.status = status
         assert says in trouble(api.url)

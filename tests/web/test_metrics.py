@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from exporter.identifiers import PlainIdentifiers
 from exporter.web.collectors import BoardGroups, ExporterGroups, ScrapeMeter
 from exporter.web.exposition import Exposition, plain
-from exporter.web.metrics import GROUPS, ReloadStatus
+from exporter.web.metrics import GROUPS, ProtectionView, ReloadStatus
 from tests.web.board_snapshots import NOW, make_full_snapshot
 
 REPOSITORY = Path(__file__).parents[2]
@@ -67,6 +67,9 @@ INTERFACE = {
     "mqi_exporter_build_info": ("gauge", ("version", "python")),
     "mqi_exporter_config_last_reload_successful": ("gauge", ()),
     "mqi_exporter_config_last_reload_success_timestamp_seconds": ("gauge", ()),
+    "mqi_exporter_failed_logins_total": ("counter", ("reason",)),
+    "mqi_exporter_web_config_up_to_date": ("gauge", ()),
+    "mqi_exporter_certificate_expiry_timestamp_seconds": ("gauge", ()),
 }
 
 
@@ -74,9 +77,15 @@ def full_text() -> bytes:
     """Every metric of ours, each with at least one sample."""
     scrapes = ScrapeMeter()
     scrapes.observe(seconds=0.01, size_bytes=4096)
+    protection = ProtectionView({"password": 1}, True, NOW)
     exposition = Exposition(
         BoardGroups(make_full_snapshot, identifiers=PlainIdentifiers()),
-        ExporterGroups("1.2.3", reload_status=lambda: ReloadStatus(True, NOW), scrapes=scrapes),
+        ExporterGroups(
+            "1.2.3",
+            reload_status=lambda: ReloadStatus(True, NOW),
+            scrapes=scrapes,
+            protection=lambda: protection,
+        ),
     )
     return plain(exposition.render(openmetrics=False))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 import os
 import re
 import socket
@@ -23,6 +24,7 @@ from prometheus_client.registry import Collector
 
 from exporter.identifiers import PlainIdentifiers
 from exporter.web.collectors import BoardGroups, ScrapeMeter, process_registry
+from exporter.web.connections import CONNECTIONS_AT_MOST, CONNECTIONS_OF_ONE_ADDRESS
 from exporter.web.events import Events
 from exporter.web.exposition import Exposition
 from exporter.web.listener import ListenError, parse_listen_address
@@ -110,7 +112,12 @@ def serve(
         "version": "1.2.3",
     }
     server = WebServer(
-        build_app(**{**parts, **changes}), listen_address, idle_seconds=idle_seconds, end_streams=events.close
+        build_app(**{**parts, **changes}),
+        listen_address,
+        idle_seconds=idle_seconds,
+        protection=changes.get("protection"),
+        failed_logins=changes.get("failed_logins"),
+        end_streams=events.end,
     )
     server.start()
     try:
@@ -490,13 +497,111 @@ def test_an_answer_that_takes_longer_than_a_connection_may_idle_is_not_cut() -> 
     assert answers[0].status_code == 200
 
 
-def test_more_connections_than_it_can_want_get_a_503_until_they_are_fewer(site: Site) -> None:
+def test_silent_connections_make_room_for_one_that_asks(site: Site) -> None:
+    assert site.get("/-/healthy").status_code == 200  # and the client keeps its connection
     with ExitStack() as connections:
-        for _ in range(130):
-            connections.enter_context(closing(site.connect()))
-        assert httpx.get(f"http://{site.server.address}/-/healthy").status_code == 503
+        silent = [connections.enter_context(closing(site.connect())) for _ in range(CONNECTIONS_OF_ONE_ADDRESS + 20)]
+        assert httpx.get(f"http://{site.server.address}/-/healthy").status_code == 200
+        assert _end(silent[0]) == b"", "who came first and said nothing goes first"
+        assert site.get("/-/healthy").status_code == 200
 
-    _wait_until(lambda: httpx.get(f"http://{site.server.address}/-/healthy").status_code == 200)
+
+def test_silent_connections_of_many_addresses_make_room_for_one_that_asks(site: Site) -> None:
+    assert site.get("/-/healthy").status_code == 200
+    address = parse_listen_address(site.server.address)
+    with ExitStack() as connections:
+        for host in ("127.0.0.2", "127.0.0.3", "127.0.0.4"):
+            for _ in range(CONNECTIONS_OF_ONE_ADDRESS):
+                silent = socket.create_connection(address, PATIENCE_SECONDS, (host, 0))
+                connections.enter_context(closing(silent))
+        assert 3 * CONNECTIONS_OF_ONE_ADDRESS > CONNECTIONS_AT_MOST
+        assert httpx.get(f"http://{site.server.address}/-/healthy").status_code == 200
+        assert site.get("/-/healthy").status_code == 200
+
+
+def test_an_address_whose_connections_are_all_busy_gets_no_more_and_others_do() -> None:
+    released = threading.Event()
+
+    def collect() -> Iterable[Metric]:
+        assert released.wait(PATIENCE_SECONDS)
+        return []
+
+    with recorded_logs() as lines, serve(FunctionCollector(collect)) as site, ExitStack() as connections:
+        address = parse_listen_address(site.server.address)
+
+        def connect() -> socket.socket:
+            connection = socket.create_connection(address, PATIENCE_SECONDS, ("127.0.0.2", 0))
+            return connections.enter_context(closing(connection))
+
+        busy: list[socket.socket] = []
+
+        def one_more_is_refused() -> bool:
+            connection = connect()
+            connection.settimeout(0.05 if len(busy) < CONNECTIONS_OF_ONE_ADDRESS else 1.0)
+            try:
+                connection.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+                return connection.recv(1) == b""
+            except TimeoutError:
+                busy.append(connection)
+                return False
+            except ConnectionError:
+                return True
+
+        _wait_until(one_more_is_refused)
+        assert len(busy) == CONNECTIONS_OF_ONE_ADDRESS
+        assert site.get("/-/healthy").status_code == 200
+        released.set()
+        for connection in busy:
+            connection.settimeout(PATIENCE_SECONDS)
+            assert _end(connection).startswith(b"HTTP/1.1 200 ")
+
+    assert "too many connections under way, one more is refused" in {line["event"] for line in lines}
+
+
+def test_scrapes_that_wait_share_one_rendering() -> None:
+    begun, released, rendered = threading.Event(), threading.Event(), list[int]()
+
+    def collect() -> Iterable[Metric]:
+        rendered.append(1)
+        begun.set()
+        assert released.wait(PATIENCE_SECONDS)
+        return [GaugeMetricFamily("mqi_x", "X.", value=len(rendered))]
+
+    with serve(FunctionCollector(collect)) as site:
+        url = f"http://{site.server.address}/metrics"
+        first, _ = _in_thread(lambda: httpx.get(url, timeout=PATIENCE_SECONDS).text)
+        assert begun.wait(PATIENCE_SECONDS)
+        asked = b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+        with ExitStack() as connections:
+            waiting = [connections.enter_context(closing(site.connect())) for _ in range(20)]
+            for connection in waiting:
+                connection.sendall(asked)
+            # What is asked later is answered later: when this is answered, the scrapes have been heard.
+            assert site.get("/-/healthy").status_code == 200
+            released.set()
+            answers = [_end(connection) for connection in waiting]
+        first.join(PATIENCE_SECONDS)
+
+    assert all(b"mqi_x 2.0" in answer or b"mqi_x 3.0" in answer for answer in answers), "none from before its question"
+    assert len(rendered) <= 3
+
+
+def test_a_head_that_comes_byte_by_byte_is_not_waited_for() -> None:
+    with serve(idle_seconds=1) as site, closing(site.connect()) as slow:
+        slow.settimeout(0.1)
+        ended = False
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        head = itertools.chain(b"GET / HTTP/1.1\r\nX: ", itertools.repeat(ord("x")))
+        while not ended and time.monotonic() < deadline:
+            try:
+                slow.sendall(bytes([next(head)]))
+                ended = slow.recv(1) == b""
+            except TimeoutError:
+                continue
+            except ConnectionError:
+                ended = True
+
+    assert ended
 
 
 def test_a_request_head_without_end_is_refused(site: Site) -> None:

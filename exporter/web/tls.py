@@ -1,0 +1,201 @@
+"""TLS as the web configuration wants it: checks of the files, and the context that serves connections.
+
+What is in a file is checked here before OpenSSL sees it, since OpenSSL's own words (``KEY_VALUES_MISMATCH``) do not say
+what to do. Nothing of a private key ever stands in a message.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import ssl
+import stat
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+
+_SIZE_BYTES_AT_MOST = 1024 * 1024
+
+VERSIONS: Mapping[str, ssl.TLSVersion] = {"TLS12": ssl.TLSVersion.TLSv1_2, "TLS13": ssl.TLSVersion.TLSv1_3}
+"""The versions that are offered, oldest first."""
+OLD_VERSIONS = ("TLS10", "TLS11")
+"""Known to the format, but broken, and no longer served by OpenSSL."""
+CURVES: Mapping[str, str] = {
+    "CurveP256": "prime256v1",
+    "CurveP384": "secp384r1",
+    "CurveP521": "secp521r1",
+    "X25519": "X25519",
+}
+"""Go's names of curves, and OpenSSL's."""
+VERIFY_MODES: Mapping[str, ssl.VerifyMode] = {
+    "NoClientCert": ssl.CERT_NONE,
+    "VerifyClientCertIfGiven": ssl.CERT_OPTIONAL,
+    "RequireAndVerifyClientCert": ssl.CERT_REQUIRED,
+}
+_TLS13_SUITES = ("TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256")
+_SUITES: Mapping[str, str] = {
+    **{
+        f"TLS_ECDHE_{kind}_WITH_{name}": f"ECDHE-{kind}-{openssl}"
+        for kind in ("ECDSA", "RSA")
+        for name, openssl in (
+            ("AES_128_GCM_SHA256", "AES128-GCM-SHA256"),
+            ("AES_256_GCM_SHA384", "AES256-GCM-SHA384"),
+            ("CHACHA20_POLY1305_SHA256", "CHACHA20-POLY1305"),
+            ("AES_128_CBC_SHA", "AES128-SHA"),
+            ("AES_256_CBC_SHA", "AES256-SHA"),
+        )
+    },
+    "TLS_RSA_WITH_AES_128_GCM_SHA256": "AES128-GCM-SHA256",
+    "TLS_RSA_WITH_AES_256_GCM_SHA384": "AES256-GCM-SHA384",
+    "TLS_RSA_WITH_AES_128_CBC_SHA": "AES128-SHA",
+    "TLS_RSA_WITH_AES_256_CBC_SHA": "AES256-SHA",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TlsOptions:
+    """What a context is made from; files are absolute and have been checked."""
+
+    cert_file: str
+    key_file: str
+    client_auth_type: str = "NoClientCert"
+    client_ca_file: str | None = None
+    min_version: str = "TLS12"
+    max_version: str = "TLS13"
+    cipher_suites: Sequence[str] = ()
+    prefer_server_cipher_suites: bool = True
+    curve: str | None = None
+
+
+def openssl_suite(name: str) -> str:
+    """OpenSSL's name of a cipher suite.
+
+    Raises:
+        ValueError: it cannot be chosen; says why.
+    """
+    if name in _TLS13_SUITES:
+        raise ValueError(f"{name} belongs to TLS 1.3, whose suites Python cannot choose; leave it out, it is offered")
+    if name not in _SUITES:
+        raise ValueError(f"{name!r} is not a cipher suite known here; known: {', '.join(_SUITES)}")
+    return _SUITES[name]
+
+
+def read_certificates(path: str) -> list[x509.Certificate]:
+    """The certificates in a PEM file; the first is the server's own, or an authority's.
+
+    Raises:
+        ValueError: there are none; says why and what to do.
+    """
+    data = _read(path)
+    try:
+        found = x509.load_pem_x509_certificates(data)
+    except (ValueError, UnsupportedAlgorithm):
+        found = []
+    if not found:
+        raise ValueError(
+            f"{path} holds no certificate in PEM form (-----BEGIN CERTIFICATE-----); convert or replace it"
+        )
+    return found
+
+
+def read_public_half(path: str) -> bytes:
+    """The public half of the private key in a PEM file that nobody else may read.
+
+    Raises:
+        ValueError: there is none, or others may read or change it; says why and what to do.
+    """
+    data = _read(path, private=True)
+    try:
+        key = load_pem_private_key(data, None)
+    except TypeError:
+        raise ValueError(
+            f"{path} is encrypted; write it without a passphrase, readable by the exporter alone"
+        ) from None
+    except (ValueError, UnsupportedAlgorithm):
+        raise ValueError(f"{path} holds no private key in PEM form (-----BEGIN PRIVATE KEY-----)") from None
+    return key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+def public_half(certificate: x509.Certificate) -> bytes:
+    """The public key that a certificate is about."""
+    return certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+def validity(path: str, certificate: x509.Certificate, now: float, *, soon_seconds: float) -> str | None:
+    """What is to be said about a certificate's time: over, not yet begun, or soon over; else ``None``."""
+    at = datetime.fromtimestamp(now, timezone.utc)
+    begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    if end < at:
+        return f"{path} expired on {end:%Y-%m-%d}; clients will refuse it: renew it"
+    if begin > at:
+        return f"{path} is valid from {begin:%Y-%m-%d %H:%M} UTC only; clients will refuse it: look at both clocks"
+    if (end - at).total_seconds() < soon_seconds:
+        return f"{path} expires on {end:%Y-%m-%d}; renew it (it is read again without a restart)"
+    return None
+
+
+def server_context(options: TlsOptions) -> ssl.SSLContext:
+    """The context for new connections.
+
+    Raises:
+        ValueError: OpenSSL refuses what it is given; says what.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        context.minimum_version = VERSIONS[options.min_version]
+        context.maximum_version = VERSIONS[options.max_version]
+        context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
+        if not options.prefer_server_cipher_suites:
+            context.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE
+        if options.cipher_suites:
+            context.set_ciphers(":".join(openssl_suite(name) for name in options.cipher_suites))
+        if options.curve is not None:
+            context.set_ecdh_curve(CURVES[options.curve])
+        context.set_alpn_protocols(["http/1.1"])
+        # The password is asked for on the terminal where none is given.
+        context.load_cert_chain(options.cert_file, options.key_file, password=lambda: "")
+        context.verify_mode = VERIFY_MODES[options.client_auth_type]
+        if options.client_ca_file is not None:
+            context.load_verify_locations(options.client_ca_file)
+    except ssl.SSLError as error:
+        raise ValueError(f"OpenSSL refuses it: {error.reason or error}") from None
+    except OSError as error:
+        raise ValueError(f"cannot be read: {error.strerror}") from None
+    return context
+
+
+def names_of(peer_certificate: Mapping[str, Any] | None) -> set[str]:
+    """The subject alternative names of a client's certificate (``SSLObject.getpeercert()``): DNS, IP, e-mail, URI."""
+    found: set[str] = set()
+    for kind, value in (peer_certificate or {}).get("subjectAltName", ()):
+        if kind == "IP Address":
+            found.add(str(ipaddress.ip_address(value.strip())))
+        elif kind in ("DNS", "email", "URI"):
+            found.add(value)
+    return found
+
+
+def _read(path: str, *, private: bool = False) -> bytes:
+    try:
+        with Path(path).open("rb") as file:
+            status = os.fstat(file.fileno())
+            data = file.read(_SIZE_BYTES_AT_MOST + 1)
+    except OSError as error:
+        raise ValueError(
+            f"{path} cannot be read: {error.strerror}; name a file that the exporter's user can read"
+        ) from None
+    if len(data) > _SIZE_BYTES_AT_MOST:
+        raise ValueError(f"{path} is larger than {_SIZE_BYTES_AT_MOST} bytes; this is not a PEM file")
+    # A group of its own for keys (Debian's ssl-cert) is usual.
+    if private and stat.S_IMODE(status.st_mode) & 0o027:
+        mode = stat.S_IMODE(status.st_mode)
+        raise ValueError(
+            f"{path} can be read or changed by others (mode {mode:04o}); chmod 600 {path}, and make a new key"
+        )
+    return data

@@ -1,0 +1,315 @@
+"""The web configuration as a file: what is accepted, and what is said of what is not."""
+
+from __future__ import annotations
+
+import stat
+import time
+from pathlib import Path
+
+import pytest
+
+from exporter.config import ConfigError
+from exporter.web import tls
+from exporter.web.protection import Protection
+from exporter.web.web_config import WebConfig, doubts, read_web_config, serves_tls
+from tests.support.certificates import Authority
+from tests.support.logs import recorded_logs
+
+HASH = "$2y$10$X0h1gDsPszWURQaxFh.zoubFi6DXncSjhoQNJgRrnGs7EsimhC7zG"
+TLS = "tls_server_config:\n  cert_file: server.crt\n  key_file: server.key\n"
+USERS = f"basic_auth_users:\n  prometheus: '{HASH}'\n"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    authority = Authority(tmp_path)
+    authority.issue("server")
+    return tmp_path
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "web.yaml"
+    path.touch(mode=0o640)
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def read(folder: Path, text: str) -> WebConfig:
+    return read_web_config(write(folder, text))
+
+
+def mistakes(folder: Path, text: str) -> list[str]:
+    path = write(folder, text)
+    with pytest.raises(ConfigError) as caught:
+        read_web_config(path)
+    return [each.removeprefix(f"{path}:") for each in caught.value.mistakes]
+
+
+# What is accepted
+
+
+def test_an_empty_file_protects_nothing(folder: Path) -> None:
+    config = read(folder, "")
+    assert (config.tls_server_config, config.basic_auth_users, config.headers) == (None, {}, {})
+    assert not config.authenticates
+
+
+def test_paths_are_relative_to_the_file(folder: Path) -> None:
+    assert read(folder, TLS).files == (str(folder / "server.crt"), str(folder / "server.key"))
+
+
+def test_everything_that_can_be_set(folder: Path) -> None:
+    config = read(
+        folder,
+        TLS
+        + """\
+  client_auth_type: RequireAndVerifyClientCert
+  client_ca_file: authority.crt
+  client_allowed_sans: [prometheus.example, 10.0.0.7]
+  min_version: TLS12
+  max_version: TLS12
+  cipher_suites: [TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256]
+  prefer_server_cipher_suites: false
+  curve_preferences: [CurveP384]
+http_server_config:
+  http2: false
+  headers:
+    Strict-Transport-Security: max-age=31536000
+    X-Frame-Options: deny
+    X-XSS-Protection:
+"""
+        + USERS,
+    )
+    section = config.tls_server_config
+    assert section is not None
+    assert config.authenticates
+    assert config.headers == {"Strict-Transport-Security": "max-age=31536000", "X-Frame-Options": "deny"}
+    suites = {each["name"] for each in section.context().get_ciphers() if each["protocol"] != "TLSv1.3"}
+    assert suites == {"ECDHE-ECDSA-AES256-GCM-SHA384", "ECDHE-ECDSA-CHACHA20-POLY1305"}
+
+
+@pytest.mark.parametrize("prefix", ["$2a$", "$2b$", "$2y$"])
+def test_every_usual_bcrypt_hash_is_one(folder: Path, prefix: str) -> None:
+    assert read(folder, USERS.replace("$2y$", prefix)).basic_auth_users["prometheus"].startswith(prefix)
+
+
+def test_a_key_may_be_read_by_a_group_of_its_own(folder: Path) -> None:
+    (folder / "server.key").chmod(0o640)
+    assert read(folder, TLS).files
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (TLS.replace("server.crt", "no.crt"), "2: tls_server_config.cert_file: "),
+        (TLS.replace("server.crt", "server.key"), "2: tls_server_config.cert_file: "),
+        (TLS.replace("server.key", "server.crt"), "3: tls_server_config.key_file: "),
+        (
+            TLS + "  client_auth_type: RequestClientCert",
+            "4: tls_server_config.client_auth_type: RequestClientCert lets",
+        ),
+        (TLS + "  client_auth_type: RequireAnyClientCert", "4: tls_server_config.client_auth_type: RequireAny"),
+        (TLS + "  client_auth_type: Never", "4: tls_server_config.client_auth_type: must be NoClientCert, "),
+        (TLS + "  client_auth_type: RequireAndVerifyClientCert", "1: tls_server_config.client_ca_file: is not set"),
+        (TLS + "  client_auth_type: VerifyClientCertIfGiven", "1: tls_server_config.client_ca_file: is not set"),
+        (TLS + "  client_ca_file: authority.crt", "4: tls_server_config.client_ca_file: is not used by NoClientCert"),
+        (TLS + "  client_allowed_sans: [a]", "4: tls_server_config.client_allowed_sans: needs client_auth_type"),
+        (TLS + "  min_version: TLS10", "4: tls_server_config.min_version: TLS10 is broken"),
+        (TLS + "  min_version: TLS11", "4: tls_server_config.min_version: TLS11 is broken"),
+        (TLS + "  min_version: 1.2", "4: tls_server_config.min_version: must be text"),
+        (TLS + "  min_version: TLS13\n  max_version: TLS12", "5: tls_server_config.max_version: TLS12 is older"),
+        (TLS + "  cipher_suites: [TLS_AES_128_GCM_SHA256]", "4: tls_server_config.cipher_suites[0]: TLS_AES_128"),
+        (
+            TLS + "  cipher_suites: [TLS_RSA_WITH_RC4_128_SHA]",
+            "4: tls_server_config.cipher_suites[0]: 'TLS_RSA_WITH_RC4",
+        ),
+        (
+            TLS + "  curve_preferences: [CurveP256, X25519]",
+            "4: tls_server_config.curve_preferences: Python's ssl takes",
+        ),
+        (TLS + "  curve_preferences: [P-256]", "4: tls_server_config.curve_preferences[0]: 'P-256' is not known"),
+        ("tls_server_config: {cert: x, cert_file: server.crt, key_file: server.key}", "1: tls_server_config.cert: "),
+        ("http_server_config: {http2: true}", "1: http_server_config.http2: HTTP/2 is not supported"),
+        ("http_server_config: {headers: {X-Frame-Options: no}}", "1: http_server_config.headers.X-Frame-Options: must"),
+        ("http_server_config: {headers: {Server: x}}", "1: http_server_config.headers.Server: unknown key"),
+        (
+            'http_server_config: {headers: {X-XSS-Protection: "a\\r\\nSet-Cookie: b"}}',
+            "1: http_server_config.headers.X-XSS-Protection: must be one line",
+        ),
+        ("rate_limit: {interval: 1s, burst: 3}", "1: rate_limit: is not supported"),
+        ("basic_auth_users: [a, b]", "1: basic_auth_users: must be a section"),
+        ("basic_auth_users: {'a:b': x}", "1: basic_auth_users.'a:b': is no user name"),
+        ("basic_auth_users: {'': x}", "1: basic_auth_users.'': is no user name"),
+        ("tls_server: {}", "1: tls_server: unknown key; did you mean tls_server_config?"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_with_line_key_and_reason(folder: Path, text: str, said: str) -> None:
+    (only,) = mistakes(folder, text)
+    assert only.startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("hashed", "said"),
+    [
+        ("hunter2", "is not a bcrypt hash"),
+        ("1234567", "is not a bcrypt hash"),
+        ("'$6$rounds=5000$hunter2'", "is not a bcrypt hash"),
+        (f"'{HASH[:-1]}'", "is not a bcrypt hash"),
+        (f"'{HASH.replace('$10$', '$05$')}'", "cost 5 is too low"),
+        (f"'{HASH.replace('$10$', '$15$')}'", "cost 15 is too high"),
+    ],
+)
+def test_what_is_no_good_hash_is_refused_and_never_shown(folder: Path, hashed: str, said: str) -> None:
+    (only,) = mistakes(folder, f"basic_auth_users:\n  me: {hashed}\n")
+    assert only.startswith(f"2: basic_auth_users.me: {said}")
+    assert hashed.strip("'") not in only
+
+
+@pytest.mark.parametrize("text", ["{}", "{min_version: TLS13}"])
+def test_tls_without_a_certificate_is_refused_and_not_plain_http(folder: Path, text: str) -> None:
+    said = [f"1: tls_server_config.{name}_file: is missing and has no default; set it" for name in ("cert", "key")]
+    assert mistakes(folder, f"tls_server_config: {text}\n") == said
+
+
+def test_all_mistakes_are_said_at_once(folder: Path) -> None:
+    text = (
+        "http_server_config: {http2: true}\nbasic_auth_users: {a: x, b: y}\ntls_server_config: {min_version: TLS10}\n"
+    )
+    found = mistakes(folder, text)
+    assert [each.split(": ")[1] for each in found] == [
+        "http_server_config.http2",
+        "basic_auth_users.a",
+        "basic_auth_users.b",
+        "tls_server_config.cert_file",
+        "tls_server_config.key_file",
+        "tls_server_config.min_version",
+    ]
+
+
+def test_a_key_that_is_not_the_certificates_is_refused(folder: Path) -> None:
+    Authority(folder, "other").issue("stranger")
+    (only,) = mistakes(folder, TLS.replace("server.key", "stranger.key"))
+    assert "stranger.key is not the key of the first certificate in" in only
+
+
+@pytest.mark.parametrize("mode", [0o604, 0o644, 0o660])
+def test_a_key_that_others_may_read_or_change_is_refused(folder: Path, mode: int) -> None:
+    (folder / "server.key").chmod(mode)
+    (only,) = mistakes(folder, TLS)
+    assert only.startswith("3: tls_server_config.key_file: ")
+    assert f"mode {mode:04o}" in only
+    assert "chmod 600" in only
+
+
+def test_an_encrypted_key_is_refused_without_a_question_on_the_terminal(folder: Path) -> None:
+    Authority(folder).issue("server", passphrase=b"hunter2")
+    (only,) = mistakes(folder, TLS)
+    assert "is encrypted" in only
+
+
+def test_a_certificate_in_binary_form_is_refused(folder: Path) -> None:
+    (folder / "server.crt").write_bytes(b"\x30\x82\x01\x00")
+    (only,) = mistakes(folder, TLS)
+    assert "no certificate in PEM form" in only
+
+
+# What is doubtful
+
+
+def test_a_server_that_is_reachable_should_be_protected(folder: Path) -> None:
+    def said(text: str, address: str = ":10813") -> list[str]:
+        path = write(folder, text)
+        return [each.removeprefix(f"{path}: ") for each in doubts(path, read_web_config(path), address)]
+
+    assert len(said("")) == 2
+    assert ["in the clear" in each for each in said(USERS)] == [True]
+    assert ["asks for no password" in each for each in said(TLS)] == [True]
+    assert said(TLS + USERS) == []
+    assert said("", "127.0.0.1:10813") == []
+
+
+@pytest.mark.parametrize(
+    ("days", "said"), [((-9, -2), "expired on"), ((2, 9), "is valid from"), ((-9, 2), "expires on"), ((-9, 90), None)]
+)
+def test_the_time_of_a_certificate_is_looked_at(folder: Path, days: tuple[float, float], said: str | None) -> None:
+    Authority(folder).issue("server", days=days)
+    found = tls.validity(
+        "x", tls.read_certificates(str(folder / "server.crt"))[0], time.time(), soon_seconds=14 * 86400
+    )
+    assert (found is None) if said is None else (found is not None and said in found)
+
+
+def test_hashes_that_others_may_read_are_doubtful(folder: Path) -> None:
+    path = write(folder, TLS + USERS)
+    assert doubts(path, read_web_config(path), "127.0.0.1:1") == []
+    path.chmod(0o644)
+    (only,) = doubts(path, read_web_config(path), "127.0.0.1:1")
+    assert "others may read the hashes" in only
+
+
+def test_costs_that_differ_are_doubtful(folder: Path) -> None:
+    path = write(folder, TLS + USERS + f"  b: '{HASH.replace('$10$', '$12$')}'\n")
+    (only,) = doubts(path, read_web_config(path), "127.0.0.1:1")
+    assert "costs differ" in only
+
+
+# While the server runs
+
+
+def test_a_changed_file_comes_into_use_and_a_broken_one_does_not(folder: Path) -> None:
+    path = write(folder, TLS + USERS)
+    protection = Protection(path)
+    assert not protection.refresh()
+    path.write_text(TLS + USERS.replace("prometheus", "grafana"), encoding="utf-8")
+    assert protection.refresh()
+    assert (list(protection.users), protection.up_to_date, protection.generation) == (["grafana"], True, 1)
+
+    with recorded_logs() as lines:
+        path.write_text("basic_auth_users: {grafana: hunter2}\n", encoding="utf-8")
+        assert not protection.refresh()
+        assert not protection.refresh()
+    assert (list(protection.users), protection.up_to_date) == (["grafana"], False)
+    assert [line["event"] for line in lines] == ["web configuration refused, the old one stays in use"]
+
+    path.write_text(TLS + USERS, encoding="utf-8")
+    assert protection.refresh()
+    assert (list(protection.users), protection.up_to_date) == (["prometheus"], True)
+
+
+def test_a_certificate_without_its_new_key_waits_for_it(folder: Path) -> None:
+    protection = Protection(write(folder, TLS))
+    before, old_key = protection.context, (folder / "server.key").read_bytes()
+    Authority(folder).issue("server")
+    new_key = (folder / "server.key").read_bytes()
+    (folder / "server.key").write_bytes(old_key)
+    assert not protection.refresh()
+    assert protection.context is before
+    (folder / "server.key").write_bytes(new_key)
+    assert protection.refresh()
+    assert protection.context is not before
+
+
+@pytest.mark.parametrize("less", ["", TLS, USERS])
+def test_protection_is_never_taken_away_while_the_server_runs(folder: Path, less: str) -> None:
+    path = write(folder, TLS + USERS)
+    protection = Protection(path)
+    path.write_text(less, encoding="utf-8")
+    assert not protection.refresh()
+    assert (protection.up_to_date, protection.context is None, list(protection.users)) == (False, False, ["prometheus"])
+    with pytest.raises(ConfigError, match="restart"):
+        protection.reload()
+
+
+def test_whether_a_file_asks_for_tls_is_known_without_its_key(folder: Path) -> None:
+    path = write(folder, TLS)
+    (folder / "server.key").unlink()
+    assert serves_tls(path)
+    assert not serves_tls(write(folder, USERS))
+    assert not serves_tls(folder / "missing.yaml")
+
+
+def test_support_makes_keys_that_only_the_owner_reads(folder: Path) -> None:
+    assert stat.S_IMODE((folder / "server.key").stat().st_mode) == 0o600
