@@ -19,10 +19,12 @@ from exporter.beams.board import Board, BoardRules
 from exporter.beams.estimate import StallRules
 from exporter.beams.snapshot import BoardSnapshot
 from exporter.config import ConfigError, Settings
+from exporter.continuity import Continuity
 from exporter.following import Following
 from exporter.identifiers import Identifiers, PlainIdentifiers
 from exporter.web.collectors import BoardCollector, ExporterCollector, ScrapeMeter, make_registry
 from exporter.web.events import Events
+from exporter.web.listener import ListenError
 from exporter.web.metrics import ReloadStatus
 from exporter.web.page import Links
 from exporter.web.server import ReloadFailed, WebServer, build_app
@@ -64,6 +66,8 @@ class Exporter:
 
     Raises:
         exporter.web.listener.ListenError: the web server's address cannot be had.
+        exporter.state_file.StateInUse: another exporter uses the state file.
+        exporter.state_file.StateNotOurs: the path of the state file is that of something else.
     """
 
     def __init__(
@@ -80,6 +84,12 @@ class Exporter:
         self._board = Board(board_rules(settings), clock())
         for where in ("monitor", "scrape", "web"):
             self._board.expect_errors(where)
+        self._continuity: Continuity | None = None
+        if settings.state.file is not None and settings.progress_tracking.enabled:
+            self._continuity = Continuity(
+                settings.state.file, settings.state.interval_seconds, self._board, self._identifiers, clock
+            )
+            self._continuity.resume({source.name for source in settings.sources})
         self._reload_lock = threading.Lock()
         self._reload_status = ReloadStatus(True, clock())
         self._following = Following(settings, self._board, self._identifiers, clock)
@@ -99,7 +109,12 @@ class Exporter:
             count_error=self._board.count_error,
             version=__version__,
         )
-        self._web = WebServer(app, settings.web.listen_address, end_streams=events.close)
+        try:
+            self._web = WebServer(app, settings.web.listen_address, end_streams=events.close)
+        except ListenError:
+            if self._continuity is not None:
+                self._continuity.close()
+            raise
 
     @property
     def address(self) -> str:
@@ -110,13 +125,17 @@ class Exporter:
         """Start every thread."""
         self._web.start()
         self._following.start()
+        if self._continuity is not None:
+            self._continuity.start()
         _log.info("exporter started", version=__version__, address=self.address)
 
     def stop(self) -> None:
-        """End every thread; what the mirror still holds is written first, if the database lets it."""
+        """End every thread; what the mirror still holds, and the state, are written first if they can be."""
         with self._reload_lock:
             self._following.stop()
             self._following.close()
+        if self._continuity is not None:
+            self._continuity.stop()
         self._web.stop()
         _log.info("exporter stopped")
 
@@ -135,6 +154,8 @@ class Exporter:
                 raise ReloadFailed(str(error)) from error
             if settings.web != self._settings.web:
                 _log.warning("settings of the web server take effect at the next start only")
+            if settings.state != self._settings.state:
+                _log.warning("settings of the state file take effect at the next start only")
             self._following.stop()
             self._board.set_rules(board_rules(settings))
             self._settings = settings

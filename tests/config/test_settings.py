@@ -394,7 +394,7 @@ def test_every_key_has_a_meaning() -> None:
 
 
 def test_all_but_two_keys_have_a_default() -> None:
-    unset = {"base_directory", "database.path", "sources[].log_root", "discovery.name_pattern"}
+    unset = {"base_directory", "database.path", "sources[].log_root", "discovery.name_pattern", "state.file"}
     unset |= {"privacy.key_file", "web.config_file", "web.grafana_url", "web.runbook_url"}
     # Of a host these are its alias's, the system's, or not used.
     for name in ("host", "port", "user", "key_file", "passphrase_file", "password_file"):
