@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import itertools
 import json
 import os
 import stat
@@ -136,7 +137,7 @@ class StateFile:
                 digest = hashlib.sha256()
                 size = 0
                 head = {"format": FORMAT, "version": VERSION, "exporter": __version__, "written_at": at}
-                for line in (json.dumps(head).encode(), *lines):
+                for line in itertools.chain([json.dumps(head).encode()], lines):
                     data = line + b"\n"
                     size += len(data)
                     if size > LARGEST_BYTES:

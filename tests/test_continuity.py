@@ -418,7 +418,6 @@ def stories() -> st.SearchStrategy[list[tuple[str, Any]]]:
         st.tuples(
             st.just("row"), st.sampled_from(["pending", "simulation_running", "completed", "failed", "downloading"])
         ),
-        st.tuples(st.just("drop"), st.none()),
     )
     return st.lists(step, min_size=3, max_size=25)
 
@@ -446,10 +445,8 @@ def play(folder: Path, story: list[tuple[str, Any]], cuts: set[int]) -> list[Any
             written = 0
         elif what == "wait":
             world.at += value
-        elif what == "row":
+        else:
             world.row(value, 0.0 if value == "pending" else 50.0)
-        elif BEAM in world.rows:
-            world.drop_row()
         world.look()
         if number in cuts:
             world.restart()
