@@ -514,3 +514,55 @@ def test_a_state_from_before_the_end_leads_to_the_same_end(
 
 def _down(world: World) -> SourceView:
     return SourceView(world.source.name, world.source.kind, up=False)
+
+
+def test_a_state_is_true_at_one_moment_although_beams_are_copied_one_after_the_other(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What changes while others are copied is copied again, with the counters: no run counts twice, none is lost."""
+    late = BeamKey("70010001", "70010001_beam_3")
+    gone = BeamKey("70010001", "70010001_beam_4")
+    monkeypatch.setattr("exporter.beams.board._SAVED_AT_ONCE", 1)
+    for key in (BEAM, OTHER, gone):
+        world.row(key=key)
+        world.look()
+        world.write(upto("v2_b18", b"Generating particles for (2 of 18"), key)
+        world.look()
+    turns = iter((BEAM, OTHER, gone))
+
+    def step(_: float) -> None:
+        key = next(turns)
+        if key is gone:
+            world.row(key=late)
+            world.drop_row(gone)
+            world.look()
+            world.look(61)
+        else:
+            world.write(after("v2_b18", b"Generating particles for (2 of 18"), key)
+        for _ in range(8):
+            world.look(1)
+
+    monkeypatch.setattr("exporter.beams.board.time.sleep", step)
+    lines = world.saved()
+    expected = world.snapshot()
+    assert world.runs == {("succeeded", ""): 2}
+    world.restart(lines)
+    for _ in range(8):
+        world.look(1)
+    now = world.snapshot()
+    assert (now.runs, now.batch_durations) == (expected.runs, expected.batch_durations)
+    assert {view.key for view in now.beams} == {BEAM, OTHER, late}
+    assert [view.batches_completed for view in now.beams] == [view.batches_completed for view in expected.beams]
+
+
+def test_a_process_that_is_killed_before_its_first_look_loses_nothing(world: World) -> None:
+    running(world)
+    before = world.view()
+    for _ in range(3):
+        world.restart()
+    world.look()
+    assert world.view().batch_duration_seconds == before.batch_duration_seconds
+    world.write(rest_after(4))
+    for _ in range(8):
+        world.look(1)
+    assert world.runs == {("succeeded", ""): 1}
