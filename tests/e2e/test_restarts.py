@@ -222,6 +222,16 @@ def test_a_damaged_state_is_set_aside_and_all_logs_are_read_again(site: Site) ->
         wait_for(site.state.exists, "a new state")
 
 
+def test_a_reload_says_that_the_state_file_takes_a_restart(site: Site) -> None:
+    configuration = site.configuration("mortal", state=site.state)
+    with ExporterProcess("--config.file", configuration) as exporter:
+        wait_for(site.state.exists, "the state")
+        site.configuration("mortal", state=site.folder / "other.json")
+        exporter.signal(signal.SIGHUP)
+        wait_for(lambda: exporter.said("settings of the state file take effect at the next start only"), "the warning")
+        assert not (site.folder / "other.json").exists()
+
+
 def test_a_second_exporter_with_the_same_state_is_refused(site: Site) -> None:
     configuration = site.configuration("mortal", state=site.state)
     with ExporterProcess("--config.file", configuration) as first:
