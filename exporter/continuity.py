@@ -19,7 +19,7 @@ from pydantic_core import PydanticSerializationError
 
 from exporter.beams.beam import SavedBeam
 from exporter.beams.board import Board, SavedBoard
-from exporter.beams.snapshot import BeamKey
+from exporter.beams.snapshot import BeamKey, BeamRow
 from exporter.identifiers import Identifiers
 from exporter.loops import Loop
 from exporter.state_file import StateFile, StateInUse, StateNotOurs, StateUnusable
@@ -30,6 +30,7 @@ _NAME = "state"
 _LONGEST_WAIT_SECONDS = 0.5
 """A run that ended is counted for readers when the file holds it, so it is not kept waiting for the interval."""
 _STOP_SECONDS = 2.0
+_LONGEST_FIELD = 4096
 
 _board = TypeAdapter(SavedBoard)
 _beam = TypeAdapter(SavedBeam)
@@ -46,9 +47,24 @@ def encoded(state: SavedBoard) -> Iterator[bytes]:
     yield _board.dump_json(replace(state, beams=[], retired=retired, ended=ended))
     for beam in state.beams:
         try:
-            yield _beam.dump_json(beam)
+            yield _beam.dump_json(replace(beam, row=_sound(beam.row)))
         except (PydanticSerializationError, UnicodeEncodeError):
             continue
+
+
+def _sound(row: BeamRow) -> BeamRow:
+    """The row without what nobody needs before it is read again, and could be anything."""
+    return replace(
+        row,
+        beam_path=_short(row.beam_path),
+        hpc_job_id=_short(row.hpc_job_id),
+        status=_short(row.status),
+        log_path=_short(row.log_path),
+    )
+
+
+def _short(text: str | None) -> str | None:
+    return text if text is None or (len(text) <= _LONGEST_FIELD and text.isprintable()) else None
 
 
 def _is_text(key: BeamKey) -> bool:

@@ -378,6 +378,36 @@ def test_a_beam_that_no_text_can_name_is_left_out(world: World) -> None:
     assert [beam.row.key for beam in decoded(world.saved()).beams] == [BEAM]
 
 
+@pytest.mark.parametrize("text", ["x" * 10_000_000, "/data/\udcff", "a\nb"], ids=["long", "no_text", "lines"])
+def test_what_else_stands_in_a_row_cannot_spoil_the_file(world: World, text: str) -> None:
+    running(world)
+    world.rows[BEAM] = replace(world.rows[BEAM], hpc_job_id=text, status=text)
+    world.look()
+    lines = world.saved()
+    assert sum(map(len, lines)) < 10_000
+    world.restart(lines)
+    world.look()
+    world.look()
+    assert (world.view().row.hpc_job_id, world.view().run_number, world.state) == (text, 1, BeamState.RUNNING)
+
+
+def test_a_process_killed_while_it_catches_up_goes_on_there(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("exporter.monitor.ROUNDS_PER_LOOK", 1)
+    monkeypatch.setattr("exporter.logs.tailer.READ_BYTES", 700)
+    world.row()
+    world.look()
+    world.write(captured("v2_b18"))
+    looks = 0
+    while world.monitor.look():
+        looks += 1
+        world.restart()
+    for _ in range(8):
+        world.look(1)
+    assert looks > 5
+    assert (world.state, world.view().batches_completed) == (BeamState.SUCCEEDED, 18)
+    assert world.runs == {("succeeded", ""): 1}
+
+
 def test_no_line_of_a_log_but_an_unfinished_one_is_kept(world: World) -> None:
     running(world)
     assert b"Transporting particles" not in b"".join(world.saved())

@@ -222,6 +222,26 @@ def test_a_damaged_state_is_set_aside_and_all_logs_are_read_again(site: Site) ->
         wait_for(site.state.exists, "a new state")
 
 
+def test_without_a_database_it_goes_on_too(site: Site) -> None:
+    whole = simulate(Simulation(batches=(4,))).data
+    half = whole.index(b"Generating particles for (3 of 4")
+    configuration = site.configuration("mortal", state=site.state)
+    text = configuration.read_text(encoding="utf-8").replace("discovery: {", "discovery: {kind: directory, ")
+    configuration.write_text(text.replace(f"database: {{path: {site.database}}}", ""), encoding="utf-8")
+    site.log(LOCAL).write_bytes(whole[:half])
+    with ExporterProcess("--config.file", configuration) as exporter:
+        wait_for(lambda: exporter.value("mqi_beam_batches_completed", beam_id=LOCAL) == 2, "two batches")
+        exporter.signal(signal.SIGTERM)
+        assert exporter.wait() == 0
+    with site.log(LOCAL).open("ab") as file:
+        file.write(whole[half:])
+    with ExporterProcess("--config.file", configuration) as exporter:
+        exporter.reaches(LOCAL, "succeeded")
+        wait_for(lambda: runs(exporter) == {("local", "succeeded", ""): 1.0}, "the run that ended meanwhile")
+        read = exporter.value("mqi_source_read_bytes_total", source="local")
+        assert read == len(whole) - half, "nothing was read twice"
+
+
 def test_a_reload_says_that_the_state_file_takes_a_restart(site: Site) -> None:
     configuration = site.configuration("mortal", state=site.state)
     with ExporterProcess("--config.file", configuration) as exporter:
