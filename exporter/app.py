@@ -19,12 +19,14 @@ from exporter.beams.board import Board, BoardRules
 from exporter.beams.estimate import StallRules
 from exporter.beams.snapshot import BoardSnapshot
 from exporter.config import ConfigError, Settings
+from exporter.continuity import Continuity
 from exporter.following import Following
 from exporter.identifiers import Identifiers, PlainIdentifiers
 from exporter.web.authentication import FailedLogins
 from exporter.web.collectors import BoardGroups, ExporterGroups, ScrapeMeter, process_registry
 from exporter.web.events import Events
 from exporter.web.exposition import Exposition
+from exporter.web.listener import ListenError
 from exporter.web.metrics import ProtectionView, ReloadStatus
 from exporter.web.page import Links
 from exporter.web.protection import Protection
@@ -68,6 +70,8 @@ class Exporter:
     Raises:
         exporter.web.listener.ListenError: the web server's address cannot be had.
         exporter.config.ConfigError: the web configuration cannot be used.
+        exporter.state_file.StateInUse: another exporter uses the state file.
+        exporter.state_file.StateNotOurs: the path of the state file is that of something else.
     """
 
     def __init__(
@@ -84,11 +88,17 @@ class Exporter:
         self._board = Board(board_rules(settings), clock())
         for where in ("monitor", "scrape", "web"):
             self._board.expect_errors(where)
+        self._protection = Protection(None if settings.web.config_file is None else Path(settings.web.config_file))
+        self._failed_logins = FailedLogins()
+        self._continuity: Continuity | None = None
+        if settings.state.file is not None and settings.progress_tracking.enabled:
+            self._continuity = Continuity(
+                settings.state.file, settings.state.interval_seconds, self._board, self._identifiers, clock
+            )
+            self._continuity.resume({source.name for source in settings.sources})
         self._reload_lock = threading.Lock()
         self._reload_status = ReloadStatus(True, clock())
         self._following = Following(settings, self._board, self._identifiers, clock)
-        self._protection = Protection(None if settings.web.config_file is None else Path(settings.web.config_file))
-        self._failed_logins = FailedLogins()
         scrapes = ScrapeMeter()
         events = Events(self._snapshot, self._identifiers, self._board.count_error)
         app = build_app(
@@ -108,13 +118,18 @@ class Exporter:
             protection=self._protection,
             failed_logins=self._failed_logins,
         )
-        self._web = WebServer(
-            app,
-            settings.web.listen_address,
-            protection=self._protection,
-            failed_logins=self._failed_logins,
-            end_streams=events.end,
-        )
+        try:
+            self._web = WebServer(
+                app,
+                settings.web.listen_address,
+                protection=self._protection,
+                failed_logins=self._failed_logins,
+                end_streams=events.end,
+            )
+        except ListenError:
+            if self._continuity is not None:
+                self._continuity.close()
+            raise
 
     @property
     def address(self) -> str:
@@ -130,6 +145,8 @@ class Exporter:
         """Start every thread."""
         self._web.start()
         self._following.start()
+        if self._continuity is not None:
+            self._continuity.start()
         _log.info(
             "exporter started",
             version=__version__,
@@ -139,10 +156,12 @@ class Exporter:
         )
 
     def stop(self) -> None:
-        """End every thread; what the mirror still holds is written first, if the database lets it."""
+        """End every thread; what the mirror still holds, and the state, are written first if they can be."""
         with self._reload_lock:
             self._following.stop()
             self._following.close()
+        if self._continuity is not None:
+            self._continuity.stop()
         self._web.stop()
         _log.info("exporter stopped")
 
@@ -162,6 +181,8 @@ class Exporter:
                 raise ReloadFailed(str(error)) from error
             if settings.web != self._settings.web:
                 _log.warning("settings of the web server take effect at the next start only")
+            if settings.state != self._settings.state:
+                _log.warning("settings of the state file take effect at the next start only")
             self._following.stop()
             self._board.set_rules(board_rules(settings))
             self._settings = settings

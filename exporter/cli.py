@@ -28,6 +28,7 @@ from exporter.demo import DemoCommunicator
 from exporter.demo_host import DemoHost, NoHost
 from exporter.following import site_patterns
 from exporter.logs.parser import SitePatterns
+from exporter.state_file import StateInUse, StateNotOurs
 from exporter.terminal import fail
 from exporter.trial import trials
 from exporter.verify import text, verify
@@ -469,7 +470,7 @@ def _serve(
         signal.signal(number, on_signal)
     try:
         exporter = Exporter(settings, read_settings)
-    except (ListenError, ConfigError) as error:
+    except (ListenError, ConfigError, StateInUse, StateNotOurs) as error:
         fail(str(error))
     exporter.start()
     playing = None

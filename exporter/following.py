@@ -89,6 +89,8 @@ class Following:
             monitor = SourceMonitor(source, templates, board, site=site, identifiers=identifiers, clock=clock)
             if before is not None and each.name in before._monitors:
                 monitor.adopt(before._monitors[each.name])
+            else:
+                monitor.resume(*board.bookmarks(each.name))
             self._monitors[each.name] = monitor
             finding = NameRounds(settings, source, templates, board, clock) if names else None
             self._add_loop(f"source {each.name}", partial(self._look, monitor, finding))

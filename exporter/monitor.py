@@ -18,6 +18,7 @@ import structlog
 from exporter.beams.board import Board, Watched
 from exporter.beams.snapshot import BeamKey, BeamRow, SourceView, Summary
 from exporter.identifiers import Identifiers
+from exporter.logs.bookmark import Bookmark
 from exporter.logs.events import Event, LogRead, LogReplaced
 from exporter.logs.local import LocalSource
 from exporter.logs.parser import SitePatterns, TpsLogParser
@@ -41,11 +42,17 @@ Stats = Mapping[str, LogStat | LogProblem]
 
 @dataclass(slots=True)
 class _Following:
-    """One log being followed. ``live`` is false until all has been read that stood there at the first look."""
+    """One log being followed.
+
+    Args:
+        live: false until all has been read that stood there at the first look.
+        resumed: an earlier process had read some of it; true until what came meanwhile has been read.
+    """
 
     tailer: Tailer
     parser: TpsLogParser
     live: bool
+    resumed: bool = False
 
 
 @dataclass(slots=True)
@@ -100,6 +107,7 @@ class SourceMonitor:
         self._candidates: dict[BeamKey, _Candidates] = {}
         self._work = _Work()
         self._problems: dict[str, str] = {}
+        self._bookmarks: dict[BeamKey, Bookmark] = {}
         self._looked_at: float | None = None
         self._looked_rarely_at = float("-inf")
         self._trouble: SourceUnavailable | None = None
@@ -109,7 +117,18 @@ class SourceMonitor:
         self._following = other._following
         self._work = other._work
         self._problems = other._problems
+        self._bookmarks = other._bookmarks
         self._looked_at = other._looked_at
+
+    def resume(self, bookmarks: Mapping[BeamKey, Bookmark], looked_at: float | None) -> None:
+        """Go on where an earlier process stopped.
+
+        Args:
+            bookmarks: how far it had read.
+            looked_at: when it looked last, epoch seconds.
+        """
+        self._bookmarks = dict(bookmarks)
+        self._looked_at = looked_at
 
     def look(self) -> bool:
         """Look at every log once and read what has been written.
@@ -225,10 +244,16 @@ class SourceMonitor:
                 continue
             if following is None or following.tailer.path != path:
                 appeared = there_before is not None and path not in there_before
-                following = _Following(Tailer(path), TpsLogParser(self._site), live=appeared)
+                following = self._follow(beam.row.key, path, appeared)
                 self._following[beam.row.key] = following
             return (following, stat) if following.tailer.changed(stat) else None
         return None
+
+    def _follow(self, key: BeamKey, path: str, appeared: bool) -> _Following:
+        bookmark = self._bookmarks.pop(key, None)
+        if bookmark is not None and bookmark.path == path:
+            return _Following(*bookmark.reopen(self._site), live=False, resumed=True)
+        return _Following(Tailer(path), TpsLogParser(self._site), live=appeared)
 
     def _read(
         self, grown: list[tuple[BeamKey, _Following, LogStat]], at: float
@@ -270,21 +295,25 @@ class SourceMonitor:
         if chunk.replaced:
             events.append(LogReplaced())
             following.parser.reset()
-            following.live = True
-        events += following.parser.feed(chunk.data)
-        events.append(LogRead(following.tailer.offset, following.parser.line_complete, following.live))
+            following.live = not following.resumed
+        if chunk.data or chunk.replaced or not following.resumed:
+            events += following.parser.feed(chunk.data)
+            events.append(LogRead(following.tailer.offset, following.parser.line_complete, following.live))
         # What is new was written between the last look and this one, whatever the clock of the log's host says.
         written_at = min(stat.modified_at, at)
-        if following.live and self._looked_at is not None:
+        if (following.live or following.resumed) and self._looked_at is not None:
             written_at = max(written_at, min(self._looked_at, at))
         tailer = following.tailer
-        self._board.apply(key, tailer.path, events, written_at, more=chunk.more, recent=tailer.recent)
+        bookmark = Bookmark.of(tailer, following.parser)
+        self._board.apply(
+            key, tailer.path, events, written_at, more=chunk.more, recent=tailer.recent, bookmark=bookmark
+        )
         if not chunk.more:
-            following.live = True
+            following.live, following.resumed = True, False
         return chunk.more
 
     def _forget_all_but(self, keys: set[BeamKey]) -> None:
-        for known in (self._following, self._candidates):
+        for known in (self._following, self._candidates, self._bookmarks):
             for key in [key for key in known if key not in keys]:
                 del known[key]
 

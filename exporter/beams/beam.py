@@ -10,13 +10,16 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 from exporter.beams.estimate import StallRules, estimated_ratio, remaining_seconds, stall_threshold_seconds
 from exporter.beams.run import BeamRun
 from exporter.beams.snapshot import ENDED_STATES, UNKNOWN_SOURCE, BeamRow, BeamState, BeamView
-from exporter.beams.succession import Succession
+from exporter.beams.succession import Succession, SuccessionState
+from exporter.logs.bookmark import Bookmark, BookmarkState
 from exporter.logs.events import Event, LogRead, LogReplaced
 from exporter.logs.source import LogStat
+from exporter.plain_state import give, take
 
 STALE_SECONDS = 2.0
 """A row's time stamp has whole seconds, and its writer may be a moment behind the log's."""
@@ -72,6 +75,31 @@ class _Steady:
     looked: bool
 
 
+@dataclass(slots=True)
+class SavedBeam:
+    """A :class:`Beam` as plain data."""
+
+    row: BeamRow
+    first_seen_at: float
+    succession: SuccessionState
+    source: str | None
+    path: str | None
+    stat: LogStat | None
+    bookmark: BookmarkState | None
+    state: BeamState
+    state_since: float
+    waiting_since: float
+    terminal_since: float | None
+    backlog: bool
+    counted: bool
+    anomalies: dict[str, int]
+    looked: bool
+    stale: bool
+    grew: bool
+    shown_ratio: float
+    shown_announcements: int
+
+
 @dataclass
 class Beam:
     """What the board keeps of one beam; only the board touches it, under its lock.
@@ -83,7 +111,11 @@ class Beam:
         row: what discovery read last.
         first_seen_at: epoch seconds.
         succession: its runs.
+        bookmark: how far its log has been read.
     """
+
+    NOT_SAVED: ClassVar[frozenset[str]] = frozenset({"gone_since", "recent", "_steady"})
+    """Discovery says again which rows are gone; the log's last lines are read again; a view is worked out anew."""
 
     row: BeamRow
     first_seen_at: float
@@ -91,6 +123,7 @@ class Beam:
     source: str | None = None
     path: str | None = None
     stat: LogStat | None = None
+    bookmark: Bookmark | None = None
     state: BeamState = BeamState.WAITING
     state_since: float = 0.0
     waiting_since: float = 0.0
@@ -109,6 +142,33 @@ class Beam:
 
     def __post_init__(self) -> None:
         self.state_since = self.waiting_since = self.first_seen_at
+
+    def to_state(self) -> SavedBeam:
+        """The beam between two reads of its log, as plain data."""
+        return take(
+            self,
+            SavedBeam,
+            succession=self.succession.to_state(),
+            bookmark=self.bookmark.to_state() if self.bookmark is not None else None,
+            anomalies=dict(self.anomalies),
+        )
+
+    @classmethod
+    def from_state(cls, state: SavedBeam) -> Beam:
+        """The beam whose state this was.
+
+        Raises:
+            ValueError: it cannot be one.
+        """
+        beam = cls(state.row, state.first_seen_at)
+        give(
+            beam,
+            state,
+            succession=Succession.from_state(state.succession),
+            bookmark=Bookmark.from_state(state.bookmark) if state.bookmark is not None else None,
+            anomalies=Counter(state.anomalies),
+        )
+        return beam
 
     @property
     def run(self) -> BeamRun:
@@ -173,7 +233,7 @@ class Beam:
         if self.stat is not None and stat.modified_at <= self.stat.modified_at + _NEWER_LOG_SECONDS:
             return False
         self.changed()
-        self.source, self.path, self.stat, self.recent = source, path, stat, b""
+        self.source, self.path, self.stat, self.recent, self.bookmark = source, path, stat, b"", None
         self._looked = self._stale = False
         if self.run.started_at is not None:
             self._begin_run(at)

@@ -3,6 +3,9 @@
 Discovery tells the board which beams there are, each source's monitor what their logs say, the mirror how the
 database is. Readers get a :class:`~exporter.beams.snapshot.BoardSnapshot`. The lock is held for short copies only and
 never while calling out; what is worth a log line is kept as a :class:`Notice` for whoever asks next.
+
+A board may go on where one of an earlier process stopped. Its beams are then shown as they were until their source has
+been looked at once: nobody knows yet what happened meanwhile, and what is known must not be judged by today's clock.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import islice
 
-from exporter.beams.beam import Beam, SourceState, StatusRules
+from exporter.beams.beam import Beam, SavedBeam, SourceState, StatusRules
 from exporter.beams.estimate import StallRules
 from exporter.beams.run import BeamRun
 from exporter.beams.snapshot import (
@@ -31,8 +34,10 @@ from exporter.beams.snapshot import (
     HistogramView,
     SourceView,
 )
+from exporter.logs.bookmark import Bookmark
 from exporter.logs.events import Event
 from exporter.logs.source import LogStat
+from exporter.plain_state import take
 
 BATCH_SECONDS_BOUNDS = (0.5, 1, 2.5, 5, 10, 20, 30, 45, 60, 90, 120, 180, 300, 600, 1200, 1800, 3600)
 _SETTLE_SECONDS = 2.0
@@ -45,6 +50,8 @@ _NOTICES_KEPT = 10_000
 _BEAMS_AT_ONCE = 250
 """So many are worked out under the lock in some milliseconds."""
 _NO_SOURCE = SourceState()
+_SAVED_AT_ONCE = 200
+"""Beams copied under the lock at once: 3 to 6 ms."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,13 +98,37 @@ class Notice:
 
 
 @dataclass(frozen=True, slots=True)
-class _Retired:
+class Retired:
     """What is remembered of a beam that left the board, so that it does not come back as it was."""
 
     status: str | None
     updated_at: float | None
     run_number: int
     stat: LogStat | None
+
+
+@dataclass(slots=True)
+class SavedBoard:
+    """A :class:`Board` as plain data; mappings whose keys are no texts are lists of their items."""
+
+    since: float
+    beams: list[SavedBeam]
+    retired: list[tuple[BeamKey, Retired]]
+    source_states: dict[str, SourceState]
+    runs: list[tuple[tuple[str, str, str], int]]
+    durations: dict[str, HistogramView]
+    anomalies: dict[str, dict[str, int]]
+    rates: list[tuple[tuple[str, float], float]]
+    ended: list[EndedRun]
+
+
+@dataclass(frozen=True, slots=True)
+class _Counts:
+    """The board's counters at one moment."""
+
+    runs: Mapping[tuple[str, str, str], int]
+    durations: Mapping[str, HistogramView]
+    anomalies: Mapping[str, Mapping[str, int]]
 
 
 class Board:
@@ -108,12 +139,19 @@ class Board:
         at: now, epoch seconds: runs that ended earlier are shown but not counted.
     """
 
+    NOT_SAVED = frozenset(
+        {
+            *("_lock", "_rules", "_listeners", "_notices", "_dropped", "_saved_counts", "_unconfirmed", "_changed"),
+            *("_sources", "_database", "_refused", "_errors"),  # of the process: they begin at 0 with it
+        }
+    )
+
     def __init__(self, rules: BoardRules, at: float) -> None:
         self._lock = threading.Lock()
         self._rules = rules
         self._since = at
         self._beams: dict[BeamKey, Beam] = {}
-        self._retired: dict[BeamKey, _Retired] = {}
+        self._retired: dict[BeamKey, Retired] = {}
         self._sources: dict[str, SourceView] = {}
         self._source_states: dict[str, SourceState] = {}
         self._database: DatabaseView | None = None
@@ -127,6 +165,9 @@ class Board:
         self._notices: deque[Notice] = deque(maxlen=_NOTICES_KEPT)
         self._dropped = 0
         self._listeners: tuple[Callable[[], None], ...] = ()
+        self._unconfirmed: set[BeamKey] = set()
+        self._saved_counts: _Counts | None = None
+        self._changed: set[BeamKey] | None = None
 
     def listen(self, told: Callable[[], None]) -> None:
         """Have ``told`` called when a beam has made progress, in the thread that brought it; it must be quick."""
@@ -147,6 +188,112 @@ class Board:
         """Take a reloaded configuration; beams and their runs stay."""
         with self._lock:
             self._rules = rules
+
+    # Restarts
+
+    def to_state(self) -> SavedBoard:
+        """Everything that a next process needs to go on, as plain data, true at one moment. Called by one thread.
+
+        Beams are copied a few at a time, since all of ten thousand would keep sources waiting for a quarter of a
+        second; those that changed meanwhile are copied again in the end, together with the counters.
+        """
+        with self._lock:
+            keys = list(self._beams)
+            self._changed = set()
+        saved: dict[BeamKey, SavedBeam] = {}
+        for start in range(0, len(keys), _SAVED_AT_ONCE):
+            self._save(keys[start : start + _SAVED_AT_ONCE], saved)
+            # Whoever waits for the lock has it now.
+            time.sleep(0)
+        with self._lock:
+            changed, self._changed = self._changed, None
+            for key in (changed | self._beams.keys()) - (saved.keys() - changed):
+                if key in self._beams:
+                    saved[key] = self._beams[key].to_state()
+            return take(
+                self,
+                SavedBoard,
+                beams=[saved[key] for key in self._beams],
+                retired=list(self._retired.items()),
+                source_states=dict(self._source_states),
+                runs=list(self._runs.items()),
+                durations=self._duration_views(),
+                anomalies={source: dict(kinds) for source, kinds in self._anomalies.items()},
+                rates=list(self._rates.items()),
+                ended=list(self._ended),
+            )
+
+    def _save(self, keys: Iterable[BeamKey], saved: dict[BeamKey, SavedBeam]) -> None:
+        with self._lock:
+            for key in keys:
+                beam = self._beams.get(key)
+                if beam is not None:
+                    saved[key] = beam.to_state()
+                    self._change().discard(key)
+
+    def _change(self) -> set[BeamKey]:
+        """Beams that changed while they are being saved, where they are."""
+        return self._changed if self._changed is not None else set()
+
+    def resume(self, state: SavedBoard, sources: Collection[str]) -> None:
+        """Go on where the board stopped whose state this is; before anything else is told to this one.
+
+        Args:
+            state: from :meth:`to_state`.
+            sources: those of the configuration.
+
+        Raises:
+            ValueError: it cannot be a board's state; nothing has been taken of it.
+        """
+        beams = {each.row.key: Beam.from_state(each) for each in state.beams}
+        durations = {
+            source: (list(view.counts), [view.total])
+            for source, view in state.durations.items()
+            if view.bounds == BATCH_SECONDS_BOUNDS and len(view.counts) == len(BATCH_SECONDS_BOUNDS) + 1
+        }
+        with self._lock:
+            self._since = state.since
+            self._beams = beams
+            self._unconfirmed = {key for key, beam in beams.items() if beam.source in sources}
+            self._retired = dict(state.retired)
+            self._source_states = {name: each for name, each in state.source_states.items() if name in sources}
+            self._runs = Counter(dict(state.runs))
+            self._durations = durations
+            self._anomalies = {source: Counter(kinds) for source, kinds in state.anomalies.items()}
+            self._rates = dict(state.rates)
+            self._ended.extend(state.ended)
+
+    def bookmarks(self, source: str) -> tuple[dict[BeamKey, Bookmark], float | None]:
+        """Where a source goes on after a restart.
+
+        Returns:
+            How far the logs of its beams had been read, and when it was looked at last.
+        """
+        with self._lock:
+            beams = {key: self._beams[key] for key in self._unconfirmed}
+            found = {
+                key: beam.bookmark for key, beam in beams.items() if beam.source == source and beam.bookmark is not None
+            }
+            return found, self._source_states.get(source, SourceState()).last_poll_at
+
+    def saved(self, state: SavedBoard | None) -> None:
+        """A next process would go on with this state; ``None``: with none.
+
+        Counters are shown as they are there: what a next process counts again was never shown, and they never step
+        back, which Prometheus would take for a restart from 0.
+        """
+        with self._lock:
+            self._saved_counts = _Counts(dict(state.runs), state.durations, state.anomalies) if state else None
+
+    def unsaved_runs(self) -> bool:
+        """Whether runs have been counted that are not shown yet."""
+        with self._lock:
+            return self._saved_counts is not None and self._saved_counts.runs != self._runs
+
+    def _confirm(self, source: str) -> None:
+        """The source has been looked at, or cannot be: its beams live in this process now."""
+        if self._unconfirmed:
+            self._unconfirmed = {key for key in self._unconfirmed if self._beams[key].source != source}
 
     # Discovery
 
@@ -169,6 +316,9 @@ class Board:
                 beam = self._beams.get(row.key)
                 if beam is None:
                     self._admit(row, at)
+                    continue
+                if row.key in self._unconfirmed:
+                    # What its log says must be known before a row may end a run; rows are read again and again.
                     continue
                 news = news or row.status != beam.row.status
                 before = beam.run, beam.succession.number, beam.counted
@@ -228,7 +378,15 @@ class Board:
             return claimed
 
     def apply(
-        self, key: BeamKey, path: str, events: list[Event], at: float, *, more: bool, recent: bytes = b""
+        self,
+        key: BeamKey,
+        path: str,
+        events: list[Event],
+        at: float,
+        *,
+        more: bool,
+        recent: bytes = b"",
+        bookmark: Bookmark | None = None,
     ) -> None:
         """Take what one read of a beam's log has brought.
 
@@ -239,12 +397,14 @@ class Board:
             at: when it was written, as well as that is known.
             more: there is more to read at once.
             recent: the log's last bytes, for people.
+            bookmark: how far it has been read now.
         """
         with self._lock:
             beam = self._beams.get(key)
             if beam is None or beam.path != path or beam.source is None:
                 return
-            beam.recent = recent
+            self._change().add(key)
+            beam.recent, beam.bookmark = recent, bookmark
             stage = beam.stage
             before = beam.run, beam.succession.number, beam.counted
             began = beam.apply(events, at, more=more, statuses=self._rules.statuses)
@@ -276,12 +436,14 @@ class Board:
             state = self._source_states.get(view.name, SourceState())
             down_since = (state.down_since or at) if view.up is False else None
             self._source_states[view.name] = SourceState(down_since, view.last_poll_at)
+            self._confirm(view.name)
 
     def remove_source(self, name: str) -> None:
         """A source has left the configuration."""
         with self._lock:
             self._sources.pop(name, None)
             self._source_states.pop(name, None)
+            self._confirm(name)
 
     # Mirror, errors
 
@@ -306,6 +468,8 @@ class Board:
         """Let time pass: count runs that have ended, forget beams that ended long ago."""
         with self._lock:
             for key, beam in list(self._beams.items()):
+                if key in self._unconfirmed:
+                    continue
                 self._evaluate(beam, at)
                 self._count(beam, at)
                 if self._over(beam, at):
@@ -336,17 +500,17 @@ class Board:
                 beams += [self._shown(beam, at) for beam in shown[start : start + _BEAMS_AT_ONCE]]
             time.sleep(0)  # whoever waits for the lock gets it
         with self._lock:
+            counts = self._saved_counts or self._counts()
             return BoardSnapshot(
                 at=at,
                 beams=tuple(beams),
                 beams_dropped=max(0, len(self._beams) - len(beams)),
-                sources=tuple(self._source_view(view) for view in self._sources.values()),
+                sources=tuple(
+                    _with_anomalies(view, counts.anomalies.get(view.name, {})) for view in self._sources.values()
+                ),
                 database=self._database,
-                runs=dict(self._runs),
-                batch_durations={
-                    source: HistogramView(BATCH_SECONDS_BOUNDS, tuple(counts), total[0])
-                    for source, (counts, total) in self._durations.items()
-                },
+                runs=counts.runs,
+                batch_durations=counts.durations,
                 discovery_refused=dict(self._refused),
                 errors=dict(self._errors),
                 ended=tuple(self._ended),
@@ -354,6 +518,8 @@ class Board:
 
     def _shown(self, beam: Beam, at: float) -> BeamView:
         """The beam at a moment, worked out only where it did not stand still."""
+        if beam.row.key in self._unconfirmed:
+            return self._view(beam, at)
         rules, source = self._rules, self._source_state(beam)
         view = beam.still(at, rules.stall, rules.statuses, source, self._prior_rate(beam))
         if view is None:
@@ -362,13 +528,16 @@ class Board:
             beam.keep(view, at, rules.stall, rules.statuses, source)
         return view
 
-    def _source_view(self, view: SourceView) -> SourceView:
-        anomalies = self._anomalies.get(view.name)
-        if not anomalies:
-            return view
-        both = Counter(view.anomalies)
-        both.update(anomalies)
-        return replace(view, anomalies=dict(both))
+    def _counts(self) -> _Counts:
+        return _Counts(
+            dict(self._runs), self._duration_views(), {source: dict(kinds) for source, kinds in self._anomalies.items()}
+        )
+
+    def _duration_views(self) -> dict[str, HistogramView]:
+        return {
+            source: HistogramView(BATCH_SECONDS_BOUNDS, tuple(counts), total[0])
+            for source, (counts, total) in self._durations.items()
+        }
 
     def _source_state(self, beam: Beam) -> SourceState:
         return self._source_states.get(beam.source or "", _NO_SOURCE)
@@ -391,6 +560,7 @@ class Board:
 
     def _run_begun(self, beam: Beam, before: BeamRun, number: int, counted: bool) -> None:
         """A new run has taken the place of ``before``."""
+        self._change().add(beam.row.key)
         if before.ended and not counted:
             self._count_run(beam, before, number, "succeeded" if before.succeeded else "failed", before.reason)
         self._notices.append(
@@ -405,6 +575,7 @@ class Board:
         if beam.backlog or at - beam.state_since < wait:
             return
         beam.counted = True
+        self._change().add(beam.row.key)
         reason = (run.reason or "status") if beam.state is BeamState.FAILED else None
         self._count_run(beam, run, beam.succession.number, beam.state.value, reason, beam.state_since)
 
@@ -442,6 +613,15 @@ class Board:
     def _retire(self, key: BeamKey, beam: Beam) -> None:
         del self._beams[key]
         self._retired.pop(key, None)
-        self._retired[key] = _Retired(beam.row.status, beam.row.updated_at, beam.succession.number, beam.stat)
+        self._retired[key] = Retired(beam.row.status, beam.row.updated_at, beam.succession.number, beam.stat)
         if len(self._retired) > max(self._rules.max_beams, _RATES_KEPT):
             self._retired.pop(next(iter(self._retired)))
+
+
+def _with_anomalies(view: SourceView, anomalies: Mapping[str, int]) -> SourceView:
+    """The source with what did not fit in its logs."""
+    if not anomalies:
+        return view
+    both = Counter(view.anomalies)
+    both.update(anomalies)
+    return replace(view, anomalies=dict(both))

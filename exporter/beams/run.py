@@ -8,9 +8,9 @@ give the same state however the bytes were cut, times aside: what arrives in one
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from exporter.logs.batches import BatchTally
+from exporter.logs.batches import BatchTally, TallyState
 from exporter.logs.events import (
     BUFFERED_DIALECTS,
     FAILURE_REASONS,
@@ -29,6 +29,7 @@ from exporter.logs.events import (
     RunHead,
     RunSucceeded,
 )
+from exporter.plain_state import give, take
 
 UNMATCHED_BYTES = 64 * 1024
 UNMATCHED_SECONDS = 60.0
@@ -69,6 +70,34 @@ class Pace:
         return self.total_seconds / self.total_work if self.total_work else None
 
 
+@dataclass(slots=True)
+class RunState:
+    """A :class:`BeamRun` as plain data."""
+
+    dialect: str
+    phase: str | None
+    batches: TallyState
+    histories: int | None
+    started_at: float | None
+    ended_at: float | None
+    failures: dict[str, str]
+    last_progress_at: float | None
+    last_growth_at: float | None
+    running_since: float | None
+    batch_since: float | None
+    pace: Pace
+    anomalies: dict[str, int]
+    size_bytes: int
+    family: str | None
+    past_histories: int
+    succeeded: bool
+    understood: bool
+    first_growth_at: float | None
+    finished_in_read: int
+    line_buffered_reads: int
+    read_over: bool
+
+
 class BeamRun:
     """The state of one run. Read its attributes; change it by :meth:`apply` alone.
 
@@ -88,6 +117,9 @@ class BeamRun:
         anomalies: what did not fit, by kind.
         size_bytes: how much of the log has been read.
     """
+
+    NOT_SAVED = frozenset({"timed"})
+    """The board has taken them by the end of the read."""
 
     def __init__(self) -> None:
         self.dialect = "unknown"
@@ -113,6 +145,37 @@ class BeamRun:
         self._finished_in_read = 0
         self._line_buffered_reads = 0
         self._read_over = False
+
+    def to_state(self) -> RunState:
+        """The run between two reads, as plain data."""
+        return take(
+            self,
+            RunState,
+            batches=self.batches.to_state(),
+            failures=dict(self.failures),
+            pace=replace(self.pace),
+            anomalies=dict(self.anomalies),
+        )
+
+    @classmethod
+    def from_state(cls, state: RunState) -> BeamRun:
+        """The run whose state this was.
+
+        Raises:
+            ValueError: it has failed for a reason that there is not.
+        """
+        if not state.failures.keys() <= set(FAILURE_REASONS):
+            raise ValueError(f"unknown reasons {sorted(state.failures.keys() - set(FAILURE_REASONS))}")
+        run = cls()
+        give(
+            run,
+            state,
+            batches=BatchTally.from_state(state.batches),
+            failures=dict(state.failures),
+            pace=replace(state.pace),
+            anomalies=Counter(state.anomalies),
+        )
+        return run
 
     @property
     def failed(self) -> bool:

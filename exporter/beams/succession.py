@@ -6,17 +6,32 @@ engine's head, and its first counter goes on from the last one. Until a line dec
 
 from __future__ import annotations
 
-from exporter.beams.run import UNMATCHED_BYTES, UNMATCHED_SECONDS, BeamRun
+from dataclasses import dataclass
+
+from exporter.beams.run import UNMATCHED_BYTES, UNMATCHED_SECONDS, BeamRun, RunState
 from exporter.logs.events import (
     BatchesAnnounced,
     BatchStarted,
     Event,
+    EventState,
     LogRead,
     LogReplaced,
     RunFailed,
     RunHead,
     RunSucceeded,
+    event_from_state,
+    event_to_state,
 )
+from exporter.plain_state import give, take
+
+
+@dataclass(slots=True)
+class SuccessionState:
+    """A :class:`Succession` as plain data."""
+
+    run: RunState
+    number: int
+    undecided: list[tuple[EventState, float]] | None
 
 
 class Succession:
@@ -27,10 +42,31 @@ class Succession:
         number: 1, 2, ...; runs since the beam was first seen.
     """
 
+    NOT_SAVED: frozenset[str] = frozenset()
+
     def __init__(self, number: int = 1) -> None:
         self.run = BeamRun()
         self.number = number
         self._undecided: list[tuple[Event, float]] | None = None
+
+    def to_state(self) -> SuccessionState:
+        """The runs as plain data."""
+        waiting = self._undecided
+        undecided = None if waiting is None else [(event_to_state(event), at) for event, at in waiting]
+        return take(self, SuccessionState, run=self.run.to_state(), undecided=undecided)
+
+    @classmethod
+    def from_state(cls, state: SuccessionState) -> Succession:
+        """The runs whose state this was.
+
+        Raises:
+            ValueError: it cannot be one.
+        """
+        waiting = state.undecided
+        undecided = None if waiting is None else [(event_from_state(event), at) for event, at in waiting]
+        runs = cls()
+        give(runs, state, run=BeamRun.from_state(state.run), undecided=undecided)
+        return runs
 
     def begin(self) -> None:
         """A new run is known to have begun (its row was reset): forget the one before."""

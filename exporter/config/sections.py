@@ -374,6 +374,20 @@ class Web(Section):
         return text
 
 
+class State(Section):
+    """Going on after a restart (docs/user-guide.md, Restarts)."""
+
+    file: AbsoluteFile | None = Field(
+        default=None,
+        description="File in which offsets, runs, batch durations and counters survive a restart; it holds the ids of "
+        "cases and beams, only its owner can read it, and its folder must exist. Nothing is kept where not set; "
+        "`/var/lib/mqi-exporter/state.json` is a good place.",
+    )
+    interval_seconds: float = Field(
+        default=10, ge=0.1, le=3600, description="How often it is written; also when a run ends, and at the end."
+    )
+
+
 class Log(Section):
     """The exporter's own log, on standard error."""
 

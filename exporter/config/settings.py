@@ -27,6 +27,7 @@ from exporter.config.sections import (
     ProgressTracking,
     Section,
     Source,
+    State,
     Web,
 )
 from exporter.config.values import AbsolutePath, Seconds, as_tuple, is_only_this_machine
@@ -60,6 +61,7 @@ class Settings(Section):
         default=10000, ge=1, le=1000000, description="At most so many beams on `/metrics`; the others are counted."
     )
     web: Web = Web()
+    state: State = State()
     log: Log = Log()
 
     def templates(self, source: Source) -> tuple[LogPathTemplate, ...]:
@@ -76,7 +78,12 @@ class Settings(Section):
     @model_validator(mode="after")
     def _sections_agree(self) -> Settings:
         Contradictions.raise_any(
-            itertools.chain(self._repeated_names(), self._unusable_templates(), self._missing_database())
+            itertools.chain(
+                self._repeated_names(),
+                self._unusable_templates(),
+                self._missing_database(),
+                self._state_over_database(),
+            )
         )
         return self
 
@@ -115,6 +122,12 @@ class Settings(Section):
                 ("database", "path"),
                 "is not set, but beams are discovered in it; set it, or discovery.kind to directory",
                 (("discovery", "kind"), ("progress_tracking", "enabled")),
+            )
+
+    def _state_over_database(self) -> Iterator[Contradiction]:
+        if self.database is not None and self.state.file == self.database.path:
+            yield Contradiction(
+                ("state", "file"), "is the database; give it a file of its own", (("database", "path"),)
             )
 
     def _doubts(self) -> Iterator[str]:

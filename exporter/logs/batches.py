@@ -7,7 +7,24 @@ other (several GPU workers print into one log) are counted as anomalies and neve
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from exporter.logs.events import SimulationProgress
+from exporter.plain_state import give, take
+
+
+@dataclass(slots=True)
+class TallyState:
+    """A :class:`BatchTally` as plain data."""
+
+    announcements: int
+    particles_per_batch: int | None
+    past_total: int
+    past_started: int
+    past_finished: int
+    total: int | None
+    started: int
+    finished: int
 
 
 class BatchTally:
@@ -18,6 +35,8 @@ class BatchTally:
         particles_per_batch: as announced last, ``None`` where the dialect does not say.
     """
 
+    NOT_SAVED: frozenset[str] = frozenset()
+
     def __init__(self) -> None:
         self.announcements = 0
         self.particles_per_batch: int | None = None
@@ -27,6 +46,17 @@ class BatchTally:
         self._total: int | None = None
         self._started = 0
         self._finished = 0
+
+    def to_state(self) -> TallyState:
+        """The tally as plain data."""
+        return take(self, TallyState)
+
+    @classmethod
+    def from_state(cls, state: TallyState) -> BatchTally:
+        """The tally whose state this was."""
+        tally = cls()
+        give(tally, state)
+        return tally
 
     @property
     def total(self) -> int | None:

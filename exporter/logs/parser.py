@@ -23,6 +23,7 @@ from exporter.logs.events import (
     SimulationProgress,
 )
 from exporter.logs.patterns import FOREIGN_LINES, FOREIGN_MARKS, LINES, PLAN_PATTERNS, PREFIX_LENGTH, Line, shown
+from exporter.plain_state import give, take
 
 LINE_LIMIT = 64 * 1024
 """Longest line in bytes; what is beyond is dropped (and counted), so that a log without newlines costs no memory."""
@@ -97,6 +98,18 @@ def _number(text: bytes | None) -> int | None:
     return int(text) if text and text.isdigit() and len(text) <= 20 else None
 
 
+@dataclass(slots=True)
+class ParserState:
+    """A :class:`TpsLogParser` as plain data; ``unfinished`` is the line's bytes, one character each."""
+
+    matched: bool
+    unfinished: str
+    skipping: bool
+    family: str | None
+    mode: str | None
+    dialect: str | None
+
+
 class TpsLogParser:
     """One run's log, in any slicing, to events; also the plan's line-by-line interface.
 
@@ -106,6 +119,9 @@ class TpsLogParser:
     Attributes:
         matched: some pattern has matched since the beginning.
     """
+
+    NOT_SAVED = frozenset({"_site", "_tally"})
+    """The site's patterns are the configuration's; the tally is :meth:`parse_line`'s, which nobody resumes."""
 
     def __init__(self, site: SitePatterns | None = None) -> None:
         self._site = site or None
@@ -120,6 +136,17 @@ class TpsLogParser:
         self._mode: str | None = None
         self._dialect: str | None = None
         self._tally = BatchTally()
+
+    def to_state(self) -> ParserState:
+        """Where :meth:`feed` is, as plain data."""
+        return take(self, ParserState, unfinished=self._unfinished.decode("latin-1"))
+
+    @classmethod
+    def from_state(cls, state: ParserState, site: SitePatterns | None = None) -> TpsLogParser:
+        """A parser that goes on where the one was whose state this is."""
+        parser = cls(site)
+        give(parser, state, unfinished=state.unfinished.encode("latin-1"))
+        return parser
 
     @property
     def line_complete(self) -> bool:

@@ -12,6 +12,7 @@ iterators.
 
 from __future__ import annotations
 
+import hashlib
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -51,6 +52,36 @@ class Chunk:
     more: bool
 
 
+@dataclass(frozen=True, slots=True)
+class TailerState:
+    """A :class:`Tailer` as plain data. A log is known again by its bytes before the offset; only their digest is kept.
+
+    Args:
+        path: the log.
+        offset: how many of its bytes have been read.
+        before_bytes: so many bytes before the offset were digested.
+        before_sha256: their digest, in hexadecimal digits.
+    """
+
+    path: str
+    offset: int
+    before_bytes: int
+    before_sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """Where a tailer is; cheap enough to be made at every read."""
+
+    path: str
+    offset: int
+    recent: bytes
+
+    def to_state(self) -> TailerState:
+        """The same as plain data."""
+        return TailerState(self.path, self.offset, len(self.recent), hashlib.sha256(self.recent).hexdigest())
+
+
 class Tailer:
     """Offset and identity of one log.
 
@@ -65,14 +96,30 @@ class Tailer:
         recent: the last of them, for people (:mod:`exporter.logs.recent`).
     """
 
+    NOT_SAVED = frozenset({"recent", "_before", "_anchor", "_seen", "_asked", "_replaced"})
+    """What was read before is read again and compared at the first look, however the log looks then."""
+
     def __init__(self, path: str) -> None:
         self.path = path
         self.offset = 0
         self.recent = b""
+        self._before: TailerState | None = None
         self._anchor = b""
         self._seen: LogStat | None = None
         self._asked: LogStat | None = None
         self._replaced = False
+
+    def mark(self) -> Mark:
+        """Where it is."""
+        return Mark(self.path, self.offset, self.recent)
+
+    @classmethod
+    def from_state(cls, state: TailerState) -> Tailer:
+        """A tailer that goes on where the one was whose state this is, if the log still holds the bytes read then."""
+        tailer = cls(state.path)
+        tailer.offset = state.offset
+        tailer._before = state
+        return tailer
 
     def changed(self, stat: LogStat) -> bool:
         """The log looks other than after the last complete read."""
@@ -85,7 +132,8 @@ class Tailer:
         self._asked = stat
         # A little more than the look showed: what was written since then comes along.
         expected = min(READ_BYTES, max(0, stat.size_bytes - self.offset) + _SLACK_BYTES)
-        return ReadRequest(self.path, self.offset - len(self._anchor), len(self._anchor) + expected)
+        again = self._before.before_bytes if self._before is not None else len(self._anchor)
+        return ReadRequest(self.path, self.offset - again, again + expected)
 
     def take(self, data: bytes) -> Chunk | None:
         """Take the answer to the last :meth:`request`.
@@ -97,6 +145,14 @@ class Tailer:
             What they bring, or ``None`` where they show that the log was replaced: then ask again.
         """
         assert self._asked is not None, "take() answers a request()"
+        before, self._before = self._before, None
+        if before is not None:
+            self.recent = data[: before.before_bytes]
+            self._anchor = self.recent[-ANCHOR_BYTES:]
+            if self.mark().to_state() != before:
+                self._start_again()
+                return None
+            data = data[before.before_bytes - len(self._anchor) :]
         anchor = self._anchor
         if not data.startswith(anchor):
             self._start_again()
@@ -114,6 +170,7 @@ class Tailer:
     def _start_again(self) -> None:
         self.offset = 0
         self.recent = b""
+        self._before = None
         self._anchor = b""
         self._seen = None
         self._replaced = True

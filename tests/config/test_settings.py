@@ -266,6 +266,24 @@ def test_a_database_without_its_path_is_one_mistake() -> None:
     assert raised.value.mistakes == ("exporter.yaml:2: database.path: is missing and has no default; set it",)
 
 
+# State
+
+
+def test_a_state_file_is_off_unless_it_is_set() -> None:
+    assert (settings("").state.file, settings("").state.interval_seconds) == (None, 10)
+
+
+def test_a_relative_state_file_is_refused() -> None:
+    (only,) = mistakes("state: {file: state.json}")
+    assert only.startswith("3: state.file: 'state.json' is not an absolute path")
+
+
+def test_the_database_cannot_be_the_state_file() -> None:
+    text = "base_directory: /opt\ndatabase: {path: /opt/x.db}\nstate: {file: /opt/x.db}\n"
+    with pytest.raises(ConfigError, match=r"3: state\.file: is the database; give it a file of its own"):
+        settings_from(text, "exporter.yaml")
+
+
 # Ranges
 
 
@@ -292,6 +310,8 @@ def test_a_database_without_its_path_is_one_mistake() -> None:
         "retention_seconds: 0",
         "max_beams: 0",
         "max_beams: true",
+        "state: {interval_seconds: 0}",
+        "state: {interval_seconds: 3601}",
         "log: {level: verbose}",
         "log: {format: xml}",
         "privacy: {key_file: key}",
@@ -394,7 +414,7 @@ def test_every_key_has_a_meaning() -> None:
 
 
 def test_all_but_two_keys_have_a_default() -> None:
-    unset = {"base_directory", "database.path", "sources[].log_root", "discovery.name_pattern"}
+    unset = {"base_directory", "database.path", "sources[].log_root", "discovery.name_pattern", "state.file"}
     unset |= {"privacy.key_file", "web.config_file", "web.grafana_url", "web.runbook_url"}
     # Of a host these are its alias's, the system's, or not used.
     for name in ("host", "port", "user", "key_file", "passphrase_file", "password_file"):

@@ -10,6 +10,7 @@ from exporter.beams.beam import StatusRules
 from exporter.beams.board import Board, BoardRules
 from exporter.beams.estimate import StallRules
 from exporter.beams.snapshot import BeamKey, BeamRow, BeamView, BoardSnapshot
+from exporter.continuity import decoded, encoded
 from exporter.identifiers import PlainIdentifiers
 from exporter.logs.local import LocalSource
 from exporter.logs.parser import SitePatterns
@@ -41,17 +42,33 @@ class World:
     ) -> None:
         self.folder = folder
         self.at = 1_800_000_000.0
-        self.board = Board(rules or BoardRules(), self.at)
         self.rows: dict[BeamKey, BeamRow] = {}
         self.source = source or LocalSource("local")
+        self._rules = rules or BoardRules()
+        self._templates = templates
+        self._begin()
+
+    def _begin(self) -> None:
+        self.board = Board(self._rules, self.at)
         self.monitor = SourceMonitor(
             self.source,
-            [LogPathTemplate(f"{folder}/{template}") for template in templates],
+            [LogPathTemplate(f"{self.folder}/{template}") for template in self._templates],
             self.board,
             site=SitePatterns(),
             identifiers=PlainIdentifiers(),
             clock=lambda: self.at,
         )
+
+    def saved(self) -> list[bytes]:
+        """What a state file would hold now."""
+        return list(encoded(self.board.to_state()))
+
+    def restart(self, lines: list[bytes] | None = None) -> None:
+        """The process is killed now, and another goes on with this state; with that of now where none is given."""
+        state = decoded(self.saved() if lines is None else lines)
+        self._begin()
+        self.board.resume(state, {self.source.name})
+        self.monitor.resume(*self.board.bookmarks(self.source.name))
 
     def log(self, key: BeamKey = BEAM) -> Path:
         """Where a beam's log is by the first template."""
