@@ -13,7 +13,8 @@ help:
 	@echo 'make stack     the demo with Prometheus and Alertmanager (Ctrl-C ends all)'
 	@echo 'make test      lint, types and tests'
 	@echo 'make test-all  the tests on Python $(VERSIONS) (found by pyenv or on PATH)'
-	@echo 'make lint | format | types | unit | docs | bench | lock | clean'
+	@echo 'make bench     every benchmark; make bench-scrape one of them (docs/performance.md)'
+	@echo 'make lint | format | types | unit | docs | lock | clean'
 
 # The stamp stands for "this environment holds what the lock says".
 setup: $(VENV)/.installed
@@ -51,7 +52,7 @@ format: setup
 	$(BIN)/ruff format .
 
 types: setup
-	$(BIN)/mypy --strict alerts dashboards exporter tests
+	$(BIN)/mypy --strict alerts bench dashboards exporter tests
 
 unit: setup tools
 	$(BIN)/python -m pytest
@@ -77,8 +78,11 @@ docs: setup
 	$(BIN)/python -m alerts
 	$(BIN)/python -m dashboards
 
-bench: setup
-	@if [ -e bench/__main__.py ]; then exec $(BIN)/python -m bench; else echo 'Benchmarks live in bench/; there is none yet.'; fi
+bench: setup tools
+	$(BIN)/python -m bench
+
+bench-%: setup tools
+	$(BIN)/python -m bench $*
 
 # uv is needed for this target only: it can resolve for several versions of Python at once.
 lock:
