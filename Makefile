@@ -13,8 +13,9 @@ help:
 	@echo 'make stack     the demo with Prometheus and Alertmanager (Ctrl-C ends all)'
 	@echo 'make test      lint, types and tests'
 	@echo 'make test-all  the tests on Python $(VERSIONS) (found by pyenv or on PATH)'
+	@echo 'make bench     every benchmark; make bench-scrape one of them (docs/performance.md)'
 	@echo 'make wheelhouse  all that an installation without network needs, in dist/wheelhouse'
-	@echo 'make lint | format | types | unit | docs | bench | check-image | lock | clean'
+	@echo 'make lint | format | types | unit | docs | check-image | lock | clean'
 
 # The stamp stands for "this environment holds what the lock says".
 setup: $(VENV)/.installed
@@ -52,7 +53,7 @@ format: setup
 	$(BIN)/ruff format .
 
 types: setup
-	$(BIN)/mypy --strict alerts dashboards exporter tests
+	$(BIN)/mypy --strict alerts bench dashboards exporter tests
 
 unit: setup tools
 	$(BIN)/python -m pytest
@@ -80,8 +81,11 @@ docs: setup
 	rm -f docs/man/*.1
 	$(BIN)/click-man --target docs/man mqi-exporter
 
-bench: setup
-	@if [ -e bench/__main__.py ]; then exec $(BIN)/python -m bench; else echo 'Benchmarks live in bench/; there is none yet.'; fi
+bench: setup tools
+	$(BIN)/python -m bench
+
+bench-%: setup tools
+	$(BIN)/python -m bench $*
 
 wheelhouse: setup
 	$(BIN)/python .ci/wheelhouse dist/wheelhouse

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import click
 
-from bench import mirror, ssh
+from bench import memory, mirror, scrape, ssh
 
-BENCHMARKS = {"ssh": ssh.run, "mirror": mirror.run}
+BENCHMARKS = {"memory": memory.run, "mirror": mirror.run, "scrape": scrape.run, "ssh": ssh.run}
 
 
 @click.command()

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 import structlog
 
-from exporter import __version__, cli_files, log_output
+from exporter import __version__, cli_files, garbage, log_output
 from exporter.app import Exporter
 from exporter.beams.snapshot import BeamState
 from exporter.communicator import ours
@@ -472,6 +472,7 @@ def _serve(
         exporter = Exporter(settings, read_settings)
     except (ListenError, ConfigError, StateInUse, StateNotOurs) as error:
         fail(str(error))
+    garbage.look_seldom()
     exporter.start()
     playing = None
     if communicator is not None:

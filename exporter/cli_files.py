@@ -8,7 +8,6 @@ from pathlib import Path
 
 import click
 
-from exporter.grafana import Grafana, PushFailed, read_dashboard, read_token
 from exporter.shipped import ALERTS, DASHBOARDS, RUNBOOKS, shipped
 from exporter.terminal import fail
 
@@ -44,6 +43,8 @@ def push_dashboards(
     url: str, token_file: Path | None, ca_file: Path | None, folder: str, dry_run: bool, files: tuple[Path, ...]
 ) -> None:
     """Put the dashboards (or these FILEs) into a Grafana; those that are there unchanged are left alone."""
+    from exporter.grafana import Grafana, PushFailed, read_dashboard, read_token
+
     try:
         paths = files or tuple(shipped(*DASHBOARDS))
         read = [read_dashboard(path) for path in paths]

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import ClassVar
 
-from exporter.beams.estimate import StallRules, estimated_ratio, remaining_seconds, stall_threshold_seconds
+from exporter.beams.estimate import Forecast, StallRules, stall_threshold_seconds
 from exporter.beams.run import BeamRun
 from exporter.beams.snapshot import ENDED_STATES, UNKNOWN_SOURCE, BeamRow, BeamState, BeamView
 from exporter.beams.succession import Succession, SuccessionState
@@ -56,17 +56,20 @@ class SourceState:
     last_poll_at: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Steady:
     """A view, and how long nothing but the clock's part of the estimates can change in it.
 
     Args:
         view: the beam as it was shown last.
         since, until: epoch seconds; at ``until`` a limit of silence, a grace or the like may be over.
-        stall, statuses, down_since, looked: what it was shown by, besides the beam itself.
+        forecast, prior_rate: of its estimates, and what that was made by besides the run.
+        stall, statuses, down_since, looked: what the beam was shown by, besides itself.
     """
 
     view: BeamView
+    forecast: Forecast
+    prior_rate: float | None
     since: float
     until: float
     stall: StallRules
@@ -100,7 +103,7 @@ class SavedBeam:
     shown_announcements: int
 
 
-@dataclass
+@dataclass(slots=True)
 class Beam:
     """What the board keeps of one beam; only the board touches it, under its lock.
 
@@ -366,10 +369,19 @@ class Beam:
         """Something that a view shows, or a state depends on, may be different now."""
         self._steady = None
 
-    def keep(self, view: BeamView, at: float, stall: StallRules, statuses: StatusRules, source: SourceState) -> None:
+    def keep(
+        self,
+        view: BeamView,
+        at: float,
+        stall: StallRules,
+        statuses: StatusRules,
+        source: SourceState,
+        prior_rate: float | None,
+    ) -> None:
         """Keep a view while the beam stands still; its state was evaluated at that moment and by these rules."""
         until, looked = self._steady_until(at, stall, statuses), self._looked_since_terminal(source)
-        self._steady = _Steady(view, at, until, stall, statuses, source.down_since, looked)
+        forecast = Forecast.of(self.run, prior_rate)
+        self._steady = _Steady(view, forecast, prior_rate, at, until, stall, statuses, source.down_since, looked)
 
     def still(
         self, at: float, stall: StallRules, statuses: StatusRules, source: SourceState, prior_rate: float | None
@@ -390,12 +402,13 @@ class Beam:
             or steady.looked != self._looked_since_terminal(source)
         ):
             return None
+        if steady.prior_rate != prior_rate:
+            steady.forecast, steady.prior_rate = Forecast.of(self.run, prior_rate), prior_rate
         view = steady.view
-        ratio, remaining = self._estimates(at, view.ended_at, prior_rate)
+        ratio, remaining = self._estimates(steady.forecast, at, view.ended_at)
         if ratio == view.estimated_ratio and remaining == view.remaining_seconds and self.row is view.row:
             return view
-        view = view.at_another_time(ratio, remaining, self.row)
-        self._steady = replace(steady, view=view)
+        steady.view = view = view.at_another_time(ratio, remaining, self.row)
         return view
 
     def _looked_since_terminal(self, source: SourceState) -> bool:
@@ -417,25 +430,25 @@ class Beam:
         # Sums are rounded: close to a limit nothing is taken for steady.
         return min((limit for limit in limits if limit > at - _CLOSE_SECONDS), default=math.inf) - _CLOSE_SECONDS
 
-    def _estimates(self, at: float, ended_at: float | None, prior_rate: float | None) -> tuple[float, float | None]:
+    def _estimates(self, forecast: Forecast, at: float, ended_at: float | None) -> tuple[float, float | None]:
         """Estimated progress, which never goes back between announcements, and remaining time."""
         run, state = self.run, self.state
         moment = self.state_since if state is BeamState.UNREACHABLE else at
         if state is BeamState.SUCCEEDED:
             ratio = 1.0
         else:
-            ratio = estimated_ratio(run, moment if ended_at is None else min(moment, ended_at), prior_rate)
+            ratio = forecast.ratio(moment if ended_at is None else min(moment, ended_at))
         if run.batches.announcements != self._shown_announcements:
             self._shown_announcements, self._shown_ratio = run.batches.announcements, 0.0
         self._shown_ratio = ratio = max(ratio, self._shown_ratio)
-        return ratio, None if state in _WITHOUT_END else remaining_seconds(run, moment, prior_rate)
+        return ratio, None if state in _WITHOUT_END else forecast.remaining_seconds(moment)
 
     def view(self, at: float, stall: StallRules, statuses: StatusRules, prior_rate: float | None) -> BeamView:
         """The beam as readers see it; its state must have been evaluated for the same moment."""
         run, state = self.run, self.state
         batches, pace = run.batches, run.pace
         ended_at = run.ended_at if run.ended else self.state_since if state in ENDED_STATES else None
-        ratio, remaining = self._estimates(at, ended_at, prior_rate)
+        ratio, remaining = self._estimates(Forecast.of(run, prior_rate), at, ended_at)
         log_known = self.stat is not None and not self._stale
         return BeamView(
             key=self.row.key,

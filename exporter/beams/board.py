@@ -521,11 +521,12 @@ class Board:
         if beam.row.key in self._unconfirmed:
             return self._view(beam, at)
         rules, source = self._rules, self._source_state(beam)
-        view = beam.still(at, rules.stall, rules.statuses, source, self._prior_rate(beam))
+        prior_rate = self._prior_rate(beam)
+        view = beam.still(at, rules.stall, rules.statuses, source, prior_rate)
         if view is None:
             self._evaluate(beam, at)
             view = self._view(beam, at)
-            beam.keep(view, at, rules.stall, rules.statuses, source)
+            beam.keep(view, at, rules.stall, rules.statuses, source, prior_rate)
         return view
 
     def _counts(self) -> _Counts:

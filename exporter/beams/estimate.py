@@ -36,64 +36,98 @@ def stall_threshold_seconds(run: BeamRun, rules: StallRules) -> float:
     return max(rules.minimum_seconds, rules.factor * run.pace.longest_seconds)
 
 
-def _elapsed_batches(run: BeamRun, at: float, prior_rate: float | None) -> float:
-    """Batches' worth of work done beyond the finished ones, as the clock says."""
-    since = run.batch_since if run.batch_since is not None else run.last_growth_at
-    rate = run.pace.seconds_per_work or prior_rate
-    if not rate or since is None or run.batches.all_finished or not run.batches.announced:
-        return 0.0
-    elapsed = max(0.0, at - since)
-    share = elapsed / (rate * run.batch_work)
-    if not run.buffered or share <= 1.0:
-        return min(share, BATCH_SHARE_LIMIT)
-    # A block of the C library holds back as many batches as the last one brought.
-    hidden = 1.0 + (elapsed - rate * run.batch_work) / (rate * run.full_work)
-    return min(hidden, run.pace.chunk_batches)
-
-
-def estimated_ratio(run: BeamRun, at: float, prior_rate: float | None = None) -> float:
-    """Finished batches and the elapsed share of the running one, of all batches.
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """What a run's log says of its estimates: all but the time, so that asking again at another time costs little.
 
     Args:
-        run: the run.
-        at: now, epoch seconds.
-        prior_rate: seconds per particle (or batch) of recent runs like this one, for its first batch.
-
-    Returns:
-        0..1; 1 only when the run has succeeded.
+        succeeded, ended, buffered: as of the run.
+        total: batches of the run; ``None`` or 0 while unknown.
+        finished: those that are done.
+        since: when the running batch began, as far as known.
+        running_seconds: what the running batch should take; 0 where nothing tells, or none runs.
+        full_seconds: what a full batch should take.
+        hidden_batches: so many a block of the C library may hold back.
+        later_seconds: what the batches after the running one should take; ``None`` where nothing tells.
+        ended_at: when the run ended.
     """
-    if run.succeeded:
-        return 1.0
-    total = run.batches.total
-    if not total:
-        return 0.0
-    if run.ended_at is not None:
-        at = min(at, run.ended_at)
-    done = run.batches.finished + _elapsed_batches(run, at, prior_rate)
-    return min(done / total, UNFINISHED_LIMIT)
 
+    succeeded: bool
+    ended: bool
+    buffered: bool
+    total: int | None
+    finished: int
+    since: float | None
+    running_seconds: float
+    full_seconds: float
+    hidden_batches: int
+    later_seconds: float | None
+    ended_at: float | None
 
-def remaining_seconds(run: BeamRun, at: float, prior_rate: float | None = None) -> float | None:
-    """Estimated time until the last announced batch is done.
+    @classmethod
+    def of(cls, run: BeamRun, prior_rate: float | None) -> Forecast:
+        """The forecast of a run; ``prior_rate`` is seconds per particle (or batch) of recent runs like it."""
+        batches = run.batches
+        rate = run.pace.seconds_per_work or prior_rate
+        running = full = 0.0
+        later: float | None = None
+        if batches.announced and batches.all_finished:
+            later = 0.0
+        elif batches.announced and rate:
+            running, full = rate * run.batch_work, rate * run.full_work
+            left = batches.announced - batches.finished_of_announced
+            later = full * (left - 2) + rate * run.last_batch_work if left > 1 else 0.0
+        return cls(
+            succeeded=run.succeeded,
+            ended=run.ended,
+            buffered=run.buffered,
+            total=batches.total,
+            finished=batches.finished,
+            since=run.batch_since if run.batch_since is not None else run.last_growth_at,
+            running_seconds=running,
+            full_seconds=full,
+            hidden_batches=run.pace.chunk_batches,
+            later_seconds=later,
+            ended_at=run.ended_at,
+        )
 
-    Returns:
-        Seconds, 0 when only saving is left; ``None`` while nothing tells, and after the end.
-    """
-    batches = run.batches
-    rate = run.pace.seconds_per_work or prior_rate
-    if run.ended or not batches.announced:
-        return None
-    if batches.all_finished:
-        return 0.0
-    if not rate:
-        return None
-    since = run.batch_since if run.batch_since is not None else run.last_growth_at
-    full = rate * run.full_work
-    left = batches.announced - batches.finished_of_announced
-    last = rate * run.last_batch_work
-    if run.buffered:
-        elapsed = max(0.0, at - since) if since is not None else 0.0
-        return max(0.0, full * (left - 1) + last - elapsed)
-    running = rate * run.batch_work
-    elapsed = min(max(0.0, at - since), running) if since is not None else 0.0
-    return running - elapsed + (full * (left - 2) + last if left > 1 else 0.0)
+    def ratio(self, at: float) -> float:
+        """Finished batches and the elapsed share of the running one, of all batches.
+
+        Returns:
+            0..1; 1 only when the run has succeeded.
+        """
+        if self.succeeded:
+            return 1.0
+        if not self.total:
+            return 0.0
+        if self.ended_at is not None and at > self.ended_at:
+            at = self.ended_at
+        done = (self.finished + self._elapsed_batches(at)) / self.total
+        return min(UNFINISHED_LIMIT, done)
+
+    def _elapsed_batches(self, at: float) -> float:
+        """Batches' worth of work done beyond the finished ones, as the clock says."""
+        since, running = self.since, self.running_seconds
+        if not running or since is None or at <= since:
+            return 0.0
+        share = (at - since) / running
+        if not self.buffered or share <= 1.0:
+            return min(BATCH_SHARE_LIMIT, share)
+        # A block of the C library holds back as many batches as the last one brought.
+        hidden = 1.0 + (at - since - running) / self.full_seconds
+        return min(hidden, self.hidden_batches)
+
+    def remaining_seconds(self, at: float) -> float | None:
+        """Estimated time until the last announced batch is done.
+
+        Returns:
+            Seconds, 0 when only saving is left; ``None`` while nothing tells, and after the end.
+        """
+        if self.ended or self.later_seconds is None:
+            return None
+        since, running = self.since, self.running_seconds
+        elapsed = at - since if since is not None and at > since else 0.0
+        if self.buffered:
+            return max(0.0, running + self.later_seconds - elapsed)
+        return running - min(running, elapsed) + self.later_seconds

@@ -38,7 +38,7 @@ UNMATCHED_SECONDS = 60.0
 _LINE_BUFFERED_READS = 2
 
 
-@dataclass
+@dataclass(slots=True)
 class Pace:
     """How long batches have taken, in seconds, and how much work they were.
 

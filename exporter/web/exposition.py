@@ -49,7 +49,7 @@ class Group(Generic[Thing]):
     """
 
     table: tuple[Definition[Thing], ...]
-    keys: list[Hashable]
+    keys: Sequence[Hashable]
     things: Sequence[Thing]
     labels: Callable[[Any], Labels]
 
@@ -151,7 +151,7 @@ class _Shelf:
     """
 
     def __init__(self) -> None:
-        self._keys: list[Hashable] = []
+        self._keys: Sequence[Hashable] = []
         self._buckets: list[_Bucket] = []
         self._families: dict[str, Piece] = {}
         self.lines_made = 0

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from exporter.beams.estimate import estimated_ratio
+from exporter.beams.estimate import Forecast
 from exporter.beams.run import BeamRun
 from exporter.beams.succession import Succession
 from exporter.logs.events import BatchFinished, BatchStarted, LogRead
@@ -74,7 +74,7 @@ def replay(name: str, poll_seconds: float = 0.0) -> Iterator[tuple[Sample, BeamR
             read = size
             runs.apply(LogRead(read, parser.line_complete, live=True), at)
         run = runs.run
-        yield Sample(at, run.batches.ratio, estimated_ratio(run, at), run.batches.announcements), run
+        yield Sample(at, run.batches.ratio, Forecast.of(run, None).ratio(at), run.batches.announcements), run
 
 
 def true_batches(name: str) -> list[Batch]:

@@ -1,0 +1,63 @@
+"""Boards as large as wanted, filled through the same door as by real logs."""
+
+from __future__ import annotations
+
+from exporter.beams.board import Board, BoardRules
+from exporter.beams.snapshot import BeamKey, BeamRow
+from exporter.logs.events import (
+    BatchesAnnounced,
+    BatchFinished,
+    BatchStarted,
+    DialectRecognised,
+    Event,
+    HistoriesCounted,
+    LogRead,
+    RunHead,
+)
+from exporter.logs.source import LogStat
+
+NOW = 1_760_000_000.0
+"""When all beams have finished their fourth batch."""
+BATCH_SECONDS = 70.0
+BATCHES = 18
+
+
+def keys(count: int) -> list[BeamKey]:
+    """So many beams, ten to a case."""
+    return [
+        BeamKey(f"{70010000 + number // 10}", f"{70010000 + number // 10}_beam_{number}") for number in range(count)
+    ]
+
+
+def running(count: int) -> Board:
+    """A board of beams that all run: the dearest kind, since the clock moves their estimates."""
+    began = NOW - 4 * BATCH_SECONDS
+    board = Board(BoardRules(max_beams=max(1, count)), began)
+    beams = keys(count)
+    board.take_rows([BeamRow(key, began, status="simulation_running", updated_at=began) for key in beams], (), began)
+    for number, key in enumerate(beams):
+        board.claim(key, "local", path(key), LogStat(1000 + number, began), began)
+        histories = 172_000_000 + number
+        head: list[Event] = [
+            RunHead("smc"),
+            DialectRecognised("smc"),
+            HistoriesCounted(histories),
+            BatchesAnnounced(BATCHES, 10**7),
+        ]
+        board.apply(key, path(key), [*head, LogRead(500, True, True)], began, more=False)
+        for batch in range(1, 5):
+            finish(board, key, batch, began + batch * BATCH_SECONDS)
+    return board
+
+
+def finish(board: Board, key: BeamKey, batch: int, at: float) -> None:
+    """The log tells that a batch has begun a second after the one before, and that it is done."""
+    begun = at - BATCH_SECONDS + 1.0
+    board.apply(key, path(key), [BatchStarted(batch, BATCHES), LogRead(500 + 2 * batch, True, True)], begun, more=False)
+    board.claim(key, "local", path(key), LogStat(1000 + 100 * batch, at), at)
+    board.apply(key, path(key), [BatchFinished(), LogRead(501 + 2 * batch, True, True)], at, more=False)
+
+
+def path(key: BeamKey) -> str:
+    """A beam's log."""
+    return f"/logs/{key.beam_id}.log"

@@ -1,0 +1,214 @@
+"""A scrape of many running beams: ours beside the client's own encoder, on the same board in the same run.
+
+All beams run, so the clock moves two metrics of each; every tenth has finished a batch since the scrape before.
+"""
+
+from __future__ import annotations
+
+import gc
+import gzip
+import itertools
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
+
+from bench import boards
+from bench.figures import median, row, table
+from exporter import garbage
+from exporter.beams.board import Board
+from exporter.identifiers import PlainIdentifiers
+from exporter.logs.source import LogStat
+from exporter.web.collectors import BoardGroups
+from exporter.web.exposition import Exposition, gzipped
+from tests.support.client_encoder import GroupCollector
+
+SCRAPE_SECONDS = 15.0
+CHANGED_OF = 10
+PROBE_SECONDS = 0.001
+_WHAT = {"text": "text 0.0.4", "openmetrics": "OpenMetrics", "first": "the first scrape"}
+
+
+def run(short: bool) -> tuple[str, dict[str, float]]:
+    """Measure boards of several sizes.
+
+    Returns:
+        A table for people, and the figures by name (milliseconds unless the name says otherwise).
+    """
+    figures: dict[str, float] = {}
+    lines: list[str] = []
+    with _as_in_the_exporter():
+        _sizes(short, figures, lines)
+    head = ("what", "the client's encoder, gzip", "ours, gzip", "ratio", "to reach")
+    return table(head, lines), figures
+
+
+def _sizes(short: bool, figures: dict[str, float], lines: list[str]) -> None:
+    for beams in (50,) if short else (1000, 10_000):
+        _scrapes(beams, 2 if short else 9, 1 if short else 3, figures, lines)
+
+
+@contextmanager
+def _as_in_the_exporter() -> Iterator[None]:
+    """Garbage is looked for as seldom as in the exporter, by either encoder."""
+    before = gc.get_threshold()
+    garbage.look_seldom()
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+        gc.unfreeze()
+
+
+class _Site:
+    """A board, and the time that goes by on it between scrapes."""
+
+    def __init__(self, beams: int) -> None:
+        self.board: Board = boards.running(beams)
+        self.at = boards.NOW
+        self._keys = boards.keys(beams)
+        self._rounds = itertools.count(1)
+
+    def groups(self) -> BoardGroups:
+        return BoardGroups(lambda: self.board.snapshot(self.at), identifiers=PlainIdentifiers())
+
+    def pass_time(self) -> None:
+        """A scrape interval goes by, and every tenth beam finishes a batch."""
+        self.at += SCRAPE_SECONDS
+        number = next(self._rounds)
+        for key in self._keys[number % CHANGED_OF :: CHANGED_OF]:
+            boards.finish(self.board, key, 4 + number, self.at)
+
+    def touch(self) -> None:
+        """What a poll does for a log that has not grown."""
+        key = self._keys[0]
+        self.board.claim(key, "local", boards.path(key), LogStat(1, self.at), self.at)
+
+
+def _scrapes(beams: int, times: int, clients_times: int, figures: dict[str, float], lines: list[str]) -> None:
+    site = _Site(beams)
+    before = _resident_bytes()
+    exposition = Exposition(site.groups())
+
+    def ours(*, openmetrics: bool = False) -> bytes:
+        return gzipped(exposition.render(openmetrics=openmetrics))
+
+    first, first_cpu, size = _timed(site, ours, 1)
+    warm, cpu, size = _timed(site, ours, times)
+    open_metrics, open_metrics_cpu, _ = _timed(site, lambda: ours(openmetrics=True), times)
+    delay = _delay(site, ours, times)
+    kept = _resident_bytes() - before
+    made = exposition.lines_made
+    site.pass_time()
+    text = exposition.render(openmetrics=False).size_bytes
+    made = exposition.lines_made - made
+    registry = CollectorRegistry()
+    registry.register(GroupCollector(site.groups()))
+
+    def their_text() -> bytes:
+        return gzip.compress(generate_latest(registry), 1)
+
+    theirs, their_cpu, _ = _timed(site, their_text, clients_times)
+    their_delay = _delay(site, their_text, clients_times)
+
+    def their_openmetrics() -> bytes:
+        return gzip.compress(generate_openmetrics(registry), 1)  # type: ignore[no-untyped-call]
+
+    their_open_metrics, their_open_metrics_cpu, _ = _timed(site, their_openmetrics, clients_times)
+    reach = {1000: "30 ms", 10_000: "250 ms"}.get(beams, "")
+    figures |= {
+        f"{beams} delay": delay,
+        f"{beams} client delay": their_delay,
+        f"{beams} size bytes": text,
+        f"{beams} gzip bytes": size,
+        f"{beams} lines made": made,
+        f"{beams} kept bytes": max(kept, 1),
+    }
+    for what, our_times, their_times in (
+        ("text", (warm, cpu), (theirs, their_cpu)),
+        ("openmetrics", (open_metrics, open_metrics_cpu), (their_open_metrics, their_open_metrics_cpu)),
+        ("first", (first, first_cpu), (theirs, their_cpu)),
+    ):
+        figures |= {
+            f"{beams} {what}": our_times[0],
+            f"{beams} {what} cpu": our_times[1],
+            f"{beams} {what} client": their_times[0],
+            f"{beams} {what} client cpu": their_times[1],
+            f"{beams} {what} ratio": their_times[0] / our_times[0],
+        }
+        cells = [f"{wall:.0f} ms, CPU {cpu_time:.0f} ms" for wall, cpu_time in (their_times, our_times)]
+        lines.append(row(f"{beams} beams, {_WHAT[what]}", *cells, f"{their_times[0] / our_times[0]:.0f}", reach))
+    lines += [
+        row(
+            f"{beams} beams, worst delay of another thread",
+            f"{their_delay:.1f} ms",
+            f"{delay:.1f} ms",
+            f"{their_delay / delay:.1f}",
+            "50 ms",
+        ),
+        row(
+            f"{beams} beams, size",
+            f"{text / 1e6:.1f} MB",
+            f"{size / 1e6:.2f} MB, {made} lines made",
+            f"{text / size:.0f}",
+            "",
+        ),
+        row(f"{beams} beams, memory for scrapes", "", f"{kept / 2**20:.0f} MiB", "", ""),
+    ]
+
+
+def _timed(site: _Site, scrape: Callable[[], bytes], times: int) -> tuple[float, float, int]:
+    """Median time and CPU time, milliseconds, and the last answer's size in bytes."""
+    taken, cpu, size = [], [], 0
+    for _ in range(times):
+        site.pass_time()
+        began, began_cpu = time.perf_counter(), time.thread_time()
+        size = len(scrape())
+        taken.append(1000 * (time.perf_counter() - began))
+        cpu.append(1000 * (time.thread_time() - began_cpu))
+    return median(taken), median(cpu), size
+
+
+def _delay(site: _Site, scrape: Callable[[], bytes], times: int) -> float:
+    """How late another thread was at worst during scrapes, milliseconds."""
+    worst = 0.0
+    for _ in range(times):
+        site.pass_time()
+        with _probe(site.touch) as delays:
+            scrape()
+        worst = max(worst, *delays)
+    return worst
+
+
+@contextmanager
+def _probe(work: Callable[[], None]) -> Iterator[list[float]]:
+    """How late another thread is, milliseconds: it sleeps, then does what a poll does, again and again."""
+    delays: list[float] = []
+    running, over = threading.Event(), threading.Event()
+
+    def sleep_and_work() -> None:
+        while not over.is_set():
+            began = time.perf_counter()
+            time.sleep(PROBE_SECONDS)
+            work()
+            delays.append(1000 * (time.perf_counter() - began - PROBE_SECONDS))
+            running.set()
+
+    thread = threading.Thread(target=sleep_and_work)
+    thread.start()
+    running.wait()
+    delays.clear()
+    try:
+        yield delays
+    finally:
+        over.set()
+        thread.join()
+
+
+def _resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
