@@ -265,13 +265,13 @@ class SourceMonitor:
         chunk = following.tailer.take(data)
         if chunk is None:
             return True
-        self._work.read_bytes += len(chunk.data)
+        self._work.read_bytes += chunk.size_bytes
         events: list[Event] = []
         if chunk.replaced:
             events.append(LogReplaced())
             following.parser.reset()
             following.live = True
-        events += following.parser.feed(chunk.data)
+        events += following.parser.feed(chunk.read, chunk.start)
         events.append(LogRead(following.tailer.offset, following.parser.line_complete, following.live))
         # What is new was written between the last look and this one, whatever the clock of the log's host says.
         written_at = min(stat.modified_at, at)
