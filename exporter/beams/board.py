@@ -121,6 +121,7 @@ class Board:
         self._ended: deque[EndedRun] = deque(maxlen=_ENDED_RUNS_KEPT)
         self._notices: deque[Notice] = deque(maxlen=_NOTICES_KEPT)
         self._dropped = 0
+        self._watch_version = 0
 
     def set_rules(self, rules: BoardRules) -> None:
         """Take a reloaded configuration; beams and their runs stay."""
@@ -149,8 +150,10 @@ class Board:
                     self._admit(row, at)
                     continue
                 before = beam.run, beam.succession.number, beam.counted
+                looked_for = _looked_for(beam)
                 if beam.take_row(row, at, self._rules.statuses):
                     self._run_begun(beam, *before)
+                self._watch_version += looked_for != _looked_for(beam)
             for key in missing:
                 beam = self._beams.get(key)
                 if beam is not None and beam.gone_since is None:
@@ -166,6 +169,7 @@ class Board:
         if row.status in self._rules.statuses.terminal:
             beam.terminal_since = at if row.updated_at is None else min(at, row.updated_at)
         self._beams[row.key] = beam
+        self._watch_version += 1
 
     def refused(self, reasons: Mapping[str, int]) -> None:
         """Count ids that discovery refused, by reason."""
@@ -173,6 +177,11 @@ class Board:
             self._refused.update(reasons)
 
     # Sources
+
+    @property
+    def watch_version(self) -> int:
+        """Another number whenever :meth:`watched` would answer something else: ten thousand idle beams need no list."""
+        return self._watch_version
 
     def watched(self, source: str) -> list[Watched]:
         """Beams whose logs ``source`` should look for; those followed elsewhere too, since a newer log may turn up."""
@@ -197,7 +206,9 @@ class Board:
             if beam is None:
                 return False
             before = beam.run, beam.succession.number, beam.counted
+            where = beam.source, beam.path
             claimed = beam.claim(source, path, stat, at)
+            self._watch_version += where != (beam.source, beam.path)
             if beam.succession.number != before[1]:
                 self._run_begun(beam, *before)
             return claimed
@@ -336,6 +347,7 @@ class Board:
             return
         before, beam.state, beam.state_since = beam.state, state, since
         if state is not before:
+            self._watch_version += BeamState.EXPIRED in (state, before)
             self._notices.append(Notice(state.value, self._view(beam, at), before))
 
     def _view(self, beam: Beam, at: float) -> BeamView:
@@ -394,7 +406,14 @@ class Board:
 
     def _retire(self, key: BeamKey, beam: Beam) -> None:
         del self._beams[key]
+        self._watch_version += 1
         self._retired.pop(key, None)
         self._retired[key] = _Retired(beam.row.status, beam.row.updated_at, beam.succession.number, beam.stat)
         if len(self._retired) > max(self._rules.max_beams, _RATES_KEPT):
             self._retired.pop(next(iter(self._retired)))
+
+
+def _looked_for(beam: Beam) -> tuple[object, ...]:
+    """What :meth:`Board.watched` says of a beam's row."""
+    row = beam.row
+    return row.beam_path, row.hpc_job_id, row.log_path, beam.terminal_since is None
