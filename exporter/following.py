@@ -17,8 +17,8 @@ import structlog
 from exporter.beams.board import Board
 from exporter.config import Settings, Source, SshSource
 from exporter.identifiers import Identifiers
-from exporter.logs import ssh
-from exporter.logs.announcements import Announcements, announcements
+from exporter.logs import announcements, ssh
+from exporter.logs.announcements import Announcements
 from exporter.logs.local import LocalSource
 from exporter.logs.parser import SitePatterns
 from exporter.logs.source import LogSource
@@ -147,7 +147,7 @@ class Following:
             source = make_source(each)
             templates = settings.templates(each)
             interval = settings.progress_tracking.monitoring.poll_interval_seconds
-            waits = _Waits(announcements() if source.kind == "local" else None, interval)
+            waits = _Waits(announcements.announcements() if source.kind == "local" else None, interval)
             self._waits.append(waits)
             monitor = SourceMonitor(
                 source,
