@@ -8,7 +8,7 @@ by the million a second when an exporter starts beside old logs, so most are dro
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from exporter.logs.batches import BatchTally
@@ -67,6 +67,11 @@ class SitePatterns:
 
     def __bool__(self) -> bool:
         return bool(self.total_batches or self.current_batch or self.success or self.failure)
+
+    @property
+    def searches(self) -> list[Callable[[bytes], object]]:
+        """Each says whether one of the patterns is in a line."""
+        return [each.search for each in (*self.total_batches, *self.current_batch, *self.success, *self.failure)]
 
     def events(self, line: bytes) -> Iterator[Event]:
         """What the site's patterns find in ``line``."""
@@ -199,11 +204,16 @@ class TpsLogParser:
 
     def _scan(self, data: bytes, start: int, end: int, events: list[Event], marks: Sequence[bytes]) -> None:
         """Whole lines: those behind the newline at ``start``, until the one before ``end``."""
-        if self._site is None and not _has_long_line(data, start, end):
-            for line in candidate_lines(data, start, end, marks):
-                self._match(line, events, marks)
-            return
-        for line in data[start + 1 : end - 1].split(b"\n"):
+        long = _has_long_line(data, start, end)
+        if self._site is None and not long:
+            lines = candidate_lines(data, start, end, marks)
+        else:
+            lines = data[start + 1 : end - 1].split(b"\n")
+            if self._site is not None and not long and data.find(b"\r", start, end) < 0:
+                wanted = {line for search in self._site.searches for line in lines if search(line)}
+                wanted |= {line for mark in marks for line in lines if mark in line}
+                lines = [line for line in lines if line[:PREFIX_LENGTH] in LINES or line in wanted]
+        for line in lines:
             self._take_line(line, events, marks)
 
     def _take_line(self, line: bytes, events: list[Event], marks: Sequence[bytes]) -> None:

@@ -20,7 +20,8 @@ from exporter.logs.patterns import BEGINNINGS, FOREIGN_LINES, FOREIGN_MARKS, LIN
 from tests.support.replay import LOGS, names
 
 NOTHING_MATCHES = SitePatterns(failure=(re.compile(rb"(?!)"),))
-"""A site's pattern sends every line through the parser's plain loop."""
+EVERYTHING_MATCHES = SitePatterns(total_batches=(re.compile(rb"()"),))
+"""Patterns of a site, which must see every line; what they capture is no number and says nothing."""
 
 
 class LineByLine(TpsLogParser):
@@ -96,6 +97,7 @@ def test_real_logs_mixed_with_noise_say_the_same_as_line_by_line(
     expected = sliced(LineByLine(), data, [])
     assert sliced(TpsLogParser(), data, cuts) == expected
     assert sliced(TpsLogParser(NOTHING_MATCHES), data, cuts) == expected
+    assert sliced(TpsLogParser(EVERYTHING_MATCHES), data, cuts) == expected
     assert sliced(TpsLogParser(), data, []) == expected
 
 
