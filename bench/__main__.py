@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 
 import click
+import structlog
 
-from bench import memory, mirror, scrape, ssh
+from bench import catchup, idle, latency, memory, mirror, scrape, ssh
 
-BENCHMARKS = {"memory": memory.run, "mirror": mirror.run, "scrape": scrape.run, "ssh": ssh.run}
+BENCHMARKS = {
+    "catchup": catchup.run,
+    "idle": idle.run,
+    "latency": latency.run,
+    "memory": memory.run,
+    "mirror": mirror.run,
+    "scrape": scrape.run,
+    "ssh": ssh.run,
+}
 
 
 @click.command()
@@ -19,9 +29,13 @@ BENCHMARKS = {"memory": memory.run, "mirror": mirror.run, "scrape": scrape.run, 
 def main(names: tuple[str, ...], json_file: Path | None, short: bool) -> None:
     """Run benchmarks; all without NAMES."""
     figures = {}
-    for name in names or sorted(BENCHMARKS):
-        table, figures[name] = BENCHMARKS[name](short)
-        click.echo(f"{table}\n")
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+    try:
+        for name in names or sorted(BENCHMARKS):
+            table, figures[name] = BENCHMARKS[name](short)
+            click.echo(f"{table}\n")
+    finally:
+        structlog.reset_defaults()
     if json_file is not None:
         json_file.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
 

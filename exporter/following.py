@@ -6,6 +6,8 @@ The rounds of work of each thread are here; what they call knows nothing of thre
 
 from __future__ import annotations
 
+import math
+import threading
 import time
 from collections.abc import Callable
 from functools import partial
@@ -15,7 +17,8 @@ import structlog
 from exporter.beams.board import Board
 from exporter.config import Settings, Source, SshSource
 from exporter.identifiers import Identifiers
-from exporter.logs import ssh
+from exporter.logs import announcements, ssh
+from exporter.logs.announcements import Announcements
 from exporter.logs.local import LocalSource
 from exporter.logs.parser import SitePatterns
 from exporter.logs.source import LogSource
@@ -29,6 +32,14 @@ _log = structlog.get_logger(__name__)
 _STOP_SECONDS = 2.0
 _SHORTEST_PAUSE = 0.2
 """Of the interval: looks that take longer than it must not become a busy loop."""
+
+_ANNOUNCED_POLL_SECONDS = 5.0
+"""A log whose changes the kernel announces is looked at so often all the same: the plan's limit for an update."""
+
+_QUIET_SECONDS = 0.002
+_QUIET_TIMES = 9
+"""After a look, further announcements are gathered for so long: at least the first, and so many times what the look has
+taken, so that a log written as fast as can be takes a tenth of a core and not all of it."""
 
 
 def make_source(source: Source) -> LogSource:
@@ -44,6 +55,55 @@ def site_patterns(settings: Settings) -> SitePatterns:
     return SitePatterns.of(
         patterns.total_batches, patterns.current_batch, markers.success_patterns, markers.failure_patterns
     )
+
+
+class _Waits:
+    """When the next look is due, and what the thread of a source waits on until then.
+
+    Args:
+        announcements: the kernel's, which end a wait; ``None`` where there are none.
+        interval_seconds: from one round to the next.
+    """
+
+    def __init__(self, announcements: Announcements | None, interval_seconds: float) -> None:
+        self.announcements = announcements
+        self._interval_seconds = interval_seconds
+        self._round_due_at = float("-inf")
+        self._quiet_seconds = math.inf
+        self._stopped = threading.Event()
+
+    def look(self, monitor: SourceMonitor) -> float:
+        """Look at what is due; returns seconds until the next look."""
+        began = time.monotonic()
+        a_round = began >= self._round_due_at or self.announcements is None
+        more = monitor.look(announced_only=not a_round)
+        took = time.monotonic() - began
+        interval = self._interval_seconds
+        self._quiet_seconds = max(_QUIET_SECONDS, _QUIET_TIMES * took)
+        if a_round and not more:
+            # The interval is from round to round: what one takes (round trips to a host) is not added to it.
+            self._round_due_at = began + max(interval, took + _SHORTEST_PAUSE * interval)
+        return 0.0 if more else max(0.0, self._round_due_at - began - took)
+
+    def wait(self, seconds: float) -> None:
+        """Wait until the next round, or until something is announced."""
+        # A look that failed leaves what was announced where it was: no hint may call for the next one early.
+        quiet, self._quiet_seconds = self._quiet_seconds, math.inf
+        if self.announcements is not None:
+            self.announcements.wait(seconds, quiet)
+        else:
+            self._stopped.wait(seconds)
+
+    def close(self) -> None:
+        """Give the announcements back; the thread has ended."""
+        if self.announcements is not None:
+            self.announcements.close()
+
+    def wake(self) -> None:
+        """End the wait, for good."""
+        self._stopped.set()
+        if self.announcements is not None:
+            self.announcements.wake()
 
 
 class Following:
@@ -72,6 +132,7 @@ class Following:
         self._table: TableRounds | None = None
         self._loops: list[Loop] = []
         self._mirror: Loop | None = None
+        self._waits: list[_Waits] = []
         if settings.progress_tracking.enabled:
             self._build(identifiers, clock, before)
         if before is not None:
@@ -86,14 +147,26 @@ class Following:
         for each in settings.sources:
             source = make_source(each)
             templates = settings.templates(each)
-            monitor = SourceMonitor(source, templates, board, site=site, identifiers=identifiers, clock=clock)
+            interval = settings.progress_tracking.monitoring.poll_interval_seconds
+            waits = _Waits(announcements.announcements() if source.kind == "local" else None, interval)
+            self._waits.append(waits)
+            monitor = SourceMonitor(
+                source,
+                templates,
+                board,
+                site=site,
+                identifiers=identifiers,
+                clock=clock,
+                announcements=waits.announcements,
+                rounds_per_announced_log=max(1, round(_ANNOUNCED_POLL_SECONDS / interval)),
+            )
             if before is not None and each.name in before._monitors:
                 monitor.adopt(before._monitors[each.name])
             else:
                 monitor.resume(*board.bookmarks(each.name))
             self._monitors[each.name] = monitor
-            finding = NameRounds(settings, source, templates, board, clock) if names else None
-            self._add_loop(f"source {each.name}", partial(self._look, monitor, finding))
+            finding = NameRounds(settings, source, templates, board, clock, monitor.names_changed) if names else None
+            self._add_loop(f"source {each.name}", partial(self._look, monitor, finding, waits), waits)
         rounds: TableRounds | None = None
         if settings.database is not None and not names:
             earlier = before._table if before is not None else None
@@ -102,26 +175,21 @@ class Following:
                 self._mirror = self._add_loop("mirror", rounds.mirror)
         self._add_loop("discovery", partial(self._discover, rounds, identifiers, clock))
 
-    def _add_loop(self, name: str, step: Callable[[], float]) -> Loop:
+    def _add_loop(self, name: str, step: Callable[[], float], waiting: _Waits | None = None) -> Loop:
         def looking() -> float:
             wait = step()
             self._looked.add(name)
             return wait
 
         self._board.expect_errors(name)
-        loop = Loop(name, looking, self._board.count_error)
+        loop = Loop(name, looking, self._board.count_error, waiting=waiting)
         self._loops.append(loop)
         return loop
 
-    def _look(self, monitor: SourceMonitor, finding: NameRounds | None) -> float:
+    def _look(self, monitor: SourceMonitor, finding: NameRounds | None, waits: _Waits) -> float:
         if finding is not None:
             finding.discover()
-        began = time.monotonic()
-        if monitor.look():
-            return 0.0
-        # The interval is from look to look: what a look takes (round trips to a host) is not added to it.
-        interval = self._settings.progress_tracking.monitoring.poll_interval_seconds
-        return max(_SHORTEST_PAUSE * interval, interval - (time.monotonic() - began))
+        return waits.look(monitor)
 
     def _discover(self, rounds: TableRounds | None, identifiers: Identifiers, clock: Callable[[], float]) -> float:
         if rounds is not None:
@@ -155,7 +223,10 @@ class Following:
             self._table.mirror(now=True)
 
     def close(self) -> None:
-        """Give back the connections to the database; :meth:`stop` comes first."""
+        """Give back the connections to the database and the kernel's announcements; :meth:`stop` comes first."""
+        for waits in self._waits:
+            waits.close()
+        self._waits = []
         if self._table is not None:
             self._table.close()
 

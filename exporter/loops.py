@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from typing import Protocol
 
 import structlog
 
@@ -12,6 +13,16 @@ _log = structlog.get_logger(__name__)
 
 _OVERDUE_SECONDS = 60.0
 _AFTER_ERROR_SECONDS = 1.0
+
+
+class Waiting(Protocol):
+    """Something to wait for."""
+
+    def wait(self, seconds: float, /) -> None:
+        """Wait at most so long."""
+
+    def wake(self) -> None:
+        """End the wait, also one that has not begun; from any thread."""
 
 
 class Loop:
@@ -22,6 +33,7 @@ class Loop:
         step: one round of work; returns how many seconds to wait before the next.
         count_error: told the name when a round ends with an unexpected error.
         clock: seconds of a clock that never steps.
+        waiting: what waits instead of the thread's own event, where something else may end the wait, too.
     """
 
     def __init__(
@@ -30,11 +42,13 @@ class Loop:
         step: Callable[[], float],
         count_error: Callable[[str], None],
         clock: Callable[[], float] = time.monotonic,
+        waiting: Waiting | None = None,
     ) -> None:
         self.name = name
         self._step = step
         self._count_error = count_error
         self._clock = clock
+        self._waiting = waiting
         self._stopped = threading.Event()
         self._woken = threading.Event()
         self._due_at = clock()
@@ -49,6 +63,8 @@ class Loop:
         """Ask the thread to end; it does at the end of its round."""
         self._stopped.set()
         self._woken.set()
+        if self._waiting is not None:
+            self._waiting.wake()
 
     def wake(self) -> None:
         """Have the next round now instead of after the wait; a wait after an unexpected error is not cut short."""
@@ -78,7 +94,7 @@ class Loop:
             self._woken.clear()
             if self._stopped.is_set():
                 return
-            waiting = self._woken
+            waiting: Waiting | threading.Event = self._waiting or self._woken
             try:
                 wait = self._step()
                 self._said = None

@@ -6,9 +6,10 @@ is said once, counted, and stops nothing else. :class:`ProgressMonitor` is the p
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +19,7 @@ import structlog
 from exporter.beams.board import Board, Watched
 from exporter.beams.snapshot import BeamKey, BeamRow, SourceView, Summary
 from exporter.identifiers import Identifiers
+from exporter.logs.announcements import Announced, Announcements, plain_file
 from exporter.logs.bookmark import Bookmark
 from exporter.logs.events import Event, LogRead, LogReplaced
 from exporter.logs.local import LocalSource
@@ -55,13 +57,22 @@ class _Following:
     resumed: bool = False
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Candidates:
-    """Where a beam's log may be; worked out once for the fields of its row. ``there`` is where one was, last time."""
+    """Where a beam's log may be; worked out once for the fields of its row.
 
+    ``there`` is where one was, last time. ``settled`` is how its only log looked when there was nothing to do: as long
+    as it looks like that there is nothing to do. ``announced`` says that the kernel announces every change of what is
+    ``there`` (``identities``) and every log that may come.
+    """
+
+    beam: Watched
     row_fields: tuple[str | None, ...]
     paths: tuple[str, ...]
     there: frozenset[str] | None = None
+    settled: LogStat | None = None
+    announced: bool = False
+    identities: tuple[object, ...] | None = None
 
 
 @dataclass
@@ -85,6 +96,8 @@ class SourceMonitor:
         site: the site's own patterns.
         identifiers: how ids are shown in log lines.
         clock: epoch seconds; read once before and once after each look.
+        announcements: the kernel's, where the source is this machine; whoever made them closes them.
+        rounds_per_announced_log: a log whose changes are announced is looked at in every so many-th round all the same.
     """
 
     def __init__(
@@ -96,8 +109,12 @@ class SourceMonitor:
         site: SitePatterns,
         identifiers: Identifiers,
         clock: Callable[[], float],
+        announcements: Announcements | None = None,
+        rounds_per_announced_log: int = 1,
     ) -> None:
         self._source = source
+        self._announcements = announcements
+        self._rounds_per_announced_log = rounds_per_announced_log
         self._templates = tuple(templates)
         self._board = board
         self._site = site
@@ -111,6 +128,19 @@ class SourceMonitor:
         self._looked_at: float | None = None
         self._looked_rarely_at = float("-inf")
         self._trouble: SourceUnavailable | None = None
+        self._watch_version: int | None = None
+        self._regroup = True
+        self._by_path: dict[str, list[_Candidates]] = {}
+        self._each_round: list[_Candidates] = []
+        self._rare: list[_Candidates] = []
+        self._slices: list[list[_Candidates]] = [[]]
+        self._round = 0
+        self._once_more: list[_Candidates] = []
+        self._unfinished: set[BeamKey] = set()
+        self._quiet: set[_Candidates] = set()
+        self._unannounced: set[str] = set()
+        self._listed_folders: frozenset[str] = frozenset()
+        self._names_changed = True
 
     def adopt(self, other: SourceMonitor) -> None:
         """Go on where ``other`` (the same source before a reload) stopped: offsets, parsers, counters."""
@@ -130,15 +160,19 @@ class SourceMonitor:
         self._bookmarks = dict(bookmarks)
         self._looked_at = looked_at
 
-    def look(self) -> bool:
-        """Look at every log once and read what has been written.
+    def look(self, *, announced_only: bool = False) -> bool:
+        """Look at the logs once and read what has been written.
+
+        Args:
+            announced_only: only at those that the kernel says have changed; a round is due later.
 
         Returns:
             Whether there is more to read at once.
         """
         began = self._clock()
+        round_over = False
         try:
-            more = self._look(began)
+            more, round_over = self._look(began, announced_only)
             self._say_up(True)
         except SourceUnavailable as problem:
             more = False
@@ -150,7 +184,7 @@ class SourceMonitor:
         ended = self._clock()
         work = self._work
         work.poll_seconds = work.poll_seconds.plus(max(0.0, ended - began))
-        if work.up:
+        if work.up and round_over:
             work.last_poll_at = began
         source = self._source
         view = SourceView(
@@ -171,39 +205,171 @@ class SourceMonitor:
         """Give back what the source holds."""
         self._source.close()
 
-    def _look(self, at: float) -> bool:
-        rarely = at - self._looked_rarely_at >= _RARELY_EVERY_SECONDS
-        if rarely:
-            self._looked_rarely_at = at
-        watched = self._board.watched(self._source.name)
-        self._forget_all_but({beam.row.key for beam in watched})
-        looked_at = [(beam, self._candidates_of(beam.row)) for beam in watched if rarely or not beam.rarely]
-        stats = self._source.stat([path for _, candidates in looked_at for path in candidates.paths])
+    def names_changed(self, folders: Collection[str]) -> bool:
+        """Whether names of files in ``folders`` may be others than at the last call; true where nobody announces it."""
+        announcements = self._announcements
+        if announcements is None:
+            return True
+        self._listed_folders = frozenset(folders)
+        changed, self._names_changed = self._names_changed, False
+        for folder in folders:
+            before = announcements.watching(folder)
+            changed |= not announcements.watch(folder) or not before
+        return changed
+
+    def _look(self, at: float, announced_only: bool) -> tuple[bool, bool]:
+        """Returns whether there is more to read at once, and whether this was a whole round."""
+        announced = self._announced()
+        if announced is None or announced.lost or not announced_only:
+            turn, round_over = self._turn_of_round(at, announced), True
+        else:
+            turn, round_over = self._turn_of(announced.paths), False
+            self._quiet = set()
+        stats = self._source.stat([path for candidates in turn for path in candidates.paths])
         grown: list[tuple[BeamKey, _Following, LogStat]] = []
-        for beam, candidates in looked_at:
-            found = self._newest(beam, candidates, stats, at)
+        for candidates in turn:
+            if candidates.settled is not None and stats.get(candidates.paths[0]) is candidates.settled:
+                continue
+            found = self._newest(candidates, stats, at)
             if found is not None:
-                grown.append((beam.row.key, *found))
+                grown.append((candidates.beam.row.key, *found))
+                if candidates in self._quiet and found[0].tailer.path not in self._problems:
+                    self._unannounced.add(found[0].tailer.path)
         for _ in range(ROUNDS_PER_LOOK):
             if not grown:
                 break
             grown = self._read(grown, at)
-        self._looked_at = at
-        return bool(grown)
+        self._unfinished = {key for key, _, _ in grown}
+        if round_over:
+            self._looked_at = at
+        return bool(grown), round_over
 
-    def _candidates_of(self, row: BeamRow) -> _Candidates:
+    def _announced(self) -> Announced | None:
+        if self._announcements is None:
+            return None
+        announced = self._announcements.take()
+        unknown = any(path not in self._by_path for path in announced.paths)
+        self._names_changed |= announced.lost or unknown or bool(announced.folders)
+        self._unannounced -= announced.paths
+        if announced.lost:
+            # Watches may have ended, too: each log is looked at before its changes count as announced again.
+            for candidates in self._candidates.values():
+                candidates.announced, candidates.identities, candidates.settled = False, None, None
+            self._unannounced.clear()
+            self._regroup = True
+        return announced
+
+    def _turn_of(self, paths: Iterable[str]) -> list[_Candidates]:
+        """Those beams whose logs may be at ``paths``, and those that were not read to their ends."""
+        found = {each: None for path in paths for each in self._by_path.get(path, ())}
+        for key in self._unfinished:
+            if key in self._candidates:
+                found[self._candidates[key]] = None
+        return list(found)
+
+    def _turn_of_round(self, at: float, announced: Announced | None) -> list[_Candidates]:
+        """Every beam, but those whose logs' changes are announced only when it is their turn."""
+        self._distrust_the_silent()
+        version = self._board.watch_version
+        if version != self._watch_version:
+            self._watch_version = version
+            self._renew()
+        if self._regroup:
+            self._group()
+        rarely = at - self._looked_rarely_at >= _RARELY_EVERY_SECONDS
+        if rarely:
+            self._looked_rarely_at = at
+        if announced is None:
+            return self._each_round + self._rare if rarely else self._each_round
+        self._round = (self._round + 1) % len(self._slices)
+        turn = dict.fromkeys(self._slices[self._round])
+        turn |= dict.fromkeys(self._each_round)
+        expected = dict.fromkeys(each for each in self._once_more if each.beam.row.key in self._candidates)
+        self._once_more = []
+        expected |= dict.fromkeys(self._turn_of(announced.paths))
+        self._quiet = turn.keys() - expected.keys() - set(self._each_round)
+        turn |= expected
+        if rarely:
+            turn |= dict.fromkeys(self._rare)
+        return list(turn)
+
+    def _renew(self) -> None:
+        watched = self._board.watched(self._source.name)
+        self._forget_all_but({beam.row.key for beam in watched})
+        for beam in watched:
+            self._candidates_of(beam)
+        self._by_path = {}
+        for candidates in self._candidates.values():
+            for path in candidates.paths:
+                self._by_path.setdefault(path, []).append(candidates)
+        if self._announcements is not None:
+            folders = {os.path.dirname(path) for path in self._by_path}
+            self._announcements.forget_all_but(folders | self._listed_folders)
+        self._regroup = True
+
+    def _group(self) -> None:
+        """Who is looked at when."""
+        self._regroup = False
+        self._each_round, self._rare, announced = [], [], []
+        for candidates in self._candidates.values():
+            if candidates.announced:
+                announced.append(candidates)
+            elif candidates.beam.rarely:
+                self._rare.append(candidates)
+            else:
+                self._each_round.append(candidates)
+        parts = self._rounds_per_announced_log
+        self._slices = [announced[part::parts] for part in range(parts)]
+
+    def _distrust_the_silent(self) -> None:
+        """A log was found changed in its turn, and until now nobody has announced it: its folder is not announced."""
+        folders = {os.path.dirname(path) for path in self._unannounced}
+        self._unannounced.clear()
+        for folder in folders:
+            assert self._announcements is not None
+            self._announcements.distrust(folder)
+            self._work.errors["notification"] += 1
+            _log.warning(
+                "the kernel did not announce a change, the folder is polled from now on",
+                source=self._source.name,
+                folder=self._identifiers.path(folder),
+            )
+        if folders:
+            self._regroup = True
+            for candidates in self._candidates.values():
+                if any(os.path.dirname(path) in folders for path in candidates.paths):
+                    candidates.announced = False
+
+    def _see_whether_announced(self, candidates: _Candidates, there: list[tuple[str, LogStat]]) -> None:
+        identities = tuple(stat.identity for _, stat in there)
+        announcements = self._announcements
+        if announcements is None or candidates.identities == identities:
+            return
+        candidates.identities = identities
+        announced = all(announcements.watch(os.path.dirname(path)) for path in candidates.paths) and all(
+            plain_file(path) for path, _ in there
+        )
+        if announced:
+            # What was written before the watch began was not announced.
+            self._once_more.append(candidates)
+        if announced is not candidates.announced:
+            candidates.announced = announced
+            self._regroup = True
+
+    def _candidates_of(self, beam: Watched) -> None:
+        row = beam.row
         row_fields = (row.beam_path, row.hpc_job_id, row.log_path)
         known = self._candidates.get(row.key)
         if known is not None and known.row_fields == row_fields:
-            return known
+            known.beam, known.settled = beam, None
+            return
         if row.log_path is not None:
             paths = [row.log_path]
         else:
             rendered = (self._render(template, row) for template in self._templates)
             paths = list(dict.fromkeys(path for path in rendered if path is not None))
-        candidates = _Candidates(row_fields, tuple(paths), known.there if known is not None else None)
-        self._candidates[row.key] = candidates
-        return candidates
+        there = known.there if known is not None else None
+        self._candidates[row.key] = _Candidates(beam, row_fields, tuple(paths), there)
 
     def _render(self, template: LogPathTemplate, row: BeamRow) -> str | None:
         fields = {
@@ -219,10 +385,10 @@ class SourceMonitor:
             _log.warning("log path refused", **self._about(row.key), error=self._identifiers.text(str(error)))
             return None
 
-    def _newest(
-        self, beam: Watched, candidates: _Candidates, stats: Stats, at: float
-    ) -> tuple[_Following, LogStat] | None:
+    def _newest(self, candidates: _Candidates, stats: Stats, at: float) -> tuple[_Following, LogStat] | None:
         """The log to read for a beam, where there is one with something new."""
+        beam = candidates.beam
+        candidates.settled = None
         there: list[tuple[str, LogStat]] = []
         for path in candidates.paths:
             stat = stats.get(path)
@@ -232,11 +398,13 @@ class SourceMonitor:
                 self._problems.pop(path, None)
                 there.append((path, stat))
         there_before, candidates.there = candidates.there, frozenset(path for path, _ in there)
+        self._see_whether_announced(candidates, there)
         following = self._following.get(beam.row.key)
         if following is not None and len(there) == 1:
             # The usual case, for every beam at every look.
             [(path, stat)] = there
             if beam.path == path == following.tailer.path and not following.tailer.changed(stat):
+                candidates.settled = stat if len(candidates.paths) == 1 else None
                 return None
         there.sort(key=lambda one: one[1].modified_at, reverse=True)
         for path, stat in there:
@@ -290,14 +458,14 @@ class SourceMonitor:
         chunk = following.tailer.take(data)
         if chunk is None:
             return True
-        self._work.read_bytes += len(chunk.data)
+        self._work.read_bytes += chunk.size_bytes
         events: list[Event] = []
         if chunk.replaced:
             events.append(LogReplaced())
             following.parser.reset()
             following.live = not following.resumed
-        if chunk.data or chunk.replaced or not following.resumed:
-            events += following.parser.feed(chunk.data)
+        if chunk.size_bytes or chunk.replaced or not following.resumed:
+            events += following.parser.feed(chunk.read, chunk.start)
             events.append(LogRead(following.tailer.offset, following.parser.line_complete, following.live))
         # What is new was written between the last look and this one, whatever the clock of the log's host says.
         written_at = min(stat.modified_at, at)
@@ -314,6 +482,8 @@ class SourceMonitor:
 
     def _forget_all_but(self, keys: set[BeamKey]) -> None:
         for known in (self._following, self._candidates, self._bookmarks):
+            if len(known) == len(keys) and known.keys() == keys:
+                continue
             for key in [key for key in known if key not in keys]:
                 del known[key]
 

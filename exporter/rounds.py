@@ -9,7 +9,7 @@ import math
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 
 import structlog
@@ -21,6 +21,7 @@ from exporter.database.beams_table import BeamsTable, DatabaseUnavailable
 from exporter.database.discovery import DatabaseDiscovery, DirectoryDiscovery
 from exporter.database.mirror import OUTCOMES, Mirror
 from exporter.identifiers import Identifiers
+from exporter.logs.local import LocalSource
 from exporter.logs.paths import LogPathTemplate
 from exporter.logs.source import LogProblem, LogSource, LogStat, SourceUnavailable
 
@@ -34,6 +35,9 @@ _CLOCK_SECONDS = 1.0
 """Between two looks where estimates are written: those move with the clock."""
 _IDLE_SECONDS = 10.0
 """Between two looks else: the board tells of all that matters, but for a row that somebody else has written to."""
+_ROUNDS_WITHOUT_LISTING = 5
+_ANNOUNCED_ROUNDS_WITHOUT_LISTING = 15
+_ROUNDS_UNTIL_SURE = 3
 
 
 class NameRounds:
@@ -45,6 +49,7 @@ class NameRounds:
         templates: their folders are listed.
         board: told what is found.
         clock: UTC epoch seconds.
+        names_changed: says whether names in folders may be others than when it was asked last.
     """
 
     def __init__(
@@ -54,6 +59,7 @@ class NameRounds:
         templates: Iterable[LogPathTemplate],
         board: Board,
         clock: Callable[[], float],
+        names_changed: Callable[[Collection[str]], bool] = lambda _: True,
     ) -> None:
         self._discovery = DirectoryDiscovery(settings.discovery.name_pattern)
         self._source = source
@@ -64,18 +70,44 @@ class NameRounds:
         self._kept_seconds = settings.failed_retention_seconds
         self._due_at = float("-inf")
         self._said: dict[str, str] = {}
+        self._names_changed = names_changed
+        self._marks: tuple[object, ...] = ()
+        self._rounds_alike = 0
+        self._rounds_unlisted = 0
 
     def discover(self) -> None:
-        """List the folders, if it is time to."""
+        """List the folders, if it is time to.
+
+        A listing asks the kernel for every file, so it is left out where no name can have come or gone: nobody has
+        announced one, or the folders' own time stamps are old and have not moved. A log that was forgotten and grows
+        again changes no name; where its growth is not announced either, a listing once in a while finds it.
+        """
         at = self._clock()
         # A clock that was set back must not stop discovery.
         if self._due_at - self._interval_seconds <= at < self._due_at:
             return
         self._due_at = at + self._interval_seconds
+        if not self._may_have_changed():
+            return
         folders = {folder: self._recent(folder, at) for folder in self._folders}
         look = self._discovery.look(at, folders)
         self._board.refused(look.refused)
         self._board.take_rows(look.rows, (), at)
+
+    def _may_have_changed(self) -> bool:
+        perhaps = self._names_changed(self._folders)
+        changed, most = perhaps, _ANNOUNCED_ROUNDS_WITHOUT_LISTING
+        if perhaps and isinstance(self._source, LocalSource):
+            marks = tuple(self._source.folder_mark(folder) for folder in self._folders)
+            self._rounds_alike = self._rounds_alike + 1 if marks == self._marks and None not in marks else 0
+            self._marks = marks
+            # What came within the granularity of a time stamp (2 s at most) shows in the round after it.
+            changed, most = self._rounds_alike < _ROUNDS_UNTIL_SURE, _ROUNDS_WITHOUT_LISTING
+        self._rounds_unlisted += 1
+        if changed or self._rounds_unlisted >= most:
+            self._rounds_unlisted = 0
+            return True
+        return False
 
     def _recent(self, folder: str, at: float) -> dict[str, LogStat]:
         """Files that a beam on the board could still have: logs of years may lie there."""

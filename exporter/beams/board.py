@@ -142,6 +142,7 @@ class Board:
     NOT_SAVED = frozenset(
         {
             *("_lock", "_rules", "_listeners", "_notices", "_dropped", "_saved_counts", "_unconfirmed", "_changed"),
+            "_watch_version",
             *("_sources", "_database", "_refused", "_errors"),  # of the process: they begin at 0 with it
         }
     )
@@ -168,6 +169,7 @@ class Board:
         self._unconfirmed: set[BeamKey] = set()
         self._saved_counts: _Counts | None = None
         self._changed: set[BeamKey] | None = None
+        self._watch_version = 0
 
     def listen(self, told: Callable[[], None]) -> None:
         """Have ``told`` called when a beam has made progress, in the thread that brought it; it must be quick."""
@@ -322,8 +324,10 @@ class Board:
                     continue
                 news = news or row.status != beam.row.status
                 before = beam.run, beam.succession.number, beam.counted
+                looked_for = _looked_for(beam)
                 if beam.take_row(row, at, self._rules.statuses):
                     self._run_begun(beam, *before)
+                self._watch_version += looked_for != _looked_for(beam)
             for key in missing:
                 beam = self._beams.get(key)
                 if beam is not None and beam.gone_since is None:
@@ -341,6 +345,7 @@ class Board:
         if row.status in self._rules.statuses.terminal:
             beam.terminal_since = at if row.updated_at is None else min(at, row.updated_at)
         self._beams[row.key] = beam
+        self._watch_version += 1
 
     def refused(self, reasons: Mapping[str, int]) -> None:
         """Count ids that discovery refused, by reason."""
@@ -348,6 +353,11 @@ class Board:
             self._refused.update(reasons)
 
     # Sources
+
+    @property
+    def watch_version(self) -> int:
+        """Another number whenever :meth:`watched` would answer something else: ten thousand idle beams need no list."""
+        return self._watch_version
 
     def watched(self, source: str) -> list[Watched]:
         """Beams whose logs ``source`` should look for; those followed elsewhere too, since a newer log may turn up."""
@@ -372,7 +382,9 @@ class Board:
             if beam is None:
                 return False
             before = beam.run, beam.succession.number, beam.counted
+            where = beam.source, beam.path
             claimed = beam.claim(source, path, stat, at)
+            self._watch_version += where != (beam.source, beam.path)
             if beam.succession.number != before[1]:
                 self._run_begun(beam, *before)
             return claimed
@@ -554,6 +566,7 @@ class Board:
         before, beam.state, beam.state_since = beam.state, state, since
         beam.changed()
         if state is not before:
+            self._watch_version += BeamState.EXPIRED in (state, before)
             self._notices.append(Notice(state.value, self._view(beam, at), before))
 
     def _view(self, beam: Beam, at: float) -> BeamView:
@@ -613,6 +626,7 @@ class Board:
 
     def _retire(self, key: BeamKey, beam: Beam) -> None:
         del self._beams[key]
+        self._watch_version += 1
         self._retired.pop(key, None)
         self._retired[key] = Retired(beam.row.status, beam.row.updated_at, beam.succession.number, beam.stat)
         if len(self._retired) > max(self._rules.max_beams, _RATES_KEPT):
@@ -626,3 +640,9 @@ def _with_anomalies(view: SourceView, anomalies: Mapping[str, int]) -> SourceVie
     both = Counter(view.anomalies)
     both.update(anomalies)
     return replace(view, anomalies=dict(both))
+
+
+def _looked_for(beam: Beam) -> tuple[object, ...]:
+    """What :meth:`Board.watched` says of a beam's row."""
+    row = beam.row
+    return row.beam_path, row.hpc_job_id, row.log_path, beam.terminal_since is None

@@ -1,17 +1,18 @@
 """From the bytes of one run's log to events.
 
 Bytes may come in any slices: the events are those of the whole. A line counts when its newline has arrived. Lines come
-at hundreds of thousands a second when an exporter starts beside old logs, so a line is looked up by its first bytes and
-most are dropped without running a regular expression.
+by the million a second when an exporter starts beside old logs, so most are dropped before they become Python objects
+(:mod:`exporter.logs.candidates`), unless a site has patterns of its own: those are searched for in every line.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from exporter.logs.batches import BatchTally
+from exporter.logs.candidates import candidate_lines, marks_in
 from exporter.logs.events import (
     Anomaly,
     BatchesAnnounced,
@@ -68,6 +69,11 @@ class SitePatterns:
     def __bool__(self) -> bool:
         return bool(self.total_batches or self.current_batch or self.success or self.failure)
 
+    @property
+    def searches(self) -> list[Callable[[bytes], object]]:
+        """Each says whether one of the patterns is in a line."""
+        return [each.search for each in (*self.total_batches, *self.current_batch, *self.success, *self.failure)]
+
     def events(self, line: bytes) -> Iterator[Event]:
         """What the site's patterns find in ``line``."""
         for pattern in self.total_batches:
@@ -82,14 +88,13 @@ class SitePatterns:
             yield RunFailed("error", shown(line))
 
 
-def _has_long_line(block: bytes) -> bool:
-    """Whether a line of ``block`` is longer than allowed: some stretch of that length holds no newline."""
-    start = 0
-    while start + LINE_LIMIT < len(block):
-        newline = block.rfind(b"\n", start, start + LINE_LIMIT + 1)
+def _has_long_line(data: bytes, start: int, end: int) -> bool:
+    """Whether a line behind ``start`` is longer than allowed: some stretch of that length holds no newline."""
+    while start + LINE_LIMIT < end:
+        newline = data.rfind(b"\n", start + 1, start + LINE_LIMIT + 2)
         if newline < 0:
             return True
-        start = newline + 1
+        start = newline
     return False
 
 
@@ -153,31 +158,37 @@ class TpsLogParser:
         """The bytes fed so far end with a newline (or nothing was fed)."""
         return not self._unfinished and not self._skipping
 
-    def feed(self, data: bytes) -> list[Event]:
+    def feed(self, data: bytes, start: int = 0) -> list[Event]:
         """Take the log's next bytes.
 
         Args:
             data: bytes as read, cut anywhere.
+            start: where the next bytes begin in ``data``: a megabyte need not be copied to leave out a few before it.
 
         Returns:
             What the lines say that are complete now, in their order.
         """
-        if b"\0" in data:
+        if data.find(b"\0", start) >= 0:
             # A hole left by truncating a file that its writer goes on writing at its old offset. It may be a gigabyte:
             # translate() takes 1 ms for a MiB of it, replace() more than 20.
-            data = data.translate(None, b"\0")
+            data, start = data[start:].translate(None, b"\0"), 0
         if self._skipping:
-            newline = data.find(b"\n")
+            newline = data.find(b"\n", start)
             if newline < 0:
                 return []
-            data, self._skipping = data[newline + 1 :], False
-        end = data.rfind(b"\n") + 1
+            start, self._skipping = newline + 1, False
         events: list[Event] = []
-        if end:
-            self._scan(self._unfinished + data[:end], events)
+        first = data.find(b"\n", start)
+        if first >= 0:
+            marks = marks_in(data, start)
+            # A mark may have been cut.
+            self._take_line(self._unfinished + data[start:first], events, FOREIGN_MARKS if self._unfinished else marks)
+            end = data.rfind(b"\n", first) + 1
+            if end > first + 1:
+                self._scan(data, first, end, events, marks)
             self._unfinished = data[end:]
         else:
-            self._unfinished += data
+            self._unfinished += data[start:]
         if len(self._unfinished) > LINE_LIMIT:
             self._cut_line(self._unfinished, events)
             self._unfinished, self._skipping = b"", True
@@ -218,30 +229,31 @@ class TpsLogParser:
         """The batch the lines given to :meth:`parse_line` are in, 1-based; 0 before the first."""
         return self._tally.started
 
-    def _scan(self, block: bytes, events: list[Event]) -> None:
-        """``block`` ends with a newline and holds whole lines."""
-        marks = [mark for mark in FOREIGN_MARKS if mark in block]
-        known = LINES
-        lines = block.split(b"\n")
-        lines.pop()
-        if _has_long_line(block):
-            for line in lines:
-                if len(line) > LINE_LIMIT:
-                    self._cut_line(line, events)
-                else:
-                    self._match(line, events, marks)
-            return
-        if self._site is None:
-            marked = {line for mark in marks for line in lines if mark in line}
-            lines = [line for line in lines if line[:PREFIX_LENGTH] in known or (marked and line in marked)]
+    def _scan(self, data: bytes, start: int, end: int, events: list[Event], marks: Sequence[bytes]) -> None:
+        """Whole lines: those behind the newline at ``start``, until the one before ``end``."""
+        long = _has_long_line(data, start, end)
+        if self._site is None and not long:
+            lines = candidate_lines(data, start, end, marks)
+        else:
+            lines = data[start + 1 : end - 1].split(b"\n")
+            if self._site is not None and not long and data.find(b"\r", start, end) < 0:
+                wanted = {line for search in self._site.searches for line in lines if search(line)}
+                wanted |= {line for mark in marks for line in lines if mark in line}
+                lines = [line for line in lines if line[:PREFIX_LENGTH] in LINES or line in wanted]
         for line in lines:
+            self._take_line(line, events, marks)
+
+    def _take_line(self, line: bytes, events: list[Event], marks: Sequence[bytes]) -> None:
+        if len(line) > LINE_LIMIT:
+            self._cut_line(line, events)
+        else:
             self._match(line, events, marks)
 
     def _cut_line(self, line: bytes, events: list[Event]) -> None:
         events.append(Anomaly("line_too_long"))
         self._match(line[:LINE_LIMIT], events)
 
-    def _match(self, line: bytes, events: list[Event], marks: Iterable[bytes] = FOREIGN_MARKS) -> None:
+    def _match(self, line: bytes, events: list[Event], marks: Sequence[bytes] = FOREIGN_MARKS) -> None:
         line = line.rstrip(b"\r")
         before = len(events)
         for known in LINES.get(line[:PREFIX_LENGTH], ()):

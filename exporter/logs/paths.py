@@ -71,6 +71,7 @@ class LogPathTemplate:
             raise LogPathError(f"{template!r} begins with a field of the beam: set log_root on its source")
         if leading and not leading.startswith("/"):
             raise LogPathError(f"{template!r} is not an absolute path")
+        self._inside = self.folder if self.folder == "/" else f"{self.folder}/"
 
     def render(self, fields: Mapping[str, str | None]) -> str | None:
         """The path for one beam.
@@ -98,6 +99,6 @@ class LogPathTemplate:
         path = _normal("".join(text))
         if not path.startswith("/"):
             raise LogPathError(f"path is not absolute, so not in {self.folder}")
-        if posixpath.commonpath([path, self.folder]) != self.folder or path == self.folder:
+        if not path.startswith(self._inside) or path == self.folder:
             raise LogPathError(f"path leaves {self.folder}")
         return path

@@ -49,12 +49,14 @@ class Line:
         events: what the line says.
         family: the engine that prints it (``smc`` or ``moqui``), where no other does.
         mode: the way of simulating that prints it (``beam``, ``spot`` or ``stat``), where no other does.
+        beginning: what every such line begins with, literally.
     """
 
     pattern: re.Pattern[bytes]
     events: Callable[[Match], Iterable[Event]]
     family: str | None = None
     mode: str | None = None
+    beginning: bytes = b""
 
 
 def _no_events(_: Match) -> Iterable[Event]:
@@ -135,7 +137,7 @@ def _line(
     mode: str | None = None,
 ) -> tuple[bytes, Line]:
     """A row of the tables below: the literal beginning of a line and a regular expression for what follows it."""
-    return beginning[:PREFIX_LENGTH], Line(re.compile(re.escape(beginning) + rest), events, family, mode)
+    return beginning[:PREFIX_LENGTH], Line(re.compile(re.escape(beginning) + rest), events, family, mode, beginning)
 
 
 _ENGINE_LINES = (
@@ -296,6 +298,9 @@ def _by_prefix(rows: Iterable[tuple[bytes, Line]]) -> dict[bytes, tuple[Line, ..
 
 LINES: dict[bytes, tuple[Line, ...]] = _by_prefix(_ENGINE_LINES + _FAILURE_LINES + _RUNTIME_LINES)
 """Lines of the engines by the first bytes of each."""
+
+BEGINNINGS = frozenset(line.beginning for lines in LINES.values() for line in lines)
+"""What lines of the engines begin with: no other line is matched."""
 
 PLAN_PATTERNS = frozenset(
     {rb"with (\d+) batches", rb"Generating particles for \((\d+) of (\d+) batches\)"}

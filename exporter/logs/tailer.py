@@ -24,7 +24,7 @@ import paramiko
 
 from exporter.logs.local import LocalSource
 from exporter.logs.parser import LINE_LIMIT
-from exporter.logs.recent import recent_bytes
+from exporter.logs.recent import RECENT_BYTES, recent_bytes
 from exporter.logs.source import LogProblem, LogSource, LogStat, ReadRequest, SourceUnavailable
 from exporter.logs.ssh import ClientSource
 
@@ -42,14 +42,26 @@ class Chunk:
     """What one read has brought.
 
     Args:
-        data: new bytes, empty where there are none.
+        read: the bytes as they were read, those compared with what was read before included.
+        start: where the new ones begin among them.
         replaced: the file is another than before, and ``data`` is from its beginning.
         more: there was more to read when the file was looked at.
     """
 
-    data: bytes
+    read: bytes
+    start: int
     replaced: bool
     more: bool
+
+    @property
+    def data(self) -> bytes:
+        """The new bytes, empty where there are none."""
+        return self.read[self.start :]
+
+    @property
+    def size_bytes(self) -> int:
+        """How many bytes are new."""
+        return len(self.read) - self.start
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,15 +169,17 @@ class Tailer:
         if not data.startswith(anchor):
             self._start_again()
             return None
-        new = data[len(anchor) :]
-        self.offset += len(new)
-        self.recent = recent_bytes(self.recent, new)
-        self._anchor = (anchor + new)[-ANCHOR_BYTES:] if len(new) < ANCHOR_BYTES else new[-ANCHOR_BYTES:]
-        more = self.offset < self._asked.size_bytes and bool(new)
+        start = len(anchor)
+        new_bytes = len(data) - start
+        if new_bytes:
+            self.offset += new_bytes
+            self.recent = recent_bytes(self.recent, data[max(start, len(data) - RECENT_BYTES) :])
+            self._anchor = data[-ANCHOR_BYTES:]
+        more = self.offset < self._asked.size_bytes and new_bytes > 0
         if not more:
             self._seen = self._asked
         replaced, self._replaced = self._replaced, False
-        return Chunk(new, replaced, more)
+        return Chunk(data, start, replaced, more)
 
     def _start_again(self) -> None:
         self.offset = 0

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -203,3 +205,32 @@ def test_a_missing_folder_lists_nothing_and_a_file_is_none(tmp_path: Path) -> No
     (tmp_path / "file").write_bytes(b"")
     assert SOURCE.listing(str(tmp_path / "none")) == {}
     assert SOURCE.listing(str(tmp_path / "file")) == {}
+
+
+def test_an_idle_log_costs_one_system_call_a_look_and_no_new_object(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+
+    def counting(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(*arguments: Any) -> Any:
+            calls.append(name)
+            return call(*arguments)
+
+        return counted
+
+    for name in ("stat", "open", "fstat", "pread", "close", "lstat"):
+        monkeypatch.setattr(os, name, counting(name, getattr(os, name)))
+    log = tmp_path / "a.log"
+    log.write_bytes(b"one\n")
+    source, path = LocalSource("local"), str(log)
+    first = source.stat([path])[path]
+    calls.clear()
+    assert source.stat([path])[path] is first
+    assert calls == ["stat"]
+    with log.open("ab") as file:
+        file.write(b"two\n")
+    calls.clear()
+    assert source.stat([path])[path] != first
+    assert source.read([ReadRequest(path, 4, 100)]) == [b"two\n"]
+    assert calls == ["stat", "open", "fstat", "pread", "close"]

@@ -1,0 +1,168 @@
+"""Others on the same work in the same run: mtail with a program of the same patterns, and the exporter as a process."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from exporter.logs.patterns import FOREIGN_LINES, LINES
+
+MTAIL = shutil.which("mtail")
+"""Debian's package ``mtail``; without it the benchmarks show ours and the machine's floors only."""
+
+_CLOCK_TICKS = 100.0
+_PATIENCE_SECONDS = 120.0
+
+_POLLING_ONLY = (
+    "from exporter.logs import announcements; announcements.announcements = lambda: None; "
+    "from exporter.cli import main; main()"
+)
+_AS_SHIPPED = "from exporter.cli import main; main()"
+
+
+def write_mtail_program(folder: Path) -> Path:
+    """Our patterns as a program for mtail, two of them with values; look-arounds, which it does not know, left out."""
+    program = [
+        "gauge batches_total by log",
+        "gauge batch_current by log",
+        "counter lines_total by log, rule",
+        r"/^Uploading particles with batch.. : Particle count --> \d+ with (?P<total>\d+) batches/ {",
+        "  batches_total[getfilename()] = $total",
+        "}",
+        r"/^Generating particles for \((?P<number>\d+) of \d+ batches\)/ {",
+        "  batch_current[getfilename()] = $number",
+        "}",
+    ]
+    patterns = [b"^" + line.pattern.pattern for lines in LINES.values() for line in lines]
+    patterns += [line.pattern.pattern for line in FOREIGN_LINES]
+    for number, pattern in enumerate(patterns):
+        text = re.sub(r"\(\?<?[=!][^)]*\)|(?<!\\)\{\d[^}]*\}\??", "", pattern.decode())
+        text = re.sub(r"\\([^\w.()*+?|\[\]^$\\{}])", r"\1", text).replace("/", r"\/")
+        program += [f"/{text}/ {{", f'  lines_total[getfilename()]["r{number}"]++', "}"]
+    path = folder / "tps_env.mtail"
+    path.write_text("\n".join(program) + "\n", encoding="utf-8")
+    return path
+
+
+def mtail_catches_up(folder: Path, logs: Path) -> float | None:
+    """Seconds that mtail takes to read all logs once; ``None`` without mtail."""
+    if MTAIL is None:
+        return None
+    program = write_mtail_program(folder)
+    began = time.perf_counter()
+    subprocess.run(
+        [MTAIL, "--one_shot", "--progs", program, "--logs", f"{logs}/*.log", "--log_dir", folder],
+        check=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    return time.perf_counter() - began
+
+
+class Running:
+    """A process that serves metrics.
+
+    Args:
+        process: it.
+        url: its metrics.
+    """
+
+    def __init__(self, process: subprocess.Popen[bytes], url: str) -> None:
+        self.process = process
+        self.url = url
+
+    def metrics(self) -> str:
+        """What it serves now."""
+        with urllib.request.urlopen(self.url, timeout=_PATIENCE_SECONDS) as answer:
+            text: str = answer.read().decode()
+        return text
+
+    def cpu_seconds(self) -> float:
+        """CPU time of all its threads until now."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / _CLOCK_TICKS
+
+    def memory_mib(self) -> float:
+        """Its resident memory."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text(encoding="ascii")
+        return int(re.findall(r"VmRSS:\s+(\d+)", status)[0]) / 1024
+
+    def wait_until(self, ready: Callable[[str], bool]) -> None:
+        """Ask again and again until its metrics are so.
+
+        Raises:
+            TimeoutError: they never were.
+        """
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        while time.monotonic() < deadline:
+            try:
+                if ready(self.metrics()):
+                    return
+            except OSError:
+                if self.process.poll() is not None:
+                    raise
+            time.sleep(0.1)
+        raise TimeoutError(f"{self.url} is not as expected after {_PATIENCE_SECONDS:g} s")
+
+    def idle_percent(self, seconds: float) -> float:
+        """Percent of a core that it takes over so many seconds."""
+        began, cpu = time.perf_counter(), self.cpu_seconds()
+        time.sleep(seconds)
+        return 100 * (self.cpu_seconds() - cpu) / (time.perf_counter() - began)
+
+
+def _free_port() -> int:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        port: int = listening.getsockname()[1]
+    return port
+
+
+@contextmanager
+def _running(command: list[str | Path], url: str, output: Path) -> Iterator[Running]:
+    with output.open("wb") as log, subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT) as process:
+        try:
+            yield Running(process, url)
+        finally:
+            process.terminate()
+
+
+@contextmanager
+def exporter(folder: Path, logs: Path, count: int, *, polling_only: bool) -> Iterator[Running]:
+    """The exporter with its default settings, finding its beams by the names of their logs; ready when it has them."""
+    port = _free_port()
+    config = folder / "exporter.yaml"
+    config.write_text(
+        f'sources: [{{name: local, kind: local, log_path: "{logs}/{{case_id}}_{{beam_id}}.log"}}]\n'
+        f'discovery: {{kind: directory}}\nweb: {{listen_address: "127.0.0.1:{port}"}}\n',
+        encoding="utf-8",
+    )
+    code = _POLLING_ONLY if polling_only else _AS_SHIPPED
+    command: list[str | Path] = [sys.executable, "-c", code, "run", "--config.file", config]
+    with _running(command, f"http://127.0.0.1:{port}/metrics", folder / "exporter.out") as running:
+        running.wait_until(lambda text: text.count("\nmqi_beam_batch_current{") >= count)
+        yield running
+
+
+@contextmanager
+def mtail(folder: Path, logs: Path) -> Iterator[Running | None]:
+    """Mtail on the same logs, when it has them open; ``None`` without it."""
+    if MTAIL is None:
+        yield None
+        return
+    port = _free_port()
+    command: list[str | Path] = [MTAIL, "--address", "127.0.0.1", "--port", str(port), "--log_dir", folder]
+    command += ["--progs", write_mtail_program(folder), "--logs", f"{logs}/*.log"]
+    with _running(command, f"http://127.0.0.1:{port}/metrics", folder / "mtail.out") as running:
+        running.wait_until(bool)
+        # It serves before it has found its logs, and says nowhere when it has.
+        time.sleep(3.0)
+        yield running

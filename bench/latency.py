@@ -1,0 +1,136 @@
+"""From a line's end in a log until /metrics serves it, with a thousand and ten thousand logs beside it.
+
+Two figures: until the board holds it (what a scrape would show, without the scrape), and until a scrape of the whole
+process has shown it, which takes at least one scrape.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+from bench import noisy
+from bench.beside import Running, exporter, mtail
+from bench.figures import percentile, row, table
+from exporter.beams.board import Board, BoardRules
+from exporter.config import Settings
+from exporter.following import Following
+from exporter.identifiers import PlainIdentifiers
+from exporter.logs import announcements
+
+COUNTS = (10, 100, 1000, 10_000)
+
+
+def run(short: bool) -> tuple[str, dict[str, float]]:
+    """Append lines at odd moments and wait for each to be shown.
+
+    Returns:
+        A table for people, and milliseconds by name.
+    """
+    figures: dict[str, float] = {}
+    lines: list[str] = []
+    for count in (5,) if short else COUNTS:
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            logs = folder / "logs"
+            logs.mkdir()
+            for number in range(count):
+                noisy.write(logs / f"c_b{number}.log", 4096, number % 5)
+            appends, scrapes = (3, 2) if short else (100, 20)
+            cells = [str(count)]
+            for kind, polling_only in (("announced", False), ("polling", True)):
+                delays = _until_the_board_holds_it(logs, count, appends if not polling_only else scrapes, polling_only)
+                cells.append(_note(f"{count} {kind} board", delays, figures))
+            with exporter(folder, logs, count, polling_only=False) as running:
+                cells.append(_note(f"{count} metrics", _until_a_scrape_shows_it(running, logs, scrapes), figures))
+            with mtail(folder, logs) as other:
+                cells.append(
+                    ""
+                    if other is None
+                    else _note(f"{count} mtail metrics", _until_a_scrape_shows_it(other, logs, scrapes), figures)
+                )
+            lines.append(row(*cells))
+    return table(("logs", "board", "board, polling only", "/metrics", "mtail's /metrics"), lines), figures
+
+
+def _note(name: str, delays: list[float], figures: dict[str, float]) -> str:
+    milliseconds = [1000 * delay for delay in delays]
+    p50, p99 = percentile(milliseconds, 50), percentile(milliseconds, 99)
+    figures |= {f"{name} p50 ms": p50, f"{name} p99 ms": p99}
+    return f"p50 {p50:.1f}, p99 {p99:.1f} ms"
+
+
+def _append(log: Path, batch: int) -> None:
+    with log.open("ab") as file:
+        file.write(noisy.batch(batch))
+
+
+def _pause(step: int) -> None:
+    """Between two appends; never in step with the looks."""
+    time.sleep(0.020 + 0.013 * (step % 37))
+
+
+class _Watching(Board):
+    """Says when something is there; asking a thousand times a second would slow what is measured."""
+
+    def __init__(self, at: float) -> None:
+        super().__init__(BoardRules(), at)
+        self.told = threading.Event()
+
+    def apply(self, *arguments: object, **named: object) -> None:
+        super().apply(*arguments, **named)  # type: ignore[arg-type]
+        self.told.set()
+
+
+def _until_the_board_holds_it(logs: Path, count: int, appends: int, polling_only: bool) -> list[float]:
+    settings = Settings.model_validate(
+        {
+            "sources": [{"name": "local", "kind": "local", "log_path": [f"{logs}/{{case_id}}_{{beam_id}}.log"]}],
+            "discovery": {"kind": "directory"},
+        }
+    )
+    board = _Watching(time.time())
+    kernel = announcements.announcements
+    if polling_only:
+        announcements.announcements = lambda: None
+    following = Following(settings, board, PlainIdentifiers(), time.time)
+    announcements.announcements = kernel
+    following.start()
+    try:
+        while sum(view.batches_total is not None for view in board.snapshot(time.time()).beams) < count:
+            time.sleep(0.05)
+        # Until every log's changes are announced, and after the listings that follow a start.
+        time.sleep(8.0 if count > 5 else 1.0)
+        delays = []
+        for step in range(appends):
+            _pause(step)
+            board.told.clear()
+            began = time.perf_counter()
+            _append(logs / f"c_b{step * 7 % count}.log", 1000 + step)
+            board.told.wait(30)
+            delays.append(time.perf_counter() - began)
+    finally:
+        following.stop()
+        following.close()
+    return delays
+
+
+def _until_a_scrape_shows_it(running: Running, logs: Path, appends: int) -> list[float]:
+    number = 5
+    log = logs / f"c_b{number % len(list(logs.iterdir()))}.log"
+    shown = re.compile(rf"batch_current\{{[^}}]*{log.stem.removeprefix('c_')}[\".][^}}]*\}} (\S+)")
+    delays = []
+    for step in range(appends):
+        _pause(step)
+        batch = 5000 + step
+        began = time.perf_counter()
+        _append(log, batch)
+        while True:
+            found = shown.search(running.metrics())
+            if found is not None and float(found[1]) == batch:
+                break
+        delays.append(time.perf_counter() - began)
+    return delays
