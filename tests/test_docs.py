@@ -13,7 +13,9 @@ from click.testing import CliRunner
 from exporter.cli import main
 from exporter.config import settings_from
 from exporter.logs import events
+from exporter.web.web_config import doubts, read_web_config
 from tests.support import replay
+from tests.support.certificates import Authority
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -51,7 +53,7 @@ def test_shown_init_commands_make_a_valid_configuration(command: str, monkeypatc
     assert settings_from(result.stdout, command).database is not None
 
 
-EXAMPLES = sorted(path for path in (ROOT / "config").glob("*.yaml") if path.name != "compose.yaml")
+EXAMPLES = sorted(path for path in (ROOT / "config").glob("*.yaml") if path.name not in ("compose.yaml", "web.yaml"))
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
@@ -84,3 +86,35 @@ def test_its_figures_of_buffering_are_those_of_the_captures(log: str, grew: str,
     assert len(arrivals) - 1 == int(grew)
     assert f"{longest:.1f}" == silence
     assert f"{100 * longest / growth[-1][0]:.0f}" == share
+
+
+def test_the_example_of_tls_and_passwords_protects(tmp_path: Path) -> None:
+    Authority(tmp_path).issue("server", days=(-1, 300))
+    text = (ROOT / "config" / "web.yaml").read_text(encoding="utf-8")
+    path = tmp_path / "web.yaml"
+    path.touch(mode=0o600)
+    path.write_text(text, encoding="utf-8")
+    config = read_web_config(path)
+    assert doubts(path, config, ":10813") == []
+    assert (config.authenticates, config.tls_server_config is not None) == (True, True)
+    assert f"```yaml\n{text}```" in (ROOT / "docs" / "user-guide.md").read_text(encoding="utf-8")
+
+    Authority(tmp_path, "clients")
+    commented = re.sub(r"^  # (client_\w+:.*)$", r"  \1", text, flags=re.MULTILINE)
+    path.write_text(commented, encoding="utf-8")
+    section = read_web_config(path).tls_server_config
+    assert section is not None
+    assert section.client_allowed_sans == ("prometheus.hospital.example",)
+
+
+def test_every_claim_about_security_names_a_test_that_is_there() -> None:
+    text = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
+    file, named = "", 0
+    for path, test in re.findall(r"`(tests/[\w/]+\.py)?(?:::(\w+))?`", text):
+        file = path or file
+        if test:
+            named += 1
+            assert f"def {test}(" in (ROOT / file).read_text(encoding="utf-8"), f"{file}::{test}"
+        elif path:
+            assert (ROOT / path).is_file()
+    assert named > 20
