@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -105,6 +106,17 @@ def test_the_example_of_tls_and_passwords_protects(tmp_path: Path) -> None:
     section = read_web_config(path).tls_server_config
     assert section is not None
     assert section.client_allowed_sans == ("prometheus.hospital.example",)
+
+
+def test_prometheus_accepts_the_scrape_that_the_user_guide_shows(tmp_path: Path) -> None:
+    guide = (ROOT / "docs" / "user-guide.md").read_text(encoding="utf-8")
+    (shown,) = re.findall(r"```yaml\n(scrape_configs:.*?)```", guide, flags=re.DOTALL)
+    path = tmp_path / "prometheus.yml"
+    path.write_text(shown, encoding="utf-8")
+    checked = subprocess.run(
+        ["promtool", "check", "config", "--syntax-only", str(path)], capture_output=True, text=True, check=False
+    )
+    assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
 def test_every_claim_about_security_names_a_test_that_is_there() -> None:
