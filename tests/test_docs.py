@@ -17,7 +17,9 @@ from click.testing import CliRunner
 from exporter.cli import main
 from exporter.config import settings_from
 from exporter.logs import events
+from exporter.web.web_config import doubts, read_web_config
 from tests.support import replay
+from tests.support.certificates import Authority
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -55,7 +57,7 @@ def test_shown_init_commands_make_a_valid_configuration(command: str, monkeypatc
     assert settings_from(result.stdout, command).database is not None
 
 
-EXAMPLES = sorted(path for path in (ROOT / "config").glob("*.yaml") if path.name != "compose.yaml")
+EXAMPLES = sorted(path for path in (ROOT / "config").glob("*.yaml") if path.name not in ("compose.yaml", "web.yaml"))
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
@@ -131,3 +133,46 @@ def test_every_shown_command_and_all_its_options_exist(command: str, monkeypatch
     leave_undone(main)
     result = CliRunner().invoke(main, shlex.split(command.partition(" > ")[0])[1:])
     assert result.exit_code == 0, result.output
+
+
+def test_the_example_of_tls_and_passwords_protects(tmp_path: Path) -> None:
+    Authority(tmp_path).issue("server", days=(-1, 300))
+    text = (ROOT / "config" / "web.yaml").read_text(encoding="utf-8")
+    path = tmp_path / "web.yaml"
+    path.touch(mode=0o600)
+    path.write_text(text, encoding="utf-8")
+    config = read_web_config(path)
+    assert doubts(path, config, ":10813") == []
+    assert (config.authenticates, config.tls_server_config is not None) == (True, True)
+    assert f"```yaml\n{text}```" in (ROOT / "docs" / "user-guide.md").read_text(encoding="utf-8")
+
+    Authority(tmp_path, "clients")
+    commented = re.sub(r"^  # (client_\w+:.*)$", r"  \1", text, flags=re.MULTILINE)
+    path.write_text(commented, encoding="utf-8")
+    section = read_web_config(path).tls_server_config
+    assert section is not None
+    assert section.client_allowed_sans == ("prometheus.hospital.example",)
+
+
+def test_prometheus_accepts_the_scrape_that_the_user_guide_shows(tmp_path: Path) -> None:
+    guide = (ROOT / "docs" / "user-guide.md").read_text(encoding="utf-8")
+    (shown,) = re.findall(r"```yaml\n(scrape_configs:.*?)```", guide, flags=re.DOTALL)
+    path = tmp_path / "prometheus.yml"
+    path.write_text(shown, encoding="utf-8")
+    checked = subprocess.run(
+        ["promtool", "check", "config", "--syntax-only", str(path)], capture_output=True, text=True, check=False
+    )
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def test_every_claim_about_security_names_a_test_that_is_there() -> None:
+    text = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
+    file, named = "", 0
+    for path, test in re.findall(r"`(tests/[\w/]+\.py)?(?:::(\w+))?`", text):
+        file = path or file
+        if test:
+            named += 1
+            assert f"def {test}(" in (ROOT / file).read_text(encoding="utf-8"), f"{file}::{test}"
+        elif path:
+            assert (ROOT / path).is_file()
+    assert named > 20

@@ -154,7 +154,12 @@ class Door:
                     self._say("cannot accept a connection", error=error.strerror)
                     self._make_room(self._guests)
                     await asyncio.sleep(_PAUSE_SECONDS)
+                await asyncio.sleep(0)
                 continue  # else the client has gone already
+            except Exception as error:  # noqa: BLE001 -- who does not accept any more would be dead and look alive
+                _LOG.error("cannot accept a connection", exc_info=error)
+                await asyncio.sleep(_PAUSE_SECONDS)
+                continue
             # Accepting does not pause by itself while there are more: those inside must have their turn.
             await asyncio.sleep(0)
             guest = Guest(address_key(peer[0]))

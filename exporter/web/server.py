@@ -285,10 +285,12 @@ class _Connection(H11Protocol):
             self._expect_head()
         else:
             self._forget_deadline()
+        self._bound_the_end()
 
     def on_response_complete(self) -> None:
         self._guest.waiting_since = time.monotonic()
         super().on_response_complete()
+        self._bound_the_end()
 
     def pause_writing(self) -> None:
         super().pause_writing()  # the client does not read what it asked for
@@ -300,6 +302,7 @@ class _Connection(H11Protocol):
         super().resume_writing()
         self._reads = True
         self._forget_patience()
+        self._bound_the_end()
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
@@ -314,6 +317,16 @@ class _Connection(H11Protocol):
             super().shutdown()
         except h11.LocalProtocolError:  # it was about to be closed, and its client does not read why
             self.abort()
+        self._bound_the_end()
+
+    def timeout_keep_alive_handler(self) -> None:
+        super().timeout_keep_alive_handler()
+        self._bound_the_end()
+
+    def _bound_the_end(self) -> None:
+        """A close waits for what is still to be sent, and with TLS for the client's goodbye: not for ever."""
+        if self.transport.is_closing() and self._patience is None:
+            self._patience = self.loop.call_later(self.timeout_keep_alive, self.abort)
 
     def _is_welcome(self) -> bool:
         allowed = self._protection.allowed_names

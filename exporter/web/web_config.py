@@ -368,7 +368,10 @@ def doubts(path: Path, config: WebConfig, listen_address: str, now: float | None
 
 def validity_of(path: str, now: float) -> str | None:
     """What is to be said about the time of the first certificate in a file."""
-    return tls.validity(path, tls.read_certificates(path)[0], now, soon_seconds=_SOON_SECONDS)
+    try:
+        return tls.validity(path, tls.read_certificates(path)[0], now, soon_seconds=_SOON_SECONDS)
+    except ValueError as error:  # replaced meanwhile
+        return str(error)
 
 
 def serves_tls(path: Path) -> bool:

@@ -14,15 +14,18 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import bcrypt
 import pytest
 from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
 from playwright.sync_api import Browser
 
 from exporter.beams.snapshot import BeamKey, BeamState, BoardSnapshot, EndedRun
 from exporter.web.page import Links
+from exporter.web.protection import Protection
 from exporter.web.words import REASON_WORDS
 from tests.e2e.test_exporter import Site as ExporterSite
 from tests.support.browser import Visitor, open_browser
+from tests.support.certificates import Authority
 from tests.support.process import ExporterProcess, wait_for
 from tests.support.replay import LOGS
 from tests.web.board_snapshots import make_beam, make_snapshot
@@ -528,3 +531,20 @@ def test_nothing_sticks_out_of_a_phone(visit: Visit, path: str) -> None:
         visitor.sees("TP-2043_1")
         wait_for(lambda: bool(visitor.text("#connection")), "the page")
         assert visitor.value("document.documentElement.scrollWidth") <= PHONE["width"]
+
+
+def test_the_page_lives_behind_tls_and_a_password(visit: Visit, tmp_path: Path) -> None:
+    Authority(tmp_path).issue("server")
+    hashed = bcrypt.hashpw(b"secret", bcrypt.gensalt(10)).decode()
+    web_yaml = tmp_path / "web.yaml"
+    web_yaml.write_text(
+        f"tls_server_config: {{cert_file: server.crt, key_file: server.key}}\nbasic_auth_users: {{me: '{hashed}'}}\n",
+        encoding="utf-8",
+    )
+    with clinic_site(protection=Protection(web_yaml)) as address:
+        visitor = visit(http_credentials={"username": "me", "password": "secret"}, ignore_https_errors=True)
+        visitor.page.goto(f"https://{address}/")
+        visitor.sees("Live", "#connection")  # page, styles, modules, API and events came in
+        visitor.sees_row("TP-2041_1", "Running")
+        visitor.page.goto(f"https://{address}/table")
+        visitor.sees("TP-2041")

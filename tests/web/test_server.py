@@ -7,11 +7,13 @@ import itertools
 import os
 import re
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -29,7 +31,9 @@ from exporter.web.events import Events
 from exporter.web.exposition import Exposition
 from exporter.web.listener import ListenError, parse_listen_address
 from exporter.web.page import Links
+from exporter.web.protection import Protection
 from exporter.web.server import ReloadFailed, WebServer, build_app
+from tests.support.certificates import Authority
 from tests.support.logs import recorded_logs
 from tests.web.board_snapshots import make_full_snapshot
 
@@ -160,9 +164,14 @@ def _accepted(client_name: object) -> Iterator[socket.socket | None]:
     """The server's end of a client's connection, which is in this same process; ``None`` where there is none."""
     for entry in os.listdir("/proc/self/fd"):
         try:
-            candidate = socket.socket(fileno=os.dup(int(entry)))
+            copy = os.dup(int(entry))
         except OSError:
-            continue  # not a socket, or closed meanwhile
+            continue  # closed meanwhile
+        try:
+            candidate = socket.socket(fileno=copy)
+        except OSError:
+            os.close(copy)
+            continue  # not a socket
         with closing(candidate):
             try:
                 found = candidate.getpeername() == client_name
@@ -631,6 +640,41 @@ def test_stop_ends_idle_silent_and_half_asking_clients_within_two_seconds(site: 
         assert not site.server.alive
         assert _end(silent) == b""
         assert _end(half) == b""
+
+
+def test_stop_ends_idle_silent_and_half_shaken_hands_with_tls_within_two_seconds(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    authority.issue("server")
+    web_yaml = tmp_path / "web.yaml"
+    web_yaml.write_text("tls_server_config: {cert_file: server.crt, key_file: server.key}\n", encoding="utf-8")
+    context = ssl.create_default_context(cafile=authority.file)
+    with serve(protection=Protection(web_yaml)) as site, closing(site.connect()) as silent, ExitStack() as stack:
+        idle = stack.enter_context(httpx.Client(base_url=f"https://{site.server.address}", verify=context))
+        assert idle.get("/-/healthy").status_code == 200
+        half = stack.enter_context(closing(site.connect()))
+        half.sendall(b"\x16\x03\x01")
+        assert idle.get("/-/healthy").status_code == 200
+
+        assert _stop_seconds(site.server) < STOP_SECONDS
+
+        assert not site.server.alive
+        assert _end(silent) == b""
+        assert _end(half) == b""
+
+
+def test_a_tls_client_that_does_not_say_goodbye_is_not_waited_for(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    authority.issue("server")
+    web_yaml = tmp_path / "web.yaml"
+    web_yaml.write_text("tls_server_config: {cert_file: server.crt, key_file: server.key}\n", encoding="utf-8")
+    context = ssl.create_default_context(cafile=authority.file)
+    with (
+        serve(protection=Protection(web_yaml), idle_seconds=1) as site,
+        context.wrap_socket(site.connect(), server_hostname="127.0.0.1") as client,
+    ):
+        name = client.getsockname()
+        client.sendall(b"GET /-/healthy HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        _wait_until(lambda: not _is_accepted(name))
 
 
 def test_stop_ends_a_client_that_does_not_read_its_answer_within_two_seconds() -> None:
