@@ -19,7 +19,7 @@ from exporter.logs.source import LogStat
 NOW = 1_760_000_000.0
 """When all beams have finished their fourth batch."""
 BATCH_SECONDS = 70.0
-BATCHES = 18
+BATCHES = 500
 
 
 def keys(count: int) -> list[BeamKey]:

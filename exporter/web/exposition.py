@@ -101,7 +101,10 @@ def lines(metric: Definition[Any], of_things: Iterable[tuple[str, Any]]) -> list
     name, points = metric.name, metric.points
     if points is None:
         return [
-            f"{name}{{{labels}}} {text_of(value)}\n" if labels else f"{name} {text_of(value)}\n"
+            # Most values are finite floats: a call for each would take longer than the rest of the line.
+            f"{name}{{{labels}}} {value!r}\n"
+            if value.__class__ is float and value - value == 0.0 and labels
+            else _line(name, labels, ("", (), value))
             for labels, value in of_things
             if value is not None
         ]
