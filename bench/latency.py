@@ -22,6 +22,8 @@ from exporter.identifiers import PlainIdentifiers
 from exporter.logs import announcements
 
 COUNTS = (10, 100, 1000, 10_000)
+APPENDS = 100
+SCRAPES = 10
 
 
 def run(short: bool) -> tuple[str, dict[str, float]]:
@@ -39,7 +41,7 @@ def run(short: bool) -> tuple[str, dict[str, float]]:
             logs.mkdir()
             for number in range(count):
                 noisy.write(logs / f"c_b{number}.log", 4096, number % 5)
-            appends, scrapes = (3, 2) if short else (100, 20)
+            appends, scrapes = (3, 2) if short else (APPENDS, SCRAPES)
             cells = [str(count)]
             for kind, polling_only in (("announced", False), ("polling", True)):
                 delays = _until_the_board_holds_it(logs, count, appends if not polling_only else scrapes, polling_only)

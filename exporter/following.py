@@ -38,7 +38,7 @@ _ANNOUNCED_POLL_SECONDS = 5.0
 
 _QUIET_SECONDS = 0.002
 _QUIET_TIMES = 9
-"""After a look, further announcements are gathered for so long: at least the first, and so many times what the look has
+"""After an announced look, others are gathered for so long: at least the first, and so many times what the look has
 taken, so that a log written as fast as can be takes a tenth of a core and not all of it."""
 
 
@@ -79,7 +79,8 @@ class _Waits:
         more = monitor.look(announced_only=not a_round)
         took = time.monotonic() - began
         interval = self._interval_seconds
-        self._quiet_seconds = max(_QUIET_SECONDS, _QUIET_TIMES * took)
+        # A round is no answer to an announcement, and must not hold up those that follow.
+        self._quiet_seconds = _QUIET_SECONDS if a_round else max(_QUIET_SECONDS, _QUIET_TIMES * took)
         if a_round and not more:
             # The interval is from round to round: what one takes (round trips to a host) is not added to it.
             self._round_due_at = began + max(interval, took + _SHORTEST_PAUSE * interval)
