@@ -75,7 +75,9 @@ def test_the_wheel_holds_page_dashboards_alerts_and_runbooks_and_nothing_foreign
     for part in ("static", "templates"):
         there = {f"exporter/web/{part}/{path.name}" for path in (ROOT / "exporter" / "web" / part).iterdir()}
         assert there <= found
-    assert {name.split("/")[0] for name in found} == {"exporter", f"mqi_beam_exporter-{__version__}.dist-info"}
+    own = f"mqi_beam_exporter-{__version__}"
+    assert {name.split("/")[0] for name in found} == {"exporter", f"{own}.dist-info", f"{own}.data"}
+    assert f"{own}.data/data/share/man/man1/mqi-exporter.1" in found
 
 
 @pytest.mark.timeout(400)

@@ -21,6 +21,8 @@ from typing import Protocol
 
 import structlog
 
+from exporter import garbage
+
 _LOG = structlog.get_logger(__name__)
 
 CONNECTIONS_AT_MOST = 256
@@ -30,6 +32,9 @@ HANDSHAKE_SECONDS = 10.0
 _SAY_AGAIN_SECONDS = 60.0
 _NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _PAUSE_SECONDS = 0.2
+
+_CONNECTION_BYTES = 256 * 1024
+"""What a connection leaves behind for the search for garbage: the buffers of TLS, of a head, of asyncio."""
 
 
 def address_key(host: str) -> str:
@@ -162,6 +167,7 @@ class Door:
                 continue
             # Accepting does not pause by itself while there are more: those inside must have their turn.
             await asyncio.sleep(0)
+            garbage.left(_CONNECTION_BYTES)  # another one has ended or will
             guest = Guest(address_key(peer[0]))
             if not self._has_room_for(guest):
                 self._say("too many connections under way, one more is refused", address=guest.address)

@@ -29,6 +29,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from exporter import garbage
 from exporter.beams.snapshot import BoardSnapshot
 from exporter.identifiers import Identifiers
 from exporter.web.api import PREFIX, Api
@@ -58,6 +59,8 @@ _OPENMETRICS = "application/openmetrics-text"
 _PAGES_AT_ONCE = 4
 _PROBES_AT_ONCE = 2
 """Answers made at once: more would only hold the interpreter's lock in turns, and keep scrapes and followers off."""
+_REQUEST_BYTES = 16 * 1024
+"""What a request leaves behind for the search for garbage, besides its answer."""
 _FINISH_SECONDS = 1
 """How long answers under way may take at a stop."""
 _STOP_SECONDS = 2.0
@@ -224,7 +227,11 @@ def _outermost(app: ASGIApp, count_error: Callable[[str], None], protection: Pro
     """Around every answer: the headers that all have, and the end of unexpected errors (Starlette has answered 500)."""
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        size_bytes = _REQUEST_BYTES
+
         async def send_with_headers(message: Message) -> None:
+            nonlocal size_bytes
+            size_bytes += len(message.get("body", b""))
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 for name, value in _HEADERS_OF_ALL:
@@ -238,6 +245,8 @@ def _outermost(app: ASGIApp, count_error: Callable[[str], None], protection: Pro
         except Exception as error:  # noqa: BLE001 -- logged and counted here; the server would only log it a second time
             _LOG.error("cannot answer a request", path=scope.get("path"), exc_info=error)
             count_error("web")
+        finally:
+            garbage.left(size_bytes)
 
     return answer
 
