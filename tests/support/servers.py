@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -24,7 +25,7 @@ def _program(*names: str) -> str:
     raise AssertionError(f"{names[0]} is not installed: run make tools")
 
 
-class Server:
+class Server(ABC):
     """A server with a log of its own, that is ready when the ``with`` block begins and ended after it."""
 
     name: str
@@ -36,8 +37,9 @@ class Server:
         self.address = f"127.0.0.1:{self.port}"
         self._process: subprocess.Popen[bytes] | None = None
 
+    @abstractmethod
     def command(self) -> list[str]:
-        raise NotImplementedError
+        """Its command line."""
 
     @property
     def log(self) -> str:
