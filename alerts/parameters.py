@@ -27,6 +27,8 @@ class Parameters:
         mismatch_for_seconds: beyond the minute after which the exporter speaks of a mismatch.
         slow_ratio: times the usual time per particle of its source.
         usual_over_seconds: what is usual is the median over so long.
+        certificate_seconds: a certificate that is valid for no longer than this must be replaced.
+        failed_logins: so many in ``failed_logins_over_seconds`` are no typing errors.
         scrape_seconds: a scrape that takes longer is slow; Prometheus gives up after 10 s by default.
     """
 
@@ -57,6 +59,9 @@ class Parameters:
     reload_for_seconds: int = 60
     errors_over_seconds: int = 900
     dropped_for_seconds: int = 60
+    certificate_seconds: int = 14 * 86400
+    failed_logins: int = 20
+    failed_logins_over_seconds: int = 900
 
 
 def duration(seconds: int) -> str:

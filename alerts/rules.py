@@ -300,6 +300,7 @@ def exporter_alerts(parameters: Parameters) -> Sequence[Alert]:
     """Alerts about the exporter itself."""
     job = f'job="{parameters.job}"'
     unwritten_for, errors_over = duration(parameters.mirror_for_seconds), duration(parameters.errors_over_seconds)
+    logins_over = duration(parameters.failed_logins_over_seconds)
     return (
         Alert(
             "MQIExporterDown",
@@ -358,6 +359,36 @@ mqi_database_pending_updates > 0
             "will not start.",
             "exporter",
             parameters.reload_for_seconds,
+        ),
+        Alert(
+            "MQIWebConfigRefused",
+            "warning",
+            "mqi_exporter_web_config_up_to_date == 0\n",
+            "{{ $labels.instance }} refused its new web configuration",
+            "The file of TLS and passwords, or a certificate that it names, has changed and cannot be used; the ones "
+            "before stay in use until the next restart, at which the exporter would not start. Its log names each "
+            "mistake.",
+            "exporter",
+            parameters.reload_for_seconds,
+        ),
+        Alert(
+            "MQICertificateExpires",
+            "warning",
+            f"mqi_exporter_certificate_expiry_timestamp_seconds - time() < {parameters.certificate_seconds}\n",
+            "The certificate of {{ $labels.instance }} is valid for {{ $value | humanizeDuration }} only",
+            "When it has expired, neither Prometheus nor any browser will talk to {{ $labels.instance }}, and no stall "
+            "or failure will be reported. A new file is taken without a restart.",
+            "exporter",
+        ),
+        Alert(
+            "MQIFailedLogins",
+            "warning",
+            f"sum by ({_EXPORTER}) (increase(mqi_exporter_failed_logins_total[{logins_over}]))"
+            f" > {parameters.failed_logins}\n",
+            "{{ $value | humanize }} logins at {{ $labels.instance }} failed",
+            f"Within {logins_over}, {{{{ $value | humanize }}}} logins failed: somebody tries passwords, or a program "
+            "has an old one. The exporter's log names the addresses; it makes them wait.",
+            "exporter",
         ),
         Alert(
             "MQIExporterErrors",

@@ -40,6 +40,7 @@ def test_amtool_accepts_it() -> None:
         (["alertname=MQIExporterDown", "severity=critical"], "on-call"),
         (["alertname=MQILogBlockBuffered", "severity=info", "source=hpc1"], "operators"),
         (["alertname=MQIMirrorNotWriting", "severity=warning"], "operators"),
+        (["alertname=MQICertificateExpires", "severity=warning"], "operators"),
     ],
 )
 def test_each_alert_finds_its_receiver(labels: list[str], receiver: str) -> None:
