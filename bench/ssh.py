@@ -27,7 +27,7 @@ from exporter.logs.parser import SitePatterns
 from exporter.logs.paths import LogPathTemplate
 from exporter.logs.source import ReadRequest
 from exporter.logs.ssh import SshSource
-from exporter.logs.ssh_connection import SshHost
+from exporter.logs.ssh_host import SshHost
 from exporter.monitor import SourceMonitor
 from tests.support.sshd import Sshd
 

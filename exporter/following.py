@@ -17,7 +17,7 @@ import structlog
 from exporter.beams.board import Board
 from exporter.config import Settings, Source, SshSource
 from exporter.identifiers import Identifiers
-from exporter.logs import announcements, ssh
+from exporter.logs import announcements
 from exporter.logs.announcements import Announcements
 from exporter.logs.local import LocalSource
 from exporter.logs.parser import SitePatterns
@@ -45,6 +45,8 @@ taken, so that a log written as fast as can be takes a tenth of a core and not a
 def make_source(source: Source) -> LogSource:
     """Where a source of the configuration is read."""
     if isinstance(source, SshSource):
+        from exporter.logs import ssh
+
         return ssh.SshSource(source.name, source.ssh_host)
     return LocalSource(source.name)
 

@@ -12,8 +12,8 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import paramiko
 import structlog
 
 from exporter.beams.board import Board, Watched
@@ -26,8 +26,10 @@ from exporter.logs.local import LocalSource
 from exporter.logs.parser import SitePatterns, TpsLogParser
 from exporter.logs.paths import LogPathError, LogPathTemplate
 from exporter.logs.source import LogProblem, LogSource, LogStat, ReadRequest, SourceUnavailable
-from exporter.logs.ssh import ClientSource
 from exporter.logs.tailer import LineFollower, Logger, Tailer
+
+if TYPE_CHECKING:
+    import paramiko
 
 _log = structlog.get_logger(__name__)
 
@@ -567,6 +569,8 @@ class ProgressMonitor:
             progress_callback: see :meth:`monitor_local`.
             timeout: seconds in all; ``None`` for no limit.
         """
+        from exporter.logs.ssh import ClientSource
+
         self._monitor(ClientSource(ssh_client), remote_log_path, progress_callback, timeout, poll_interval=1.0)
 
     def stop(self) -> None:

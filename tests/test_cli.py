@@ -1,5 +1,7 @@
 import json
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -116,3 +118,10 @@ def test_a_listen_address_that_is_none_is_refused_before_anything_starts(config:
     result = call("--config.file", config, "--web.listen-address", "10813", "run")
     assert result.exit_code == 2
     assert "host:port" in result.output
+
+
+def test_who_reads_no_logs_on_other_hosts_does_not_pay_for_it() -> None:
+    """Libraries that only some commands and sources need: 16 MiB for SSH alone."""
+    look = "import sys, exporter.cli; print(sorted({'paramiko', 'requests'} & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "[]\n"

@@ -35,7 +35,7 @@ from exporter.config.values import (
     as_tuple,
     compiled,
 )
-from exporter.logs.ssh_connection import SshHost
+from exporter.logs.ssh_host import SshHost
 from exporter.web.listener import ListenError, parse_listen_address
 
 SOURCE_KINDS = ("local", "ssh")

@@ -22,7 +22,8 @@ import paramiko
 
 from exporter.logs.sftp import Attributes, SftpError, SftpRefusal, SftpSession
 from exporter.logs.source import LogProblem, LogStat, ReadRequest, SourceUnavailable
-from exporter.logs.ssh_connection import SshConnection, SshHost, open_sftp
+from exporter.logs.ssh_connection import SshConnection, open_sftp
+from exporter.logs.ssh_host import SshHost
 
 _HUGE_FOLDER = 5000
 """A listing of more entries costs more than asking for a few of them one by one."""

@@ -23,44 +23,11 @@ import paramiko
 
 from exporter.logs.sftp import SftpError, SftpSession
 from exporter.logs.source import SourceUnavailable
+from exporter.logs.ssh_host import SshHost
 
 _STEP_SECONDS = 0.2
 _WINDOW_BYTES = 16 << 20
 """How much the host may send before it waits for us: a long line with 100 ms round trip still fills."""
-
-
-@dataclass(frozen=True, slots=True)
-class SshHost:
-    """How to reach a host.
-
-    Args:
-        host: name, address, or an alias of ``ssh_config_file``.
-        port: ``None`` for the alias's, else 22.
-        user: ``None`` for the alias's, else the exporter's own.
-        key_file: private key; ``None`` for the alias's.
-        passphrase_file: file with the key's passphrase.
-        password_file: file with a password; passwords are not used without it.
-        use_agent: whether keys of a running agent may be used (an agent is never forwarded).
-        known_hosts_file: host keys that are trusted; ``None`` for the alias's, else ``~/.ssh/known_hosts`` and
-            ``/etc/ssh/ssh_known_hosts``.
-        ssh_config_file: OpenSSH client configuration, for aliases and ``ProxyJump``; ``None`` for none.
-        connect_timeout_seconds: for the connection, the banner and the login, each.
-        operation_timeout_seconds: the longest wait for an answer: a link that is dead is noticed so soon.
-        keepalive_seconds: how often an idle connection is kept open.
-    """
-
-    host: str
-    port: int | None = None
-    user: str | None = None
-    key_file: Path | None = None
-    passphrase_file: Path | None = None
-    password_file: Path | None = None
-    use_agent: bool = False
-    known_hosts_file: Path | None = None
-    ssh_config_file: Path | None = None
-    connect_timeout_seconds: float = 10.0
-    operation_timeout_seconds: float = 10.0
-    keepalive_seconds: float = 15.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,15 +18,15 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
-
-import paramiko
+from typing import TYPE_CHECKING, Any, Protocol
 
 from exporter.logs.local import LocalSource
 from exporter.logs.parser import LINE_LIMIT
 from exporter.logs.recent import RECENT_BYTES, recent_bytes
 from exporter.logs.source import LogProblem, LogSource, LogStat, ReadRequest, SourceUnavailable
-from exporter.logs.ssh import ClientSource
+
+if TYPE_CHECKING:
+    import paramiko
 
 ANCHOR_BYTES = 256
 """So many bytes before the offset are compared at each read: more than two lines, little to keep for 10 000 logs."""
@@ -336,6 +336,9 @@ class RemoteLogTailer:
         logger: Logger | None = None,
         poll_interval: float = 1.0,
     ) -> None:
+        # Here, since only those who read logs on other hosts should pay for its libraries: 16 MiB.
+        from exporter.logs.ssh import ClientSource
+
         self._lines = LineFollower(ClientSource(ssh_client), remote_log_path, logger, poll_interval)
 
     def tail(self, timeout: float | None = None) -> Iterator[str]:

@@ -15,7 +15,7 @@ import pytest
 
 from exporter.logs.source import SourceUnavailable
 from exporter.logs.ssh import SshSource
-from exporter.logs.ssh_connection import SshHost
+from exporter.logs.ssh_host import SshHost
 from tests.support.process import wait_for
 from tests.support.sshd import Sshd, keygen
 

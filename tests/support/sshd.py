@@ -11,7 +11,7 @@ import subprocess
 from pathlib import Path
 from types import TracebackType
 
-from exporter.logs.ssh_connection import SshHost
+from exporter.logs.ssh_host import SshHost
 from tests.support.process import wait_for
 
 
