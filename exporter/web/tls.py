@@ -1,7 +1,8 @@
 """TLS as the web configuration wants it: checks of the files, and the context that serves connections.
 
 What is in a file is checked here before OpenSSL sees it, since OpenSSL's own words (``KEY_VALUES_MISMATCH``) do not say
-what to do. Nothing of a private key ever stands in a message.
+what to do. Nothing of a private key ever stands in a message. ``cryptography`` is imported where it is used: it takes
+8 MiB, and most exporters serve no TLS.
 """
 
 from __future__ import annotations
@@ -14,11 +15,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+if TYPE_CHECKING:
+    from cryptography import x509
 
 _SIZE_BYTES_AT_MOST = 1024 * 1024
 
@@ -92,6 +92,9 @@ def read_certificates(path: str) -> list[x509.Certificate]:
     Raises:
         ValueError: there are none; says why and what to do.
     """
+    from cryptography import x509
+    from cryptography.exceptions import UnsupportedAlgorithm
+
     data = _read(path)
     try:
         found = x509.load_pem_x509_certificates(data)
@@ -110,6 +113,9 @@ def read_public_half(path: str) -> bytes:
     Raises:
         ValueError: there is none, or others may read or change it; says why and what to do.
     """
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
     data = _read(path, private=True)
     try:
         key = load_pem_private_key(data, None)
@@ -119,12 +125,19 @@ def read_public_half(path: str) -> bytes:
         ) from None
     except (ValueError, UnsupportedAlgorithm):
         raise ValueError(f"{path} holds no private key in PEM form (-----BEGIN PRIVATE KEY-----)") from None
-    return key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return _as_bytes(key.public_key())
 
 
 def public_half(certificate: x509.Certificate) -> bytes:
     """The public key that a certificate is about."""
-    return certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return _as_bytes(certificate.public_key())
+
+
+def _as_bytes(public_key: Any) -> bytes:
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+    found: bytes = public_key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return found
 
 
 def validity(path: str, certificate: x509.Certificate, now: float, *, soon_seconds: float) -> str | None:
