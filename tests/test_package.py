@@ -81,6 +81,12 @@ def test_the_wheel_holds_page_dashboards_alerts_and_runbooks_and_nothing_foreign
 
 
 @pytest.mark.timeout(400)
+def test_the_wheelhouse_brings_the_guides_and_the_examples_they_speak_of(wheelhouse: Path) -> None:
+    for path in ("docs/operations.md", "config/mqi-exporter.service", "config/prometheus.yml", "config/web.yaml"):
+        assert (wheelhouse / path).read_bytes() == (ROOT / path).read_bytes()
+
+
+@pytest.mark.timeout(400)
 def test_the_source_distribution_makes_the_same_wheel(wheelhouse: Path, tmp_path: Path) -> None:
     source = tmp_path / "source"
     hidden = shutil.ignore_patterns(".*", "build", "dist", "*.egg-info", "tests", "__pycache__")
