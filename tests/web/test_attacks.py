@@ -1,7 +1,7 @@
 """A real exporter under attack: a scrape beside it is answered, and afterwards everything is as before.
 
-Attackers share one address, the scraper has another. From the attackers' own one a scrape may be refused while all of its
-connections are busy; `test_an_address_whose_connections_are_all_busy_gets_no_more_and_others_do` is about that.
+Attackers share one address, the scraper has another. From the attackers' own one a scrape may be refused while all of
+its connections are busy; `test_an_address_whose_connections_are_all_busy_gets_no_more_and_others_do` is about that.
 """
 
 from __future__ import annotations
