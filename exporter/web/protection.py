@@ -39,6 +39,11 @@ class Protection:
         self._generation = 0
 
     @property
+    def configured(self) -> bool:
+        """Whether there is a web configuration, whose files may change."""
+        return self._path is not None
+
+    @property
     def generation(self) -> int:
         """How often another configuration has come into use."""
         return self._generation

@@ -8,6 +8,7 @@ that is slow, silent or gone costs a connection until its time is over, and neve
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import socket
 import threading
@@ -53,6 +54,8 @@ keeps its connection."""
 _HEAD_SECONDS = 10
 """A request's head must be complete so long after its first byte (a connection's first one: after the connection)."""
 _REFRESH_SECONDS = 1.0
+_DATE_SECONDS = 1.0
+"""How old the date in an answer's head may be."""
 """How often it is looked whether the web configuration and its files have changed."""
 _REQUEST_HEAD_BYTES_AT_MOST = 16 * 1024
 _OPENMETRICS = "application/openmetrics-text"
@@ -383,14 +386,31 @@ class _Server(uvicorn.Server):
         self._end_streams = end_streams
         self._door = Door(self._make_connection, lambda: protection.context, self._refused_certificate)
         self._refreshing: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._ended = asyncio.Event()
         self.serving_or_over = threading.Event()
 
+    def end(self) -> None:
+        """Stop serving; from any thread."""
+        self.should_exit = True
+        with contextlib.suppress(RuntimeError):  # its loop is closed already
+            if self._loop is not None:
+                self._loop.call_soon_threadsafe(self._ended.set)
+
+    async def main_loop(self) -> None:
+        """Uvicorn's looks ten times a second whether to exit, which takes as much as a thousand idle logs."""
+        while not await self.on_tick(0):
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._ended.wait(), _DATE_SECONDS)
+
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        self._loop = asyncio.get_running_loop()
         await self.lifespan.startup()
         self.servers = []
         for listener in sockets or []:
             self._door.open(listener)
-        self._refreshing = asyncio.get_running_loop().create_task(self._refresh())
+        if self._protection.configured:
+            self._refreshing = self._loop.create_task(self._refresh())
         self.started = True
         self.serving_or_over.set()
 
@@ -497,7 +517,7 @@ class WebServer:
 
     def stop(self) -> None:
         """Ends the thread and closes the socket and all connections, within 2 s. May be called again, or unstarted."""
-        self._server.should_exit = True
+        self._server.end()
         if self._thread.is_alive():
             self._thread.join(_STOP_SECONDS)
             if self._thread.is_alive():

@@ -18,6 +18,7 @@ from typing import Any
 
 import httpx
 import pytest
+import uvicorn
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
@@ -739,6 +740,22 @@ def test_stop_does_not_wait_for_an_answer_that_hangs() -> None:
             assert not _accepts(site.server)
         finally:
             released.set()
+
+
+def test_an_idle_server_wakes_for_the_date_of_its_answers_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    wakes: list[int] = []
+    on_tick = uvicorn.Server.on_tick
+
+    async def counted(server: uvicorn.Server, counter: int) -> bool:
+        wakes.append(counter)
+        return await on_tick(server, counter)
+
+    monkeypatch.setattr(uvicorn.Server, "on_tick", counted)
+    with serve():
+        began = time.monotonic()
+        time.sleep(2.2)
+        # One at its start, then one a second; uvicorn's own loop has ten.
+        assert 2 <= len(wakes) <= 2 + time.monotonic() - began
 
 
 def test_after_a_stop_the_port_is_free_and_stop_may_come_again(site: Site) -> None:
