@@ -530,7 +530,7 @@ class Board:
 
     def _shown(self, beam: Beam, at: float) -> BeamView:
         """The beam at a moment, worked out only where it did not stand still."""
-        if beam.row.key in self._unconfirmed:
+        if self._unconfirmed and beam.row.key in self._unconfirmed:
             return self._view(beam, at)
         rules, source = self._rules, self._source_state(beam)
         prior_rate = self._prior_rate(beam)

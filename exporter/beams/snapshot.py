@@ -6,12 +6,10 @@ as 0: metrics leave such a series out, the page says so.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import Enum
-from itertools import chain
-from operator import attrgetter
-from typing import Any
+from typing import NamedTuple
 
 
 class BeamState(str, Enum):
@@ -57,9 +55,11 @@ class BeamRow:
     log_path: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class BeamView:
-    """One beam at the moment of the snapshot. ``recent`` is the log's last bytes (:mod:`exporter.logs.recent`)."""
+class BeamView(NamedTuple):
+    """One beam at the moment of the snapshot. ``recent`` is the log's last bytes (:mod:`exporter.logs.recent`).
+
+    A tuple, since a scrape makes thousands: a frozen dataclass takes five times as long.
+    """
 
     key: BeamKey
     source: str
@@ -96,20 +96,13 @@ class BeamView:
     recent: bytes = b""
 
     def at_another_time(self, estimated_ratio: float, remaining_seconds: float | None, row: BeamRow) -> BeamView:
-        """The same beam with what the clock changes, and its row as it was read again; twice as fast as ``replace``."""
-        before, between, last = _AROUND_WHAT_THE_CLOCK_CHANGES
-        every = chain(before(self), (estimated_ratio, remaining_seconds), between(self), (row,), last(self))
-        return BeamView(*every)
+        """The same beam with what the clock changes, and its row as it was read again; faster than ``_replace``."""
+        before, between, last = self[:_ESTIMATES], self[_ESTIMATES + 2 : _ROW], self[_ROW + 1 :]
+        return BeamView._make((*before, estimated_ratio, remaining_seconds, *between, row, *last))
 
 
-def _around_what_the_clock_changes() -> tuple[Callable[[BeamView], tuple[Any, ...]], ...]:
-    names = [each.name for each in fields(BeamView)]
-    estimates, row = names.index("estimated_ratio"), names.index("row")
-    assert names[estimates + 1] == "remaining_seconds", "the two are passed together"
-    return tuple(attrgetter(*some) for some in (names[:estimates], names[estimates + 2 : row], names[row + 1 :]))
-
-
-_AROUND_WHAT_THE_CLOCK_CHANGES = _around_what_the_clock_changes()
+_ESTIMATES, _ROW = BeamView._fields.index("estimated_ratio"), BeamView._fields.index("row")
+assert BeamView._fields[_ESTIMATES + 1] == "remaining_seconds", "the two are passed together"
 
 
 @dataclass(frozen=True, slots=True)

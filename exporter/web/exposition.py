@@ -108,14 +108,34 @@ def lines(metric: Definition[Any], of_things: Iterable[tuple[str, Any]]) -> list
             for labels, value in of_things
             if value is not None
         ]
-    return [_line(name, labels, point) for labels, value in of_things for point in points(value)]
+    made: list[str] = []
+    # Most things are in one of a few states: what stands before and after their labels is made once for each.
+    around: dict[Any, list[tuple[str, str]]] = {}
+    for labels, value in of_things:
+        if not labels:
+            made += [_line(name, labels, point) for point in points(value)]
+            continue
+        if value not in around:
+            around[value] = [_around_labels(name, point) for point in points(value)]
+        made += [f"{before}{labels}{after}" for before, after in around[value]]
+    return made
 
 
 def _line(name: str, labels: str, point: Point) -> str:
     suffix, further, number = point
+    if labels:
+        before, after = _around_labels(name, point)
+        return f"{before}{labels}{after}"
     if further:
-        labels = f"{labels},{_text_of_further(further)}" if labels else _text_of_further(further)
-    return f"{name}{suffix}{{{labels}}} {text_of(number)}\n" if labels else f"{name}{suffix} {text_of(number)}\n"
+        return f"{name}{suffix}{{{_text_of_further(further)}}} {text_of(number)}\n"
+    return f"{name}{suffix} {text_of(number)}\n"
+
+
+def _around_labels(name: str, point: Point) -> tuple[str, str]:
+    """What stands before and after the labels of a thing that has some."""
+    suffix, further, number = point
+    separated = f",{_text_of_further(further)}" if further else ""
+    return f"{name}{suffix}{{", f"{separated}}} {text_of(number)}\n"
 
 
 def head(metric: Definition[Any], *, openmetrics: bool) -> str:

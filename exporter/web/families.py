@@ -33,7 +33,7 @@ class Definition(Generic[Thing]):
         kind: its type.
         labels: names of all labels, ``le`` aside.
         meaning: its help.
-        read: what its samples are made of; equal values make the same samples.
+        read: what its samples are made of, hashable; equal values make the same samples.
         points: the samples made of that, told apart by labels or suffix; ``None`` where what is read is itself the one
             sample's value, or ``None`` for no sample.
     """
@@ -64,14 +64,14 @@ def gauge_by(
     name: str, labels: tuple[str, ...], by: tuple[str, ...], meaning: str, parts: Callable[[Thing], Iterable[Part]]
 ) -> Definition[Thing]:
     """A gauge with several samples per thing, told apart by the labels ``by``."""
-    return Definition(name, "gauge", (*labels, *by), meaning, lambda thing: [*parts(thing)], _points_of_parts(by))
+    return Definition(name, "gauge", (*labels, *by), meaning, lambda thing: (*parts(thing),), _points_of_parts(by))
 
 
 def counter_by(
     name: str, labels: tuple[str, ...], by: tuple[str, ...], meaning: str, parts: Callable[[Thing], Iterable[Part]]
 ) -> Definition[Thing]:
     """A counter with several samples per thing, told apart by the labels ``by``; its name ends in ``_total``."""
-    return Definition(name, "counter", (*labels, *by), meaning, lambda thing: [*parts(thing)], _points_of_parts(by))
+    return Definition(name, "counter", (*labels, *by), meaning, lambda thing: (*parts(thing),), _points_of_parts(by))
 
 
 def one_of(

@@ -146,7 +146,7 @@ def test_only_what_the_clock_changes_differs_while_nothing_else_happens() -> Non
     earlier, later = (board.snapshot(at).beams[0] for at in (NOW + 31, NOW + 35))
 
     assert later.estimated_ratio > earlier.estimated_ratio
-    assert later == replace(earlier, estimated_ratio=later.estimated_ratio, remaining_seconds=later.remaining_seconds)
+    assert later == earlier._replace(estimated_ratio=later.estimated_ratio, remaining_seconds=later.remaining_seconds)
 
 
 def test_a_row_that_was_read_again_is_shown_with_its_time() -> None:

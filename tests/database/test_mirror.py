@@ -3,7 +3,6 @@ from __future__ import annotations
 import math
 import tempfile
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -73,7 +72,7 @@ def view(
 
 def ended(**changes: object) -> BeamView:
     """A beam whose run has succeeded."""
-    return replace(view(18, succeeded=True, state=BeamState.SUCCEEDED), **changes)  # type: ignore[arg-type]
+    return view(18, succeeded=True, state=BeamState.SUCCEEDED)._replace(**changes)  # type: ignore[arg-type]
 
 
 def snapshot(*views: BeamView) -> BoardSnapshot:
@@ -258,20 +257,20 @@ class TestTroubles:
         assert site.mirror.pending == 1
         locker.release()
         site.stands(0.0, "pending")
-        reset = replace(
-            view(0, None, run_number=2, announcements=0, state=BeamState.WAITING, status="pending"), started_at=None
+        reset = view(0, None, run_number=2, announcements=0, state=BeamState.WAITING, status="pending")._replace(
+            started_at=None
         )
         assert site.shows(reset) == 0.0
 
     def test_a_run_known_from_its_row_alone_is_not_written(self, site: Site) -> None:
         site.shows(view(9, 18))
         site.stands(40.0)
-        unseen = replace(view(0, None, run_number=2, announcements=0, state=BeamState.UNREACHABLE), started_at=None)
+        unseen = view(0, None, run_number=2, announcements=0, state=BeamState.UNREACHABLE)._replace(started_at=None)
         assert site.shows(unseen) == 40.0
 
     @pytest.mark.parametrize("ratio", [math.nan, math.inf, -math.inf])
     def test_a_beam_without_a_finite_value_holds_up_no_other(self, site: Site, ratio: float) -> None:
-        broken = replace(view(key=BeamKey("c", "broken")), progress_ratio=ratio)
+        broken = view(key=BeamKey("c", "broken"))._replace(progress_ratio=ratio)
         assert site.shows(broken, view(5, 18)) == 27.78
 
     def test_a_beam_that_has_left_the_board_is_still_written(self, site: Site) -> None:
@@ -382,7 +381,7 @@ def test_whatever_happens_the_column_is_in_range_and_lowered_only_where_allowed(
             elif name == "grow" and not grew:
                 grew, may_lower = True, True
             shown = view(current, total, run_number=run, announcements=announcements, grew=grew, succeeded=done)
-            after = site.shows(replace(shown, state=BeamState.SUCCEEDED if done else BeamState.RUNNING))
+            after = site.shows(shown._replace(state=BeamState.SUCCEEDED if done else BeamState.RUNNING))
             assert isinstance(after, float)
             assert math.isfinite(after)
             assert after == column or 20.0 <= after <= 80.0

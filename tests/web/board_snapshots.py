@@ -58,7 +58,7 @@ def make_beam(case_id: str = "70010001", beam_id: str = "70010001_b1", **changes
         row=BeamRow(key, read_at=NOW, status="simulation_running"),
         status_mismatch=False,
     )
-    return replace(beam, **changes)
+    return beam._replace(**changes)
 
 
 def make_waiting_beam(beam_id: str = "70010001_b2", **changes: Any) -> BeamView:

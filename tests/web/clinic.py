@@ -50,8 +50,7 @@ def _beams(at: float) -> Iterator[BeamView]:
     yield _over(at, "TP-2038", 2, BeamState.FAILED, ended_at=at - 12 * MINUTE, **failed)
     stalled = _beam(at, "TP-2043", 1, finished=8, share=0.99, batch_minutes=1.0, source="hpc1")
     silent = at - 9 * MINUTE
-    yield replace(
-        stalled,
+    yield stalled._replace(
         state=BeamState.STALLED,
         state_since=at - 5 * MINUTE,
         remaining_seconds=None,
@@ -79,7 +78,7 @@ def _beams(at: float) -> Iterator[BeamView]:
     )
     waiting = make_waiting_beam("TP-2044_2", state_since=at - 3 * MINUTE)
     key = BeamKey("TP-2044", "TP-2044_2")
-    yield replace(waiting, key=key, row=replace(waiting.row, key=key, status="pending"))
+    yield waiting._replace(key=key, row=replace(waiting.row, key=key, status="pending"))
 
 
 def _beam(
@@ -120,8 +119,7 @@ def _beam(
 
 def _over(at: float, case_id: str, number: int, state: BeamState, **changes: Any) -> BeamView:
     beam = _beam(at, case_id, number, finished=18, share=0, batch_minutes=1.2)
-    return replace(
-        beam,
+    return beam._replace(
         **{
             "state": state,
             "state_since": changes["ended_at"],

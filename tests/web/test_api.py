@@ -259,7 +259,7 @@ def test_one_beam_comes_with_the_last_lines_of_its_log(site: Site, board: Board)
     ],
 )
 def test_ids_of_any_text_are_found(site: Site, board: Board, key: BeamKey) -> None:
-    board.shown = make_snapshot(make_beam(), replace(make_beam(), key=key))
+    board.shown = make_snapshot(make_beam(), make_beam()._replace(key=key))
     shown = ask(site, "/api/v1/beams")["beams"][1]
     # The client would resolve dots on its own: they are written as escapes, as browsers keep them.
     path = "/".join(quote(shown[name], safe="").replace(".", "%2E") for name in ("case_id", "beam_id"))
@@ -307,11 +307,12 @@ def test_without_a_database_it_is_null(site: Site, board: Board) -> None:
 def test_nothing_leaves_but_through_the_identifiers() -> None:
     secret = "geheim"
     key = BeamKey(f"{secret}1", f"{secret}22")
-    beam = replace(
-        make_beam(state=BeamState.FAILED, reason="error", failure_text=secret, log_path=secret, recent=secret.encode()),
+    beam = make_beam(
+        state=BeamState.FAILED, reason="error", failure_text=secret, log_path=secret, recent=secret.encode()
+    )._replace(
         key=key,
     )
-    beam = replace(beam, row=replace(beam.row, key=key, hpc_job_id=secret, status=secret, beam_path=secret))
+    beam = beam._replace(row=replace(beam.row, key=key, hpc_job_id=secret, status=secret, beam_path=secret))
     shown = make_snapshot(beam, ended=(replace(ended("x", "failed", NOW), key=key),))
     with serve(snapshot=lambda: shown, identifiers=Hidden()) as site:
         paths = ("/api/v1/beams", "/api/v1/cases", "/api/v1/sources", "/api/v1/beams/case-7/beam-8")
@@ -346,7 +347,7 @@ def test_time_alone_does_not_change_an_answer(site: Site, board: Board) -> None:
     assert (second.headers["etag"], second.content) == (first.headers["etag"], first.content)
     assert second.json()["at"] == NOW
 
-    board.shown = make_snapshot(replace(ended_beam, log_size_bytes=1), make_waiting_beam(), at=NOW + 2)
+    board.shown = make_snapshot(ended_beam._replace(log_size_bytes=1), make_waiting_beam(), at=NOW + 2)
     third = site.get("/api/v1/beams")
     assert third.headers["etag"] != first.headers["etag"]
     assert third.json()["at"] == NOW + 2

@@ -62,8 +62,7 @@ def _beams() -> st.SearchStrategy[list[BeamView]]:
     key = st.builds(BeamKey, HOSTILE, HOSTILE)
     known = st.none() | NUMBERS
     beam = st.builds(
-        replace,
-        st.just(make_beam()),
+        make_beam()._replace,
         key=key,
         source=HOSTILE,
         state=st.sampled_from(BeamState),
@@ -271,7 +270,7 @@ def test_lines_of_beams_are_not_made_again_while_nothing_changes() -> None:
     lines = exposition.lines_made
 
     assert _made(exposition) == 0
-    beams[:] = [replace(beam) for beam in beams]
+    beams[:] = [beam._replace() for beam in beams]
     assert _made(exposition) == 0, "views that are new and equal"
     assert lines > 25 * BEAMS
 
@@ -280,7 +279,7 @@ def test_only_the_metrics_that_changed_are_made_again() -> None:
     exposition, beams = _board([make_beam(beam_id=f"b{number}") for number in range(BEAMS)])
 
     for place in range(0, BEAMS, 100):
-        beams[place] = replace(beams[place], log_size_bytes=5000, log_modified_at=NOW)
+        beams[place] = beams[place]._replace(log_size_bytes=5000, log_modified_at=NOW)
 
     assert _made(exposition) <= 2 * BEAMS
 
@@ -288,7 +287,7 @@ def test_only_the_metrics_that_changed_are_made_again() -> None:
 def test_a_change_of_one_beam_makes_no_more_than_its_block_again() -> None:
     exposition, beams = _board([make_beam(beam_id=f"b{number}") for number in range(BEAMS)])
 
-    beams[BEAMS // 2] = replace(beams[BEAMS // 2], batch_current=7)
+    beams[BEAMS // 2] = beams[BEAMS // 2]._replace(batch_current=7)
 
     assert 1 <= _made(exposition) <= 2 * THINGS_PER_BLOCK
 
@@ -337,8 +336,8 @@ def test_a_value_that_raises_spoils_one_scrape_and_not_the_next() -> None:
     odd = Odd(1.5)
     beams = [make_beam(beam_id=f"b{number}") for number in range(BEAMS)]
     exposition, _ = _board(beams)
-    beams[3] = replace(beams[3], remaining_seconds=odd, batch_current=9)
-    beams[9] = replace(beams[9], batch_current=8)
+    beams[3] = beams[3]._replace(remaining_seconds=odd, batch_current=9)
+    beams[9] = beams[9]._replace(batch_current=8)
     with pytest.raises(RuntimeError):
         exposition.render(openmetrics=False)
     odd.broken = False

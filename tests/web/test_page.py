@@ -130,7 +130,7 @@ def test_an_empty_board_says_so() -> None:
 def test_hostile_ids_and_texts_are_only_text_in_the_table() -> None:
     key = BeamKey(HOSTILE, HOSTILE)
     changes: dict[str, Any] = {"source": HOSTILE, "state": BeamState.FAILED, "reason": "error", "failure_text": HOSTILE}
-    beams = (replace(make_beam(**changes), key=key), replace(make_waiting_beam(), key=replace(key, beam_id="b")))
+    beams = (make_beam(**changes)._replace(key=key), make_waiting_beam()._replace(key=replace(key, beam_id="b")))
     run = EndedRun(key, HOSTILE, 1, "succeeded", None, None, NOW)
     with serve(snapshot=lambda: make_snapshot(*beams, ended=(run,))) as site:
         page = site.get("/table").text

@@ -124,7 +124,7 @@ def test_every_case_and_beam_is_there_with_all_that_is_known(visit: Visit) -> No
 def test_the_expected_end_is_in_the_browsers_time(visit: Visit) -> None:
     end = time.time() + 5000
     beam = make_beam(remaining_seconds=5000.0)
-    board = Board(lambda at: make_snapshot(replace(beam, remaining_seconds=end - at), at=at))
+    board = Board(lambda at: make_snapshot(beam._replace(remaining_seconds=end - at), at=at))
     with clinic_site(board) as address:
         visitor = visit()
         visitor.go(address)
@@ -289,22 +289,21 @@ def test_sources_and_a_database_that_do_not_answer_are_told(visit: Visit) -> Non
 def test_whatever_ids_and_lines_hold_is_shown_as_text_and_never_run(visit: Visit) -> None:
     def make(at: float) -> BoardSnapshot:
         beams = [
-            replace(
-                make_beam(
-                    state=BeamState.FAILED,
-                    reason="error",
-                    source=text,
-                    failure_text=text,
-                    log_path=text,
-                    log_modified_at=at,
-                    ended_at=at - 60,
-                    recent="\n".join(HOSTILE).encode(),
-                ),
+            make_beam(
+                state=BeamState.FAILED,
+                reason="error",
+                source=text,
+                failure_text=text,
+                log_path=text,
+                log_modified_at=at,
+                ended_at=at - 60,
+                recent="\n".join(HOSTILE).encode(),
+            )._replace(
                 key=BeamKey(f"case {text}", text),
             )
             for text in HOSTILE
         ]
-        beams = [replace(beam, row=replace(beam.row, key=beam.key, status=beam.key.beam_id)) for beam in beams]
+        beams = [beam._replace(row=replace(beam.row, key=beam.key, status=beam.key.beam_id)) for beam in beams]
         gone = EndedRun(BeamKey("gone", HOSTILE[1]), HOSTILE[1], 1, "failed", HOSTILE[1], at - 90, at - 50)
         sources = tuple(replace(make_snapshot().sources[0], name=text, up=False) for text in HOSTILE)
         return make_snapshot(*beams, at=at, ended=(gone,), sources=sources)
@@ -504,8 +503,8 @@ def test_nothing_serious_is_in_the_way_of_anybody(
     def make(at: float) -> BoardSnapshot:
         snapshot = clinic(at)
         local, hpc = snapshot.sources
-        lost = replace(snapshot.beams[1], state=BeamState.UNREACHABLE)
-        silent = replace(snapshot.beams[6], state=BeamState.EXPIRED)
+        lost = snapshot.beams[1]._replace(state=BeamState.UNREACHABLE)
+        silent = snapshot.beams[6]._replace(state=BeamState.EXPIRED)
         beams = (snapshot.beams[0], lost, *snapshot.beams[2:6], silent, *snapshot.beams[7:])
         return replace(snapshot, beams=beams, sources=(local, replace(hpc, up=False)))
 
