@@ -296,6 +296,33 @@ _RELOADS = lines(
     ),
     unit="s",
 )
+_LOGINS = lines(
+    "Who was refused at the door?",
+    "Failed logins within the hour before, by reason. A few are typing errors; many are somebody who guesses.",
+    Query(_hourly("mqi_exporter_failed_logins_total", "instance, reason", EXPORTER), "{{instance}}: {{reason}}"),
+    unit="short",
+    soft_maximum=1,
+    decimals=0,
+    none="No password or certificate is asked for",
+)
+_CERTIFICATE = lines(
+    "How long is its certificate valid?",
+    "Time until the server's certificate expires; a replaced one comes into use without a restart.",
+    Query(
+        f"min by (instance) (mqi_exporter_certificate_expiry_timestamp_seconds{{{EXPORTER}}}) - time()", "{{instance}}"
+    ),
+    unit="s",
+    none="No TLS",
+)
+_WEB_CONFIG = lines(
+    "Is the web configuration in use?",
+    "1 where TLS and passwords are those of the files as they are now; 0 where changed files were refused.",
+    Query(f"min by (instance) (mqi_exporter_web_config_up_to_date{{{EXPORTER}}})", "{{instance}}"),
+    unit="short",
+    soft_maximum=1,
+    decimals=0,
+    none="No web configuration",
+)
 
 
 def build() -> Json:
@@ -316,6 +343,7 @@ def build() -> Json:
             (None, 8, [(_RECONNECTS, 8), (_ANOMALIES, 8), (_UNMATCHED, 8)]),
             (None, 8, [(_BEAMS, 12), (_RUNS, 12)]),
             ("Database", 8, [(_WRITES, 8), (_LATENCY, 8), (_PENDING, 8)]),
+            ("Web server", 8, [(_LOGINS, 8), (_CERTIFICATE, 8), (_WEB_CONFIG, 8)]),
             ("Process", 8, [(_SCRAPE, 8), (_SIZE, 8), (_CPU, 8)]),
             (None, 8, [(_MEMORY, 8), (_FILES, 8), (_RELOADS, 8)]),
         ),
