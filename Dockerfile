@@ -20,6 +20,6 @@ ENV PATH=/opt/mqi/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 USER mqi
 EXPOSE 10813
 HEALTHCHECK --interval=30s --timeout=5s --start-period=10s \
-    CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:10813/-/healthy', timeout=4)"]
+    CMD ["python", "-m", "exporter.healthy"]
 ENTRYPOINT ["mqi-exporter"]
 CMD ["--config.file", "/etc/mqi-exporter/exporter.yaml", "--web.listen-address", "0.0.0.0:10813"]

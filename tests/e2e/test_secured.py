@@ -254,3 +254,35 @@ def test_a_server_without_protection_says_so_when_it_starts(tmp_path: Path) -> N
         assert target.address
     assert target.said("without TLS or password")
     assert target.said("tls=False authentication=False") or target.said("tls=false authentication=false")
+
+
+def check_health(address: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "exporter.healthy", address]
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False)
+
+
+@pytest.mark.parametrize("how", ["plain", "password", "tls", "client certificate"])
+def test_a_containers_health_check_needs_no_login(tmp_path: Path, how: str) -> None:
+    authority = Authority(tmp_path)
+    authority.issue("server")
+    users = {"basic_auth_users": {"operator": HASH}}
+    content: dict[str, dict[str, Any]] = {
+        "plain": {},
+        "password": users,
+        "tls": {"tls_server_config": TLS, **users},
+        "client certificate": {"tls_server_config": {**TLS, **CLIENTS_VERIFIED}},
+    }
+    with exporter(tmp_path, content[how]) as running:
+        found = check_health(running.address)
+        assert (found.returncode, found.stderr) == (0, "")
+        address = running.address
+    found = check_health(address)
+    assert found.returncode == 1
+    assert address in found.stderr
+
+
+def test_a_containers_health_check_tells_the_exporter_from_others() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        found = check_health(f"127.0.0.1:{silent.getsockname()[1]}")
+    assert found.returncode == 1
+    assert "timed out" in found.stderr
