@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 import structlog
 
-from bench import catchup, idle, latency, memory, mirror, scrape, ssh
+from bench import catchup, idle, latency, memory, mirror, scrape, soak, ssh
 
 BENCHMARKS = {
     "catchup": catchup.run,
@@ -18,6 +18,7 @@ BENCHMARKS = {
     "memory": memory.run,
     "mirror": mirror.run,
     "scrape": scrape.run,
+    "soak": soak.run,
     "ssh": ssh.run,
 }
 

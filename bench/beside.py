@@ -119,7 +119,8 @@ class Running:
         return 100 * (self.cpu_seconds() - cpu) / (time.perf_counter() - began)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of loopback that nobody listens at now."""
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         port: int = listening.getsockname()[1]
@@ -138,7 +139,7 @@ def _running(command: list[str | Path], url: str, output: Path) -> Iterator[Runn
 @contextmanager
 def exporter(folder: Path, logs: Path, count: int, *, polling_only: bool) -> Iterator[Running]:
     """The exporter with its default settings, finding its beams by the names of their logs; ready when it has them."""
-    port = _free_port()
+    port = free_port()
     config = folder / "exporter.yaml"
     config.write_text(
         f'sources: [{{name: local, kind: local, log_path: "{logs}/{{case_id}}_{{beam_id}}.log"}}]\n'
@@ -158,7 +159,7 @@ def mtail(folder: Path, logs: Path) -> Iterator[Running | None]:
     if MTAIL is None:
         yield None
         return
-    port = _free_port()
+    port = free_port()
     command: list[str | Path] = [MTAIL, "--address", "127.0.0.1", "--port", str(port), "--log_dir", folder]
     command += ["--progs", write_mtail_program(folder), "--logs", f"{logs}/*.log"]
     with _running(command, f"http://127.0.0.1:{port}/metrics", folder / "mtail.out") as running:

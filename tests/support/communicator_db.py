@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 import sys
 from pathlib import Path
+from sqlite3 import Connection
 
 PLAN_BEAMS = """
 CREATE TABLE beams (
@@ -50,9 +51,14 @@ def make(path: Path, beams: str = NEWEST_BEAMS) -> Path:
     return path
 
 
+def connect(path: Path) -> Connection:
+    """A connection that commits each statement."""
+    return sqlite3.connect(path, timeout=10, isolation_level=None)
+
+
 def execute(path: Path, statement: str, *values: object) -> list[tuple[object, ...]]:
     """One statement in a connection of its own."""
-    database = sqlite3.connect(path, timeout=10, isolation_level=None)
+    database = connect(path)
     try:
         return database.execute(statement, values).fetchall()
     finally:
