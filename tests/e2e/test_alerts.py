@@ -26,8 +26,9 @@ from tests.support.stack import prepare
 
 pytestmark = pytest.mark.timeout(400)
 
-CASE = "70010001"
-HANGING, FAILING, EMPTY, FINE, REMOTE = (f"{CASE}_beam_{number}" for number in range(1, 6))
+CASES = tuple(f"7001000{number}" for number in range(1, 6))
+"""One for each beam: what happens to two beams of a case at once is one message about both."""
+HANGING, FAILING, EMPTY, FINE, REMOTE = (f"{case}_beam_1" for case in CASES)
 SHORT = Parameters(
     source_silent_seconds=5,
     stall_for_seconds=1,
@@ -40,6 +41,11 @@ SHORT = Parameters(
     exporter_down_for_seconds=4,
     exporter_absent_for_seconds=30,
 )
+
+
+def case_of(beam_id: str) -> str:
+    [case] = [each for each in CASES if beam_id.startswith(each)]
+    return case
 
 
 class Site:
@@ -96,7 +102,7 @@ class Site:
             self.database,
             "INSERT INTO beams (beam_id, parent_case_id, beam_path, status) VALUES (?, ?, '/', 'simulation_running')",
             beam_id,
-            CASE,
+            case_of(beam_id),
         )
 
     def set_status(self, beam_id: str, status: str, progress: float | None = None) -> None:
@@ -220,23 +226,23 @@ def test_a_stall_two_failures_and_a_host_that_goes_down_are_told_to_whom_they_co
 def check_mails(mails: list[EmailMessage]) -> None:
     """What arrived can be read: the subject says what happened, the text what it means and where to look."""
     subjects = [str(mail["Subject"]) for mail in mails]
-    assert f"WARNING: Beam {FAILING} of case {CASE} failed: cuda" in subjects
+    assert f"WARNING: Beam {FAILING} of case {case_of(FAILING)} failed: cuda" in subjects
     assert "CRITICAL: Logs on hpc1 cannot be read" in subjects
     assert "Resolved: Logs on hpc1 cannot be read" in subjects
-    [stalled] = [mail for mail in mails if mail["Subject"] == f"WARNING: Beam {HANGING} of case {CASE} stands still"][
-        :1
-    ]
+    [stalled] = [
+        mail for mail in mails if mail["Subject"] == f"WARNING: Beam {HANGING} of case {case_of(HANGING)} stands still"
+    ][:1]
     assert stalled["To"] == "physicists@example.org"
     body = stalled.get_body(("plain",))
     assert body is not None
     text = body.get_content()
-    assert f"Beam {HANGING} of case {CASE} on local has made no progress for " in text
+    assert f"Beam {HANGING} of case {case_of(HANGING)} on local has made no progress for " in text
     assert "at batch 3 of 6" in text
-    assert f"Dashboard: http://localhost:3000/d/mqi-case?var-case={CASE}&var-beam={HANGING}" in text
+    assert f"Dashboard: http://localhost:3000/d/mqi-case?var-case={case_of(HANGING)}&var-beam={HANGING}" in text
     assert "What to do: docs/runbooks/MQIBeamStalled.md" in text
     html = stalled.get_body(("html",))
     assert html is not None
-    assert f"<strong>Beam {HANGING} of case {CASE} stands still</strong>" in html.get_content()
+    assert f"<strong>Beam {HANGING} of case {case_of(HANGING)} stands still</strong>" in html.get_content()
 
 
 def test_an_exporter_that_is_down_is_one_message_and_ends_no_stall(quick: Site) -> None:

@@ -16,8 +16,10 @@ import pytest
 
 from alerts.parameters import Parameters
 from alerts.rules import rule_file
+from tests.support import secured
+from tests.support.certificates import Authority
 from tests.support.process import ExporterProcess, wait_for
-from tests.support.servers import Prometheus
+from tests.support.servers import Prometheus, edit_yaml
 from tests.support.stack import ROOT, prepare
 
 DASHBOARDS = sorted((ROOT / "dashboards").glob("*.json"))
@@ -37,10 +39,21 @@ NOTHING_IS_GOOD = {
 
 @pytest.fixture(scope="module")
 def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
-    """It has scraped the demo from its start until every beam has met its fate."""
+    """It has scraped the demo from its start until every beam has met its fate, and an idle exporter with TLS."""
     folder = tmp_path_factory.mktemp("stack")
-    with ExporterProcess("demo", "--speed", str(SPEED), "--web.listen-address", "127.0.0.1:0") as exporter:
+    authority = Authority(folder)
+    authority.issue("server")
+    with (
+        ExporterProcess("demo", "--speed", str(SPEED), "--web.listen-address", "127.0.0.1:0") as exporter,
+        secured.exporter(folder, {"tls_server_config": secured.TLS}) as protected,
+    ):
         prepare(folder, exporter=exporter.address, alertmanager="127.0.0.1:9", interval="1s")
+        trust = {"tls_config": {"ca_file": str(authority.file)}}
+        edit_yaml(
+            folder / "prometheus.yml",
+            folder / "prometheus.yml",
+            lambda configuration: configuration["scrape_configs"].append(secured.job("protected", protected, **trust)),
+        )
         rules = rule_file(Parameters(stall_for_seconds=1, usual_every_seconds=1, buffered_for_seconds=1))
         (folder / "mqi-rules.yml").write_text(rules, encoding="utf-8")
         server = Prometheus(folder)

@@ -13,7 +13,6 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-import bcrypt
 import httpx
 import pytest
 import yaml
@@ -21,42 +20,14 @@ import yaml
 from exporter.web.listener import parse_listen_address
 from tests.support.certificates import Authority
 from tests.support.process import PATIENCE_SECONDS, ExporterProcess, wait_for
+from tests.support.secured import HASH, PASSWORD, TLS, exporter, job, write_config, write_web_config
 from tests.support.servers import Prometheus
 
-PASSWORD = "correct horse"
-HASH = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(10)).decode()
-TLS = {"cert_file": "server.crt", "key_file": "server.key"}
 CLIENTS_VERIFIED = {
     "client_auth_type": "RequireAndVerifyClientCert",
     "client_ca_file": "authority.crt",
     "client_allowed_sans": ["prometheus.example"],
 }
-
-
-def write_web_config(folder: Path, content: dict[str, Any], name: str = "web.yaml") -> Path:
-    path = folder / name
-    path.touch(mode=0o600)
-    path.write_text(yaml.safe_dump(content), encoding="utf-8")
-    return path
-
-
-def write_config(folder: Path, address: str = "127.0.0.1:0") -> Path:
-    path = folder / "exporter.yaml"
-    path.write_text(f"progress_tracking: {{enabled: false}}\nweb: {{listen_address: '{address}'}}\n", encoding="utf-8")
-    return path
-
-
-@contextmanager
-def exporter(folder: Path, web_config: dict[str, Any], name: str = "web.yaml") -> Iterator[ExporterProcess]:
-    web_file = write_web_config(folder, web_config, name)
-    arguments = ("run", "--config.file", write_config(folder), "--web.config.file", web_file)
-    with ExporterProcess(*arguments) as running:
-        assert running.address
-        yield running
-
-
-def job(name: str, target: ExporterProcess, **how: Any) -> dict[str, Any]:
-    return {"job_name": name, "scheme": "https", "static_configs": [{"targets": [target.address]}], **how}
 
 
 @contextmanager
