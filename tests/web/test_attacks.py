@@ -1,8 +1,7 @@
 """A real exporter under attack: a scrape beside it is answered, and afterwards everything is as before.
 
-Attackers come from the scraper's own address, which is the worst case: none is spared for being somebody else. Only
-beside those that make all connections of an address busy at once it scrapes from another one: theirs gets no more then
-(`test_an_address_whose_connections_are_all_busy_gets_no_more_and_others_do`).
+The scrape comes from another address than the attackers: the limits are by address, and one whose connections are all busy
+gets no more (`test_an_address_whose_connections_are_all_busy_gets_no_more_and_others_do`).
 """
 
 from __future__ import annotations
@@ -33,7 +32,6 @@ WATCHED_SECONDS = 3.0
 SCRAPE_SECONDS = 8.0
 """Generous: such a scrape takes some milliseconds, and the machine is shared. A scraper waits 10 s by default."""
 SCRAPED_FROM = "127.0.0.2"
-"""Not the attackers' address: who shares one with clients that connect without end may lose his place to them."""
 MEMORY_BYTES = 150 * 1024 * 1024
 FURTHER_THREADS = 16
 PASSWORD = "correct horse"
