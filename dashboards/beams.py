@@ -20,11 +20,11 @@ from dashboards.model import (
     failures_and_stalls,
     lines,
     rows,
-    stat,
     table,
     variable,
 )
-from dashboards.queries import ACTIVE, BEAM, CASE, EXPORTER, KEYS, REASON, SOURCE, count_in, only_in, per_beam
+from dashboards.panels import beams_in
+from dashboards.queries import ACTIVE, BEAM, CASE, EXPORTER, KEYS, REASON, SOURCE, only_in, per_beam
 
 _ON_ITS_WAY = "starting|running"
 """A beam that stands still is not done at any time that could be told."""
@@ -36,47 +36,42 @@ def _now(metric: str, states: str = ACTIVE) -> Query:
 
 _NOW = [
     (
-        stat(
-            "Beams running now",
-            "Beams whose log grows: they load, prepare or simulate.",
-            Query(count_in(_ON_ITS_WAY)),
-            thresholds=((None, GREY), (1, BLUE)),
+        beams_in(
+            _ON_ITS_WAY, "Beams running now", "Beams whose log grows: they load, prepare or simulate.", BLUE, GREY
         ),
         5,
     ),
     (
-        stat(
+        beams_in(
+            "stalled|expired",
             "Beams that stand still",
             "Beams without progress for longer than their threshold. Somebody has to look: they will not go on alone.",
-            Query(count_in("stalled|expired")),
-            thresholds=((None, GREEN), (1, ORANGE)),
+            ORANGE,
         ),
         5,
     ),
     (
-        stat(
-            "Beams that failed",
-            "Beams whose last run failed, for a day or until they are tried again.",
-            Query(count_in("failed")),
-            thresholds=((None, GREEN), (1, RED)),
+        beams_in(
+            "failed", "Beams that failed", "Beams whose last run failed, for a day or until they are tried again.", RED
         ),
         5,
     ),
     (
-        stat(
+        beams_in(
+            "waiting",
             "Beams waiting to start",
             "Beams that have no log yet: they queue, or their process has not begun to write.",
-            Query(count_in("waiting")),
-            thresholds=((None, GREY), (1, BLUE)),
+            BLUE,
+            GREY,
         ),
         5,
     ),
     (
-        stat(
+        beams_in(
+            "unreachable",
             "Beams out of sight",
             "Beams whose source cannot be read: they may go on, but nobody sees how.",
-            Query(count_in("unreachable")),
-            thresholds=((None, GREEN), (1, PURPLE)),
+            PURPLE,
         ),
         4,
     ),

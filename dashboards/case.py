@@ -22,6 +22,7 @@ from dashboards.model import (
     timeline,
     variable,
 )
+from dashboards.panels import beams_in
 from dashboards.queries import (
     ACTIVE,
     BEAM,
@@ -30,7 +31,6 @@ from dashboards.queries import (
     KEYS,
     REASON,
     SOURCE,
-    count_in,
     only_in,
     per_beam,
     state_code,
@@ -63,30 +63,26 @@ _NOW = [
         7,
     ),
     (
-        stat(
+        beams_in(
+            "succeeded",
             "Beams that succeeded",
             "Beams of the case whose dose has been written, for as long as they are kept (retention_seconds).",
-            Query(count_in("succeeded")),
-            thresholds=((None, GREY), (1, GREEN)),
+            GREEN,
+            GREY,
         ),
         4,
     ),
     (
-        stat(
+        beams_in(
+            "stalled|expired",
             "Beams that stand still",
             "Beams of the case without progress for longer than their threshold.",
-            Query(count_in("stalled|expired")),
-            thresholds=((None, GREEN), (1, ORANGE)),
+            ORANGE,
         ),
         4,
     ),
     (
-        stat(
-            "Beams that failed",
-            "Beams of the case whose last run failed.",
-            Query(count_in("failed")),
-            thresholds=((None, GREEN), (1, RED)),
-        ),
+        beams_in("failed", "Beams that failed", "Beams of the case whose last run failed.", RED),
         4,
     ),
 ]

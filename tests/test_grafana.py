@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -15,15 +14,17 @@ from click.testing import CliRunner, Result
 
 from exporter.cli import main
 from exporter.shipped import ALERTS, DASHBOARDS, RUNBOOKS, shipped
+from tests.support.receivers import InThread
 
 TOKEN = "glsa_0123456789"
 Json = dict[str, Any]
 
 
-class StandIn:
+class StandIn(InThread):
     """What of Grafana's API the command uses, as Grafana 12 answers it (its documented paths, codes and bodies)."""
 
     def __init__(self) -> None:
+        super().__init__(ThreadingHTTPServer(("127.0.0.1", 0), self._handler()))
         self.dashboards: dict[str, Json] = {}
         self.folders: dict[str, str] = {}
         self.in_folder: dict[str, str] = {}
@@ -31,18 +32,6 @@ class StandIn:
         self.writes: list[str] = []
         self.answer: tuple[int, bytes] | None = None
         self.token: str | None = TOKEN
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
-
-    def __enter__(self) -> StandIn:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
 
     def get(self, path: str) -> tuple[int, Json]:
         kind, _, uid = path.removeprefix("/api/").rpartition("/")

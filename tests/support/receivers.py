@@ -1,4 +1,4 @@
-"""Where notifications arrive: a webhook and a mail server on loopback that keep what they get."""
+"""Servers on loopback in a thread of the test: a webhook and a mail server that keep what they get."""
 
 from __future__ import annotations
 
@@ -11,17 +11,23 @@ from email.message import EmailMessage
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from typing_extensions import Self
 
-class Webhook:
-    """Takes Alertmanager's notifications; the path they are sent to is the receiver's name."""
 
-    def __init__(self) -> None:
-        self.received: list[tuple[str, dict[str, Any]]] = []
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05})
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+class InThread:
+    """Serves while its ``with`` block lasts.
 
-    def __enter__(self) -> Webhook:
+    Args:
+        server: listens already.
+    """
+
+    def __init__(self, server: socketserver.TCPServer) -> None:
+        self._server = server
+        self._thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        self.address = f"127.0.0.1:{server.server_address[1]}"
+        self.url = f"http://{self.address}"
+
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
@@ -29,6 +35,14 @@ class Webhook:
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
+
+
+class Webhook(InThread):
+    """Takes Alertmanager's notifications; the path they are sent to is the receiver's name."""
+
+    def __init__(self) -> None:
+        super().__init__(ThreadingHTTPServer(("127.0.0.1", 0), self._handler()))
+        self.received: list[tuple[str, dict[str, Any]]] = []
 
     def told(self) -> set[tuple[str, str, str, str]]:
         """Receiver, status, alert and what it is about (beam or source), each once."""
@@ -58,24 +72,14 @@ class Webhook:
         return Handler
 
 
-class MailServer:
+class MailServer(InThread):
     """As much of SMTP as a client needs that sends without encryption; every mail is kept."""
 
     def __init__(self) -> None:
+        server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), self._handler())
+        server.daemon_threads = True
+        super().__init__(server)
         self.mails: list[EmailMessage] = []
-        self._server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), self._handler(), bind_and_activate=True)
-        self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05})
-        self.address = f"127.0.0.1:{self._server.server_address[1]}"
-
-    def __enter__(self) -> MailServer:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
 
     def _handler(server: MailServer) -> type[socketserver.StreamRequestHandler]:  # noqa: N805 -- self is the request's
         class Handler(socketserver.StreamRequestHandler):

@@ -1,7 +1,7 @@
 """A real exporter under attack: a scrape beside it is answered, and afterwards everything is as before.
 
-The scrape comes from another address than the attackers: the limits are by address, and one whose connections are all busy
-gets no more (`test_an_address_whose_connections_are_all_busy_gets_no_more_and_others_do`).
+The scrape comes from another address than the attackers: the limits are by address, and one whose connections are all
+busy gets no more (`test_an_address_whose_connections_are_all_busy_gets_no_more_and_others_do`).
 """
 
 from __future__ import annotations
