@@ -18,7 +18,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import islice
 
-from exporter.beams.beam import Beam, SavedBeam, SourceState, StatusRules
+from exporter.beams.beam import Beam, SavedBeam, SourceState, StatusRules, Work
 from exporter.beams.estimate import StallRules
 from exporter.beams.run import BeamRun
 from exporter.beams.snapshot import (
@@ -161,7 +161,7 @@ class Board:
         self._anomalies: dict[str, Counter[str]] = {}
         self._refused: Counter[str] = Counter()
         self._errors: Counter[str] = Counter()
-        self._rates: dict[tuple[str, float], float] = {}
+        self._rates: dict[Work, float] = {}
         self._ended: deque[EndedRun] = deque(maxlen=_ENDED_RUNS_KEPT)
         self._notices: deque[Notice] = deque(maxlen=_NOTICES_KEPT)
         self._dropped = 0
@@ -532,13 +532,13 @@ class Board:
         """The beam at a moment, worked out only where it did not stand still."""
         if self._unconfirmed and beam.row.key in self._unconfirmed:
             return self._view(beam, at)
-        rules, source = self._rules, self._source_state(beam)
-        prior_rate = self._prior_rate(beam)
-        view = beam.still(at, rules.stall, rules.statuses, source, prior_rate)
+        rules, rates, source = self._rules, self._rates, self._source_state(beam)
+        view = beam.still(at, rules.stall, rules.statuses, source, rates)
         if view is None:
             self._evaluate(beam, at)
-            view = self._view(beam, at)
-            beam.keep(view, at, rules.stall, rules.statuses, source, prior_rate)
+            forecast = beam.forecast(rates)
+            view = beam.view(at, rules.stall, rules.statuses, forecast)
+            beam.keep(view, forecast, at, rules.stall, rules.statuses, source, rates)
         return view
 
     def _counts(self) -> _Counts:
@@ -555,9 +555,6 @@ class Board:
     def _source_state(self, beam: Beam) -> SourceState:
         return self._source_states.get(beam.source or "", _NO_SOURCE)
 
-    def _prior_rate(self, beam: Beam) -> float | None:
-        return self._rates.get((beam.source or "", beam.run.full_work)) if self._rates else None
-
     def _evaluate(self, beam: Beam, at: float) -> None:
         rules = self._rules
         state, since = beam.evaluate(at, rules.stall, rules.statuses, self._source_state(beam))
@@ -570,7 +567,7 @@ class Board:
             self._notices.append(Notice(state.value, self._view(beam, at), before))
 
     def _view(self, beam: Beam, at: float) -> BeamView:
-        return beam.view(at, self._rules.stall, self._rules.statuses, self._prior_rate(beam))
+        return beam.view(at, self._rules.stall, self._rules.statuses, beam.forecast(self._rates))
 
     def _run_begun(self, beam: Beam, before: BeamRun, number: int, counted: bool) -> None:
         """A new run has taken the place of ``before``."""
