@@ -34,7 +34,9 @@ class BoardGroups:
         """All groups, from one snapshot."""
         snapshot = self._snapshot()
         beams, cases, durations = snapshot.beams, _cases(snapshot), snapshot.batch_durations
-        yield Group(metrics.BEAM_METRICS, self._keys_of(beams), beams, self._beam_labels)
+        yield Group(
+            metrics.BEAM_METRICS, self._keys_of(beams), beams, self._beam_labels, BeamView.differs_by_the_clock_alone
+        )
         yield Group(metrics.CASE_METRICS, [*cases], [*cases.values()], self._case_labels)
         yield Group(metrics.BOARD_METRICS, [()], [snapshot], tuple)
         yield Group(metrics.BATCH_METRICS, [*durations], [*durations.values()], _source_labels)

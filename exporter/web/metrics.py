@@ -137,12 +137,14 @@ BEAM_METRICS: tuple[Definition[BeamView], ...] = (
         _BEAM,
         "Finished batches and the elapsed share of the running one over all batches, 0 to 1; 1 only after success.",
         lambda beam: beam.estimated_ratio,
+        by_clock=True,
     ),
     gauge(
         "mqi_beam_remaining_seconds",
         _BEAM,
         "Estimated time until the run is done; absent while unknown.",
         lambda beam: beam.remaining_seconds,
+        by_clock=True,
     ),
     one_of(
         "mqi_beam_state",
