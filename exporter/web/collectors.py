@@ -116,9 +116,10 @@ class ExporterGroups:
 def process_registry() -> CollectorRegistry:
     """The client's ``process_*`` and ``python_*``, in a registry of our own.
 
-    The client's global registry is left alone: a program that embeds us may use it for itself.
+    The client's global registry is left alone: a program that embeds us may use it for itself. This one knows the names
+    of its metrics, so that it can be asked for some of them.
     """
-    registry = CollectorRegistry()
+    registry = CollectorRegistry(auto_describe=True)
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
     GCCollector(registry=registry)
