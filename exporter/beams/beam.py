@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -32,6 +33,9 @@ _CLOSE_SECONDS = 0.001
 _NEWER_LOG_SECONDS = 10.0
 """A second log of a beam takes over when it is newer by so much; less may be the same file seen over the network."""
 
+
+Work = tuple[str, float]
+"""A source, and the particles of a full batch there (or 1): runs alike in both keep the same pace."""
 
 _WITHOUT_END = ENDED_STATES | {BeamState.STALLED, BeamState.EXPIRED}
 """A beam that stands still is not done at any time that could be told."""
@@ -63,12 +67,17 @@ class _Steady:
     Args:
         view: the beam as it was shown last.
         since, until: epoch seconds; at ``until`` a limit of silence, a grace or the like may be over.
-        forecast, prior_rate: of its estimates, and what that was made by besides the run.
+        forecast: of its estimates.
+        moves: whether the clock moves them; ``endless``: whether no end is told.
+        prior, prior_rate: which pace of earlier runs the forecast was made by, where it was, and what that was.
         stall, statuses, down_since, looked: what the beam was shown by, besides itself.
     """
 
     view: BeamView
     forecast: Forecast
+    moves: bool
+    endless: bool
+    prior: Work | None
     prior_rate: float | None
     since: float
     until: float
@@ -372,19 +381,33 @@ class Beam:
     def keep(
         self,
         view: BeamView,
+        forecast: Forecast,
         at: float,
         stall: StallRules,
         statuses: StatusRules,
         source: SourceState,
-        prior_rate: float | None,
+        rates: Mapping[Work, float],
     ) -> None:
         """Keep a view while the beam stands still; its state was evaluated at that moment and by these rules."""
-        until, looked = self._steady_until(at, stall, statuses), self._looked_since_terminal(source)
-        forecast = Forecast.of(self.run, prior_rate)
-        self._steady = _Steady(view, forecast, prior_rate, at, until, stall, statuses, source.down_since, looked)
+        state = self.state
+        prior = self._prior()
+        self._steady = _Steady(
+            view=view,
+            forecast=forecast,
+            moves=forecast.moves and state is not BeamState.UNREACHABLE and state not in ENDED_STATES,
+            endless=state in _WITHOUT_END,
+            prior=prior,
+            prior_rate=None if prior is None else rates.get(prior),
+            since=at,
+            until=self._steady_until(at, stall, statuses),
+            stall=stall,
+            statuses=statuses,
+            down_since=source.down_since,
+            looked=self._looked_since_terminal(source),
+        )
 
     def still(
-        self, at: float, stall: StallRules, statuses: StatusRules, source: SourceState, prior_rate: float | None
+        self, at: float, stall: StallRules, statuses: StatusRules, source: SourceState, rates: Mapping[Work, float]
     ) -> BeamView | None:
         """What a view would be now, where the beam has stood still since the last one.
 
@@ -399,17 +422,32 @@ class Beam:
             or steady.stall is not stall
             or steady.statuses is not statuses
             or steady.down_since != source.down_since
-            or steady.looked != self._looked_since_terminal(source)
+            or (steady.prior is not None and steady.prior_rate != rates.get(steady.prior))
+            or (self.terminal_since is not None and steady.looked != self._looked_since_terminal(source))
         ):
             return None
-        if steady.prior_rate != prior_rate:
-            steady.forecast, steady.prior_rate = Forecast.of(self.run, prior_rate), prior_rate
-        view = steady.view
-        ratio, remaining = self._estimates(steady.forecast, at, view.ended_at)
-        if ratio == view.estimated_ratio and remaining == view.remaining_seconds and self.row is view.row:
+        view, row = steady.view, self.row
+        ratio, remaining = view.estimated_ratio, view.remaining_seconds
+        if steady.moves:
+            later_ratio, remaining = steady.forecast.at(at)
+            if later_ratio > ratio:
+                ratio = self._shown_ratio = later_ratio
+            if steady.endless:
+                remaining = None
+        if ratio == view.estimated_ratio and remaining == view.remaining_seconds and row is view.row:
             return view
-        steady.view = view = view.at_another_time(ratio, remaining, self.row)
+        steady.view = view = view.at_another_time(ratio, remaining, row)
         return view
+
+    def forecast(self, rates: Mapping[Work, float]) -> Forecast:
+        """Of the current run; ``rates`` are seconds per particle (or batch) of recent runs."""
+        prior = self._prior()
+        return Forecast.of(self.run, None if prior is None else rates.get(prior))
+
+    def _prior(self) -> Work | None:
+        """Which earlier runs tell the current one's pace, until it has one of its own."""
+        run = self.run
+        return None if run.pace.seconds_per_work else (self.source or "", run.full_work)
 
     def _looked_since_terminal(self, source: SourceState) -> bool:
         """The log was looked at after the row became terminal."""
@@ -432,23 +470,20 @@ class Beam:
 
     def _estimates(self, forecast: Forecast, at: float, ended_at: float | None) -> tuple[float, float | None]:
         """Estimated progress, which never goes back between announcements, and remaining time."""
-        run, state = self.run, self.state
+        state, announcements = self.state, self.run.batches.announcements
         moment = self.state_since if state is BeamState.UNREACHABLE else at
-        if state is BeamState.SUCCEEDED:
-            ratio = 1.0
-        else:
-            ratio = forecast.ratio(moment if ended_at is None else min(moment, ended_at))
-        if run.batches.announcements != self._shown_announcements:
-            self._shown_announcements, self._shown_ratio = run.batches.announcements, 0.0
-        self._shown_ratio = ratio = max(ratio, self._shown_ratio)
-        return ratio, None if state in _WITHOUT_END else forecast.remaining_seconds(moment)
+        ratio, remaining = forecast.at(moment if ended_at is None else min(moment, ended_at))
+        if announcements != self._shown_announcements:
+            self._shown_announcements, self._shown_ratio = announcements, 0.0
+        self._shown_ratio = ratio = 1.0 if state is BeamState.SUCCEEDED else max(ratio, self._shown_ratio)
+        return ratio, None if state in _WITHOUT_END else remaining
 
-    def view(self, at: float, stall: StallRules, statuses: StatusRules, prior_rate: float | None) -> BeamView:
+    def view(self, at: float, stall: StallRules, statuses: StatusRules, forecast: Forecast) -> BeamView:
         """The beam as readers see it; its state must have been evaluated for the same moment."""
         run, state = self.run, self.state
         batches, pace = run.batches, run.pace
         ended_at = run.ended_at if run.ended else self.state_since if state in ENDED_STATES else None
-        ratio, remaining = self._estimates(Forecast.of(run, prior_rate), at, ended_at)
+        ratio, remaining = self._estimates(forecast, at, ended_at)
         log_known = self.stat is not None and not self._stale
         return BeamView(
             key=self.row.key,
@@ -484,6 +519,7 @@ class Beam:
             row=self.row,
             status_mismatch=self.mismatch(at, statuses),
             recent=self.recent if log_known else b"",
+            edition=object(),
         )
 
 

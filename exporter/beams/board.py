@@ -14,11 +14,12 @@ import bisect
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
+from typing import TypeVar
 
-from exporter.beams.beam import Beam, SavedBeam, SourceState, StatusRules
+from exporter.beams.beam import Beam, SavedBeam, SourceState, StatusRules, Work
 from exporter.beams.estimate import StallRules
 from exporter.beams.run import BeamRun
 from exporter.beams.snapshot import (
@@ -49,6 +50,7 @@ _RATES_KEPT = 1000
 _NOTICES_KEPT = 10_000
 _BEAMS_AT_ONCE = 250
 """So many are worked out under the lock in some milliseconds."""
+Thing = TypeVar("Thing")
 _NO_SOURCE = SourceState()
 _SAVED_AT_ONCE = 200
 """Beams copied under the lock at once: 3 to 6 ms."""
@@ -161,7 +163,7 @@ class Board:
         self._anomalies: dict[str, Counter[str]] = {}
         self._refused: Counter[str] = Counter()
         self._errors: Counter[str] = Counter()
-        self._rates: dict[tuple[str, float], float] = {}
+        self._rates: dict[Work, float] = {}
         self._ended: deque[EndedRun] = deque(maxlen=_ENDED_RUNS_KEPT)
         self._notices: deque[Notice] = deque(maxlen=_NOTICES_KEPT)
         self._dropped = 0
@@ -313,27 +315,34 @@ class Board:
             at: now.
         """
         news = False
+        for some in _a_few_at_once(list(rows)):
+            with self._lock:
+                for row in some:
+                    news |= self._take_row(row, at)
         with self._lock:
-            for row in rows:
-                beam = self._beams.get(row.key)
-                if beam is None:
-                    self._admit(row, at)
-                    continue
-                if row.key in self._unconfirmed:
-                    # What its log says must be known before a row may end a run; rows are read again and again.
-                    continue
-                news = news or row.status != beam.row.status
-                before = beam.run, beam.succession.number, beam.counted
-                looked_for = _looked_for(beam)
-                if beam.take_row(row, at, self._rules.statuses):
-                    self._run_begun(beam, *before)
-                self._watch_version += looked_for != _looked_for(beam)
             for key in missing:
                 beam = self._beams.get(key)
                 if beam is not None and beam.gone_since is None:
                     beam.gone_since = at
         if news:
             self._tell()
+
+    def _take_row(self, row: BeamRow, at: float) -> bool:
+        """Returns whether the beam has another status now."""
+        beam = self._beams.get(row.key)
+        if beam is None:
+            self._admit(row, at)
+            return False
+        if row.key in self._unconfirmed:
+            # What its log says must be known before a row may end a run; rows are read again and again.
+            return False
+        news = row.status != beam.row.status
+        before = beam.run, beam.succession.number, beam.counted
+        looked_for = _looked_for(beam)
+        if beam.take_row(row, at, self._rules.statuses):
+            self._run_begun(beam, *before)
+        self._watch_version += looked_for != _looked_for(beam)
+        return news
 
     def _admit(self, row: BeamRow, at: float) -> None:
         retired = self._retired.get(row.key)
@@ -479,13 +488,17 @@ class Board:
     def settle(self, at: float) -> None:
         """Let time pass: count runs that have ended, forget beams that ended long ago."""
         with self._lock:
-            for key, beam in list(self._beams.items()):
-                if key in self._unconfirmed:
-                    continue
-                self._evaluate(beam, at)
-                self._count(beam, at)
-                if self._over(beam, at):
-                    self._retire(key, beam)
+            beams = list(self._beams.items())
+        for some in _a_few_at_once(beams):
+            with self._lock:
+                for key, beam in some:
+                    if key in self._unconfirmed or self._beams.get(key) is not beam:
+                        continue
+                    self._evaluate(beam, at)
+                    self._count(beam, at)
+                    if self._over(beam, at):
+                        self._retire(key, beam)
+        with self._lock:
             dropped = max(0, len(self._beams) - self._rules.max_beams)
             if dropped and not self._dropped:
                 self._notices.append(Notice("beams_dropped", number=dropped))
@@ -501,16 +514,15 @@ class Board:
     def snapshot(self, at: float) -> BoardSnapshot:
         """Everything readers may know, true at ``at``.
 
-        The lock is let go between some beams and the next: a source that has read news must not wait for all of them.
-        What arrives meanwhile is in the snapshot where its beam is still to come.
+        The lock is let go between some beams and the next. What arrives meanwhile is in the snapshot where its beam is
+        still to come.
         """
         with self._lock:
             shown = list(islice(self._beams.values(), self._rules.max_beams))
         beams: list[BeamView] = []
-        for start in range(0, len(shown), _BEAMS_AT_ONCE):
+        for some in _a_few_at_once(shown):
             with self._lock:
-                beams += [self._shown(beam, at) for beam in shown[start : start + _BEAMS_AT_ONCE]]
-            time.sleep(0)  # whoever waits for the lock gets it
+                beams += [self._shown(beam, at) for beam in some]
         with self._lock:
             counts = self._saved_counts or self._counts()
             return BoardSnapshot(
@@ -532,13 +544,13 @@ class Board:
         """The beam at a moment, worked out only where it did not stand still."""
         if self._unconfirmed and beam.row.key in self._unconfirmed:
             return self._view(beam, at)
-        rules, source = self._rules, self._source_state(beam)
-        prior_rate = self._prior_rate(beam)
-        view = beam.still(at, rules.stall, rules.statuses, source, prior_rate)
+        rules, rates, source = self._rules, self._rates, self._source_state(beam)
+        view = beam.still(at, rules.stall, rules.statuses, source, rates)
         if view is None:
             self._evaluate(beam, at)
-            view = self._view(beam, at)
-            beam.keep(view, at, rules.stall, rules.statuses, source, prior_rate)
+            forecast = beam.forecast(rates)
+            view = beam.view(at, rules.stall, rules.statuses, forecast)
+            beam.keep(view, forecast, at, rules.stall, rules.statuses, source, rates)
         return view
 
     def _counts(self) -> _Counts:
@@ -555,9 +567,6 @@ class Board:
     def _source_state(self, beam: Beam) -> SourceState:
         return self._source_states.get(beam.source or "", _NO_SOURCE)
 
-    def _prior_rate(self, beam: Beam) -> float | None:
-        return self._rates.get((beam.source or "", beam.run.full_work)) if self._rates else None
-
     def _evaluate(self, beam: Beam, at: float) -> None:
         rules = self._rules
         state, since = beam.evaluate(at, rules.stall, rules.statuses, self._source_state(beam))
@@ -570,7 +579,7 @@ class Board:
             self._notices.append(Notice(state.value, self._view(beam, at), before))
 
     def _view(self, beam: Beam, at: float) -> BeamView:
-        return beam.view(at, self._rules.stall, self._rules.statuses, self._prior_rate(beam))
+        return beam.view(at, self._rules.stall, self._rules.statuses, beam.forecast(self._rates))
 
     def _run_begun(self, beam: Beam, before: BeamRun, number: int, counted: bool) -> None:
         """A new run has taken the place of ``before``."""
@@ -631,6 +640,13 @@ class Board:
         self._retired[key] = Retired(beam.row.status, beam.row.updated_at, beam.succession.number, beam.stat)
         if len(self._retired) > max(self._rules.max_beams, _RATES_KEPT):
             self._retired.pop(next(iter(self._retired)))
+
+
+def _a_few_at_once(things: Sequence[Thing]) -> Iterator[Sequence[Thing]]:
+    """Things in parts, for work under the lock: a source that has read news must not wait for all of ten thousand."""
+    for start in range(0, len(things), _BEAMS_AT_ONCE):
+        yield things[start : start + _BEAMS_AT_ONCE]
+        time.sleep(0)  # whoever waits for the lock gets it
 
 
 def _with_anomalies(view: SourceView, anomalies: Mapping[str, int]) -> SourceView:

@@ -15,6 +15,10 @@ BATCH_SHARE_LIMIT = 0.99
 UNFINISHED_LIMIT = 0.999
 """Estimated progress of a run that has not succeeded never exceeds this."""
 
+_RATIO_STEPS, _SECOND_STEPS = 10**6, 10**3
+"""What an estimate can be worth. Every further digit is noise that each scrape writes, compresses and sends anew."""
+_LONGEST_ROUNDED_SECONDS = 1e9
+
 
 @dataclass(frozen=True, slots=True)
 class StallRules:
@@ -36,9 +40,11 @@ def stall_threshold_seconds(run: BeamRun, rules: StallRules) -> float:
     return max(rules.minimum_seconds, rules.factor * run.pace.longest_seconds)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Forecast:
     """What a run's log says of its estimates: all but the time, so that asking again at another time costs little.
+
+    Never changed; not frozen, since making a frozen one takes five times as long, and a scrape may make thousands.
 
     Args:
         succeeded, ended, buffered: as of the run.
@@ -91,43 +97,46 @@ class Forecast:
             ended_at=run.ended_at,
         )
 
-    def ratio(self, at: float) -> float:
-        """Finished batches and the elapsed share of the running one, of all batches.
+    @property
+    def moves(self) -> bool:
+        """Whether the estimates are others at another time."""
+        return bool(self.running_seconds) and self.since is not None and not self.succeeded and not self.ended
+
+    def at(self, moment: float) -> tuple[float, float | None]:
+        """What the estimates are at a moment, both at once: a scrape asks for those of every running beam.
 
         Returns:
-            0..1; 1 only when the run has succeeded.
+            Finished batches and the elapsed share of the running one, of all batches: 0..1, and 1 only when the run has
+            succeeded. And estimated seconds until the last announced batch is done: 0 when only saving is left,
+            ``None`` while nothing tells, and after the end. Both are rounded to what they can be worth.
         """
+        if self.ended_at is not None and moment > self.ended_at:
+            moment = self.ended_at
+        since, running, later = self.since, self.running_seconds, self.later_seconds
+        elapsed = moment - since if since is not None and moment > since else 0.0
         if self.succeeded:
-            return 1.0
-        if not self.total:
-            return 0.0
-        if self.ended_at is not None and at > self.ended_at:
-            at = self.ended_at
-        done = (self.finished + self._elapsed_batches(at)) / self.total
-        return min(UNFINISHED_LIMIT, done)
+            ratio = 1.0
+        elif not self.total:
+            ratio = 0.0
+        else:
+            ratio = (self.finished + (self._batches_in(elapsed) if running else 0.0)) / self.total
+            # `round` takes as long as all the rest.
+            ratio = int(ratio * _RATIO_STEPS + 0.5) / _RATIO_STEPS if ratio < UNFINISHED_LIMIT else UNFINISHED_LIMIT
+        if later is None or self.ended:
+            return ratio, None
+        left = running - elapsed
+        if not self.buffered and left < 0.0:
+            left = 0.0
+        left += later
+        if left >= _LONGEST_ROUNDED_SECONDS:
+            return ratio, left
+        return ratio, int(left * _SECOND_STEPS + 0.5) / _SECOND_STEPS if left > 0.0 else 0.0
 
-    def _elapsed_batches(self, at: float) -> float:
-        """Batches' worth of work done beyond the finished ones, as the clock says."""
-        since, running = self.since, self.running_seconds
-        if not running or since is None or at <= since:
-            return 0.0
-        share = (at - since) / running
+    def _batches_in(self, elapsed: float) -> float:
+        """Batches' worth of work done beyond the finished ones, so many seconds after the running one began."""
+        share = elapsed / self.running_seconds
         if not self.buffered or share <= 1.0:
             return min(BATCH_SHARE_LIMIT, share)
         # A block of the C library holds back as many batches as the last one brought.
-        hidden = 1.0 + (at - since - running) / self.full_seconds
+        hidden = 1.0 + (elapsed - self.running_seconds) / self.full_seconds
         return min(hidden, self.hidden_batches)
-
-    def remaining_seconds(self, at: float) -> float | None:
-        """Estimated time until the last announced batch is done.
-
-        Returns:
-            Seconds, 0 when only saving is left; ``None`` while nothing tells, and after the end.
-        """
-        if self.ended or self.later_seconds is None:
-            return None
-        since, running = self.since, self.running_seconds
-        elapsed = at - since if since is not None and at > since else 0.0
-        if self.buffered:
-            return max(0.0, running + self.later_seconds - elapsed)
-        return running - min(running, elapsed) + self.later_seconds

@@ -34,7 +34,9 @@ class BoardGroups:
         """All groups, from one snapshot."""
         snapshot = self._snapshot()
         beams, cases, durations = snapshot.beams, _cases(snapshot), snapshot.batch_durations
-        yield Group(metrics.BEAM_METRICS, self._keys_of(beams), beams, self._beam_labels)
+        yield Group(
+            metrics.BEAM_METRICS, self._keys_of(beams), beams, self._beam_labels, BeamView.differs_by_the_clock_alone
+        )
         yield Group(metrics.CASE_METRICS, [*cases], [*cases.values()], self._case_labels)
         yield Group(metrics.BOARD_METRICS, [()], [snapshot], tuple)
         yield Group(metrics.BATCH_METRICS, [*durations], [*durations.values()], _source_labels)
@@ -114,9 +116,10 @@ class ExporterGroups:
 def process_registry() -> CollectorRegistry:
     """The client's ``process_*`` and ``python_*``, in a registry of our own.
 
-    The client's global registry is left alone: a program that embeds us may use it for itself.
+    The client's global registry is left alone: a program that embeds us may use it for itself. This one knows the names
+    of its metrics, so that it can be asked for some of them.
     """
-    registry = CollectorRegistry()
+    registry = CollectorRegistry(auto_describe=True)
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
     GCCollector(registry=registry)

@@ -1,10 +1,11 @@
 """Metrics as text, and the text compressed: what a scrape gets, made of what has changed since the last one.
 
 Both formats that Prometheus reads want all samples of a metric together, so the text cannot be kept by beam. It is
-kept in *blocks*: one metric of some hundred things. A block is made again only when what the metric reads of one of its
-things has changed, and it is kept compressed, a twentieth of its size: a block ends with a full flush, which makes it
-independent of the blocks around it, and the checksum that gzip wants of the whole is combined from the blocks'. The
-sample lines of the two formats are the same; only a metric's head is not.
+kept in *blocks*: one metric of some hundred things. What a metric reads is read again of those things alone that have
+changed, or that the clock moves; a block is made again only where that is another value, and it is kept compressed, a
+twentieth of its size: a block ends with a full flush, which makes it independent of the blocks around it, and the
+checksum that gzip wants of the whole is combined from the blocks'. The sample lines of the two formats are the same;
+only a metric's head is not.
 
 Compressing lets go of the interpreter's lock, so other threads get their turn after each block.
 """
@@ -12,15 +13,15 @@ Compressing lets go of the interpreter's lock, so other threads get their turn a
 from __future__ import annotations
 
 import gzip
+import math
 import struct
 import threading
 import zlib
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from itertools import chain
-from operator import is_
 from typing import Any, Generic
 
 from exporter.web.families import Definition, Labels, Point, Thing
@@ -35,6 +36,7 @@ _GZIP_HEAD = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x04\xff"
 _LAST_BLOCK = b"\x03\x00"
 _RAW = -zlib.MAX_WBITS
 _LARGEST_EXACT = 2**53
+Deflate = Callable[[bytes], bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +48,14 @@ class Group(Generic[Thing]):
         keys: what tells one thing from another, and its labels with it.
         things: in the order of ``keys``.
         labels: a thing's labels, from its key.
+        alike: whether two things of one key are known to differ in what the clock moves alone.
     """
 
     table: tuple[Definition[Thing], ...]
     keys: Sequence[Hashable]
     things: Sequence[Thing]
     labels: Callable[[Any], Labels]
+    alike: Callable[[Thing, Thing], bool] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,46 +100,66 @@ def _escaped(text: str) -> str:
     return text.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")
 
 
-def lines(metric: Definition[Any], of_things: Iterable[tuple[str, Any]]) -> list[str]:
-    """The lines of some things: of each the text of its labels, and what the metric reads of it."""
+def lines(metric: Definition[Any], labels: str, values: Sequence[Any]) -> str:
+    """The lines of some things.
+
+    Args:
+        metric: whose.
+        labels: of each thing the text of its labels, one below the other; empty for a single thing that has none.
+        values: of each thing what the metric reads.
+    """
     name, points = metric.name, metric.points
+    if not labels:
+        if points is None:
+            return "".join([_line(name, ("", (), value)) for value in values if value is not None])
+        return "".join([_line(name, point) for value in values for point in points(value)])
     if points is None:
-        return [
-            # Most values are finite floats: a call for each would take longer than the rest of the line.
-            f"{name}{{{labels}}} {value!r}\n"
-            if value.__class__ is float and value - value == 0.0 and labels
-            else _line(name, labels, ("", (), value))
-            for labels, value in of_things
-            if value is not None
-        ]
+        return _lines_of_numbers(name, labels, values)
+    # Most things are in one of a few states: what stands around their labels is made once for each state.
+    around: dict[Any, list[str]] = {}
     made: list[str] = []
-    # Most things are in one of a few states: what stands before and after their labels is made once for each.
-    around: dict[Any, list[tuple[str, str]]] = {}
-    for labels, value in of_things:
-        if not labels:
-            made += [_line(name, labels, point) for point in points(value)]
-            continue
-        if value not in around:
-            around[value] = [_around_labels(name, point) for point in points(value)]
-        made += [f"{before}{labels}{after}" for before, after in around[value]]
-    return made
+    for of_thing, value in zip(labels.split("\n"), values, strict=True):
+        known = around.get(value)
+        if known is None:
+            known = around[value] = _around_labels(name, points(value))
+        made.append(of_thing.join(known))
+    return "".join(made)
 
 
-def _line(name: str, labels: str, point: Point) -> str:
+def _lines_of_numbers(name: str, labels: str, values: Sequence[float | None]) -> str:
+    """One line for each value that is known: thousands at a scrape, so no code of Python's runs for each."""
+    numbers: tuple[Any, ...] = tuple([value for value in values if value is not None])
+    if not numbers:
+        return ""
+    if len(numbers) < len(values):
+        pairs = zip(labels.split("\n"), values, strict=True)
+        labels = "\n".join([of_thing for of_thing, value in pairs if value is not None])
+    kinds = set(map(type, numbers))
+    if kinds <= {int, bool} and min(numbers) > -_LARGEST_EXACT and max(numbers) < _LARGEST_EXACT:
+        form = "%d"
+    elif kinds == {float} and all(map(math.isfinite, numbers)):
+        form = "%r"
+    else:
+        form, numbers = "%s", tuple(map(text_of, numbers))
+    template = labels.replace("%", "%%").replace("\n", f"}} {form}\n{name}{{")
+    return f"{name}{{{template}}} {form}\n" % numbers
+
+
+def _line(name: str, point: Point) -> str:
+    """The line of a thing without labels of its own."""
     suffix, further, number = point
-    if labels:
-        before, after = _around_labels(name, point)
-        return f"{before}{labels}{after}"
-    if further:
-        return f"{name}{suffix}{{{_text_of_further(further)}}} {text_of(number)}\n"
-    return f"{name}{suffix} {text_of(number)}\n"
+    labels = f"{{{_text_of_further(further)}}}" if further else ""
+    return f"{name}{suffix}{labels} {text_of(number)}\n"
 
 
-def _around_labels(name: str, point: Point) -> tuple[str, str]:
-    """What stands before and after the labels of a thing that has some."""
-    suffix, further, number = point
-    separated = f",{_text_of_further(further)}" if further else ""
-    return f"{name}{suffix}{{", f"{separated}}} {text_of(number)}\n"
+def _around_labels(name: str, points: Iterable[Point]) -> list[str]:
+    """What stands before, between and after the labels of a thing that has some, in the lines of these points."""
+    around = [""]
+    for suffix, further, number in points:
+        separated = f",{_text_of_further(further)}" if further else ""
+        around[-1] += f"{name}{suffix}{{"
+        around.append(f"{separated}}} {text_of(number)}\n")
+    return around
 
 
 def head(metric: Definition[Any], *, openmetrics: bool) -> str:
@@ -150,27 +174,71 @@ def head(metric: Definition[Any], *, openmetrics: bool) -> str:
 
 @dataclass(slots=True)
 class _Block:
-    """A metric of some things: what was read of them, and what came of it."""
+    """A metric of some things: what was read of them, and what came of it.
+
+    ``stale`` are the places of those of which something else may be read now.
+    """
 
     values: list[Any]
     piece: Piece
+    stale: set[int] = field(default_factory=set)
 
 
 @dataclass(slots=True)
 class _Bucket:
-    """Some things of a group, always the same ones while they are there, and their blocks by metric."""
+    """Some things of a group, and their blocks by metric."""
 
     keys: list[Hashable] = field(default_factory=list)
     places: list[int] = field(default_factory=list)
-    labels: list[str] = field(default_factory=list)
+    labels: str = ""
     things: list[Any] = field(default_factory=list)
     blocks: dict[str, _Block] = field(default_factory=dict)
+
+    def take(self, group: Group[Any]) -> None:
+        """Take the things as they are now, and note which of them are others than before."""
+        before, self.things = self.things, [group.things[place] for place in self.places]
+        if not self.blocks:
+            return
+        pairs = enumerate(zip(before, self.things, strict=True))
+        moved = [place for place, (old, new) in pairs if old is not new]
+        if not moved:
+            return
+        alike, changed = group.alike, moved
+        if alike is not None:
+            changed = [place for place in moved if not alike(before[place], self.things[place])]
+        for metric in group.table:
+            block = self.blocks.get(metric.name)
+            if block is not None:
+                block.stale.update(moved if metric.by_clock else changed)
+
+    def make(self, metric: Definition[Any], deflate: Deflate) -> int | None:
+        """Make a block again where what the metric reads has changed.
+
+        Returns:
+            How many lines were made; ``None`` where the block stays.
+        """
+        block = self.blocks.get(metric.name)
+        if block is None:
+            values = list(map(metric.read, self.things))
+        else:
+            values, read, things, same = block.values.copy(), metric.read, self.things, True
+            for place in block.stale:
+                value, known = read(things[place]), values[place]
+                if value is not known and value != known:
+                    values[place], same = value, False
+            if same:
+                block.stale.clear()
+                return None
+        text = lines(metric, self.labels, values)
+        self.blocks[metric.name] = _Block(values, _piece(text, deflate))
+        return text.count("\n")
 
 
 class _Shelf:
     """What is kept of one group from scrape to scrape: nothing of a thing that has gone.
 
-    A thing's bucket depends on its key alone, so one that comes or goes moves no other.
+    A thing's bucket depends on its key and on how many buckets there are. There is one more of them at a time, and it
+    takes its things from one other (linear hashing): whatever comes or goes, two buckets are arranged anew, or three.
     """
 
     def __init__(self) -> None:
@@ -179,64 +247,58 @@ class _Shelf:
         self._families: dict[str, Piece] = {}
         self.lines_made = 0
 
-    def families(self, group: Group[Any], deflate: Callable[[bytes], bytes]) -> Iterator[tuple[Definition[Any], Piece]]:
-        """Every metric of the group's table that has a sample, and all its lines."""
+    def take(self, group: Group[Any]) -> None:
+        """Take the group's things as they are now."""
         if group.keys != self._keys:
             self._arrange(group)
-        changed: list[tuple[_Bucket, list[Any]]] = []
         for bucket in self._buckets:
-            things = [group.things[place] for place in bucket.places]
-            if len(things) != len(bucket.things) or not all(map(is_, things, bucket.things)):
-                changed.append((bucket, things))
-        for metric in group.table:
-            # Taken out, so that it is not taken for current where making a block of it raises.
-            piece = self._families.pop(metric.name, None)
-            made = [self._make(metric, bucket, things, deflate) for bucket, things in changed]
-            if piece is None or any(made):
-                piece = strung(bucket.blocks[metric.name].piece for bucket in self._buckets if bucket.keys)
-            self._families[metric.name] = piece
-            if piece.size_bytes:
-                yield metric, piece
-        for bucket, things in changed:
-            bucket.things = things
+            bucket.take(group)
+
+    def family(self, metric: Definition[Any], deflate: Deflate) -> Piece:
+        """All lines of a metric of the group."""
+        # Taken out, so that it is not taken for current where making a block of it raises.
+        piece = self._families.pop(metric.name, None)
+        made = [self._make(bucket, metric, deflate) for bucket in self._buckets]
+        if piece is None or any(made):
+            piece = strung(bucket.blocks[metric.name].piece for bucket in self._buckets)
+        self._families[metric.name] = piece
+        return piece
+
+    def _make(self, bucket: _Bucket, metric: Definition[Any], deflate: Deflate) -> bool:
+        """Returns whether there is another block now."""
+        block = bucket.blocks.get(metric.name)
+        if block is not None and not block.stale:
+            return False
+        made = bucket.make(metric, deflate)
+        self.lines_made += made or 0
+        return made is not None
 
     def _arrange(self, group: Group[Any]) -> None:
-        """Put every thing into its bucket; a bucket that holds the same things as before keeps its blocks."""
-        count = max(1, len(self._buckets))
-        while len(group.keys) > THINGS_PER_BLOCK * count:
-            count *= 2
-        while count > 1 and 4 * len(group.keys) < THINGS_PER_BLOCK * count:
-            count //= 2
+        """Put every thing into its bucket; a bucket that holds the same things as before stays as it is."""
+        count = len(self._buckets)
+        if not THINGS_PER_BLOCK * (count - 2) < len(group.keys) <= THINGS_PER_BLOCK * count:
+            count = max(1, -(-len(group.keys) // THINGS_PER_BLOCK))
         buckets = [_Bucket() for _ in range(count)]
         for place, key in enumerate(group.keys):
-            bucket = buckets[hash(key) % count]
+            bucket = buckets[_number(hash(key), count)]
             bucket.keys.append(key)
             bucket.places.append(place)
-        before = self._buckets if len(self._buckets) == count else [_Bucket()] * count
-        for bucket, old in zip(buckets, before, strict=True):
-            if bucket.keys and bucket.keys == old.keys:
-                bucket.labels, bucket.things, bucket.blocks = old.labels, old.things, old.blocks
+        for number, bucket in enumerate(buckets):
+            old = self._buckets[number] if number < len(self._buckets) else None
+            if old is not None and old.keys == bucket.keys:
+                old.places = bucket.places
+                buckets[number] = old
             else:
-                bucket.labels = [text_of_labels(group.labels(key)) for key in bucket.keys]
+                bucket.labels = "\n".join([text_of_labels(group.labels(key)) for key in bucket.keys])
         self._keys, self._buckets = group.keys, buckets
         self._families.clear()
 
-    def _make(
-        self, metric: Definition[Any], bucket: _Bucket, things: list[Any], deflate: Callable[[bytes], bytes]
-    ) -> bool:
-        """Make one block anew where something has changed.
 
-        Returns:
-            Whether it has.
-        """
-        values = list(map(metric.read, things))
-        block = bucket.blocks.get(metric.name)
-        if block is not None and block.values == values:
-            return False
-        made = lines(metric, zip(bucket.labels, values, strict=True))
-        self.lines_made += len(made)
-        bucket.blocks[metric.name] = _Block(values, _piece("".join(made), deflate))
-        return True
+def _number(hashed: int, count: int) -> int:
+    """Which of ``count`` buckets; with one bucket more it is the same, or the new one."""
+    size = 1 << (count - 1).bit_length()
+    number = hashed % size
+    return number if number < count else number - size // 2
 
 
 class Exposition:
@@ -256,25 +318,38 @@ class Exposition:
         """Lines that were made so far; those kept from an earlier scrape are not counted again."""
         return sum(shelf.lines_made for shelf in self._shelves.values())
 
-    def render(self, *, openmetrics: bool, further: bytes = b"") -> Piece:
+    def render(self, *, openmetrics: bool, further: bytes = b"", names: Container[str] | None = None) -> Piece:
         """One scrape.
 
         Args:
             openmetrics: OpenMetrics 1.0.0 instead of the text format 0.0.4.
             further: text that follows, with the end mark where the format has one.
+            names: only the metrics of these names; all where not given.
         """
         with self._lock:
-            compressor = zlib.compressobj(_LEVEL, zlib.DEFLATED, _RAW)
-
-            def deflate(text: bytes) -> bytes:
-                return compressor.compress(text) + compressor.flush(zlib.Z_FULL_FLUSH)
-
+            deflate = _deflate()
             pieces: list[Piece] = []
             for group in chain.from_iterable(part() for part in self._parts):
-                for metric, piece in self._shelves[group.table[0].name].families(group, deflate):
-                    pieces += (_piece(head(metric, openmetrics=openmetrics), deflate), piece)
+                shelf = self._shelves[group.table[0].name]
+                shelf.take(group)
+                for metric in group.table:
+                    if names is not None and metric.name not in names:
+                        continue
+                    piece = shelf.family(metric, deflate)
+                    if piece.size_bytes:
+                        pieces += (_piece(head(metric, openmetrics=openmetrics), deflate), piece)
             pieces.append(_piece(further, deflate))
             return strung(pieces)
+
+
+def _deflate() -> Deflate:
+    """Something that compresses one text after another, each on its own."""
+    compressor = zlib.compressobj(_LEVEL, zlib.DEFLATED, _RAW)
+
+    def deflate(text: bytes) -> bytes:
+        return compressor.compress(text) + compressor.flush(zlib.Z_FULL_FLUSH)
+
+    return deflate
 
 
 def gzipped(piece: Piece) -> bytes:
@@ -290,7 +365,7 @@ def plain(piece: Piece) -> bytes:
     return zlib.decompress(piece.deflated + _LAST_BLOCK, _RAW, max(1, piece.size_bytes))
 
 
-def _piece(text: str | bytes, deflate: Callable[[bytes], bytes]) -> Piece:
+def _piece(text: str | bytes, deflate: Deflate) -> Piece:
     data = text if isinstance(text, bytes) else text.encode()
     return Piece(deflate(data), zlib.crc32(data), len(data)) if data else Piece(b"", 0, 0)
 
@@ -324,6 +399,7 @@ def _multiplied(a: int, b: int) -> int:
     return product
 
 
+@lru_cache(maxsize=4096)
 def _shift(size_bytes: int) -> int:
     """x to the power of 8 for each byte."""
     power, digit = _ONE, 0

@@ -36,6 +36,7 @@ class Definition(Generic[Thing]):
         read: what its samples are made of, hashable; equal values make the same samples.
         points: the samples made of that, told apart by labels or suffix; ``None`` where what is read is itself the one
             sample's value, or ``None`` for no sample.
+        by_clock: whether what is read moves by time alone, while nothing else of the thing changes.
     """
 
     name: str
@@ -44,13 +45,28 @@ class Definition(Generic[Thing]):
     meaning: str
     read: Callable[[Thing], Any]
     points: Callable[[Any], Iterable[Point]] | None = None
+    by_clock: bool = False
+
+    @property
+    def names(self) -> frozenset[str]:
+        """What it may be asked for by: its name, a counter's in OpenMetrics, and those of its samples."""
+        family = self.name.removesuffix("_total") if self.kind == "counter" else self.name
+        return frozenset({self.name, family, *(self.name + suffix for suffix in _SUFFIXES.get(self.kind, ()))})
+
+
+_SUFFIXES = {"summary": ("_count", "_sum"), "histogram": ("_bucket", "_count", "_sum")}
 
 
 def gauge(
-    name: str, labels: tuple[str, ...], meaning: str, value: Callable[[Thing], float | None]
+    name: str,
+    labels: tuple[str, ...],
+    meaning: str,
+    value: Callable[[Thing], float | None],
+    *,
+    by_clock: bool = False,
 ) -> Definition[Thing]:
     """A gauge with one sample per thing, left out where its value is ``None``."""
-    return Definition(name, "gauge", labels, meaning, value)
+    return Definition(name, "gauge", labels, meaning, value, by_clock=by_clock)
 
 
 def counter(

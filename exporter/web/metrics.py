@@ -137,12 +137,14 @@ BEAM_METRICS: tuple[Definition[BeamView], ...] = (
         _BEAM,
         "Finished batches and the elapsed share of the running one over all batches, 0 to 1; 1 only after success.",
         lambda beam: beam.estimated_ratio,
+        by_clock=True,
     ),
     gauge(
         "mqi_beam_remaining_seconds",
         _BEAM,
         "Estimated time until the run is done; absent while unknown.",
         lambda beam: beam.remaining_seconds,
+        by_clock=True,
     ),
     one_of(
         "mqi_beam_state",
@@ -460,6 +462,14 @@ GROUPS: tuple[tuple[str, tuple[Definition[Any], ...]], ...] = (
 )
 """Every table, under the heading it has in the reference."""
 
+_MEANT = {name: metric.name for _, table in GROUPS for metric in table for name in metric.names}
+
+
+def named(names: Iterable[str]) -> frozenset[str]:
+    """Which metrics of ours are meant by these names, of metrics or of samples; unknown ones mean none."""
+    return frozenset(_MEANT[name] for name in names if name in _MEANT)
+
+
 _REFERENCE_HEAD = """\
 # Metrics
 
@@ -472,6 +482,11 @@ A beam's series carry `case_id`, `beam_id` and `source`; `source` is `unknown` u
 `privacy.identifiers: pseudonym`, both ids are pseudonyms. Bytes of an id that are not UTF-8 are shown as escapes.
 
 Beside these, there are `process_*` and `python_*`, as in every program that uses Prometheus' Python client.
+
+`/metrics?name[]=mqi_beam_state&name[]=mqi_beam_info` shows the named metrics alone (at most 100 names), in a part of
+the time: for a look by hand (`curl -g`), or a second job of Prometheus with a shorter `scrape_interval` and
+`params: {"name[]": [mqi_beam_batch_current]}`. The name of a sample (`mqi_batch_duration_seconds_bucket`) means its
+whole metric; a name that there is not shows nothing. `mqi_exporter_scrape_*` tell of scrapes of everything.
 """
 
 

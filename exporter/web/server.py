@@ -14,7 +14,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import h11
 import structlog
@@ -40,10 +40,11 @@ from exporter.web.connections import Door, Guest
 from exporter.web.events import Events
 from exporter.web.exposition import Exposition, gzipped, plain
 from exporter.web.listener import address_of, open_listener
+from exporter.web.metrics import named
 from exporter.web.page import CONTENT_SECURITY_POLICY, Links, Page
 from exporter.web.protection import Protection
 from exporter.web.runbooks import Runbooks
-from exporter.web.sharing import Shared, Turns
+from exporter.web.sharing import Answer, Shared, Turns
 from exporter.web.tls import names_of
 
 _LOG = structlog.get_logger(__name__)
@@ -59,6 +60,9 @@ _DATE_SECONDS = 1.0
 """How often it is looked whether the web configuration and its files have changed."""
 _REQUEST_HEAD_BYTES_AT_MOST = 16 * 1024
 _OPENMETRICS = "application/openmetrics-text"
+_NAMES = "name[]"
+"""Parameter of ``/metrics``: only metrics of these names, as Prometheus' clients have it."""
+_NAMES_AT_MOST = 100
 _PAGES_AT_ONCE = 4
 _PROBES_AT_ONCE = 2
 """Answers made at once: more would only hold the interpreter's lock in turns, and keep scrapes and followers off."""
@@ -143,7 +147,7 @@ def build_app(
     routes = [
         *Page(snapshot, identifiers, links, version).routes(),
         *Runbooks().routes(),
-        Route("/metrics", Shared(metrics.answer, _sort_of_scrape).answer),
+        Route("/metrics", _scrapes(metrics)),
         Route("/-/healthy", health),
         Route("/-/ready", readiness),
         Route("/-/reload", reloading, methods=["POST", "PUT"]),
@@ -165,13 +169,37 @@ def _turn_of(path: str) -> str | None:
     return "probe" if path.startswith("/-/") else "page"
 
 
-def _sort_of_scrape(request: Request) -> tuple[str, bool]:
-    """Format and compression: what is the same for two scrapes with the same answer."""
+def _scrapes(metrics: _Metrics) -> Answer:
+    """Scrapes of everything share their answers; those of some metrics wait in a row of their own.
+
+    However many ask for different names, Prometheus waits for one of them at most.
+    """
+    everything, named = Shared(metrics.answer, _sort_of_scrape), Shared(metrics.answer, _sort_of_scrape)
+
+    async def answer(request: Request) -> Response:
+        names = _names(request)
+        if names is None:
+            return await everything.answer(request)
+        if len(names) > _NAMES_AT_MOST:
+            told = f"At most {_NAMES_AT_MOST} {_NAMES} at once, {len(names)} were given; without any, all are shown.\n"
+            return PlainTextResponse(told, 400)
+        return await named.answer(request)
+
+    return answer
+
+
+def _sort_of_scrape(request: Request) -> tuple[str, bool, frozenset[str] | None]:
+    """Format, compression and names: what is the same for two scrapes with the same answer."""
     try:
         _, content_type = choose_encoder(",".join(request.headers.getlist("accept")))
     except (TypeError, ValueError):  # a version that is no number
         content_type = ""
-    return content_type, gzip_accepted(",".join(request.headers.getlist("accept-encoding")))
+    return content_type, gzip_accepted(",".join(request.headers.getlist("accept-encoding"))), _names(request)
+
+
+def _names(request: Request) -> frozenset[str] | None:
+    """Which metrics are asked for; ``None``: all."""
+    return frozenset(request.query_params.getlist(_NAMES)) or None
 
 
 class _Metrics:
@@ -196,7 +224,7 @@ class _Metrics:
         accept = ",".join(request.headers.getlist("accept"))
         compress = gzip_accepted(",".join(request.headers.getlist("accept-encoding")))
         try:
-            return await run_in_threadpool(self._render, accept, compress)
+            return await run_in_threadpool(self._render, accept, compress, _names(request))
         except Exception as error:  # noqa: BLE001 -- whatever a collector does, the scraper gets an answer
             # The client adds the whole family with all its samples to the exception; a log line must not hold it.
             error.args = error.args[:1]
@@ -204,21 +232,27 @@ class _Metrics:
             self._count_error("scrape")
             return PlainTextResponse("The metrics could not be collected; the exporter's log says why.\n", 500)
 
-    def _render(self, accept: str, compress: bool) -> Response:
+    def _render(self, accept: str, compress: bool, names: frozenset[str] | None) -> Response:
         started = self._clock()
         try:
             encode, content_type = choose_encoder(accept)
         except (TypeError, ValueError):  # a version that is no number
             encode, content_type = choose_encoder("")
         openmetrics = content_type.startswith(_OPENMETRICS)
-        scrape = self._exposition.render(openmetrics=openmetrics, further=encode(self._registry))
+        if names is None:
+            scrape = self._exposition.render(openmetrics=openmetrics, further=encode(self._registry))
+        else:
+            # The client's type wants a registry, its encoders nothing but what a restricted one has, too.
+            further = encode(cast(CollectorRegistry, self._registry.restricted_registry(names)))
+            scrape = self._exposition.render(openmetrics=openmetrics, further=further, names=named(names))
         headers = {"Content-Type": content_type, "Vary": "Accept, Accept-Encoding"}
         if compress:
             body = gzipped(scrape)
             headers["Content-Encoding"] = "gzip"
         else:
             body = plain(scrape)
-        self._scrapes.observe(seconds=self._clock() - started, size_bytes=scrape.size_bytes)
+        if names is None:
+            self._scrapes.observe(seconds=self._clock() - started, size_bytes=scrape.size_bytes)
         return Response(body, headers=headers)
 
 

@@ -74,7 +74,7 @@ def replay(name: str, poll_seconds: float = 0.0) -> Iterator[tuple[Sample, BeamR
             read = size
             runs.apply(LogRead(read, parser.line_complete, live=True), at)
         run = runs.run
-        yield Sample(at, run.batches.ratio, Forecast.of(run, None).ratio(at), run.batches.announcements), run
+        yield Sample(at, run.batches.ratio, Forecast.of(run, None).at(at)[0], run.batches.announcements), run
 
 
 def true_batches(name: str) -> list[Batch]:

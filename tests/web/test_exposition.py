@@ -33,14 +33,14 @@ from exporter.identifiers import PlainIdentifiers
 from exporter.logs.events import FAILURE_REASONS, PHASES
 from exporter.web.collectors import BoardGroups
 from exporter.web.exposition import THINGS_PER_BLOCK, Exposition, Group, gzipped, head, plain, text_of
-from exporter.web.families import counter, gauge
+from exporter.web.families import Definition, Labels, counter, gauge
 from exporter.web.metrics import BEAM_METRICS
 from tests.support.client_encoder import GroupCollector
 from tests.web.board_snapshots import NOW, make_beam, make_full_snapshot, make_snapshot
 
 Meaning = dict[str, tuple[str, str, dict[tuple[str, frozenset[tuple[str, str]]], object]]]
 
-HOSTILE = st.text(st.characters(codec=None) | st.sampled_from('\\"\n{},=# \udcff\udc80'), max_size=12)
+HOSTILE = st.text(st.characters(codec=None) | st.sampled_from('\\"\n{},=#% \udcff\udc80'), max_size=12)
 NUMBERS = st.floats() | st.integers(-(2**70), 2**70) | st.booleans()
 COUNTS = st.integers(0, 2**53) | st.floats(min_value=0, allow_infinity=False)
 
@@ -299,6 +299,58 @@ def test_a_beam_that_comes_or_goes_leaves_the_blocks_of_others_alone() -> None:
     beams.append(make_beam(beam_id="new"))
 
     assert _made(exposition) <= 2 * 2 * THINGS_PER_BLOCK * 30
+
+
+def test_one_beam_more_than_the_buckets_hold_moves_a_few_hundred() -> None:
+    exposition, beams = _board([make_beam(beam_id=f"b{number}") for number in range(BEAMS)])
+
+    beams.append(make_beam(beam_id="one more"))
+
+    assert _made(exposition) <= 3 * THINGS_PER_BLOCK * 30, "before, all were put into twice as many buckets"
+
+
+def test_of_a_beam_that_stands_still_only_what_the_clock_moves_is_read() -> None:
+    read: list[str] = []
+
+    def counting(metric: Definition[BeamView]) -> Definition[BeamView]:
+        def counted(beam: BeamView) -> object:
+            read.append(metric.name)
+            return metric.read(beam)
+
+        return replace(metric, read=counted)
+
+    table = tuple(map(counting, BEAM_METRICS))
+    beams = [make_beam(beam_id=f"b{number}", edition=object()) for number in range(BEAMS)]
+
+    def groups() -> Iterator[Group[BeamView]]:
+        yield Group(table, [beam.key for beam in beams], beams, _labels, BeamView.differs_by_the_clock_alone)
+
+    exposition = Exposition(groups)
+    exposition.render(openmetrics=False)
+    read.clear()
+    beams[:] = [beam.at_another_time(0.3, 800.0, beam.row) for beam in beams]
+    beams[7] = beams[7]._replace(batch_current=9, edition=object())
+    exposition.render(openmetrics=False)
+
+    by_clock = {metric.name for metric in BEAM_METRICS if metric.by_clock}
+    assert by_clock == {"mqi_beam_progress_estimated_ratio", "mqi_beam_remaining_seconds"}
+    assert len(read) == len(by_clock) * BEAMS + len(BEAM_METRICS) - len(by_clock)
+
+
+def _labels(key: BeamKey) -> Labels:
+    return (("beam_id", key.beam_id),)
+
+
+@given(st.floats(0, 1), st.none() | st.floats(0, 1e9), st.floats(0, 2e9))
+def test_what_the_clock_does_not_move_is_read_alike_at_another_time(
+    ratio: float, remaining: float | None, read_at: float
+) -> None:
+    beam = make_beam(edition=object())
+    later = beam.at_another_time(ratio, remaining, replace(beam.row, read_at=read_at))
+
+    assert beam.differs_by_the_clock_alone(later)
+    for metric in BEAM_METRICS:
+        assert metric.by_clock or metric.read(beam) == metric.read(later), metric.name
 
 
 def test_nothing_is_kept_of_beams_that_are_gone() -> None:

@@ -13,11 +13,29 @@ from exporter.web.families import Definition, counter, encodable, gauge, gauge_b
 
 def _lines(metric: Definition[Any], *things: tuple[str, object]) -> list[str]:
     """The lines of things that each have one label ``n``."""
-    return lines(metric, ((f'n="{name}"' if name else "", metric.read(thing)) for name, thing in things))
+    labels = "\n".join(f'n="{name}"' for name, _ in things if name)
+    return lines(metric, labels, [metric.read(thing) for _, thing in things]).splitlines(keepends=True)
 
 
 def test_a_value_that_is_not_known_has_no_sample_and_zero_has_one() -> None:
     assert _lines(gauge("mqi_x", ("n",), "X.", lambda thing: thing), ("a", None), ("b", 0.0)) == ['mqi_x{n="b"} 0.0\n']
+
+
+@pytest.mark.parametrize(
+    ("values", "texts"),
+    [
+        ((1, False, -3), ("1", "0", "-3")),
+        ((0.5, 1e300), ("0.5", "1e+300")),
+        ((0.5, float("nan")), ("0.5", "NaN")),
+        ((1, 10**400), ("1", "+Inf")),
+        ((1, 2.5, True), ("1", "2.5", "1")),
+    ],
+)
+def test_values_of_one_kind_and_of_many_are_written_alike(values: tuple[float, ...], texts: tuple[str, ...]) -> None:
+    metric = gauge("mqi_x", ("n",), "X.", lambda thing: thing)
+    things = [(f"100%{number}", value) for number, value in enumerate(values)]
+
+    assert _lines(metric, *things) == [f'mqi_x{{n="100%{number}"}} {text}\n' for number, text in enumerate(texts)]
 
 
 @pytest.mark.parametrize("make", [gauge, counter])
