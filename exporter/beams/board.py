@@ -34,9 +34,11 @@ from exporter.beams.snapshot import (
     HistogramView,
     SourceView,
 )
+from exporter.clock import Reading
 from exporter.logs.bookmark import Bookmark
 from exporter.logs.events import Event
 from exporter.logs.source import LogStat
+from exporter.moments import moved
 from exporter.plain_state import take
 
 BATCH_SECONDS_BOUNDS = (0.5, 1, 2.5, 5, 10, 20, 30, 45, 60, 90, 120, 180, 300, 600, 1200, 1800, 3600)
@@ -109,7 +111,10 @@ class Retired:
 
 @dataclass(slots=True)
 class SavedBoard:
-    """A :class:`Board` as plain data; mappings whose keys are no texts are lists of their items."""
+    """A :class:`Board` as plain data; mappings whose keys are no texts are lists of their items.
+
+    ``clocks`` is by which clocks its moments are; whoever saves it fills that in.
+    """
 
     since: float
     beams: list[SavedBeam]
@@ -120,6 +125,7 @@ class SavedBoard:
     anomalies: dict[str, dict[str, int]]
     rates: list[tuple[tuple[str, float], float]]
     ended: list[EndedRun]
+    clocks: Reading | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +148,7 @@ class Board:
     NOT_SAVED = frozenset(
         {
             *("_lock", "_rules", "_listeners", "_notices", "_dropped", "_saved_counts", "_unconfirmed", "_changed"),
-            "_watch_version",
+            *("_watch_version", "_moved_seconds"),
             *("_sources", "_database", "_refused", "_errors"),  # of the process: they begin at 0 with it
         }
     )
@@ -170,6 +176,7 @@ class Board:
         self._saved_counts: _Counts | None = None
         self._changed: set[BeamKey] | None = None
         self._watch_version = 0
+        self._moved_seconds = 0.0
 
     def listen(self, told: Callable[[], None]) -> None:
         """Have ``told`` called when a beam has made progress, in the thread that brought it; it must be quick."""
@@ -190,6 +197,36 @@ class Board:
         """Take a reloaded configuration; beams and their runs stay."""
         with self._lock:
             self._rules = rules
+
+    def move(self, seconds: float) -> None:
+        """The clock was set by so much: what began ten seconds ago did so by the new time, too."""
+        with self._lock:
+            self._moved_seconds += seconds
+            self._since += seconds
+            for key, beam in self._beams.items():
+                beam.move(seconds)
+                self._change().add(key)
+            self._source_states = {
+                name: SourceState(moved(each.down_since, seconds), moved(each.last_poll_at, seconds))
+                for name, each in self._source_states.items()
+            }
+            for number, run in enumerate(self._ended):
+                self._ended[number] = replace(
+                    run, started_at=moved(run.started_at, seconds), ended_at=run.ended_at + seconds
+                )
+
+    def excuse(self, seconds: float) -> None:
+        """So much time has passed in which nobody could look: it is no beam's silence."""
+        with self._lock:
+            self._moved_seconds += seconds
+            for key, beam in self._beams.items():
+                beam.excuse(seconds)
+                self._change().add(key)
+
+    @property
+    def moved_seconds(self) -> float:
+        """How much moments have been moved in all: whoever keeps one elsewhere adds what came since."""
+        return self._moved_seconds
 
     # Restarts
 
@@ -223,6 +260,7 @@ class Board:
                 anomalies={source: dict(kinds) for source, kinds in self._anomalies.items()},
                 rates=list(self._rates.items()),
                 ended=list(self._ended),
+                clocks=None,
             )
 
     def _save(self, keys: Iterable[BeamKey], saved: dict[BeamKey, SavedBeam]) -> None:
@@ -506,9 +544,12 @@ class Board:
         """
         with self._lock:
             shown = list(islice(self._beams.values(), self._rules.max_beams))
+            unmoved_at = at - self._moved_seconds
         beams: list[BeamView] = []
         for start in range(0, len(shown), _BEAMS_AT_ONCE):
             with self._lock:
+                # The clock may be set between two locks.
+                at = unmoved_at + self._moved_seconds
                 beams += [self._shown(beam, at) for beam in shown[start : start + _BEAMS_AT_ONCE]]
             time.sleep(0)  # whoever waits for the lock gets it
         with self._lock:
