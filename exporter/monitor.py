@@ -80,13 +80,15 @@ class _Candidates:
 
 @dataclass
 class _Work:
-    """What the source has done, for its metrics."""
+    """What the source has done, for its metrics; ``..._before``: what it had done when a reload made it anew."""
 
     poll_seconds: Summary = field(default_factory=Summary)
     read_bytes: int = 0
     errors: Counter[str] = field(default_factory=Counter)
     up: bool | None = None
     last_poll_at: float | None = None
+    reconnects_before: int = 0
+    round_trips_before: int = 0
 
 
 class SourceMonitor:
@@ -149,6 +151,8 @@ class SourceMonitor:
         """Go on where ``other`` (the same source before a reload) stopped: offsets, parsers, counters."""
         self._following = other._following
         self._work = other._work
+        self._work.reconnects_before += other._source.reconnects
+        self._work.round_trips_before += other._source.round_trips
         self._problems = other._problems
         self._bookmarks = other._bookmarks
         self._looked_at_unmoved = other._looked_at_unmoved
@@ -204,8 +208,8 @@ class SourceMonitor:
             work.up,
             work.last_poll_at,
             work.poll_seconds,
-            source.reconnects,
-            source.round_trips,
+            work.reconnects_before + source.reconnects,
+            work.round_trips_before + source.round_trips,
             work.read_bytes,
             dict(work.errors),
         )

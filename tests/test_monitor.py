@@ -633,3 +633,20 @@ def test_a_beam_that_stands_still_has_no_time_left_until_it_goes_on(tmp_path: Pa
     world.look()
     assert world.state == "running"
     assert world.view().remaining_seconds is not None
+
+
+class CountingSource(LocalSource):
+    """A source that has done something."""
+
+    reconnects = 2
+    round_trips = 30
+
+
+def test_a_source_that_a_reload_makes_anew_goes_on_counting(tmp_path: Path) -> None:
+    world, after_reload = (World(tmp_path, quick(), source=CountingSource("hpc1")) for _ in range(2))
+    again = World(tmp_path, quick(), source=CountingSource("hpc1"))
+    after_reload.monitor.adopt(world.monitor)
+    again.monitor.adopt(after_reload.monitor)
+    again.look()
+    [source] = again.snapshot().sources
+    assert (source.reconnects, source.round_trips) == (6, 90)
