@@ -618,6 +618,8 @@ class Board:
         self._change().add(beam.row.key)
         if before.ended and not counted:
             self._count_run(beam, before, number, "succeeded" if before.succeeded else "failed", before.reason)
+        # The state is still that of the run before: a view with it would show the new run as far as that one was.
+        self._evaluate(beam, beam.waiting_since)
         self._notices.append(
             Notice("new_run", number=beam.succession.number, view=self._view(beam, beam.waiting_since))
         )
