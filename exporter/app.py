@@ -18,10 +18,12 @@ from exporter.beams.beam import StatusRules
 from exporter.beams.board import Board, BoardRules
 from exporter.beams.estimate import StallRules
 from exporter.beams.snapshot import BoardSnapshot
+from exporter.clock import Clock
 from exporter.config import ConfigError, Settings
 from exporter.continuity import Continuity
 from exporter.following import Following
 from exporter.identifiers import Identifiers, PlainIdentifiers
+from exporter.loops import Loop
 from exporter.web.authentication import FailedLogins
 from exporter.web.collectors import BoardGroups, ExporterGroups, ScrapeMeter, process_registry
 from exporter.web.events import Events
@@ -33,6 +35,9 @@ from exporter.web.protection import Protection
 from exporter.web.server import ReloadFailed, WebServer, build_app
 
 _log = structlog.get_logger(__name__)
+
+_TICK_SECONDS = 1.0
+"""Between two readings of the clock at most: that tells time in which we did not run from time that passed."""
 
 
 def board_rules(settings: Settings) -> BoardRules:
@@ -59,13 +64,17 @@ def board_rules(settings: Settings) -> BoardRules:
     )
 
 
+def _say_time(event: str, seconds: float) -> None:
+    _log.warning(event, seconds=round(seconds, 1))
+
+
 class Exporter:
     """The running exporter.
 
     Args:
         settings: the configuration.
         read_settings: reads it again, for a reload.
-        clock: UTC epoch seconds.
+        clock: UTC epoch seconds; it may be set while we run.
 
     Raises:
         exporter.web.listener.ListenError: the web server's address cannot be had.
@@ -83,22 +92,23 @@ class Exporter:
     ) -> None:
         self._settings = settings
         self._read_settings = read_settings
-        self._clock = clock
         self._identifiers: Identifiers = PlainIdentifiers()
         self._board = Board(board_rules(settings), clock())
-        for where in ("monitor", "scrape", "web"):
+        self._clock = Clock(self._board, said=_say_time, wall=clock)
+        self._ticking = Loop("clock", self._tick, self._board.count_error)
+        for where in ("clock", "monitor", "scrape", "web"):
             self._board.expect_errors(where)
         self._protection = Protection(None if settings.web.config_file is None else Path(settings.web.config_file))
         self._failed_logins = FailedLogins()
         self._continuity: Continuity | None = None
         if settings.state.file is not None and settings.progress_tracking.enabled:
             self._continuity = Continuity(
-                settings.state.file, settings.state.interval_seconds, self._board, self._identifiers, clock
+                settings.state.file, settings.state.interval_seconds, self._board, self._identifiers, self._clock
             )
             self._continuity.resume({source.name for source in settings.sources})
         self._reload_lock = threading.Lock()
-        self._reload_status = ReloadStatus(True, clock())
-        self._following = Following(settings, self._board, self._identifiers, clock)
+        self._reload_status = ReloadStatus(True, self._clock())
+        self._following = Following(settings, self._board, self._identifiers, self._clock)
         scrapes = ScrapeMeter()
         events = Events(self._snapshot, self._identifiers, self._board.count_error)
         app = build_app(
@@ -144,6 +154,7 @@ class Exporter:
     def start(self) -> None:
         """Start every thread."""
         self._web.start()
+        self._ticking.start()
         self._following.start()
         if self._continuity is not None:
             self._continuity.start()
@@ -162,6 +173,8 @@ class Exporter:
             self._following.close()
         if self._continuity is not None:
             self._continuity.stop()
+        self._ticking.stop()
+        self._ticking.join(_TICK_SECONDS)
         self._web.stop()
         _log.info("exporter stopped")
 
@@ -190,6 +203,10 @@ class Exporter:
             self._following.start()
             self._reload_status = ReloadStatus(True, self._clock())
             _log.info("configuration reloaded")
+
+    def _tick(self) -> float:
+        self._clock()
+        return _TICK_SECONDS
 
     def _unhealthy(self) -> str | None:
         return self._following.trouble()

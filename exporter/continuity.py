@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from pydantic_core import PydanticSerializationError
 from exporter.beams.beam import SavedBeam
 from exporter.beams.board import Board, SavedBoard
 from exporter.beams.snapshot import BeamKey, BeamRow
+from exporter.clock import Clock
 from exporter.identifiers import Identifiers
 from exporter.loops import Loop
 from exporter.state_file import StateFile, StateInUse, StateNotOurs, StateUnusable
@@ -96,7 +97,7 @@ class Continuity:
         interval_seconds: how often it is written.
         board: what is kept, and told where to go on.
         identifiers: how the path is shown in log lines.
-        clock: UTC epoch seconds.
+        clock: the exporter's.
     """
 
     def __init__(
@@ -105,7 +106,7 @@ class Continuity:
         interval_seconds: float,
         board: Board,
         identifiers: Identifiers,
-        clock: Callable[[], float],
+        clock: Clock,
     ) -> None:
         self._file = StateFile(path)
         self._interval_seconds = interval_seconds
@@ -149,6 +150,8 @@ class Continuity:
             self._set_aside(error)
             return
         self._board.saved(state)
+        if state.clocks is not None and (seconds := self._clock.reading().set_since(state.clocks)):
+            self._board.move(seconds)
         _log.info("going on after a restart", state=self._shown_path, beams=len(state.beams))
 
     def _set_aside(self, reason: StateUnusable) -> None:
@@ -192,8 +195,9 @@ class Continuity:
     def _save(self) -> None:
         try:
             self._file.lock()
-            state = self._board.to_state()
-            self._file.write(encoded(state), self._clock())
+            clocks = self._clock.reading()
+            state = replace(self._board.to_state(), clocks=clocks)
+            self._file.write(encoded(state), clocks.at)
         except (OSError, StateInUse) as error:
             self._board.saved(None)
             self._failed(error)

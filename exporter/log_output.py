@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 else:
     _TextHandler = logging.StreamHandler  # takes no type before Python 3.11
 
-# These say at INFO what is routine here: each request, each SSH connection.
-_CHATTY_LOGGERS = ("uvicorn.access", "paramiko")
+# What these say is routine here (each request), or said by us in one line (an SSH connection's end; paramiko writes a
+# traceback, a line of it at a time, whenever a host hangs up).
+_LEAST_LEVELS = {"uvicorn.access": logging.WARNING, "paramiko": logging.CRITICAL}
 _UVICORN_LOGGERS = ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi")
 _FIRST_FIELDS = ("ts", "level", "msg")
 
@@ -79,8 +80,8 @@ def configure(
         logger = logging.getLogger(name)
         logger.handlers.clear()
         logger.propagate = True
-    for name in _CHATTY_LOGGERS:
-        logging.getLogger(name).setLevel(logging.WARNING)
+    for name, least in _LEAST_LEVELS.items():
+        logging.getLogger(name).setLevel(least)
 
 
 def render_logfmt(_logger: WrappedLogger, _method: str, event: EventDict) -> str:

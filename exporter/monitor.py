@@ -27,6 +27,7 @@ from exporter.logs.parser import SitePatterns, TpsLogParser
 from exporter.logs.paths import LogPathError, LogPathTemplate
 from exporter.logs.source import LogProblem, LogSource, LogStat, ReadRequest, SourceUnavailable
 from exporter.logs.tailer import LineFollower, Logger, Tailer
+from exporter.moments import moved
 
 if TYPE_CHECKING:
     import paramiko
@@ -79,13 +80,15 @@ class _Candidates:
 
 @dataclass
 class _Work:
-    """What the source has done, for its metrics."""
+    """What the source has done, for its metrics; ``..._before``: what it had done when a reload made it anew."""
 
     poll_seconds: Summary = field(default_factory=Summary)
     read_bytes: int = 0
     errors: Counter[str] = field(default_factory=Counter)
     up: bool | None = None
     last_poll_at: float | None = None
+    reconnects_before: int = 0
+    round_trips_before: int = 0
 
 
 class SourceMonitor:
@@ -127,7 +130,7 @@ class SourceMonitor:
         self._work = _Work()
         self._problems: dict[str, str] = {}
         self._bookmarks: dict[BeamKey, Bookmark] = {}
-        self._looked_at: float | None = None
+        self._looked_at_unmoved: float | None = None
         self._looked_rarely_at = float("-inf")
         self._trouble: SourceUnavailable | None = None
         self._watch_version: int | None = None
@@ -148,9 +151,11 @@ class SourceMonitor:
         """Go on where ``other`` (the same source before a reload) stopped: offsets, parsers, counters."""
         self._following = other._following
         self._work = other._work
+        self._work.reconnects_before += other._source.reconnects
+        self._work.round_trips_before += other._source.round_trips
         self._problems = other._problems
         self._bookmarks = other._bookmarks
-        self._looked_at = other._looked_at
+        self._looked_at_unmoved = other._looked_at_unmoved
 
     def resume(self, bookmarks: Mapping[BeamKey, Bookmark], looked_at: float | None) -> None:
         """Go on where an earlier process stopped.
@@ -160,7 +165,15 @@ class SourceMonitor:
             looked_at: when it looked last, epoch seconds.
         """
         self._bookmarks = dict(bookmarks)
-        self._looked_at = looked_at
+        self._keep_looked_at(looked_at)
+
+    def _keep_looked_at(self, at: float | None) -> None:
+        self._looked_at_unmoved = None if at is None else at - self._board.moved_seconds
+
+    @property
+    def _looked_at(self) -> float | None:
+        """When the last whole round began; it moves with the board's moments when the clock is set."""
+        return moved(self._looked_at_unmoved, self._board.moved_seconds)
 
     def look(self, *, announced_only: bool = False) -> bool:
         """Look at the logs once and read what has been written.
@@ -195,8 +208,8 @@ class SourceMonitor:
             work.up,
             work.last_poll_at,
             work.poll_seconds,
-            source.reconnects,
-            source.round_trips,
+            work.reconnects_before + source.reconnects,
+            work.round_trips_before + source.round_trips,
             work.read_bytes,
             dict(work.errors),
         )
@@ -240,10 +253,10 @@ class SourceMonitor:
         for _ in range(ROUNDS_PER_LOOK):
             if not grown:
                 break
-            grown = self._read(grown, at)
+            grown = self._read(grown)
         self._unfinished = {key for key, _, _ in grown}
         if round_over:
-            self._looked_at = at
+            self._keep_looked_at(at)
         return bool(grown), round_over
 
     def _announced(self) -> Announced | None:
@@ -278,7 +291,8 @@ class SourceMonitor:
             self._renew()
         if self._regroup:
             self._group()
-        rarely = at - self._looked_rarely_at >= _RARELY_EVERY_SECONDS
+        # A clock that was set back must not stop rare looks.
+        rarely = not 0 <= at - self._looked_rarely_at < _RARELY_EVERY_SECONDS
         if rarely:
             self._looked_rarely_at = at
         if announced is None:
@@ -425,9 +439,7 @@ class SourceMonitor:
             return _Following(*bookmark.reopen(self._site), live=False, resumed=True)
         return _Following(Tailer(path), TpsLogParser(self._site), live=appeared)
 
-    def _read(
-        self, grown: list[tuple[BeamKey, _Following, LogStat]], at: float
-    ) -> list[tuple[BeamKey, _Following, LogStat]]:
+    def _read(self, grown: list[tuple[BeamKey, _Following, LogStat]]) -> list[tuple[BeamKey, _Following, LogStat]]:
         """Read the next bytes of each log.
 
         Returns:
@@ -442,6 +454,8 @@ class SourceMonitor:
                 break
             requests.append(request)
         answers = self._source.read(requests)
+        # Not when the look began: a host may have taken its time, and the clock may have been set meanwhile.
+        at = self._clock()
         unfinished = grown[len(requests) :]
         for (key, following, stat), answer in zip(grown, answers, strict=False):
             path = following.tailer.path
@@ -469,10 +483,11 @@ class SourceMonitor:
         if chunk.size_bytes or chunk.replaced or not following.resumed:
             events += following.parser.feed(chunk.read, chunk.start)
             events.append(LogRead(following.tailer.offset, following.parser.line_complete, following.live))
-        # What is new was written between the last look and this one, whatever the clock of the log's host says.
+        # What is new was written between the last look and now, whatever the clock of the log's host says.
         written_at = min(stat.modified_at, at)
-        if (following.live or following.resumed) and self._looked_at is not None:
-            written_at = max(written_at, min(self._looked_at, at))
+        looked_at = self._looked_at
+        if (following.live or following.resumed) and looked_at is not None:
+            written_at = max(written_at, min(looked_at, at))
         tailer = following.tailer
         bookmark = Bookmark.of(tailer, following.parser)
         self._board.apply(

@@ -8,6 +8,7 @@ import logging
 import re
 from collections.abc import Iterator
 from datetime import datetime, timezone
+from typing import Literal
 
 import pytest
 import structlog
@@ -148,4 +149,11 @@ def test_without_a_stream_it_goes_to_standard_error(stream: io.StringIO, capsys:
     written = capsys.readouterr()
     assert "msg=hello" in written.err
     assert written.out == ""
+    assert stream.getvalue() == ""
+
+
+@pytest.mark.parametrize("level", ["debug", "info"])
+def test_a_host_that_hangs_up_is_said_by_us_alone(stream: io.StringIO, level: Literal["debug", "info"]) -> None:
+    configure(level, "logfmt", stream)
+    logging.getLogger("paramiko.transport").error("Traceback (most recent call last):")
     assert stream.getvalue() == ""

@@ -633,3 +633,39 @@ def test_a_beam_that_stands_still_has_no_time_left_until_it_goes_on(tmp_path: Pa
     world.look()
     assert world.state == "running"
     assert world.view().remaining_seconds is not None
+
+
+class CountingSource(LocalSource):
+    """A source that has done something."""
+
+    reconnects = 2
+    round_trips = 30
+
+
+def test_a_source_that_a_reload_makes_anew_goes_on_counting(tmp_path: Path) -> None:
+    world, after_reload = (World(tmp_path, quick(), source=CountingSource("hpc1")) for _ in range(2))
+    again = World(tmp_path, quick(), source=CountingSource("hpc1"))
+    after_reload.monitor.adopt(world.monitor)
+    again.monitor.adopt(after_reload.monitor)
+    again.look()
+    [source] = again.snapshot().sources
+    assert (source.reconnects, source.round_trips) == (6, 90)
+
+
+@pytest.mark.parametrize("log_stands", [True, False])
+def test_a_retry_of_a_beam_that_had_succeeded_is_estimated_from_nothing(world: World, log_stands: bool) -> None:
+    world.row()
+    world.look()
+    world.write(captured("v2_b18"))
+    world.look()
+    world.row("completed", 100.0)
+    world.look(10)
+    assert (world.state, world.view().estimated_ratio) == ("succeeded", 1.0)
+    if not log_stands:
+        world.log().unlink()
+    world.row("pending", 0.0)
+    world.look(10)
+    assert (world.state, world.view().estimated_ratio) == ("waiting", 0.0)
+    world.write(upto("v2_b18", b"Creating world geometry complete!"), anew=True)
+    world.look()
+    assert (world.state, world.view().estimated_ratio) == ("starting", 0.0)

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from exporter import state_file
 from exporter.beams.board import Board, BoardRules
+from exporter.clock import Clock
 from exporter.continuity import Continuity
 from exporter.identifiers import PlainIdentifiers
 from exporter.state_file import StateFile, StateInUse, StateNotOurs, StateTooLarge, StateUnusable
@@ -170,7 +171,7 @@ def test_a_database_or_a_folder_at_the_path_is_never_touched(file: StateFile, tm
     database.close()
     for path in (file.path, tmp_path):
         board = Board(BoardRules(), 0.0)
-        continuity = Continuity(path, 10.0, board, PlainIdentifiers(), lambda: 0.0)
+        continuity = Continuity(path, 10.0, board, PlainIdentifiers(), Clock(board))
         with pytest.raises(StateNotOurs, match=r"set state\.file to another path"):
             continuity.resume(())
     assert file.path.read_bytes().startswith(b"SQLite")
@@ -216,7 +217,9 @@ def test_a_killed_process_holds_no_lock(file: StateFile) -> None:
 
 class TestContinuity:
     def continuity(self, path: Path, board: Board | None = None) -> Continuity:
-        return Continuity(path, 0.1, board or Board(BoardRules(), 0.0), PlainIdentifiers(), lambda: 7.0)
+        board = board or Board(BoardRules(), 0.0)
+        clock = Clock(board, wall=lambda: 7.0, uptime=lambda: 7.0)
+        return Continuity(path, 0.1, board, PlainIdentifiers(), clock)
 
     @pytest.mark.parametrize("kind", DAMAGES)
     def test_what_cannot_be_used_is_set_aside_and_said_once(self, tmp_path: Path, kind: str) -> None:
@@ -262,7 +265,7 @@ class TestContinuity:
     def test_it_is_written_at_once_and_once_more_at_the_end(self, tmp_path: Path) -> None:
         path = tmp_path / "state.json"
         board = Board(BoardRules(), 0.0)
-        continuity = Continuity(path, 3600.0, board, PlainIdentifiers(), lambda: 7.0)
+        continuity = Continuity(path, 3600.0, board, PlainIdentifiers(), Clock(board))
         continuity.resume(())
         continuity.start()
         wait_for(path.exists, "the first state")

@@ -20,6 +20,7 @@ from exporter.beams.succession import Succession, SuccessionState
 from exporter.logs.bookmark import Bookmark, BookmarkState
 from exporter.logs.events import Event, LogRead, LogReplaced
 from exporter.logs.source import LogStat
+from exporter.moments import moved
 from exporter.plain_state import give, take
 
 STALE_SECONDS = 2.0
@@ -295,6 +296,21 @@ class Beam:
         active = row.status not in statuses.terminal and row.status not in statuses.post_run
         return active and row.updated_at > self.stat.modified_at + STALE_SECONDS
 
+    def move(self, seconds: float) -> None:
+        """The clock was set: every moment is another now, but for those that others have written down."""
+        self.changed()
+        self.succession.move(seconds)
+        self.first_seen_at += seconds
+        self.state_since += seconds
+        self.waiting_since += seconds
+        self.terminal_since = moved(self.terminal_since, seconds)
+        self.gone_since = moved(self.gone_since, seconds)
+
+    def excuse(self, seconds: float) -> None:
+        """So much time was no silence of its log."""
+        self.changed()
+        self.succession.excuse(seconds)
+
     def row_verdict(self, statuses: StatusRules) -> BeamState | None:
         """How the run ended, going by the row alone."""
         if self.row.status not in statuses.terminal:
@@ -331,7 +347,7 @@ class Beam:
         if verdict is not None and self._row_may_speak(at, source):
             silent = at - progress_since > threshold
             if not self._outlives_row() or silent:
-                return verdict, self.row.updated_at or self.terminal_since or at
+                return verdict, self._row_terminal_since(at)
         if self.source is not None and source.down_since is not None:
             return BeamState.UNREACHABLE, source.down_since
         if run.started_at is None:
@@ -346,6 +362,11 @@ class Beam:
         if self.state in (BeamState.STALLED, BeamState.EXPIRED, BeamState.UNREACHABLE):
             return BeamState.RUNNING, progress_since
         return BeamState.RUNNING, self.state_since if self.state is BeamState.RUNNING else run.running_since
+
+    def _row_terminal_since(self, at: float) -> float:
+        """When the row became terminal: by its own time stamp, unless that is later than we have seen it."""
+        seen = at if self.terminal_since is None else self.terminal_since
+        return seen if self.row.updated_at is None else min(self.row.updated_at, seen)
 
     def _row_may_speak(self, at: float, source: SourceState) -> bool:
         """The log has been read to its end after the row became terminal, and had time for its last words."""

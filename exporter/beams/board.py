@@ -35,9 +35,11 @@ from exporter.beams.snapshot import (
     HistogramView,
     SourceView,
 )
+from exporter.clock import Reading
 from exporter.logs.bookmark import Bookmark
 from exporter.logs.events import Event
 from exporter.logs.source import LogStat
+from exporter.moments import moved
 from exporter.plain_state import take
 
 BATCH_SECONDS_BOUNDS = (0.5, 1, 2.5, 5, 10, 20, 30, 45, 60, 90, 120, 180, 300, 600, 1200, 1800, 3600)
@@ -111,7 +113,10 @@ class Retired:
 
 @dataclass(slots=True)
 class SavedBoard:
-    """A :class:`Board` as plain data; mappings whose keys are no texts are lists of their items."""
+    """A :class:`Board` as plain data; mappings whose keys are no texts are lists of their items.
+
+    ``clocks`` is by which clocks its moments are; whoever saves it fills that in.
+    """
 
     since: float
     beams: list[SavedBeam]
@@ -122,6 +127,7 @@ class SavedBoard:
     anomalies: dict[str, dict[str, int]]
     rates: list[tuple[tuple[str, float], float]]
     ended: list[EndedRun]
+    clocks: Reading | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +150,7 @@ class Board:
     NOT_SAVED = frozenset(
         {
             *("_lock", "_rules", "_listeners", "_notices", "_dropped", "_saved_counts", "_unconfirmed", "_changed"),
-            "_watch_version",
+            *("_watch_version", "_moved_seconds"),
             *("_sources", "_database", "_refused", "_errors"),  # of the process: they begin at 0 with it
         }
     )
@@ -172,6 +178,7 @@ class Board:
         self._saved_counts: _Counts | None = None
         self._changed: set[BeamKey] | None = None
         self._watch_version = 0
+        self._moved_seconds = 0.0
 
     def listen(self, told: Callable[[], None]) -> None:
         """Have ``told`` called when a beam has made progress, in the thread that brought it; it must be quick."""
@@ -192,6 +199,36 @@ class Board:
         """Take a reloaded configuration; beams and their runs stay."""
         with self._lock:
             self._rules = rules
+
+    def move(self, seconds: float) -> None:
+        """The clock was set by so much: what began ten seconds ago did so by the new time, too."""
+        with self._lock:
+            self._moved_seconds += seconds
+            self._since += seconds
+            for key, beam in self._beams.items():
+                beam.move(seconds)
+                self._change().add(key)
+            self._source_states = {
+                name: SourceState(moved(each.down_since, seconds), moved(each.last_poll_at, seconds))
+                for name, each in self._source_states.items()
+            }
+            for number, run in enumerate(self._ended):
+                self._ended[number] = replace(
+                    run, started_at=moved(run.started_at, seconds), ended_at=run.ended_at + seconds
+                )
+
+    def excuse(self, seconds: float) -> None:
+        """So much time has passed in which nobody could look: it is no beam's silence."""
+        with self._lock:
+            self._moved_seconds += seconds
+            for key, beam in self._beams.items():
+                beam.excuse(seconds)
+                self._change().add(key)
+
+    @property
+    def moved_seconds(self) -> float:
+        """How much moments have been moved in all: whoever keeps one elsewhere adds what came since."""
+        return self._moved_seconds
 
     # Restarts
 
@@ -225,6 +262,7 @@ class Board:
                 anomalies={source: dict(kinds) for source, kinds in self._anomalies.items()},
                 rates=list(self._rates.items()),
                 ended=list(self._ended),
+                clocks=None,
             )
 
     def _save(self, keys: Iterable[BeamKey], saved: dict[BeamKey, SavedBeam]) -> None:
@@ -315,11 +353,14 @@ class Board:
             at: now.
         """
         news = False
+        with self._lock:
+            unmoved_at = at - self._moved_seconds
         for some in _a_few_at_once(list(rows)):
             with self._lock:
                 for row in some:
-                    news |= self._take_row(row, at)
+                    news |= self._take_row(row, unmoved_at + self._moved_seconds)
         with self._lock:
+            at = unmoved_at + self._moved_seconds
             for key in missing:
                 beam = self._beams.get(key)
                 if beam is not None and beam.gone_since is None:
@@ -489,8 +530,10 @@ class Board:
         """Let time pass: count runs that have ended, forget beams that ended long ago."""
         with self._lock:
             beams = list(self._beams.items())
+            unmoved_at = at - self._moved_seconds
         for some in _a_few_at_once(beams):
             with self._lock:
+                at = unmoved_at + self._moved_seconds
                 for key, beam in some:
                     if key in self._unconfirmed or self._beams.get(key) is not beam:
                         continue
@@ -519,9 +562,11 @@ class Board:
         """
         with self._lock:
             shown = list(islice(self._beams.values(), self._rules.max_beams))
+            unmoved_at = at - self._moved_seconds
         beams: list[BeamView] = []
         for some in _a_few_at_once(shown):
             with self._lock:
+                at = unmoved_at + self._moved_seconds
                 beams += [self._shown(beam, at) for beam in some]
         with self._lock:
             counts = self._saved_counts or self._counts()
@@ -586,6 +631,8 @@ class Board:
         self._change().add(beam.row.key)
         if before.ended and not counted:
             self._count_run(beam, before, number, "succeeded" if before.succeeded else "failed", before.reason)
+        # The state is still that of the run before: a view with it would show the new run as far as that one was.
+        self._evaluate(beam, beam.waiting_since)
         self._notices.append(
             Notice("new_run", number=beam.succession.number, view=self._view(beam, beam.waiting_since))
         )
@@ -643,7 +690,10 @@ class Board:
 
 
 def _a_few_at_once(things: Sequence[Thing]) -> Iterator[Sequence[Thing]]:
-    """Things in parts, for work under the lock: a source that has read news must not wait for all of ten thousand."""
+    """Things in parts, for work under the lock: a source that has read news must not wait for all of ten thousand.
+
+    The clock may be set between two parts: what is now must then be moved, too.
+    """
     for start in range(0, len(things), _BEAMS_AT_ONCE):
         yield things[start : start + _BEAMS_AT_ONCE]
         time.sleep(0)  # whoever waits for the lock gets it

@@ -29,6 +29,7 @@ from exporter.logs.events import (
     RunHead,
     RunSucceeded,
 )
+from exporter.moments import moved
 from exporter.plain_state import give, take
 
 UNMATCHED_BYTES = 64 * 1024
@@ -250,6 +251,24 @@ class BeamRun:
         if self._understood or self.last_growth_at is None or self._first_growth_at is None:
             return False
         return self.size_bytes > UNMATCHED_BYTES or self.last_growth_at - self._first_growth_at > UNMATCHED_SECONDS
+
+    def move(self, seconds: float) -> None:
+        """The clock was set: every moment is another now."""
+        self.started_at = moved(self.started_at, seconds)
+        self.ended_at = moved(self.ended_at, seconds)
+        self.running_since = moved(self.running_since, seconds)
+        self._first_growth_at = moved(self._first_growth_at, seconds)
+        self._move_silence(seconds)
+
+    def excuse(self, seconds: float) -> None:
+        """So much time was no silence, nor part of the running batch."""
+        if not self.ended:
+            self._move_silence(seconds)
+
+    def _move_silence(self, seconds: float) -> None:
+        self.last_progress_at = moved(self.last_progress_at, seconds)
+        self.last_growth_at = moved(self.last_growth_at, seconds)
+        self.batch_since = moved(self.batch_since, seconds)
 
     def apply(self, event: Event, at: float) -> None:
         """Take one event.

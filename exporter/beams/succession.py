@@ -74,6 +74,20 @@ class Succession:
         self.number += 1
         self._undecided = None
 
+    def move(self, seconds: float) -> None:
+        """See :meth:`BeamRun.move`."""
+        self.run.move(seconds)
+        self._move_undecided(seconds)
+
+    def excuse(self, seconds: float) -> None:
+        """See :meth:`BeamRun.excuse`."""
+        self.run.excuse(seconds)
+        self._move_undecided(seconds)
+
+    def _move_undecided(self, seconds: float) -> None:
+        if self._undecided is not None:
+            self._undecided = [(event, at + seconds) for event, at in self._undecided]
+
     def apply(self, event: Event, at: float) -> bool:
         """Take one event; see :meth:`BeamRun.apply`.
 

@@ -112,7 +112,9 @@ class DatabaseDiscovery:
         Raises:
             exporter.database.beams_table.DatabaseUnavailable: it cannot be read; the next look makes up for it.
         """
-        since = at - self._retention_seconds if self._looked_at is None else self._looked_at - _SLACK_SECONDS
+        # A clock that was set back dates what is new before the last look.
+        known_since = None if self._looked_at is None else min(self._looked_at, at)
+        since = at - self._retention_seconds if known_since is None else known_since - _SLACK_SECONDS
         stored = self._table.rows(since, [key.beam_id for key in watched])
         self._looked_at = at
         rows, faults = [], {}

@@ -1,0 +1,210 @@
+"""A clock that is set, and a machine that sleeps, while beams are followed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from exporter.beams.board import Board, BoardRules
+from exporter.beams.snapshot import BeamState
+from exporter.clock import Clock, Reading
+from exporter.continuity import Continuity
+from exporter.database.beams_table import BeamsTable
+from exporter.database.discovery import DatabaseDiscovery
+from exporter.identifiers import PlainIdentifiers
+from tests.support import communicator_db as db
+from tests.support.world import World, after, quick, upto
+
+HOUR = 3600.0
+SECOND_BATCH = b"(2 of 18 batches)"
+
+
+class Times:
+    """Both clocks of a machine, and what was said of them."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.uptime = 1000.0
+        self.said: list[float] = []
+        self.clock = self.process()
+
+    def process(self) -> Clock:
+        """A process begins."""
+        return Clock(
+            self.world.board,
+            said=lambda _, seconds: self.said.append(seconds),
+            wall=lambda: self.world.at,
+            uptime=lambda: self.uptime,
+        )
+
+    def passes(self, seconds: float) -> None:
+        """Time passes and the clock is read every second."""
+        for _ in range(int(seconds)):
+            self.world.at += 1.0
+            self.uptime += 1.0
+            self.clock()
+
+    def set(self, seconds: float) -> None:
+        """Somebody sets the clock."""
+        self.world.at += seconds
+        self.clock()
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path, quick())
+
+
+@pytest.fixture
+def times(world: World) -> Times:
+    return Times(world)
+
+
+def running(world: World, times: Times) -> None:
+    """A beam with one finished batch of four seconds."""
+    world.row()
+    world.look(0)
+    world.write(upto("v2_b18", b"(1 of 18 batches)"))
+    times.passes(1)
+    world.look(0)
+    times.passes(4)
+    world.write(after("v2_b18", b"(1 of 18 batches)").partition(SECOND_BATCH)[0])
+    world.look(0)
+    assert world.state == "running"
+    assert world.view().batches_completed == 1
+
+
+@pytest.mark.parametrize("step", [HOUR, -HOUR])
+def test_a_clock_that_is_set_makes_no_stall_and_hides_none(world: World, times: Times, step: float) -> None:
+    running(world, times)
+    before = world.view()
+    times.passes(5)
+    times.set(step)
+    world.look(0)
+    view = world.view()
+    assert view.state is BeamState.RUNNING
+    assert view.last_progress_at == pytest.approx((before.last_progress_at or 0) + step)
+    assert view.started_at == pytest.approx((before.started_at or 0) + step)
+    assert times.said == [step]
+    assert view.stall_threshold_seconds <= 15
+    times.passes(11)
+    world.look(0)
+    assert world.state == "stalled"
+
+
+@pytest.mark.parametrize("step", [HOUR, -HOUR])
+def test_what_was_written_before_the_clock_was_set_and_read_after_it_is_not_an_hour_old(
+    world: World, times: Times, step: float
+) -> None:
+    running(world, times)
+    times.passes(1)
+    world.write(after("v2_b18", b"(1 of 18 batches)").partition(b"(3 of 18 batches)")[0][-300:])
+    times.set(step)
+    world.look(0)
+    assert world.state == "running"
+    duration = world.view().batch_duration_seconds
+    assert duration is not None
+    assert 0 < duration < 10
+
+
+@pytest.mark.parametrize("step", [HOUR, -HOUR])
+def test_a_run_that_ends_after_the_clock_was_set_is_counted_once(world: World, times: Times, step: float) -> None:
+    running(world, times)
+    times.set(step)
+    world.write(upto("v2_b18", b"Time taken").partition(SECOND_BATCH)[2])
+    world.look(0)
+    times.passes(3)
+    world.look(0)
+    assert world.runs == {("succeeded", ""): 1}
+    times.set(-step)
+    times.passes(3)
+    world.look(0)
+    assert world.runs == {("succeeded", ""): 1}
+    [ended] = world.snapshot().ended
+    assert ended.ended_at == pytest.approx(world.at, abs=10)
+
+
+def test_a_reset_after_the_clock_was_set_back_is_seen(world: World, times: Times) -> None:
+    running(world, times)
+    times.set(-HOUR)
+    times.passes(20)
+    world.row("pending")
+    world.look(0)
+    assert (world.state, world.view().run_number) == ("waiting", 2)
+
+
+def test_a_row_that_is_said_to_have_failed_an_hour_from_now_fails_now(world: World, times: Times) -> None:
+    running(world, times)
+    world.row("failed")
+    times.set(-HOUR)
+    times.passes(20)
+    world.look(0)
+    times.passes(20)
+    world.look(0)
+    assert (world.state, world.runs) == ("failed", {("failed", "status"): 1})
+
+
+def test_time_in_which_the_process_stood_still_is_no_silence(world: World, times: Times) -> None:
+    running(world, times)
+    started_at = world.view().started_at
+    times.uptime += 600
+    world.at += 600
+    times.clock()
+    world.look(0)
+    assert world.state == "running"
+    assert times.said == [600.0]
+    assert world.view().started_at == started_at, "that was when it was"
+    times.passes(16)
+    world.look(0)
+    assert world.state == "stalled"
+
+
+def test_a_suspended_machine_is_no_clock_that_was_set(world: World, times: Times) -> None:
+    running(world, times)
+    ended_before = world.snapshot().ended
+    times.uptime += 600
+    world.at += 600 + HOUR
+    times.clock()
+    assert times.said == [HOUR, 600.0]
+    world.look(0)
+    assert world.state == "running"
+    assert world.snapshot().ended == ended_before
+
+
+def test_a_clock_that_was_set_between_two_processes(tmp_path: Path, world: World, times: Times) -> None:
+    running(world, times)
+    path = tmp_path / "state.json"
+    first = Continuity(path, 10.0, world.board, PlainIdentifiers(), times.clock)
+    first.start()
+    first.stop()
+    times.uptime += 3
+    world.at += 3 + HOUR
+    board = Board(BoardRules(quick().stall), world.at)
+    second = Continuity(
+        path, 10.0, board, PlainIdentifiers(), Clock(board, wall=lambda: world.at, uptime=lambda: times.uptime)
+    )
+    second.resume({"local"})
+    second.close()
+    [view] = board.snapshot(world.at).beams
+    assert view.state is BeamState.RUNNING
+    assert world.at - (view.last_progress_at or 0) == pytest.approx(3, abs=0.5)
+
+
+def test_after_another_start_of_the_machine_nothing_is_known_of_its_clock() -> None:
+    before = Reading(100.0, 50.0, "a")
+    assert Reading(5000.0, 10.0, "b").set_since(before) == 0.0
+    assert Reading(5000.0, 60.0, "a").set_since(before) == 4890.0
+    assert Reading(110.5, 60.0, "a").set_since(before) == 0.0, "that is how clocks are kept right"
+
+
+def test_a_beam_that_began_and_failed_after_the_clock_was_set_back_is_found(tmp_path: Path) -> None:
+    path = db.make(tmp_path / "mqi.db")
+    table = BeamsTable(path)
+    discovery = DatabaseDiscovery(table, retention_seconds=HOUR)
+    discovery.look(2 * HOUR, ())
+    db.add(path, "b1", "failed")
+    db.execute(path, "UPDATE beams SET updated_at = '1970-01-01 01:00:01'")
+    [row] = discovery.look(HOUR + 2, ()).rows
+    assert row.key.beam_id == "b1"
+    table.close()
