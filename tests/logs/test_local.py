@@ -10,7 +10,7 @@ import pytest
 
 from exporter.logs.local import LocalSource
 from exporter.logs.source import LogProblem, LogStat, ReadRequest
-from tests.support.files import unprivileged
+from tests.support.files import open_the_way_to, unprivileged
 
 SOURCE = LocalSource("local")
 
@@ -88,12 +88,6 @@ def test_a_socket_is_no_log(tmp_path: Path) -> None:
         server.bind(str(path))
         assert kind(looked_at(path)) == "not_a_file"
         assert kind(read(path)) == "not_a_file"
-
-
-def open_the_way_to(folder: Path) -> None:
-    for parent in [folder, *folder.parents]:
-        if parent.stat().st_uid == os.geteuid():
-            parent.chmod(parent.stat().st_mode | 0o055)
 
 
 def test_a_log_in_a_folder_that_may_not_be_searched_is_a_problem_and_not_missing(tmp_path: Path) -> None:
