@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 import structlog
 
-from exporter import __version__, cli_files, garbage, log_output
+from exporter import __version__, cli_files, core_dumps, garbage, log_output
 from exporter.app import Exporter
 from exporter.beams.snapshot import BeamState
 from exporter.communicator import ours
@@ -183,6 +183,7 @@ def main(context: click.Context) -> None:
 @click.pass_obj
 def run(flags: Flags) -> None:
     """Follow beams and serve their progress (the default)."""
+    core_dumps.forbid()
     settings = _settings(flags)
     _configure_log(settings)
     _serve(settings, flags.settings)

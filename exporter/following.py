@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 
 import structlog
@@ -21,6 +21,7 @@ from exporter.logs import announcements
 from exporter.logs.announcements import Announcements
 from exporter.logs.local import LocalSource
 from exporter.logs.parser import SitePatterns
+from exporter.logs.paths import LogPathTemplate
 from exporter.logs.source import LogSource
 from exporter.loops import Loop
 from exporter.monitor import SourceMonitor
@@ -42,13 +43,19 @@ _QUIET_TIMES = 9
 taken, so that a log written as fast as can be takes a tenth of a core and not all of it."""
 
 
-def make_source(source: Source) -> LogSource:
-    """Where a source of the configuration is read."""
+def make_source(source: Source, templates: Iterable[LogPathTemplate]) -> LogSource:
+    """Where a source of the configuration is read.
+
+    Args:
+        source: its section.
+        templates: its log paths.
+    """
+    folders = {template.folder for template in templates} if source.follow_links == "inside" else None
     if isinstance(source, SshSource):
         from exporter.logs import ssh
 
-        return ssh.SshSource(source.name, source.ssh_host)
-    return LocalSource(source.name)
+        return ssh.SshSource(source.name, source.ssh_host, folders)
+    return LocalSource(source.name, folders)
 
 
 def site_patterns(settings: Settings) -> SitePatterns:
@@ -148,8 +155,8 @@ class Following:
         site = site_patterns(settings)
         names = settings.discovery.kind == "directory"
         for each in settings.sources:
-            source = make_source(each)
             templates = settings.templates(each)
+            source = make_source(each, templates)
             interval = settings.progress_tracking.monitoring.poll_interval_seconds
             waits = _Waits(announcements.announcements() if source.kind == "local" else None, interval)
             self._waits.append(waits)

@@ -33,10 +33,11 @@ def trials(settings: Settings) -> Iterator[Finding]:
 
 
 def _source(settings: Settings, described: Source) -> Iterator[Finding]:
-    source = make_source(described)
+    templates = settings.templates(described)
+    source = make_source(described, templates)
     about = f"source {described.name}"
     try:
-        for number, folder in enumerate(sorted({template.folder for template in settings.templates(described)})):
+        for number, folder in enumerate(sorted({template.folder for template in templates})):
             try:
                 files = source.listing(folder)
             except LogProblem as problem:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from exporter.beams.board import BoardRules
 from exporter.beams.snapshot import BeamKey, BeamState
@@ -103,6 +104,26 @@ def test_what_is_no_log_is_said_once_and_stops_nothing_else(world: World, what: 
     assert world.state == BeamState.WAITING
     assert world.view(other).state is BeamState.SUCCEEDED
     assert world.snapshot().sources[0].errors == {"not_a_file": 1}
+
+
+def test_a_log_that_a_link_leads_out_of_its_folder_is_said_once_and_stops_nothing_else(tmp_path: Path) -> None:
+    logs, outside = tmp_path / "logs", tmp_path / "outside.log"
+    logs.mkdir()
+    outside.write_bytes(captured("v2_b2"))
+    world = World(logs, quick(), source=LocalSource("local", [str(logs)]))
+    other = BeamKey("70010001", "70010001_beam_2")
+    world.row()
+    world.row(key=other)
+    world.log().symlink_to(outside)
+    world.write(captured("v2_b2"), other)
+    with capture_logs() as lines:
+        for _ in range(5):
+            world.look()
+    [line] = [line for line in lines if line["event"] == "log cannot be read"]
+    assert "follow_links: anywhere" in line["error"]
+    assert world.state == BeamState.WAITING
+    assert world.view(other).state is BeamState.SUCCEEDED
+    assert world.snapshot().sources[0].errors == {"link": 1}
 
 
 def test_a_log_larger_than_one_read_is_caught_up_in_one_look(world: World) -> None:

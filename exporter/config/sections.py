@@ -144,6 +144,11 @@ class _AnySource(Section):
         default=None,
         description="Folder that logs must be in; needed where a template begins with a beam's field.",
     )
+    follow_links: Literal["inside", "anywhere"] = Field(
+        default="inside",
+        description="Symbolic links in a log's path are followed `inside` `log_root`, or the folder that `log_path` "
+        "names before its first field of a beam, or `anywhere`.",
+    )
 
     @field_validator("name")
     @classmethod

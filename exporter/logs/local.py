@@ -3,6 +3,10 @@
 Nothing is held open between looks: a log may be deleted, replaced or unmounted at any time, and the communicator must
 be able to. Only regular files are opened, and without blocking, so that a FIFO or a device where a log should be
 neither holds up the loop nor is read.
+
+Whoever may write into a folder of logs can put a link there that leads to a file which they may not read, but the
+exporter may. So a log that a link leads out of its folder is not read, and where a link leads is asked of the opened
+file itself (``/proc/self/fd``): between the question and the read nobody can put another file in its place.
 """
 
 from __future__ import annotations
@@ -12,9 +16,11 @@ import os
 import stat
 from collections.abc import Collection, Mapping, Sequence
 
-from exporter.logs.source import LogProblem, LogStat, ReadRequest
+from exporter.logs.paths import inside
+from exporter.logs.source import LogProblem, LogStat, ReadRequest, led_astray
 
 _OPEN_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+_FIND_FLAGS = os.O_PATH | os.O_CLOEXEC
 _MISSING = frozenset({errno.ENOENT, errno.ENOTDIR})
 _ADVICE = {
     "permission": "give the exporter's user read access to it and search access to the folders above",
@@ -46,26 +52,31 @@ class LocalSource:
 
     Args:
         name: the source's name.
+        folders: where its logs must be, wherever links in their paths lead; ``None`` where links may lead anywhere.
     """
 
     kind = "local"
     round_trips = 0
     reconnects = 0
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, folders: Collection[str] | None = None) -> None:
         self.name = name
         self._found: dict[str, LogStat] = {}
+        self._folders = folders
+        self._real_folders: tuple[str, ...] | None = None
 
     def stat(self, paths: Collection[str]) -> Mapping[str, LogStat | LogProblem]:
         """See :meth:`LogSource.stat`.
 
         A log that has not changed is answered with the very object of the time before: making one takes as long as
-        asking the kernel, and to whoever asks, ten thousand idle logs are ten thousand comparisons by identity.
+        asking the kernel, and to whoever asks, ten thousand idle logs are ten thousand comparisons by identity. Where
+        it is, links followed, is found out when another file is met at its path.
         """
         found: dict[str, LogStat | LogProblem] = {}
         known = self._found
         if len(known) > _REMEMBERED_MORE + 2 * len(paths):
             known.clear()
+        self._real_folders = None  # they may be links themselves, and lead elsewhere than at the last look
         for path in paths:
             try:
                 status = os.stat(path)
@@ -74,19 +85,57 @@ class LocalSource:
                     found[path] = _problem("look at", path, error)
                 continue
             before = known.get(path)
+            same_file = before is not None and before.identity == (status.st_dev, status.st_ino)
             if (
                 before is not None
+                and same_file
                 and before.size_bytes == status.st_size
                 and before.modified_at == status.st_mtime
-                and before.identity == (status.st_dev, status.st_ino)
             ):
                 found[path] = before
-            elif stat.S_ISREG(status.st_mode):
-                found[path] = known[path] = _log_stat(status)
+                continue
+            answer: LogStat | LogProblem | None
+            if not stat.S_ISREG(status.st_mode):
+                answer = _not_a_file(path)
+            elif same_file or self._folders is None:
+                answer = _log_stat(status)
+            else:
+                answer = self._met(path)
+            if isinstance(answer, LogStat):
+                known[path] = answer
             else:
                 known.pop(path, None)
-                found[path] = _not_a_file(path)
+            if answer is not None:
+                found[path] = answer
         return found
+
+    def _met(self, path: str) -> LogStat | LogProblem | None:
+        """How a file looks that was not at ``path`` before, if it is where logs must be; ``None`` where it is gone."""
+        try:
+            descriptor = os.open(path, _FIND_FLAGS)
+        except OSError as error:
+            return None if error.errno in _MISSING else _problem("look at", path, error)
+        try:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                return _not_a_file(path)
+            return led_astray(path) if self._is_astray(descriptor) else _log_stat(status)
+        except OSError as error:
+            return _problem("look at", path, error)
+        finally:
+            os.close(descriptor)
+
+    def _is_astray(self, descriptor: int) -> bool:
+        """Whether what has been opened is elsewhere than where logs must be."""
+        if self._folders is None:
+            return False
+        if self._real_folders is None:
+            self._real_folders = tuple(os.path.realpath(folder) for folder in self._folders)
+        try:
+            where = os.readlink(f"/proc/self/fd/{descriptor}")
+        except FileNotFoundError:
+            raise OSError(errno.ENOTSUP, "where it is cannot be told without /proc") from None
+        return not inside(where, self._real_folders)
 
     def read(self, requests: Sequence[ReadRequest]) -> Sequence[bytes | LogProblem]:
         """See :meth:`LogSource.read`."""
@@ -101,6 +150,8 @@ class LocalSource:
             # The name may mean something else than when it was looked at.
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 return _not_a_file(request.path)
+            if self._is_astray(descriptor):
+                return led_astray(request.path)
             return os.pread(descriptor, request.length, request.offset)
         except OSError as error:
             return _problem("read", request.path, error)
@@ -115,7 +166,7 @@ class LocalSource:
                 for entry in entries:
                     try:
                         if entry.is_file():
-                            found[entry.name] = _log_stat(entry.stat())
+                            found[entry.name] = _log_stat(self._status(entry))
                     except OSError as error:
                         # Gone between the listing and the look, or a link that leads nowhere, in a circle or to where
                         # we may not look: no log, and no reason to see none of the others.
@@ -125,6 +176,16 @@ class LocalSource:
             if error.errno not in _MISSING:
                 raise _problem("list", folder, error) from error
         return found
+
+    def _status(self, entry: os.DirEntry[str]) -> os.stat_result:
+        """Of an entry's file, or of the link itself where that leads astray: a look at it will say so."""
+        if self._folders is None or not entry.is_symlink():
+            return entry.stat()
+        descriptor = os.open(entry.path, _FIND_FLAGS)
+        try:
+            return entry.stat(follow_symlinks=False) if self._is_astray(descriptor) else os.fstat(descriptor)
+        finally:
+            os.close(descriptor)
 
     def folder_mark(self, folder: str) -> object:
         """Something that is another after a name has come or gone; ``None`` where the folder cannot be looked at.

@@ -2,14 +2,14 @@
 
 Ids come from a database that other people write. A rendered path must therefore stay inside the folder that the
 template itself names before its first field of a beam (or inside ``log_root`` where a template begins with such a
-field): what an id says can never lead out of it.
+field): what an id says can never lead out of it. Whether a symbolic link does is for the source to find out.
 """
 
 from __future__ import annotations
 
 import posixpath
 import string
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 BEAM_FIELDS = frozenset({"case_id", "beam_id", "beam_path", "hpc_job_id"})
 _ID_FIELDS = frozenset({"case_id", "beam_id", "hpc_job_id"})
@@ -23,6 +23,11 @@ def _normal(path: str) -> str:
     """Without ``.``, ``..`` and needless slashes; POSIX lets two at the beginning stand, where they mean one here."""
     normal = posixpath.normpath(path)
     return normal[1:] if normal.startswith("//") else normal
+
+
+def inside(path: str, folders: Iterable[str]) -> bool:
+    """Whether a path lies below one of the folders; both are given as they are with all links followed."""
+    return any(path.startswith(folder if folder.endswith("/") else f"{folder}/") for folder in folders)
 
 
 class LogPathTemplate:

@@ -3,7 +3,7 @@
 The library's own client waits for each answer before it asks again: a thousand logs cost a thousand round trips. SFTP
 (draft-ietf-secsh-filexfer-02, version 3, what OpenSSH speaks) numbers its requests so that answers may come whenever
 they come; here a batch of requests goes out together and its answers are gathered. Only what following logs needs is
-spoken: STAT, OPENDIR, READDIR, OPEN for reading, READ, CLOSE.
+spoken: STAT, LSTAT, REALPATH, OPENDIR, READDIR, OPEN for reading, READ, CLOSE.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 _INIT, _VERSION = 1, 2
-_OPEN, _CLOSE, _READ, _OPENDIR, _READDIR, _STAT = 3, 4, 5, 11, 12, 17
+_OPEN, _CLOSE, _READ, _LSTAT, _OPENDIR, _READDIR, _REALPATH, _STAT = 3, 4, 5, 7, 11, 12, 16, 17
 _STATUS, _HANDLE, _DATA, _NAME, _ATTRS = 101, 102, 103, 104, 105
 _OK, _EOF, _NO_SUCH_FILE, _PERMISSION_DENIED = 0, 1, 2, 3
 _FOR_READING = struct.pack(">II", 1, 0)
@@ -129,9 +129,23 @@ class SftpSession:
 
     def stat(self, paths: Sequence[bytes]) -> list[Attributes | SftpRefusal]:
         """What each path leads to, links followed."""
+        return self._attributes_of(_STAT, paths)
+
+    def lstat(self, paths: Sequence[bytes]) -> list[Attributes | SftpRefusal]:
+        """What is at each path, links not followed."""
+        return self._attributes_of(_LSTAT, paths)
+
+    def real_paths(self, paths: Sequence[bytes]) -> list[bytes | SftpRefusal]:
+        """Where each path leads, as a path without links."""
+        return [
+            _take_string(body, 4)[0] if kind == _NAME else _refusal(kind, body)
+            for kind, body in self._ask((_REALPATH, _string(path)) for path in paths)
+        ]
+
+    def _attributes_of(self, question: int, paths: Sequence[bytes]) -> list[Attributes | SftpRefusal]:
         return [
             _attributes(body) if kind == _ATTRS else _refusal(kind, body)
-            for kind, body in self._ask((_STAT, _string(path)) for path in paths)
+            for kind, body in self._ask((question, _string(path)) for path in paths)
         ]
 
     def listings(

@@ -40,13 +40,22 @@ class LogProblem(Exception):
     """One log (or one folder) cannot be read.
 
     Args:
-        kind: a short snake_case word for metrics: ``permission``, ``not_a_file``, ``io``, ``path``.
+        kind: a short snake_case word for metrics: ``permission``, ``not_a_file``, ``link``, ``io``, ``path``.
         message: what was tried, with which path, and what to do about it.
     """
 
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
         self.kind = kind
+
+
+def led_astray(path: str) -> LogProblem:
+    """A log whose path leads, by a symbolic link, to where the source's logs must not be."""
+    return LogProblem(
+        "link",
+        f"{path} is not read: a link in it leads out of the folder of log_path (`realpath` shows where); put the log "
+        "into that folder, or set log_root to a folder that holds both, or follow_links: anywhere",
+    )
 
 
 class SourceUnavailable(Exception):

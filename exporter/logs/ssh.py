@@ -4,6 +4,10 @@ A folder's logs are looked at with one listing of it (two round trips, whatever 
 holds far more than is wanted are they asked for one by one. SFTP has no inode, so nothing but its bytes tells one file
 from another of the same name: see :mod:`exporter.logs.tailer`.
 
+Where links lead is asked for when a folder or a link is first met, and again when a link has another time stamp; who
+puts a link into the place of a folder that is known, or between a look and a read, is not noticed. The account's own
+rights are what bounds that.
+
 A host that does not answer is given up after the operation's time-out and tried again with growing pauses, so that a
 dead link is noticed and nothing hangs.
 """
@@ -15,18 +19,22 @@ import random
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import TypeVar
 
 import paramiko
 
+from exporter.logs.paths import inside
 from exporter.logs.sftp import Attributes, SftpError, SftpRefusal, SftpSession
-from exporter.logs.source import LogProblem, LogStat, ReadRequest, SourceUnavailable
+from exporter.logs.source import LogProblem, LogStat, ReadRequest, SourceUnavailable, led_astray
 from exporter.logs.ssh_connection import SshConnection, open_sftp
 from exporter.logs.ssh_host import SshHost
 
 _HUGE_FOLDER = 5000
 """A listing of more entries costs more than asking for a few of them one by one."""
+_REMEMBERED_MORE = 20_000
+"""So many more folders and links are remembered than logs are asked for at once."""
 _FIRST_PAUSE_SECONDS = 1.0
 _LONGEST_PAUSE_SECONDS = 60.0
 
@@ -38,11 +46,15 @@ class SftpLogs:
 
     Args:
         session: the conversation with the host.
+        folders: where logs must be, wherever links in their paths lead; ``None`` where links may lead anywhere.
     """
 
-    def __init__(self, session: SftpSession) -> None:
+    def __init__(self, session: SftpSession, folders: Collection[str] | None = None) -> None:
         self.session = session
         self._entries: dict[str, int] = {}
+        self._folders = folders
+        self._folders_met: dict[str, bool] = {}
+        self._links_met: dict[str, tuple[Attributes, bool]] = {}
 
     def stat(self, paths: Collection[str]) -> dict[str, LogStat | LogProblem]:
         """See :meth:`exporter.logs.source.LogSource.stat`."""
@@ -58,22 +70,34 @@ class SftpLogs:
         huge = {_split(path)[0] for path in singly}
         listed = [folder for folder in by_folder if folder not in huge]
         found: dict[str, LogStat | LogProblem] = {}
+        entries: dict[str, Attributes] = {}
         for folder, listing in zip(listed, self._listings(listed), strict=True):
             for path in by_folder[folder]:
                 if isinstance(listing, SftpRefusal):
                     if not listing.missing:
                         found[path] = _problem("list", folder, listing)
-                    continue
-                attributes = listing.get(_split(path)[1])
-                if attributes is not None and attributes.link:
-                    singly.append(path)
-                elif attributes is not None:
-                    found[path] = _log_stat(path, attributes)
-        for path, answer in zip(singly, self.session.stat([_encoded(path) for path in singly]), strict=True):
+                elif (attributes := listing.get(_split(path)[1])) is not None:
+                    entries[path] = attributes
+        for path, answer in zip(singly, self.session.lstat([_encoded(path) for path in singly]), strict=True):
             if isinstance(answer, Attributes):
-                found[path] = _log_stat(path, answer)
+                entries[path] = answer
             elif not answer.missing:
                 found[path] = _problem("look at", path, answer)
+        links = {path: attributes for path, attributes in entries.items() if attributes.link}
+        astray = self._astray({_split(path)[0] for path in entries}, links)
+        for path, answer in zip(links, self.session.stat([_encoded(path) for path in links]), strict=True):
+            if isinstance(answer, Attributes):
+                entries[path] = answer
+                continue
+            del entries[path]
+            self._links_met.pop(path, None)
+            if not answer.missing:
+                found[path] = _problem("look at", path, answer)
+        for path, attributes in entries.items():
+            if astray and (path in astray or _split(path)[0] in astray):
+                found[path] = led_astray(path)
+            else:
+                found[path] = _log_stat(path, attributes)
         return found
 
     def read(self, requests: Sequence[ReadRequest]) -> list[bytes | LogProblem]:
@@ -91,16 +115,40 @@ class SftpLogs:
             if listing.missing:
                 return {}
             raise _problem("list", folder, listing)
-        paths = {
-            posixpath.join(folder, name.decode("utf-8", "surrogateescape")): attributes
-            for name, attributes in listing.items()
-        }
-        links = [path for path, attributes in paths.items() if attributes.link]
+        paths = {posixpath.join(folder, _decoded(name)): attributes for name, attributes in listing.items()}
+        links = {path: attributes for path, attributes in paths.items() if attributes.link}
+        astray = self._astray({folder}, links) if links else set()
         for path, answer in zip(links, self.session.stat([_encoded(path) for path in links]), strict=True):
             if isinstance(answer, Attributes):
-                paths[path] = answer  # noqa: PERF403 - an update of what the listing said
+                # Of one that leads astray nothing but its name is told: a look at it will say why it is not read.
+                paths[path] = replace(links[path], mode=answer.mode) if path in astray else answer
         stats = {path: _log_stat(path, attributes) for path, attributes in paths.items()}
         return {posixpath.basename(path): stat for path, stat in stats.items() if isinstance(stat, LogStat)}
+
+    def _astray(self, folders: Collection[str], links: Mapping[str, Attributes]) -> set[str]:
+        """Those folders and links that lead to where logs must not be, or that nobody can tell of.
+
+        Args:
+            folders: those that hold logs.
+            links: links in them, with what the host says of the links themselves.
+        """
+        if self._folders is None:
+            return set()
+        if len(self._folders_met) + len(self._links_met) > _REMEMBERED_MORE + 2 * (len(folders) + len(links)):
+            self._folders_met.clear()
+            self._links_met.clear()
+        new_folders = [folder for folder in folders if folder not in self._folders_met]
+        new_links = [path for path in links if self._links_met.get(path, (None,))[0] != links[path]]
+        if new_folders or new_links:
+            asked = [*self._folders, *new_folders, *new_links]
+            answers = self.session.real_paths([_encoded(path) for path in asked])
+            real = {path: _decoded(at) for path, at in zip(asked, answers, strict=True) if isinstance(at, bytes)}
+            allowed = [real[folder] for folder in self._folders if folder in real]
+            self._folders_met |= {each: inside(f"{real[each]}/", allowed) for each in new_folders if each in real}
+            self._links_met |= {each: (links[each], inside(real[each], allowed)) for each in new_links if each in real}
+        return {folder for folder in folders if not self._folders_met.get(folder)} | {
+            path for path in links if not self._links_met.get(path, (None, False))[1]
+        }
 
     def _listings(self, folders: Sequence[str]) -> list[dict[bytes, Attributes] | SftpRefusal]:
         expected = [self._entries.get(folder, 0) for folder in folders]
@@ -108,6 +156,8 @@ class SftpLogs:
         for folder, listing in zip(folders, listings, strict=True):
             if isinstance(listing, dict):
                 self._entries[folder] = len(listing)
+            else:
+                self._folders_met.pop(folder, None)
         return listings
 
 
@@ -203,6 +253,7 @@ class SshSource(_SftpSource):
     Args:
         name: the source's name.
         host: how to reach it.
+        folders: where its logs must be, wherever links in their paths lead; ``None`` where links may lead anywhere.
         clock: seconds of a clock that never steps.
         jitter: a random number within 0..1, so that exporters that lost the same host do not come back together.
     """
@@ -211,12 +262,14 @@ class SshSource(_SftpSource):
         self,
         name: str,
         host: SshHost,
+        folders: Collection[str] | None = None,
         *,
         clock: Callable[[], float] = time.monotonic,
         jitter: Callable[[], float] = random.random,
     ) -> None:
         super().__init__(name)
         self._host = host
+        self._folders = folders
         self._clock = clock
         self._jitter = jitter
         self._connection: SshConnection | None = None
@@ -239,7 +292,7 @@ class SshSource(_SftpSource):
         # Known to close() before it is open, so that connecting can be ended, too.
         self._connection = SshConnection(self._host)
         try:
-            self._logs = SftpLogs(self._connection.open())
+            self._logs = SftpLogs(self._connection.open(), self._folders)
         except SourceUnavailable as trouble:
             self._connection.close()
             self._pause(trouble)
@@ -274,6 +327,10 @@ def _split(path: str) -> tuple[str, bytes]:
 
 def _encoded(path: str) -> bytes:
     return path.encode("utf-8", "surrogateescape")
+
+
+def _decoded(path: bytes) -> str:
+    return path.decode("utf-8", "surrogateescape")
 
 
 def _problem(action: str, path: str, refusal: SftpRefusal) -> LogProblem:

@@ -10,7 +10,7 @@ import pytest
 
 from exporter.logs.local import LocalSource
 from exporter.logs.source import LogProblem, LogStat, ReadRequest
-from tests.support.files import unprivileged
+from tests.support.files import open_the_way_to, unprivileged
 
 SOURCE = LocalSource("local")
 
@@ -88,12 +88,6 @@ def test_a_socket_is_no_log(tmp_path: Path) -> None:
         server.bind(str(path))
         assert kind(looked_at(path)) == "not_a_file"
         assert kind(read(path)) == "not_a_file"
-
-
-def open_the_way_to(folder: Path) -> None:
-    for parent in [folder, *folder.parents]:
-        if parent.stat().st_uid == os.geteuid():
-            parent.chmod(parent.stat().st_mode | 0o055)
 
 
 def test_a_log_in_a_folder_that_may_not_be_searched_is_a_problem_and_not_missing(tmp_path: Path) -> None:
@@ -207,8 +201,9 @@ def test_a_missing_folder_lists_nothing_and_a_file_is_none(tmp_path: Path) -> No
     assert SOURCE.listing(str(tmp_path / "file")) == {}
 
 
+@pytest.mark.parametrize("bounded", [False, True])
 def test_an_idle_log_costs_one_system_call_a_look_and_no_new_object(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bounded: bool
 ) -> None:
     calls: list[str] = []
 
@@ -219,11 +214,11 @@ def test_an_idle_log_costs_one_system_call_a_look_and_no_new_object(
 
         return counted
 
-    for name in ("stat", "open", "fstat", "pread", "close", "lstat"):
+    for name in ("stat", "open", "fstat", "pread", "close", "lstat", "readlink"):
         monkeypatch.setattr(os, name, counting(name, getattr(os, name)))
     log = tmp_path / "a.log"
     log.write_bytes(b"one\n")
-    source, path = LocalSource("local"), str(log)
+    source, path = LocalSource("local", [str(tmp_path)] if bounded else None), str(log)
     first = source.stat([path])[path]
     calls.clear()
     assert source.stat([path])[path] is first
@@ -232,5 +227,8 @@ def test_an_idle_log_costs_one_system_call_a_look_and_no_new_object(
         file.write(b"two\n")
     calls.clear()
     assert source.stat([path])[path] != first
+    assert calls == ["stat"]
+    source.read([ReadRequest(path, 0, 1)])
+    calls.clear()
     assert source.read([ReadRequest(path, 4, 100)]) == [b"two\n"]
-    assert calls == ["stat", "open", "fstat", "pread", "close"]
+    assert calls == ["open", "fstat", *(["readlink"] if bounded else []), "pread", "close"]

@@ -1,10 +1,11 @@
-"""Files that not even root may read, and other things that are no logs."""
+"""Accounts that may do less than the one that runs the tests, which is root as a rule."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 NOBODY = 65534
 
@@ -20,3 +21,10 @@ def unprivileged() -> Iterator[None]:
         yield
     finally:
         os.seteuid(0)
+
+
+def open_the_way_to(folder: Path) -> None:
+    """Let every account reach a folder of a test."""
+    for parent in [folder, *folder.parents]:
+        if parent.stat().st_uid == os.geteuid():
+            parent.chmod(parent.stat().st_mode | 0o055)

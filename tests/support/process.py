@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -29,11 +29,16 @@ def wait_for(condition: Callable[[], bool], what: str, seconds: float = PATIENCE
 
 
 class ExporterProcess:
-    """``mqi-exporter`` with some arguments; ended at the end of the ``with`` block."""
+    """``mqi-exporter`` with some arguments; ended at the end of the ``with`` block.
 
-    def __init__(self, *arguments: str | Path) -> None:
+    Args:
+        arguments: the command's.
+        python: what runs Python; it must become it, not start it.
+    """
+
+    def __init__(self, *arguments: str | Path, python: Sequence[str] = (sys.executable,)) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "exporter.cli", *map(str, arguments)],
+            [*python, "-m", "exporter.cli", *map(str, arguments)],
             stderr=subprocess.PIPE,
             text=True,
             env={**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONPATH": str(Path(__file__).parents[2])},

@@ -1,0 +1,81 @@
+"""An account as systemd's ``User=`` and ``NoNewPrivileges=`` make it: numbers only, no capabilities, none to be had."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import sys
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+CHANGING_CALLS = (
+    "open,openat,openat2,creat,truncate,unlink,unlinkat,rename,renameat,renameat2,mkdir,mkdirat,rmdir,link,linkat,"
+    "symlink,symlinkat,mknod,mknodat,chmod,fchmodat,chown,lchown,fchownat,utimensat,setxattr,lsetxattr,removexattr,execve"
+)
+
+
+class Account:
+    """Runs Python as an account of this user and group, with the exporter's packages where it can read them.
+
+    They are bound into ``folder`` in a mount namespace of the process's own, since those who develop keep them in
+    places that only they can reach.
+
+    Args:
+        folder: every account must be able to reach it.
+        user: its number.
+        group: its only group's number.
+    """
+
+    def __init__(self, folder: Path, user: int, group: int) -> None:
+        assert os.geteuid() == 0, "only root can run a process as another account: run this test as root"
+        self.user = user
+        self.group = group
+        self.packages = folder / "packages"
+        self._folder = folder
+        self._bound = {
+            folder / "python": Path(sys.base_prefix),
+            self.packages: Path(sysconfig.get_path("purelib")),
+            folder / "program": ROOT,
+        }
+        for target in self._bound:
+            target.mkdir(parents=True, exist_ok=True)
+
+    def python(self, trace: Path | None = None) -> list[str]:
+        """The command line that becomes this account's Python.
+
+        Args:
+            trace: file in which every call that may change a file or start a program is noted, if it succeeds.
+        """
+        binds = [f"mount --bind {shlex.quote(str(here))} {shlex.quote(str(at))}" for at, here in self._bound.items()]
+        paths = {
+            "PYTHONPATH": f"{self._folder / 'program'}:{self.packages}",
+            "LD_LIBRARY_PATH": f"{self._folder / 'python' / 'lib'}",
+        }
+        exports = [f"export {name}={shlex.quote(value)}" for name, value in paths.items()]
+        become = [*binds, *exports, "umask 0007", 'exec "$@"']
+        program = Path(sys.executable).resolve().relative_to(Path(sys.base_prefix).resolve())
+        tracing = ["strace", "-D", "-f", "-z", "-e", f"trace={CHANGING_CALLS}", "-e", "signal=none", "-o", str(trace)]
+        return [
+            *("unshare", "--mount", "sh", "-euc", " && ".join(become), "sh"),
+            *(tracing if trace is not None else ()),
+            *("setpriv", f"--reuid={self.user}", f"--regid={self.group}", "--clear-groups", "--no-new-privs"),
+            *("--bounding-set=-all", "--inh-caps=-all", "--ambient-caps=-all"),
+            str(self._folder / "python" / program),
+        ]
+
+
+def changes(trace: Path) -> Iterator[tuple[str, str]]:
+    """Calls of a trace that changed something or may have: the call's name and the path, or the last of two."""
+    for line in trace.read_text(encoding="utf-8").splitlines():
+        call = re.match(r"\d+ +(\w+)\((.*)\) += ", line)
+        if call is None:
+            assert "+++ exited" in line, line
+            continue
+        name, arguments = call.groups()
+        if name.startswith("open") and not re.search(r"\bO_(WRONLY|RDWR|CREAT|TRUNC|TMPFILE)\b", arguments):
+            continue
+        yield name, re.findall(r'"((?:[^"\\]|\\.)*)"', arguments)[0 if name == "execve" else -1]
