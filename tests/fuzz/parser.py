@@ -80,14 +80,11 @@ def _check_run(events: list[Event], size_bytes: int) -> None:
         assert batches.total is None or batches.started <= batches.total
     run.apply(LogRead(size_bytes, True, live=True), float(len(events)))
     assert 0.0 <= run.batches.ratio <= 1.0
-    for prior_rate in (None, 1e-9):
+    for prior_rate, later in ((None, 0.0), (1e-9, 1e9)):
         forecast = Forecast.of(run, prior_rate)
-        for later in (0.0, 1e9):
-            ratio = forecast.ratio(len(events) + later)
-            assert 0.0 <= ratio <= (1.0 if run.succeeded else UNFINISHED_LIMIT)
-            left = forecast.remaining_seconds(len(events) + later)
-            assert left is None or left >= 0.0
-    assert BeamRun.from_state(run.to_state()).to_state() == run.to_state()
+        assert 0.0 <= forecast.ratio(len(events) + later) <= (1.0 if run.succeeded else UNFINISHED_LIMIT)
+        left = forecast.remaining_seconds(len(events) + later)
+        assert left is None or left >= 0.0
 
 
 def _check_plan(data: bytes) -> None:
@@ -116,6 +113,6 @@ TARGET = Target(
         *(b"10000000 with 18 batches", b"3 of 9 batches) in CPU ..", b"1 of 0 batches)", b"99999999999999999999"),
         *(b" histories per batch, ", b" batches expected", b"GPUassert: out of memory", b"Assertion `x' failed"),
     ),
-    longest_bytes=200,
+    longest_bytes=160,
     examples=1000,
 )

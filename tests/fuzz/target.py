@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from zlib import crc32
 
-NAMES = ("parser",)
+NAMES = ("configuration", "parser", "sftp", "tailer")
 FINDINGS = Path(__file__).parents[1] / "data" / "fuzz"
 
 Check = Callable[[bytes], None]
@@ -45,6 +46,14 @@ def target(name: str) -> Target:
 def findings(name: str) -> list[Path]:
     """Inputs that have found something."""
     return sorted((FINDINGS / name).glob("*"))
+
+
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """A folder that does not outlive its context, in memory where the machine has such a place."""
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
+        yield Path(folder)
 
 
 def draw(data: bytes, most: int) -> int:
