@@ -10,7 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from zlib import crc32
 
-NAMES = ("configuration", "parser", "sftp", "tailer")
+NAMES = ("configuration", "database", "parser", "sftp", "tailer", "web")
 FINDINGS = Path(__file__).parents[1] / "data" / "fuzz"
 
 Check = Callable[[bytes], None]
