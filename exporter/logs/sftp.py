@@ -4,6 +4,9 @@ The library's own client waits for each answer before it asks again: a thousand 
 (draft-ietf-secsh-filexfer-02, version 3, what OpenSSH speaks) numbers its requests so that answers may come whenever
 they come; here a batch of requests goes out together and its answers are gathered. Only what following logs needs is
 spoken: STAT, LSTAT, REALPATH, OPENDIR, READDIR, OPEN for reading, READ, CLOSE.
+
+A host is not trusted to answer as it should: answers that nobody asked for, or that are longer than what was asked
+for, end the session (:class:`SftpError`). So whatever it sends, what is kept of it is bounded.
 """
 
 from __future__ import annotations
@@ -40,8 +43,18 @@ FILES_AT_ONCE = 100
 ENTRIES_PER_READDIR = 100
 """How many names OpenSSH puts into one answer."""
 
+ENTRIES_LIMIT = 1 << 20
+"""Most entries of one folder."""
+
+ANSWERS_LIMIT_BYTES = 256 << 20
+"""Most bytes of the answers to one batch of questions: ten times what an honest host sends."""
+
 _PACKET_LIMIT = 1 << 20
 _DEPTH_LIMIT = 1 << 16
+_HANDLE_LIMIT = 256
+"""Of the draft."""
+_READDIRS_AT_ONCE = 512
+_MESSAGE_LIMIT = 200
 
 
 class Channel(Protocol):
@@ -117,6 +130,7 @@ class SftpSession:
         self._channel = channel
         self._buffer = bytearray()
         self._next_id = 0
+        self._closing: set[int] = set()
         self.round_trips = 0
         self._send(struct.pack(">IBI", 5, _INIT, 3))
         kind, body = self._packet()
@@ -164,15 +178,18 @@ class SftpSession:
         open_handles = {index: handle for index, handle in enumerate(opened) if isinstance(handle, bytes)}
         unread = dict.fromkeys(open_handles, True)
         asks = {index: expected_entries[index] // ENTRIES_PER_READDIR + 2 for index in open_handles}
+        told = dict.fromkeys(open_handles, 0)
         while any(unread.values()):
-            order = [index for index in unread if unread[index] for _ in range(asks[index])]
+            order = [index for index in unread if unread[index] for _ in range(min(asks[index], _READDIRS_AT_ONCE))]
             answers = self._ask((_READDIR, _string(open_handles[index])) for index in order)
             for index, (kind, body) in zip(order, answers, strict=True):
                 entries = found[index]
                 if kind == _NAME and isinstance(entries, dict):
+                    # An answer without a name counts, too: else there could be no end of them.
+                    told[index] += max(1, _count(body))
+                    if told[index] > ENTRIES_LIMIT:
+                        raise SftpError(f"a folder has more than {ENTRIES_LIMIT} entries; move old files out of it")
                     entries.update(_names(body))
-                    if len(entries) > _DEPTH_LIMIT * 16:
-                        raise SftpError("a folder has more than a million entries")
                 else:
                     refusal = _refusal(kind, body)
                     unread[index] = False
@@ -213,6 +230,8 @@ class SftpSession:
                 continue
             if kind == _DATA:
                 data = _take_string(body, 0)[0]
+                if len(data) > size:
+                    raise SftpError(f"{len(data)} bytes of a file where {size} were asked for")
                 parts.setdefault(index, []).append(data)
                 if len(data) < size:
                     # The end of the file, or a server that answers with less than it was asked for: what follows the
@@ -231,14 +250,18 @@ class SftpSession:
 
     def _open(self, kind: int, payloads: Sequence[bytes]) -> list[bytes | SftpRefusal]:
         return [
-            _take_string(body, 0)[0] if answer == _HANDLE else _refusal(answer, body)
+            _handle(body) if answer == _HANDLE else _refusal(answer, body)
             for answer, body in self._ask((kind, payload) for payload in payloads)
         ]
 
     def _close(self, handles: Iterable[bytes]) -> None:
         """Give handles back; their answers are gathered with those of the next question."""
         for handle in handles:
-            self._send(self._packed(_CLOSE, _string(handle))[1])
+            request_id, packet = self._packed(_CLOSE, _string(handle))
+            self._closing.add(request_id)
+            self._send(packet)
+        if len(self._closing) > _DEPTH_LIMIT:
+            raise SftpError("the host does not say that files are closed")
 
     def _packed(self, kind: int, payload: bytes) -> tuple[int, bytes]:
         self._next_id = (self._next_id + 1) & 0xFFFFFFFF
@@ -251,7 +274,7 @@ class SftpSession:
             return []
         waiting = {request_id for request_id, _ in packed}
         answers: dict[int, tuple[int, bytes]] = {}
-        sent = 0
+        sent = size_bytes = 0
         self.round_trips += 1
         while len(answers) < len(packed):
             room = REQUESTS_IN_FLIGHT - (sent - len(answers))
@@ -262,10 +285,16 @@ class SftpSession:
             if len(body) < 4:
                 raise SftpError("an answer without a number")
             request_id = struct.unpack(">I", body[:4])[0]
-            # Others answer a CLOSE that nobody waited for.
             if request_id in waiting:
                 waiting.remove(request_id)
                 answers[request_id] = (kind, body[4:])
+                size_bytes += len(body)
+                if size_bytes > ANSWERS_LIMIT_BYTES:
+                    raise SftpError(f"answers of more than {ANSWERS_LIMIT_BYTES} bytes")
+            elif request_id in self._closing:
+                self._closing.remove(request_id)
+            else:
+                raise SftpError("an answer that nobody asked for")
         return [answers[request_id] for request_id, _ in packed]
 
     def _send(self, data: bytes) -> None:
@@ -304,12 +333,19 @@ def _take_string(body: bytes, at: int) -> tuple[bytes, int]:
     return body[at + 4 : end], end
 
 
+def _handle(body: bytes) -> bytes:
+    handle = _take_string(body, 0)[0]
+    if len(handle) > _HANDLE_LIMIT:
+        raise SftpError(f"a handle of {len(handle)} bytes")
+    return handle
+
+
 def _refusal(kind: int, body: bytes) -> SftpRefusal:
     if kind != _STATUS or len(body) < 4:
         raise SftpError(f"an answer of the unexpected kind {kind}")
     code = int(struct.unpack_from(">I", body, 0)[0])
     message = _take_string(body, 4)[0] if len(body) >= 8 else b""
-    return SftpRefusal(code, message.decode("utf-8", "replace"))
+    return SftpRefusal(code, message[:_MESSAGE_LIMIT].decode("utf-8", "replace"))
 
 
 def _attributes(body: bytes) -> Attributes:
@@ -346,12 +382,15 @@ def _take_attributes(body: bytes, at: int) -> tuple[Attributes, int]:
     return Attributes(size, modified, mode), at
 
 
-def _names(body: bytes) -> Iterator[tuple[bytes, Attributes]]:
+def _count(body: bytes) -> int:
     if len(body) < 4:
         raise SftpError("an answer ends in the middle")
-    (count,) = struct.unpack_from(">I", body, 0)
+    return int(_length(body, 0)[0])
+
+
+def _names(body: bytes) -> Iterator[tuple[bytes, Attributes]]:
     at = 4
-    for _ in range(count):
+    for _ in range(_count(body)):
         name, at = _take_string(body, at)
         _, at = _take_string(body, at)
         attributes, at = _take_attributes(body, at)

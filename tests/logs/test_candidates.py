@@ -16,37 +16,13 @@ from exporter.logs import candidates
 from exporter.logs import parser as parser_module
 from exporter.logs.events import Anomaly, Event, RunFailed
 from exporter.logs.parser import LINE_LIMIT, SitePatterns, TpsLogParser
-from exporter.logs.patterns import BEGINNINGS, FOREIGN_LINES, FOREIGN_MARKS, LINES
+from exporter.logs.patterns import BEGINNINGS, FOREIGN_MARKS
+from tests.support.line_by_line import LineByLine
 from tests.support.replay import LOGS, names
 
 NOTHING_MATCHES = SitePatterns(failure=(re.compile(rb"(?!)"),))
 EVERYTHING_MATCHES = SitePatterns(total_batches=(re.compile(rb"()"),))
 """Patterns of a site, which must see every line; what they capture is no number and says nothing."""
-
-
-class LineByLine(TpsLogParser):
-    """The simple reference: every complete line is matched against every rule, one after the other."""
-
-    def feed(self, data: bytes, start: int = 0) -> list[Event]:
-        *lines, self._unfinished = (self._unfinished + data[start:]).replace(b"\0", b"").split(b"\n")
-        events: list[Event] = []
-        for line in lines:
-            self._match_every_rule(line.rstrip(b"\r"), events)
-        return events
-
-    def _match_every_rule(self, line: bytes, events: list[Event]) -> None:
-        said: list[Event] = []
-        for rule in (rule for rules in LINES.values() for rule in rules):
-            if match := rule.pattern.match(line):
-                self._recognise(rule, said)
-                said.extend(rule.events(match))
-                break
-        if not any(isinstance(event, RunFailed) for event in said):
-            for rule in FOREIGN_LINES:
-                if match := rule.pattern.search(line):
-                    said.extend(rule.events(match))
-                    break
-        events.extend(said)
 
 
 def sliced(parser: TpsLogParser, data: bytes, cuts: list[int]) -> list[Event]:

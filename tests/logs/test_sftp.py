@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from exporter.logs import sftp
 from exporter.logs.sftp import Attributes, SftpError, SftpRefusal, SftpSession
 from exporter.logs.source import LogProblem, ReadRequest
 from exporter.logs.ssh import SftpLogs, SshSource
@@ -114,6 +115,64 @@ def test_well_formed_nonsense_raises_nothing_else(packets: list[tuple[int, int, 
             session.listings([b"a"], [0]) if question == "listings" else session.read([(b"a", 0, 40_000)])
         except SftpError:
             continue
+
+
+class Endless(Channel):
+    """A host that gives the same answer to everything for ever, whatever the question's number."""
+
+    def __init__(self, first: bytes, body: bytes) -> None:
+        super().__init__(VERSION + packet(102, 1, text(b"handle")) + first)
+        self._body = body
+        self.number = 1
+
+    def recv(self, size: int) -> bytes:
+        if not self.answers:
+            self.number += 1
+            self.answers = packet(104, self.number, self._body)
+        return super().recv(size)
+
+
+NO_NAMES = struct.pack(">I", 0)
+ONE_NAME = struct.pack(">I", 1) + text(b"a.log") + text(b"") + attributes(1, 1)
+
+
+@pytest.mark.parametrize("body", [NO_NAMES, ONE_NAME], ids=["no name", "one name again and again"])
+def test_a_listing_without_end_is_given_up(body: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sftp, "ENTRIES_LIMIT", 2000)
+    channel = Endless(b"", body)
+    with pytest.raises(SftpError, match="more than 2000 entries"):
+        SftpSession(channel).listings([b"a"], [0])
+    assert channel.number < 2 * 2000
+
+
+def test_answers_that_are_too_long_in_all_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sftp, "ANSWERS_LIMIT_BYTES", 100_000)
+    answers = b"".join(packet(104, number, NO_NAMES + b"x" * 30_000) for number in range(2, 10))
+    with pytest.raises(SftpError, match="answers of more than 100000 bytes"):
+        SftpSession(Channel(VERSION + packet(102, 1, text(b"handle")) + answers)).listings([b"a"], [1000])
+
+
+def test_more_of_a_file_than_was_asked_for_is_no_answer() -> None:
+    answers = VERSION + packet(102, 1, text(b"handle")) + packet(103, 2, text(b"x" * 11))
+    with pytest.raises(SftpError, match="11 bytes of a file where 10 were asked for"):
+        SftpSession(Channel(answers)).read([(b"a", 0, 10)])
+
+
+def test_a_handle_is_no_longer_than_the_draft_allows() -> None:
+    with pytest.raises(SftpError, match="a handle of 257 bytes"):
+        SftpSession(Channel(VERSION + packet(102, 1, text(b"h" * 257)))).read([(b"a", 0, 10)])
+
+
+def test_an_answer_that_nobody_asked_for_ends_the_session() -> None:
+    with pytest.raises(SftpError, match="nobody asked for"):
+        SftpSession(Channel(VERSION + packet(105, 7, attributes(1, 1)) * 1000)).stat([b"a"])
+
+
+def test_the_words_of_a_refusal_are_cut() -> None:
+    body = struct.pack(">I", 4) + text(b"no! " * 10_000) + text(b"")
+    [refusal] = SftpSession(Channel(VERSION + packet(101, 1, body))).stat([b"a"])
+    assert isinstance(refusal, SftpRefusal)
+    assert len(str(refusal)) == 200
 
 
 def test_a_log_that_this_account_may_not_read_is_a_problem_of_that_log_alone() -> None:
