@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 else:
     _TextHandler = logging.StreamHandler  # takes no type before Python 3.11
 
-# These say at INFO what is routine here: each request, each SSH connection.
-_CHATTY_LOGGERS = ("uvicorn.access", "paramiko")
+# These say what is routine here: each request, each SSH connection, each rule tried on a line of a runbook.
+_CHATTY_LOGGERS = ("uvicorn.access", "paramiko", "markdown_it")
 _UVICORN_LOGGERS = ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi")
 _FIRST_FIELDS = ("ts", "level", "msg")
 
