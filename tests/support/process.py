@@ -29,11 +29,16 @@ def wait_for(condition: Callable[[], bool], what: str, seconds: float = PATIENCE
 
 
 class ExporterProcess:
-    """``mqi-exporter`` with some arguments; ended at the end of the ``with`` block."""
+    """``mqi-exporter`` with some arguments; ended at the end of the ``with`` block.
 
-    def __init__(self, *arguments: str | Path) -> None:
+    Args:
+        arguments: of the command line.
+        module: what is run instead of it.
+    """
+
+    def __init__(self, *arguments: str | Path, module: str = "exporter.cli") -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "exporter.cli", *map(str, arguments)],
+            [sys.executable, "-m", module, *map(str, arguments)],
             stderr=subprocess.PIPE,
             text=True,
             env={**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONPATH": str(Path(__file__).parents[2])},
