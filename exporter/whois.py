@@ -84,19 +84,15 @@ def who_asks() -> str:
     return asking if login == _NO_LOGIN else f"{asking} login={_name(login)} login_uid={login}"
 
 
-def tell_system_log(text: str, at: Path = SYSTEM_LOG) -> bool:
+def tell_system_log(text: str) -> bool:
     """Write a line to the system's log.
-
-    Args:
-        text: the line.
-        at: its socket.
 
     Returns:
         Whether there is one that took it.
     """
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as log:
-            log.connect(str(at))
+            log.connect(str(SYSTEM_LOG))
             log.send(f"<{_NOTICE_OF_AUTHPRIV}>mqi-exporter[{os.getpid()}]: {text}".encode())
     except OSError:
         return False

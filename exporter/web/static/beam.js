@@ -154,6 +154,7 @@ export class Row {
         "span",
         { role: "rowheader", class: "name" },
         element("a", { href: beamLink(beam), class: "id" }, beam.beam_id),
+        " ",
         element("span", { class: "real-id" }, this.realId.node),
         element("span", { class: "run" }, this.run.node),
         element("span", { class: "what" }, this.what.node, " ", this.help),
@@ -238,7 +239,7 @@ export class Detail {
     this.help = element("a", { class: "help", rel: "noreferrer", hidden: true }, "What to do");
     this.realId = new Words();
     this.realCaseId = new Words();
-    this.title = element("h2", { tabindex: "-1" }, beam.beam_id, element("span", { class: "real-id" }, this.realId.node));
+    this.title = element("h2", { tabindex: "-1" }, beam.beam_id, " ", element("span", { class: "real-id" }, this.realId.node));
     this.failureLine = element("p", { class: "failure", hidden: true }, this.failure.node);
     this.log = element(
       "pre",
@@ -252,6 +253,7 @@ export class Detail {
         element("a", { href: "#/" }, "All cases"),
         " / ",
         element("a", { href: caseLink(beam.case_id) }, beam.case_id),
+        " ",
         element("span", { class: "real-id" }, this.realCaseId.node),
       ),
       this.title,

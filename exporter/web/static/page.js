@@ -198,6 +198,7 @@ class CaseGroup {
         { role: "rowheader", class: "case-name", "aria-colspan": "5" },
         element("span", { class: "case-word" }, "Case "),
         element("a", { href: caseLink(caseId) }, caseId),
+        " ",
         element("span", { class: "real-id" }, this.realId.node),
         element("span", { class: "case-summary" }, this.summary.node),
       ),
@@ -351,6 +352,7 @@ function drawEnded(runs, at) {
   endedShown = signature;
   const items = runs.map((run) => {
     const there = rows.has(keyOf(run));
+    const realId = nameOfBeam(run.beam_id);
     const took = run.started_at === null ? "" : ` after ${duration(run.ended_at - run.started_at)}`;
     const said = run.outcome === "failed" ? `Failed${took}: ${run.reason_text ?? "no reason known"}` : `Done${took}`;
     return element(
@@ -362,7 +364,7 @@ function drawEnded(runs, at) {
         "span",
         { class: "said" },
         there ? element("a", { href: beamLink(run) }, run.beam_id) : element("strong", {}, run.beam_id),
-        element("span", { class: "real-id" }, nameOfBeam(run.beam_id)),
+        realId === "" ? "" : element("span", { class: "real-id" }, ` ${realId}`),
         run.run > 1 ? `, run ${run.run}` : "",
         element("span", { class: "what" }, ` ${said}`),
       ),
