@@ -22,14 +22,17 @@ from exporter.clock import Clock
 from exporter.config import ConfigError, Settings
 from exporter.continuity import Continuity
 from exporter.following import Following
-from exporter.identifiers import Identifiers, PlainIdentifiers
+from exporter.identifiers import Cleared
 from exporter.loops import Loop
+from exporter.privacy import check_resolvers, identifiers_of, is_other, pseudonym_key
+from exporter.seal import Seal
 from exporter.web.authentication import FailedLogins
 from exporter.web.collectors import BoardGroups, ExporterGroups, ScrapeMeter, process_registry
 from exporter.web.events import Events
 from exporter.web.exposition import Exposition
 from exporter.web.listener import ListenError
 from exporter.web.metrics import ProtectionView, ReloadStatus
+from exporter.web.names import Names
 from exporter.web.page import Links
 from exporter.web.protection import Protection
 from exporter.web.server import ReloadFailed, WebServer, build_app
@@ -78,7 +81,7 @@ class Exporter:
 
     Raises:
         exporter.web.listener.ListenError: the web server's address cannot be had.
-        exporter.config.ConfigError: the web configuration cannot be used.
+        exporter.config.ConfigError: the web configuration, or the key of pseudonyms, cannot be used.
         exporter.state_file.StateInUse: another exporter uses the state file.
         exporter.state_file.StateNotOurs: the path of the state file is that of something else.
     """
@@ -92,18 +95,28 @@ class Exporter:
     ) -> None:
         self._settings = settings
         self._read_settings = read_settings
-        self._identifiers: Identifiers = PlainIdentifiers()
+        self._key = pseudonym_key(settings)
+        self._identifiers = identifiers_of(settings, self._key)
         self._board = Board(board_rules(settings), clock())
         self._clock = Clock(self._board, said=_say_time, wall=clock)
         self._ticking = Loop("clock", self._tick, self._board.count_error)
         for where in ("clock", "monitor", "scrape", "web"):
             self._board.expect_errors(where)
         self._protection = Protection(None if settings.web.config_file is None else Path(settings.web.config_file))
+        check_resolvers(settings, self._protection.users)
         self._failed_logins = FailedLogins()
+        self._names = Names(
+            self._snapshot, self._identifiers, settings.privacy.resolve_for, withheld=self._key is not None
+        )
         self._continuity: Continuity | None = None
         if settings.state.file is not None and settings.progress_tracking.enabled:
             self._continuity = Continuity(
-                settings.state.file, settings.state.interval_seconds, self._board, self._identifiers, self._clock
+                settings.state.file,
+                settings.state.interval_seconds,
+                self._board,
+                self._identifiers,
+                self._clock,
+                None if self._key is None else Seal(self._key.state),
             )
             self._continuity.resume({source.name for source in settings.sources})
         self._reload_lock = threading.Lock()
@@ -118,6 +131,7 @@ class Exporter:
             snapshot=self._snapshot,
             identifiers=self._identifiers,
             events=events,
+            names=self._names,
             links=Links(settings.web.grafana_url, settings.web.runbook_url),
             healthy=self._unhealthy,
             ready=self._unready,
@@ -187,10 +201,13 @@ class Exporter:
         with self._reload_lock:
             try:
                 settings = self._read_settings()
+                if is_other(self._settings, settings, self._key):
+                    # What has been shown already would not go with what is shown from now on.
+                    raise ConfigError(["privacy: is another, or its key is; restart the exporter to change it"])
                 self._protection.reload()
             except ConfigError as error:
                 self._reload_status = ReloadStatus(False, self._reload_status.at)
-                _log.error("configuration refused, the old one stays in use", error=str(error))
+                _log.error("configuration refused, the old one stays in use", error=Cleared(error))
                 raise ReloadFailed(str(error)) from error
             if settings.web != self._settings.web:
                 _log.warning("settings of the web server take effect at the next start only")
@@ -230,5 +247,8 @@ class Exporter:
 
     def _protection_view(self) -> ProtectionView:
         return ProtectionView(
-            self._failed_logins.read(), self._protection.up_to_date, self._protection.certificate_expires_at
+            self._failed_logins.read(),
+            self._protection.up_to_date,
+            self._protection.certificate_expires_at,
+            self._names.counts(),
         )

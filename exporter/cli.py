@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 import structlog
 
-from exporter import __version__, cli_files, core_dumps, garbage, log_output
+from exporter import __version__, cli_files, core_dumps, garbage, log_output, whois
 from exporter.app import Exporter
 from exporter.beams.snapshot import BeamState
 from exporter.communicator import ours
@@ -27,7 +27,11 @@ from exporter.database.beams_table import BeamsTable, DatabaseUnavailable
 from exporter.demo import DemoCommunicator
 from exporter.demo_host import DemoHost, NoHost
 from exporter.following import site_patterns
+from exporter.identifiers import Identifiers
 from exporter.logs.parser import SitePatterns
+from exporter.logs.source import LogProblem, SourceUnavailable
+from exporter.privacy import check_resolvers, identifiers_of, pseudonym_key
+from exporter.pseudonyms import is_pseudonym
 from exporter.state_file import StateInUse, StateNotOurs
 from exporter.terminal import fail
 from exporter.trial import trials
@@ -255,12 +259,13 @@ def check_config(flags: Flags, connect: bool) -> None:
     settings = _settings(flags)
     for warning in _warnings(settings):
         click.echo(f"warning: {warning}", err=True)
+    identifiers = _identifiers(settings)
     click.echo(f"{flags.path}: valid")
     if settings.web.config_file is not None:
         click.echo(f"{settings.web.config_file}: valid")
     if connect:
         works = True
-        for finding in trials(settings):
+        for finding in trials(settings, identifiers):
             click.echo(f"{'ok' if finding.works else 'FAILED'}  {finding.text}")
             works = works and finding.works
         if not works:
@@ -372,8 +377,12 @@ def _top_reader(
     wanted = flags.config_file is not None or database == ""
     settings = _settings(flags) if wanted or os.access(flags.path, os.R_OK) else None
     if database:
-        return TableReader(Path(database), settings)
-    own = None if settings is None or settings.database is None else TableReader(settings.database.path, settings)
+        shown = None if settings is None else _identifiers(settings)
+        return TableReader(Path(database), settings, identifiers=shown)
+    own = None
+    # Who may not read the key of pseudonyms sees what the exporter shows, and no more.
+    if settings is not None and settings.database is not None and (database is not None or _may_name(settings)):
+        own = TableReader(settings.database.path, settings, identifiers=_identifiers(settings))
     if database is not None:
         if own is None:
             fail(f"{flags.path}: database.path is not set; name one with --database PATH")
@@ -383,6 +392,40 @@ def _top_reader(
     tls = web_file is not None and web_config.serves_tls(Path(web_file))
     api = ApiReader(url_of(address, tls=tls), credentials=credentials, ca_file=ca_file)
     return api if own is None else FirstReader([api, own])
+
+
+@main.command(name="whois")
+@click.argument("pseudonyms", nargs=-1, required=True, metavar="PSEUDONYM...")
+@_common_flags
+@click.pass_obj
+def whois_command(flags: Flags, pseudonyms: tuple[str, ...]) -> None:
+    """Say whose pseudonyms these are, for who may read the key file.
+
+    The ids are looked for where beams are discovered. Who has asked for what is written to the system's log and to
+    standard error. Exit status 1 when nobody has one of them.
+    """
+    settings = _settings(flags)
+    asked = [pseudonym.strip().lower() for pseudonym in pseudonyms]
+    # What is none could be an id, which must not be logged.
+    if not all(is_pseudonym(pseudonym) for pseudonym in asked):
+        raise click.UsageError("that is no pseudonym; one is case- or beam- and at least 12 letters and digits")
+    try:
+        key = pseudonym_key(settings)
+    except ConfigError as error:
+        fail(str(error))
+    if key is None:
+        fail(f"{flags.path}: privacy.identifiers is plain: ids are shown as they are, there are no pseudonyms")
+    line = f"whois {' '.join(asked)} asked for by {whois.who_asks()}"
+    logged = whois.tell_system_log(line)
+    click.echo(line if logged else f"{line} (there is no system log to write this to)", err=True)
+    try:
+        found = whois.holders(asked, key, whois.every_id(settings))
+    except (DatabaseUnavailable, LogProblem, SourceUnavailable) as error:
+        fail(str(error))
+    for holder in found:
+        click.echo(str(holder))
+    if strangers := [pseudonym for pseudonym in asked if pseudonym not in {holder.pseudonym for holder in found}]:
+        fail(f"nobody that is known here now has {', '.join(strangers)}")
 
 
 @main.command()
@@ -441,18 +484,35 @@ def _settings(flags: Flags) -> Settings:
 
 def _warnings(settings: Settings) -> list[str]:
     """What is allowed but probably not meant, in the web configuration too; ends the command where that is wrong."""
-    if settings.web.config_file is None:
-        return settings.warnings()
-    path = Path(settings.web.config_file)
     try:
-        found = web_config.doubts(path, web_config.read_web_config(path), settings.web.listen_address)
+        if settings.web.config_file is None:
+            check_resolvers(settings, ())
+            return settings.warnings()
+        path = Path(settings.web.config_file)
+        config = web_config.read_web_config(path)
+        check_resolvers(settings, config.basic_auth_users)
     except ConfigError as error:
         fail(str(error))
-    return [*settings.warnings(), *found]
+    return [*settings.warnings(), *web_config.doubts(path, config, settings.web.listen_address)]
+
+
+def _identifiers(settings: Settings) -> Identifiers:
+    """How ids are shown; ends the command where the key of pseudonyms cannot be used."""
+    try:
+        return identifiers_of(settings, pseudonym_key(settings))
+    except ConfigError as error:
+        fail(str(error))
+
+
+def _may_name(settings: Settings) -> bool:
+    """Whether the user of this command can work out how ids are shown."""
+    key_file = settings.privacy.key_file
+    return settings.privacy.identifiers == "plain" or (key_file is not None and os.access(key_file, os.R_OK))
 
 
 def _configure_log(settings: Settings) -> None:
-    log_output.configure(settings.log.level, settings.log.format)
+    withhold = settings.privacy.identifiers == "pseudonym"
+    log_output.configure(settings.log.level, settings.log.format, withhold=withhold)
     for warning in _warnings(settings):
         _log.warning("doubtful configuration", about=warning)
 

@@ -21,9 +21,10 @@ from exporter.beams.beam import SavedBeam
 from exporter.beams.board import Board, SavedBoard
 from exporter.beams.snapshot import BeamKey, BeamRow
 from exporter.clock import Clock
-from exporter.identifiers import Identifiers
+from exporter.identifiers import Cleared, Identifiers
 from exporter.loops import Loop
-from exporter.state_file import StateFile, StateInUse, StateNotOurs, StateUnusable
+from exporter.seal import Seal
+from exporter.state_file import StateFile, StateInUse, StateNotOurs, StateReadable, StateUnusable, is_readable
 
 _log = structlog.get_logger(__name__)
 
@@ -98,6 +99,7 @@ class Continuity:
         board: what is kept, and told where to go on.
         identifiers: how the path is shown in log lines.
         clock: the exporter's.
+        seal: seals the file, so that no id can be read in it; nothing is sealed without.
     """
 
     def __init__(
@@ -107,8 +109,10 @@ class Continuity:
         board: Board,
         identifiers: Identifiers,
         clock: Clock,
+        seal: Seal | None = None,
     ) -> None:
-        self._file = StateFile(path)
+        self._file = StateFile(path, seal)
+        self._sealed = seal is not None
         self._interval_seconds = interval_seconds
         self._board = board
         self._shown_path = identifiers.path(str(path))
@@ -134,6 +138,8 @@ class Continuity:
             raise StateInUse(f"{self._shown_path}: {error}") from None
         except OSError as error:
             self._failed(error)
+        if self._sealed:
+            self._warn_of_what_can_be_read()
         try:
             lines = self._file.read()
             if lines is None:
@@ -154,15 +160,27 @@ class Continuity:
             self._board.move(seconds)
         _log.info("going on after a restart", state=self._shown_path, beams=len(state.beams))
 
+    def _warn_of_what_can_be_read(self) -> None:
+        """A state that was set aside before ids were withheld holds them."""
+        aside = self._file.aside
+        try:
+            readable = is_readable(aside)
+        except OSError:
+            readable = True
+        if readable:
+            _log.warning("a state file that was set aside may hold ids that can be read; delete it", state=str(aside))
+
     def _set_aside(self, reason: StateUnusable) -> None:
         about = {"state": self._shown_path, "reason": str(reason)}
         self._board.count_error(_NAME)
         try:
-            aside = self._file.set_aside()
+            if isinstance(reason, StateReadable):
+                # What ids it holds must not stay where they can be read.
+                self._file.remove()
+            else:
+                about["set_aside_as"] = self._file.set_aside().name
         except OSError as error:
             about["not_set_aside"] = error.strerror or str(error)
-        else:
-            about["set_aside_as"] = aside.name
         _log.warning("state file cannot be used: all logs are read again from their beginning", **about)
 
     def start(self) -> None:
@@ -216,5 +234,5 @@ class Continuity:
             _log.warning(
                 "state cannot be written: after a restart logs are read again from their beginning",
                 state=self._shown_path,
-                error=reason,
+                error=Cleared(reason),
             )

@@ -175,7 +175,10 @@ class Following:
             else:
                 monitor.resume(*board.bookmarks(each.name))
             self._monitors[each.name] = monitor
-            finding = NameRounds(settings, source, templates, board, clock, monitor.names_changed) if names else None
+            finding: NameRounds | None = None
+            if names:
+                changed = monitor.names_changed
+                finding = NameRounds(settings, source, templates, board, identifiers, clock, changed)
             self._add_loop(f"source {each.name}", partial(self._look, monitor, finding, waits), waits)
         rounds: TableRounds | None = None
         if settings.database is not None and not names:

@@ -7,7 +7,23 @@ id. Readers of the board hold real ids and must not print them any other way.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Protocol
+
+
+class Problem(Protocol):
+    """An exception that says in one word of ours what kind it is, and in its message the rest."""
+
+    @property
+    def kind(self) -> str:
+        """The word."""
+        ...
+
+
+class Cleared(str):
+    """Text that may leave the process while ids are withheld: made by an :class:`Identifiers`, or of our own words."""
+
+    __slots__ = ()
 
 
 class Identifiers(Protocol):
@@ -29,6 +45,18 @@ class Identifiers(Protocol):
         """Text for a line of a log or a row, which may hold ids."""
         ...
 
+    def lines(self, lines: Iterable[str]) -> list[str]:
+        """The same for lines of a log that follow one another."""
+        ...
+
+    def status(self, status: str) -> str:
+        """Text for the status of a row: a word of the communicator, but anybody may write another."""
+        ...
+
+    def problem(self, problem: Problem) -> str:
+        """Text for an exception whose message may hold ids, paths and words of other programs."""
+        ...
+
 
 class PlainIdentifiers:
     """Everything as it is (``privacy.identifiers: plain``)."""
@@ -44,3 +72,12 @@ class PlainIdentifiers:
 
     def text(self, text: str) -> str:
         return text
+
+    def lines(self, lines: Iterable[str]) -> list[str]:
+        return [self.text(line) for line in lines]
+
+    def status(self, status: str) -> str:
+        return status
+
+    def problem(self, problem: Problem) -> str:
+        return str(problem)

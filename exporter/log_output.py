@@ -7,6 +7,7 @@ the values of local variables, which hold ids.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import math
@@ -16,14 +17,16 @@ from typing import TYPE_CHECKING, Literal, TextIO
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from exporter import withholding
+
 if TYPE_CHECKING:
     _TextHandler = logging.StreamHandler[TextIO]
 else:
     _TextHandler = logging.StreamHandler  # takes no type before Python 3.11
 
-# What these say is routine here (each request), or said by us in one line (an SSH connection's end; paramiko writes a
-# traceback, a line of it at a time, whenever a host hangs up).
-_LEAST_LEVELS = {"uvicorn.access": logging.WARNING, "paramiko": logging.CRITICAL}
+# What these say is routine here (each request, each rule tried on a line of a runbook), or said by us in one line (an
+# SSH connection's end; paramiko writes a traceback, a line of it at a time, whenever a host hangs up).
+_LEAST_LEVELS = {"uvicorn.access": logging.WARNING, "markdown_it": logging.WARNING, "paramiko": logging.CRITICAL}
 _UVICORN_LOGGERS = ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi")
 _FIRST_FIELDS = ("ts", "level", "msg")
 
@@ -32,6 +35,8 @@ def configure(
     level: Literal["debug", "info", "warning", "error"],
     format: Literal["logfmt", "json"],
     stream: TextIO | None = None,
+    *,
+    withhold: bool = False,
 ) -> None:
     """Send everything that is logged, by structlog or by the standard library, to one stream.
 
@@ -41,15 +46,22 @@ def configure(
         level: least severity that is written.
         format: form of each line; its first fields are ``ts`` (UTC, ISO 8601), ``level`` and ``msg``.
         stream: where to; standard error where ``None``.
+        withhold: whether texts of unknown origin are withheld (:mod:`exporter.withholding`), from now on.
     """
+    of_libraries: list[Processor] = [structlog.stdlib.add_logger_name]
     common: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="ts"),
         structlog.processors.StackInfoRenderer(),
-        structlog.processors.format_exc_info,
-        structlog.processors.EventRenamer("msg"),
     ]
+    if withhold:
+        of_libraries.append(withholding.withhold_message)
+        common += [structlog.processors.ExceptionRenderer(withholding.render_exception), withholding.withhold]
+        withholding.catch_what_python_prints()
+    else:
+        common.append(structlog.processors.format_exc_info)
+    common.append(structlog.processors.EventRenamer("msg"))
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
@@ -61,10 +73,10 @@ def configure(
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=False,
     )
-    handler = _Output(sys.stderr if stream is None else stream)
+    handler = _Output(sys.stderr if stream is None else stream, withhold)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[structlog.stdlib.add_logger_name, *common],
+            foreign_pre_chain=[*of_libraries, *common],
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 render_json if format == "json" else render_logfmt,
@@ -96,7 +108,25 @@ def render_json(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
 
 
 class _Output(_TextHandler):
-    """Our handler, told apart from those of others (pytest's, an embedding program's) when configured again."""
+    """Our handler, told apart from those of others (pytest's, an embedding program's) when configured again.
+
+    Args:
+        stream: where to.
+        withhold: whether a line that cannot be written is not to be shown on standard error either.
+    """
+
+    def __init__(self, stream: TextIO, withhold: bool) -> None:
+        super().__init__(stream)
+        self._withhold = withhold
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the library's name
+        """Say that a line could not be written; the library would print what it was to say."""
+        if not self._withhold:
+            super().handleError(record)
+            return
+        # Standard error may be what does not work.
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.write(f"a log line of {record.filename}:{record.lineno} could not be written\n")
 
 
 def _ordered(event: EventDict) -> list[str]:

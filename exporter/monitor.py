@@ -18,7 +18,7 @@ import structlog
 
 from exporter.beams.board import Board, Watched
 from exporter.beams.snapshot import BeamKey, BeamRow, SourceView, Summary
-from exporter.identifiers import Identifiers
+from exporter.identifiers import Cleared, Identifiers
 from exporter.logs.announcements import Announced, Announcements, plain_file
 from exporter.logs.bookmark import Bookmark
 from exporter.logs.events import Event, LogRead, LogReplaced
@@ -398,7 +398,8 @@ class SourceMonitor:
             return template.render(fields)
         except LogPathError as error:
             self._board.refused({"log_path": 1})
-            _log.warning("log path refused", **self._about(row.key), error=self._identifiers.text(str(error)))
+            # It speaks of the template and of fields by name, never of what they hold.
+            _log.warning("log path refused", **self._about(row.key), error=Cleared(error))
             return None
 
     def _newest(self, candidates: _Candidates, stats: Stats, at: float) -> tuple[_Following, LogStat] | None:
@@ -516,7 +517,7 @@ class SourceMonitor:
         if self._problems.get(path) != problem.kind:
             self._problems[path] = problem.kind
             self._work.errors[problem.kind] += 1
-            _log.warning("log cannot be read", **self._about(key), error=self._identifiers.path(str(problem)))
+            _log.warning("log cannot be read", **self._about(key), error=self._identifiers.problem(problem))
 
     def _say_unexpected(self, key: BeamKey, path: str) -> None:
         self._board.count_error("monitor")
@@ -530,7 +531,9 @@ class SourceMonitor:
         if up:
             _log.info("source up", source=self._source.name, kind=self._source.kind)
         else:
-            _log.warning("source down", source=self._source.name, kind=self._source.kind, error=str(problem))
+            assert problem is not None, "a source is down for a reason"
+            error = self._identifiers.problem(problem)
+            _log.warning("source down", source=self._source.name, kind=self._source.kind, error=error)
         self._work.up = up
 
 

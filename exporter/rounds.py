@@ -10,12 +10,13 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import structlog
 
 from exporter.beams.board import Board
-from exporter.beams.snapshot import DatabaseView, Summary
+from exporter.beams.snapshot import BeamRow, DatabaseView, Summary
 from exporter.config import Database, Settings
 from exporter.database.beams_table import BeamsTable, DatabaseUnavailable
 from exporter.database.discovery import DatabaseDiscovery, DirectoryDiscovery
@@ -48,6 +49,7 @@ class NameRounds:
         source: where the folders are.
         templates: their folders are listed.
         board: told what is found.
+        identifiers: how ids are shown in log lines.
         clock: UTC epoch seconds.
         names_changed: says whether names in folders may be others than when it was asked last.
     """
@@ -58,6 +60,7 @@ class NameRounds:
         source: LogSource,
         templates: Iterable[LogPathTemplate],
         board: Board,
+        identifiers: Identifiers,
         clock: Callable[[], float],
         names_changed: Callable[[Collection[str]], bool] = lambda _: True,
     ) -> None:
@@ -65,6 +68,7 @@ class NameRounds:
         self._source = source
         self._folders = sorted({template.folder for template in templates})
         self._board = board
+        self._identifiers = identifiers
         self._clock = clock
         self._interval_seconds = settings.discovery.interval_seconds
         self._kept_seconds = settings.failed_retention_seconds
@@ -116,7 +120,11 @@ class NameRounds:
         except (LogProblem, SourceUnavailable) as problem:
             if self._said.get(folder) != problem.kind:
                 self._said[folder] = problem.kind
-                _log.warning("folder of logs cannot be listed", source=self._source.name, error=str(problem))
+                _log.warning(
+                    "folder of logs cannot be listed",
+                    source=self._source.name,
+                    error=self._identifiers.problem(problem),
+                )
             return {}
         self._said.pop(folder, None)
         return {name: stat for name, stat in listing.items() if at - stat.modified_at <= self._kept_seconds}
@@ -188,7 +196,12 @@ class TableRounds:
         if look.refused:
             _log.warning("ids refused: they cannot be part of a path or a label", **look.refused)
         self._board.refused(look.refused)
-        self._board.take_rows(look.rows, look.missing, at)
+        self._board.take_rows([self._cleared(row) for row in look.rows], look.missing, at)
+
+    def _cleared(self, row: BeamRow) -> BeamRow:
+        """A status becomes a label, and anything may stand in one: only known ones matter to the board."""
+        shown = row.status if row.status is None else self._identifiers.status(row.status)
+        return row if shown == row.status else replace(row, status=shown)
 
     def mirror(self, *, now: bool = False) -> float:
         """Write what is due. May be called whenever the board has news: it looks there no more often than it must.
@@ -297,7 +310,7 @@ class _Health:
                 del self._trouble[part]
             self._publish()
         if error is not None and error.kind != before:
-            _log.warning("database unavailable", part=part, kind=error.kind, error=self._identifiers.path(str(error)))
+            _log.warning("database unavailable", part=part, kind=error.kind, error=self._identifiers.problem(error))
         elif error is None and before is not None:
             _log.info("database available again", part=part)
 

@@ -3,6 +3,8 @@
 It is written beside its place and renamed into it, so whoever reads it after a crash finds the one before or the one
 after. A process holds a lock on ``PATH.lock`` while it uses ``PATH``: the file itself is another one after each write.
 What is found there may be anything: nothing in it is believed before head and checksum are right.
+
+With a :class:`~exporter.seal.Seal` the lines are sealed, and nothing in the file can be read but its head.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from exporter import __version__
+from exporter.seal import Seal, SealBroken
 
 FORMAT = "mqi-beam-exporter state"
 VERSION = 1
@@ -27,6 +30,8 @@ LARGEST_BYTES = 64 << 20
 """Ten thousand beams are about 17 MB."""
 
 _SQLITE_MAGIC = b"SQLite format 3\0"
+_SEALED = "sealed"
+_LONGEST_HEAD_BYTES = 1024
 
 
 class StateInUse(Exception):
@@ -35,6 +40,10 @@ class StateInUse(Exception):
 
 class StateUnusable(Exception):
     """What stands in the file cannot be used; the message says why, without naming the file or anything in it."""
+
+
+class StateReadable(StateUnusable):
+    """The same of a file of ours that is not sealed although it should be: whatever stands in it can be read."""
 
 
 class StateNotOurs(StateUnusable):
@@ -50,10 +59,12 @@ class StateFile:
 
     Args:
         path: the file; its folder must exist.
+        seal: seals what is written; nothing is sealed without.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, seal: Seal | None = None) -> None:
         self.path = path
+        self._seal = seal
         self._lock: int | None = None
 
     def lock(self) -> None:
@@ -90,10 +101,11 @@ class StateFile:
             self._lock = None
 
     def read(self) -> list[bytes] | None:
-        """The lines that were written last; ``None`` where there is no file.
+        """The lines that were written last, sealed or not; ``None`` where there is no file.
 
         Raises:
-            StateUnusable: it is not a whole file of this format and version.
+            StateReadable: it is not a whole file of this version, and not sealed although there is a seal.
+            StateUnusable: it is not a whole file of this format and version, or is sealed with another key.
         """
         try:
             # A pipe at the path must not hold up the start.
@@ -115,7 +127,14 @@ class StateFile:
             raise StateNotOurs("is an SQLite database")
         if status.st_uid not in (os.geteuid(), 0):
             raise StateUnusable("belongs to another user")
-        return _checked(data)
+        if self._seal is None or _is_sealed(data):
+            return self._checked(data)
+        try:
+            return self._checked(data)
+        except StateUnusable as error:
+            if _head(data).get("format") != FORMAT:
+                raise  # somebody else's file
+            raise StateReadable(str(error)) from None
 
     def write(self, lines: Iterable[bytes], at: float) -> None:
         """Put ``lines`` in the place of what stood there.
@@ -137,6 +156,9 @@ class StateFile:
                 digest = hashlib.sha256()
                 size = 0
                 head = {"format": FORMAT, "version": VERSION, "exporter": __version__, "written_at": at}
+                if self._seal is not None:
+                    head[_SEALED] = True
+                    lines = self._seal.sealed(lines)
                 for line in itertools.chain([json.dumps(head).encode()], lines):
                     data = line + b"\n"
                     size += len(data)
@@ -164,9 +186,58 @@ class StateFile:
         Raises:
             OSError: it cannot be renamed.
         """
-        aside = self.path.with_name(f"{self.path.name}.set-aside")
-        os.replace(self.path, aside)
-        return aside
+        os.replace(self.path, self.aside)
+        return self.aside
+
+    @property
+    def aside(self) -> Path:
+        """The other name."""
+        return self.path.with_name(f"{self.path.name}.set-aside")
+
+    def remove(self) -> None:
+        """Delete the file.
+
+        Raises:
+            OSError: it cannot be deleted.
+        """
+        os.unlink(self.path)
+
+    def _checked(self, data: bytes) -> list[bytes]:
+        """The lines between head and checksum, as they were before they were sealed.
+
+        Raises:
+            StateUnusable: they are not there, or not as they were written.
+        """
+        lines = _checked(data)
+        if not _is_sealed(data):
+            return lines
+        if self._seal is None:
+            raise StateUnusable("is sealed, and privacy.identifiers is plain: there is no key to open it")
+        try:
+            return self._seal.opened(lines)
+        except SealBroken as error:
+            raise StateUnusable(str(error)) from None
+
+
+def is_readable(path: Path) -> bool:
+    """Whether a file is there that is not sealed.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return not _is_sealed(file.readline(_LONGEST_HEAD_BYTES))
+    except FileNotFoundError:
+        return False
+
+
+def _is_sealed(data: bytes) -> bool:
+    return _head(data).get(_SEALED) is True
+
+
+def _head(data: bytes) -> dict[str, object]:
+    return _parsed(data[: data.find(b"\n") + 1])
 
 
 def _checked(data: bytes) -> list[bytes]:
@@ -179,7 +250,7 @@ def _checked(data: bytes) -> list[bytes]:
         raise StateUnusable("is empty")
     if len(data) > LARGEST_BYTES:
         raise StateUnusable(f"is larger than {LARGEST_BYTES} bytes")
-    head = _parsed(data[: data.find(b"\n") + 1])
+    head = _head(data)
     if head.get("format") != FORMAT:
         raise StateUnusable("was not written by this exporter, or its beginning is damaged")
     version = head.get("version")

@@ -300,7 +300,7 @@ def test_a_folder_whose_names_stay_is_listed_rarely_and_a_new_log_at_once(tmp_pa
         before, changed[0] = changed[0], not announced
         return before
 
-    rounds = NameRounds(configured, source, templates, board, lambda: at[0], names_changed)
+    rounds = NameRounds(configured, source, templates, board, PlainIdentifiers(), lambda: at[0], names_changed)
 
     def discover(times: int) -> int:
         before = source.listings

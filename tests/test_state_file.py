@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import errno
 import json
 import os
@@ -23,11 +24,15 @@ from exporter.beams.board import Board, BoardRules
 from exporter.clock import Clock
 from exporter.continuity import Continuity
 from exporter.identifiers import PlainIdentifiers
-from exporter.state_file import StateFile, StateInUse, StateNotOurs, StateTooLarge, StateUnusable
+from exporter.seal import Seal, SealBroken
+from exporter.state_file import StateFile, StateInUse, StateNotOurs, StateTooLarge, StateUnusable, is_readable
 from tests.support.logs import recorded_logs
 from tests.support.process import wait_for
 
 LINES = [b'{"since":1.0}', b'{"row":"\xc3\xa4"}', b"{}"]
+
+
+KEY = bytes(range(32))
 
 
 @pytest.fixture
@@ -213,6 +218,98 @@ def test_a_killed_process_holds_no_lock(file: StateFile) -> None:
         other.kill()
         other.wait()
         file.lock()
+
+
+class TestSealed:
+    @pytest.fixture
+    def sealed(self, file: StateFile) -> StateFile:
+        return StateFile(file.path, Seal(KEY))
+
+    def test_what_was_written_is_read_and_stands_nowhere(self, sealed: StateFile) -> None:
+        lines = [b'{"case":"Doe"}', *LINES]
+        for written in (lines, lines[:1], []):
+            sealed.write(written, 5.0)
+            assert sealed.read() == written
+            data = sealed.path.read_bytes()
+            assert b"Doe" not in data
+            assert base64.b64encode(lines[0])[:16] not in data
+
+    def test_the_same_lines_never_look_alike(self, sealed: StateFile) -> None:
+        sealed.write(LINES, 5.0)
+        first = sealed.path.read_bytes().splitlines()
+        sealed.write(LINES, 5.0)
+        again = sealed.path.read_bytes().splitlines()
+        assert set(first[1:]).isdisjoint(again[1:])
+
+    def test_another_key_does_not_open_it(self, sealed: StateFile) -> None:
+        sealed.write(LINES, 5.0)
+        with pytest.raises(StateUnusable, match="another key"):
+            StateFile(sealed.path, Seal(bytes(32))).read()
+
+    def test_without_a_key_it_is_not_taken_for_damaged(self, sealed: StateFile, file: StateFile) -> None:
+        sealed.write(LINES, 5.0)
+        with pytest.raises(StateUnusable, match=r"sealed, and privacy\.identifiers is plain"):
+            file.read()
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            lambda lines: lines[:-1],
+            lambda lines: [*lines[:-2], lines[-1]],
+            lambda lines: [lines[0], lines[2], lines[1], *lines[3:]],
+            lambda lines: [*lines, lines[-1]],
+            lambda lines: lines[1:],
+            lambda lines: [lines[0], *LINES, lines[-1]],
+            lambda lines: [],
+        ],
+        ids=["no end", "a line gone", "another order", "twice the end", "no salt", "readable", "nothing"],
+    )
+    def test_what_is_not_as_it_was_does_not_open(self, change: Callable[[list[bytes]], list[bytes]]) -> None:
+        seal = Seal(KEY)
+        lines = list(seal.sealed(LINES))
+        assert seal.opened(lines) == LINES
+        with pytest.raises(SealBroken):
+            seal.opened(change(lines))
+
+    def test_what_was_written_readable_is_taken_over_and_sealed_by_the_next_write(
+        self, file: StateFile, sealed: StateFile
+    ) -> None:
+        file.write(LINES, 5.0)
+        lines = sealed.read()
+        assert lines == LINES
+        sealed.write(lines, 6.0)
+        assert not is_readable(file.path)
+
+    def test_a_readable_one_that_is_damaged_is_deleted_and_not_set_aside(self, file: StateFile) -> None:
+        file.write(LINES, 5.0)
+        file.path.write_bytes(file.path.read_bytes()[:-30])
+        with recorded_logs() as logs:
+            self.resume(file.path)
+        assert [entry["event"] for entry in logs] == [
+            "state file cannot be used: all logs are read again from their beginning"
+        ]
+        assert "set_aside_as" not in logs[0]
+        assert os.listdir(file.path.parent) == ["state.json.lock"]
+
+    def test_somebody_elses_file_is_set_aside_and_not_deleted(self, file: StateFile) -> None:
+        file.path.write_bytes(b"a letter\n")
+        self.resume(file.path)
+        assert file.path.with_name("state.json.set-aside").read_bytes() == b"a letter\n"
+
+    def test_one_that_was_set_aside_readable_is_warned_of_until_it_is_gone(self, file: StateFile) -> None:
+        file.write(LINES, 5.0)
+        aside = file.set_aside()
+        for there in (True, False):
+            with recorded_logs() as logs:
+                self.resume(file.path)
+            assert ["delete it" in entry["event"] for entry in logs] == [True] * there
+            aside.unlink(missing_ok=True)
+
+    def resume(self, path: Path) -> None:
+        board = Board(BoardRules(), 0.0)
+        continuity = Continuity(path, 0.1, board, PlainIdentifiers(), Clock(board), Seal(KEY))
+        continuity.resume(())
+        continuity.close()
 
 
 class TestContinuity:

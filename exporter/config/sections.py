@@ -333,16 +333,30 @@ class Privacy(Section):
     """How the ids of cases and beams, which may be those of patients, are shown outside the process."""
 
     identifiers: Literal["plain", "pseudonym"] = Field(
-        default="plain", description="`plain`: as they are. `pseudonym` is refused: not available in this version."
+        default="plain",
+        description="`plain`: as they are. `pseudonym`: as keyed pseudonyms everywhere but in the database; paths and "
+        "lines of logs are withheld (docs/user-guide.md, Pseudonyms).",
     )
-    key_file: AbsolutePath | None = Field(default=None, description="For pseudonyms; not used in this version.")
+    key_file: AbsoluteFile | None = Field(
+        default=None,
+        description="Key of the pseudonyms, at least 32 bytes that only the exporter's user (and a group) may read: "
+        "`(umask 077; openssl rand -base64 48 > FILE)`. Needed for `pseudonym`.",
+    )
+    resolve_for: Annotated[tuple[str, ...], BeforeValidator(as_tuple)] = Field(
+        default=(),
+        description="Users of the web configuration (`basic_auth_users`) who may have the ids behind the pseudonyms "
+        "shown on the page; each time is logged and counted. Nobody where not set.",
+    )
 
-    @field_validator("identifiers")
-    @classmethod
-    def _available(cls, identifiers: str) -> str:
-        if identifiers == "pseudonym":
-            raise ValueError("'pseudonym' is not available in this version; use plain")
-        return identifiers
+    @model_validator(mode="after")
+    def _has_a_key(self) -> Privacy:
+        if self.identifiers == "pseudonym" and self.key_file is None:
+            wrong = (
+                "is not set, and pseudonyms need a key; make one with `(umask 077; openssl rand -base64 48 > FILE)`, "
+                "and name the file here"
+            )
+            raise Contradictions([Contradiction(("key_file",), wrong, (("identifiers",),))])
+        return self
 
 
 class Web(Section):
@@ -385,7 +399,8 @@ class State(Section):
     file: AbsoluteFile | None = Field(
         default=None,
         description="File in which offsets, runs, batch durations and counters survive a restart; it holds the ids of "
-        "cases and beams, only its owner can read it, and its folder must exist. Nothing is kept where not set; "
+        "cases and beams (sealed, with pseudonyms), only its owner can read it, and its folder must exist. Nothing is "
+        "kept where not set; "
         "`/var/lib/mqi-exporter/state.json` is a good place.",
     )
     interval_seconds: float = Field(

@@ -133,9 +133,10 @@ class Settings(Section):
     def _doubts(self) -> Iterator[str]:
         host, _ = self.web.address
         if self.web.config_file is None and not is_only_this_machine(host):
+            what = "the ids of cases" if self.privacy.identifiers == "plain" else "when cases are simulated"
             yield (
                 f"web.listen_address: {self.web.listen_address} is reachable from other machines without TLS or "
-                "password, and shows the ids of cases; set web.config_file, or listen on 127.0.0.1 behind a proxy"
+                f"password, and shows {what}; set web.config_file, or listen on 127.0.0.1 behind a proxy"
             )
             if self.web.enable_lifecycle:
                 yield "web.enable_lifecycle: whoever reaches the server can make it reload its configuration"
@@ -146,8 +147,10 @@ class Settings(Section):
                 yield "database: not used with discovery.kind directory"
         elif self.discovery.name_pattern is not None:
             yield "discovery.name_pattern: not used with discovery.kind database"
-        if self.privacy.key_file is not None:
-            yield "privacy.key_file: not used with privacy.identifiers plain"
+        if self.privacy.identifiers == "plain":
+            for key in ("key_file", "resolve_for"):
+                if getattr(self.privacy, key):
+                    yield f"privacy.{key}: not used with privacy.identifiers plain"
         monitoring, stall = self.progress_tracking.monitoring, self.progress_tracking.stall
         if stall.minimum_seconds <= monitoring.poll_interval_seconds:
             yield "progress_tracking.stall.minimum_seconds: not longer than poll_interval_seconds: all runs stall"

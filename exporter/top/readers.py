@@ -174,7 +174,7 @@ class TableReader:
             stored = self._table.rows(at - self._retention_seconds)
             note = "" if self._table.has_progress() else "the table has no column progress: mqi-exporter migrate"
         except DatabaseUnavailable as error:
-            raise Unavailable(self._identifiers.path(str(error))) from error
+            raise Unavailable(self._identifiers.problem(error)) from error
         beams = tuple(self._beam(beam) for beam in stored if fault_of_row(beam) is None)
         return Look(at, beams, printable(self._identifiers.path(str(self._path))), note)
 
@@ -189,7 +189,7 @@ class TableReader:
             state=self._state(beam),
             progress_ratio=None if beam.progress is None else max(0.0, min(1.0, beam.progress / 100.0)),
             last_progress_at=beam.updated_at,
-            status=None if beam.status is None else printable(beam.status),
+            status=None if beam.status is None else printable(self._identifiers.status(beam.status)),
         )
 
     def _state(self, beam: StoredBeam) -> str:

@@ -130,7 +130,7 @@ class Api:
         case_id, beam_id = _ids(request)
         for beam in snapshot.beams:
             if shown.beam(beam.key.beam_id) == beam_id and shown.case(beam.key.case_id) == case_id:
-                lines = [shown.text(line) for line in recent_lines(beam.recent)]
+                lines = shown.lines(recent_lines(beam.recent))
                 return {"beam": rendered(fields.BEAM, beam, shown), "recent_lines": lines}
         raise _Refused(404, "there is no such beam, or no longer")
 

@@ -38,6 +38,8 @@ FAILURES_AT_ONCE = 10
 """So many wrong logins an address may make in a row ..."""
 FAILURE_SECONDS = 6.0
 """... and one more after each of these. A scraper with an old password asks every 15 s and stays below."""
+USER = "mqi.user"
+"""Where in the scope of a request that is let through the user's name is, if a password was asked for."""
 _ADDRESSES_AT_MOST = 10_000
 _REMEMBERED_AT_MOST = 1024
 _CHECKS_WAITING_AT_MOST = 32
@@ -133,6 +135,7 @@ class Authentication:
         known = users.get(name)
         hashed = known if known is not None else self._stand_in(name, users)
         digest = self._digest(name, hashed, password)
+        scope[USER] = name
         if known is not None and digest in self._right:
             self._right.move_to_end(digest)
             return None

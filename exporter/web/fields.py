@@ -57,6 +57,12 @@ class Shown:
     def text(self, text: str | None) -> str | None:
         return None if text is None else encodable(self.identifiers.text(text))
 
+    def lines(self, lines: Iterable[str]) -> list[str]:
+        return [encodable(line) for line in self.identifiers.lines(lines)]
+
+    def status(self, status: str | None) -> str | None:
+        return None if status is None else encodable(self.identifiers.status(status))
+
 
 @dataclass(frozen=True, slots=True)
 class Field(Generic[Thing]):
@@ -225,7 +231,7 @@ BEAM: Fields[BeamView] = (
         "status",
         TEXT_OR_NULL,
         "The status of its row; null without one.",
-        lambda beam, shown: shown.text(beam.row.status),
+        lambda beam, shown: shown.status(beam.row.status),
     ),
     Field(
         "status_mismatch",

@@ -14,7 +14,7 @@ import platform
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from exporter.beams.snapshot import (
@@ -66,11 +66,13 @@ class ProtectionView:
         failed_logins: by reason.
         up_to_date: whether the web configuration's files as they are now are in use; ``None`` where there is none.
         certificate_expires_at: of the server's certificate, UTC epoch seconds; ``None`` without TLS.
+        names: how often the ids behind pseudonyms were asked for, by outcome; nothing where ids are shown as they are.
     """
 
     failed_logins: Mapping[str, int]
     up_to_date: bool | None = None
     certificate_expires_at: float | None = None
+    names: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -450,6 +452,14 @@ OWN_METRICS: tuple[Definition[ExporterView], ...] = (
         (),
         "When the server's TLS certificate expires; absent without TLS.",
         lambda own: own.protection.certificate_expires_at,
+    ),
+    counter_by(
+        "mqi_exporter_names_requests_total",
+        (),
+        ("outcome",),
+        "Times that somebody asked for the ids behind pseudonyms: they were shown, or refused; absent without "
+        "pseudonyms.",
+        lambda own: _each(own.protection.names),
     ),
 )
 

@@ -71,10 +71,17 @@ class Page:
         identifiers: how ids, paths and texts are shown there.
         links: where else the page leads to.
         version: the exporter's.
+        offers_names: whether some users may have the ids behind pseudonyms shown.
     """
 
     def __init__(
-        self, snapshot: Callable[[], BoardSnapshot], identifiers: Identifiers, links: Links, version: str
+        self,
+        snapshot: Callable[[], BoardSnapshot],
+        identifiers: Identifiers,
+        links: Links,
+        version: str,
+        *,
+        offers_names: bool = False,
     ) -> None:
         self._snapshot = snapshot
         self._identifiers = identifiers
@@ -88,6 +95,7 @@ class Page:
         environment.globals.update(
             version=version,
             links=links,
+            offers_names=offers_names,
             state_words={state.value: word for state, word in STATE_WORDS.items()},
             state_meanings={state.value: word for state, word in STATE_MEANINGS.items()},
             phase_words=PHASE_WORDS,

@@ -15,6 +15,7 @@ from pathlib import Path
 import structlog
 
 from exporter.config.document import ConfigError
+from exporter.identifiers import Cleared
 from exporter.web.web_config import Prepared, mentioned_files, prepare
 
 _LOG = structlog.get_logger(__name__)
@@ -113,7 +114,7 @@ class Protection:
                 self._forbid_less(found)
             except ConfigError as error:
                 if self._refused != str(error):
-                    _LOG.error("web configuration refused, the old one stays in use", error=str(error))
+                    _LOG.error("web configuration refused, the old one stays in use", error=Cleared(error))
                 self._refused = str(error)
                 raise
             changed = seen != self._seen

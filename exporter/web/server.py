@@ -41,6 +41,7 @@ from exporter.web.events import Events
 from exporter.web.exposition import Exposition, gzipped, plain
 from exporter.web.listener import address_of, open_listener
 from exporter.web.metrics import named
+from exporter.web.names import Names
 from exporter.web.page import CONTENT_SECURITY_POLICY, Links, Page
 from exporter.web.protection import Protection
 from exporter.web.runbooks import Runbooks
@@ -94,6 +95,7 @@ def build_app(
     snapshot: Callable[[], BoardSnapshot],
     identifiers: Identifiers,
     events: Events,
+    names: Names,
     links: Links,
     healthy: Callable[[], str | None],
     ready: Callable[[], str | None],
@@ -116,6 +118,7 @@ def build_app(
         snapshot: takes a snapshot of the board, for API and page.
         identifiers: how ids, paths and texts are shown there.
         events: tells pages what has changed; the server must close it when it stops.
+        names: tells some users the ids behind pseudonyms.
         links: where the page leads to besides.
         healthy: ``None`` while the exporter works, else why it does not.
         ready: ``None`` once beams are followed, else what is still missing.
@@ -145,13 +148,14 @@ def build_app(
 
     metrics = _Metrics(exposition, registry, scrapes, count_error, clock)
     routes = [
-        *Page(snapshot, identifiers, links, version).routes(),
+        *Page(snapshot, identifiers, links, version, offers_names=names.offered).routes(),
         *Runbooks().routes(),
         Route("/metrics", _scrapes(metrics)),
         Route("/-/healthy", health),
         Route("/-/ready", readiness),
         Route("/-/reload", reloading, methods=["POST", "PUT"]),
         Route(f"{PREFIX}/events", events.answer),
+        names.route,
         *Api(snapshot, identifiers, version).routes(),
     ]
     app = Starlette(routes=routes)

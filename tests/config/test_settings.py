@@ -349,10 +349,10 @@ def test_what_is_no_address_is_refused(text: str) -> None:
     assert only.startswith("3: web.listen_address: ")
 
 
-def test_what_this_version_cannot_do_is_refused_and_not_ignored() -> None:
-    refused = mistakes("privacy: {identifiers: pseudonym}\n")
-    assert [each.split(": ")[:2] for each in refused] == [["3", "privacy.identifiers"]]
-    assert all("not available in this version" in each for each in refused)
+def test_pseudonyms_without_a_key_are_refused_with_the_way_to_make_one() -> None:
+    (refused,) = mistakes("privacy: {identifiers: pseudonym}\n")
+    assert refused.startswith("3: privacy.key_file: is not set, and pseudonyms need a key")
+    assert "openssl rand" in refused
 
 
 # Warnings

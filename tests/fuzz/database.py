@@ -20,7 +20,7 @@ from exporter.database.beams_table import COMPLETED_STATUSES, TERMINAL_STATUSES,
 from exporter.database.discovery import DatabaseDiscovery
 from exporter.database.mirror import Mirror
 from exporter.identifiers import PlainIdentifiers
-from exporter.logs.events import BatchesAnnounced, BatchStarted, LogRead
+from exporter.logs.events import BatchesAnnounced, BatchStarted, Event, LogRead
 from exporter.logs.source import LogStat
 from exporter.web import fields
 from exporter.web.api import compact
@@ -113,8 +113,12 @@ def _follow(path: Path) -> None:
             for number, key in enumerate(sorted(board.keys())):
                 log = f"/l/{number}.log"
                 board.claim(key, "local", log, LogStat(100, at), at)
-                events = [BatchesAnnounced(2), BatchStarted(1, 2), LogRead(int(at - NOW) + 100, True, True)]
-                board.apply(key, log, list(events), at, more=False)
+                events: list[Event] = [
+                    BatchesAnnounced(2),
+                    BatchStarted(1, 2),
+                    LogRead(int(at - NOW) + 100, True, True),
+                ]
+                board.apply(key, log, events, at, more=False)
             board.settle(at)
             snapshot = board.snapshot(at)
             _show(board, at)

@@ -83,8 +83,8 @@ def _check_run(events: list[Event], size_bytes: int) -> None:
     assert 0.0 <= run.batches.ratio <= 1.0
     for prior_rate, later in ((None, 0.0), (1e-9, 1e9)):
         forecast = Forecast.of(run, prior_rate)
-        assert 0.0 <= forecast.ratio(len(events) + later) <= (1.0 if run.succeeded else UNFINISHED_LIMIT)
-        left = forecast.remaining_seconds(len(events) + later)
+        ratio, left = forecast.at(len(events) + later)
+        assert 0.0 <= ratio <= (1.0 if run.succeeded else UNFINISHED_LIMIT)
         assert left is None or left >= 0.0
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
 
@@ -24,7 +24,7 @@ def _opened() -> Iterator[Check]:
         yield partial(_check, site, said)
 
 
-def _check(site: Site, said: list[object], data: bytes) -> None:
+def _check(site: Site, said: Sequence[object], data: bytes) -> None:
     with closing(site.connect()) as connection:
         try:
             # In one piece or in two: what is read at once is the server's own affair.

@@ -32,13 +32,16 @@ class ExporterProcess:
     """``mqi-exporter`` with some arguments; ended at the end of the ``with`` block.
 
     Args:
-        arguments: the command's.
+        arguments: of the command line.
+        module: what is run instead of it.
         python: what runs Python; it must become it, not start it.
     """
 
-    def __init__(self, *arguments: str | Path, python: Sequence[str] = (sys.executable,)) -> None:
+    def __init__(
+        self, *arguments: str | Path, module: str = "exporter.cli", python: Sequence[str] = (sys.executable,)
+    ) -> None:
         self._process = subprocess.Popen(
-            [*python, "-m", "exporter.cli", *map(str, arguments)],
+            [*python, "-m", module, *map(str, arguments)],
             stderr=subprocess.PIPE,
             text=True,
             env={**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONPATH": str(Path(__file__).parents[2])},

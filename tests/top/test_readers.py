@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from exporter.config import settings_from
+from exporter.identifiers import PlainIdentifiers
 from exporter.top.beams import TopBeam
 from exporter.top.readers import ApiReader, FirstReader, TableReader, Unavailable, url_of
 from tests.support import communicator_db as db
@@ -152,7 +153,7 @@ class TestTable:
         reader.close()
 
     def test_ids_pass_through_the_identifiers(self, tmp_path: Path) -> None:
-        class Hidden:
+        class Hidden(PlainIdentifiers):
             def case(self, case_id: str) -> str:
                 return "CASE"
 

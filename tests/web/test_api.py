@@ -50,6 +50,9 @@ class Hidden(PlainIdentifiers):
     def text(self, text: str) -> str:
         return "a text"
 
+    def status(self, status: str) -> str:
+        return "a status"
+
 
 @pytest.fixture
 def board() -> Board:

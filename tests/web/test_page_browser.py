@@ -20,6 +20,8 @@ from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-unt
 from playwright.sync_api import Browser
 
 from exporter.beams.snapshot import BeamKey, BeamState, BoardSnapshot, EndedRun
+from exporter.pseudonyms import PseudonymKey, Pseudonyms
+from exporter.web.names import Names
 from exporter.web.page import Links
 from exporter.web.protection import Protection
 from exporter.web.words import REASON_WORDS
@@ -547,3 +549,37 @@ def test_the_page_lives_behind_tls_and_a_password(visit: Visit, tmp_path: Path) 
         visitor.sees_row("TP-2041_1", "Running")
         visitor.page.goto(f"https://{address}/table")
         visitor.sees("TP-2041")
+
+
+def test_who_may_sees_ids_beside_pseudonyms_for_as_long_as_wanted(visit: Visit, tmp_path: Path) -> None:
+    hashed = bcrypt.hashpw(b"secret", bcrypt.gensalt(10)).decode()
+    web_yaml = tmp_path / "web.yaml"
+    web_yaml.write_text(f"basic_auth_users: {{me: '{hashed}', other: '{hashed}'}}\n", encoding="utf-8")
+    shown, board = Pseudonyms(PseudonymKey.of(b"x" * 32)), Board()
+    names = Names(board.snapshot, shown, ["me"], withheld=True)
+    case, beam, failed = shown.case("TP-2041"), shown.beam("TP-2041_1"), shown.beam("TP-2038_2")
+    with clinic_site(board, protection=Protection(web_yaml), identifiers=shown, names=names) as address:
+        visitor = visit(http_credentials={"username": "me", "password": "secret"})
+        visitor.go(address)
+        visitor.sees_row(beam, "Running")
+        assert "TP-20" not in visitor.text("body")
+        visitor.page.click("#names")
+        visitor.sees_row(beam, "TP-2041_1")
+        visitor.sees(f"Case {case} TP-2041")
+        visitor.sees(f"{failed} TP-2038_2", "#ended")
+        visitor.page.click(f"a[href='#/beam/{case}/{beam}']")
+        visitor.sees(f"{beam} TP-2041_1", "#detail")
+        visitor.sees("withheld", "#detail .lines")
+        assert "TP-20" not in visitor.page.url
+        visitor.page.click("#names")
+        visitor.sees_no_more("TP-20")
+        visitor.page.reload()
+        visitor.sees("Show ids")
+        visitor.sees_no_more("TP-20")
+        visitor = visit(http_credentials={"username": "other", "password": "secret"})
+        visitor.go(address)
+        visitor.page.click("#names")
+        visitor.sees("Ids: not for you", "#names")
+        assert "TP-20" not in visitor.text("body")
+        assert ["403" in complaint for complaint in visitor.complaints] == [True]
+        visitor.complaints.clear()

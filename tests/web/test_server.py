@@ -31,6 +31,7 @@ from exporter.web.connections import CONNECTIONS_AT_MOST, CONNECTIONS_OF_ONE_ADD
 from exporter.web.events import Events
 from exporter.web.exposition import Exposition
 from exporter.web.listener import ListenError, parse_listen_address
+from exporter.web.names import Names
 from exporter.web.page import Links
 from exporter.web.protection import Protection
 from exporter.web.server import ReloadFailed, WebServer, build_app
@@ -108,6 +109,7 @@ def serve(
         "snapshot": snapshot,
         "identifiers": identifiers,
         "events": events,
+        "names": Names(snapshot, identifiers),
         "links": Links(),
         "healthy": _nothing,
         "ready": _nothing,

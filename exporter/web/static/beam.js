@@ -3,6 +3,7 @@
 import { Words, arrange, attribute, element, icon } from "./dom.js";
 import { age, bytes, clock, count, duration, percent } from "./format.js";
 import { json } from "./feed.js";
+import { nameOfBeam, nameOfCase } from "./names.js";
 
 const settings = JSON.parse(document.querySelector("meta[name=mqi-settings]").content);
 const ENDED = new Set(["succeeded", "failed"]);
@@ -134,6 +135,7 @@ export class Row {
     this.state = new State();
     this.bar = new Bar();
     this.run = new Words();
+    this.realId = new Words();
     this.what = new Words();
     this.batch = new Words();
     this.left = new Words();
@@ -152,6 +154,8 @@ export class Row {
         "span",
         { role: "rowheader", class: "name" },
         element("a", { href: beamLink(beam), class: "id" }, beam.beam_id),
+        " ",
+        element("span", { class: "real-id" }, this.realId.node),
         element("span", { class: "run" }, this.run.node),
         element("span", { class: "what" }, this.what.node, " ", this.help),
       ),
@@ -174,6 +178,7 @@ export class Row {
     this.state.update(beam);
     this.bar.update(beam);
     attribute(node, "data-state", beam.state);
+    this.realId.set(nameOfBeam(beam.beam_id));
     this.run.set(beam.run > 1 ? `run ${beam.run}` : "");
     this.batch.set(batches(beam));
     this.source.set(beam.log_path === null ? "" : beam.source);
@@ -232,7 +237,9 @@ export class Detail {
     this.values = FACTS.map(() => new Words());
     this.lines = new Words("Reading");
     this.help = element("a", { class: "help", rel: "noreferrer", hidden: true }, "What to do");
-    this.title = element("h2", { tabindex: "-1" }, beam.beam_id);
+    this.realId = new Words();
+    this.realCaseId = new Words();
+    this.title = element("h2", { tabindex: "-1" }, beam.beam_id, " ", element("span", { class: "real-id" }, this.realId.node));
     this.failureLine = element("p", { class: "failure", hidden: true }, this.failure.node);
     this.log = element(
       "pre",
@@ -246,6 +253,8 @@ export class Detail {
         element("a", { href: "#/" }, "All cases"),
         " / ",
         element("a", { href: caseLink(beam.case_id) }, beam.case_id),
+        " ",
+        element("span", { class: "real-id" }, this.realCaseId.node),
       ),
       this.title,
       element("p", { class: "verdict" }, this.state.node, element("span", { class: "what" }, this.what.node, " ", this.help)),
@@ -277,6 +286,8 @@ export class Detail {
     this.state.update(beam);
     this.bar.update(beam);
     attribute(this.bar.node, "data-state", beam.state);
+    this.realId.set(nameOfBeam(beam.beam_id));
+    this.realCaseId.set(nameOfCase(beam.case_id));
     this.failureLine.hidden = beam.failure_text === null;
     this.failure.set(beam.failure_text ?? "");
     const help = runbook(beam);

@@ -4,6 +4,7 @@ import { Detail, Row, beamLink, caseLink, ended, explanation, stateWord } from "
 import { Words, arrange, attribute, element, icon } from "./dom.js";
 import { follow } from "./feed.js";
 import { clock, duration, exactClock, midnight, percent } from "./format.js";
+import { nameOfBeam, nameOfCase, offerNames } from "./names.js";
 
 const FRAME_MS = 8; // of drawing before the browser gets a turn
 const SILENT_SOURCE_SECONDS = 60;
@@ -187,6 +188,7 @@ class CaseGroup {
     this.rows = [];
     this.shown = [];
     this.summary = new Words();
+    this.realId = new Words();
     this.end = new Words();
     this.headRow = element(
       "div",
@@ -196,6 +198,8 @@ class CaseGroup {
         { role: "rowheader", class: "case-name", "aria-colspan": "5" },
         element("span", { class: "case-word" }, "Case "),
         element("a", { href: caseLink(caseId) }, caseId),
+        " ",
+        element("span", { class: "real-id" }, this.realId.node),
         element("span", { class: "case-summary" }, this.summary.node),
       ),
       element("span", { role: "cell", class: "case-end", "aria-colspan": "2" }, this.end.node),
@@ -211,6 +215,7 @@ class CaseGroup {
     const open = this.rows.filter((row) => !ended(row.beam));
     const ends = open.map((row) => row.beam.expected_end);
     const beams = this.rows.length === 1 ? "1 beam" : `${this.rows.length} beams`;
+    this.realId.set(nameOfCase(this.caseId));
     this.summary.set(`${beams} · ${percent(this.ratio())}`);
     const which = this.rows.some((row) => row.beam.state === "failed") ? "the others done" : "all done";
     this.end.set(ends.length === 0 || ends.includes(null) ? "" : `${which} ${clock(Math.max(...ends), at)}`);
@@ -340,11 +345,14 @@ function endedToday(at) {
 
 let endedShown = "";
 function drawEnded(runs, at) {
-  const signature = runs.map((run) => `${keyOf(run)} ${run.run} ${run.outcome} ${run.reason}`).join();
+  const signature = runs
+    .map((run) => `${keyOf(run)} ${run.run} ${run.outcome} ${run.reason} ${nameOfBeam(run.beam_id)}`)
+    .join();
   if (signature === endedShown && byId("ended").firstChild !== null) return;
   endedShown = signature;
   const items = runs.map((run) => {
     const there = rows.has(keyOf(run));
+    const realId = nameOfBeam(run.beam_id);
     const took = run.started_at === null ? "" : ` after ${duration(run.ended_at - run.started_at)}`;
     const said = run.outcome === "failed" ? `Failed${took}: ${run.reason_text ?? "no reason known"}` : `Done${took}`;
     return element(
@@ -356,6 +364,7 @@ function drawEnded(runs, at) {
         "span",
         { class: "said" },
         there ? element("a", { href: beamLink(run) }, run.beam_id) : element("strong", {}, run.beam_id),
+        realId === "" ? "" : element("span", { class: "real-id" }, ` ${realId}`),
         run.run > 1 ? `, run ${run.run}` : "",
         element("span", { class: "what" }, ` ${said}`),
       ),
@@ -520,6 +529,10 @@ const LINKS = { live: "Live", polling: "Every 3 seconds", lost: "Not connected" 
 
 makeTiles();
 chooseTheme();
+offerNames(byId("names"), () => {
+  for (const row of rows.values()) stale.add(row);
+  redraw({ layout: true, rest: true });
+});
 listenToPeople();
 readAddress();
 readRoute();

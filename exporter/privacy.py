@@ -1,0 +1,94 @@
+"""What the configuration's section ``privacy`` asks for, made."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Collection, Iterator
+
+from exporter.config import ConfigError, Settings
+from exporter.identifiers import Identifiers, PlainIdentifiers
+from exporter.pseudonyms import KeyRefused, PseudonymKey, Pseudonyms, read_key
+
+
+def pseudonym_key(settings: Settings) -> PseudonymKey | None:
+    """The key of pseudonyms; ``None`` where ids are shown as they are.
+
+    Raises:
+        ConfigError: the key file cannot be used.
+    """
+    privacy = settings.privacy
+    if privacy.identifiers == "plain":
+        return None
+    assert privacy.key_file is not None, "the configuration is not valid without it"
+    try:
+        return read_key(privacy.key_file)
+    except KeyRefused as error:
+        raise ConfigError([f"privacy.key_file: {error}"]) from None
+
+
+def identifiers_of(settings: Settings, key: PseudonymKey | None) -> Identifiers:
+    """How ids are shown.
+
+    Args:
+        settings: the configuration.
+        key: :func:`pseudonym_key` of it.
+    """
+    if key is None:
+        return PlainIdentifiers()
+    discovery = settings.discovery
+    return Pseudonyms(
+        key,
+        statuses={
+            *discovery.terminal_statuses,
+            *discovery.post_run_statuses,
+            *discovery.simulating_statuses,
+            *discovery.reset_statuses,
+        },
+        paths=set(_paths(settings)),
+        remembered_at_most=4 * settings.max_beams,
+    )
+
+
+def _paths(settings: Settings) -> Iterator[str]:
+    """Paths that the site has written itself."""
+    if settings.database is not None:
+        yield str(settings.database.path)
+    if settings.state.file is not None:
+        yield str(settings.state.file)
+    if settings.progress_tracking.enabled:
+        for source in settings.sources:
+            yield from (template.folder for template in settings.templates(source))
+
+
+def check_resolvers(settings: Settings, users: Collection[str]) -> None:
+    """Check that those who may see the ids behind pseudonyms have a password.
+
+    Args:
+        settings: the configuration.
+        users: of the web configuration.
+
+    Raises:
+        ConfigError: somebody has none.
+    """
+    strangers = [user for user in settings.privacy.resolve_for if user not in users]
+    if settings.privacy.identifiers == "pseudonym" and strangers:
+        where = settings.web.config_file or "the web configuration (web.config_file), and there is none"
+        wrong = f"{', '.join(strangers)}: no such user in basic_auth_users of {where}; who may see ids must log in"
+        raise ConfigError([f"privacy.resolve_for: {wrong}"])
+
+
+def is_other(old: Settings, new: Settings, key: PseudonymKey | None) -> bool:
+    """Whether ids would be shown in another way after a reload.
+
+    Args:
+        old: the settings in use.
+        new: those that are read again.
+        key: the key in use.
+
+    Raises:
+        ConfigError: the key file cannot be used any more.
+    """
+    if old.privacy != new.privacy:
+        return True
+    now = pseudonym_key(new)
+    return key is not None and now is not None and not hmac.compare_digest(key.cases, now.cases)

@@ -1,0 +1,210 @@
+"""Pseudonyms for the ids of cases and beams (``privacy.identifiers: pseudonym``).
+
+A pseudonym is the beginning of an HMAC-SHA-256 of the id, under a key that only the site has: the same id has the same
+one on every host and after every restart, and without the key nobody can tell whether a guessed id is behind it. Cases,
+beams and the state file have keys of their own, derived from the one in the file, so that equal texts do not look equal
+and no use of one key weakens another.
+
+What is no id and could hold one (paths, lines of logs, messages of other programs) is withheld: scrubbing would have to
+know every spelling of a name.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import os
+import re
+import stat
+import threading
+from collections import OrderedDict
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from exporter.identifiers import Cleared, Problem
+
+WITHHELD = Cleared("withheld")
+CHARACTERS = 12
+"""Of base32: 60 bits. Among a million ids, two begin alike with a probability of one in two million."""
+KEY_BYTES = 32
+"""A key file holds at least so many: fewer could be guessed, and every pseudonym with them."""
+HOW_TO_MAKE_A_KEY = "make one: (umask 077; openssl rand -base64 48 > FILE)"
+_KEY_BYTES_AT_MOST = 4096
+_CASE, _BEAM = "case-", "beam-"
+_FORM = re.compile(rf"({_CASE}|{_BEAM})[a-z2-7]{{{CHARACTERS},52}}")
+
+COMMUNICATORS_STATUSES = frozenset(
+    {
+        "cancelled",
+        "completed",
+        "csv_interpreting",
+        "downloading",
+        "failed",
+        "hpc_queued",
+        "hpc_running",
+        "pending",
+        "postprocessing",
+        "processing",
+        "simulation_running",
+        "tps_generation",
+        "uploading",
+    }
+)
+"""Of every revision of the communicator: words that say nothing of a patient."""
+
+
+class KeyRefused(Exception):
+    """The key file cannot be used; names it, and says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class PseudonymKey:
+    """The keys that are derived from a key file's content; equal for equal contents."""
+
+    cases: bytes = field(repr=False)
+    beams: bytes = field(repr=False)
+    state: bytes = field(repr=False)
+
+    @classmethod
+    def of(cls, content: bytes) -> PseudonymKey:
+        """The keys for a content. Ends of lines behind it do not count: an editor adds them, a copy loses them."""
+        secret = content.rstrip(b"\r\n")
+        return cls(
+            *(hmac.digest(secret, b"mqi-exporter " + use, hashlib.sha256) for use in (b"case", b"beam", b"state"))
+        )
+
+
+def read_key(path: Path) -> PseudonymKey:
+    """Read a key file.
+
+    Raises:
+        KeyRefused: there is none, others may read it, or it is too short to be a key.
+    """
+    try:
+        # A pipe at the path must not hold up the start.
+        opened = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            mode = os.fstat(opened).st_mode
+            content = os.read(opened, _KEY_BYTES_AT_MOST + 1) if stat.S_ISREG(mode) else b""
+        finally:
+            os.close(opened)
+    except FileNotFoundError:
+        raise KeyRefused(f"{path} does not exist; {HOW_TO_MAKE_A_KEY}") from None
+    except OSError as error:
+        raise KeyRefused(f"{path} cannot be read: {error.strerror}; let the exporter's user read it") from None
+    if not stat.S_ISREG(mode):
+        raise KeyRefused(f"{path} is not a file; {HOW_TO_MAKE_A_KEY}")
+    # A group of its own for those who may resolve pseudonyms is usual.
+    if mode & 0o027:
+        raise KeyRefused(f"{path} can be read or changed by others (mode {stat.S_IMODE(mode):04o}); chmod 600 {path}")
+    if len(content) > _KEY_BYTES_AT_MOST:
+        raise KeyRefused(f"{path} is larger than {_KEY_BYTES_AT_MOST} bytes, so no key; {HOW_TO_MAKE_A_KEY}")
+    if len(content.rstrip(b"\r\n")) < KEY_BYTES:
+        raise KeyRefused(f"{path} holds fewer than {KEY_BYTES} bytes, which could be guessed; {HOW_TO_MAKE_A_KEY}")
+    return PseudonymKey.of(content)
+
+
+class _Register:
+    """The pseudonyms of one sort of ids, worked out once for each. Safe across threads.
+
+    Two ids that begin alike never show as one: the second gets a longer pseudonym. Forgetting is by age, so that the
+    ids of years do not pile up.
+    """
+
+    def __init__(self, prefix: str, key: bytes, characters: int, remembered_at_most: int) -> None:
+        self._prefix = prefix
+        self._key = key
+        self._characters = characters
+        self._remembered_at_most = remembered_at_most
+        self._lock = threading.Lock()
+        self._pseudonyms: OrderedDict[str, Cleared] = OrderedDict()
+        self._taken: set[str] = set()
+
+    def pseudonym(self, identifier: str) -> Cleared:
+        with self._lock:
+            known = self._pseudonyms.get(identifier)
+            if known is not None:
+                self._pseudonyms.move_to_end(identifier)
+                return known
+            whole = full_pseudonym(self._prefix, self._key, identifier)
+            length = len(self._prefix) + self._characters
+            while whole[:length] in self._taken:
+                length += 1
+            made = Cleared(whole[:length])
+            self._pseudonyms[identifier] = made
+            self._taken.add(made)
+            if len(self._pseudonyms) > self._remembered_at_most:
+                _, forgotten = self._pseudonyms.popitem(last=False)
+                self._taken.remove(forgotten)
+            return made
+
+
+class Pseudonyms:
+    """Ids as pseudonyms, everything else withheld but what is known to hold none.
+
+    Args:
+        key: the site's.
+        statuses: of rows, that may be shown besides the communicator's own.
+        paths: that may be shown: those of the configuration.
+        remembered_at_most: ids of each sort that are told apart, and not worked out again.
+        characters: length of a pseudonym behind its prefix.
+    """
+
+    def __init__(
+        self,
+        key: PseudonymKey,
+        *,
+        statuses: Collection[str] = (),
+        paths: Collection[str] = (),
+        remembered_at_most: int = 40_000,
+        characters: int = CHARACTERS,
+    ) -> None:
+        self._cases = _Register(_CASE, key.cases, characters, remembered_at_most)
+        self._beams = _Register(_BEAM, key.beams, characters, remembered_at_most)
+        self._statuses = {status: Cleared(status) for status in COMMUNICATORS_STATUSES.union(statuses)}
+        self._paths = {path: Cleared(path) for path in paths}
+
+    def case(self, case_id: str) -> str:
+        return self._cases.pseudonym(case_id)
+
+    def beam(self, beam_id: str) -> str:
+        return self._beams.pseudonym(beam_id)
+
+    def path(self, path: str) -> str:
+        return self._paths.get(path, WITHHELD)
+
+    def text(self, text: str) -> str:
+        return WITHHELD if text else Cleared()
+
+    def lines(self, lines: Iterable[str]) -> list[str]:
+        return [WITHHELD] if any(lines) else []
+
+    def status(self, status: str) -> str:
+        return self._statuses.get(status, WITHHELD)
+
+    def problem(self, problem: Problem) -> str:
+        return Cleared(f"{problem.kind} (words withheld)")
+
+
+def full_pseudonym(prefix: str, key: bytes, identifier: str) -> str:
+    """Prefix and all characters that an id's digest has; a pseudonym is the beginning of it."""
+    # An id may hold what is no text (bytes that are not UTF-8).
+    digest = hmac.digest(key, identifier.encode("utf-8", "surrogatepass"), hashlib.sha256)
+    return prefix + base64.b32encode(digest).decode("ascii").rstrip("=").lower()
+
+
+def is_pseudonym(text: str) -> bool:
+    """Whether a text has the form of one."""
+    return _FORM.fullmatch(text) is not None
+
+
+def is_of_case(pseudonym: str, key: PseudonymKey, case_id: str) -> bool:
+    """Whether a pseudonym is that of a case."""
+    return full_pseudonym(_CASE, key.cases, case_id).startswith(pseudonym)
+
+
+def is_of_beam(pseudonym: str, key: PseudonymKey, beam_id: str) -> bool:
+    """Whether a pseudonym is that of a beam."""
+    return full_pseudonym(_BEAM, key.beams, beam_id).startswith(pseudonym)

@@ -1,0 +1,73 @@
+"""The exporter with faults that quote ids: exceptions in each thread, and messages of libraries.
+
+``python -m tests.privacy.faulty`` takes what ``mqi-exporter`` takes. Each fault happens once, when beams are known.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+from exporter.beams.board import Board
+from exporter.cli import main
+from exporter.web import fields
+from exporter.web.collectors import BoardGroups
+
+settle, cases, groups = Board.settle, fields.cases, BoardGroups.__call__
+
+
+def settle_and_fail(board: Board, at: float) -> None:
+    settle(board, at)
+    quoted = str(sorted(board.keys()))
+    if not board.keys():
+        return
+    Board.settle = settle  # type: ignore[method-assign]
+    logging.getLogger("paramiko.transport").error("Exception (client): %s", quoted)
+    logging.getLogger("asyncio").error("Task exception was never retrieved: " + quoted)  # noqa: G003 - as they do
+    warnings.warn(quoted, stacklevel=1)
+    threading.Thread(target=_fail, args=(quoted,), name="faulty").start()
+    sys.unraisablehook(_Unraisable(quoted))  # type: ignore[arg-type]
+    print_in_a_handler(quoted)
+    try:
+        raise KeyError(quoted)
+    except KeyError as error:
+        raise ValueError(f"cannot settle {quoted}") from error
+
+
+def cases_and_fail(snapshot: Any) -> Any:
+    fields.cases = cases
+    raise LookupError(str([beam.key for beam in snapshot.beams]))
+
+
+def groups_and_fail(self: BoardGroups) -> Iterator[Any]:
+    BoardGroups.__call__ = groups  # type: ignore[method-assign]
+    raise RuntimeError("groups of", [beam.key for beam in self._snapshot().beams])
+
+
+def print_in_a_handler(quoted: str) -> None:
+    """A line that cannot be written: the library prints it with its traceback."""
+    logging.getLogger("paramiko").error("%d", quoted)
+
+
+def _fail(quoted: str) -> None:
+    raise OSError(2, "No such file", quoted)
+
+
+class _Unraisable:
+    def __init__(self, quoted: str) -> None:
+        self.exc_value = ValueError(quoted)
+        self.exc_type = ValueError
+        self.exc_traceback = None
+        self.err_msg = quoted
+        self.object = quoted
+
+
+if __name__ == "__main__":
+    Board.settle = settle_and_fail  # type: ignore[method-assign, assignment]
+    fields.cases = cases_and_fail
+    BoardGroups.__call__ = groups_and_fail  # type: ignore[method-assign]
+    main()

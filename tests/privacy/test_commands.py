@@ -1,0 +1,220 @@
+"""What commands, a reload and a restart do with pseudonyms."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import bcrypt
+import pytest
+from click.testing import CliRunner, Result
+
+from exporter import whois
+from exporter.app import Exporter
+from exporter.cli import main
+from exporter.config import ConfigError, load
+from exporter.pseudonyms import Pseudonyms, read_key
+from exporter.web.server import ReloadFailed
+from tests.support import communicator_db as db
+from tests.support.logs import recorded_logs
+from tests.support.process import wait_for
+
+CASE, BEAM = "MRN-4711^KIM", "MRN-4711^KIM_1"
+
+
+class Site:
+    """A database with one beam, a key, and a configuration that names both."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.database = db.make(folder / "mqi.db")
+        db.add(self.database, BEAM, "completed", case_id=CASE)
+        self.key_file = folder / "pseudonyms.key"
+        self.key_file.write_bytes(b"correct horse battery staple, and some more\n")
+        self.key_file.chmod(0o600)
+        self.config = folder / "exporter.yaml"
+        self.configure(f"{{identifiers: pseudonym, key_file: {self.key_file}}}")
+
+    def configure(self, privacy: str, further: str = "") -> None:
+        self.config.write_text(
+            f"base_directory: {self.folder}\ndatabase: {{path: {self.database}}}\nprivacy: {privacy}\n"
+            f"web: {{listen_address: '127.0.0.1:0'}}\n"
+            f"state: {{file: {self.folder}/state.json, interval_seconds: 0.1}}\n{further}",
+            encoding="utf-8",
+        )
+
+    @property
+    def shown(self) -> Pseudonyms:
+        return Pseudonyms(read_key(self.key_file))
+
+    def call(self, *arguments: str) -> Result:
+        return CliRunner().invoke(main, [*arguments, "--config.file", str(self.config)])
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    return Site(tmp_path)
+
+
+@pytest.fixture
+def system_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
+    """Where the system's log would listen."""
+    monkeypatch.chdir(tmp_path)  # a socket's path must be short
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as log:
+        log.bind("log")
+        log.settimeout(10)
+        monkeypatch.setattr(whois, "SYSTEM_LOG", Path("log"))
+        yield log
+
+
+# whois
+
+
+def test_whois_tells_cases_and_beams_that_are_long_over(site: Site) -> None:
+    case, beam = site.shown.case(CASE), site.shown.beam(BEAM)
+    result = site.call("whois", case, f" {beam.upper()}")
+    assert result.exit_code == 0
+    assert result.stdout == f"{case} is case {CASE}\n{beam} is beam {BEAM} of case {CASE}\n"
+
+
+def test_who_has_asked_for_what_is_in_the_systems_log_and_the_id_is_not(site: Site, system_log: socket.socket) -> None:
+    case = site.shown.case(CASE)
+    result = site.call("whois", case)
+    line = system_log.recv(1000).decode()
+    assert re.fullmatch(rf"<85>mqi-exporter\[\d+\]: whois {case} asked for by user=\S+ uid={os.getuid()}.*", line)
+    assert CASE not in line + result.stderr
+    assert "there is no system log" not in result.stderr
+
+
+def test_a_pseudonym_of_nobody_ends_with_1_and_is_named(site: Site) -> None:
+    result = site.call("whois", site.shown.case(CASE), "case-aaaaaaaaaaaa")
+    assert result.exit_code == 1
+    assert "nobody that is known here now has case-aaaaaaaaaaaa" in result.stderr
+    assert CASE in result.stdout
+
+
+def test_an_id_that_is_given_instead_is_logged_nowhere(site: Site, system_log: socket.socket) -> None:
+    result = site.call("whois", CASE)
+    assert result.exit_code == 2
+    assert CASE not in result.output
+    system_log.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        system_log.recv(1000)
+
+
+def test_whois_needs_the_key_and_pseudonyms(site: Site) -> None:
+    pseudonym = site.shown.case(CASE)
+    site.key_file.chmod(0o644)
+    result = site.call("whois", pseudonym)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert f"privacy.key_file: {site.key_file} can be read or changed by others" in result.stderr
+    site.configure("{identifiers: plain}")
+    assert "there are no pseudonyms" in site.call("whois", pseudonym).stderr
+
+
+def test_without_a_database_names_of_log_files_are_looked_through(site: Site) -> None:
+    (site.folder / "logs").mkdir()
+    (site.folder / "logs" / "Doe_7.log").touch()
+    site.configure(
+        f"{{identifiers: pseudonym, key_file: {site.key_file}}}",
+        f"discovery: {{kind: directory}}\nsources: [{{log_path: '{site.folder}/logs/{{case_id}}_{{beam_id}}.log'}}]\n"
+        "mirror: {enabled: false}\n",
+    )
+    site.config.write_text(re.sub("database: .*\n", "", site.config.read_text(encoding="utf-8")), encoding="utf-8")
+    assert site.call("whois", site.shown.case("Doe")).stdout.endswith("is case Doe\n")
+
+
+# Others
+
+
+def test_check_config_looks_at_the_key(site: Site) -> None:
+    assert site.call("check-config").exit_code == 0
+    site.key_file.write_bytes(b"short\n")
+    result = site.call("check-config")
+    assert result.exit_code == 1
+    assert "fewer than 32 bytes" in result.output
+
+
+def test_whoever_may_have_ids_shown_must_have_a_password(site: Site) -> None:
+    privacy = f"{{identifiers: pseudonym, key_file: {site.key_file}, resolve_for: [physicist, nobody]}}"
+    site.configure(privacy)
+    assert "privacy.resolve_for: physicist, nobody: no such user" in site.call("check-config").output
+    web = site.folder / "web.yaml"
+    hashed = bcrypt.hashpw(b"correct horse", bcrypt.gensalt(10)).decode()
+    web.write_text(f"basic_auth_users: {{physicist: '{hashed}'}}\n", encoding="utf-8")
+    web.chmod(0o600)
+    for command in ("check-config", "run"):
+        result = site.call(command, "--web.config.file", str(web))
+        assert result.exit_code == 1
+        assert f"privacy.resolve_for: nobody: no such user in basic_auth_users of {web}" in result.output
+    site.configure(privacy.replace(", nobody", ""))
+    assert site.call("check-config", "--web.config.file", str(web)).exit_code == 0
+
+
+def test_top_reads_the_table_only_for_who_may_read_the_key(site: Site) -> None:
+    look = json.loads(site.call("top", "--once", "--json", "--database").stdout)
+    assert [beam["beam_id"] for beam in look["beams"]] == [site.shown.beam(BEAM)]
+    site.key_file.chmod(0o644)
+    refused = site.call("top", "--once", "--database")
+    assert (refused.exit_code, "can be read or changed by others" in refused.stderr) == (1, True)
+    site.key_file.unlink()
+    # Without the key the exporter is asked, which does not run, and nothing else.
+    assert "no exporter answers" in site.call("top", "--once", "--web.listen-address", "127.0.0.1:1").stderr
+
+
+# Reloading and restarting
+
+
+def test_a_reload_never_changes_how_ids_are_shown(site: Site) -> None:
+    exporter = Exporter(load(site.config), lambda: load(site.config))
+    try:
+        exporter.reload()
+        content = site.key_file.read_bytes()
+        site.key_file.write_bytes(b"x" * 40)
+        with pytest.raises(ReloadFailed, match="its key is; restart the exporter"):
+            exporter.reload()
+        site.key_file.unlink()
+        with pytest.raises(ReloadFailed, match="does not exist"):
+            exporter.reload()
+        site.key_file.touch(mode=0o600)
+        site.key_file.write_bytes(content)
+        exporter.reload()
+        site.configure("{identifiers: plain}")
+        with pytest.raises(ReloadFailed, match="restart the exporter to change it"):
+            exporter.reload()
+    finally:
+        exporter.stop()
+
+
+def test_a_start_without_the_key_is_refused(site: Site) -> None:
+    site.key_file.unlink()
+    with pytest.raises(ConfigError, match="openssl rand"):
+        Exporter(load(site.config), lambda: load(site.config))
+
+
+def test_the_state_goes_on_after_a_restart_and_a_change_to_pseudonyms_and_not_back(site: Site) -> None:
+    state = site.folder / "state.json"
+
+    def run(privacy: str) -> list[str]:
+        site.configure(privacy)
+        with recorded_logs() as logs:
+            exporter = Exporter(load(site.config), lambda: load(site.config))
+            exporter.start()
+            wait_for(lambda: len(exporter._snapshot().beams) == 1 and state.exists(), "the beam, and the state")
+            exporter.stop()
+        return [entry["event"] for entry in logs if "restart" in entry["event"] or "state" in entry["event"]]
+
+    withheld = f"{{identifiers: pseudonym, key_file: {site.key_file}}}"
+    assert run("{identifiers: plain}") == []
+    assert BEAM in state.read_text(encoding="utf-8")
+    for _ in range(2):
+        assert run(withheld) == ["going on after a restart"]
+        assert BEAM not in state.read_text(encoding="utf-8")
+    refused = ["state file cannot be used: all logs are read again from their beginning"]
+    site.key_file.write_bytes(b"x" * 40)
+    assert run(withheld) == refused
+    assert run("{identifiers: plain}") == refused

@@ -1,0 +1,169 @@
+"""Pseudonyms: stable, keyed, told apart; and the key that they need."""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from exporter.pseudonyms import (
+    WITHHELD,
+    KeyRefused,
+    PseudonymKey,
+    Pseudonyms,
+    is_of_beam,
+    is_of_case,
+    is_pseudonym,
+    read_key,
+)
+
+CONTENT = b"correct horse battery staple, and some more\n"
+KEY = PseudonymKey.of(CONTENT)
+
+
+class _Problem(Exception):
+    kind = "permission"
+
+
+def test_they_are_short_and_say_what_they_stand_for() -> None:
+    shown = Pseudonyms(KEY)
+    assert re.fullmatch("case-[a-z2-7]{12}", shown.case("MRN-4711"))
+    assert re.fullmatch("beam-[a-z2-7]{12}", shown.beam("MRN-4711_1"))
+
+
+def test_they_are_the_same_on_every_host_and_in_every_version() -> None:
+    """Written down here: who changes them takes away what dashboards, silences and notes of people refer to."""
+    shown = Pseudonyms(KEY)
+    assert (shown.case("MRN-4711"), shown.beam("홍길동_1")) == ("case-iuksv4hcnwh6", "beam-4nmph53qkkwb")
+
+
+def test_an_equal_id_of_a_case_and_a_beam_does_not_look_equal() -> None:
+    shown = Pseudonyms(KEY)
+    assert shown.case("7")[5:] != shown.beam("7")[5:]
+
+
+def test_another_key_gives_others() -> None:
+    assert Pseudonyms(KEY).case("7") != Pseudonyms(PseudonymKey.of(b"x" * 32)).case("7")
+
+
+def test_the_end_of_line_behind_a_key_does_not_count() -> None:
+    assert PseudonymKey.of(CONTENT.strip()) == PseudonymKey.of(CONTENT) == PseudonymKey.of(CONTENT.strip() + b"\r\n")
+
+
+def test_a_key_is_not_shown_by_accident() -> None:
+    assert repr(KEY) == "PseudonymKey()"
+
+
+@given(st.lists(st.text(st.characters()), max_size=300, unique=True), st.integers(1, 3))
+def test_two_ids_never_show_as_one_however_short_pseudonyms_are(ids: list[str], characters: int) -> None:
+    shown = Pseudonyms(KEY, characters=characters)
+    pseudonyms = [shown.case(each) for each in ids]
+    assert len(set(pseudonyms)) == len(ids)
+    assert [shown.case(each) for each in ids] == pseudonyms
+    # Also those that had to be longer lead back, and what is found is among those that begin alike.
+    assert all(is_of_case(pseudonym, KEY, each) for each, pseudonym in zip(ids, pseudonyms, strict=True))
+
+
+def test_many_ids_are_told_apart_by_threads_at_once() -> None:
+    shown = Pseudonyms(KEY, characters=2)
+    found: list[list[str]] = []
+    threads = [
+        threading.Thread(target=lambda: found.append([shown.beam(str(number)) for number in range(2000)]))
+        for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 4
+    assert all(each == found[0] for each in found)
+    assert len(set(found[0])) == 2000
+
+
+def test_the_ids_of_years_are_forgotten_and_come_back_as_they_were() -> None:
+    shown = Pseudonyms(KEY, remembered_at_most=10)
+    first = shown.case("first")
+    for number in range(1000):
+        shown.case(str(number))
+    remembered = shown._cases
+    assert len(remembered._pseudonyms) == len(remembered._taken) == 10
+    assert shown.case("first") == first
+
+
+def test_everything_else_is_withheld_but_what_the_site_or_the_communicator_has_written() -> None:
+    shown = Pseudonyms(KEY, statuses={"at_the_gpu"}, paths={"/srv/mqi.db"})
+    assert shown.path("/srv/mqi.db") == "/srv/mqi.db"
+    assert shown.path("/srv/mqi.db/Doe.log") == WITHHELD
+    assert [shown.status(each) for each in ("pending", "at_the_gpu", "for Doe")] == ["pending", "at_the_gpu", WITHHELD]
+    assert shown.status(WITHHELD) == WITHHELD
+    assert shown.text("Doe") == WITHHELD
+    assert shown.lines(["", "Doe", "Doe"]) == [WITHHELD]
+    assert shown.lines([]) == []
+    assert shown.problem(_Problem("cannot read /Doe")) == "permission (words withheld)"
+
+
+@pytest.mark.parametrize(
+    "text", ["MRN-4711", "case-7", "case-MRN-4711-AB", "beam-aaaaaaaaaaa1", "aaaaaaaaaaaaaaaaa", ""]
+)
+def test_an_id_is_not_taken_for_a_pseudonym(text: str) -> None:
+    assert not is_pseudonym(text)
+
+
+def test_one_leads_back_to_its_id_only_with_the_key() -> None:
+    shown = Pseudonyms(KEY)
+    case, beam = shown.case("7"), shown.beam("7_1")
+    assert is_pseudonym(case)
+    assert is_of_case(case, KEY, "7")
+    assert is_of_beam(beam, KEY, "7_1")
+    assert not is_of_case(case, KEY, "8")
+    assert not is_of_case(beam, KEY, "7_1")
+    assert not is_of_case(case, PseudonymKey.of(b"x" * 32), "7")
+
+
+# The key's file
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "pseudonyms.key"
+    path.write_bytes(CONTENT)
+    path.chmod(0o600)
+    return path
+
+
+def test_a_file_for_its_owner_and_a_group_is_a_key(file: Path) -> None:
+    assert read_key(file) == KEY
+    file.chmod(0o440)
+    assert read_key(file) == KEY
+
+
+@pytest.mark.parametrize("mode", [0o604, 0o660, 0o620, 0o602, 0o644])
+def test_a_key_that_others_may_read_or_change_is_refused(file: Path, mode: int) -> None:
+    file.chmod(mode)
+    with pytest.raises(KeyRefused, match=rf"{file} can be read or changed by others \(mode {mode:04o}\); chmod 600"):
+        read_key(file)
+
+
+def test_what_is_no_key_is_refused_with_the_way_to_make_one(file: Path, tmp_path: Path) -> None:
+    file.write_bytes(b"x" * 31 + b"\n")
+    with pytest.raises(KeyRefused, match=r"fewer than 32 bytes.*openssl rand -base64 48"):
+        read_key(file)
+    file.write_bytes(b"x" * 5000)
+    with pytest.raises(KeyRefused, match="larger than 4096 bytes"):
+        read_key(file)
+    with pytest.raises(KeyRefused, match=r"none\.key does not exist; make one"):
+        read_key(tmp_path / "none.key")
+    for path in (tmp_path, Path("/dev/zero")):
+        with pytest.raises(KeyRefused, match="not a file"):
+            read_key(path)
+
+
+def test_a_pipe_does_not_hold_up_the_start(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "key")
+    with pytest.raises(KeyRefused, match="not a file"):
+        read_key(tmp_path / "key")
