@@ -18,7 +18,7 @@ from exporter.beams.beam import StatusRules
 from exporter.beams.board import Board, BoardRules
 from exporter.beams.estimate import StallRules
 from exporter.beams.snapshot import BoardSnapshot
-from exporter.clock import Clock
+from exporter.clock import Clock, TimeEvent
 from exporter.config import ConfigError, Settings
 from exporter.continuity import Continuity
 from exporter.following import Following
@@ -67,8 +67,12 @@ def board_rules(settings: Settings) -> BoardRules:
     )
 
 
-def _say_time(event: str, seconds: float) -> None:
-    _log.warning(event, seconds=round(seconds, 1))
+def _say_time(event: TimeEvent, seconds: float) -> None:
+    seconds = round(seconds, 1)
+    if event == "set":
+        _log.warning("the machine's clock was set: what is known moves with it", seconds=seconds)
+    else:
+        _log.warning("the exporter, or its machine, was stopped: that time is no beam's silence", seconds=seconds)
 
 
 class Exporter:

@@ -13,13 +13,16 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 _SET_SECONDS = 1.0
 """Less is the daemon that keeps the clock right, or this thread waiting between two readings."""
 
 ASLEEP_SECONDS = 5.0
 """A process whose clock is read every second, and was not for so long, was stopped, or its machine was."""
+
+TimeEvent = Literal["set", "asleep"]
+"""The clock was set, or time has passed in which we did not run."""
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
@@ -66,7 +69,7 @@ class Clock:
 
     Args:
         keeper: told of what has happened to time.
-        said: told once of each such event, in a few words and with seconds, for the log.
+        said: told once of each such event, with seconds, for the log.
         wall: UTC epoch seconds.
         uptime: seconds of a clock that nobody can set.
     """
@@ -75,7 +78,7 @@ class Clock:
         self,
         keeper: Keeper,
         *,
-        said: Callable[[str, float], None] = lambda *_: None,
+        said: Callable[[TimeEvent, float], None] = lambda *_: None,
         wall: Callable[[], float] = time.time,
         uptime: Callable[[], float] = uptime,
     ) -> None:
@@ -102,9 +105,9 @@ class Clock:
             seconds = (now.at - before.at) - (now.uptime - before.uptime)
             if abs(seconds) > _SET_SECONDS:
                 self._keeper.move(seconds)
-                self._said("the machine's clock was set: what is known moves with it", seconds)
+                self._said("set", seconds)
             asleep = now.uptime - before.uptime
             if asleep > ASLEEP_SECONDS:
                 self._keeper.excuse(asleep)
-                self._said("the exporter, or its machine, was stopped: that time counts as no beam's silence", asleep)
+                self._said("asleep", asleep)
             return now

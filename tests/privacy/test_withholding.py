@@ -104,9 +104,9 @@ def test_of_a_library_only_its_name_and_the_place_are_told(stream: io.StringIO) 
     try:
         raise OSError(NAME)
     except OSError:
-        logging.getLogger("paramiko.transport").exception("lost %s", NAME)
+        logging.getLogger("uvicorn.error").exception("lost %s", NAME)
     [entry] = entries(stream)
-    assert (entry["msg"], entry["logger"]) == ("withheld", "paramiko.transport")
+    assert (entry["msg"], entry["logger"]) == ("withheld", "uvicorn.error")
     assert str(entry["where"]).startswith("test_withholding.py:")
     assert str(entry["exception"]).endswith("builtins.OSError: withheld")
 
