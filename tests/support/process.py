@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -29,11 +29,17 @@ def wait_for(condition: Callable[[], bool], what: str, seconds: float = PATIENCE
 
 
 class ExporterProcess:
-    """``mqi-exporter`` with some arguments; ended at the end of the ``with`` block."""
+    """``mqi-exporter`` with some arguments; ended at the end of the ``with`` block.
 
-    def __init__(self, *arguments: str | Path) -> None:
+    Args:
+        arguments: of the command.
+        through: a command that runs another one, as ``setpriv`` does.
+        module: what is run; one that becomes the exporter.
+    """
+
+    def __init__(self, *arguments: str | Path, through: Sequence[str] = (), module: str = "exporter.cli") -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "exporter.cli", *map(str, arguments)],
+            [*through, sys.executable, "-m", module, *map(str, arguments)],
             stderr=subprocess.PIPE,
             text=True,
             env={**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONPATH": str(Path(__file__).parents[2])},
@@ -100,7 +106,7 @@ class ExporterProcess:
         """Every sample by name and labels."""
         return {
             (sample.name, frozenset(sample.labels.items())): sample.value
-            for family in text_string_to_metric_families(self.get("/metrics").text)
+            for family in text_string_to_metric_families(self.get("/metrics").raise_for_status().text)
             for sample in family.samples
         }
 
