@@ -14,7 +14,7 @@ from exporter.database.beams_table import BeamsTable
 from exporter.database.discovery import DatabaseDiscovery
 from exporter.identifiers import PlainIdentifiers
 from tests.support import communicator_db as db
-from tests.support.world import World, after, quick, upto
+from tests.support.world import World, after, captured, quick, upto
 
 HOUR = 3600.0
 SECOND_BATCH = b"(2 of 18 batches)"
@@ -208,3 +208,31 @@ def test_a_beam_that_began_and_failed_after_the_clock_was_set_back_is_found(tmp_
     [row] = discovery.look(HOUR + 2, ()).rows
     assert row.key.beam_id == "b1"
     table.close()
+
+
+@pytest.mark.parametrize("step", [HOUR, -HOUR])
+def test_a_run_whose_log_is_met_first_after_the_clock_was_set_does_not_belong_to_the_run_before(
+    world: World, times: Times, step: float
+) -> None:
+    world.row()
+    world.look(0)
+    times.passes(5)
+    if step > 0:
+        world.write(captured("v2_b18"))
+    times.set(step)
+    times.passes(5)
+    if step < 0:
+        world.write(captured("v2_b18"))
+    world.look(0)
+    assert world.state == "succeeded"
+
+
+def test_a_log_from_before_the_row_belongs_to_the_run_before_also_after_the_clock_was_set(
+    world: World, times: Times
+) -> None:
+    world.write(captured("v2_b18"))
+    times.passes(5)
+    times.set(HOUR)
+    world.row()
+    world.look(0)
+    assert world.state == "waiting"

@@ -111,6 +111,7 @@ class SavedBeam:
     grew: bool
     shown_ratio: float
     shown_announcements: int
+    row_moved_seconds: float = 0.0
 
 
 @dataclass(slots=True)
@@ -151,6 +152,7 @@ class Beam:
     _grew: bool = False
     _shown_ratio: float = 0.0
     _shown_announcements: int = 0
+    _row_moved_seconds: float = 0.0
     _steady: _Steady | None = None
 
     def __post_init__(self) -> None:
@@ -205,6 +207,8 @@ class Beam:
         if _same_but_read_again(row, before):
             return False
         self.changed()
+        if row.updated_at != before.updated_at:
+            self._row_moved_seconds = 0.0
         if row.status not in statuses.terminal:
             self.terminal_since = None
         elif self.terminal_since is None:
@@ -294,12 +298,15 @@ class Beam:
         if row.status is None or row.updated_at is None or self.stat is None:
             return False
         active = row.status not in statuses.terminal and row.status not in statuses.post_run
-        return active and row.updated_at > self.stat.modified_at + STALE_SECONDS
+        # Where the clock was set since the row was written, nobody knows by which clock the log is dated.
+        row_updated_at = row.updated_at + min(0.0, self._row_moved_seconds)
+        return active and row_updated_at > self.stat.modified_at + STALE_SECONDS
 
     def move(self, seconds: float) -> None:
         """The clock was set: every moment is another now, but for those that others have written down."""
         self.changed()
         self.succession.move(seconds)
+        self._row_moved_seconds += seconds
         self.first_seen_at += seconds
         self.state_since += seconds
         self.waiting_since += seconds

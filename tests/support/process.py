@@ -32,13 +32,13 @@ class ExporterProcess:
     """``mqi-exporter`` with some arguments; ended at the end of the ``with`` block.
 
     Args:
-        arguments: of the command line.
-        module: what is run instead of it.
-        python: what runs Python; it must become it, not start it.
+        arguments: of the command.
+        python: what runs Python; it must become it, as ``setpriv`` does, and not start it.
+        module: what is run; one that becomes the exporter.
     """
 
     def __init__(
-        self, *arguments: str | Path, module: str = "exporter.cli", python: Sequence[str] = (sys.executable,)
+        self, *arguments: str | Path, python: Sequence[str] = (sys.executable,), module: str = "exporter.cli"
     ) -> None:
         self._process = subprocess.Popen(
             [*python, "-m", module, *map(str, arguments)],
@@ -108,7 +108,7 @@ class ExporterProcess:
         """Every sample by name and labels."""
         return {
             (sample.name, frozenset(sample.labels.items())): sample.value
-            for family in text_string_to_metric_families(self.get("/metrics").text)
+            for family in text_string_to_metric_families(self.get("/metrics").raise_for_status().text)
             for sample in family.samples
         }
 

@@ -8,6 +8,7 @@ import shutil
 import signal
 import socket
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -40,6 +41,7 @@ class Sshd:
         sftp: whether it offers SFTP.
         address: where it listens.
         forwarding: it is a gate to other hosts: connections may go through it.
+        through: a command that runs another one, as ``setpriv`` does.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class Sshd:
         sftp: bool = True,
         address: str = "127.0.0.1",
         forwarding: bool = False,
+        through: Sequence[str] = (),
     ) -> None:
         program = shutil.which("sshd") or "/usr/sbin/sshd"
         assert Path(program).exists(), "sshd is not installed; `make test` installs openssh-server"
@@ -82,6 +85,7 @@ class Sshd:
         ]
         (folder / "sshd_config").write_text("\n".join(lines) + "\n", encoding="utf-8")
         self._program = program
+        self._through = through
         self._process: subprocess.Popen[bytes] | None = None
 
     def trust(self, host_key: Path) -> None:
@@ -114,10 +118,8 @@ class Sshd:
 
     def start(self) -> None:
         """Start it, and wait until it listens."""
-        self._process = subprocess.Popen(
-            [self._program, "-D", "-f", str(self.folder / "sshd_config"), "-E", str(self.log.absolute())],
-            start_new_session=True,
-        )
+        options = ["-D", "-f", str(self.folder / "sshd_config"), "-E", str(self.log.absolute())]
+        self._process = subprocess.Popen([*self._through, self._program, *options], start_new_session=True)
 
         def listens() -> bool:
             assert self._process is not None

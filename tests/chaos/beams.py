@@ -1,0 +1,151 @@
+"""The beams of the site, and the runs that they have."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from exporter.simulator import Simulation
+from tests.chaos.truth import Truth, truth
+
+HOSTS = ("hpc1", "hpc2")
+SOURCES = ("local", *HOSTS)
+
+_DIALECTS: tuple[dict[str, Any], ...] = (
+    {"dialect": "smc"},
+    {"dialect": "smc", "gpu": True},
+    {"dialect": "smc-spot", "line_buffered": True},
+    {"dialect": "moqui"},
+    {"dialect": "moqui-spot", "line_buffered": True},
+    {"dialect": "moqui-stat", "gpu": True, "line_buffered": True},
+    {"dialect": "smc-spot"},
+    {"dialect": "moqui", "line_buffered": True},
+)
+_FAILURES_OF_ANY = ("output_error", "exception")
+_FAILURES_PER_BATCH_OF_GPU = ("cuda", "out_of_memory")
+_FAILURES_PER_BATCH_OF_SMC = ("killed", "terminated", "segmentation_fault", "assertion", "out_of_memory")
+_FAILURE_SHARE = 0.35
+
+
+@dataclass(eq=False)
+class Run:
+    """One execution of the engine.
+
+    Args:
+        simulation: what it does.
+        number: 1, 2, ... of its beam.
+        began_at, ended_at: on the engines' clock, which stands still while the machine does.
+        wrote_at: when it last wrote.
+        confirmed: the exporter was seen to show its end for so long that it must have counted it.
+    """
+
+    simulation: Simulation
+    number: int
+    began_at: float | None = None
+    ended_at: float | None = None
+    wrote_at: float = 0.0
+    confirmed: bool = False
+
+    @property
+    def truth(self) -> Truth:
+        """What its finished log says."""
+        return truth(self.simulation)
+
+    def __str__(self) -> str:
+        times = "began {} ended {}".format(*(at and round(at, 1) for at in (self.began_at, self.ended_at)))
+        counted = "seen counted" if self.confirmed else "not seen counted"
+        return f"run {self.number} {times} {counted} {self.truth} {self.simulation}"
+
+    @property
+    def going(self) -> bool:
+        """Its log has begun and has not ended."""
+        return self.began_at is not None and self.ended_at is None
+
+
+@dataclass(eq=False)
+class Beam:
+    """A beam.
+
+    Args:
+        number: 0, 1, ...
+        source: where its log is.
+        log: the file.
+        runs: all so far; the last is the current one.
+        troubled: a fault holds its log now.
+    """
+
+    number: int
+    source: str
+    log: Path
+    runs: list[Run] = field(default_factory=list)
+    troubled: bool = False
+
+    @property
+    def case_id(self) -> str:
+        return f"7001{self.number // 4:04}"
+
+    @property
+    def beam_id(self) -> str:
+        return f"{self.case_id}_beam_{self.number % 4 + 1}"
+
+    @property
+    def run(self) -> Run:
+        """The current run."""
+        return self.runs[-1]
+
+    def next_run(self, chance: random.Random) -> Run:
+        """The run that comes after those so far."""
+        run = Run(_simulation(chance, self.number), len(self.runs) + 1)
+        self.runs.append(run)
+        return run
+
+
+def _simulation(chance: random.Random, number: int) -> Simulation:
+    described = dict(_DIALECTS[number % len(_DIALECTS)])
+    dialect, gpu = described["dialect"], described.get("gpu", False)
+    batches: tuple[int, ...] = (chance.randint(5, 10),)
+    if dialect == "smc" and chance.random() < 0.2:
+        batches = (batches[0], chance.randint(2, 4))
+    if dialect == "moqui-stat":
+        described["rounds"] = chance.randint(1, 3)
+        batches = (chance.randint(2, 3),)
+    described |= _failure(chance, dialect, gpu, sum(batches) * described.get("rounds", 1))
+    return Simulation(
+        **described,
+        batches=batches,
+        histories=chance.randint(20, 200) * 1_000_000,
+        batch_seconds=chance.uniform(0.5, 1.2),
+        loading_seconds=chance.uniform(0.5, 2.0),
+        saving_seconds=chance.uniform(0.2, 0.8),
+        # The head tells one run from another, as a time seed does.
+        seed=-chance.randrange(2, 1 << 31),
+    )
+
+
+def _failure(chance: random.Random, dialect: str, gpu: bool, batches: int) -> dict[str, Any]:
+    if chance.random() > _FAILURE_SHARE:
+        return {}
+    kinds = list(_FAILURES_OF_ANY)
+    if gpu:
+        kinds += _FAILURES_PER_BATCH_OF_GPU
+    if dialect == "smc" and not gpu:
+        kinds += (*_FAILURES_PER_BATCH_OF_SMC, "no_particles")
+    kind = chance.choice(kinds)
+    if kind in (*_FAILURES_OF_ANY, "no_particles"):
+        return {"failure": kind}
+    shell = "bash" if kind == "killed" and chance.random() < 0.5 else "dash"
+    return {"failure": kind, "at_batch": chance.randint(1, batches), "shell": shell}
+
+
+def all_beams(count: int, folders: dict[str, Path]) -> list[Beam]:
+    """So many beams, half of them here, the others on the hosts."""
+    beams = []
+    for number in range(count):
+        # Every dialect is everywhere: eight of them go round in a count of ten.
+        source = "local" if number % 10 < 5 else HOSTS[number % 2]
+        beam = Beam(number, source, Path())
+        beam.log = folders[source] / f"sim_{beam.beam_id}.log"
+        beams.append(beam)
+    return beams

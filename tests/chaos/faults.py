@@ -1,0 +1,425 @@
+"""What goes wrong at a site: one small class each, with what it needs for itself, how it begins and how it ends."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+from typing import ClassVar
+
+from tests.chaos.beams import HOSTS, Beam
+from tests.chaos.engines import Engine
+from tests.chaos.site import Site
+from tests.support import communicator_db as db
+from tests.support.process import wait_for
+
+HOUR_SECONDS = 3600.0
+
+
+class Fault:
+    """One thing that goes wrong.
+
+    Args:
+        site: where.
+        chance: for all that is not said.
+
+    Attributes:
+        seconds: how long it lasts, at least and at most.
+        needs: what no other fault may touch meanwhile: ``exporter``, a host, ``database``, ``clock`` or ``log``.
+    """
+
+    seconds: ClassVar[tuple[float, float]] = (1.0, 4.0)
+    needs: frozenset[str] = frozenset()
+
+    def __init__(self, site: Site, chance: random.Random) -> None:
+        self.site = site
+        self.chance = chance
+
+    def begin(self) -> bool:
+        """It goes wrong; returns whether there was anything to do it to."""
+        raise NotImplementedError
+
+    def end(self) -> None:
+        """It is as it was."""
+
+
+class ExporterKilled(Fault):
+    """SIGKILL, and a new process some time later."""
+
+    seconds = (0.0, 4.0)
+    needs = frozenset({"exporter"})
+
+    def begin(self) -> bool:
+        self.site.kill_exporter()
+        return True
+
+    def end(self) -> None:
+        self.site.start_exporter()
+
+
+class ConfigurationReloaded(Fault):
+    """Other settings, SIGHUP, and back again; the first time with a mistake that must change nothing."""
+
+    needs = frozenset({"exporter"})
+
+    def begin(self) -> bool:
+        if self.chance.random() < 0.3:
+            self.site.write_configuration(more="no_such_key: 1")
+        else:
+            self.site.write_configuration(throttle_percent=self.chance.choice([0.5, 5.0]))
+        self._hang_up()
+        return True
+
+    def end(self) -> None:
+        self.site.write_configuration()
+        self._hang_up()
+
+    def _hang_up(self) -> None:
+        exporter = self.site.exporter
+        assert exporter is not None
+        # Before it has said where it listens, the signal would end it.
+        wait_for(lambda: exporter.said("exporter started"), "the exporter's start")
+        exporter.signal(signal.SIGHUP)
+
+
+class HostFault(Fault):
+    """Something about one of the hosts."""
+
+    def __init__(self, site: Site, chance: random.Random) -> None:
+        super().__init__(site, chance)
+        name = chance.choice(HOSTS)
+        self.needs = frozenset({name})
+        self.host = site.hosts[name]
+        self.relay = site.relays[name]
+
+
+class SshdKilled(HostFault):
+    """The host crashes and is up again."""
+
+    def begin(self) -> bool:
+        self.host.kill()
+        return True
+
+    def end(self) -> None:
+        self.host.start()
+
+
+class NetworkCut(HostFault):
+    """Connections are reset, and new ones refused."""
+
+    def begin(self) -> bool:
+        self.relay.refuse()
+        self.relay.reset()
+        return True
+
+    def end(self) -> None:
+        self.relay.resume()
+
+
+class NetworkDelayed(HostFault):
+    """Every packet takes a third of a second."""
+
+    def begin(self) -> bool:
+        self.relay.delay_seconds = 0.3
+        return True
+
+    def end(self) -> None:
+        self.relay.delay_seconds = 0.0
+
+
+class NetworkStalled(HostFault):
+    """Nothing passes, nothing is lost."""
+
+    seconds = (1.0, 6.0)
+
+    def begin(self) -> bool:
+        self.relay.stall()
+        return True
+
+    def end(self) -> None:
+        self.relay.resume()
+
+
+class NetworkDropped(HostFault):
+    """What is sent is lost, and nobody is told."""
+
+    def begin(self) -> bool:
+        self.relay.drop()
+        return True
+
+    def end(self) -> None:
+        self.relay.resume()
+        # What was lost never comes: the kernel at the other end would find that out in a quarter of an hour.
+        self.relay.cut()
+
+
+class LogFault(Fault):
+    """Something about the log of a beam whose engine is writing."""
+
+    needs = frozenset({"log"})
+    seconds = (1.0, 3.0)
+
+    beam: Beam
+    engine: Engine
+
+    def begin(self) -> bool:
+        engines = [engine for engine in self.site.engines.going() if self.fits(engine)]
+        if not engines:
+            return False
+        self.engine = self.chance.choice(engines)
+        self.beam = self.engine.beam
+        with self.engine.lock:
+            if not self.engine.run.going:
+                return False
+            self.beam.troubled = True
+            self.happen()
+        return True
+
+    def fits(self, engine: Engine) -> bool:
+        """Whether it can happen to this one."""
+        return True
+
+    def happen(self) -> None:
+        """It goes wrong; the engine writes nothing meanwhile."""
+        raise NotImplementedError
+
+    def end(self) -> None:
+        self.beam.troubled = False
+
+
+class LogPutBack(LogFault):
+    """The log is gone, and put back as it was; what the engine has to say meanwhile waits."""
+
+    def happen(self) -> None:
+        self.engine.held.set()
+        self.beam.log.rename(self.beam.log.with_suffix(".gone"))
+
+    def end(self) -> None:
+        self.beam.log.with_suffix(".gone").rename(self.beam.log)
+        self.engine.held.clear()
+        super().end()
+
+
+class LogRewritten(LogFault):
+    """The same bytes in another file of the same name."""
+
+    def happen(self) -> None:
+        copy = self.beam.log.with_suffix(".copy")
+        shutil.copy2(self.beam.log, copy)
+        copy.rename(self.beam.log)
+
+
+class LogUnreadable(LogFault):
+    """Nobody may read it."""
+
+    def happen(self) -> None:
+        self.beam.log.chmod(0)
+
+    def end(self) -> None:
+        self.beam.log.chmod(0o644)
+        super().end()
+
+
+class LinesLost(LogFault):
+    """The log begins anew in the middle of a run.
+
+    What has been read is known to the exporter alone from then on: so all of it has been, and is in its state file.
+    """
+
+    needs = frozenset({"log", "exporter", "database", *HOSTS})
+    seconds = (0.5, 1.0)
+
+    def fits(self, engine: Engine) -> bool:
+        simulation = engine.run.simulation
+        # The counter tells that it goes on; it must be there, and begin only once.
+        counts = simulation.dialect == "smc" and len(simulation.batches) == 1 and simulation.failure is None
+        return counts and b"Generating particles for (1 of" in engine.beam.log.read_bytes()
+
+    def happen(self) -> None:
+        site, log = self.site, self.beam.log
+        exporter = site.exporter
+        assert exporter is not None
+        size = log.stat().st_size
+        labels = {"beam_id": self.beam.beam_id}
+        wait_for(lambda: exporter.value("mqi_beam_log_size_bytes", **labels) == size, "all of the log read")
+        for _ in range(2):
+            state = site.state_file.stat().st_ino
+            wait_for(lambda: site.state_file.stat().st_ino != state, "a state with it")  # noqa: B023
+        self.lose()
+
+    def lose(self) -> None:
+        """The lines are gone."""
+        raise NotImplementedError
+
+
+class LogRotated(LinesLost):
+    """It gets another name, and the engine goes on in a new file."""
+
+    def lose(self) -> None:
+        self.beam.log.rename(self.beam.log.with_suffix(".log.1"))
+        self.beam.log.touch()
+
+
+class LogTruncated(LinesLost):
+    """It is emptied, as logrotate's copytruncate does."""
+
+    def lose(self) -> None:
+        os.truncate(self.beam.log, 0)
+
+
+class EndedLogDeleted(Fault):
+    """The log of a run that ended, and was counted, is cleared away."""
+
+    needs = frozenset({"log"})
+
+    def begin(self) -> bool:
+        ended = [beam for beam in self.site.beams if beam.runs and beam.run.confirmed and beam.log.exists()]
+        if not ended:
+            return False
+        self.chance.choice(ended).log.unlink()
+        return True
+
+
+class DatabaseFault(Fault):
+    """Something about the database."""
+
+    needs = frozenset({"database"})
+    seconds = (2.0, 6.0)
+
+
+class DatabaseLocked(DatabaseFault):
+    """Another process holds the write lock."""
+
+    def begin(self) -> bool:
+        self.locker = db.Locker(self.site.table.path)
+        return True
+
+    def end(self) -> None:
+        self.locker.release()
+
+
+class DatabaseDeleted(DatabaseFault):
+    """It is deleted, and made anew later."""
+
+    def begin(self) -> bool:
+        self.site.table.delete()
+        return True
+
+    def end(self) -> None:
+        self.site.table.recreate()
+
+
+class DatabaseReplaced(DatabaseFault):
+    """Another file takes its place."""
+
+    seconds = (0.0, 0.0)
+
+    def begin(self) -> bool:
+        self.site.table.replace()
+        return True
+
+
+class DatabaseReadOnly(DatabaseFault):
+    """A copy that nobody may write takes its place."""
+
+    def begin(self) -> bool:
+        self.site.table.replace(mode=0o444)
+        return True
+
+    def end(self) -> None:
+        self.site.table.allow()
+
+
+class DiskFull(DatabaseFault):
+    """Nothing more can be written where database and state file are."""
+
+    def begin(self) -> bool:
+        with self.site.ballast.open("wb", buffering=0) as ballast:
+            block = bytes(1 << 16)
+            while block:
+                try:
+                    ballast.write(block)
+                except OSError:
+                    # The last page, too.
+                    block = block[: len(block) // 2]
+        return True
+
+    def end(self) -> None:
+        self.site.ballast.unlink()
+
+
+class ClockSet(Fault):
+    """Somebody sets the clock of the machine."""
+
+    needs = frozenset({"clock"})
+    seconds = (0.0, 0.0)
+    by_seconds: ClassVar[float]
+
+    def begin(self) -> bool:
+        self.site.clock.set(self.by_seconds)
+        return True
+
+
+class ClockSetForwards(ClockSet):
+    """By an hour."""
+
+    by_seconds = HOUR_SECONDS
+
+
+class ClockSetBack(ClockSet):
+    """By an hour."""
+
+    by_seconds = -HOUR_SECONDS
+
+
+class MachineSuspended(Fault):
+    """Everything stands still for longer than a stall takes."""
+
+    needs = frozenset({"exporter", "clock", "database", "log", *HOSTS})
+    seconds = (7.0, 9.0)
+
+    def begin(self) -> bool:
+        self.site.engines.stop()
+        self.site.communicator.stopped.set()
+        self._send(signal.SIGSTOP)
+        return True
+
+    def end(self) -> None:
+        self._send(signal.SIGCONT)
+        self.site.engines.go_on()
+        self.site.communicator.stopped.clear()
+
+    def _send(self, number: signal.Signals) -> None:
+        assert self.site.exporter is not None
+        self.site.exporter.signal(number)
+        for host in self.site.hosts.values():
+            host.signal(number)
+
+
+FAULTS: tuple[type[Fault], ...] = (
+    ExporterKilled,
+    ConfigurationReloaded,
+    SshdKilled,
+    NetworkCut,
+    NetworkDelayed,
+    NetworkStalled,
+    NetworkDropped,
+    LogPutBack,
+    LogRewritten,
+    LogRotated,
+    LogTruncated,
+    LogUnreadable,
+    EndedLogDeleted,
+    DatabaseLocked,
+    DatabaseDeleted,
+    DatabaseReplaced,
+    DatabaseReadOnly,
+    DiskFull,
+    ClockSetForwards,
+    ClockSetBack,
+    MachineSuspended,
+)
+
+OFTEN: tuple[type[Fault], ...] = (ExporterKilled, ExporterKilled, ExporterKilled)
+"""Once more each: what they break depends most on what else is broken then."""
