@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -22,6 +23,7 @@ from exporter.config import ConfigError, Settings
 from exporter.continuity import Continuity
 from exporter.following import Following
 from exporter.identifiers import Identifiers, PlainIdentifiers
+from exporter.loops import Loop
 from exporter.web.authentication import FailedLogins
 from exporter.web.collectors import BoardGroups, ExporterGroups, ScrapeMeter, process_registry
 from exporter.web.events import Events
@@ -33,6 +35,10 @@ from exporter.web.protection import Protection
 from exporter.web.server import ReloadFailed, WebServer, build_app
 
 _log = structlog.get_logger(__name__)
+
+_PREPARE_SECONDS = 1.0
+_STOP_SECONDS = 2.0
+_NEVER_SECONDS = 365 * 86400.0
 
 
 def board_rules(settings: Settings) -> BoardRules:
@@ -101,8 +107,10 @@ class Exporter:
         self._following = Following(settings, self._board, self._identifiers, clock)
         scrapes = ScrapeMeter()
         events = Events(self._snapshot, self._identifiers, self._board.count_error)
+        exposition = self._exposition(scrapes)
+        self._preparing = Loop("scrape", partial(self._prepare, exposition), self._board.count_error)
         app = build_app(
-            exposition=self._exposition(scrapes),
+            exposition=exposition,
             registry=process_registry(),
             scrapes=scrapes,
             snapshot=self._snapshot,
@@ -145,6 +153,7 @@ class Exporter:
         """Start every thread."""
         self._web.start()
         self._following.start()
+        self._preparing.start()
         if self._continuity is not None:
             self._continuity.start()
         _log.info(
@@ -157,12 +166,15 @@ class Exporter:
 
     def stop(self) -> None:
         """End every thread; what the mirror still holds, and the state, are written first if they can be."""
+        self._preparing.stop()
         with self._reload_lock:
             self._following.stop()
             self._following.close()
         if self._continuity is not None:
             self._continuity.stop()
         self._web.stop()
+        if not self._preparing.join(_STOP_SECONDS):
+            _log.error("thread did not end in time", thread=self._preparing.name, seconds=_STOP_SECONDS)
         _log.info("exporter stopped")
 
     def reload(self) -> None:
@@ -199,6 +211,12 @@ class Exporter:
 
     def _snapshot(self) -> BoardSnapshot:
         return self._board.snapshot(self._clock())
+
+    def _prepare(self, exposition: Exposition) -> float:
+        """Prepare the first scrape, when all logs have been read once and as long as more beams turn up."""
+        if self._following.unready() is not None:
+            return _PREPARE_SECONDS
+        return _NEVER_SECONDS if exposition.prepare() else _PREPARE_SECONDS
 
     def _exposition(self, scrapes: ScrapeMeter) -> Exposition:
         return Exposition(
