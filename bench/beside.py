@@ -137,6 +137,15 @@ def _running(command: list[str | Path], url: str, output: Path) -> Iterator[Runn
 
 
 @contextmanager
+def configured(config: Path, output: Path, *, polling_only: bool, port: int = 0) -> Iterator[Running]:
+    """The exporter with this configuration, without the kernel's announcements where that is wanted."""
+    code = _POLLING_ONLY if polling_only else _AS_SHIPPED
+    command: list[str | Path] = [sys.executable, "-c", code, "run", "--config.file", config]
+    with _running(command, f"http://127.0.0.1:{port}/metrics", output) as running:
+        yield running
+
+
+@contextmanager
 def exporter(folder: Path, logs: Path, count: int, *, polling_only: bool) -> Iterator[Running]:
     """The exporter with its default settings, finding its beams by the names of their logs; ready when it has them."""
     port = free_port()
@@ -146,9 +155,7 @@ def exporter(folder: Path, logs: Path, count: int, *, polling_only: bool) -> Ite
         f'discovery: {{kind: directory}}\nweb: {{listen_address: "127.0.0.1:{port}"}}\n',
         encoding="utf-8",
     )
-    code = _POLLING_ONLY if polling_only else _AS_SHIPPED
-    command: list[str | Path] = [sys.executable, "-c", code, "run", "--config.file", config]
-    with _running(command, f"http://127.0.0.1:{port}/metrics", folder / "exporter.out") as running:
+    with configured(config, folder / "exporter.out", polling_only=polling_only, port=port) as running:
         running.wait_until(lambda text: text.count("\nmqi_beam_batch_current{") >= count)
         yield running
 

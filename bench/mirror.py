@@ -9,10 +9,11 @@ import time
 from contextlib import closing
 from pathlib import Path
 
+from bench import beside
 from bench.figures import median, percentile, row, table
 from exporter.database.beams_table import BeamsTable, ProgressUpdate
 from tests.support import communicator_db as db
-from tests.support.process import ExporterProcess, wait_for
+from tests.support.process import wait_for
 
 INTERVAL_SECONDS = 2.0
 POLL_SECONDS = 0.5
@@ -33,8 +34,8 @@ def run(short: bool) -> tuple[str, dict[str, float]]:
         _lock(rows, 5 if short else 50, figures, lines)
     lock = table(("what", "median", "worst"), lines)
     lines = []
-    for beams, appends, seconds in ((3, 2, 0.1),) if short else ((50, 100, 60.0),):
-        _append_to_column(beams, appends, seconds, figures, lines)
+    for polling_only in (False, True):
+        _append_to_column(*((3, 2, 0.1) if short else (50, 100, 60.0)), polling_only, figures, lines)
     return f"{lock}\n\n{table(('what', 'p50', 'p99', 'to reach'), lines)}", figures
 
 
@@ -56,7 +57,9 @@ def _lock(rows: int, times: int, figures: dict[str, float], lines: list[str]) ->
     lines.append(row(f"{rows} rows in one transaction", f"{median(taken):.2f} ms", f"{max(taken):.1f} ms"))
 
 
-def _append_to_column(beams: int, appends: int, seconds: float, figures: dict[str, float], lines: list[str]) -> None:
+def _append_to_column(
+    beams: int, appends: int, seconds: float, polling_only: bool, figures: dict[str, float], lines: list[str]
+) -> None:
     """Lines of batches are appended at any time, each to one log; how much later does the column hold the value?"""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -75,13 +78,17 @@ def _append_to_column(beams: int, appends: int, seconds: float, figures: dict[st
             "web: {listen_address: '127.0.0.1:0'}\n",
             encoding="utf-8",
         )
-        with ExporterProcess("--config.file", config), closing(sqlite3.connect(path, isolation_level=None)) as database:
+        with (
+            beside.configured(config, folder / "exporter.out", polling_only=polling_only),
+            closing(sqlite3.connect(path, isolation_level=None)) as database,
+        ):
             wait_for(lambda: len(_column(database)) == beams, "the first value of every beam")
             delays = _delays(database, logs, appends, seconds)
     limit = 1000 * (INTERVAL_SECONDS + 0.3)
     p50, p99 = percentile(delays, 50), percentile(delays, 99)
-    figures |= {"append p50": p50, "append p99": p99, "append limit": limit}
-    what = f"a line appended to the column, {beams} logs, {appends} lines in {seconds:g} s"
+    kind = "polling" if polling_only else "announced"
+    figures |= {f"{kind} append p50": p50, f"{kind} append p99": p99, "append limit": limit}
+    what = f"a line appended to the column, {kind}, {beams} logs, {appends} lines in {seconds:g} s"
     lines.append(row(what, f"{p50:.0f} ms", f"{p99:.0f} ms", f"{limit:.0f} ms"))
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -41,6 +42,9 @@ _log = structlog.get_logger(__name__)
 
 _TICK_SECONDS = 1.0
 """Between two readings of the clock at most: that tells time in which we did not run from time that passed."""
+_PREPARE_SECONDS = 1.0
+_STOP_SECONDS = 2.0
+_NEVER_SECONDS = 365 * 86400.0
 
 
 def board_rules(settings: Settings) -> BoardRules:
@@ -128,8 +132,10 @@ class Exporter:
         self._following = Following(settings, self._board, self._identifiers, self._clock)
         scrapes = ScrapeMeter()
         events = Events(self._snapshot, self._identifiers, self._board.count_error)
+        exposition = self._exposition(scrapes)
+        self._preparing = Loop("scrape", partial(self._prepare, exposition), self._board.count_error)
         app = build_app(
-            exposition=self._exposition(scrapes),
+            exposition=exposition,
             registry=process_registry(),
             scrapes=scrapes,
             snapshot=self._snapshot,
@@ -174,6 +180,7 @@ class Exporter:
         self._web.start()
         self._ticking.start()
         self._following.start()
+        self._preparing.start()
         if self._continuity is not None:
             self._continuity.start()
         _log.info(
@@ -186,6 +193,7 @@ class Exporter:
 
     def stop(self) -> None:
         """End every thread; what the mirror still holds, and the state, are written first if they can be."""
+        self._preparing.stop()
         with self._reload_lock:
             self._following.stop()
             self._following.close()
@@ -194,6 +202,8 @@ class Exporter:
         self._ticking.stop()
         self._ticking.join(_TICK_SECONDS)
         self._web.stop()
+        if not self._preparing.join(_STOP_SECONDS):
+            _log.error("thread did not end in time", thread=self._preparing.name, seconds=_STOP_SECONDS)
         _log.info("exporter stopped")
 
     def reload(self) -> None:
@@ -237,6 +247,12 @@ class Exporter:
 
     def _snapshot(self) -> BoardSnapshot:
         return self._board.snapshot(self._clock())
+
+    def _prepare(self, exposition: Exposition) -> float:
+        """Prepare the first scrape, when all logs have been read once and as long as more beams turn up."""
+        if self._following.unready() is not None:
+            return _PREPARE_SECONDS
+        return _NEVER_SECONDS if exposition.prepare() else _PREPARE_SECONDS
 
     def _exposition(self, scrapes: ScrapeMeter) -> Exposition:
         return Exposition(

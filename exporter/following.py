@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
 
@@ -36,6 +37,9 @@ _SHORTEST_PAUSE = 0.2
 
 _ANNOUNCED_POLL_SECONDS = 5.0
 """A log whose changes the kernel announces is looked at so often all the same: the plan's limit for an update."""
+
+_LOOK_SECONDS = 0.2
+"""So long the mirror waits for the logs to be looked at before it writes."""
 
 _QUIET_SECONDS = 0.002
 _QUIET_TIMES = 9
@@ -79,13 +83,17 @@ class _Waits:
         self._interval_seconds = interval_seconds
         self._round_due_at = float("-inf")
         self._quiet_seconds = math.inf
-        self._stopped = threading.Event()
+        self._asked: deque[threading.Event] = deque()
+        self._woken = threading.Event()
 
     def look(self, monitor: SourceMonitor) -> float:
         """Look at what is due; returns seconds until the next look."""
         began = time.monotonic()
-        a_round = began >= self._round_due_at or self.announcements is None
+        asked = [self._asked.popleft() for _ in range(len(self._asked))]
+        a_round = bool(asked) or began >= self._round_due_at or self.announcements is None
         more = monitor.look(announced_only=not a_round)
+        for looked in asked:
+            looked.set()
         took = time.monotonic() - began
         interval = self._interval_seconds
         # A round is no answer to an announcement, and must not hold up those that follow.
@@ -102,16 +110,24 @@ class _Waits:
         if self.announcements is not None:
             self.announcements.wait(seconds, quiet)
         else:
-            self._stopped.wait(seconds)
+            self._woken.wait(seconds)
+            self._woken.clear()
 
     def close(self) -> None:
         """Give the announcements back; the thread has ended."""
         if self.announcements is not None:
             self.announcements.close()
 
+    def ask(self) -> threading.Event:
+        """Have a round now, from any thread; what is returned is set when it is over."""
+        looked = threading.Event()
+        self._asked.append(looked)
+        self.wake()
+        return looked
+
     def wake(self) -> None:
-        """End the wait, for good."""
-        self._stopped.set()
+        """End the wait, also one that has not begun; from any thread."""
+        self._woken.set()
         if self.announcements is not None:
             self.announcements.wake()
 
@@ -183,7 +199,9 @@ class Following:
         rounds: TableRounds | None = None
         if settings.database is not None and not names:
             earlier = before._table if before is not None else None
-            self._table = rounds = TableRounds(settings, settings.database, board, identifiers, clock, earlier)
+            self._table = rounds = TableRounds(
+                settings, settings.database, board, identifiers, clock, earlier, self._look_at_logs
+            )
             if settings.mirror.enabled:
                 self._mirror = self._add_loop("mirror", rounds.mirror)
         self._add_loop("discovery", partial(self._discover, rounds, identifiers, clock))
@@ -211,6 +229,12 @@ class Following:
         for notice in self._board.notices():
             say(notice, identifiers)
         return self._settings.discovery.interval_seconds
+
+    def _look_at_logs(self) -> None:
+        """Have every source look at its logs; one that takes long is not waited for."""
+        deadline = time.monotonic() + _LOOK_SECONDS
+        for looked in [waits.ask() for waits in self._waits]:
+            looked.wait(max(0.0, deadline - time.monotonic()))
 
     def start(self) -> None:
         """Start every thread."""

@@ -139,6 +139,7 @@ class TableRounds:
         identifiers: how ids are shown in log lines.
         clock: UTC epoch seconds.
         before: the rounds until a reload; the mirror goes on where it was if its settings are the same.
+        look_at_logs: has every source look at its logs now, as far as that is quickly done.
     """
 
     def __init__(
@@ -149,6 +150,7 @@ class TableRounds:
         identifiers: Identifiers,
         clock: Callable[[], float],
         before: TableRounds | None = None,
+        look_at_logs: Callable[[], None] = lambda: None,
     ) -> None:
         self._settings = settings
         self._database = database
@@ -162,6 +164,8 @@ class TableRounds:
         self._mirror: Mirror | None = None
         self._migrated_generation: int | None = None
         self._not_before = -math.inf
+        self._look_at_logs = look_at_logs
+        self._held_back = False
         if settings.mirror.enabled:
             self._keep_mirror(before)
 
@@ -218,7 +222,13 @@ class TableRounds:
         interval_seconds = self._settings.mirror.minimum_interval_seconds
         # A clock that was set back must not hold up writing.
         if not now and 0 < self._not_before - at <= max(interval_seconds, _RETRY_SECONDS):
+            self._held_back |= at < self._mirror.due_at
             return self._not_before - at
+        if self._held_back and not now:
+            # What was written since the last look at a polled log would wait for the next write else: as long again.
+            self._look_at_logs()
+            at = self._clock()
+        self._held_back = False
         self._mirror.update(self._board.snapshot(at))
         error, outcomes = self._migrate(), Counter[str]()
         if error is None:
@@ -241,7 +251,8 @@ class TableRounds:
             if error is not None:
                 wait = min(wait, _RETRY_SECONDS)
             self._not_before = at + wait
-            return wait
+            # From here on: what writing has taken must not be added to the interval.
+            return max(0.0, self._not_before - self._clock())
         self._not_before = at + _LOOK_SECONDS
         return _CLOCK_SECONDS if self._settings.mirror.value == "estimated" else _IDLE_SECONDS
 

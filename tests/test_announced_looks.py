@@ -319,3 +319,31 @@ def test_a_folder_whose_names_stay_is_listed_rarely_and_a_new_log_at_once(tmp_pa
     assert {view.key.beam_id for view in board.snapshot(at[0]).beams} == {"b0", "b1"}
     # Within the time stamps' granularity another may have come: the next rounds list, too, where nobody announces it.
     assert discover(2) == (0 if announced else 2)
+
+
+@pytest.mark.parametrize("polling_only", [False, True])
+def test_a_look_that_is_asked_for_comes_long_before_its_time(
+    tmp_path: Path, polling_only: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if polling_only:
+        monkeypatch.setattr("exporter.logs.announcements.announcements", lambda: None)
+    settings = Settings.model_validate(
+        {
+            "sources": [{"name": "local", "kind": "local", "log_path": [f"{tmp_path}/{{case_id}}_{{beam_id}}.log"]}],
+            "progress_tracking": {"monitoring": {"poll_interval_seconds": 60.0}},
+            "discovery": {"kind": "directory"},
+        }
+    )
+    board = Board(BoardRules(), time.time())
+    following = Following(settings, board, PlainIdentifiers(), time.time)
+    following.start()
+    try:
+        wait_for(lambda: following.unready() is None, "the first looks")
+        looked = board.snapshot(time.time()).sources[0].last_poll_at
+
+        following._look_at_logs()
+
+        wait_for(lambda: board.snapshot(time.time()).sources[0].last_poll_at != looked, "a further look", 20.0)
+    finally:
+        following.stop()
+        following.close()

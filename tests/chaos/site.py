@@ -6,6 +6,7 @@ import os
 import random
 import signal
 import subprocess
+import sys
 from contextlib import ExitStack
 from pathlib import Path
 

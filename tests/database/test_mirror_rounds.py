@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import pytest
 from exporter.beams.board import Board, BoardRules
 from exporter.beams.snapshot import BeamKey, BeamRow, BoardSnapshot
 from exporter.config import settings_from
+from exporter.database.beams_table import BeamsTable, ProgressUpdate, WriteResult
 from exporter.identifiers import PlainIdentifiers
 from exporter.logs.events import BatchesAnnounced, BatchStarted, Event, LogRead, RunSucceeded
 from exporter.logs.source import LogStat
@@ -47,7 +48,15 @@ class Site:
         self.board.snapshot = counted  # type: ignore[method-assign]
         self.board.take_rows([BeamRow(key, self.at, status="simulation_running") for key in self.keys], (), self.at)
         assert settings.database is not None
-        self.rounds = TableRounds(settings, settings.database, self.board, PlainIdentifiers(), lambda: self.at)
+        self.in_logs: list[int] = []
+        self.rounds = TableRounds(
+            settings,
+            settings.database,
+            self.board,
+            PlainIdentifiers(),
+            lambda: self.at,
+            look_at_logs=lambda: self.start(self.in_logs[-1]) if self.in_logs else None,
+        )
         for key in self.keys:
             self.read(key, BatchesAnnounced(18, 100))
 
@@ -93,6 +102,41 @@ def test_after_a_write_the_board_is_not_looked_at_until_the_next_may_be(site: Si
     site.at += INTERVAL_SECONDS - 0.5
     site.rounds.mirror()
     assert site.column() == 50.0
+
+
+def test_what_the_interval_has_held_back_is_written_with_what_logs_say_by_then(site: Site) -> None:
+    site.start(1)
+    site.rounds.mirror()
+    site.start(9)
+    site.rounds.mirror()
+    site.in_logs.append(18)
+    site.at += INTERVAL_SECONDS
+
+    site.rounds.mirror()
+
+    assert site.column() == 100.0
+
+
+def test_logs_are_not_looked_at_for_news_that_they_have_just_told(site: Site) -> None:
+    site.start(1)
+    site.in_logs.append(18)
+
+    site.rounds.mirror()
+
+    assert site.column() == 5.56
+
+
+def test_what_writing_takes_is_not_added_to_the_interval(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = BeamsTable.write
+
+    def slow(table: BeamsTable, updates: Sequence[ProgressUpdate]) -> WriteResult:
+        site.at += 0.5
+        return write(table, updates)
+
+    monkeypatch.setattr(BeamsTable, "write", slow)
+    site.start(9)
+
+    assert site.rounds.mirror() == INTERVAL_SECONDS - 0.5
 
 
 def test_news_that_need_no_writing_are_not_looked_for_again_and_again(site: Site) -> None:

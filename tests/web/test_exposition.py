@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import math
+import threading
+import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
@@ -351,6 +353,52 @@ def test_what_the_clock_does_not_move_is_read_alike_at_another_time(
     assert beam.differs_by_the_clock_alone(later)
     for metric in BEAM_METRICS:
         assert metric.by_clock or metric.read(beam) == metric.read(later), metric.name
+
+
+def test_a_first_scrape_makes_nothing_that_was_prepared() -> None:
+    exposition = Exposition(BoardGroups(lambda: make_snapshot(*beams), identifiers=PlainIdentifiers()))
+    beams: list[BeamView] = []
+
+    assert not exposition.prepare(), "more may turn up"
+    beams += [make_beam(beam_id=f"b{number}") for number in range(BEAMS)]
+    assert not exposition.prepare()
+    assert exposition.prepare(), "there was nothing left to make"
+    assert _made(exposition) == 0
+
+
+def test_nothing_is_prepared_once_somebody_has_scraped() -> None:
+    exposition, beams = _board([make_beam()])
+    beams += [make_beam(beam_id=f"b{number}") for number in range(BEAMS)]
+    lines = exposition.lines_made
+
+    assert exposition.prepare()
+    assert exposition.lines_made == lines
+
+
+def test_a_scrape_that_comes_meanwhile_takes_over_from_preparing() -> None:
+    beams = [make_beam(beam_id=f"b{number}") for number in range(BEAMS)]
+    scraped: list[bytes] = []
+
+    def scrape() -> None:
+        scraped.append(plain(exposition.render(openmetrics=False)))
+
+    scraper = threading.Thread(target=scrape)
+
+    def reads(beam: BeamView) -> float:
+        if scraper.ident is None:
+            scraper.start()
+            while not exposition.asked:
+                time.sleep(0.001)
+        return beam.batch_current
+
+    first = gauge("mqi_first", ("beam_id",), "First.", reads)
+    second: Definition[BeamView] = gauge("mqi_second", ("beam_id",), "Second.", lambda beam: beam.run_number)
+    exposition = Exposition(lambda: [Group((first, second), [beam.key for beam in beams], beams, _labels)])
+
+    assert exposition.prepare()
+    scraper.join()
+    assert scraped[0].count(b"{") == 2 * BEAMS
+    assert exposition.lines_made == 2 * BEAMS
 
 
 def test_nothing_is_kept_of_beams_that_are_gone() -> None:
