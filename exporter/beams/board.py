@@ -610,7 +610,9 @@ class Board:
         self._ended.append(EndedRun(beam.row.key, source, number, outcome, reason, run.started_at, ended_at))
 
     def _over(self, beam: Beam, at: float) -> bool:
-        """The beam's series may go."""
+        """The beam's series may go; a run that has ended is counted first, however short the retention is."""
+        if beam.state in ENDED_STATES and beam.run.started_at is not None and not beam.counted:
+            return False
         rules = self._rules
         ended = beam.state in ENDED_STATES or beam.state is BeamState.EXPIRED
         if beam.gone_since is not None and not ended:
