@@ -383,6 +383,18 @@ class Beam:
         forecast = Forecast.of(self.run, prior_rate)
         self._steady = _Steady(view, forecast, prior_rate, at, until, stall, statuses, source.down_since, looked)
 
+    def stands_still(self, at: float, stall: StallRules, statuses: StatusRules, source: SourceState) -> bool:
+        """State and mismatch are what they were when a view was kept."""
+        steady = self._steady
+        return (
+            steady is not None
+            and steady.since <= at < steady.until
+            and steady.stall is stall
+            and steady.statuses is statuses
+            and steady.down_since == source.down_since
+            and steady.looked == self._looked_since_terminal(source)
+        )
+
     def still(
         self, at: float, stall: StallRules, statuses: StatusRules, source: SourceState, prior_rate: float | None
     ) -> BeamView | None:
@@ -393,14 +405,7 @@ class Beam:
             worked out anew.
         """
         steady = self._steady
-        if (
-            steady is None
-            or not steady.since <= at < steady.until
-            or steady.stall is not stall
-            or steady.statuses is not statuses
-            or steady.down_since != source.down_since
-            or steady.looked != self._looked_since_terminal(source)
-        ):
+        if steady is None or not self.stands_still(at, stall, statuses, source):
             return None
         if steady.prior_rate != prior_rate:
             steady.forecast, steady.prior_rate = Forecast.of(self.run, prior_rate), prior_rate

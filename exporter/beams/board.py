@@ -478,11 +478,13 @@ class Board:
 
     def settle(self, at: float) -> None:
         """Let time pass: count runs that have ended, forget beams that ended long ago."""
+        rules = self._rules
         with self._lock:
             for key, beam in list(self._beams.items()):
                 if key in self._unconfirmed:
                     continue
-                self._evaluate(beam, at)
+                if not beam.stands_still(at, rules.stall, rules.statuses, self._source_state(beam)):
+                    self._evaluate(beam, at)
                 self._count(beam, at)
                 if self._over(beam, at):
                     self._retire(key, beam)
