@@ -6,9 +6,9 @@ writes over NFS or Lustre, a FUSE file system keeps its own counsel, a log is a 
 names. So a folder counts as announced only on a file system whose every writer goes through this kernel, and a log only
 if it is a plain file of one name; all others are looked at in every round, as if there were no inotify.
 
-A folder is watched for names that come and go, and each log for its next change only. A watch that stayed would take its
-part of each write: 3 us, half the speed of a process that does nothing but write lines. One that is spent takes nothing
-until the log has been looked at.
+A folder is watched for names that come and go, and each log for its next change only. A watch that stayed would take
+3 us of each write, half the speed of a process that does nothing but write lines. One that is spent takes nothing until
+the log has been looked at.
 
 What can run out (``fs.inotify.max_user_instances``, ``max_user_watches``) or overflow (the queue) is survived: without
 a watch nothing is announced, and after an overflow everything is looked at.
