@@ -9,10 +9,11 @@ from pathlib import Path
 import click
 import structlog
 
-from bench import catchup, idle, latency, memory, mirror, scrape, soak, ssh
+from bench import catchup, disturbance, idle, latency, memory, mirror, scrape, soak, ssh
 
 BENCHMARKS = {
     "catchup": catchup.run,
+    "disturbance": disturbance.run,
     "idle": idle.run,
     "latency": latency.run,
     "memory": memory.run,

@@ -19,6 +19,8 @@ MTAIL = shutil.which("mtail")
 """Debian's package ``mtail``; without it the benchmarks show ours and the machine's floors only."""
 
 _CLOCK_TICKS = 100.0
+_UNIT_NICE = 10
+"""As ``config/mqi-exporter.service`` has it."""
 _PATIENCE_SECONDS = 120.0
 
 _POLLING_ONLY = (
@@ -137,8 +139,16 @@ def _running(command: list[str | Path], url: str, output: Path) -> Iterator[Runn
 
 
 @contextmanager
-def exporter(folder: Path, logs: Path, count: int, *, polling_only: bool) -> Iterator[Running]:
-    """The exporter with its default settings, finding its beams by the names of their logs; ready when it has them."""
+def exporter(folder: Path, logs: Path, count: int, *, polling_only: bool, nice: bool = False) -> Iterator[Running]:
+    """The exporter with its default settings, finding its beams by the names of their logs; ready when it has them.
+
+    Args:
+        folder: for its configuration and what it prints.
+        logs: the folder of the logs.
+        count: how many there are.
+        polling_only: without the kernel's announcements.
+        nice: with the priority of the systemd unit.
+    """
     port = free_port()
     config = folder / "exporter.yaml"
     config.write_text(
@@ -147,7 +157,8 @@ def exporter(folder: Path, logs: Path, count: int, *, polling_only: bool) -> Ite
         encoding="utf-8",
     )
     code = _POLLING_ONLY if polling_only else _AS_SHIPPED
-    command: list[str | Path] = [sys.executable, "-c", code, "run", "--config.file", config]
+    command: list[str | Path] = ["nice", "-n", str(_UNIT_NICE)] if nice else []
+    command += [sys.executable, "-c", code, "run", "--config.file", config]
     with _running(command, f"http://127.0.0.1:{port}/metrics", folder / "exporter.out") as running:
         running.wait_until(lambda text: text.count("\nmqi_beam_batch_current{") >= count)
         yield running
