@@ -9,11 +9,12 @@ from pathlib import Path
 import click
 import structlog
 
-from bench import catchup, disturbance, idle, latency, memory, mirror, scrape, soak, ssh
+from bench import catchup, disturbance, growth, idle, latency, memory, mirror, scrape, soak, ssh, start
 
 BENCHMARKS = {
     "catchup": catchup.run,
     "disturbance": disturbance.run,
+    "growth": growth.run,
     "idle": idle.run,
     "latency": latency.run,
     "memory": memory.run,
@@ -21,6 +22,7 @@ BENCHMARKS = {
     "scrape": scrape.run,
     "soak": soak.run,
     "ssh": ssh.run,
+    "start": start.run,
 }
 
 

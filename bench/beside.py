@@ -97,8 +97,12 @@ class Running:
         status = Path(f"/proc/{self.process.pid}/status").read_text(encoding="ascii")
         return int(re.findall(r"VmRSS:\s+(\d+)", status)[0]) / 1024
 
-    def wait_until(self, ready: Callable[[str], bool]) -> None:
+    def wait_until(self, ready: Callable[[str], bool], every_seconds: float = 0.1) -> None:
         """Ask again and again until its metrics are so.
+
+        Args:
+            ready: whether they are.
+            every_seconds: between two questions.
 
         Raises:
             TimeoutError: they never were.
@@ -111,7 +115,7 @@ class Running:
             except OSError:
                 if self.process.poll() is not None:
                     raise
-            time.sleep(0.1)
+            time.sleep(every_seconds)
         raise TimeoutError(f"{self.url} is not as expected after {_PATIENCE_SECONDS:g} s")
 
     def idle_percent(self, seconds: float) -> float:
@@ -139,13 +143,12 @@ def _running(command: list[str | Path], url: str, output: Path) -> Iterator[Runn
 
 
 @contextmanager
-def exporter(folder: Path, logs: Path, count: int, *, polling_only: bool, nice: bool = False) -> Iterator[Running]:
-    """The exporter with its default settings, finding its beams by the names of their logs; ready when it has them.
+def starting(folder: Path, logs: Path, *, polling_only: bool = False, nice: bool = False) -> Iterator[Running]:
+    """The exporter with its default settings, finding its beams by the names of their logs, as it starts.
 
     Args:
         folder: for its configuration and what it prints.
         logs: the folder of the logs.
-        count: how many there are.
         polling_only: without the kernel's announcements.
         nice: with the priority of the systemd unit.
     """
@@ -160,6 +163,15 @@ def exporter(folder: Path, logs: Path, count: int, *, polling_only: bool, nice: 
     command: list[str | Path] = ["nice", "-n", str(_UNIT_NICE)] if nice else []
     command += [sys.executable, "-c", code, "run", "--config.file", config]
     with _running(command, f"http://127.0.0.1:{port}/metrics", folder / "exporter.out") as running:
+        yield running
+
+
+@contextmanager
+def exporter(
+    folder: Path, logs: Path, count: int, *, polling_only: bool = False, nice: bool = False
+) -> Iterator[Running]:
+    """The same, when it has so many beams."""
+    with starting(folder, logs, polling_only=polling_only, nice=nice) as running:
         running.wait_until(lambda text: text.count("\nmqi_beam_batch_current{") >= count)
         yield running
 

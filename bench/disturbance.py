@@ -9,6 +9,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -21,6 +22,8 @@ from bench.figures import median, row, table
 PAIRS = 9
 SECONDS = 3.0
 IDLE_LOGS = 1000
+_SETTLE_SECONDS = 4.0
+"""What follows a start (the first scrape, the first listings) is neither following nor idling."""
 
 _Beside = Callable[[], AbstractContextManager[Running | None]]
 
@@ -90,6 +93,8 @@ def _pairs(
         # Who is first changes, too.
         for with_it in (False, True) if pair % 2 else (True, False):
             with beside() if with_it else nullcontext() as running:
+                if running is not None and not short:
+                    time.sleep(_SETTLE_SECONDS)
                 before = running.cpu_seconds() if running is not None else 0.0
                 done = work(seconds)
                 if running is not None:
