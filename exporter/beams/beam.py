@@ -58,17 +58,17 @@ class SourceState:
 
 @dataclass(slots=True)
 class _Steady:
-    """A view, and how long nothing but the clock's part of the estimates can change in it.
+    """A judgement, and how long nothing but the clock's part of the estimates can change in it.
 
     Args:
-        view: the beam as it was shown last.
+        view: the beam as it was shown last; ``None`` while it has only been judged.
         since, until: epoch seconds; at ``until`` a limit of silence, a grace or the like may be over.
-        forecast, prior_rate: of its estimates, and what that was made by besides the run.
-        stall, statuses, down_since, looked: what the beam was shown by, besides itself.
+        forecast, prior_rate: of the view's estimates, and what that was made by besides the run.
+        stall, statuses, down_since, looked: what the beam was judged by, besides itself.
     """
 
-    view: BeamView
-    forecast: Forecast
+    view: BeamView | None
+    forecast: Forecast | None
     prior_rate: float | None
     since: float
     until: float
@@ -371,20 +371,20 @@ class Beam:
 
     def keep(
         self,
-        view: BeamView,
+        view: BeamView | None,
         at: float,
         stall: StallRules,
         statuses: StatusRules,
         source: SourceState,
         prior_rate: float | None,
     ) -> None:
-        """Keep a view while the beam stands still; its state was evaluated at that moment and by these rules."""
+        """Keep a view, or only the judgement, while the beam stands still: it was evaluated then and by these rules."""
         until, looked = self._steady_until(at, stall, statuses), self._looked_since_terminal(source)
-        forecast = Forecast.of(self.run, prior_rate)
+        forecast = None if view is None else Forecast.of(self.run, prior_rate)
         self._steady = _Steady(view, forecast, prior_rate, at, until, stall, statuses, source.down_since, looked)
 
     def stands_still(self, at: float, stall: StallRules, statuses: StatusRules, source: SourceState) -> bool:
-        """State and mismatch are what they were when a view was kept."""
+        """State and mismatch are what they were when it was judged last (:meth:`keep`)."""
         steady = self._steady
         return (
             steady is not None
@@ -405,9 +405,9 @@ class Beam:
             worked out anew.
         """
         steady = self._steady
-        if steady is None or not self.stands_still(at, stall, statuses, source):
+        if steady is None or steady.view is None or not self.stands_still(at, stall, statuses, source):
             return None
-        if steady.prior_rate != prior_rate:
+        if steady.forecast is None or steady.prior_rate != prior_rate:
             steady.forecast, steady.prior_rate = Forecast.of(self.run, prior_rate), prior_rate
         view = steady.view
         ratio, remaining = self._estimates(steady.forecast, at, view.ended_at)

@@ -483,8 +483,10 @@ class Board:
             for key, beam in list(self._beams.items()):
                 if key in self._unconfirmed:
                     continue
-                if not beam.stands_still(at, rules.stall, rules.statuses, self._source_state(beam)):
+                source = self._source_state(beam)
+                if not beam.stands_still(at, rules.stall, rules.statuses, source):
                     self._evaluate(beam, at)
+                    beam.keep(None, at, rules.stall, rules.statuses, source, None)
                 self._count(beam, at)
                 if self._over(beam, at):
                     self._retire(key, beam)

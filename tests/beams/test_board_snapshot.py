@@ -191,7 +191,6 @@ def test_time_that_passes_over_beams_that_stand_still_costs_no_evaluation(monkey
     board = _board()
     _running(board, KEYS[0])
     board.settle(NOW + 31)
-    board.snapshot(NOW + 31)
     evaluated: list[float] = []
     evaluate = Beam.evaluate
 
