@@ -28,12 +28,12 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 	@touch $@
 
 # Programs that tests run. The last line fails where installing did not help.
-TOOLS_ARE_THERE := (for each in amtool chromium prometheus-alertmanager promtool sshd; do \
+TOOLS_ARE_THERE := (for each in amtool chromium prometheus-alertmanager promtool sshd strace valgrind; do \
     PATH="$$PATH:/usr/sbin" command -v $$each >/dev/null || exit 1; done)
 
 tools:
 	@$(TOOLS_ARE_THERE) || .ci/install-packages \
-	    chromium openssh-client openssh-server prometheus prometheus-alertmanager
+	    chromium openssh-client openssh-server prometheus prometheus-alertmanager strace valgrind
 	@$(TOOLS_ARE_THERE)
 
 demo: setup

@@ -9,11 +9,13 @@ from pathlib import Path
 import click
 import structlog
 
-from bench import catchup, flood, idle, latency, memory, mirror, scrape, soak, ssh
+from bench import catchup, disturbance, flood, growth, idle, latency, memory, mirror, scrape, soak, ssh, start
 
 BENCHMARKS = {
     "catchup": catchup.run,
+    "disturbance": disturbance.run,
     "flood": flood.run,
+    "growth": growth.run,
     "idle": idle.run,
     "latency": latency.run,
     "memory": memory.run,
@@ -21,6 +23,7 @@ BENCHMARKS = {
     "scrape": scrape.run,
     "soak": soak.run,
     "ssh": ssh.run,
+    "start": start.run,
 }
 
 

@@ -19,6 +19,8 @@ MTAIL = shutil.which("mtail")
 """Debian's package ``mtail``; without it the benchmarks show ours and the machine's floors only."""
 
 _CLOCK_TICKS = 100.0
+_UNIT_NICE = 10
+"""As ``config/mqi-exporter.service`` has it."""
 _PATIENCE_SECONDS = 120.0
 
 _POLLING_ONLY = (
@@ -95,8 +97,12 @@ class Running:
         status = Path(f"/proc/{self.process.pid}/status").read_text(encoding="ascii")
         return int(re.findall(r"VmRSS:\s+(\d+)", status)[0]) / 1024
 
-    def wait_until(self, ready: Callable[[str], bool]) -> None:
+    def wait_until(self, ready: Callable[[str], bool], every_seconds: float = 0.1) -> None:
         """Ask again and again until its metrics are so.
+
+        Args:
+            ready: whether they are.
+            every_seconds: between two questions.
 
         Raises:
             TimeoutError: they never were.
@@ -109,7 +115,7 @@ class Running:
             except OSError:
                 if self.process.poll() is not None:
                     raise
-            time.sleep(0.1)
+            time.sleep(every_seconds)
         raise TimeoutError(f"{self.url} is not as expected after {_PATIENCE_SECONDS:g} s")
 
     def idle_percent(self, seconds: float) -> float:
@@ -137,17 +143,34 @@ def _running(command: list[str | Path], url: str, output: Path) -> Iterator[Runn
 
 
 @contextmanager
-def configured(config: Path, output: Path, *, polling_only: bool, port: int = 0) -> Iterator[Running]:
-    """The exporter with this configuration, without the kernel's announcements where that is wanted."""
+def configured(
+    config: Path, output: Path, *, polling_only: bool, nice: bool = False, port: int = 0
+) -> Iterator[Running]:
+    """The exporter with this configuration.
+
+    Args:
+        config: it.
+        output: for what it prints.
+        polling_only: without the kernel's announcements.
+        nice: with the priority of the systemd unit.
+        port: of its metrics.
+    """
     code = _POLLING_ONLY if polling_only else _AS_SHIPPED
-    command: list[str | Path] = [sys.executable, "-c", code, "run", "--config.file", config]
+    command: list[str | Path] = ["nice", "-n", str(_UNIT_NICE)] if nice else []
+    command += [sys.executable, "-c", code, "run", "--config.file", config]
     with _running(command, f"http://127.0.0.1:{port}/metrics", output) as running:
         yield running
 
 
 @contextmanager
-def exporter(folder: Path, logs: Path, count: int, *, polling_only: bool) -> Iterator[Running]:
-    """The exporter with its default settings, finding its beams by the names of their logs; ready when it has them."""
+def starting(folder: Path, logs: Path, *, polling_only: bool = False, nice: bool = False) -> Iterator[Running]:
+    """The exporter with its default settings, finding its beams by the names of their logs, as it starts.
+
+    Args:
+        folder: for its configuration and what it prints.
+        logs: the folder of the logs.
+        polling_only, nice: as of :func:`configured`.
+    """
     port = free_port()
     config = folder / "exporter.yaml"
     config.write_text(
@@ -155,7 +178,16 @@ def exporter(folder: Path, logs: Path, count: int, *, polling_only: bool) -> Ite
         f'discovery: {{kind: directory}}\nweb: {{listen_address: "127.0.0.1:{port}"}}\n',
         encoding="utf-8",
     )
-    with configured(config, folder / "exporter.out", polling_only=polling_only, port=port) as running:
+    with configured(config, folder / "exporter.out", polling_only=polling_only, nice=nice, port=port) as running:
+        yield running
+
+
+@contextmanager
+def exporter(
+    folder: Path, logs: Path, count: int, *, polling_only: bool = False, nice: bool = False
+) -> Iterator[Running]:
+    """The same, when it has so many beams."""
+    with starting(folder, logs, polling_only=polling_only, nice=nice) as running:
         running.wait_until(lambda text: text.count("\nmqi_beam_batch_current{") >= count)
         yield running
 

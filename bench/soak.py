@@ -1,8 +1,9 @@
 """A simulated week: ten thousand beams come and go, 200 at a time; what grows, leaks.
 
 The logs are written so many times as fast as the engine would write them, and what the exporter remembers for an hour
-or a day is configured shorter by the same factor. The exporter's own rhythms (a poll, a look at the table) stay as they
-are. Beams are rows of the communicator's table, with progress mirrored and the state file on.
+or a day is configured shorter by the same factor, but not shorter than several of the exporter's own rhythms (a poll, a
+look at the table), which stay as they are. Beams are rows of the communicator's table, with progress mirrored and the
+state file on. Every run that ends must be counted.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ RUN_HOURS = 3.36
 MINUTES = 40.0
 _SHORT_SECONDS = 6.0
 _FAILING_OF = 10
+_LEAST_RETENTION_SECONDS = 20.0
+"""Several looks at the table: a beam must not be forgotten before its log has been read."""
 _SETTLE_SECONDS = 15.0
 _SAMPLE_SECONDS = 2.0
 
@@ -198,7 +201,8 @@ def _exporter(folder: Path, factor: float) -> Iterator[Running]:
     config.write_text(
         f"sources: [{{name: local, kind: local, log_path: '{folder}/{{case_id}}_{{beam_id}}.log'}}]\n"
         f"database: {{path: '{folder}/communicator.db'}}\n"
-        f"retention_seconds: {max(1.0, 3600 / factor)}\nfailed_retention_seconds: {max(1.0, 86400 / factor)}\n"
+        f"retention_seconds: {max(_LEAST_RETENTION_SECONDS, 3600 / factor)}\n"
+        f"failed_retention_seconds: {max(_LEAST_RETENTION_SECONDS, 86400 / factor)}\n"
         f"state: {{file: '{folder}/state.json'}}\nweb: {{listen_address: '127.0.0.1:{port}'}}\n",
         encoding="utf-8",
     )

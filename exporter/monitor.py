@@ -263,9 +263,12 @@ class SourceMonitor:
         if self._announcements is None:
             return None
         announced = self._announcements.take()
-        unknown = any(path not in self._by_path for path in announced.paths)
-        self._names_changed |= announced.lost or unknown or bool(announced.folders)
+        self._names_changed |= announced.lost or bool(announced.folders)
         self._unannounced -= announced.paths
+        for path in announced.renamed:
+            # Another file, which nobody watches yet, and which may look like the one before.
+            for candidates in self._by_path.get(path, ()):
+                candidates.identities, candidates.settled = None, None
         if announced.lost:
             # Watches may have ended, too: each log is looked at before its changes count as announced again.
             for candidates in self._candidates.values():
@@ -320,7 +323,7 @@ class SourceMonitor:
                 self._by_path.setdefault(path, []).append(candidates)
         if self._announcements is not None:
             folders = {os.path.dirname(path) for path in self._by_path}
-            self._announcements.forget_all_but(folders | self._listed_folders)
+            self._announcements.forget_all_but(folders | self._listed_folders, self._by_path)
         self._regroup = True
 
     def _group(self) -> None:
@@ -363,7 +366,7 @@ class SourceMonitor:
             return
         candidates.identities = identities
         announced = all(announcements.watch(os.path.dirname(path)) for path in candidates.paths) and all(
-            plain_file(path) for path, _ in there
+            plain_file(path) and announcements.watch_log(path) for path, _ in there
         )
         if announced:
             # What was written before the watch began was not announced.

@@ -84,7 +84,7 @@ class NameRounds:
 
         A listing asks the kernel for every file, so it is left out where no name can have come or gone: nobody has
         announced one, or the folders' own time stamps are old and have not moved. A log that was forgotten and grows
-        again changes no name; where its growth is not announced either, a listing once in a while finds it.
+        again changes no name: a listing once in a while finds it.
         """
         at = self._clock()
         # A clock that was set back must not stop discovery.

@@ -141,6 +141,18 @@ def test_a_log_that_appears_is_announced(tmp_path: Path, kernel: Announcements) 
     assert world.batches()["b3"] == 1
 
 
+def test_a_log_in_the_place_of_another_is_announced_from_then_on(tmp_path: Path, kernel: Announcements) -> None:
+    world = settled(tmp_path, 3, kernel)
+    # The inode of the one before is often used again, so nothing but its name tells.
+    content = world.log(1).read_bytes()
+    world.log(1).unlink()
+    world.log(1).write_bytes(content)
+    world.source.asked_in(world.monitor, announced_only=True)
+    world.start_batch(1, 2)
+    assert world.source.asked_in(world.monitor, announced_only=True) == [str(world.log(1))]
+    assert world.batches()["b1"] == 2
+
+
 def test_links_and_second_names_are_looked_at_in_every_round(tmp_path: Path, kernel: Announcements) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()

@@ -62,16 +62,31 @@ class SourceState:
 
 
 @dataclass(slots=True)
-class _Steady:
-    """A view, and how long nothing but the clock's part of the estimates can change in it.
+class _Judgement:
+    """How long a beam's state holds, and by what it was judged, besides the beam itself.
+
+    Args:
+        since, until: epoch seconds; at ``until`` a limit of silence, a grace or the like may be over.
+        stall, statuses, down_since, looked: rules and source, as they were.
+    """
+
+    since: float
+    until: float
+    stall: StallRules
+    statuses: StatusRules
+    down_since: float | None
+    looked: bool
+
+
+@dataclass(slots=True)
+class _Shown:
+    """A view, in which nothing but the clock's part of the estimates can change while its judgement holds.
 
     Args:
         view: the beam as it was shown last.
-        since, until: epoch seconds; at ``until`` a limit of silence, a grace or the like may be over.
         forecast: of its estimates.
         moves: whether the clock moves them; ``endless``: whether no end is told.
         prior, prior_rate: which pace of earlier runs the forecast was made by, where it was, and what that was.
-        stall, statuses, down_since, looked: what the beam was shown by, besides itself.
     """
 
     view: BeamView
@@ -80,12 +95,6 @@ class _Steady:
     endless: bool
     prior: Work | None
     prior_rate: float | None
-    since: float
-    until: float
-    stall: StallRules
-    statuses: StatusRules
-    down_since: float | None
-    looked: bool
 
 
 @dataclass(slots=True)
@@ -128,7 +137,7 @@ class Beam:
         bookmark: how far its log has been read.
     """
 
-    NOT_SAVED: ClassVar[frozenset[str]] = frozenset({"gone_since", "recent", "_steady"})
+    NOT_SAVED: ClassVar[frozenset[str]] = frozenset({"gone_since", "recent", "_judgement", "_shown"})
     """Discovery says again which rows are gone; the log's last lines are read again; a view is worked out anew."""
 
     row: BeamRow
@@ -153,7 +162,8 @@ class Beam:
     _shown_ratio: float = 0.0
     _shown_announcements: int = 0
     _row_moved_seconds: float = 0.0
-    _steady: _Steady | None = None
+    _judgement: _Judgement | None = None
+    _shown: _Shown | None = None
 
     def __post_init__(self) -> None:
         self.state_since = self.waiting_since = self.first_seen_at
@@ -404,34 +414,43 @@ class Beam:
 
     def changed(self) -> None:
         """Something that a view shows, or a state depends on, may be different now."""
-        self._steady = None
+        self._judgement = self._shown = None
 
-    def keep(
-        self,
-        view: BeamView,
-        forecast: Forecast,
-        at: float,
-        stall: StallRules,
-        statuses: StatusRules,
-        source: SourceState,
-        rates: Mapping[Work, float],
-    ) -> None:
-        """Keep a view while the beam stands still; its state was evaluated at that moment and by these rules."""
-        state = self.state
-        prior = self._prior()
-        self._steady = _Steady(
-            view=view,
-            forecast=forecast,
-            moves=forecast.moves and state is not BeamState.UNREACHABLE and state not in ENDED_STATES,
-            endless=state in _WITHOUT_END,
-            prior=prior,
-            prior_rate=None if prior is None else rates.get(prior),
+    def judged(self, at: float, stall: StallRules, statuses: StatusRules, source: SourceState) -> None:
+        """Its state was evaluated at that moment, by these rules."""
+        self._shown = None
+        self._judgement = _Judgement(
             since=at,
             until=self._steady_until(at, stall, statuses),
             stall=stall,
             statuses=statuses,
             down_since=source.down_since,
             looked=self._looked_since_terminal(source),
+        )
+
+    def stands_still(self, at: float, stall: StallRules, statuses: StatusRules, source: SourceState) -> bool:
+        """State and mismatch are what they were when it was judged last."""
+        judgement = self._judgement
+        return (
+            judgement is not None
+            and judgement.since <= at < judgement.until
+            and judgement.stall is stall
+            and judgement.statuses is statuses
+            and judgement.down_since == source.down_since
+            and (self.terminal_since is None or judgement.looked == self._looked_since_terminal(source))
+        )
+
+    def keep(self, view: BeamView, forecast: Forecast, rates: Mapping[Work, float]) -> None:
+        """Keep a view of the moment at which the beam was judged."""
+        state = self.state
+        prior = self._prior()
+        self._shown = _Shown(
+            view=view,
+            forecast=forecast,
+            moves=forecast.moves and state is not BeamState.UNREACHABLE and state not in ENDED_STATES,
+            endless=state in _WITHOUT_END,
+            prior=prior,
+            prior_rate=None if prior is None else rates.get(prior),
         )
 
     def still(
@@ -443,28 +462,24 @@ class Beam:
             The last view itself where the clock has changed nothing in it either; ``None`` where state and view must be
             worked out anew.
         """
-        steady = self._steady
+        shown = self._shown
         if (
-            steady is None
-            or not steady.since <= at < steady.until
-            or steady.stall is not stall
-            or steady.statuses is not statuses
-            or steady.down_since != source.down_since
-            or (steady.prior is not None and steady.prior_rate != rates.get(steady.prior))
-            or (self.terminal_since is not None and steady.looked != self._looked_since_terminal(source))
+            shown is None
+            or not self.stands_still(at, stall, statuses, source)
+            or (shown.prior is not None and shown.prior_rate != rates.get(shown.prior))
         ):
             return None
-        view, row = steady.view, self.row
+        view, row = shown.view, self.row
         ratio, remaining = view.estimated_ratio, view.remaining_seconds
-        if steady.moves:
-            later_ratio, remaining = steady.forecast.at(at)
+        if shown.moves:
+            later_ratio, remaining = shown.forecast.at(at)
             if later_ratio > ratio:
                 ratio = self._shown_ratio = later_ratio
-            if steady.endless:
+            if shown.endless:
                 remaining = None
         if ratio == view.estimated_ratio and remaining == view.remaining_seconds and row is view.row:
             return view
-        steady.view = view = view.at_another_time(ratio, remaining, row)
+        shown.view = view = view.at_another_time(ratio, remaining, row)
         return view
 
     def forecast(self, rates: Mapping[Work, float]) -> Forecast:

@@ -537,7 +537,7 @@ class Board:
                 for key, beam in some:
                     if key in self._unconfirmed or self._beams.get(key) is not beam:
                         continue
-                    self._evaluate(beam, at)
+                    self._judge(beam, at)
                     self._count(beam, at)
                     if self._over(beam, at):
                         self._retire(key, beam)
@@ -592,10 +592,10 @@ class Board:
         rules, rates, source = self._rules, self._rates, self._source_state(beam)
         view = beam.still(at, rules.stall, rules.statuses, source, rates)
         if view is None:
-            self._evaluate(beam, at)
+            self._judge(beam, at)
             forecast = beam.forecast(rates)
             view = beam.view(at, rules.stall, rules.statuses, forecast)
-            beam.keep(view, forecast, at, rules.stall, rules.statuses, source, rates)
+            beam.keep(view, forecast, rates)
         return view
 
     def _counts(self) -> _Counts:
@@ -611,6 +611,13 @@ class Board:
 
     def _source_state(self, beam: Beam) -> SourceState:
         return self._source_states.get(beam.source or "", _NO_SOURCE)
+
+    def _judge(self, beam: Beam, at: float) -> None:
+        """Evaluate the beam's state where it may be another than it was, and keep how long that holds."""
+        rules, source = self._rules, self._source_state(beam)
+        if not beam.stands_still(at, rules.stall, rules.statuses, source):
+            self._evaluate(beam, at)
+            beam.judged(at, rules.stall, rules.statuses, source)
 
     def _evaluate(self, beam: Beam, at: float) -> None:
         rules = self._rules
@@ -666,7 +673,9 @@ class Board:
         self._ended.append(EndedRun(beam.row.key, source, number, outcome, reason, run.started_at, ended_at))
 
     def _over(self, beam: Beam, at: float) -> bool:
-        """The beam's series may go."""
+        """The beam's series may go; a run that has ended is counted first, however short the retention is."""
+        if beam.state in ENDED_STATES and beam.run.started_at is not None and not beam.counted:
+            return False
         rules = self._rules
         ended = beam.state in ENDED_STATES or beam.state is BeamState.EXPIRED
         if beam.gone_since is not None and not ended:

@@ -190,7 +190,8 @@ class BeamsTable:
         """
         terminal = self._terminal if terminal_statuses is None else tuple(terminal_statuses)
         with self._use("read") as connection:
-            columns = [name for name in _KNOWN_COLUMNS if name in self._columns(connection)]
+            there = self._columns(connection)
+            columns = [name for name in _KNOWN_COLUMNS if name in there]
             select = f"SELECT {', '.join(columns)} FROM beams"
             condition = f"status IS NULL OR status NOT IN ({_marks(terminal)})"
             values: list[Any] = [*terminal]

@@ -221,6 +221,25 @@ def test_nothing_is_worked_out_again_for_beams_that_stand_still(monkeypatch: pyt
     assert len(made) == len(forecasts) == 10
 
 
+def test_time_that_passes_over_beams_that_stand_still_costs_no_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
+    board = _board()
+    _running(board, KEYS[0])
+    board.settle(NOW + 31)
+    evaluated: list[float] = []
+    evaluate = Beam.evaluate
+
+    def counted(beam: Beam, at: float, *args: object) -> object:
+        evaluated.append(at)
+        return evaluate(beam, at, *args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Beam, "evaluate", counted)
+    for after in range(32, 60):
+        board.settle(NOW + after)
+    assert evaluated == []
+    board.settle(NOW + 68)
+    assert evaluated == [NOW + 68], "its stall"
+
+
 @pytest.mark.parametrize(
     "work",
     [

@@ -22,34 +22,76 @@ def announced(tmp_path: Path) -> Iterator[Announcements]:
     made.close()
 
 
-def test_writes_new_names_and_replacements_are_announced(announced: Announcements, tmp_path: Path) -> None:
-    log = tmp_path / "a.log"
+def test_new_names_and_replacements_are_announced(announced: Announcements, tmp_path: Path) -> None:
+    log, other = tmp_path / "a.log", tmp_path / "b.log"
     log.write_bytes(b"one\n")
     told = announced.take()
-    assert told.paths == {str(log)}
+    assert (told.renamed, told.changed) == ({str(log)}, set())
     assert told.folders == {str(tmp_path)}
-    with log.open("ab") as file:
-        file.write(b"two\n")
-    told = announced.take()
-    assert (told.paths, told.folders, told.lost) == ({str(log)}, set(), False)
-    os.truncate(log, 0)
-    assert announced.take().paths == {str(log)}
-    log.rename(tmp_path / "b.log")
-    assert announced.take().paths == {str(log), str(tmp_path / "b.log")}
+    log.rename(other)
+    assert announced.take().renamed == {str(log), str(other)}
     assert announced.take().paths == set()
 
 
+def test_what_happens_to_a_watched_log_is_announced_after_each_take(announced: Announcements, tmp_path: Path) -> None:
+    log = tmp_path / "a.log"
+    log.write_bytes(b"one\n")
+    assert announced.watch_log(str(log))
+    announced.take()
+
+    def append() -> None:
+        with log.open("ab") as file:
+            file.write(b"two\n")
+
+    for change in (append, append, lambda: os.truncate(log, 0), append, lambda: log.chmod(0o600)):
+        change()
+        told = announced.take()
+        assert (told.changed, told.renamed, told.folders, told.lost) == ({str(log)}, set(), set(), False)
+        assert announced.take().paths == set()
+
+
+def test_a_log_is_announced_once_however_often_it_is_written(announced: Announcements, tmp_path: Path) -> None:
+    """Each announcement takes its part of a write: the simulation must not wait for it."""
+    logs = [tmp_path / f"{number}.log" for number in range(2)]
+    for log in logs:
+        log.touch()
+        assert announced.watch_log(str(log))
+    announced.take()
+    with logs[0].open("ab", buffering=0) as one, logs[1].open("ab", buffering=0) as other:
+        for _ in range(1000):
+            one.write(b"x")
+            other.write(b"x")
+    queued = announced._read()
+    assert len(queued) == 4 * module._EVENT.size, "each log's change, and the end of its watch"
+
+
+def test_logs_that_come_again_or_are_not_there_are_watched_when_asked(announced: Announcements, tmp_path: Path) -> None:
+    log = tmp_path / "a.log"
+    assert not announced.watch_log(str(log))
+    assert not announced.watch_log("/nowhere/at\0all")
+    for _ in range(3):
+        log.write_bytes(b"x")
+        assert announced.watch_log(str(log))
+        announced.take()
+        log.unlink()
+        told = announced.take()
+        assert str(log) in told.renamed
+        assert not told.lost
+
+
 def test_a_wait_ends_with_an_announcement_or_when_woken(announced: Announcements, tmp_path: Path) -> None:
-    for end in (lambda: (tmp_path / "a.log").write_bytes(b"x"), announced.wake):
+    log = tmp_path / "a.log"
+    for end in (log.touch, lambda: log.write_bytes(b"x"), announced.wake):
         timer = threading.Timer(0.05, end)
         timer.start()
         announced.wait(60.0)
         timer.join()
         announced.take()
+        announced.watch_log(str(log))
     # Being woken counts before the wait, too, and while announcements are gathered.
     announced.wake()
     announced.wait(60.0, 60.0)
-    (tmp_path / "a.log").write_bytes(b"y")
+    log.write_bytes(b"y")
     announced.wait(60.0, 0.001)
 
 
@@ -66,28 +108,52 @@ def test_a_folder_that_goes_is_watched_no_more(announced: Announcements, tmp_pat
 
 
 def test_folders_are_forgotten_and_may_share_a_watch(announced: Announcements, tmp_path: Path) -> None:
-    link = tmp_path / "link"
+    log, link = tmp_path / "a.log", tmp_path / "link"
     link.symlink_to(tmp_path)
     announced.take()
     assert announced.watch(str(link))
-    (tmp_path / "a.log").write_bytes(b"x")
-    assert announced.take().paths == {str(tmp_path / "a.log"), str(link / "a.log")}
+    log.touch()
+    assert announced.take().renamed == {str(log), str(link / "a.log")}
     announced.forget_all_but({str(tmp_path)})
-    (tmp_path / "a.log").write_bytes(b"y")
-    assert announced.take().paths == {str(tmp_path / "a.log")}
+    log.unlink()
+    assert announced.take().renamed == {str(log)}
     announced.forget_all_but(())
-    (tmp_path / "a.log").write_bytes(b"z")
+    log.touch()
+    assert announced.take().paths == set()
+
+
+def test_logs_are_forgotten_and_may_share_a_watch(announced: Announcements, tmp_path: Path) -> None:
+    log, link = tmp_path / "a.log", tmp_path / "link"
+    link.symlink_to(tmp_path)
+    log.touch()
+    both = {str(log), str(link / "a.log")}
+    for path in both:
+        assert announced.watch_log(path)
+    announced.take()
+    log.write_bytes(b"x")
+    assert announced.take().changed == both
+    announced.forget_all_but({str(tmp_path)}, {str(log)})
+    log.write_bytes(b"y")
+    assert announced.take().changed == {str(log)}
+    announced.forget_all_but({str(tmp_path)})
+    log.write_bytes(b"z")
     assert announced.take().paths == set()
 
 
 def test_an_overflow_means_that_more_has_changed_than_was_told(announced: Announcements, tmp_path: Path) -> None:
     limit = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text(encoding="ascii"))
-    first, second = tmp_path / "a.log", tmp_path / "b.log"
-    with first.open("ab", buffering=0) as one, second.open("ab", buffering=0) as other:
-        for _ in range(limit // 2 + 10):
-            one.write(b"x")
-            other.write(b"x")
+    log, other = tmp_path / "a.log", tmp_path / "b.log"
+    log.touch()
+    for _ in range(limit // 4 + 10):
+        log.rename(other)
+        other.rename(log)
+    # What happens to a watched log now is not told any more, and its watch is spent all the same.
+    announced.watch_log(str(log))
+    log.write_bytes(b"x")
     assert announced.take().lost
+    assert announced.watch_log(str(log))
+    log.write_bytes(b"y")
+    assert announced.take().changed == {str(log)}
 
 
 def test_other_hosts_file_systems_and_distrusted_folders_are_not_relied_on(
@@ -95,8 +161,14 @@ def test_other_hosts_file_systems_and_distrusted_folders_are_not_relied_on(
 ) -> None:
     assert not announced.watch("/proc/self")
     assert not announced.watch("/nowhere/at\0all")
+    log = tmp_path / "a.log"
+    log.touch()
+    announced.watch_log(str(log))
+    announced.take()
     announced.distrust(str(tmp_path))
     assert not announced.watch(str(tmp_path))
+    log.write_bytes(b"x")
+    assert announced.take().paths == set()
 
 
 def test_only_a_plain_file_of_one_name_is_announced_in_its_folder(tmp_path: Path) -> None:

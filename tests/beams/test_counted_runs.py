@@ -1,0 +1,45 @@
+"""Runs that have ended are counted before their beams are forgotten."""
+
+from __future__ import annotations
+
+import pytest
+
+from exporter.beams.board import Board, BoardRules
+from exporter.beams.snapshot import BeamKey, BeamRow, SourceView
+from exporter.logs.events import BatchesAnnounced, BatchStarted, Event, LogRead, RunFailed, RunSucceeded
+from exporter.logs.source import LogStat
+
+NOW = 1_760_000_000.0
+KEY = BeamKey("c", "b")
+PATH = "/logs/b.log"
+
+
+def _read(board: Board, at: float, *events: Event) -> None:
+    board.claim(KEY, "local", PATH, LogStat(9, at), at)
+    board.apply(KEY, PATH, [*events, LogRead(9, True, True)], at, more=False)
+
+
+@pytest.mark.parametrize(
+    ("verdict", "status", "outcome"),
+    [
+        ([RunSucceeded("done")], "simulation_running", ("local", "succeeded", "")),
+        ([RunFailed("cuda", "no device")], "failed", ("local", "failed", "cuda")),
+        ([], "failed", ("local", "failed", "status")),
+    ],
+    ids=["by its log", "failed by its log", "by its row alone"],
+)
+def test_a_run_is_counted_once_however_soon_its_beam_may_be_forgotten(
+    verdict: list[Event], status: str, outcome: tuple[str, str, str]
+) -> None:
+    board = Board(BoardRules(retention_seconds=0.5, failed_retention_seconds=0.5), NOW)
+    board.take_rows([BeamRow(KEY, NOW, status="simulation_running", updated_at=NOW)], (), NOW)
+    _read(board, NOW + 1, BatchesAnnounced(2, 10), BatchStarted(1, 2), *verdict)
+    board.take_rows([BeamRow(KEY, NOW + 1, status=status, updated_at=NOW + 1)], (), NOW + 1)
+    at = NOW + 1
+    while board.keys() and at < NOW + 60:
+        at += 0.25
+        board.publish_source(SourceView("local", "local", up=True, last_poll_at=at), at)
+        board.settle(at)
+
+    assert not board.keys()
+    assert board.snapshot(at).runs == {outcome: 1}

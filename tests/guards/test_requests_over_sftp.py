@@ -1,0 +1,58 @@
+"""What a poll asks of another host, counted by request: times depend on networks and machines, these numbers do not."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bench import noisy
+from exporter.logs.ssh import SshSource
+from exporter.monitor import SourceMonitor
+from tests.support.requests import counted_requests
+from tests.support.sshd import Sshd
+
+LOGS = 300
+NAMES_IN_AN_ANSWER = 100
+"""OpenSSH's server gives so many names for one READDIR."""
+
+
+@pytest.fixture(scope="module")
+def followed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[SourceMonitor, list[Path]]]:
+    """Logs on a host that have been read to their ends."""
+    folder = tmp_path_factory.mktemp("host")
+    logs = folder / "logs"
+    logs.mkdir()
+    paths = [logs / f"b{number}.log" for number in range(LOGS)]
+    for path in paths:
+        noisy.write(path, 1024)
+    with Sshd(folder / "sshd") as server:
+        _, monitor = noisy.watch(logs, LOGS, SshSource("there", server.host), time.time())
+        for _ in range(2):
+            while monitor.look():
+                pass
+        yield monitor, paths
+        monitor.close()
+
+
+def test_a_poll_of_idle_logs_is_one_listing_of_their_folder(followed: tuple[SourceMonitor, list[Path]]) -> None:
+    monitor, _ = followed
+    with counted_requests() as counts:
+        monitor.look()
+    assert counts.keys() <= {"opendir", "readdir", "close"}, "no log is asked for by itself"
+    assert counts["opendir"] == counts["close"] == 1
+    assert counts["readdir"] <= LOGS / NAMES_IN_AN_ANSWER + 3, "the end, and those asked for ahead of need"
+
+
+def test_a_log_that_grew_costs_three_requests_and_the_others_none(followed: tuple[SourceMonitor, list[Path]]) -> None:
+    monitor, paths = followed
+    for path in paths[:10]:
+        with path.open("ab") as file:
+            file.write(noisy.batch(50))
+    with counted_requests() as counts:
+        monitor.look()
+    assert (counts["open"], counts["read"]) == (10, 10)
+    assert counts["close"] == 1 + 10
+    assert counts["stat"] == 0

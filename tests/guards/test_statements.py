@@ -1,0 +1,88 @@
+"""SQL statements of a look at the table and of an update, counted as SQLite runs them."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from exporter.beams.board import Board, BoardRules
+from exporter.beams.snapshot import BeamKey
+from exporter.config import settings_from
+from exporter.identifiers import PlainIdentifiers
+from exporter.logs.events import BatchesAnnounced, BatchStarted, Event, LogRead
+from exporter.logs.source import LogStat
+from exporter.rounds import TableRounds
+from tests.support import communicator_db as db
+
+BEAMS = 300
+
+
+class Site:
+    """A table of running beams, and the exporter's rounds on it under a clock of its own."""
+
+    def __init__(self, folder: Path, statements: list[str]) -> None:
+        self.statements = statements
+        self.at = time.time()
+        path = db.make(folder / "mqi.db")
+        for number in range(BEAMS):
+            db.add(path, f"b{number}")
+        settings = settings_from(f"base_directory: {folder}\ndatabase: {{path: {path}}}\n", "exporter.yaml")
+        assert settings.database is not None
+        self.board = Board(BoardRules(), self.at)
+        self.rounds = TableRounds(settings, settings.database, self.board, PlainIdentifiers(), lambda: self.at)
+        self.rounds.discover()
+        self.rounds.mirror()
+        self.keys = sorted(self.board.keys())
+
+    def start_batch(self, key: BeamKey, batch: int) -> None:
+        path = f"/logs/{key.beam_id}.log"
+        self.board.claim(key, "local", path, LogStat(batch, self.at), self.at)
+        announced: list[Event] = [BatchesAnnounced(100, 10)] if batch == 1 else []
+        events: list[Event] = [*announced, BatchStarted(batch, 100), LogRead(batch, True, True)]
+        self.board.apply(key, path, events, self.at, more=False)
+
+    def statements_of(self, act: str) -> list[str]:
+        """The first words of what a round runs, a minute later."""
+        self.at += 60.0
+        self.statements.clear()
+        getattr(self.rounds, act)()
+        return [statement.split()[0] for statement in self.statements]
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    statements: list[str] = []
+    connect = sqlite3.connect
+
+    def traced(*arguments: Any, **options: Any) -> sqlite3.Connection:
+        connection: sqlite3.Connection = connect(*arguments, **options)
+        connection.set_trace_callback(statements.append)
+        return connection
+
+    monkeypatch.setattr("exporter.database.beams_table.sqlite3.connect", traced)
+    made = Site(tmp_path, statements)
+    yield made
+    made.rounds.close()
+
+
+def test_a_look_at_the_table_is_two_statements_however_many_beams_run(site: Site) -> None:
+    assert len(site.keys) == BEAMS
+    assert site.statements_of("discover") == ["PRAGMA", "SELECT"], "its columns, and its rows"
+
+
+def test_an_update_is_one_statement_and_beams_without_news_cost_none(site: Site) -> None:
+    for key in site.keys:
+        site.start_batch(key, 1)
+    site.statements_of("mirror")
+    for _ in range(3):
+        site.statements_of("mirror")
+    assert site.statements_of("mirror") == []
+    for key in site.keys[:30]:
+        site.start_batch(key, 2)
+
+    assert site.statements_of("mirror") == ["BEGIN", *["UPDATE"] * 30, "COMMIT"]
