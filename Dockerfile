@@ -3,13 +3,18 @@
 
 FROM python:3.11-slim-bookworm AS build
 WORKDIR /src
-COPY requirements.lock pyproject.toml setup.py README.md LICENSE ./
+COPY requirements-runtime.lock requirements-build.lock ./
+RUN python -m venv /opt/mqi \
+    && /opt/mqi/bin/pip install --no-cache-dir --require-hashes -r requirements-runtime.lock \
+    && python -m venv /opt/build \
+    && /opt/build/bin/pip install --no-cache-dir --require-hashes -r requirements-build.lock
+COPY pyproject.toml setup.py README.md LICENSE ./
 COPY exporter exporter
 COPY dashboards dashboards
 COPY alerts alerts
 COPY docs/runbooks docs/runbooks
-RUN python -m venv /opt/mqi \
-    && /opt/mqi/bin/pip install --no-cache-dir --constraint requirements.lock .
+RUN /opt/build/bin/pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir wheels . \
+    && /opt/mqi/bin/pip install --no-cache-dir --no-index --no-deps wheels/*.whl
 
 FROM python:3.11-slim-bookworm
 LABEL org.opencontainers.image.title="mqi-beam-exporter" \

@@ -5,7 +5,7 @@ VERSIONS := 3.10 3.11 3.12 3.13
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup tools demo stack test test-all lint format types unit docs bench wheelhouse check-image lock clean
+.PHONY: help setup tools demo stack test test-all lint format types unit docs bench wheelhouse sbom licences audit check-image lock clean
 .DEFAULT_GOAL := help
 
 help:
@@ -15,7 +15,8 @@ help:
 	@echo 'make test-all  the tests on Python $(VERSIONS) (found by pyenv or on PATH)'
 	@echo 'make bench     every benchmark; make bench-scrape one of them (docs/performance.md)'
 	@echo 'make wheelhouse  all that an installation without network needs, in dist/wheelhouse'
-	@echo 'make lint | format | types | unit | docs | check-image | lock | clean'
+	@echo 'make sbom      what the exporter is made of (CycloneDX), in dist/sbom.cdx.json; make audit: known weaknesses of it'
+	@echo 'make lint | format | types | unit | docs | licences | check-image | lock | clean'
 
 # The stamp stands for "this environment holds what the lock says".
 setup: $(VENV)/.installed
@@ -23,7 +24,7 @@ setup: $(VENV)/.installed
 $(VENV)/.installed: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || .ci/install-packages python3-venv
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements.lock
 	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
@@ -53,7 +54,7 @@ format: setup
 	$(BIN)/ruff format .
 
 types: setup
-	$(BIN)/mypy --strict alerts bench dashboards exporter tests
+	$(BIN)/mypy --strict alerts bench dashboards exporter supply tests
 
 unit: setup tools
 	$(BIN)/python -m pytest
@@ -68,7 +69,7 @@ test-%: .venv-%/.installed tools
 .venv-%/.installed: requirements.lock pyproject.toml
 	python=$$(PYENV_VERSION=$* pyenv which python3 2>/dev/null || command -v python$*) && $$python -m venv .venv-$*
 	.venv-$*/bin/python -c 'import sys; sys.exit("%d.%d" % sys.version_info[:2] != "$*")'
-	.venv-$*/bin/python -m pip install -q --disable-pip-version-check -r requirements.lock
+	.venv-$*/bin/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements.lock
 	.venv-$*/bin/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
@@ -88,20 +89,39 @@ bench-%: setup tools
 	$(BIN)/python -m bench $*
 
 wheelhouse: setup
-	$(BIN)/python .ci/wheelhouse dist/wheelhouse
+	$(BIN)/python -m supply.wheelhouse dist/wheelhouse
+
+sbom: setup
+	@mkdir -p dist
+	$(BIN)/python -m supply.sbom > dist/sbom.cdx.json
+
+licences: setup
+	$(BIN)/python -m supply.licences > docs/licences.md
+
+# Asks a service on the internet which releases have known weaknesses; where it cannot be reached, this fails and says so.
+audit: .venv-audit/.installed
+	.venv-audit/bin/pip-audit --strict --disable-pip --require-hashes -r requirements-runtime.lock
+
+.venv-audit/.installed: requirements-audit.lock
+	$(PYTHON) -m venv .venv-audit
+	.venv-audit/bin/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements-audit.lock
+	@touch $@
 
 check-image: setup
 	@command -v debootstrap >/dev/null || .ci/install-packages debootstrap
 	$(BIN)/python .ci/check-image
 
 # uv is needed for this target only: it can resolve for several versions of Python at once.
+# A version stays as it is while it fits; `make lock UPGRADE=--upgrade` takes the newest of everything.
+LOCK := uv pip compile -q --universal --python-version 3.10 --generate-hashes --no-emit-index-url --no-annotate \
+    --custom-compile-command 'make lock' $(UPGRADE)
+
 lock:
-	uv pip compile -q --universal --python-version 3.10 --extra dev --no-emit-index-url --no-header --no-annotate \
-	    --upgrade pyproject.toml -o requirements.lock.new
-	{ echo '# Versions for Python 3.10 to 3.13. Made from pyproject.toml by `make lock`; change that, not this.'; \
-	    cat requirements.lock.new; } > requirements.lock
-	rm requirements.lock.new
+	$(LOCK) --extra dev pyproject.toml -o requirements.lock
+	$(LOCK) -c requirements.lock pyproject.toml -o requirements-runtime.lock
+	sed -n 's/^requires = \["\(.*\)"\]$$/\1/p' pyproject.toml | $(LOCK) -c requirements.lock - -o requirements-build.lock
+	echo pip-audit | $(LOCK) - -o requirements-audit.lock
 
 clean:
-	rm -rf build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache $(VENV) .venv-3.*
+	rm -rf build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache $(VENV) .venv-3.* .venv-audit
 	find exporter tests -name __pycache__ -type d -prune -exec rm -rf {} +

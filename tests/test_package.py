@@ -14,6 +14,7 @@ import pytest
 
 from exporter import __version__
 from exporter.shipped import ALERTS, DASHBOARDS, RUNBOOKS, shipped
+from supply.locks import RUNTIME_LOCK, pins
 
 ROOT = Path(__file__).parents[1]
 RUNNING = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -43,7 +44,7 @@ VERSIONS = sorted({version for version in (OLDEST, RUNNING) if interpreter(versi
 @pytest.fixture(scope="module")
 def wheelhouse(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wheelhouse")
-    run(sys.executable, ROOT / ".ci" / "wheelhouse", folder, *VERSIONS)
+    run(sys.executable, "-m", "supply.wheelhouse", folder, *VERSIONS, cwd=ROOT)
     return folder
 
 
@@ -115,11 +116,18 @@ def test_a_machine_without_network_installs_it_and_runs_it(wheelhouse: Path, tmp
     # A network namespace of its own, without even loopback.
     offline = ["unshare", "--map-root-user", "--net"]
     programs = tmp_path / "venv" / "bin"
-    run(
+    install: list[str | Path] = [
         *offline,
-        *(programs / "pip", "install", "-q", "--disable-pip-version-check", "--no-index", "--find-links", wheelhouse),
-        "mqi-beam-exporter",
-    )
+        programs / "pip",
+        "install",
+        "-q",
+        "--disable-pip-version-check",
+        "--no-index",
+    ]
+    lock = wheelhouse / "requirements-runtime.lock"
+    run(*install, "--find-links", wheelhouse, "--require-hashes", "-r", lock)
+    run(*install, "--no-deps", *wheelhouse.glob("mqi_beam_exporter-*.whl"))
+    run(programs / "pip", "check", "--disable-pip-version-check")
     assert __version__ in run(programs / "mqi-exporter", "--version", cwd=tmp_path)
     run(programs / "mqi-exporter", "alerts", "export", tmp_path / "alerts", cwd=tmp_path)
     assert (tmp_path / "alerts" / "mqi-rules.yml").read_bytes() == (ROOT / "alerts" / "mqi-rules.yml").read_bytes()
@@ -127,3 +135,24 @@ def test_a_machine_without_network_installs_it_and_runs_it(wheelhouse: Path, tmp
     assert len(list((tmp_path / "dashboards").iterdir())) == 3
     log = ROOT / "tests" / "data" / "logs" / "v2_b18.log"
     assert "18 announced, 18 started, 18 finished" in run(programs / "mqi-exporter", "verify", log, cwd=tmp_path)
+
+
+@pytest.mark.timeout(400)
+def test_a_wheel_that_is_another_than_was_locked_is_refused(wheelhouse: Path, tmp_path: Path) -> None:
+    [wheel] = wheelhouse.glob("h11-*.whl")
+    with zipfile.ZipFile(shutil.copy(wheel, tmp_path), "a") as archive:
+        archive.writestr("h11/extra.py", "print('somebody else was here')")
+    install = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "--no-index"]
+    lock = tmp_path / "lock"
+    lock.write_text(next(pin.requirement for pin in pins(RUNTIME_LOCK, RUNNING) if pin.name == "h11"), encoding="utf-8")
+    target = tmp_path / "target"
+    done = subprocess.run(
+        [*install, "--find-links", tmp_path, "--no-deps", "--target", target, "--require-hashes", "-r", lock],
+        env={**os.environ, "PIP_FIND_LINKS": "", "PIP_CONFIG_FILE": os.devnull},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert "DO NOT MATCH THE HASHES" in done.stderr
+    assert not target.exists()

@@ -1,0 +1,52 @@
+"""The lock files: each release that may be installed, with the digests of its files."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[1]
+RUNTIME_LOCK = ROOT / "requirements-runtime.lock"
+"""All that the exporter needs to run, and nothing that it is developed with."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """One release of a lock.
+
+    Args:
+        name: the package, as indexes spell it.
+        version: its only version that is taken.
+        digests: of its files, as ``sha256:...``; a file with any other is refused.
+    """
+
+    name: str
+    version: str
+    digests: tuple[str, ...]
+
+    @property
+    def requirement(self) -> str:
+        """The release as pip reads it."""
+        return " ".join([f"{self.name}=={self.version}", *(f"--hash={digest}" for digest in self.digests)])
+
+
+def pins(lock: Path, python: str) -> list[Pin]:
+    """What a lock pins, sorted by name.
+
+    Args:
+        lock: the lock file.
+        python: version of Python, as ``3.11``; a lock pins some packages for some versions only.
+    """
+    found = []
+    for text in re.findall(r"^[^#\s].*(?:(?<=\\)\n.*)*", lock.read_text(encoding="utf-8"), re.MULTILINE):
+        requirement = Requirement(text.partition(" \\\n")[0])
+        python_is = {"python_version": python, "python_full_version": f"{python}.99"}
+        if requirement.marker is None or requirement.marker.evaluate(python_is):
+            [specifier] = requirement.specifier
+            digests = re.findall(r"--hash=(\S+)", text)
+            found.append(Pin(canonicalize_name(requirement.name), specifier.version, tuple(digests)))
+    return sorted(found, key=lambda pin: pin.name)

@@ -1,0 +1,73 @@
+"""Collect all that an installation without network needs: wheels as locked, the lock, examples and guides.
+
+pip itself judges markers by the Python that runs it, not by the one that it downloads for; so what is needed is worked
+out here, and pip only fetches it and compares digests.
+
+Usage: python -m supply.wheelhouse FOLDER [VERSION...]      (default: Python 3.10 and 3.11, 64-bit Linux)
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from supply.locks import ROOT, RUNTIME_LOCK, pins
+
+PLATFORMS = ("manylinux_2_34_x86_64", "manylinux_2_28_x86_64", "manylinux2014_x86_64", "manylinux_2_17_x86_64")
+
+
+def pip(*arguments: str) -> None:
+    """Run pip, and end with its status when it fails."""
+    subprocess.run([sys.executable, "-m", "pip", *arguments, "-q", "--disable-pip-version-check"], check=True, cwd=ROOT)
+
+
+def build(target: Path) -> None:
+    """The exporter's own wheel."""
+    for old in target.glob("mqi_beam_exporter-*.whl"):
+        old.unlink()
+    with tempfile.TemporaryDirectory() as clean:
+        # What an earlier build left in the checkout must not come into the wheel.
+        source = Path(clean) / "source"
+        shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns(".*", "build", "dist", "*.egg-info", "tests"))
+        pip("wheel", "--no-deps", "--no-build-isolation", "-w", str(target), str(source))
+
+
+def fetch(target: Path, version: str) -> None:
+    """The wheels of every package that it runs on with this version of Python."""
+    tag = f"cp{version.replace('.', '')}"
+    options = [f"--platform={platform}" for platform in PLATFORMS]
+    options += [
+        f"--python-version={version}",
+        "--implementation=cp",
+        *(f"--abi={abi}" for abi in (tag, "abi3", "none")),
+    ]
+    with tempfile.TemporaryDirectory() as temporary:
+        wanted = Path(temporary) / "wanted.txt"
+        wanted.write_text("\n".join(pin.requirement for pin in pins(RUNTIME_LOCK, version)), encoding="utf-8")
+        pip(
+            *("download", "--no-deps", "--only-binary=:all:", "--require-hashes", *options),
+            *("-d", str(target), "-r", str(wanted)),
+        )
+
+
+def main(folder: str, *versions: str) -> None:
+    """Fill the folder."""
+    target = Path(folder).absolute()
+    target.mkdir(parents=True, exist_ok=True)
+    build(target)
+    # What the operations guide speaks of, and the guide itself: there may be no checkout where it is read.
+    for name in ("config", "docs"):
+        shutil.copytree(ROOT / name, target / name, dirs_exist_ok=True)
+    shutil.copy(RUNTIME_LOCK, target)
+    for version in versions or ("3.10", "3.11"):
+        fetch(target, version)
+
+
+if __name__ == "__main__":
+    try:
+        main(*sys.argv[1:])
+    except subprocess.CalledProcessError as error:
+        sys.exit(f"wheelhouse: {error}")
