@@ -190,6 +190,27 @@ def test_a_reload_never_changes_how_ids_are_shown(site: Site) -> None:
         exporter.stop()
 
 
+def test_a_status_that_a_reload_brings_is_known_and_shown(site: Site) -> None:
+    """The board goes by statuses: one that is withheld could not say that a beam simulates."""
+    db.execute(site.database, "UPDATE beams SET status = 'at_the_gpu'")
+    privacy = f"{{identifiers: pseudonym, key_file: {site.key_file}}}"
+    site.configure(privacy, "discovery: {interval_seconds: 0.1}\n")
+    exporter = Exporter(load(site.config), lambda: load(site.config))
+    exporter.start()
+
+    def status() -> str | None:
+        beams = exporter._snapshot().beams
+        return beams[0].row.status if beams else None
+
+    try:
+        wait_for(lambda: status() == "withheld", "the beam")
+        site.configure(privacy, "discovery: {interval_seconds: 0.1, simulating_statuses: [at_the_gpu]}\n")
+        exporter.reload()
+        wait_for(lambda: status() == "at_the_gpu", "its status")
+    finally:
+        exporter.stop()
+
+
 def test_a_start_without_the_key_is_refused(site: Site) -> None:
     site.key_file.unlink()
     with pytest.raises(ConfigError, match="openssl rand"):

@@ -96,7 +96,8 @@ def test_the_ids_of_years_are_forgotten_and_come_back_as_they_were() -> None:
 
 
 def test_everything_else_is_withheld_but_what_the_site_or_the_communicator_has_written() -> None:
-    shown = Pseudonyms(KEY, statuses={"at_the_gpu"}, paths={"/srv/mqi.db"})
+    shown = Pseudonyms(KEY)
+    shown.show_as_they_are(statuses={"at_the_gpu"}, paths={"/srv/mqi.db"})
     assert shown.path("/srv/mqi.db") == "/srv/mqi.db"
     assert shown.path("/srv/mqi.db/Doe.log") == WITHHELD
     assert [shown.status(each) for each in ("pending", "at_the_gpu", "for Doe")] == ["pending", "at_the_gpu", WITHHELD]
