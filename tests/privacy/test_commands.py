@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import bcrypt
+import httpx
 import pytest
 from click.testing import CliRunner, Result
 
@@ -153,6 +154,25 @@ def test_whoever_may_have_ids_shown_must_have_a_password(site: Site) -> None:
         assert f"privacy.resolve_for: nobody: no such user in basic_auth_users of {web}" in result.output
     site.configure(privacy.replace(", nobody", ""))
     assert site.call("check-config", "--web.config.file", str(web)).exit_code == 0
+
+
+def test_a_user_who_may_has_ids_shown_and_that_is_in_the_metrics(site: Site) -> None:
+    hashed = bcrypt.hashpw(b"correct horse", bcrypt.gensalt(10)).decode()
+    web = site.folder / "web.yaml"
+    web.write_text(f"basic_auth_users: {{physicist: '{hashed}'}}\n", encoding="utf-8")
+    web.chmod(0o600)
+    site.configure(f"{{identifiers: pseudonym, key_file: {site.key_file}, resolve_for: physicist}}")
+    text = site.config.read_text(encoding="utf-8").replace("web: {", f"web: {{config_file: {web}, ")
+    site.config.write_text(text, encoding="utf-8")
+    exporter = Exporter(load(site.config), lambda: load(site.config))
+    exporter.start()
+    try:
+        with httpx.Client(base_url=exporter.url, auth=("physicist", "correct horse"), timeout=30) as client:
+            wait_for(lambda: site.shown.beam(BEAM) in client.get("/metrics").text, "the beam")
+            assert client.get("/api/v1/names").json()["beams"] == {site.shown.beam(BEAM): BEAM}
+            assert 'mqi_exporter_names_requests_total{outcome="shown"} 1\n' in client.get("/metrics").text
+    finally:
+        exporter.stop()
 
 
 def test_top_reads_the_table_only_for_who_may_read_the_key(site: Site) -> None:
