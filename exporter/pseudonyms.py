@@ -184,7 +184,8 @@ class Pseudonyms:
         return self._statuses.get(status, WITHHELD)
 
     def problem(self, problem: Problem) -> str:
-        return Cleared(f"{problem.kind} (words withheld)")
+        said = f"{problem.kind}, the rest is {WITHHELD}"
+        return Cleared(f"{said}; {problem.advice}" if problem.advice else said)
 
 
 def full_pseudonym(prefix: str, key: bytes, identifier: str) -> str:

@@ -41,12 +41,14 @@ class LogProblem(Exception):
 
     Args:
         kind: a short snake_case word for metrics: ``permission``, ``not_a_file``, ``io``, ``path``.
-        message: what was tried, with which path, and what to do about it.
+        message: what was tried, with which path.
+        advice: what to do about it, in words that are the same for every path.
     """
 
-    def __init__(self, kind: str, message: str) -> None:
-        super().__init__(message)
+    def __init__(self, kind: str, message: str, advice: str = "") -> None:
+        super().__init__(f"{message}; {advice}" if advice else message)
         self.kind = kind
+        self.advice = advice
 
 
 class SourceUnavailable(Exception):
@@ -56,6 +58,8 @@ class SourceUnavailable(Exception):
         kind: a short snake_case word for metrics.
         message: what was tried and what to do about it.
     """
+
+    advice = "docs/remote-logs.md says what to do"
 
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)

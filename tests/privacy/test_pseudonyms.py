@@ -27,7 +27,7 @@ KEY = PseudonymKey.of(CONTENT)
 
 
 class _Problem(Exception):
-    kind = "permission"
+    kind, advice = "permission", "ask"
 
 
 def test_they_are_short_and_say_what_they_stand_for() -> None:
@@ -105,7 +105,7 @@ def test_everything_else_is_withheld_but_what_the_site_or_the_communicator_has_w
     assert shown.text("Doe") == WITHHELD
     assert shown.lines(["", "Doe", "Doe"]) == [WITHHELD]
     assert shown.lines([]) == []
-    assert shown.problem(_Problem("cannot read /Doe")) == "permission (words withheld)"
+    assert shown.problem(_Problem("cannot read /Doe")) == "permission, the rest is withheld; ask"
 
 
 @pytest.mark.parametrize(
