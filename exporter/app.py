@@ -25,7 +25,7 @@ from exporter.continuity import Continuity
 from exporter.following import Following
 from exporter.identifiers import Cleared
 from exporter.loops import Loop
-from exporter.privacy import check_resolvers, identifiers_of, is_other, pseudonym_key
+from exporter.privacy import check_resolvers, follow, identifiers_of, is_other, pseudonym_key
 from exporter.seal import Seal
 from exporter.web.authentication import FailedLogins
 from exporter.web.collectors import BoardGroups, ExporterGroups, ScrapeMeter, process_registry
@@ -229,6 +229,7 @@ class Exporter:
                 _log.warning("settings of the state file take effect at the next start only")
             self._following.stop()
             self._board.set_rules(board_rules(settings))
+            follow(self._identifiers, settings)
             self._settings = settings
             self._following = Following(settings, self._board, self._identifiers, self._clock, self._following)
             self._following.start()

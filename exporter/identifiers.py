@@ -12,11 +12,16 @@ from typing import Protocol
 
 
 class Problem(Protocol):
-    """An exception that says in one word of ours what kind it is, and in its message the rest."""
+    """An exception that says what kind it is, and what to do, in words of ours; its message holds others' too."""
 
     @property
     def kind(self) -> str:
-        """The word."""
+        """One word."""
+        ...
+
+    @property
+    def advice(self) -> str:
+        """What to do; empty where there is nothing to say."""
         ...
 
 

@@ -35,18 +35,18 @@ def identifiers_of(settings: Settings, key: PseudonymKey | None) -> Identifiers:
     """
     if key is None:
         return PlainIdentifiers()
-    discovery = settings.discovery
-    return Pseudonyms(
-        key,
-        statuses={
-            *discovery.terminal_statuses,
-            *discovery.post_run_statuses,
-            *discovery.simulating_statuses,
-            *discovery.reset_statuses,
-        },
-        paths=set(_paths(settings)),
-        remembered_at_most=4 * settings.max_beams,
-    )
+    identifiers = Pseudonyms(key, remembered_at_most=4 * settings.max_beams)
+    follow(identifiers, settings)
+    return identifiers
+
+
+def follow(identifiers: Identifiers, settings: Settings) -> None:
+    """Let ids be shown as before, and with them what the configuration, as it is now, has written itself."""
+    if isinstance(identifiers, Pseudonyms):
+        discovery = settings.discovery
+        words = (discovery.terminal_statuses, discovery.post_run_statuses, discovery.simulating_statuses)
+        statuses = {status for each in (*words, discovery.reset_statuses) for status in each}
+        identifiers.show_as_they_are(statuses, set(_paths(settings)))
 
 
 def _paths(settings: Settings) -> Iterator[str]:

@@ -146,23 +146,22 @@ class Pseudonyms:
 
     Args:
         key: the site's.
-        statuses: of rows, that may be shown besides the communicator's own.
-        paths: that may be shown: those of the configuration.
         remembered_at_most: ids of each sort that are told apart, and not worked out again.
         characters: length of a pseudonym behind its prefix.
     """
 
-    def __init__(
-        self,
-        key: PseudonymKey,
-        *,
-        statuses: Collection[str] = (),
-        paths: Collection[str] = (),
-        remembered_at_most: int = 40_000,
-        characters: int = CHARACTERS,
-    ) -> None:
+    def __init__(self, key: PseudonymKey, *, remembered_at_most: int = 40_000, characters: int = CHARACTERS) -> None:
         self._cases = _Register(_CASE, key.cases, characters, remembered_at_most)
         self._beams = _Register(_BEAM, key.beams, characters, remembered_at_most)
+        self.show_as_they_are()
+
+    def show_as_they_are(self, statuses: Collection[str] = (), paths: Collection[str] = ()) -> None:
+        """Say what the site itself has written, and may therefore be shown.
+
+        Args:
+            statuses: of rows, besides the communicator's own.
+            paths: whole ones.
+        """
         self._statuses = {status: Cleared(status) for status in COMMUNICATORS_STATUSES.union(statuses)}
         self._paths = {path: Cleared(path) for path in paths}
 
@@ -185,7 +184,8 @@ class Pseudonyms:
         return self._statuses.get(status, WITHHELD)
 
     def problem(self, problem: Problem) -> str:
-        return Cleared(f"{problem.kind} (words withheld)")
+        said = f"{problem.kind}, the rest is {WITHHELD}"
+        return Cleared(f"{said}; {problem.advice}" if problem.advice else said)
 
 
 def full_pseudonym(prefix: str, key: bytes, identifier: str) -> str:

@@ -98,7 +98,10 @@ def catch_what_python_prints() -> None:
 
 
 def _uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    _log.critical("unexpected error, the exporter ends", exc_info=(kind, error, trace))
+    if issubclass(kind, KeyboardInterrupt):
+        sys.__excepthook__(kind, error, trace)
+    else:
+        _log.critical("unexpected error, the exporter ends", exc_info=(kind, error, trace))
 
 
 def _uncaught_in_thread(about: threading.ExceptHookArgs) -> None:

@@ -39,12 +39,14 @@ class DatabaseUnavailable(Exception):
     Args:
         kind: ``missing``, ``locked``, ``read_only``, ``permission``, ``corrupt``, ``not_a_database``, ``no_table``,
             ``no_column``, ``disk_full`` or ``other``.
-        message: the file, what was tried, and what to do about it.
+        message: the file, and what was tried.
+        advice: what to do about it.
     """
 
-    def __init__(self, kind: str, message: str) -> None:
-        super().__init__(message)
+    def __init__(self, kind: str, message: str, advice: str) -> None:
+        super().__init__(f"{message}; {advice}")
         self.kind = kind
+        self.advice = advice
 
 
 _ADVICE = {
@@ -335,7 +337,7 @@ class BeamsTable:
             self._identity = identity
 
     def _unavailable(self, kind: str, action: str, reason: str) -> DatabaseUnavailable:
-        return DatabaseUnavailable(kind, f"cannot {action} {self.path}: {reason}; {_ADVICE[kind]}")
+        return DatabaseUnavailable(kind, f"cannot {action} {self.path}: {reason}", _ADVICE[kind])
 
 
 def _kind_of(error: sqlite3.Error) -> str:

@@ -44,7 +44,7 @@ def _problem(action: str, path: str, error: OSError | ValueError) -> LogProblem:
     else:
         kind = "io"
     reason = error.strerror if isinstance(error, OSError) else str(error)
-    return LogProblem(kind, f"cannot {action} {path}: {reason}; {_ADVICE[kind]}")
+    return LogProblem(kind, f"cannot {action} {path}: {reason}", _ADVICE[kind])
 
 
 class LocalSource:
@@ -207,4 +207,4 @@ def _log_stat(status: os.stat_result) -> LogStat:
 
 
 def _not_a_file(path: str) -> LogProblem:
-    return LogProblem("not_a_file", f"{path} is not a regular file; {_ADVICE['not_a_file']}")
+    return LogProblem("not_a_file", f"{path} is not a regular file", _ADVICE["not_a_file"])

@@ -41,20 +41,22 @@ class LogProblem(Exception):
 
     Args:
         kind: a short snake_case word for metrics: ``permission``, ``not_a_file``, ``link``, ``io``, ``path``.
-        message: what was tried, with which path, and what to do about it.
+        message: what was tried, with which path.
+        advice: what to do about it, in words that are the same for every path.
     """
 
-    def __init__(self, kind: str, message: str) -> None:
-        super().__init__(message)
+    def __init__(self, kind: str, message: str, advice: str = "") -> None:
+        super().__init__(f"{message}; {advice}" if advice else message)
         self.kind = kind
+        self.advice = advice
 
 
 def led_astray(path: str) -> LogProblem:
     """A log whose path leads, by a symbolic link, to where the source's logs must not be."""
     return LogProblem(
         "link",
-        f"{path} is not read: a link in it leads out of the folder of log_path (`realpath` shows where); put the log "
-        "into that folder, or set log_root to a folder that holds both, or follow_links: anywhere",
+        f"{path} is not read: a link in it leads out of the folder of log_path (`realpath` shows where)",
+        "put the log into that folder, or set log_root to a folder that holds both, or follow_links: anywhere",
     )
 
 
@@ -65,6 +67,8 @@ class SourceUnavailable(Exception):
         kind: a short snake_case word for metrics.
         message: what was tried and what to do about it.
     """
+
+    advice = "docs/remote-logs.md says what to do"
 
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)

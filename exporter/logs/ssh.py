@@ -336,11 +336,11 @@ def _decoded(path: bytes) -> str:
 def _problem(action: str, path: str, refusal: SftpRefusal) -> LogProblem:
     if refusal.forbidden:
         advice = "give the account read access to it and search access to the folders above"
-        return LogProblem("permission", f"cannot {action} {path}: permission denied; {advice}")
-    return LogProblem("io", f"cannot {action} {path}: {refusal}; check the file system it is on")
+        return LogProblem("permission", f"cannot {action} {path}: permission denied", advice)
+    return LogProblem("io", f"cannot {action} {path}: {refusal}", "check the file system it is on")
 
 
 def _log_stat(path: str, attributes: Attributes) -> LogStat | LogProblem:
     if not attributes.regular:
-        return LogProblem("not_a_file", f"{path} is not a regular file; check log_path")
+        return LogProblem("not_a_file", f"{path} is not a regular file", "check log_path")
     return LogStat(attributes.size_bytes or 0, attributes.modified_at or 0.0)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import bcrypt
+import httpx
 import pytest
 from click.testing import CliRunner, Result
 
@@ -155,6 +156,25 @@ def test_whoever_may_have_ids_shown_must_have_a_password(site: Site) -> None:
     assert site.call("check-config", "--web.config.file", str(web)).exit_code == 0
 
 
+def test_a_user_who_may_has_ids_shown_and_that_is_in_the_metrics(site: Site) -> None:
+    hashed = bcrypt.hashpw(b"correct horse", bcrypt.gensalt(10)).decode()
+    web = site.folder / "web.yaml"
+    web.write_text(f"basic_auth_users: {{physicist: '{hashed}'}}\n", encoding="utf-8")
+    web.chmod(0o600)
+    site.configure(f"{{identifiers: pseudonym, key_file: {site.key_file}, resolve_for: physicist}}")
+    text = site.config.read_text(encoding="utf-8").replace("web: {", f"web: {{config_file: {web}, ")
+    site.config.write_text(text, encoding="utf-8")
+    exporter = Exporter(load(site.config), lambda: load(site.config))
+    exporter.start()
+    try:
+        with httpx.Client(base_url=exporter.url, auth=("physicist", "correct horse"), timeout=30) as client:
+            wait_for(lambda: site.shown.beam(BEAM) in client.get("/metrics").text, "the beam")
+            assert client.get("/api/v1/names").json()["beams"] == {site.shown.beam(BEAM): BEAM}
+            assert 'mqi_exporter_names_requests_total{outcome="shown"} 1\n' in client.get("/metrics").text
+    finally:
+        exporter.stop()
+
+
 def test_top_reads_the_table_only_for_who_may_read_the_key(site: Site) -> None:
     look = json.loads(site.call("top", "--once", "--json", "--database").stdout)
     assert [beam["beam_id"] for beam in look["beams"]] == [site.shown.beam(BEAM)]
@@ -186,6 +206,27 @@ def test_a_reload_never_changes_how_ids_are_shown(site: Site) -> None:
         site.configure("{identifiers: plain}")
         with pytest.raises(ReloadFailed, match="restart the exporter to change it"):
             exporter.reload()
+    finally:
+        exporter.stop()
+
+
+def test_a_status_that_a_reload_brings_is_known_and_shown(site: Site) -> None:
+    """The board goes by statuses: one that is withheld could not say that a beam simulates."""
+    db.execute(site.database, "UPDATE beams SET status = 'at_the_gpu'")
+    privacy = f"{{identifiers: pseudonym, key_file: {site.key_file}}}"
+    site.configure(privacy, "discovery: {interval_seconds: 0.1}\n")
+    exporter = Exporter(load(site.config), lambda: load(site.config))
+    exporter.start()
+
+    def status() -> str | None:
+        beams = exporter._snapshot().beams
+        return beams[0].row.status if beams else None
+
+    try:
+        wait_for(lambda: status() == "withheld", "the beam")
+        site.configure(privacy, "discovery: {interval_seconds: 0.1, simulating_statuses: [at_the_gpu]}\n")
+        exporter.reload()
+        wait_for(lambda: status() == "at_the_gpu", "its status")
     finally:
         exporter.stop()
 

@@ -27,7 +27,7 @@ KEY = PseudonymKey.of(CONTENT)
 
 
 class _Problem(Exception):
-    kind = "permission"
+    kind, advice = "permission", "ask"
 
 
 def test_they_are_short_and_say_what_they_stand_for() -> None:
@@ -96,7 +96,8 @@ def test_the_ids_of_years_are_forgotten_and_come_back_as_they_were() -> None:
 
 
 def test_everything_else_is_withheld_but_what_the_site_or_the_communicator_has_written() -> None:
-    shown = Pseudonyms(KEY, statuses={"at_the_gpu"}, paths={"/srv/mqi.db"})
+    shown = Pseudonyms(KEY)
+    shown.show_as_they_are(statuses={"at_the_gpu"}, paths={"/srv/mqi.db"})
     assert shown.path("/srv/mqi.db") == "/srv/mqi.db"
     assert shown.path("/srv/mqi.db/Doe.log") == WITHHELD
     assert [shown.status(each) for each in ("pending", "at_the_gpu", "for Doe")] == ["pending", "at_the_gpu", WITHHELD]
@@ -104,7 +105,7 @@ def test_everything_else_is_withheld_but_what_the_site_or_the_communicator_has_w
     assert shown.text("Doe") == WITHHELD
     assert shown.lines(["", "Doe", "Doe"]) == [WITHHELD]
     assert shown.lines([]) == []
-    assert shown.problem(_Problem("cannot read /Doe")) == "permission (words withheld)"
+    assert shown.problem(_Problem("cannot read /Doe")) == "permission, the rest is withheld; ask"
 
 
 @pytest.mark.parametrize(

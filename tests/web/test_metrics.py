@@ -70,6 +70,7 @@ INTERFACE = {
     "mqi_exporter_failed_logins_total": ("counter", ("reason",)),
     "mqi_exporter_web_config_up_to_date": ("gauge", ()),
     "mqi_exporter_certificate_expiry_timestamp_seconds": ("gauge", ()),
+    "mqi_exporter_names_requests_total": ("counter", ("outcome",)),
 }
 
 
@@ -77,7 +78,7 @@ def full_text() -> bytes:
     """Every metric of ours, each with at least one sample."""
     scrapes = ScrapeMeter()
     scrapes.observe(seconds=0.01, size_bytes=4096)
-    protection = ProtectionView({"password": 1}, True, NOW)
+    protection = ProtectionView({"password": 1}, True, NOW, {"shown": 1})
     exposition = Exposition(
         BoardGroups(make_full_snapshot, identifiers=PlainIdentifiers()),
         ExporterGroups(
