@@ -236,3 +236,17 @@ def test_a_log_from_before_the_row_belongs_to_the_run_before_also_after_the_cloc
     world.row()
     world.look(0)
     assert world.state == "waiting"
+
+
+def test_a_beam_that_has_just_succeeded_stays_when_the_clock_is_set_forwards(world: World, times: Times) -> None:
+    world.row()
+    world.look(0)
+    world.write(captured("v2_b18"))
+    world.look(0)
+    times.passes(50)
+    times.set(HOUR)
+    world.look(0)
+    assert world.state == "succeeded"
+    times.passes(51)
+    world.look(0)
+    assert world.snapshot().beams == (), "that is how long it stays"

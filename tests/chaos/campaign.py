@@ -9,13 +9,11 @@ from pathlib import Path
 
 from tests.chaos.oracle import Oracle
 from tests.chaos.schedule import Schedule, plan
-from tests.chaos.site import Site
+from tests.chaos.site import PATIENCE_SECONDS, Site
 from tests.chaos.watcher import Watcher
 from tests.support.process import wait_for
 
 BEAMS = 50
-_PATIENCE_SECONDS = 120.0
-"""After the last fault: what still runs comes to its end, hosts are tried again, and all is said as it is."""
 
 
 class ChaosFailed(AssertionError):
@@ -87,9 +85,9 @@ def run(folder: Path, seed: int, seconds: float) -> Report:
         with watcher:
             schedule.run(check)
             site.communicator.close()
-            wait_for(lambda: site.communicator.done, "every beam's end", _PATIENCE_SECONDS)
+            wait_for(lambda: site.communicator.done, "every beam's end", PATIENCE_SECONDS)
             found: list[str] = ["never compared"]
-            deadline = time.monotonic() + _PATIENCE_SECONDS
+            deadline = time.monotonic() + PATIENCE_SECONDS
             while found and time.monotonic() < deadline:
                 check()
                 time.sleep(0.5)

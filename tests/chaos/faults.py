@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from tests.chaos.beams import HOSTS, Beam
 from tests.chaos.engines import Engine
-from tests.chaos.site import Site
+from tests.chaos.site import PATIENCE_SECONDS, Site
 from tests.support import communicator_db as db
 from tests.support.process import wait_for
 
@@ -79,7 +79,7 @@ class ConfigurationReloaded(Fault):
         exporter = self.site.exporter
         assert exporter is not None
         # Before it has said where it listens, the signal would end it.
-        wait_for(lambda: exporter.said("exporter started"), "the exporter's start")
+        wait_for(lambda: exporter.said("exporter started"), "the exporter's start", PATIENCE_SECONDS)
         exporter.signal(signal.SIGHUP)
 
 
@@ -242,10 +242,12 @@ class LinesLost(LogFault):
         assert exporter is not None
         size = log.stat().st_size
         labels = {"beam_id": self.beam.beam_id}
-        wait_for(lambda: exporter.value("mqi_beam_log_size_bytes", **labels) == size, "all of the log read")
+        wait_for(
+            lambda: exporter.value("mqi_beam_log_size_bytes", **labels) == size, "all of the log read", PATIENCE_SECONDS
+        )
         for _ in range(2):
             state = site.state_file.stat().st_ino
-            wait_for(lambda: site.state_file.stat().st_ino != state, "a state with it")  # noqa: B023
+            wait_for(lambda: site.state_file.stat().st_ino != state, "its state", PATIENCE_SECONDS)  # noqa: B023
         self.lose()
 
     def lose(self) -> None:

@@ -15,12 +15,16 @@ from tests.chaos.communicator import Communicator
 from tests.chaos.engines import Engines
 from tests.chaos.table import Table
 from tests.chaos.time_of_day import TimeOfDay
-from tests.support.process import ExporterProcess
+from tests.support.process import ExporterProcess, wait_for
 from tests.support.relay import Relay
 from tests.support.sshd import Sshd
 
 POLL_SECONDS = 0.5
+PATIENCE_SECONDS = 120.0
+"""How long anything is waited for: the machine may be busy with ten other things."""
 _DISK_MEGABYTES = 16
+_RETENTION_SECONDS = 4 * 3600
+"""Rows of runs that ended while the exporter was down are read although the clock has been set forwards twice."""
 _AS_OTHERS = ("setpriv", "--bounding-set=-dac_override,-dac_read_search")
 """Root may read and write everything; so that rights mean something, this takes that privilege away."""
 
@@ -74,10 +78,12 @@ class Site:
                 self.hosts[name].trusted_ports.append(self.relays[name].port)
                 self.hosts[name].trust(self.hosts[name].host_key)
             stack.enter_context(self.engines)
-            self.communicator = stack.enter_context(Communicator(self.beams, self.table, self.engines, self._chance))
+            communicator = Communicator(self.beams, self.table, self.engines, self._chance)
             self.write_configuration()
             stack.callback(self.end_exporter)
-            self.start_exporter()
+            # What ended before anybody ever watched is not counted: so it watches before anything begins.
+            self._wait_until_it_watches(self.start_exporter())
+            self.communicator = stack.enter_context(communicator)
             self._stack = stack.pop_all()
         return self
 
@@ -119,6 +125,7 @@ base_directory: {self.folder}
 sources:
   - {{name: local, kind: local, log_path: "{{base_directory}}/local/sim_{{beam_id}}.log"}}{remote}
 database: {{path: {self.table.path}}}
+retention_seconds: {_RETENTION_SECONDS}
 discovery: {{interval_seconds: 0.5}}
 mirror: {{minimum_interval_seconds: 0.5}}
 progress_tracking:
@@ -133,14 +140,20 @@ web: {{listen_address: "127.0.0.1:0"}}
 """
         (self.folder / "exporter.yaml").write_text(text, encoding="utf-8")
 
-    def start_exporter(self) -> None:
+    def start_exporter(self) -> ExporterProcess:
         """Start it, as systemd does when it has died."""
-        self.exporter = ExporterProcess(
+        self.exporter = exporter = ExporterProcess(
             *(self.clock.file, "--config.file", self.folder / "exporter.yaml"),
             module="tests.chaos.under_clock",
             python=(*self._through, sys.executable),
         )
         self.processes += 1
+        return exporter
+
+    def _wait_until_it_watches(self, exporter: ExporterProcess) -> None:
+        wait_for(lambda: exporter.said("exporter started"), "the exporter's start", PATIENCE_SECONDS)
+        wait_for(lambda: exporter.get("/-/ready").is_success, "a look at everything", PATIENCE_SECONDS)
+        wait_for(self.state_file.exists, "the first state", PATIENCE_SECONDS)
 
     def kill_exporter(self) -> None:
         """It dies where it is."""
