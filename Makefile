@@ -5,7 +5,7 @@ VERSIONS := 3.10 3.11 3.12 3.13
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup tools demo stack test test-all lint format types unit docs bench wheelhouse check-image lock clean
+.PHONY: help setup tools demo stack test test-all lint format types unit docs bench fuzz wheelhouse check-image lock clean
 .DEFAULT_GOAL := help
 
 help:
@@ -14,6 +14,7 @@ help:
 	@echo 'make test      lint, types and tests'
 	@echo 'make test-all  the tests on Python $(VERSIONS) (found by pyenv or on PATH)'
 	@echo 'make bench     every benchmark; make bench-scrape one of them (docs/performance.md)'
+	@echo 'make fuzz      a million inputs to the log parser; FUZZ=sftp or another door, RUNS=... (docs/fuzzing.md)'
 	@echo 'make wheelhouse  all that an installation without network needs, in dist/wheelhouse'
 	@echo 'make lint | format | types | unit | docs | check-image | lock | clean'
 
@@ -87,6 +88,14 @@ bench: setup tools
 bench-%: setup tools
 	$(BIN)/python -m bench $*
 
+# FUZZ is a door of tests/fuzz, RUNS how many inputs; what is worth keeping of them stays in .fuzz.
+FUZZ := parser
+RUNS := 1000000
+
+fuzz: setup
+	$(BIN)/python -m pip install -q --disable-pip-version-check --no-build-isolation -e '.[fuzz]'
+	$(BIN)/python -m tests.fuzz $(FUZZ) --runs $(RUNS) --corpus .fuzz/$(FUZZ)
+
 wheelhouse: setup
 	$(BIN)/python .ci/wheelhouse dist/wheelhouse
 
@@ -103,5 +112,5 @@ lock:
 	rm requirements.lock.new
 
 clean:
-	rm -rf build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache $(VENV) .venv-3.*
+	rm -rf build dist *.egg-info .fuzz .hypothesis .mypy_cache .pytest_cache .ruff_cache $(VENV) .venv-3.*
 	find exporter tests -name __pycache__ -type d -prune -exec rm -rf {} +
