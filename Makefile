@@ -5,7 +5,8 @@ VERSIONS := 3.10 3.11 3.12 3.13
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup tools demo stack test test-all lint format types unit docs bench wheelhouse sbom licences audit check-image lock clean
+.PHONY: help setup tools demo stack test test-all lint format types unit docs bench fuzz wheelhouse sbom licences audit
+.PHONY: check-image lock clean
 .DEFAULT_GOAL := help
 
 help:
@@ -14,6 +15,7 @@ help:
 	@echo 'make test      lint, types and tests'
 	@echo 'make test-all  the tests on Python $(VERSIONS) (found by pyenv or on PATH)'
 	@echo 'make bench     every benchmark; make bench-scrape one of them (docs/performance.md)'
+	@echo 'make fuzz      a million inputs to the log parser; FUZZ=sftp or another door, RUNS=... (docs/fuzzing.md)'
 	@echo 'make wheelhouse  all that an installation without network needs, in dist/wheelhouse'
 	@echo 'make sbom      what the exporter is made of (CycloneDX), in dist/sbom.cdx.json; make audit: known weaknesses of it'
 	@echo 'make lint | format | types | unit | docs | licences | check-image | lock | clean'
@@ -88,6 +90,14 @@ bench: setup tools
 bench-%: setup tools
 	$(BIN)/python -m bench $*
 
+# FUZZ is a door of tests/fuzz, RUNS how many inputs; what is worth keeping of them stays in .fuzz.
+FUZZ := parser
+RUNS := 1000000
+
+fuzz: setup
+	$(BIN)/python -m pip install -q --disable-pip-version-check --no-build-isolation -e '.[fuzz]'
+	$(BIN)/python -m tests.fuzz $(FUZZ) --runs $(RUNS) --corpus .fuzz/$(FUZZ)
+
 wheelhouse: setup
 	$(BIN)/python -m supply.wheelhouse dist/wheelhouse
 
@@ -123,5 +133,5 @@ lock:
 	echo pip-audit | $(LOCK) - -o requirements-audit.lock
 
 clean:
-	rm -rf build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache $(VENV) .venv-3.* .venv-audit
+	rm -rf build dist *.egg-info .fuzz .hypothesis .mypy_cache .pytest_cache .ruff_cache $(VENV) .venv-3.* .venv-audit
 	find exporter tests -name __pycache__ -type d -prune -exec rm -rf {} +

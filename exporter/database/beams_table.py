@@ -30,6 +30,12 @@ _NEEDED_COLUMNS = frozenset({"beam_id", "parent_case_id", "status", "updated_at"
 _IDS_PER_STATEMENT = 500
 """Fewer than the 999 variables that an old SQLite allows in one statement."""
 
+TEXT_LIMIT_BYTES = 4096
+"""Longest value worth reading, as long as a path may be: of a longer one only the beginning is read, as bytes."""
+
+ROWS_LIMIT = 100_000
+"""Most rows of one look that are not over; those updated last come first."""
+
 UpdateKind = Literal["raise", "lower", "complete"]
 
 
@@ -65,7 +71,11 @@ _ADVICE = {
 
 @dataclass(frozen=True, slots=True)
 class StoredBeam:
-    """A row as it is stored; a value of an unexpected type is ``None``. ``updated_at`` in epoch seconds."""
+    """A row as it is stored; a value of an unexpected type is ``None``. ``updated_at`` in epoch seconds.
+
+    Args:
+        too_long: one of its values is longer than :data:`TEXT_LIMIT_BYTES`.
+    """
 
     beam_id: object
     case_id: object
@@ -74,6 +84,7 @@ class StoredBeam:
     progress: float | None
     hpc_job_id: str | None
     updated_at: float | None
+    too_long: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +193,8 @@ class BeamsTable:
     ) -> list[StoredBeam]:
         """Beams that are not over, those updated since a moment, and those with given ids.
 
+        Of the first two kinds there are :data:`ROWS_LIMIT` at most.
+
         Args:
             updated_since: epoch seconds (the column has whole ones); ``None`` for no such rows.
             also: ids of rows to read in any case.
@@ -194,13 +207,15 @@ class BeamsTable:
         with self._use("read") as connection:
             there = self._columns(connection)
             columns = [name for name in _KNOWN_COLUMNS if name in there]
-            select = f"SELECT {', '.join(columns)} FROM beams"
+            select = f"SELECT {', '.join(map(_bounded, columns))} FROM beams"
             condition = f"status IS NULL OR status NOT IN ({_marks(terminal)})"
             values: list[Any] = [*terminal]
             if updated_since is not None:
                 condition += " OR updated_at >= ?"
                 values.append(_stamp(updated_since))
-            found = connection.execute(f"{select} WHERE {condition}", values).fetchall()
+            found = connection.execute(
+                f"{select} WHERE {condition} ORDER BY updated_at DESC LIMIT {ROWS_LIMIT}", values
+            ).fetchall()
             stored = [_stored(dict(zip(columns, row, strict=True))) for row in found]
             known = {beam.beam_id for beam in stored}
             wanted = [beam_id for beam_id in also if beam_id not in known]
@@ -363,6 +378,14 @@ def _marks(values: Iterable[object]) -> str:
     return ", ".join("?" for _ in values)
 
 
+def _bounded(column: str) -> str:
+    """A column in a query, with no more of its value than is worth reading: somebody may keep a file in it."""
+    return (
+        f"CASE WHEN length(CAST({column} AS BLOB)) > {TEXT_LIMIT_BYTES} "
+        f"THEN substr(CAST({column} AS BLOB), 1, {TEXT_LIMIT_BYTES + 1}) ELSE {column} END"
+    )
+
+
 def _text(raw: bytes) -> str:
     return raw.decode("utf-8", "surrogateescape")
 
@@ -399,4 +422,5 @@ def _stored(row: dict[str, object]) -> StoredBeam:
         progress=float(progress) if number else None,  # type: ignore[arg-type]
         hpc_job_id=text("hpc_job_id"),
         updated_at=_moment(row["updated_at"]),
+        too_long=any(isinstance(value, bytes) and len(value) > TEXT_LIMIT_BYTES for value in row.values()),
     )

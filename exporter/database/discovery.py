@@ -57,12 +57,19 @@ def fault_of_id(value: object) -> str | None:
 
 
 def fault_of_row(beam: StoredBeam) -> str | None:
-    """Why a row's ids cannot be used, in one word; ``None`` where they can."""
+    """Why a row cannot be used, in one word; ``None`` where it can."""
+    if beam.too_long or any(_is_long(text) for text in (beam.status, beam.hpc_job_id)):
+        return "too_long"
     fault = fault_of_id(beam.beam_id) or fault_of_id(beam.case_id)
     if fault is None and not _is_utf8(f"{beam.beam_id}{beam.case_id}"):
         # A file name may be such bytes, but no statement can name the row again: asking for it would fail every look.
         return "not_utf8"
     return fault
+
+
+def _is_long(text: str | None) -> bool:
+    """Longer than any status or job id is; both become labels, parts of paths or words for people."""
+    return text is not None and len(text.encode("utf-8", "surrogateescape")) > _ID_BYTES
 
 
 def _is_utf8(text: str) -> bool:
@@ -123,7 +130,7 @@ class DatabaseDiscovery:
             if fault is None:
                 rows.append(_row(beam, at))
             else:
-                faults[f"{beam.case_id!r} {beam.beam_id!r}"] = fault
+                faults[f"{beam.case_id!r:.300} {beam.beam_id!r:.300}"] = fault
         there = {row.key for row in rows}
         return Look(tuple(rows), self._refusals.count(faults), frozenset(set(watched) - there))
 

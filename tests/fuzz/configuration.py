@@ -113,5 +113,5 @@ TARGET = Target(
         ),
     ),
     longest_bytes=500,
-    examples=150,
+    examples=60,
 )

@@ -115,5 +115,5 @@ TARGET = Target(
         *(b" histories per batch, ", b" batches expected", b"GPUassert: out of memory", b"Assertion `x' failed"),
     ),
     longest_bytes=160,
-    examples=1000,
+    examples=300,
 )

@@ -153,5 +153,5 @@ TARGET = Target(
     _seeds,
     words=(*(bytes([each]) for each in range(len(_HAPPENINGS))), b"run\n", b"\x04run\n", b"\x05\x04run\n"),
     longest_bytes=300,
-    examples=150,
+    examples=80,
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import socket
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from functools import partial
 
 from tests.fuzz.target import Check, Target, draw
@@ -31,7 +31,8 @@ def _check(site: Site, said: Sequence[object], data: bytes) -> None:
             cut = draw(data, 1 + len(data))
             connection.sendall(data[:cut])
             connection.sendall(data[cut:])
-            connection.shutdown(socket.SHUT_WR)
+            with suppress(OSError):  # it is closed already, and there may be an answer all the same
+                connection.shutdown(socket.SHUT_WR)
             answer = _read(connection)
         except ConnectionError:
             answer = b""  # it was closed in the middle of what we said
@@ -106,5 +107,5 @@ TARGET = Target(
         ),
     ),
     longest_bytes=2000,
-    examples=60,
+    examples=40,
 )
