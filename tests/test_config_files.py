@@ -66,3 +66,20 @@ def test_the_image_is_built_from_all_that_the_package_needs(name: str) -> None:
     dockerfile = (ROOT / "Dockerfile").read_text(encoding="utf-8")
     assert f"COPY {name} {name}\n" in dockerfile
     assert (ROOT / name).is_dir()
+
+
+def test_the_unit_gives_its_user_what_sqlite_needs_and_takes_the_rest() -> None:
+    lines = (CONFIG / "mqi-exporter.service").read_text(encoding="utf-8").splitlines()
+    settings = dict(line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
+    assert settings["User"] != "root"
+    assert settings["ReadWritePaths"].count("/opt/mqi") == 1
+    expected = {
+        "ProtectSystem": "strict",
+        "NoNewPrivileges": "yes",
+        "CapabilityBoundingSet": "",
+        "AmbientCapabilities": "",
+        "LimitCORE": "0",
+        "StateDirectoryMode": "0700",
+        "UMask": "0007",
+    }
+    assert {key: settings[key] for key in expected} == expected

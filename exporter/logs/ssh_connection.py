@@ -10,6 +10,7 @@ import contextlib
 import errno
 import getpass
 import os
+import pwd
 import select
 import socket
 import stat
@@ -86,6 +87,7 @@ class SshConnection:
         for key_file in target.key_files:
             _check_key(key_file, target)
         for path in target.known_hosts:
+            _check_trusted(path, target)
             try:
                 client.load_host_keys(str(path))
             except FileNotFoundError:
@@ -194,6 +196,14 @@ def _resolve(host: SshHost) -> _Target:
     )
 
 
+def _own_user() -> str:
+    """The user that this process is now, by name where it has one."""
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())
+
+
 def _known_hosts(given: Path | None, of_alias: list[str]) -> tuple[Path, ...]:
     if given is not None:
         return (given,)
@@ -214,6 +224,18 @@ def _check_key(path: Path, target: _Target) -> None:
         raise SourceUnavailable(
             "key_file",
             f"cannot log in to {target.shown}: {path} can be read by others than its owner; run `chmod 600 {path}`",
+        )
+
+
+def _check_trusted(path: Path, target: _Target) -> None:
+    """Who can write the trusted host keys decides whom we trust."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return  # said when it is read, if it must be there
+    if mode & 0o002:
+        raise SourceUnavailable(
+            "known_hosts", f"cannot trust {target.shown}: everybody may write {path}; run `chmod o-w {path}`"
         )
 
 
@@ -327,9 +349,13 @@ def _explained(target: _Target) -> Iterator[None]:
         ) from None
     except FileNotFoundError as error:
         raise SourceUnavailable("key_file", f"cannot log in to {shown}: no key file {error.filename}") from None
-    except PermissionError as error:
-        raise SourceUnavailable("key_file", f"cannot log in to {shown}: {error.filename} cannot be read") from None
     except (OSError, EOFError) as error:
+        if isinstance(error, PermissionError) and error.filename is not None:
+            raise SourceUnavailable(
+                "key_file",
+                f"cannot log in to {shown}: {error.filename} cannot be read; it must be the exporter's own: run "
+                f"`chown {_own_user()} {error.filename}`",
+            ) from None
         reason = getattr(error, "strerror", None) or str(error) or "the host has ended the connection"
         raise SourceUnavailable(
             "unreachable", f"cannot reach {shown}: {reason}; check the host and the network between"

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import tempfile
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from exporter.config import settings_from
 from exporter.following import make_source
@@ -193,6 +197,33 @@ def test_a_link_put_in_the_place_of_a_log_after_the_look_is_not_read(site: Site)
     assert answer.kind == "link"
 
 
+PLACES = ("logs/a", "logs/b", "logs/sub/a", "logs/sub", "out/a", "out/sub")
+
+
+@given(st.lists(st.tuples(st.sampled_from(PLACES), st.sampled_from(PLACES)), max_size=5))
+def test_whatever_links_there_are_a_log_is_read_if_it_really_is_in_its_folder(links: list[tuple[str, str]]) -> None:
+    with tempfile.TemporaryDirectory() as temporary:
+        root = Path(temporary).resolve()
+        for folder in ("logs", "out"):
+            (root / folder).mkdir()
+        for at, target in links:
+            with contextlib.suppress(OSError):
+                (root / at).parent.mkdir(exist_ok=True)
+                (root / at).symlink_to(root / target)
+        for place in PLACES:
+            with contextlib.suppress(OSError):
+                (root / place).parent.mkdir(exist_ok=True)
+                (root / place).open("x").close()
+        source = LocalSource("here", [str(root / "logs")])
+        paths = [str(root / place) for place in PLACES if place.startswith("logs/")]
+        found = source.stat(paths)
+        for path in paths:
+            real = os.path.realpath(path)
+            ours = os.path.isfile(real) and real.startswith(f"{root}/logs/")
+            [answer] = source.read([ReadRequest(path, 0, 1)])
+            assert isinstance(found.get(path), LogStat) == isinstance(answer, bytes) == ours, (path, real)
+
+
 def test_a_known_log_costs_a_host_no_more_round_trips_than_without_limits(open_source: Open, site: Site) -> None:
     link(site.logs / "b.log", "a.log")
     paths = [str(site.logs / name) for name in ("a.log", "b.log")]
@@ -210,8 +241,8 @@ def test_a_known_log_costs_a_host_no_more_round_trips_than_without_limits(open_s
 @pytest.mark.parametrize(("setting", "may"), [("", False), ("inside", False), ("anywhere", True)])
 def test_the_configuration_says_where_links_may_lead(site: Site, setting: str, may: bool) -> None:
     text = f"sources: [{{name: local, log_path: '{site.logs}/{{beam_id}}.log', follow_links: {setting}}}]"
-    settings = settings_from(f"{text}\ndatabase: {{path: /data/mqi.db}}", "test")
-    [section] = settings.sources
-    source = make_source(section, settings.templates(section))
+    configured = settings_from(f"{text}\ndatabase: {{path: /data/mqi.db}}", "test")
+    [section] = configured.sources
+    source = make_source(section, configured.templates(section))
     path = link(site.logs / "b.log", site.secret)
     assert isinstance(look(source, path), LogStat if may else LogProblem)

@@ -16,6 +16,7 @@ import pytest
 from exporter.logs.source import SourceUnavailable
 from exporter.logs.ssh import SshSource
 from exporter.logs.ssh_host import SshHost
+from tests.support.files import open_the_way_to, unprivileged
 from tests.support.process import wait_for
 from tests.support.sshd import Sshd, keygen
 
@@ -108,6 +109,16 @@ class TestLogin:
         assert found.kind == "key_file"
         assert f"chmod 600 {key}" in str(found)
 
+    def test_a_key_that_belongs_to_somebody_else_is_refused_with_the_fix(self, sshd: Sshd, here: Path) -> None:
+        key = keygen(here / "another's_key")
+        open_the_way_to(here)
+        host = replace(sshd.host, key_file=key, known_hosts_file=here / "known_hosts")
+        (here / "known_hosts").write_bytes(sshd.known_hosts.read_bytes())
+        with unprivileged():
+            found = trouble(host)
+        assert found.kind == "key_file"
+        assert f"chown nobody {key}" in str(found)
+
     @pytest.mark.parametrize("content", [None, b"", b"this is no key", b"\x00\xff" * 100])
     def test_a_key_that_is_none_is_said_so(self, sshd: Sshd, here: Path, content: bytes | None) -> None:
         key = here / "key"
@@ -141,6 +152,14 @@ class TestHostKeys:
         found = trouble(replace(sshd.host, known_hosts_file=here / "none"))
         assert found.kind == "known_hosts"
         assert str(here / "none") in str(found)
+
+    def test_a_file_that_everybody_may_write_is_not_trusted(self, sshd: Sshd, here: Path) -> None:
+        written = here / "known_hosts"
+        written.write_bytes(sshd.known_hosts.read_bytes())
+        written.chmod(0o666)
+        found = trouble(replace(sshd.host, known_hosts_file=written))
+        assert found.kind == "known_hosts"
+        assert f"chmod o-w {written}" in str(found)
 
     def test_a_key_for_another_port_does_not_count(self, sshd: Sshd, here: Path) -> None:
         kind, key, *_ = Path(f"{sshd.host_key}.pub").read_text(encoding="utf-8").split()
