@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import gzip
+import http.client
 import re
 import shutil
 import socket
 import subprocess
 import sys
 import time
-import urllib.request
+import urllib.parse
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -80,12 +82,35 @@ class Running:
     def __init__(self, process: subprocess.Popen[bytes], url: str) -> None:
         self.process = process
         self.url = url
+        self._connection: http.client.HTTPConnection | None = None
 
-    def metrics(self) -> str:
-        """What it serves now."""
-        with urllib.request.urlopen(self.url, timeout=_PATIENCE_SECONDS) as answer:
-            text: str = answer.read().decode()
-        return text
+    def metrics(self, *names: str) -> str:
+        """What it serves now, asked for as by Prometheus: one connection for all questions, gzip.
+
+        Args:
+            names: of metrics; all where none is given.
+
+        Raises:
+            OSError: it does not answer.
+        """
+        address, path = self.url.removeprefix("http://").split("/", 1)
+        if self._connection is None:
+            self._connection = http.client.HTTPConnection(address, timeout=_PATIENCE_SECONDS)
+        try:
+            query = urllib.parse.urlencode([("name[]", name) for name in names])
+            self._connection.request("GET", f"/{path}?{query}", headers={"Accept-Encoding": "gzip"})
+            answer = self._connection.getresponse()
+            body = answer.read()
+        except OSError:
+            self.close()
+            raise
+        return (gzip.decompress(body) if answer.getheader("Content-Encoding") == "gzip" else body).decode()
+
+    def close(self) -> None:
+        """End the connection; the next question opens another."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
 
     def cpu_seconds(self) -> float:
         """CPU time of all its threads until now."""
@@ -136,9 +161,11 @@ def free_port() -> int:
 @contextmanager
 def _running(command: list[str | Path], url: str, output: Path) -> Iterator[Running]:
     with output.open("wb") as log, subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT) as process:
+        running = Running(process, url)
         try:
-            yield Running(process, url)
+            yield running
         finally:
+            running.close()
             process.terminate()
 
 

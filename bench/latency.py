@@ -1,7 +1,8 @@
 """From a line's end in a log until /metrics serves it, with a thousand and ten thousand logs beside it.
 
-Two figures: until the board holds it (what a scrape would show, without the scrape), and until a scrape of the whole
-process has shown it, which takes at least one scrape.
+Three figures: until the board holds it (what a scrape would show, without the scrape), until a scrape of the metric
+alone (``name[]``) has shown it, and until a scrape of everything has; scrapes follow each other without a pause, so one
+of them at least is part of the delay.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from exporter.logs import announcements
 COUNTS = (10, 100, 1000, 10_000)
 APPENDS = 100
 SCRAPES = 10
+METRIC = "mqi_beam_batch_current"
 
 
 def run(short: bool) -> tuple[str, dict[str, float]]:
@@ -47,6 +49,8 @@ def run(short: bool) -> tuple[str, dict[str, float]]:
                 delays = _until_the_board_holds_it(logs, count, appends if not polling_only else scrapes, polling_only)
                 cells.append(_note(f"{count} {kind} board", delays, figures))
             with exporter(folder, logs, count, polling_only=False) as running:
+                one = _until_a_scrape_shows_it(running, logs, appends, METRIC)
+                cells.append(_note(f"{count} metric alone", one, figures))
                 cells.append(_note(f"{count} metrics", _until_a_scrape_shows_it(running, logs, scrapes), figures))
             with mtail(folder, logs) as other:
                 cells.append(
@@ -55,7 +59,8 @@ def run(short: bool) -> tuple[str, dict[str, float]]:
                     else _note(f"{count} mtail metrics", _until_a_scrape_shows_it(other, logs, scrapes), figures)
                 )
             lines.append(row(*cells))
-    return table(("logs", "board", "board, polling only", "/metrics", "mtail's /metrics"), lines), figures
+    head = ("logs", "board", "board, polling only", "/metrics, one metric", "/metrics", "mtail's /metrics")
+    return table(head, lines), figures
 
 
 def _note(name: str, delays: list[float], figures: dict[str, float]) -> str:
@@ -120,18 +125,18 @@ def _until_the_board_holds_it(logs: Path, count: int, appends: int, polling_only
     return delays
 
 
-def _until_a_scrape_shows_it(running: Running, logs: Path, appends: int) -> list[float]:
+def _until_a_scrape_shows_it(running: Running, logs: Path, appends: int, *names: str) -> list[float]:
     number = 5
     log = logs / f"c_b{number % len(list(logs.iterdir()))}.log"
     shown = re.compile(rf"batch_current\{{[^}}]*{log.stem.removeprefix('c_')}[\".][^}}]*\}} (\S+)")
     delays = []
     for step in range(appends):
         _pause(step)
-        batch = 5000 + step
+        batch = (5000 if names else 7000) + step  # it only ever rises; one metric is looked at first
         began = time.perf_counter()
         _append(log, batch)
         while True:
-            found = shown.search(running.metrics())
+            found = shown.search(running.metrics(*names))
             if found is not None and float(found[1]) == batch:
                 break
         delays.append(time.perf_counter() - began)

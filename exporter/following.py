@@ -103,6 +103,11 @@ class _Waits:
             self._round_due_at = began + max(interval, took + _SHORTEST_PAUSE * interval)
         return 0.0 if more else max(0.0, self._round_due_at - began - took)
 
+    def look_between(self, monitor: SourceMonitor) -> None:
+        """Look at what has been announced, while the thread is busy with something else."""
+        if self.announcements is not None and self.announcements.pending():
+            monitor.look(announced_only=True)
+
     def wait(self, seconds: float) -> None:
         """Wait until the next round, or until something is announced."""
         # A look that failed leaves what was announced where it was: no hint may call for the next one early.
@@ -219,7 +224,7 @@ class Following:
 
     def _look(self, monitor: SourceMonitor, finding: NameRounds | None, waits: _Waits) -> float:
         if finding is not None:
-            finding.discover()
+            finding.discover(partial(waits.look_between, monitor))
         return waits.look(monitor)
 
     def _discover(self, rounds: TableRounds | None, identifiers: Identifiers, clock: Callable[[], float]) -> float:

@@ -79,12 +79,15 @@ class NameRounds:
         self._rounds_alike = 0
         self._rounds_unlisted = 0
 
-    def discover(self) -> None:
+    def discover(self, between: Callable[[], None] = lambda: None) -> None:
         """List the folders, if it is time to.
 
         A listing asks the kernel for every file, so it is left out where no name can have come or gone: nobody has
         announced one, or the folders' own time stamps are old and have not moved. A log that was forgotten and grows
         again changes no name: a listing once in a while finds it.
+
+        Args:
+            between: called now and then, for what must not wait until thousands of names have been looked at.
         """
         at = self._clock()
         # A clock that was set back must not stop discovery.
@@ -94,8 +97,9 @@ class NameRounds:
         if not self._may_have_changed():
             return
         folders = {folder: self._recent(folder, at) for folder in self._folders}
-        look = self._discovery.look(at, folders)
+        look = self._discovery.look(at, folders, between)
         self._board.refused(look.refused)
+        between()
         self._board.take_rows(look.rows, (), at)
 
     def _may_have_changed(self) -> bool:

@@ -15,7 +15,8 @@ from structlog.testing import capture_logs
 from exporter.beams.board import Board, BoardRules
 from exporter.beams.snapshot import BeamKey, BeamRow
 from exporter.config import Settings
-from exporter.following import Following
+from exporter.database.discovery import DirectoryDiscovery
+from exporter.following import Following, _Waits
 from exporter.identifiers import PlainIdentifiers
 from exporter.logs.announcements import Announced, Announcements
 from exporter.logs.local import LocalSource
@@ -359,3 +360,32 @@ def test_a_look_that_is_asked_for_comes_long_before_its_time(
     finally:
         following.stop()
         following.close()
+
+
+def test_an_announced_look_does_not_wait_until_all_names_have_been_looked_at(
+    tmp_path: Path, kernel: Announcements
+) -> None:
+    world = settled(tmp_path, 3, kernel)
+    waits = _Waits(kernel, 0.5)
+    names = {f"c_b{number}.log": LogStat(0, world.at) for number in range(1200)}
+    shown: list[int] = []
+
+    def between() -> None:
+        world.start_batch(1, 2 + len(shown))
+        waits.look_between(world.monitor)
+        shown.append(world.batches()["b1"])
+
+    found = DirectoryDiscovery().look(world.at, {"/logs": names}, between)
+
+    assert shown == [2, 3, 4]
+    assert len(found.rows) == 1200
+
+
+def test_nothing_is_looked_at_between_names_while_nothing_is_announced(tmp_path: Path, kernel: Announcements) -> None:
+    world = settled(tmp_path, 3, kernel)
+    looks = world.board.snapshot(world.at).sources[0].poll_seconds.count
+
+    _Waits(kernel, 0.5).look_between(world.monitor)
+    _Waits(None, 0.5).look_between(world.monitor)
+
+    assert world.board.snapshot(world.at).sources[0].poll_seconds.count == looks

@@ -183,6 +183,10 @@ class Announcements:
         with contextlib.suppress(BlockingIOError):
             os.read(self._waking, 64)
 
+    def pending(self) -> bool:
+        """Whether something is announced that has not been taken yet."""
+        return any(descriptor == self._inotify for descriptor, _ in self._poll_both.poll(0))
+
     def wake(self) -> None:
         """End :meth:`wait`, also one that has not begun; from any thread."""
         with contextlib.suppress(OSError):
