@@ -227,6 +227,15 @@ def test_a_run_whose_log_is_met_first_after_the_clock_was_set_does_not_belong_to
     assert world.state == "succeeded"
 
 
+def test_a_row_from_the_future_does_not_make_a_log_that_of_the_run_before(world: World, times: Times) -> None:
+    world.row()
+    times.set(-HOUR)
+    times.passes(5)
+    world.write(captured("v2_b18"))
+    world.look(0)
+    assert world.state == "succeeded"
+
+
 def test_a_log_from_before_the_row_belongs_to_the_run_before_also_after_the_clock_was_set(
     world: World, times: Times
 ) -> None:

@@ -241,10 +241,11 @@ class LinesLost(LogFault):
         exporter = site.exporter
         assert exporter is not None
         size = log.stat().st_size
-        labels = {"beam_id": self.beam.beam_id}
-        wait_for(
-            lambda: exporter.value("mqi_beam_log_size_bytes", **labels) == size, "all of the log read", PATIENCE_SECONDS
-        )
+
+        def read_to_its_end() -> bool:
+            return exporter.value("mqi_beam_log_size_bytes", beam_id=self.beam.beam_id) == size
+
+        wait_for(read_to_its_end, "all of the log read", PATIENCE_SECONDS)
         for _ in range(2):
             state = site.state_file.stat().st_ino
             wait_for(lambda: site.state_file.stat().st_ino != state, "its state", PATIENCE_SECONDS)  # noqa: B023

@@ -9,11 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tests.chaos.faults import FAULTS, OFTEN, Fault
-from tests.chaos.site import Site
+from tests.chaos.site import PATIENCE_SECONDS, Site
 
 _GAP_SECONDS = (0.5, 2.0)
-_PATIENCE_SECONDS = 20.0
-"""A fault for which nothing is there waits so long until something is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +105,7 @@ class Schedule:
             fault = planned.kind(self._site, random.Random(planned.seed))
             if fault.needs & self.busy:
                 continue
-            if self._begin(planned, fault) or self.elapsed > planned.at + _PATIENCE_SECONDS:
+            if self._begin(planned, fault) or self.elapsed > planned.at + PATIENCE_SECONDS:
                 self._planned.remove(planned)
 
     def _begin(self, planned: Planned, fault: Fault) -> bool:

@@ -90,7 +90,8 @@ class Watcher:
     def _work(self) -> None:
         while not self._ended.wait(POLL_SECONDS):
             exporter, process = self._site.exporter, self._site.processes
-            if exporter is None or "exporter" in self._schedule.busy or not exporter.said("exporter started"):
+            suspended = self._site.communicator.stopped.is_set()
+            if exporter is None or suspended or not exporter.said("exporter started"):
                 continue
             before = {beam: beam.run for beam in self._site.beams if beam.runs and beam.run.going}
             try:
