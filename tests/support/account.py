@@ -48,7 +48,7 @@ class Account:
         """The command line that becomes this account's Python.
 
         Args:
-            trace: file in which every call that may change a file or start a program is noted, if it succeeds.
+            trace: file in which every call that may change a file or start a program is noted.
         """
         binds = [f"mount --bind {shlex.quote(str(here))} {shlex.quote(str(at))}" for at, here in self._bound.items()]
         paths = {
@@ -58,7 +58,7 @@ class Account:
         exports = [f"export {name}={shlex.quote(value)}" for name, value in paths.items()]
         become = [*binds, *exports, "umask 0007", 'exec "$@"']
         program = Path(sys.executable).resolve().relative_to(Path(sys.base_prefix).resolve())
-        tracing = ["strace", "-D", "-f", "-z", "-e", f"trace={CHANGING_CALLS}", "-e", "signal=none", "-o", str(trace)]
+        tracing = ["strace", "-D", "-f", "-e", f"trace={CHANGING_CALLS}", "-e", "signal=none", "-o", str(trace)]
         return [
             *("unshare", "--mount", "sh", "-euc", " && ".join(become), "sh"),
             *(tracing if trace is not None else ()),
@@ -69,13 +69,24 @@ class Account:
 
 
 def changes(trace: Path) -> Iterator[tuple[str, str]]:
-    """Calls of a trace that changed something or may have: the call's name and the path, or the last of two."""
+    """Calls of a trace that may have changed something and did not fail: name and path, or the last of two paths."""
+    unfinished: dict[str, str] = {}
     for line in trace.read_text(encoding="utf-8").splitlines():
-        call = re.match(r"\d+ +(\w+)\((.*)\) += ", line)
-        if call is None:
-            assert "+++ exited" in line, line
+        # A call of one thread is cut in two where another's comes in between.
+        process, text = line.split(maxsplit=1)
+        if text.endswith("<unfinished ...>"):
+            unfinished[process] = text.removesuffix("<unfinished ...>")
             continue
-        name, arguments = call.groups()
+        resumed = re.match(r"<\.\.\. \w+ resumed>", text)
+        if resumed is not None:
+            text = unfinished.pop(process) + text[resumed.end() :]
+        call = re.match(r"(\w+)\((.*)\) += (\S+)", text)
+        if call is None:
+            assert text.startswith("+++ exited"), line
+            continue
+        name, arguments, answer = call.groups()
+        if answer == "-1":
+            continue
         if name.startswith("open") and not re.search(r"\bO_(WRONLY|RDWR|CREAT|TRUNC|TMPFILE)\b", arguments):
             continue
         yield name, re.findall(r'"((?:[^"\\]|\\.)*)"', arguments)[0 if name == "execve" else -1]
