@@ -136,7 +136,7 @@ class _Site:
         return f"{number:06}"
 
     def work(self, seconds: float) -> Iterator[float]:
-        """Do what is due for so long; yields the seconds gone by whenever a sample is."""
+        """Do what is due for so long; yields the seconds gone by whenever a sample is, and in the end."""
         began = time.monotonic()
         sample_at = began + _SAMPLE_SECONDS
         with closing(communicator_db.connect(self._database)) as database:
@@ -150,6 +150,7 @@ class _Site:
                     yield now - began
                 next_due = self._due[0][0] if self._due else now + 0.1
                 time.sleep(max(0.0, min(next_due - now, 0.1)))
+        yield time.monotonic() - began
 
     def _step(self, database: Connection, due: float, beam: str, player: Player | None, more: bool) -> None:
         log = self._folder / f"c{beam}_{beam}.log"
