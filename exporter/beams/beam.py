@@ -289,8 +289,8 @@ class Beam:
         if row.status is None or row.updated_at is None or self.stat is None:
             return False
         active = row.status not in statuses.terminal and row.status not in statuses.post_run
-        # Where the clock was set since the row was written, nobody knows by which clock the log is dated. A row that was
-        # read before it was written tells of a clock that was set back meanwhile.
+        # Where the clock was set since the row was written, nobody knows by which clock the log is dated. A row that
+        # was read before it was written tells of a clock that was set back meanwhile.
         if row.updated_at > row.read_at + STALE_SECONDS:
             return False
         row_updated_at = row.updated_at + min(0.0, self._row_moved_seconds)
