@@ -131,7 +131,7 @@ class NetworkDelayed(HostFault):
 class NetworkStalled(HostFault):
     """Nothing passes, nothing is lost: for less and for more than an operation may take."""
 
-    seconds = (1.0, 8.0)
+    seconds = (1.0, 10.0)
 
     def begin(self) -> bool:
         self.relay.stall()

@@ -114,7 +114,7 @@ class Site:
     key_file: {self.hosts[name].client_key}
     known_hosts_file: {self.hosts[name].known_hosts}
     connect_timeout_seconds: 10
-    operation_timeout_seconds: 5
+    operation_timeout_seconds: 8
     log_path: "{self.folder}/{name}/sim_{{beam_id}}.log"
 """
             for name in HOSTS
