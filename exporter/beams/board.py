@@ -128,6 +128,7 @@ class SavedBoard:
     rates: list[tuple[tuple[str, float], float]]
     ended: list[EndedRun]
     clocks: Reading | None = None
+    earliest_since: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +159,7 @@ class Board:
     def __init__(self, rules: BoardRules, at: float) -> None:
         self._lock = threading.Lock()
         self._rules = rules
-        self._since = at
+        self._since = self._earliest_since = at
         self._beams: dict[BeamKey, Beam] = {}
         self._retired: dict[BeamKey, Retired] = {}
         self._sources: dict[str, SourceView] = {}
@@ -205,6 +206,8 @@ class Board:
         with self._lock:
             self._moved_seconds += seconds
             self._since += seconds
+            # A log from before the clock was set is dated by the clock of then.
+            self._earliest_since = min(self._earliest_since, self._since)
             for key, beam in self._beams.items():
                 beam.move(seconds)
                 self._change().add(key)
@@ -295,6 +298,7 @@ class Board:
         }
         with self._lock:
             self._since = state.since
+            self._earliest_since = state.since if state.earliest_since is None else state.earliest_since
             self._beams = beams
             self._unconfirmed = {key for key, beam in beams.items() if beam.source in sources}
             self._retired = dict(state.retired)
@@ -667,7 +671,7 @@ class Board:
             self._rates[source, run.full_work] = rate
             if len(self._rates) > _RATES_KEPT:
                 self._rates.pop(next(iter(self._rates)))
-        if ended_at is None or ended_at < self._since:
+        if ended_at is None or ended_at < self._earliest_since:
             return
         self._runs[source, outcome, reason or ""] += 1
         self._ended.append(EndedRun(beam.row.key, source, number, outcome, reason, run.started_at, ended_at))
