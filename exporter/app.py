@@ -1,7 +1,7 @@
 """Builds the rooms from the settings, starts, reloads and stops them.
 
-One thread per source, one for discovery, one for the mirror, and the web server's own. Each survives whatever one round
-of its work meets, and ends within two seconds of being asked to.
+One thread per source, one for discovery, one for the mirror, one that prepares the first scrape, and the web server's
+own. Each survives whatever one round of its work meets, and ends within two seconds of being asked to.
 """
 
 from __future__ import annotations
