@@ -47,6 +47,8 @@ _GONE_SECONDS = 60.0
 _ENDED_RUNS_KEPT = 200
 _RATES_KEPT = 1000
 _NOTICES_KEPT = 10_000
+BEAMS_HELD = 2
+"""So many times ``max_beams`` are held: those that are not shown are followed all the same, for when others go."""
 _BEAMS_AT_ONCE = 250
 """So many are worked out under the lock in some milliseconds."""
 _NO_SOURCE = SourceState()
@@ -141,7 +143,17 @@ class Board:
 
     NOT_SAVED = frozenset(
         {
-            *("_lock", "_rules", "_listeners", "_notices", "_dropped", "_saved_counts", "_unconfirmed", "_changed"),
+            *(
+                "_lock",
+                "_rules",
+                "_listeners",
+                "_notices",
+                "_dropped",
+                "_turned_away",
+                "_saved_counts",
+                "_unconfirmed",
+                "_changed",
+            ),
             "_watch_version",
             *("_sources", "_database", "_refused", "_errors"),  # of the process: they begin at 0 with it
         }
@@ -165,6 +177,7 @@ class Board:
         self._ended: deque[EndedRun] = deque(maxlen=_ENDED_RUNS_KEPT)
         self._notices: deque[Notice] = deque(maxlen=_NOTICES_KEPT)
         self._dropped = 0
+        self._turned_away = 0
         self._listeners: tuple[Callable[[], None], ...] = ()
         self._unconfirmed: set[BeamKey] = set()
         self._saved_counts: _Counts | None = None
@@ -314,6 +327,7 @@ class Board:
         """
         news = False
         with self._lock:
+            self._turned_away = 0
             for row in rows:
                 beam = self._beams.get(row.key)
                 if beam is None:
@@ -338,6 +352,10 @@ class Board:
     def _admit(self, row: BeamRow, at: float) -> None:
         retired = self._retired.get(row.key)
         if retired is not None and row.status == retired.status and row.updated_at == retired.updated_at:
+            return
+        if len(self._beams) >= BEAMS_HELD * self._rules.max_beams:
+            # Rows are read again and again: it is taken when there is room.
+            self._turned_away += 1
             return
         beam = Beam(row, at)
         if retired is not None:
@@ -486,7 +504,7 @@ class Board:
                 self._count(beam, at)
                 if self._over(beam, at):
                     self._retire(key, beam)
-            dropped = max(0, len(self._beams) - self._rules.max_beams)
+            dropped = max(0, len(self._beams) - self._rules.max_beams) + self._turned_away
             if dropped and not self._dropped:
                 self._notices.append(Notice("beams_dropped", number=dropped))
             self._dropped = dropped
@@ -516,7 +534,7 @@ class Board:
             return BoardSnapshot(
                 at=at,
                 beams=tuple(beams),
-                beams_dropped=max(0, len(self._beams) - len(beams)),
+                beams_dropped=max(0, len(self._beams) - len(beams)) + self._turned_away,
                 sources=tuple(
                     _with_anomalies(view, counts.anomalies.get(view.name, {})) for view in self._sources.values()
                 ),
