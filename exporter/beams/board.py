@@ -50,6 +50,8 @@ _GONE_SECONDS = 60.0
 _ENDED_RUNS_KEPT = 200
 _RATES_KEPT = 1000
 _NOTICES_KEPT = 10_000
+BEAMS_HELD = 2
+"""So many times ``max_beams`` are held: those that are not shown are followed all the same, for when others go."""
 _BEAMS_AT_ONCE = 250
 """So many are worked out under the lock in some milliseconds."""
 Thing = TypeVar("Thing")
@@ -150,8 +152,8 @@ class Board:
 
     NOT_SAVED = frozenset(
         {
-            *("_lock", "_rules", "_listeners", "_notices", "_dropped", "_saved_counts", "_unconfirmed", "_changed"),
-            *("_watch_version", "_moved_seconds"),
+            *("_lock", "_rules", "_listeners", "_notices", "_dropped", "_turned_away", "_saved_counts", "_unconfirmed"),
+            *("_changed", "_watch_version", "_moved_seconds"),
             *("_sources", "_database", "_refused", "_errors"),  # of the process: they begin at 0 with it
         }
     )
@@ -174,6 +176,7 @@ class Board:
         self._ended: deque[EndedRun] = deque(maxlen=_ENDED_RUNS_KEPT)
         self._notices: deque[Notice] = deque(maxlen=_NOTICES_KEPT)
         self._dropped = 0
+        self._turned_away = 0
         self._listeners: tuple[Callable[[], None], ...] = ()
         self._unconfirmed: set[BeamKey] = set()
         self._saved_counts: _Counts | None = None
@@ -358,6 +361,7 @@ class Board:
         """
         news = False
         with self._lock:
+            self._turned_away = 0
             unmoved_at = at - self._moved_seconds
         for some in _a_few_at_once(list(rows)):
             with self._lock:
@@ -392,6 +396,10 @@ class Board:
     def _admit(self, row: BeamRow, at: float) -> None:
         retired = self._retired.get(row.key)
         if retired is not None and row.status == retired.status and row.updated_at == retired.updated_at:
+            return
+        if len(self._beams) >= BEAMS_HELD * self._rules.max_beams:
+            # Rows are read again and again: it is taken when there is room.
+            self._turned_away += 1
             return
         beam = Beam(row, at)
         if retired is not None:
@@ -546,7 +554,7 @@ class Board:
                     if self._over(beam, at):
                         self._retire(key, beam)
         with self._lock:
-            dropped = max(0, len(self._beams) - self._rules.max_beams)
+            dropped = max(0, len(self._beams) - self._rules.max_beams) + self._turned_away
             if dropped and not self._dropped:
                 self._notices.append(Notice("beams_dropped", number=dropped))
             self._dropped = dropped
@@ -577,7 +585,7 @@ class Board:
             return BoardSnapshot(
                 at=at,
                 beams=tuple(beams),
-                beams_dropped=max(0, len(self._beams) - len(beams)),
+                beams_dropped=max(0, len(self._beams) - len(beams)) + self._turned_away,
                 sources=tuple(
                     _with_anomalies(view, counts.anomalies.get(view.name, {})) for view in self._sources.values()
                 ),
