@@ -36,7 +36,8 @@ from exporter.web.metrics import ProtectionView, ReloadStatus
 from exporter.web.names import Names
 from exporter.web.page import Links
 from exporter.web.protection import Protection
-from exporter.web.server import ReloadFailed, WebServer, build_app
+from exporter.web.routes import ReloadFailed, build_app
+from exporter.web.server import WebServer
 
 _log = structlog.get_logger(__name__)
 
@@ -137,7 +138,7 @@ class Exporter:
         app = build_app(
             exposition=exposition,
             registry=process_registry(),
-            scrapes=scrapes,
+            meter=scrapes,
             snapshot=self._snapshot,
             identifiers=self._identifiers,
             events=events,
