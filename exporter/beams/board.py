@@ -143,18 +143,8 @@ class Board:
 
     NOT_SAVED = frozenset(
         {
-            *(
-                "_lock",
-                "_rules",
-                "_listeners",
-                "_notices",
-                "_dropped",
-                "_turned_away",
-                "_saved_counts",
-                "_unconfirmed",
-                "_changed",
-            ),
-            "_watch_version",
+            *("_lock", "_rules", "_listeners", "_notices", "_dropped", "_turned_away"),
+            *("_saved_counts", "_unconfirmed", "_changed", "_watch_version"),
             *("_sources", "_database", "_refused", "_errors"),  # of the process: they begin at 0 with it
         }
     )
