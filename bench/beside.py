@@ -213,9 +213,13 @@ def starting(folder: Path, logs: Path, *, polling_only: bool = False, nice: bool
 def exporter(
     folder: Path, logs: Path, count: int, *, polling_only: bool = False, nice: bool = False
 ) -> Iterator[Running]:
-    """The same, when it has so many beams."""
+    """The same, when it has so many beams and its first look at them is over."""
+
+    def ready(text: str) -> bool:
+        return text.count("\nmqi_beam_batch_current{") >= count and "\nmqi_source_poll_seconds_count{" in text
+
     with starting(folder, logs, polling_only=polling_only, nice=nice) as running:
-        running.wait_until(lambda text: text.count("\nmqi_beam_batch_current{") >= count)
+        running.wait_until(ready)
         yield running
 
 

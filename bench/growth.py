@@ -15,9 +15,6 @@ import urllib.request
 from itertools import pairwise
 from pathlib import Path
 
-import pygal
-from pygal.style import CleanStyle
-
 from bench import noisy
 from bench.beside import Running, exporter
 from bench.figures import median, row, table
@@ -116,6 +113,10 @@ def _exponent(costs: dict[int, dict[str, float]], name: str, fewer: int, more: i
 
 def draw(costs: dict[int, dict[str, float]], file: Path) -> None:
     """Draw how many times as much each measure is as at the smallest number, both axes logarithmic."""
+    # Here, since it leaves an import hook of its own behind.
+    import pygal
+    from pygal.style import CleanStyle
+
     least, most = min(costs), max(costs)
     chart = pygal.XY(
         style=CleanStyle(

@@ -39,7 +39,8 @@ _SHORT_SECONDS = 6.0
 _FAILING_OF = 10
 _LEAST_RETENTION_SECONDS = 20.0
 """Several looks at the table: a beam must not be forgotten before its log has been read."""
-_SETTLE_SECONDS = 15.0
+_SETTLE_SECONDS = 60.0
+"""So long without another run counted, and the others are lost."""
 _SAMPLE_SECONDS = 2.0
 
 
@@ -84,9 +85,13 @@ def week(seconds: float, at_once: int) -> tuple[list[Sample], int, float]:
         with _exporter(folder, factor) as running:
             site = _Site(folder, at_once, factor, HOURS / RUN_HOURS)
             samples = [_sample(running, folder, elapsed * factor / 3600) for elapsed in site.work(seconds)]
-            deadline = time.monotonic() + _SETTLE_SECONDS
-            while (counted := _runs(running)) < site.ended and time.monotonic() < deadline:
+            counted, deadline = _runs(running), time.monotonic() + _SETTLE_SECONDS
+            # On a busy machine the exporter may be behind: what counts is what it never counts.
+            while counted < site.ended and time.monotonic() < deadline:
                 time.sleep(0.5)
+                before, counted = counted, _runs(running)
+                if counted > before:
+                    deadline = time.monotonic() + _SETTLE_SECONDS
     return samples, site.ended, counted
 
 
@@ -136,7 +141,7 @@ class _Site:
         return f"{number:06}"
 
     def work(self, seconds: float) -> Iterator[float]:
-        """Do what is due for so long; yields the seconds gone by whenever a sample is."""
+        """Do what is due for so long; yields the seconds gone by whenever a sample is, and in the end."""
         began = time.monotonic()
         sample_at = began + _SAMPLE_SECONDS
         with closing(communicator_db.connect(self._database)) as database:
@@ -150,6 +155,7 @@ class _Site:
                     yield now - began
                 next_due = self._due[0][0] if self._due else now + 0.1
                 time.sleep(max(0.0, min(next_due - now, 0.1)))
+        yield time.monotonic() - began
 
     def _step(self, database: Connection, due: float, beam: str, player: Player | None, more: bool) -> None:
         log = self._folder / f"c{beam}_{beam}.log"

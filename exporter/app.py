@@ -1,7 +1,7 @@
 """Builds the rooms from the settings, starts, reloads and stops them.
 
-One thread per source, one for discovery, one for the mirror, and the web server's own. Each survives whatever one round
-of its work meets, and ends within two seconds of being asked to.
+One thread per source, one for discovery, one for the mirror, one that prepares the first scrape, and the web server's
+own. Each survives whatever one round of its work meets, and ends within two seconds of being asked to.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ from exporter.web.metrics import ProtectionView, ReloadStatus
 from exporter.web.names import Names
 from exporter.web.page import Links
 from exporter.web.protection import Protection
-from exporter.web.server import ReloadFailed, WebServer, build_app
+from exporter.web.routes import ReloadFailed, build_app
+from exporter.web.server import WebServer
 
 _log = structlog.get_logger(__name__)
 
@@ -137,7 +138,7 @@ class Exporter:
         app = build_app(
             exposition=exposition,
             registry=process_registry(),
-            scrapes=scrapes,
+            meter=scrapes,
             snapshot=self._snapshot,
             identifiers=self._identifiers,
             events=events,

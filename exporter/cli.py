@@ -38,7 +38,7 @@ from exporter.trial import trials
 from exporter.verify import text, verify
 from exporter.web import web_config
 from exporter.web.listener import ListenError, parse_listen_address
-from exporter.web.server import ReloadFailed
+from exporter.web.routes import ReloadFailed
 
 if TYPE_CHECKING:
     from exporter.top.readers import Reader

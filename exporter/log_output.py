@@ -1,7 +1,8 @@
 """The exporter's own log: one line per event on standard error, as logfmt or JSON.
 
 What is logged can hold text that other people wrote (ids, lines of logs, paths), so a value can never end a line, forge
-another field, or send control characters to a terminal. Exceptions are one field with their traceback and never with
+another field, or send control characters to a terminal. Nor can it fill a disk: a value is cut, and lines beyond so
+many a minute are counted instead of written. Exceptions are one field with their traceback and never with
 the values of local variables, which hold ids.
 """
 
@@ -12,12 +13,15 @@ import json
 import logging
 import math
 import sys
+import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal, TextIO
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from exporter import withholding
+from exporter.identifiers import Cleared
 
 if TYPE_CHECKING:
     _TextHandler = logging.StreamHandler[TextIO]
@@ -29,6 +33,11 @@ else:
 _LEAST_LEVELS = {"uvicorn.access": logging.WARNING, "markdown_it": logging.WARNING, "paramiko": logging.CRITICAL}
 _UVICORN_LOGGERS = ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi")
 _FIRST_FIELDS = ("ts", "level", "msg")
+
+LINES_PER_MINUTE = 10_000
+"""As many as beams begin or end together at most; beyond, somebody's trouble comes and goes at every look."""
+VALUE_CHARACTERS = 16_000
+"""Longest value of a field: a traceback, but not the file that somebody keeps in a column."""
 
 
 def configure(
@@ -98,12 +107,12 @@ def configure(
 
 def render_logfmt(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
     """``ts=... level=... msg="..."`` and the other fields as given; a value is quoted where it has to be."""
-    return " ".join(f"{_logfmt_key(key)}={_logfmt_value(event[key])}" for key in _ordered(event))
+    return " ".join(f"{_logfmt_key(key)}={_logfmt_value(_cut(event[key]))}" for key in _ordered(event))
 
 
 def render_json(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
     """One JSON object in ASCII; what JSON has no word for is written as text."""
-    fields = {key: _finite(event[key]) for key in _ordered(event)}
+    fields = {key: _cut(_finite(event[key])) for key in _ordered(event)}
     return json.dumps(fields, default=str)
 
 
@@ -113,11 +122,30 @@ class _Output(_TextHandler):
     Args:
         stream: where to.
         withhold: whether a line that cannot be written is not to be shown on standard error either.
+        clock: seconds of a clock that never steps.
     """
 
-    def __init__(self, stream: TextIO, withhold: bool) -> None:
+    def __init__(self, stream: TextIO, withhold: bool, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__(stream)
         self._withhold = withhold
+        self._clock = clock
+        self._minute_began = clock()
+        self._lines = 0
+        self._left_out = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write the record's line, unless there have been too many in this minute. Called under the handler's lock."""
+        now = self._clock()
+        if now - self._minute_began >= 60:
+            left_out, self._left_out, self._lines, self._minute_began = self._left_out, 0, 0, now
+            if left_out:
+                text = Cleared(f"log lines left out: {left_out}, more than {LINES_PER_MINUTE} came in a minute")
+                super().emit(logging.LogRecord(__name__, logging.WARNING, __file__, 0, text, None, None))
+        self._lines += 1
+        if self._lines <= LINES_PER_MINUTE:
+            super().emit(record)
+        else:
+            self._left_out += 1
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the library's name
         """Say that a line could not be written; the library would print what it was to say."""
@@ -149,6 +177,17 @@ def _logfmt_value(value: object) -> str:
     # JSON's escapes, and the same for what JSON lets through: line separators, C1 controls, lone surrogates.
     quoted = json.dumps(text, ensure_ascii=False)
     return "".join(character if character.isprintable() else json.dumps(character)[1:-1] for character in quoted)
+
+
+def _cut(value: object) -> object:
+    """Long texts, and what has a long text, without their middle: a traceback says most at its ends."""
+    if isinstance(value, (int, float)) or value is None:
+        return value
+    text = value if isinstance(value, str) else str(value)
+    if len(text) <= VALUE_CHARACTERS:
+        return value
+    half = VALUE_CHARACTERS // 2
+    return f"{text[:half]} ... {text[-half:]}"
 
 
 def _finite(value: object) -> object:

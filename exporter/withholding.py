@@ -60,6 +60,8 @@ def withhold_message(_logger: WrappedLogger, _method: str, event: EventDict) -> 
     """A processor for records of other libraries: which one has something to say stays, and where in its code."""
     record = event.get("_record")
     if isinstance(record, logging.LogRecord):
+        if isinstance(record.msg, Cleared) and not record.args:
+            return event
         event["where"] = f"{record.filename}:{record.lineno}"
     return {**event, "event": WITHHELD}
 

@@ -217,14 +217,16 @@ def test_a_run_whose_log_is_met_first_after_the_clock_was_set_does_not_belong_to
     world.row()
     world.look(0)
     times.passes(5)
-    if step > 0:
-        world.write(captured("v2_b18"))
-    times.set(step)
-    times.passes(5)
     if step < 0:
-        world.write(captured("v2_b18"))
+        times.set(step)
+    world.write(captured("v2_b18"))
+    times.passes(5)
+    times.set(step if step > 0 else 2 * HOUR)
     world.look(0)
     assert world.state == "succeeded"
+    times.passes(3)
+    world.look(0)
+    assert world.runs == {("succeeded", ""): 1}, "it ended while the exporter ran"
 
 
 def test_a_row_from_the_future_does_not_make_a_log_that_of_the_run_before(world: World, times: Times) -> None:

@@ -120,7 +120,7 @@ class SavedBeam:
     grew: bool
     shown_ratio: float
     shown_announcements: int
-    row_moved_seconds: float = 0.0
+    clock_set_since_row: bool = False
 
 
 @dataclass(slots=True)
@@ -161,7 +161,7 @@ class Beam:
     _grew: bool = False
     _shown_ratio: float = 0.0
     _shown_announcements: int = 0
-    _row_moved_seconds: float = 0.0
+    _clock_set_since_row: bool = False
     _judgement: _Judgement | None = None
     _shown: _Shown | None = None
 
@@ -218,7 +218,7 @@ class Beam:
             return False
         self.changed()
         if row.updated_at != before.updated_at:
-            self._row_moved_seconds = 0.0
+            self._clock_set_since_row = False
         if row.status not in statuses.terminal:
             self.terminal_since = None
         elif self.terminal_since is None:
@@ -307,19 +307,18 @@ class Beam:
         row = self.row
         if row.status is None or row.updated_at is None or self.stat is None:
             return False
-        active = row.status not in statuses.terminal and row.status not in statuses.post_run
-        # Where the clock was set since the row was written, nobody knows by which clock the log is dated. A row that was
-        # read before it was written tells of a clock that was set back meanwhile.
-        if row.updated_at > row.read_at + STALE_SECONDS:
+        if self._clock_set_since_row or row.updated_at > row.read_at + STALE_SECONDS:
+            # By which clock the log is dated nobody knows. (What was read before it was written tells of a clock that
+            # was set back while no exporter ran.)
             return False
-        row_updated_at = row.updated_at + min(0.0, self._row_moved_seconds)
-        return active and row_updated_at > self.stat.modified_at + STALE_SECONDS
+        active = row.status not in statuses.terminal and row.status not in statuses.post_run
+        return active and row.updated_at > self.stat.modified_at + STALE_SECONDS
 
     def move(self, seconds: float) -> None:
         """The clock was set: every moment is another now, but for those that others have written down."""
         self.changed()
         self.succession.move(seconds)
-        self._row_moved_seconds += seconds
+        self._clock_set_since_row = True
         self.first_seen_at += seconds
         self.state_since += seconds
         self.waiting_since += seconds

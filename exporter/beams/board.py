@@ -50,6 +50,8 @@ _GONE_SECONDS = 60.0
 _ENDED_RUNS_KEPT = 200
 _RATES_KEPT = 1000
 _NOTICES_KEPT = 10_000
+BEAMS_HELD = 2
+"""So many times ``max_beams`` are held: those that are not shown are followed all the same, for when others go."""
 _BEAMS_AT_ONCE = 250
 """So many are worked out under the lock in some milliseconds."""
 Thing = TypeVar("Thing")
@@ -128,6 +130,7 @@ class SavedBoard:
     rates: list[tuple[tuple[str, float], float]]
     ended: list[EndedRun]
     clocks: Reading | None = None
+    earliest_since: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,8 +152,8 @@ class Board:
 
     NOT_SAVED = frozenset(
         {
-            *("_lock", "_rules", "_listeners", "_notices", "_dropped", "_saved_counts", "_unconfirmed", "_changed"),
-            *("_watch_version", "_moved_seconds"),
+            *("_lock", "_rules", "_listeners", "_notices", "_dropped", "_turned_away", "_saved_counts", "_unconfirmed"),
+            *("_changed", "_watch_version", "_moved_seconds"),
             *("_sources", "_database", "_refused", "_errors"),  # of the process: they begin at 0 with it
         }
     )
@@ -158,7 +161,7 @@ class Board:
     def __init__(self, rules: BoardRules, at: float) -> None:
         self._lock = threading.Lock()
         self._rules = rules
-        self._since = at
+        self._since = self._earliest_since = at
         self._beams: dict[BeamKey, Beam] = {}
         self._retired: dict[BeamKey, Retired] = {}
         self._sources: dict[str, SourceView] = {}
@@ -173,6 +176,7 @@ class Board:
         self._ended: deque[EndedRun] = deque(maxlen=_ENDED_RUNS_KEPT)
         self._notices: deque[Notice] = deque(maxlen=_NOTICES_KEPT)
         self._dropped = 0
+        self._turned_away = 0
         self._listeners: tuple[Callable[[], None], ...] = ()
         self._unconfirmed: set[BeamKey] = set()
         self._saved_counts: _Counts | None = None
@@ -205,6 +209,8 @@ class Board:
         with self._lock:
             self._moved_seconds += seconds
             self._since += seconds
+            # A log from before the clock was set is dated by the clock of then.
+            self._earliest_since = min(self._earliest_since, self._since)
             for key, beam in self._beams.items():
                 beam.move(seconds)
                 self._change().add(key)
@@ -295,6 +301,7 @@ class Board:
         }
         with self._lock:
             self._since = state.since
+            self._earliest_since = state.since if state.earliest_since is None else state.earliest_since
             self._beams = beams
             self._unconfirmed = {key for key, beam in beams.items() if beam.source in sources}
             self._retired = dict(state.retired)
@@ -354,6 +361,7 @@ class Board:
         """
         news = False
         with self._lock:
+            self._turned_away = 0
             unmoved_at = at - self._moved_seconds
         for some in _a_few_at_once(list(rows)):
             with self._lock:
@@ -388,6 +396,10 @@ class Board:
     def _admit(self, row: BeamRow, at: float) -> None:
         retired = self._retired.get(row.key)
         if retired is not None and row.status == retired.status and row.updated_at == retired.updated_at:
+            return
+        if len(self._beams) >= BEAMS_HELD * self._rules.max_beams:
+            # Rows are read again and again: it is taken when there is room.
+            self._turned_away += 1
             return
         beam = Beam(row, at)
         if retired is not None:
@@ -542,7 +554,7 @@ class Board:
                     if self._over(beam, at):
                         self._retire(key, beam)
         with self._lock:
-            dropped = max(0, len(self._beams) - self._rules.max_beams)
+            dropped = max(0, len(self._beams) - self._rules.max_beams) + self._turned_away
             if dropped and not self._dropped:
                 self._notices.append(Notice("beams_dropped", number=dropped))
             self._dropped = dropped
@@ -573,7 +585,7 @@ class Board:
             return BoardSnapshot(
                 at=at,
                 beams=tuple(beams),
-                beams_dropped=max(0, len(self._beams) - len(beams)),
+                beams_dropped=max(0, len(self._beams) - len(beams)) + self._turned_away,
                 sources=tuple(
                     _with_anomalies(view, counts.anomalies.get(view.name, {})) for view in self._sources.values()
                 ),
@@ -667,7 +679,7 @@ class Board:
             self._rates[source, run.full_work] = rate
             if len(self._rates) > _RATES_KEPT:
                 self._rates.pop(next(iter(self._rates)))
-        if ended_at is None or ended_at < self._since:
+        if ended_at is None or ended_at < self._earliest_since:
             return
         self._runs[source, outcome, reason or ""] += 1
         self._ended.append(EndedRun(beam.row.key, source, number, outcome, reason, run.started_at, ended_at))

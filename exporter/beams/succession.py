@@ -102,6 +102,8 @@ class Succession:
         if self._undecided is None:
             self.run.apply(event, at)
             return False
+        if isinstance(event, LogRead) and not event.size_bytes:
+            return False  # nothing has come yet, however often the empty log is touched
         self._undecided.append((event, at))
         continues = self._continues(event, at)
         if continues is None:

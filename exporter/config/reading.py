@@ -9,6 +9,7 @@ default stood in is not a mistake of the file and is left out.
 from __future__ import annotations
 
 import difflib
+import itertools
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
@@ -18,6 +19,9 @@ from pydantic_core import ErrorDetails
 
 from exporter.config.document import ConfigError, Document, Location, Mistake, described, key_path
 from exporter.config.reference import Key, keys
+
+MISTAKES_LIMIT = 100
+"""Most mistakes that are worked out: nobody reads more, and a file of nothing else could hold a hundred thousand."""
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -65,16 +69,17 @@ def read_settings(
         context: handed to the model's validators.
 
     Raises:
-        ConfigError: with all mistakes at once.
+        ConfigError: with all mistakes at once, or the first :data:`MISTAKES_LIMIT` that were found.
     """
     document = Document(text, name)
     mistakes = list(document.mistakes)
     removed: list[Location] = []
-    while True:
+    while len(mistakes) <= MISTAKES_LIMIT:
         try:
             settings = model.model_validate(document.data, context=context)
         except ValidationError as error:
-            found = list(_contradictions(error, document, keys(model), union_tags))
+            each_found = _contradictions(error, document, keys(model), union_tags)
+            found = list(itertools.islice(each_found, MISTAKES_LIMIT + 1))
         else:
             break
         mistakes += [_mistake(document, each) for each in found if not _concluded_from(each, removed)]
@@ -84,7 +89,10 @@ def read_settings(
         if not any(gone):
             break
     if mistakes:
-        raise ConfigError(dict.fromkeys(each.shown(name) for each in sorted(mistakes, key=lambda each: each.order)))
+        shown = [each.shown(name) for each in sorted(mistakes, key=lambda each: each.order)]
+        if len(shown) > MISTAKES_LIMIT:
+            shown[MISTAKES_LIMIT:] = [f"{name}: there are more mistakes than these; is this the right file?"]
+        raise ConfigError(dict.fromkeys(shown))
     return settings
 
 

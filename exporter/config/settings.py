@@ -33,6 +33,9 @@ from exporter.config.sections import (
 from exporter.config.values import AbsolutePath, Seconds, as_tuple, is_only_this_machine
 from exporter.logs.paths import LogPathError, LogPathTemplate
 
+SOURCES_LIMIT = 256
+"""Each source is a thread and, on another host, a connection."""
+
 _FIELDS_OF_FILE_NAMES = frozenset({"case_id", "beam_id"})
 
 
@@ -46,7 +49,9 @@ class Settings(Section):
 
     progress_tracking: ProgressTracking = ProgressTracking()
     completion_markers: CompletionMarkers = CompletionMarkers()
-    sources: Annotated[tuple[Source, ...], BeforeValidator(as_tuple), Field(min_length=1)] = (LocalSource(),)
+    sources: Annotated[tuple[Source, ...], BeforeValidator(as_tuple), Field(min_length=1, max_length=SOURCES_LIMIT)] = (
+        LocalSource(),
+    )
     base_directory: AbsolutePath | None = Field(
         default=None,
         description="The communicator's base directory; needed where a `log_path` uses it (the default does).",

@@ -47,7 +47,7 @@ ENTRIES_LIMIT = 1 << 20
 """Most entries of one folder."""
 
 ANSWERS_LIMIT_BYTES = 256 << 20
-"""Most bytes of the answers to one batch of questions: ten times what an honest host sends."""
+"""Most bytes of the answers to one batch of questions, or of the folders listed at once: a million usual names."""
 
 _PACKET_LIMIT = 1 << 20
 _DEPTH_LIMIT = 1 << 16
@@ -179,6 +179,7 @@ class SftpSession:
         unread = dict.fromkeys(open_handles, True)
         asks = {index: expected_entries[index] // ENTRIES_PER_READDIR + 2 for index in open_handles}
         told = dict.fromkeys(open_handles, 0)
+        size_bytes = 0
         while any(unread.values()):
             order = [index for index in unread if unread[index] for _ in range(min(asks[index], _READDIRS_AT_ONCE))]
             answers = self._ask((_READDIR, _string(open_handles[index])) for index in order)
@@ -189,6 +190,9 @@ class SftpSession:
                     told[index] += max(1, _count(body))
                     if told[index] > ENTRIES_LIMIT:
                         raise SftpError(f"a folder has more than {ENTRIES_LIMIT} entries; move old files out of it")
+                    size_bytes += len(body)
+                    if size_bytes > ANSWERS_LIMIT_BYTES:
+                        raise SftpError(f"listings of more than {ANSWERS_LIMIT_BYTES} bytes")
                     entries.update(_names(body))
                 else:
                     refusal = _refusal(kind, body)

@@ -222,6 +222,8 @@ class _Bucket:
         block = self.blocks.get(metric.name)
         if block is None:
             values = list(map(metric.read, self.things))
+        elif not block.stale:
+            return None
         else:
             values, read, things, same = block.values.copy(), metric.read, self.things, True
             for place in block.stale:
@@ -240,7 +242,7 @@ class _Shelf:
     """What is kept of one group from scrape to scrape: nothing of a thing that has gone.
 
     A thing's bucket depends on its key and on how many buckets there are. There is one more of them at a time, and it
-    takes its things from one other (linear hashing): whatever comes or goes, two buckets are arranged anew, or three.
+    takes its things from one other (linear hashing): for each thing that comes or goes, at most three change.
     """
 
     def __init__(self) -> None:
@@ -260,20 +262,12 @@ class _Shelf:
         """All lines of a metric of the group."""
         # Taken out, so that it is not taken for current where making a block of it raises.
         piece = self._families.pop(metric.name, None)
-        made = [self._make(bucket, metric, deflate) for bucket in self._buckets]
-        if piece is None or any(made):
+        made = [count for bucket in self._buckets if (count := bucket.make(metric, deflate)) is not None]
+        self.lines_made += sum(made)
+        if piece is None or made:
             piece = strung(bucket.blocks[metric.name].piece for bucket in self._buckets)
         self._families[metric.name] = piece
         return piece
-
-    def _make(self, bucket: _Bucket, metric: Definition[Any], deflate: Deflate) -> bool:
-        """Returns whether there is another block now."""
-        block = bucket.blocks.get(metric.name)
-        if block is not None and not block.stale:
-            return False
-        made = bucket.make(metric, deflate)
-        self.lines_made += made or 0
-        return made is not None
 
     def _arrange(self, group: Group[Any]) -> None:
         """Put every thing into its bucket; a bucket that holds the same things as before stays as it is."""

@@ -1,8 +1,6 @@
-"""The routes, and the thread that serves them.
+"""The thread that serves the web application, and its connections.
 
-Nothing here reads a file or a database while it answers: a scrape renders what the collectors have in memory (the
-client's own ``process_*`` read ``/proc``). A scrape that fails is one answer 500, one log line and one count; a client
-that is slow, silent or gone costs a connection until its time is over, and never the exporter's end.
+A client that is slow, silent or gone costs a connection until its time is over, and never the exporter's end.
 """
 
 from __future__ import annotations
@@ -14,38 +12,19 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import h11
 import structlog
 import uvicorn
-from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import choose_encoder, gzip_accepted
-from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
-from starlette.datastructures import MutableHeaders
-from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from exporter import garbage
-from exporter.beams.snapshot import BoardSnapshot
-from exporter.identifiers import Identifiers
-from exporter.web.api import PREFIX, Api
-from exporter.web.authentication import Authentication, FailedLogins
-from exporter.web.collectors import ScrapeMeter
+from exporter.web.authentication import FailedLogins
 from exporter.web.connections import Door, Guest
-from exporter.web.events import Events
-from exporter.web.exposition import Exposition, gzipped, plain
 from exporter.web.listener import address_of, open_listener
-from exporter.web.metrics import named
-from exporter.web.names import Names
-from exporter.web.page import CONTENT_SECURITY_POLICY, Links, Page
 from exporter.web.protection import Protection
-from exporter.web.runbooks import Runbooks
-from exporter.web.sharing import Answer, Shared, Turns
 from exporter.web.tls import names_of
 
 _LOG = structlog.get_logger(__name__)
@@ -56,240 +35,13 @@ keeps its connection."""
 _HEAD_SECONDS = 10
 """A request's head must be complete so long after its first byte (a connection's first one: after the connection)."""
 _REFRESH_SECONDS = 1.0
+"""How often it is looked whether the web configuration and its files have changed."""
 _DATE_SECONDS = 1.0
 """How old the date in an answer's head may be."""
-"""How often it is looked whether the web configuration and its files have changed."""
 _REQUEST_HEAD_BYTES_AT_MOST = 16 * 1024
-_OPENMETRICS = "application/openmetrics-text"
-_NAMES = "name[]"
-"""Parameter of ``/metrics``: only metrics of these names, as Prometheus' clients have it."""
-_NAMES_AT_MOST = 100
-_PAGES_AT_ONCE = 4
-_PROBES_AT_ONCE = 2
-"""Answers made at once: more would only hold the interpreter's lock in turns, and keep scrapes and followers off."""
-_REQUEST_BYTES = 16 * 1024
-"""What a request leaves behind for the search for garbage, besides its answer."""
 _FINISH_SECONDS = 1
 """How long answers under way may take at a stop."""
 _STOP_SECONDS = 2.0
-
-_HEADERS_OF_ALL = (
-    ("X-Content-Type-Options", "nosniff"),
-    ("Content-Security-Policy", CONTENT_SECURITY_POLICY),
-    ("Referrer-Policy", "no-referrer"),
-)
-_RELOAD_FORBIDDEN = (
-    "Reloading over HTTP is not enabled. Start the exporter with --web.enable-lifecycle, or send it SIGHUP.\n"
-)
-
-
-class ReloadFailed(Exception):
-    """The new configuration was refused and the old one stays; the message says why."""
-
-
-def build_app(
-    *,
-    exposition: Exposition,
-    registry: CollectorRegistry,
-    scrapes: ScrapeMeter,
-    snapshot: Callable[[], BoardSnapshot],
-    identifiers: Identifiers,
-    events: Events,
-    names: Names,
-    links: Links,
-    healthy: Callable[[], str | None],
-    ready: Callable[[], str | None],
-    reload: Callable[[], None],
-    enable_lifecycle: bool,
-    count_error: Callable[[str], None],
-    version: str,
-    protection: Protection | None = None,
-    failed_logins: FailedLogins | None = None,
-    clock: Callable[[], float] = time.perf_counter,
-) -> ASGIApp:
-    """The web application: ``/metrics``, ``/api/v1``, ``/-/healthy``, ``/-/ready``, ``/-/reload``, the page.
-
-    All callables are called in worker threads, so they may take a lock, but must not take long.
-
-    Args:
-        exposition: what ``/metrics`` shows.
-        registry: what it shows besides, by the client's own encoder.
-        scrapes: told the time and size of each scrape.
-        snapshot: takes a snapshot of the board, for API and page.
-        identifiers: how ids, paths and texts are shown there.
-        events: tells pages what has changed; the server must close it when it stops.
-        names: tells some users the ids behind pseudonyms.
-        links: where the page leads to besides.
-        healthy: ``None`` while the exporter works, else why it does not.
-        ready: ``None`` once beams are followed, else what is still missing.
-        reload: reads the configuration again; raises :class:`ReloadFailed` where it is refused.
-        enable_lifecycle: whether ``/-/reload`` is allowed.
-        count_error: told where an unexpected error happened: ``scrape`` or ``web``.
-        version: shown on the page.
-        protection: who is let in, and further headers; everybody, where not given.
-        failed_logins: counts who is not.
-        clock: seconds from any start, for the duration of scrapes.
-    """
-
-    def health(_: Request) -> Response:
-        return _state("healthy", healthy())
-
-    def readiness(_: Request) -> Response:
-        return _state("ready", ready())
-
-    def reloading(_: Request) -> Response:
-        if not enable_lifecycle:
-            return PlainTextResponse(_RELOAD_FORBIDDEN, 403)
-        try:
-            reload()
-        except ReloadFailed as error:
-            return PlainTextResponse(f"The configuration was refused, the old one stays in use:\n{error}\n", 500)
-        return PlainTextResponse("The configuration was read again.\n")
-
-    metrics = _Metrics(exposition, registry, scrapes, count_error, clock)
-    routes = [
-        *Page(snapshot, identifiers, links, version, offers_names=names.offered).routes(),
-        *Runbooks().routes(),
-        Route("/metrics", _scrapes(metrics)),
-        Route("/-/healthy", health),
-        Route("/-/ready", readiness),
-        Route("/-/reload", reloading, methods=["POST", "PUT"]),
-        Route(f"{PREFIX}/events", events.answer),
-        names.route,
-        *Api(snapshot, identifiers, version).routes(),
-    ]
-    app = Starlette(routes=routes)
-    app.router.redirect_slashes = False  # a redirect would name the host of the request, which a proxy may have changed
-    protection = protection or Protection()
-    in_turn = Turns(app, _turn_of, {"page": _PAGES_AT_ONCE, "probe": _PROBES_AT_ONCE})
-    inside = Authentication(in_turn, lambda: protection.users, failed_logins or FailedLogins())
-    return _outermost(inside, count_error, protection)
-
-
-def _turn_of(path: str) -> str | None:
-    """Scrapes share their answers and need no turn; who listens to events would never give one back."""
-    if path in ("/metrics", f"{PREFIX}/events"):
-        return None
-    return "probe" if path.startswith("/-/") else "page"
-
-
-def _scrapes(metrics: _Metrics) -> Answer:
-    """Scrapes of everything share their answers; those of some metrics wait in a row of their own.
-
-    However many ask for different names, Prometheus waits for one of them at most.
-    """
-    everything, named = Shared(metrics.answer, _sort_of_scrape), Shared(metrics.answer, _sort_of_scrape)
-
-    async def answer(request: Request) -> Response:
-        names = _names(request)
-        if names is None:
-            return await everything.answer(request)
-        if len(names) > _NAMES_AT_MOST:
-            told = f"At most {_NAMES_AT_MOST} {_NAMES} at once, {len(names)} were given; without any, all are shown.\n"
-            return PlainTextResponse(told, 400)
-        return await named.answer(request)
-
-    return answer
-
-
-def _sort_of_scrape(request: Request) -> tuple[str, bool, frozenset[str] | None]:
-    """Format, compression and names: what is the same for two scrapes with the same answer."""
-    try:
-        _, content_type = choose_encoder(",".join(request.headers.getlist("accept")))
-    except (TypeError, ValueError):  # a version that is no number
-        content_type = ""
-    return content_type, gzip_accepted(",".join(request.headers.getlist("accept-encoding"))), _names(request)
-
-
-def _names(request: Request) -> frozenset[str] | None:
-    """Which metrics are asked for; ``None``: all."""
-    return frozenset(request.query_params.getlist(_NAMES)) or None
-
-
-class _Metrics:
-    """``/metrics``: renders a scrape, off the event loop."""
-
-    def __init__(
-        self,
-        exposition: Exposition,
-        registry: CollectorRegistry,
-        scrapes: ScrapeMeter,
-        count_error: Callable[[str], None],
-        clock: Callable[[], float],
-    ) -> None:
-        self._exposition = exposition
-        self._registry = registry
-        self._scrapes = scrapes
-        self._count_error = count_error
-        self._clock = clock
-
-    async def answer(self, request: Request) -> Response:
-        """One scrape; :class:`~exporter.web.sharing.Shared` asks for one at a time."""
-        accept = ",".join(request.headers.getlist("accept"))
-        compress = gzip_accepted(",".join(request.headers.getlist("accept-encoding")))
-        try:
-            return await run_in_threadpool(self._render, accept, compress, _names(request))
-        except Exception as error:  # noqa: BLE001 -- whatever a collector does, the scraper gets an answer
-            # The client adds the whole family with all its samples to the exception; a log line must not hold it.
-            error.args = error.args[:1]
-            _LOG.error("cannot render the metrics of a scrape", exc_info=error)
-            self._count_error("scrape")
-            return PlainTextResponse("The metrics could not be collected; the exporter's log says why.\n", 500)
-
-    def _render(self, accept: str, compress: bool, names: frozenset[str] | None) -> Response:
-        started = self._clock()
-        try:
-            encode, content_type = choose_encoder(accept)
-        except (TypeError, ValueError):  # a version that is no number
-            encode, content_type = choose_encoder("")
-        openmetrics = content_type.startswith(_OPENMETRICS)
-        if names is None:
-            scrape = self._exposition.render(openmetrics=openmetrics, further=encode(self._registry))
-        else:
-            # The client's type wants a registry, its encoders nothing but what a restricted one has, too.
-            further = encode(cast(CollectorRegistry, self._registry.restricted_registry(names)))
-            scrape = self._exposition.render(openmetrics=openmetrics, further=further, names=named(names))
-        headers = {"Content-Type": content_type, "Vary": "Accept, Accept-Encoding"}
-        if compress:
-            body = gzipped(scrape)
-            headers["Content-Encoding"] = "gzip"
-        else:
-            body = plain(scrape)
-        if names is None:
-            self._scrapes.observe(seconds=self._clock() - started, size_bytes=scrape.size_bytes)
-        return Response(body, headers=headers)
-
-
-def _state(word: str, trouble: str | None) -> Response:
-    return PlainTextResponse(f"{word}\n") if trouble is None else PlainTextResponse(f"not {word}: {trouble}\n", 503)
-
-
-def _outermost(app: ASGIApp, count_error: Callable[[str], None], protection: Protection) -> ASGIApp:
-    """Around every answer: the headers that all have, and the end of unexpected errors (Starlette has answered 500)."""
-
-    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
-        size_bytes = _REQUEST_BYTES
-
-        async def send_with_headers(message: Message) -> None:
-            nonlocal size_bytes
-            size_bytes += len(message.get("body", b""))
-            if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                for name, value in _HEADERS_OF_ALL:
-                    headers.append(name, value)
-                for name, value in protection.headers.items():
-                    headers[name] = value
-            await send(message)
-
-        try:
-            await app(scope, receive, send_with_headers)
-        except Exception as error:  # noqa: BLE001 -- logged and counted here; the server would only log it a second time
-            _LOG.error("cannot answer a request", path=scope.get("path"), exc_info=error)
-            count_error("web")
-        finally:
-            garbage.left(size_bytes)
-
-    return answer
 
 
 class _Connection(H11Protocol):

@@ -129,9 +129,9 @@ class NetworkDelayed(HostFault):
 
 
 class NetworkStalled(HostFault):
-    """Nothing passes, nothing is lost."""
+    """Nothing passes, nothing is lost: for less and for more than an operation may take."""
 
-    seconds = (1.0, 6.0)
+    seconds = (1.0, 10.0)
 
     def begin(self) -> bool:
         self.relay.stall()

@@ -114,8 +114,8 @@ class Site:
     user: {self.hosts[name].host.user}
     key_file: {self.hosts[name].client_key}
     known_hosts_file: {self.hosts[name].known_hosts}
-    connect_timeout_seconds: 3
-    operation_timeout_seconds: 3
+    connect_timeout_seconds: 10
+    operation_timeout_seconds: 8
     log_path: "{self.folder}/{name}/sim_{{beam_id}}.log"
 """
             for name in HOSTS

@@ -48,10 +48,20 @@ class _Alarm:
 
 @dataclass
 class _Host:
-    """A source, as it was shown last: whether it answered, and how many faults it had had until then."""
+    """A source.
 
-    up: bool = True
+    Args:
+        faults: how many it has had.
+        polls: looks at it that worked since the last of them was over, by their times.
+    """
+
     faults: int = 0
+    polls: set[float] = field(default_factory=set)
+
+    @property
+    def fine(self) -> bool:
+        """What its last fault has broken has shown."""
+        return not self.faults or len(self.polls) > _POLLS
 
 
 class Watcher:
@@ -134,17 +144,17 @@ class Watcher:
 
     def _check_sources(self, samples: Samples) -> None:
         for (name, labels), value in samples.items():
-            if name != "mqi_source_up":
+            if name not in ("mqi_source_up", "mqi_source_last_poll_timestamp_seconds"):
                 continue
             source = dict(labels)["source"]
-            before = self._hosts.setdefault(source, _Host())
-            faults = self._schedule.begun[source]
-            if value == 1 and source not in self._schedule.busy:
-                self._hosts[source] = _Host(True, faults)
-            elif value == 0:
-                excused = faults > before.faults or source in self._schedule.busy
-                self._expect(excused, f"source {source} is shown as down and nothing was wrong with it")
-                before.up = False
+            host, faults = self._hosts.setdefault(source, _Host()), self._schedule.begun[source]
+            if faults > host.faults or source in self._schedule.busy:
+                self._hosts[source] = _Host(faults)
+            elif name == "mqi_source_up" and value == 0:
+                self._expect(not host.fine, f"source {source} is shown as down and nothing was wrong with it")
+                host.polls.clear()
+            elif name == "mqi_source_last_poll_timestamp_seconds" and not host.fine:
+                host.polls.add(value)
 
     def _check_beams(self, samples: Samples, before: dict[Beam, Run], process: int) -> None:
         by_beam: dict[str, dict[str, float]] = {}
@@ -168,7 +178,7 @@ class Watcher:
                 continue
             self._check_values(beam, shown, state, process)
             run = before.get(beam)
-            source_fine = self._hosts.get(beam.source, _Host()).up and beam.source not in self._schedule.busy
+            source_fine = self._hosts.get(beam.source, _Host()).fine
             if run is None or run is not beam.run or not run.going or beam.troubled or not source_fine:
                 continue
             what = self._alarming(run, shown, state, now, polled.get(beam.source, 0.0), engine_now)

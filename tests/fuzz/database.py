@@ -38,7 +38,7 @@ _TYPED = (
     "beam_id TEXT PRIMARY KEY, parent_case_id TEXT, beam_path TEXT, status TEXT, progress REAL DEFAULT 0.0, "
     "hpc_job_id TEXT, error_message TEXT, updated_at TIMESTAMP DEFAULT CURRENT_TIMESTAMP"
 )
-_TABLES = (_TYPED, _TYPED.replace("REAL", "INTEGER"), ", ".join(_COLUMNS))
+_TABLES = (_TYPED, _TYPED.replace("REAL", "INTEGER"), ", ".join(_COLUMNS).replace(",", " PRIMARY KEY,", 1))
 _GOOD = ("good", "case", "/data", "simulation_running", 0.0, None, None, "2025-11-24 16:00:00")
 _WORDS = (
     *("a", "good", "case", "simulation_running", "completed", "failed", "pending", "", "0", "-1", "nan", "1e400"),

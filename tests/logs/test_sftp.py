@@ -152,6 +152,14 @@ def test_answers_that_are_too_long_in_all_are_given_up(monkeypatch: pytest.Monke
         SftpSession(Channel(VERSION + packet(102, 1, text(b"handle")) + answers)).listings([b"a"], [1000])
 
 
+def test_listings_that_are_too_long_in_all_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sftp, "ANSWERS_LIMIT_BYTES", 50_000)
+    monkeypatch.setattr(sftp, "_READDIRS_AT_ONCE", 4)
+    long_name = struct.pack(">I", 1) + text(b"n" * 5000) + text(b"") + attributes(1, 1)
+    with pytest.raises(SftpError, match="listings of more than 50000 bytes"):
+        SftpSession(Endless(b"", long_name)).listings([b"a"], [0])
+
+
 def test_more_of_a_file_than_was_asked_for_is_no_answer() -> None:
     answers = VERSION + packet(102, 1, text(b"handle")) + packet(103, 2, text(b"x" * 11))
     with pytest.raises(SftpError, match="11 bytes of a file where 10 were asked for"):

@@ -148,8 +148,7 @@ privacy: {privacy}
             said["check-config without the host"] = self.command("check-config", "--connect")
             said["page without the host"] = exporter.get("/table").text
             process = Path(f"/proc/{exporter.pid}")
-            for name in ("cmdline", "environ"):
-                said[name] = (process / name).read_text(encoding="utf-8", errors="replace")
+            said["cmdline"] = (process / "cmdline").read_text(encoding="utf-8", errors="replace")
             threads = process.glob("task/*/comm")
             said["threads"] = "\n".join(each.read_text(encoding="utf-8", errors="replace") for each in threads)
         said["log"] = exporter.log

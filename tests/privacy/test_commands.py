@@ -19,7 +19,7 @@ from exporter.app import Exporter
 from exporter.cli import main
 from exporter.config import ConfigError, load
 from exporter.pseudonyms import Pseudonyms, read_key
-from exporter.web.server import ReloadFailed
+from exporter.web.routes import ReloadFailed
 from tests.support import communicator_db as db
 from tests.support.logs import recorded_logs
 from tests.support.process import wait_for

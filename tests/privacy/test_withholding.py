@@ -16,7 +16,7 @@ import pytest
 import structlog
 
 import exporter
-from exporter import withholding
+from exporter import log_output, withholding
 from exporter.identifiers import Cleared
 from exporter.log_output import _Output, configure
 
@@ -167,3 +167,14 @@ def test_messages_of_our_own_are_words_of_ours_alone() -> None:
     assert len(found) > 30
     # The one that is handed its message gets it from calls that are looked at here as well.
     assert [call for literal, call in found if not literal] == ["connections.py: _LOG.warning(event, **fields)"]
+
+
+def test_that_lines_were_left_out_is_not_withheld(stream: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log_output, "LINES_PER_MINUTE", 1)
+    [handler] = [each for each in logging.getLogger().handlers if isinstance(each, _Output)]
+    for _ in range(3):
+        structlog.get_logger().warning("source down")
+    monkeypatch.setattr(handler, "_minute_began", handler._minute_began - 60)
+    structlog.get_logger().warning("source up")
+    said = [entry["msg"] for entry in entries(stream)]
+    assert said == ["source down", "log lines left out: 2, more than 1 came in a minute", "source up"]

@@ -34,7 +34,8 @@ from exporter.web.listener import ListenError, parse_listen_address
 from exporter.web.names import Names
 from exporter.web.page import Links
 from exporter.web.protection import Protection
-from exporter.web.server import ReloadFailed, WebServer, build_app
+from exporter.web.routes import ReloadFailed, build_app
+from exporter.web.server import WebServer
 from tests.support.certificates import Authority
 from tests.support.logs import recorded_logs
 from tests.web.board_snapshots import make_full_snapshot
@@ -105,7 +106,7 @@ def serve(
     parts: dict[str, Any] = {
         "exposition": Exposition(*([] if collectors else [board])),
         "registry": registry,
-        "scrapes": scrapes,
+        "meter": scrapes,
         "snapshot": snapshot,
         "identifiers": identifiers,
         "events": events,

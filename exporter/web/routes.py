@@ -1,0 +1,172 @@
+"""The web application: its routes, and what all answers have in common.
+
+Nothing here reads a file or a database while it answers.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import structlog
+from prometheus_client import CollectorRegistry
+from starlette.applications import Starlette
+from starlette.datastructures import MutableHeaders
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from exporter import garbage
+from exporter.beams.snapshot import BoardSnapshot
+from exporter.identifiers import Identifiers
+from exporter.web.api import PREFIX, Api
+from exporter.web.authentication import Authentication, FailedLogins
+from exporter.web.collectors import ScrapeMeter
+from exporter.web.events import Events
+from exporter.web.exposition import Exposition
+from exporter.web.names import Names
+from exporter.web.page import CONTENT_SECURITY_POLICY, Links, Page
+from exporter.web.protection import Protection
+from exporter.web.runbooks import Runbooks
+from exporter.web.scrapes import Metrics, scrapes
+from exporter.web.sharing import Turns
+
+_LOG = structlog.get_logger(__name__)
+
+_PAGES_AT_ONCE = 4
+_PROBES_AT_ONCE = 2
+"""Answers made at once: more would only hold the interpreter's lock in turns, and keep scrapes and followers off."""
+_REQUEST_BYTES = 16 * 1024
+"""What a request leaves behind for the search for garbage, besides its answer."""
+
+_HEADERS_OF_ALL = (
+    ("X-Content-Type-Options", "nosniff"),
+    ("Content-Security-Policy", CONTENT_SECURITY_POLICY),
+    ("Referrer-Policy", "no-referrer"),
+)
+_RELOAD_FORBIDDEN = (
+    "Reloading over HTTP is not enabled. Start the exporter with --web.enable-lifecycle, or send it SIGHUP.\n"
+)
+
+
+class ReloadFailed(Exception):
+    """The new configuration was refused and the old one stays; the message says why."""
+
+
+def build_app(
+    *,
+    exposition: Exposition,
+    registry: CollectorRegistry,
+    meter: ScrapeMeter,
+    snapshot: Callable[[], BoardSnapshot],
+    identifiers: Identifiers,
+    events: Events,
+    names: Names,
+    links: Links,
+    healthy: Callable[[], str | None],
+    ready: Callable[[], str | None],
+    reload: Callable[[], None],
+    enable_lifecycle: bool,
+    count_error: Callable[[str], None],
+    version: str,
+    protection: Protection | None = None,
+    failed_logins: FailedLogins | None = None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> ASGIApp:
+    """The web application: ``/metrics``, ``/api/v1``, ``/-/healthy``, ``/-/ready``, ``/-/reload``, the page.
+
+    All callables are called in worker threads, so they may take a lock, but must not take long.
+
+    Args:
+        exposition: what ``/metrics`` shows.
+        registry: what it shows besides, by the client's own encoder.
+        meter: told the time and size of each scrape.
+        snapshot: takes a snapshot of the board, for API and page.
+        identifiers: how ids, paths and texts are shown there.
+        events: tells pages what has changed; the server must close it when it stops.
+        names: tells some users the ids behind pseudonyms.
+        links: where the page leads to besides.
+        healthy: ``None`` while the exporter works, else why it does not.
+        ready: ``None`` once beams are followed, else what is still missing.
+        reload: reads the configuration again; raises :class:`ReloadFailed` where it is refused.
+        enable_lifecycle: whether ``/-/reload`` is allowed.
+        count_error: told where an unexpected error happened: ``scrape`` or ``web``.
+        version: shown on the page.
+        protection: who is let in, and further headers; everybody, where not given.
+        failed_logins: counts who is not.
+        clock: seconds from any start, for the duration of scrapes.
+    """
+
+    def health(_: Request) -> Response:
+        return _state("healthy", healthy())
+
+    def readiness(_: Request) -> Response:
+        return _state("ready", ready())
+
+    def reloading(_: Request) -> Response:
+        if not enable_lifecycle:
+            return PlainTextResponse(_RELOAD_FORBIDDEN, 403)
+        try:
+            reload()
+        except ReloadFailed as error:
+            return PlainTextResponse(f"The configuration was refused, the old one stays in use:\n{error}\n", 500)
+        return PlainTextResponse("The configuration was read again.\n")
+
+    metrics = Metrics(exposition, registry, meter, count_error, clock)
+    routes = [
+        *Page(snapshot, identifiers, links, version, offers_names=names.offered).routes(),
+        *Runbooks().routes(),
+        Route("/metrics", scrapes(metrics)),
+        Route("/-/healthy", health),
+        Route("/-/ready", readiness),
+        Route("/-/reload", reloading, methods=["POST", "PUT"]),
+        Route(f"{PREFIX}/events", events.answer),
+        names.route,
+        *Api(snapshot, identifiers, version).routes(),
+    ]
+    app = Starlette(routes=routes)
+    app.router.redirect_slashes = False  # a redirect would name the host of the request, which a proxy may have changed
+    protection = protection or Protection()
+    in_turn = Turns(app, _turn_of, {"page": _PAGES_AT_ONCE, "probe": _PROBES_AT_ONCE})
+    inside = Authentication(in_turn, lambda: protection.users, failed_logins or FailedLogins())
+    return _outermost(inside, count_error, protection)
+
+
+def _turn_of(path: str) -> str | None:
+    """Scrapes share their answers and need no turn; who listens to events would never give one back."""
+    if path in ("/metrics", f"{PREFIX}/events"):
+        return None
+    return "probe" if path.startswith("/-/") else "page"
+
+
+def _state(word: str, trouble: str | None) -> Response:
+    return PlainTextResponse(f"{word}\n") if trouble is None else PlainTextResponse(f"not {word}: {trouble}\n", 503)
+
+
+def _outermost(app: ASGIApp, count_error: Callable[[str], None], protection: Protection) -> ASGIApp:
+    """Around every answer: the headers that all have, and the end of unexpected errors (Starlette has answered 500)."""
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        size_bytes = _REQUEST_BYTES
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal size_bytes
+            size_bytes += len(message.get("body", b""))
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in _HEADERS_OF_ALL:
+                    headers.append(name, value)
+                for name, value in protection.headers.items():
+                    headers[name] = value
+            await send(message)
+
+        try:
+            await app(scope, receive, send_with_headers)
+        except Exception as error:  # noqa: BLE001 -- logged and counted here; the server would only log it a second time
+            _LOG.error("cannot answer a request", path=scope.get("path"), exc_info=error)
+            count_error("web")
+        finally:
+            garbage.left(size_bytes)
+
+    return answer

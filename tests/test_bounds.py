@@ -1,0 +1,217 @@
+"""Every bound of the operations guide has a test that goes over it; here are those that belong to no other room."""
+
+from __future__ import annotations
+
+import io
+import logging
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from exporter import log_output
+from exporter.beams import board as board_module
+from exporter.beams.board import Board, BoardRules
+from exporter.beams.snapshot import BeamKey, BeamRow
+from exporter.beams.succession import Succession
+from exporter.config import ConfigError, settings_from
+from exporter.config.reading import MISTAKES_LIMIT
+from exporter.config.settings import SOURCES_LIMIT
+from exporter.database import beams_table, discovery
+from exporter.database.beams_table import TEXT_LIMIT_BYTES, BeamsTable
+from exporter.database.discovery import DatabaseDiscovery
+from exporter.log_output import VALUE_CHARACTERS, render_json, render_logfmt
+from exporter.logs.events import BatchesAnnounced, BatchStarted, LogRead, LogReplaced, RunFailed
+from exporter.logs.parser import TpsLogParser
+from tests.support import communicator_db as db
+from tests.support.world import World
+
+ROOT = Path(__file__).parents[1]
+NOW = 1_800_000_000.0
+
+
+def bounds() -> list[tuple[str, str]]:
+    """Each row of the guide's table: what is bounded, and the test that goes over the bound."""
+    text = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    table = text.split("| limit | value |", 1)[1].split("\n\n", 1)[0]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
+    return [(row[0], row[3].strip("`")) for row in rows]
+
+
+@pytest.mark.parametrize(("limit", "test"), bounds())
+def test_the_guide_names_a_test_of_each_bound(limit: str, test: str) -> None:
+    path, name = test.split("::")
+    text = (ROOT / "tests" / path).read_text(encoding="utf-8")
+    assert re.search(rf"^ *def {name}\(", text, re.MULTILINE), f"{limit}: there is no {test}"
+
+
+class TestBoard:
+    def rows(self, board: Board, count: int) -> None:
+        board.take_rows([BeamRow(BeamKey("c", f"b{number}"), NOW) for number in range(count)], (), NOW)
+        board.settle(NOW)
+
+    def test_beams_beyond_those_held_are_turned_away_until_there_is_room(self) -> None:
+        board = Board(BoardRules(max_beams=3), NOW)
+        self.rows(board, 100)
+        assert len(board.keys()) == 6
+        snapshot = board.snapshot(NOW)
+        assert (len(snapshot.beams), snapshot.beams_dropped) == (3, 97)
+        board.set_rules(BoardRules(max_beams=60))
+        self.rows(board, 100)
+        snapshot = board.snapshot(NOW)
+        assert (len(snapshot.beams), snapshot.beams_dropped) == (60, 40)
+
+    def test_of_beams_that_left_the_last_are_remembered(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(board_module, "_RATES_KEPT", 3)
+        world = World(tmp_path, BoardRules(max_beams=3, retention_seconds=1))
+        for number in range(6):
+            key = BeamKey("c", f"c_{number}")
+            world.row("completed", key=key)
+            world.look()
+            world.drop_row(key)
+            for _ in range(5):
+                world.look(100)
+        assert not world.board.keys()
+        assert [key.beam_id for key, _ in world.board.to_state().retired] == ["c_3", "c_4", "c_5"]
+
+    def test_of_ended_runs_the_last_are_kept_for_the_page(self, tmp_path: Path) -> None:
+        world = World(tmp_path)
+        ended = world.board._ended
+        assert ended.maxlen == 200
+        for _ in range(201):
+            world.row()
+            world.write(b"ERROR: no beam\n", anew=True)
+            world.look()
+            world.row("pending", 0.0)
+            world.write(b"", anew=True)
+            world.look(10)
+        assert len(world.snapshot().ended) == 200
+
+    def test_an_empty_log_that_is_touched_for_days_is_kept_once(self) -> None:
+        runs = Succession()
+        runs.apply(BatchesAnnounced(3), NOW)
+        runs.apply(LogReplaced(), NOW)
+        for second in range(10_000):
+            runs.apply(LogRead(0, line_complete=True, live=True), NOW + second)
+        assert runs.to_state().undecided is not None
+        assert len(runs.to_state().undecided or []) == 1
+        assert runs.apply(BatchStarted(1, 3), NOW + 10_000) is False
+
+
+def test_the_text_of_a_failure_is_cut() -> None:
+    [failure] = TpsLogParser().feed(b"ERROR: " + b"x" * 10_000 + b"\n")
+    assert isinstance(failure, RunFailed)
+    assert len(failure.text) == 500
+
+
+def test_what_one_look_reads_is_bounded_and_the_rest_comes_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("exporter.monitor.ROUNDS_PER_LOOK", 2)
+    monkeypatch.setattr("exporter.logs.tailer.READ_BYTES", 1000)
+    world = World(tmp_path)
+    world.row()
+    world.board.take_rows(world.rows.values(), (), world.at)
+    world.write(b"x\n" * 5000)
+    read_bytes = []
+    more = True
+    while more:
+        more = world.monitor.look()
+        read_bytes.append(world.snapshot().sources[0].read_bytes)
+    assert read_bytes == [2000, 4000, 6000, 8000, 10_000]
+
+
+class TestRows:
+    @pytest.fixture
+    def path(self, tmp_path: Path) -> Path:
+        path = db.make(tmp_path / "mqi_communicator.db")
+        db.add(path, "good")
+        return path
+
+    def look(self, path: Path) -> tuple[set[str], dict[str, int]]:
+        table = BeamsTable(path)
+        found = DatabaseDiscovery(table, retention_seconds=3600).look(NOW, ())
+        table.close()
+        return {row.key.beam_id for row in found.rows}, dict(found.refused)
+
+    @pytest.mark.parametrize("column", ["beam_path", "status", "hpc_job_id", "parent_case_id", "beam_id"])
+    @pytest.mark.parametrize("value", ["x" * 5000, "\0" * 5000, b"x" * 5000])
+    def test_a_row_with_a_value_too_long_to_be_one_is_refused_alone(
+        self, path: Path, column: str, value: object
+    ) -> None:
+        db.add(path, "bad")
+        db.execute(path, f"UPDATE beams SET {column} = ? WHERE beam_id = 'bad'", value)
+        assert self.look(path) == ({"good"}, {"too_long": 1})
+
+    def test_no_more_of_a_value_is_read_than_is_worth_it(self, path: Path) -> None:
+        db.execute(path, "UPDATE beams SET beam_path = ?", "x" * 1_000_000)
+        table = BeamsTable(path)
+        with table._use("read") as connection:
+            [[value]] = connection.execute(f"SELECT {beams_table._bounded('beam_path')} FROM beams").fetchall()
+        table.close()
+        assert len(value) == TEXT_LIMIT_BYTES + 1
+
+    def test_a_status_longer_than_any_is_no_label(self, path: Path) -> None:
+        db.add(path, "odd", "s" * 256)
+        assert self.look(path) == ({"good"}, {"too_long": 1})
+
+    def test_of_very_many_rows_those_updated_last_are_read(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(beams_table, "ROWS_LIMIT", 2)
+        for number in range(4):
+            db.add(path, f"b{number}")
+            db.execute(path, f"UPDATE beams SET updated_at = '2099-01-0{number + 1}' WHERE beam_id = 'b{number}'")
+        assert self.look(path)[0] == {"b3", "b2"}
+
+    def test_of_refused_ids_the_last_are_remembered(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(discovery, "_REFUSED_KEPT", 2)
+        refusals = discovery._Refusals()
+        assert refusals.count({"a": "empty", "b": "empty", "c": "empty"}) == {"empty": 3}
+        assert refusals.count({"c": "empty", "b": "empty"}) == {}
+        assert refusals.count({"a": "empty"}) == {"empty": 1}
+
+
+class TestConfiguration:
+    def mistakes(self, text: str) -> list[str]:
+        with pytest.raises(ConfigError) as raised:
+            settings_from(text, "x.yaml")
+        return list(raised.value.mistakes)
+
+    @pytest.mark.parametrize("line", ["key{}: 1\n", "key: {}\n"], ids=["unknown keys", "one key again and again"])
+    def test_of_very_many_mistakes_the_first_are_said(self, line: str) -> None:
+        mistakes = self.mistakes("".join(line.format(number) for number in range(1000)))
+        assert len(mistakes) == MISTAKES_LIMIT + 1
+        assert mistakes[-1] == "x.yaml: there are more mistakes than these; is this the right file?"
+
+    def test_there_are_no_more_sources_than_threads_make_sense(self) -> None:
+        sources = "".join(f"- {{name: s{number}, log_path: '/l/{{beam_id}}'}}\n" for number in range(SOURCES_LIMIT + 1))
+        assert (
+            f"x.yaml:3: sources: must have at most {SOURCES_LIMIT} item(s), not {SOURCES_LIMIT + 1}"
+            in self.mistakes(f"database: {{path: /d}}\nbase_directory: /b\nsources:\n{sources}")
+        )
+
+
+class TestOwnLog:
+    @pytest.mark.parametrize("render", [render_logfmt, render_json])
+    def test_a_value_of_any_length_is_cut_in_its_middle(self, render: Callable[..., object]) -> None:
+        line = render(None, "", {"msg": "bad", "text": "a" + "x" * 1_000_000 + "z", "error": ValueError("y" * 100_000)})
+        assert isinstance(line, str)
+        assert len(line) < 2 * VALUE_CHARACTERS + 200
+        assert "ax" in line
+        assert "xz" in line
+
+    def test_lines_beyond_so_many_a_minute_are_counted_instead(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(log_output, "LINES_PER_MINUTE", 5)
+        now, stream = [0.0], io.StringIO()
+        handler = log_output._Output(stream, False, lambda: now[0])
+
+        def say(count: int) -> list[str]:
+            for _ in range(count):
+                handler.handle(logging.LogRecord("x", logging.INFO, "", 0, "said", None, None))
+            return stream.getvalue().splitlines()
+
+        assert say(100) == ["said"] * 5
+        now[0] = 61.0
+        assert say(1)[5:] == ["log lines left out: 95, more than 5 came in a minute", "said"]
+        now[0] = 130.0
+        assert say(1)[7:] == ["said"]
