@@ -1,8 +1,7 @@
 """Tries a door with inputs that atheris makes, guided by what they reach in the exporter (``make fuzz``).
 
 ``python -m tests.fuzz parser --runs 1000000 --corpus DIR``: what reaches something new is kept in ``DIR``, so that the
-next run goes on from there. An input that breaks a promise ends the run and is written beside ``DIR`` as
-``finding-...``.
+next run goes on from there. An input that breaks a promise ends the run and is written beside it as ``finding-...``.
 """
 
 from __future__ import annotations
