@@ -97,7 +97,11 @@ class Beam:
 
     def next_run(self, chance: random.Random) -> Run:
         """The run that comes after those so far."""
-        run = Run(_simulation(chance, self.number), len(self.runs) + 1)
+        simulation = _simulation(chance, self.number)
+        while self.runs and simulation.failure == self.runs[-1].simulation.failure == "exception":
+            # Two logs that end alike before their first batch, swapped between two looks, cannot be told apart.
+            simulation = _simulation(chance, self.number)
+        run = Run(simulation, len(self.runs) + 1)
         self.runs.append(run)
         return run
 

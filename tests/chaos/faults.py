@@ -64,6 +64,10 @@ class ConfigurationReloaded(Fault):
     needs = frozenset({"exporter"})
 
     def begin(self) -> bool:
+        exporter = self.site.exporter
+        assert exporter is not None
+        # Before it has started, the signal would end it, and a mistake would keep it from starting.
+        wait_for(lambda: exporter.said("exporter started"), "the exporter's start", PATIENCE_SECONDS)
         if self.chance.random() < 0.3:
             self.site.write_configuration(more="no_such_key: 1")
         else:
@@ -78,8 +82,6 @@ class ConfigurationReloaded(Fault):
     def _hang_up(self) -> None:
         exporter = self.site.exporter
         assert exporter is not None
-        # Before it has said where it listens, the signal would end it.
-        wait_for(lambda: exporter.said("exporter started"), "the exporter's start", PATIENCE_SECONDS)
         exporter.signal(signal.SIGHUP)
 
 
