@@ -133,6 +133,7 @@ class SourceMonitor:
         self._looked_at_unmoved: float | None = None
         self._looked_rarely_at = float("-inf")
         self._trouble: SourceUnavailable | None = None
+        self._closed = False
         self._watch_version: int | None = None
         self._regroup = True
         self._by_path: dict[str, list[_Candidates]] = {}
@@ -190,6 +191,9 @@ class SourceMonitor:
             more, round_over = self._look(began, announced_only)
             self._say_up(True)
         except SourceUnavailable as problem:
+            if self._closed:
+                # Its connection was ended under it: that is no trouble of the host.
+                return False
             more = False
             # A source that is being left alone for a while answers with the trouble it had.
             if problem is not self._trouble:
@@ -217,7 +221,8 @@ class SourceMonitor:
         return more
 
     def close(self) -> None:
-        """Give back what the source holds."""
+        """Give back what the source holds; a look that is under way ends, and says nothing of the source."""
+        self._closed = True
         self._source.close()
 
     def names_changed(self, folders: Collection[str]) -> bool:

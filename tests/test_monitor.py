@@ -690,3 +690,35 @@ def test_a_retry_of_a_beam_that_had_succeeded_is_estimated_from_nothing(world: W
     world.write(upto("v2_b18", b"Creating world geometry complete!"), anew=True)
     world.look()
     assert (world.state, world.view().estimated_ratio) == ("starting", 0.0)
+
+
+class EndedUnderALook(LocalSource):
+    """A source whose connection is ended while it waits for an answer."""
+
+    def stat(self, paths: Collection[str]) -> Mapping[str, LogStat | LogProblem]:
+        found = super().stat(paths)
+        if paths:
+            self.ends()
+        return found
+
+    def ends(self) -> None:
+        """Nothing, until a test says what."""
+
+
+def test_a_look_that_a_reload_ends_is_no_trouble_of_the_host(tmp_path: Path) -> None:
+    source = EndedUnderALook("hpc1")
+    world = World(tmp_path, quick(), source=source)
+    world.row()
+    world.write(upto("v2_b18", FIRST_BATCH))
+    world.look()
+    assert world.state == "running"
+
+    def close() -> None:
+        world.monitor.close()
+        raise SourceUnavailable("connection_lost", "the socket is closed")
+
+    source.ends = close  # type: ignore[method-assign]
+    world.look()
+    [view] = world.snapshot().sources
+    assert (view.up, view.errors) == (True, {})
+    assert world.state == "running"
