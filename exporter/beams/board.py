@@ -18,11 +18,11 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import TypeVar
 
-from exporter.beams.beam import Beam, SavedBeam, SourceState, StatusRules
+from exporter.beams.beam import Beam, SourceState, StatusRules
 from exporter.beams.counts import Counts
 from exporter.beams.estimate import StallRules
 from exporter.beams.run import BeamRun
-from exporter.beams.saved import Retired, SavedBoard
+from exporter.beams.saved import Copies, Retired, SavedBoard
 from exporter.beams.snapshot import (
     ENDED_STATES,
     BeamKey,
@@ -109,7 +109,7 @@ class Board:
     NOT_SAVED = frozenset(
         {
             *("_lock", "_rules", "_listeners", "_notices", "_dropped", "_turned_away", "_unconfirmed"),
-            *("_changed", "_watch_version", "_moved_seconds"),
+            *("_copies", "_watch_version", "_moved_seconds"),
             "_counts",  # saved all the same: its own to_state fills its fields
             *("_sources", "_database", "_refused", "_errors"),  # of the process: they begin at 0 with it
         }
@@ -131,7 +131,7 @@ class Board:
         self._turned_away = 0
         self._listeners: tuple[Callable[[], None], ...] = ()
         self._unconfirmed: set[BeamKey] = set()
-        self._changed: set[BeamKey] | None = None
+        self._copies: Copies | None = None
         self._watch_version = 0
         self._moved_seconds = 0.0
 
@@ -191,38 +191,25 @@ class Board:
         """
         with self._lock:
             keys = list(self._beams)
-            self._changed = set()
-        saved: dict[BeamKey, SavedBeam] = {}
-        for start in range(0, len(keys), _SAVED_AT_ONCE):
-            self._save(keys[start : start + _SAVED_AT_ONCE], saved)
-            # Whoever waits for the lock has it now.
-            time.sleep(0)
+            copies = self._copies = Copies()
+        for some in _a_few_at_once(keys, _SAVED_AT_ONCE):
+            with self._lock:
+                copies.take(some, self._beams)
         with self._lock:
-            changed, self._changed = self._changed, None
-            for key in (changed | self._beams.keys()) - (saved.keys() - changed):
-                if key in self._beams:
-                    saved[key] = self._beams[key].to_state()
+            self._copies = None
             return take(
                 self,
                 SavedBoard,
-                beams=[saved[key] for key in self._beams],
+                beams=copies.of(self._beams),
                 retired=list(self._retired.items()),
                 source_states=dict(self._source_states),
                 clocks=None,
                 **self._counts.to_state(),
             )
 
-    def _save(self, keys: Iterable[BeamKey], saved: dict[BeamKey, SavedBeam]) -> None:
-        with self._lock:
-            for key in keys:
-                beam = self._beams.get(key)
-                if beam is not None:
-                    saved[key] = beam.to_state()
-                    self._change().discard(key)
-
     def _change(self) -> set[BeamKey]:
         """Beams that changed while they are being saved, where they are."""
-        return self._changed if self._changed is not None else set()
+        return self._copies.changed if self._copies is not None else set()
 
     def resume(self, state: SavedBoard, sources: Collection[str]) -> None:
         """Go on where the board stopped whose state this is; before anything else is told to this one.
@@ -611,13 +598,13 @@ class Board:
             self._retired.pop(next(iter(self._retired)))
 
 
-def _a_few_at_once(things: Sequence[Thing]) -> Iterator[Sequence[Thing]]:
+def _a_few_at_once(things: Sequence[Thing], at_once: int = _BEAMS_AT_ONCE) -> Iterator[Sequence[Thing]]:
     """Things in parts, for work under the lock: a source that has read news must not wait for all of ten thousand.
 
     The clock may be set between two parts: what is now must then be moved, too.
     """
-    for start in range(0, len(things), _BEAMS_AT_ONCE):
-        yield things[start : start + _BEAMS_AT_ONCE]
+    for start in range(0, len(things), at_once):
+        yield things[start : start + at_once]
         time.sleep(0)  # whoever waits for the lock gets it
 
 

@@ -149,13 +149,9 @@ class Counts:
         self._ended.extend(state.ended)
 
     def saved(self, state: SavedBoard | None) -> None:
-        """A next process would go on with this state; ``None``: with none.
-
-        Counters are shown as they are there: what a next process counts again was never shown, and they never step
-        back, which Prometheus would take for a restart from 0.
-        """
+        """Show the counters of this state from now on; ``None``: those of now. See :meth:`Board.saved` for why."""
         self._saved = CountsView(dict(state.runs), state.durations, state.anomalies) if state else None
 
     def unsaved_runs(self) -> bool:
-        """Whether runs have been counted that are not shown yet."""
+        """Whether runs have been counted that are not shown."""
         return self._saved is not None and self._saved.runs != self._runs
