@@ -18,7 +18,8 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError
 
 from exporter.beams.beam import SavedBeam
-from exporter.beams.board import Board, SavedBoard
+from exporter.beams.board import Board
+from exporter.beams.saved import SavedBoard
 from exporter.beams.snapshot import BeamKey, BeamRow
 from exporter.clock import Clock
 from exporter.identifiers import Cleared, Identifiers

@@ -1,33 +1,35 @@
 """Following all beams of one source: source -> tailer -> parser -> board.
 
-A look asks the source for the sizes of every log at once, and reads those that have changed. What is wrong with one log
-is said once, counted, and stops nothing else. :class:`ProgressMonitor` is the plan's, for embedding.
+A look asks the source for the sizes of all logs whose turn it is (:mod:`exporter.turns`) at once, and reads those that
+have changed. What is wrong with one log is said once, counted, and stops nothing else. :class:`ProgressMonitor` is the
+plan's, for embedding.
 """
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
 
-from exporter.beams.board import Board, Watched
-from exporter.beams.snapshot import BeamKey, BeamRow, SourceView, Summary
-from exporter.identifiers import Cleared, Identifiers
-from exporter.logs.announcements import Announced, Announcements, plain_file
+from exporter.beams.board import Board
+from exporter.beams.snapshot import BeamKey, SourceView, Summary
+from exporter.identifiers import Identifiers
+from exporter.logs.announcements import Announcements
 from exporter.logs.bookmark import Bookmark
 from exporter.logs.events import Event, LogRead, LogReplaced
 from exporter.logs.local import LocalSource
 from exporter.logs.parser import SitePatterns, TpsLogParser
-from exporter.logs.paths import LogPathError, LogPathTemplate
+from exporter.logs.paths import LogPathTemplate
 from exporter.logs.source import LogProblem, LogSource, LogStat, ReadRequest, SourceUnavailable
 from exporter.logs.tailer import LineFollower, Logger, Tailer
 from exporter.moments import moved
+from exporter.turns import Candidates, Turns
 
 if TYPE_CHECKING:
     import paramiko
@@ -39,8 +41,6 @@ ROUNDS_PER_LOOK = 64
 
 BYTES_PER_ROUND = 16 << 20
 """Most bytes held in memory at once while catching up."""
-
-_RARELY_EVERY_SECONDS = 30.0
 
 Stats = Mapping[str, LogStat | LogProblem]
 
@@ -58,24 +58,6 @@ class _Following:
     parser: TpsLogParser
     live: bool
     resumed: bool = False
-
-
-@dataclass(slots=True, eq=False)
-class _Candidates:
-    """Where a beam's log may be; worked out once for the fields of its row.
-
-    ``there`` is where one was, last time. ``settled`` is how its only log looked when there was nothing to do: as long
-    as it looks like that there is nothing to do. ``announced`` says that the kernel announces every change of what is
-    ``there`` (``identities``) and every log that may come.
-    """
-
-    beam: Watched
-    row_fields: tuple[str | None, ...]
-    paths: tuple[str, ...]
-    there: frozenset[str] | None = None
-    settled: LogStat | None = None
-    announced: bool = False
-    identities: tuple[object, ...] | None = None
 
 
 @dataclass
@@ -118,35 +100,25 @@ class SourceMonitor:
         rounds_per_announced_log: int = 1,
     ) -> None:
         self._source = source
-        self._announcements = announcements
-        self._rounds_per_announced_log = rounds_per_announced_log
-        self._templates = tuple(templates)
         self._board = board
         self._site = site
         self._identifiers = identifiers
         self._clock = clock
         self._following: dict[BeamKey, _Following] = {}
-        self._candidates: dict[BeamKey, _Candidates] = {}
         self._work = _Work()
         self._problems: dict[str, str] = {}
         self._bookmarks: dict[BeamKey, Bookmark] = {}
         self._looked_at_unmoved: float | None = None
-        self._looked_rarely_at = float("-inf")
         self._trouble: SourceUnavailable | None = None
         self._closed = False
-        self._watch_version: int | None = None
-        self._regroup = True
-        self._by_path: dict[str, list[_Candidates]] = {}
-        self._each_round: list[_Candidates] = []
-        self._rare: list[_Candidates] = []
-        self._slices: list[list[_Candidates]] = [[]]
-        self._round = 0
-        self._once_more: list[_Candidates] = []
-        self._unfinished: set[BeamKey] = set()
-        self._quiet: set[_Candidates] = set()
-        self._unannounced: set[str] = set()
-        self._listed_folders: frozenset[str] = frozenset()
-        self._names_changed = True
+        self._turns = Turns(
+            source.name,
+            templates,
+            board,
+            identifiers=identifiers,
+            announcements=announcements,
+            rounds_per_announced_log=rounds_per_announced_log,
+        )
 
     def adopt(self, other: SourceMonitor) -> None:
         """Go on where ``other`` (the same source before a reload) stopped: offsets, parsers, counters."""
@@ -227,190 +199,37 @@ class SourceMonitor:
 
     def names_changed(self, folders: Collection[str]) -> bool:
         """Whether names of files in ``folders`` may be others than at the last call; true where nobody announces it."""
-        announcements = self._announcements
-        if announcements is None:
-            return True
-        self._listed_folders = frozenset(folders)
-        changed, self._names_changed = self._names_changed, False
-        for folder in folders:
-            before = announcements.watching(folder)
-            changed |= not announcements.watch(folder) or not before
-        return changed
+        return self._turns.names_changed(folders)
 
     def _look(self, at: float, announced_only: bool) -> tuple[bool, bool]:
         """Returns whether there is more to read at once, and whether this was a whole round."""
-        announced = self._announced()
-        if announced is None or announced.lost or not announced_only:
-            turn, round_over = self._turn_of_round(at, announced), True
-        else:
-            turn, round_over = self._turn_of(announced.paths), False
-            self._quiet = set()
-        stats = self._source.stat([path for candidates in turn for path in candidates.paths])
+        turn = self._turns.next(at, announced_only=announced_only)
+        if turn.watched is not None:
+            self._forget_all_but(turn.watched)
+        for folder in turn.distrusted:
+            self._say_distrusted(folder)
+        stats = self._source.stat([path for candidates in turn.candidates for path in candidates.paths])
         grown: list[tuple[BeamKey, _Following, LogStat]] = []
-        for candidates in turn:
+        for candidates in turn.candidates:
             if candidates.settled is not None and stats.get(candidates.paths[0]) is candidates.settled:
                 continue
             found = self._newest(candidates, stats, at)
             if found is not None:
                 grown.append((candidates.beam.row.key, *found))
-                if candidates in self._quiet and found[0].tailer.path not in self._problems:
-                    self._unannounced.add(found[0].tailer.path)
+                path = found[0].tailer.path
+                # One that cannot be read looks changed at every look.
+                if path not in self._problems:
+                    self._turns.changed(candidates, path)
         for _ in range(ROUNDS_PER_LOOK):
             if not grown:
                 break
             grown = self._read(grown)
-        self._unfinished = {key for key, _, _ in grown}
-        if round_over:
+        self._turns.unfinished({key for key, _, _ in grown})
+        if turn.whole_round:
             self._keep_looked_at(at)
-        return bool(grown), round_over
+        return bool(grown), turn.whole_round
 
-    def _announced(self) -> Announced | None:
-        if self._announcements is None:
-            return None
-        announced = self._announcements.take()
-        self._names_changed |= announced.lost or bool(announced.folders)
-        self._unannounced -= announced.paths
-        for path in announced.renamed:
-            # Another file, which nobody watches yet, and which may look like the one before.
-            for candidates in self._by_path.get(path, ()):
-                candidates.identities, candidates.settled = None, None
-        if announced.lost:
-            # Watches may have ended, too: each log is looked at before its changes count as announced again.
-            for candidates in self._candidates.values():
-                candidates.announced, candidates.identities, candidates.settled = False, None, None
-            self._unannounced.clear()
-            self._regroup = True
-        return announced
-
-    def _turn_of(self, paths: Iterable[str]) -> list[_Candidates]:
-        """Those beams whose logs may be at ``paths``, and those that were not read to their ends."""
-        found = {each: None for path in paths for each in self._by_path.get(path, ())}
-        for key in self._unfinished:
-            if key in self._candidates:
-                found[self._candidates[key]] = None
-        return list(found)
-
-    def _turn_of_round(self, at: float, announced: Announced | None) -> list[_Candidates]:
-        """Every beam, but those whose logs' changes are announced only when it is their turn."""
-        self._distrust_the_silent()
-        version = self._board.watch_version
-        if version != self._watch_version:
-            self._watch_version = version
-            self._renew()
-        if self._regroup:
-            self._group()
-        # A clock that was set back must not stop rare looks.
-        rarely = not 0 <= at - self._looked_rarely_at < _RARELY_EVERY_SECONDS
-        if rarely:
-            self._looked_rarely_at = at
-        if announced is None:
-            return self._each_round + self._rare if rarely else self._each_round
-        self._round = (self._round + 1) % len(self._slices)
-        turn = dict.fromkeys(self._slices[self._round])
-        turn |= dict.fromkeys(self._each_round)
-        expected = dict.fromkeys(each for each in self._once_more if each.beam.row.key in self._candidates)
-        self._once_more = []
-        expected |= dict.fromkeys(self._turn_of(announced.paths))
-        self._quiet = turn.keys() - expected.keys() - set(self._each_round)
-        turn |= expected
-        if rarely:
-            turn |= dict.fromkeys(self._rare)
-        return list(turn)
-
-    def _renew(self) -> None:
-        watched = self._board.watched(self._source.name)
-        self._forget_all_but({beam.row.key for beam in watched})
-        for beam in watched:
-            self._candidates_of(beam)
-        self._by_path = {}
-        for candidates in self._candidates.values():
-            for path in candidates.paths:
-                self._by_path.setdefault(path, []).append(candidates)
-        if self._announcements is not None:
-            folders = {os.path.dirname(path) for path in self._by_path}
-            self._announcements.forget_all_but(folders | self._listed_folders, self._by_path)
-        self._regroup = True
-
-    def _group(self) -> None:
-        """Who is looked at when."""
-        self._regroup = False
-        self._each_round, self._rare, announced = [], [], []
-        for candidates in self._candidates.values():
-            if candidates.announced:
-                announced.append(candidates)
-            elif candidates.beam.rarely:
-                self._rare.append(candidates)
-            else:
-                self._each_round.append(candidates)
-        parts = self._rounds_per_announced_log
-        self._slices = [announced[part::parts] for part in range(parts)]
-
-    def _distrust_the_silent(self) -> None:
-        """A log was found changed in its turn, and until now nobody has announced it: its folder is not announced."""
-        folders = {os.path.dirname(path) for path in self._unannounced}
-        self._unannounced.clear()
-        for folder in folders:
-            assert self._announcements is not None
-            self._announcements.distrust(folder)
-            self._work.errors["notification"] += 1
-            _log.warning(
-                "the kernel did not announce a change, the folder is polled from now on",
-                source=self._source.name,
-                folder=self._identifiers.path(folder),
-            )
-        if folders:
-            self._regroup = True
-            for candidates in self._candidates.values():
-                if any(os.path.dirname(path) in folders for path in candidates.paths):
-                    candidates.announced = False
-
-    def _see_whether_announced(self, candidates: _Candidates, there: list[tuple[str, LogStat]]) -> None:
-        identities = tuple(stat.identity for _, stat in there)
-        announcements = self._announcements
-        if announcements is None or candidates.identities == identities:
-            return
-        candidates.identities = identities
-        announced = all(announcements.watch(os.path.dirname(path)) for path in candidates.paths) and all(
-            plain_file(path) and announcements.watch_log(path) for path, _ in there
-        )
-        if announced:
-            # What was written before the watch began was not announced.
-            self._once_more.append(candidates)
-        if announced is not candidates.announced:
-            candidates.announced = announced
-            self._regroup = True
-
-    def _candidates_of(self, beam: Watched) -> None:
-        row = beam.row
-        row_fields = (row.beam_path, row.hpc_job_id, row.log_path)
-        known = self._candidates.get(row.key)
-        if known is not None and known.row_fields == row_fields:
-            known.beam, known.settled = beam, None
-            return
-        if row.log_path is not None:
-            paths = [row.log_path]
-        else:
-            rendered = (self._render(template, row) for template in self._templates)
-            paths = list(dict.fromkeys(path for path in rendered if path is not None))
-        there = known.there if known is not None else None
-        self._candidates[row.key] = _Candidates(beam, row_fields, tuple(paths), there)
-
-    def _render(self, template: LogPathTemplate, row: BeamRow) -> str | None:
-        fields = {
-            "case_id": row.key.case_id,
-            "beam_id": row.key.beam_id,
-            "beam_path": row.beam_path,
-            "hpc_job_id": row.hpc_job_id,
-        }
-        try:
-            return template.render(fields)
-        except LogPathError as error:
-            self._board.refused({"log_path": 1})
-            # It speaks of the template and of fields by name, never of what they hold.
-            _log.warning("log path refused", **self._about(row.key), error=Cleared(error))
-            return None
-
-    def _newest(self, candidates: _Candidates, stats: Stats, at: float) -> tuple[_Following, LogStat] | None:
+    def _newest(self, candidates: Candidates, stats: Stats, at: float) -> tuple[_Following, LogStat] | None:
         """The log to read for a beam, where there is one with something new."""
         beam = candidates.beam
         candidates.settled = None
@@ -422,8 +241,7 @@ class SourceMonitor:
             elif stat is not None:
                 self._problems.pop(path, None)
                 there.append((path, stat))
-        there_before, candidates.there = candidates.there, frozenset(path for path, _ in there)
-        self._see_whether_announced(candidates, there)
+        appeared = self._turns.seen(candidates, there)
         following = self._following.get(beam.row.key)
         if following is not None and len(there) == 1:
             # The usual case, for every beam at every look.
@@ -436,8 +254,7 @@ class SourceMonitor:
             if not self._board.claim(beam.row.key, self._source.name, path, stat, at):
                 continue
             if following is None or following.tailer.path != path:
-                appeared = there_before is not None and path not in there_before
-                following = self._follow(beam.row.key, path, appeared)
+                following = self._follow(beam.row.key, path, path in appeared)
                 self._following[beam.row.key] = following
             return (following, stat) if following.tailer.changed(stat) else None
         return None
@@ -506,8 +323,8 @@ class SourceMonitor:
             following.live, following.resumed = True, False
         return chunk.more
 
-    def _forget_all_but(self, keys: set[BeamKey]) -> None:
-        for known in (self._following, self._candidates, self._bookmarks):
+    def _forget_all_but(self, keys: AbstractSet[BeamKey]) -> None:
+        for known in (self._following, self._bookmarks):
             if len(known) == len(keys) and known.keys() == keys:
                 continue
             for key in [key for key in known if key not in keys]:
@@ -526,6 +343,14 @@ class SourceMonitor:
             self._problems[path] = problem.kind
             self._work.errors[problem.kind] += 1
             _log.warning("log cannot be read", **self._about(key), error=self._identifiers.problem(problem))
+
+    def _say_distrusted(self, folder: str) -> None:
+        self._work.errors["notification"] += 1
+        _log.warning(
+            "the kernel did not announce a change, the folder is polled from now on",
+            source=self._source.name,
+            folder=self._identifiers.path(folder),
+        )
 
     def _say_unexpected(self, key: BeamKey, path: str) -> None:
         self._board.count_error("monitor")

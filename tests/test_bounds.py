@@ -63,7 +63,7 @@ class TestBoard:
         assert (len(snapshot.beams), snapshot.beams_dropped) == (60, 40)
 
     def test_of_beams_that_left_the_last_are_remembered(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(board_module, "_RATES_KEPT", 3)
+        monkeypatch.setattr(board_module, "_RETIRED_KEPT", 3)
         world = World(tmp_path, BoardRules(max_beams=3, retention_seconds=1))
         for number in range(6):
             key = BeamKey("c", f"c_{number}")
@@ -77,8 +77,6 @@ class TestBoard:
 
     def test_of_ended_runs_the_last_are_kept_for_the_page(self, tmp_path: Path) -> None:
         world = World(tmp_path)
-        ended = world.board._ended
-        assert ended.maxlen == 200
         for _ in range(201):
             world.row()
             world.write(b"ERROR: no beam\n", anew=True)
@@ -86,7 +84,8 @@ class TestBoard:
             world.row("pending", 0.0)
             world.write(b"", anew=True)
             world.look(10)
-        assert len(world.snapshot().ended) == 200
+        ended = world.snapshot().ended
+        assert (len(ended), ended[0].run_number, ended[-1].run_number) == (200, 2, 201)
 
     def test_an_empty_log_that_is_touched_for_days_is_kept_once(self) -> None:
         runs = Succession()

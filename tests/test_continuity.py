@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -16,9 +18,10 @@ from exporter.beams.snapshot import BeamKey, BeamState, BeamView, SourceView
 from exporter.continuity import decoded, encoded
 from exporter.logs.recent import recent_lines
 from exporter.simulator import Simulation, simulate
-from exporter.state_file import StateUnusable
+from exporter.state_file import VERSION, StateFile, StateUnusable
 from tests.support.world import BEAM, World, after, captured, quick, upto
 
+STATES = Path(__file__).parent / "data" / "state"
 OTHER = BeamKey("70010001", "70010001_beam_2")
 
 
@@ -598,3 +601,24 @@ def test_a_process_that_is_killed_before_its_first_look_loses_nothing(world: Wor
     for _ in range(8):
         world.look(1)
     assert world.runs == {("succeeded", ""): 1}
+
+
+def test_a_state_file_of_another_day_is_read_whole_and_written_the_same_again(world: World, tmp_path: Path) -> None:
+    """``tests/data/state`` holds a file for each version that is read: all that stands in it must keep its place."""
+    path = tmp_path / "state"
+    shutil.copyfile(STATES / f"version-{VERSION}", path)
+    lines = StateFile(path).read()
+    assert lines is not None
+    state = decoded(lines)
+    world.board.resume(state, {"local"})
+    again = encoded(replace(world.board.to_state(), clocks=state.clocks))
+    assert [json.loads(line) for line in again] == [json.loads(line) for line in lines]
+    world.board.saved(state)
+    snapshot = world.snapshot()
+    assert world.runs == {("succeeded", ""): 1, ("failed", "error"): 2}
+    assert snapshot.batch_durations["local"].total == 168.0
+    assert [(run.key.beam_id, run.outcome) for run in snapshot.ended] == [
+        ("70010001_beam_1", "succeeded"),
+        ("70010001_beam_3", "failed"),
+        ("70010001_beam_4", "failed"),
+    ]

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from exporter.beams.beam import Beam, SavedBeam
-from exporter.beams.board import Board, BoardRules, SavedBoard
+from exporter.beams.board import Board, BoardRules
+from exporter.beams.counts import Counts
 from exporter.beams.run import BeamRun, RunState
+from exporter.beams.saved import SavedBoard
 from exporter.beams.snapshot import BeamRow
 from exporter.beams.succession import Succession, SuccessionState
 from exporter.logs.batches import BatchTally, TallyState
@@ -35,6 +37,7 @@ KEPT: list[tuple[Any, type]] = [
     (Succession(), SuccessionState),
     (Beam(BeamRow(BEAM, 0.0), 0.0), SavedBeam),
     (Board(BoardRules(), 0.0), SavedBoard),
+    (Counts(0.0), SavedBoard),
     (TpsLogParser(), ParserState),
     (Tailer("/a.log"), TailerState),
     (Bookmark.of(Tailer("/a.log"), TpsLogParser()), BookmarkState),

@@ -10,7 +10,6 @@ been looked at once: nobody knows yet what happened meanwhile, and what is known
 
 from __future__ import annotations
 
-import bisect
 import threading
 import time
 from collections import Counter, deque
@@ -19,36 +18,32 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import TypeVar
 
-from exporter.beams.beam import Beam, SavedBeam, SourceState, StatusRules, Work
+from exporter.beams.beam import Beam, SourceState, StatusRules
+from exporter.beams.counts import Counts
 from exporter.beams.estimate import StallRules
 from exporter.beams.run import BeamRun
+from exporter.beams.saved import Copies, Retired, SavedBoard
 from exporter.beams.snapshot import (
     ENDED_STATES,
-    UNKNOWN_SOURCE,
     BeamKey,
     BeamRow,
     BeamState,
     BeamView,
     BoardSnapshot,
     DatabaseView,
-    EndedRun,
-    HistogramView,
     SourceView,
 )
-from exporter.clock import Reading
 from exporter.logs.bookmark import Bookmark
 from exporter.logs.events import Event
 from exporter.logs.source import LogStat
 from exporter.moments import moved
 from exporter.plain_state import take
 
-BATCH_SECONDS_BOUNDS = (0.5, 1, 2.5, 5, 10, 20, 30, 45, 60, 90, 120, 180, 300, 600, 1200, 1800, 3600)
 _SETTLE_SECONDS = 2.0
 """An ended run is counted when so much time has passed: the cause may follow its first symptom in the next read."""
 _SETTLE_BY_ROW_SECONDS = 10.0
 _GONE_SECONDS = 60.0
-_ENDED_RUNS_KEPT = 200
-_RATES_KEPT = 1000
+_RETIRED_KEPT = 1000
 _NOTICES_KEPT = 10_000
 BEAMS_HELD = 2
 """So many times ``max_beams`` are held: those that are not shown are followed all the same, for when others go."""
@@ -103,45 +98,6 @@ class Notice:
     number: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Retired:
-    """What is remembered of a beam that left the board, so that it does not come back as it was."""
-
-    status: str | None
-    updated_at: float | None
-    run_number: int
-    stat: LogStat | None
-
-
-@dataclass(slots=True)
-class SavedBoard:
-    """A :class:`Board` as plain data; mappings whose keys are no texts are lists of their items.
-
-    ``clocks`` is by which clocks its moments are; whoever saves it fills that in.
-    """
-
-    since: float
-    beams: list[SavedBeam]
-    retired: list[tuple[BeamKey, Retired]]
-    source_states: dict[str, SourceState]
-    runs: list[tuple[tuple[str, str, str], int]]
-    durations: dict[str, HistogramView]
-    anomalies: dict[str, dict[str, int]]
-    rates: list[tuple[tuple[str, float], float]]
-    ended: list[EndedRun]
-    clocks: Reading | None = None
-    earliest_since: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Counts:
-    """The board's counters at one moment."""
-
-    runs: Mapping[tuple[str, str, str], int]
-    durations: Mapping[str, HistogramView]
-    anomalies: Mapping[str, Mapping[str, int]]
-
-
 class Board:
     """All beams, thread-safe.
 
@@ -152,8 +108,9 @@ class Board:
 
     NOT_SAVED = frozenset(
         {
-            *("_lock", "_rules", "_listeners", "_notices", "_dropped", "_turned_away", "_saved_counts", "_unconfirmed"),
-            *("_changed", "_watch_version", "_moved_seconds"),
+            *("_lock", "_rules", "_listeners", "_notices", "_dropped", "_turned_away", "_unconfirmed"),
+            *("_copies", "_watch_version", "_moved_seconds"),
+            "_counts",  # saved all the same: its own to_state fills its fields
             *("_sources", "_database", "_refused", "_errors"),  # of the process: they begin at 0 with it
         }
     )
@@ -161,26 +118,20 @@ class Board:
     def __init__(self, rules: BoardRules, at: float) -> None:
         self._lock = threading.Lock()
         self._rules = rules
-        self._since = self._earliest_since = at
+        self._counts = Counts(at)
         self._beams: dict[BeamKey, Beam] = {}
         self._retired: dict[BeamKey, Retired] = {}
         self._sources: dict[str, SourceView] = {}
         self._source_states: dict[str, SourceState] = {}
         self._database: DatabaseView | None = None
-        self._runs: Counter[tuple[str, str, str]] = Counter()
-        self._durations: dict[str, tuple[list[int], list[float]]] = {}
-        self._anomalies: dict[str, Counter[str]] = {}
         self._refused: Counter[str] = Counter()
         self._errors: Counter[str] = Counter()
-        self._rates: dict[Work, float] = {}
-        self._ended: deque[EndedRun] = deque(maxlen=_ENDED_RUNS_KEPT)
         self._notices: deque[Notice] = deque(maxlen=_NOTICES_KEPT)
         self._dropped = 0
         self._turned_away = 0
         self._listeners: tuple[Callable[[], None], ...] = ()
         self._unconfirmed: set[BeamKey] = set()
-        self._saved_counts: _Counts | None = None
-        self._changed: set[BeamKey] | None = None
+        self._copies: Copies | None = None
         self._watch_version = 0
         self._moved_seconds = 0.0
 
@@ -208,9 +159,7 @@ class Board:
         """The clock was set by so much: what began ten seconds ago did so by the new time, too."""
         with self._lock:
             self._moved_seconds += seconds
-            self._since += seconds
-            # A log from before the clock was set is dated by the clock of then.
-            self._earliest_since = min(self._earliest_since, self._since)
+            self._counts.move(seconds)
             for key, beam in self._beams.items():
                 beam.move(seconds)
                 self._change().add(key)
@@ -218,10 +167,6 @@ class Board:
                 name: SourceState(moved(each.down_since, seconds), moved(each.last_poll_at, seconds))
                 for name, each in self._source_states.items()
             }
-            for number, run in enumerate(self._ended):
-                self._ended[number] = replace(
-                    run, started_at=moved(run.started_at, seconds), ended_at=run.ended_at + seconds
-                )
 
     def excuse(self, seconds: float) -> None:
         """So much time has passed in which nobody could look: it is no beam's silence."""
@@ -246,42 +191,25 @@ class Board:
         """
         with self._lock:
             keys = list(self._beams)
-            self._changed = set()
-        saved: dict[BeamKey, SavedBeam] = {}
-        for start in range(0, len(keys), _SAVED_AT_ONCE):
-            self._save(keys[start : start + _SAVED_AT_ONCE], saved)
-            # Whoever waits for the lock has it now.
-            time.sleep(0)
+            copies = self._copies = Copies()
+        for some in _a_few_at_once(keys, _SAVED_AT_ONCE):
+            with self._lock:
+                copies.take(some, self._beams)
         with self._lock:
-            changed, self._changed = self._changed, None
-            for key in (changed | self._beams.keys()) - (saved.keys() - changed):
-                if key in self._beams:
-                    saved[key] = self._beams[key].to_state()
+            self._copies = None
             return take(
                 self,
                 SavedBoard,
-                beams=[saved[key] for key in self._beams],
+                beams=copies.of(self._beams),
                 retired=list(self._retired.items()),
                 source_states=dict(self._source_states),
-                runs=list(self._runs.items()),
-                durations=self._duration_views(),
-                anomalies={source: dict(kinds) for source, kinds in self._anomalies.items()},
-                rates=list(self._rates.items()),
-                ended=list(self._ended),
                 clocks=None,
+                **self._counts.to_state(),
             )
-
-    def _save(self, keys: Iterable[BeamKey], saved: dict[BeamKey, SavedBeam]) -> None:
-        with self._lock:
-            for key in keys:
-                beam = self._beams.get(key)
-                if beam is not None:
-                    saved[key] = beam.to_state()
-                    self._change().discard(key)
 
     def _change(self) -> set[BeamKey]:
         """Beams that changed while they are being saved, where they are."""
-        return self._changed if self._changed is not None else set()
+        return self._copies.changed if self._copies is not None else set()
 
     def resume(self, state: SavedBoard, sources: Collection[str]) -> None:
         """Go on where the board stopped whose state this is; before anything else is told to this one.
@@ -294,23 +222,12 @@ class Board:
             ValueError: it cannot be a board's state; nothing has been taken of it.
         """
         beams = {each.row.key: Beam.from_state(each) for each in state.beams}
-        durations = {
-            source: (list(view.counts), [view.total])
-            for source, view in state.durations.items()
-            if view.bounds == BATCH_SECONDS_BOUNDS and len(view.counts) == len(BATCH_SECONDS_BOUNDS) + 1
-        }
         with self._lock:
-            self._since = state.since
-            self._earliest_since = state.since if state.earliest_since is None else state.earliest_since
             self._beams = beams
             self._unconfirmed = {key for key, beam in beams.items() if beam.source in sources}
             self._retired = dict(state.retired)
             self._source_states = {name: each for name, each in state.source_states.items() if name in sources}
-            self._runs = Counter(dict(state.runs))
-            self._durations = durations
-            self._anomalies = {source: Counter(kinds) for source, kinds in state.anomalies.items()}
-            self._rates = dict(state.rates)
-            self._ended.extend(state.ended)
+            self._counts.resume(state)
 
     def bookmarks(self, source: str) -> tuple[dict[BeamKey, Bookmark], float | None]:
         """Where a source goes on after a restart.
@@ -332,12 +249,12 @@ class Board:
         back, which Prometheus would take for a restart from 0.
         """
         with self._lock:
-            self._saved_counts = _Counts(dict(state.runs), state.durations, state.anomalies) if state else None
+            self._counts.saved(state)
 
     def unsaved_runs(self) -> bool:
         """Whether runs have been counted that are not shown yet."""
         with self._lock:
-            return self._saved_counts is not None and self._saved_counts.runs != self._runs
+            return self._counts.unsaved_runs()
 
     def _confirm(self, source: str) -> None:
         """The source has been looked at, or cannot be: its beams live in this process now."""
@@ -486,11 +403,9 @@ class Board:
                 self._run_begun(beam, *before)
             run = beam.run
             for seconds in run.timed:
-                counts, total = self._durations.setdefault(beam.source, ([0] * (len(BATCH_SECONDS_BOUNDS) + 1), [0.0]))
-                counts[bisect.bisect_left(BATCH_SECONDS_BOUNDS, seconds)] += 1
-                total[0] += seconds
+                self._counts.count_batch(beam.source, seconds)
             if run.anomalies != beam.anomalies:
-                self._anomalies.setdefault(beam.source, Counter()).update(run.anomalies - beam.anomalies)
+                self._counts.count_anomalies(beam.source, run.anomalies - beam.anomalies)
                 beam.anomalies = Counter(run.anomalies)
             self._recount_after_retirement(beam)
             news = beam.stage != stage
@@ -581,7 +496,7 @@ class Board:
                 at = unmoved_at + self._moved_seconds
                 beams += [self._shown(beam, at) for beam in some]
         with self._lock:
-            counts = self._saved_counts or self._counts()
+            counts = self._counts.view()
             return BoardSnapshot(
                 at=at,
                 beams=tuple(beams),
@@ -594,14 +509,14 @@ class Board:
                 batch_durations=counts.durations,
                 discovery_refused=dict(self._refused),
                 errors=dict(self._errors),
-                ended=tuple(self._ended),
+                ended=self._counts.ended,
             )
 
     def _shown(self, beam: Beam, at: float) -> BeamView:
         """The beam at a moment, worked out only where it did not stand still."""
         if self._unconfirmed and beam.row.key in self._unconfirmed:
             return self._view(beam, at)
-        rules, rates, source = self._rules, self._rates, self._source_state(beam)
+        rules, rates, source = self._rules, self._counts.rates, self._source_state(beam)
         view = beam.still(at, rules.stall, rules.statuses, source, rates)
         if view is None:
             self._judge(beam, at)
@@ -609,17 +524,6 @@ class Board:
             view = beam.view(at, rules.stall, rules.statuses, forecast)
             beam.keep(view, forecast, rates)
         return view
-
-    def _counts(self) -> _Counts:
-        return _Counts(
-            dict(self._runs), self._duration_views(), {source: dict(kinds) for source, kinds in self._anomalies.items()}
-        )
-
-    def _duration_views(self) -> dict[str, HistogramView]:
-        return {
-            source: HistogramView(BATCH_SECONDS_BOUNDS, tuple(counts), total[0])
-            for source, (counts, total) in self._durations.items()
-        }
 
     def _source_state(self, beam: Beam) -> SourceState:
         return self._source_states.get(beam.source or "", _NO_SOURCE)
@@ -643,13 +547,13 @@ class Board:
             self._notices.append(Notice(state.value, self._view(beam, at), before))
 
     def _view(self, beam: Beam, at: float) -> BeamView:
-        return beam.view(at, self._rules.stall, self._rules.statuses, beam.forecast(self._rates))
+        return beam.view(at, self._rules.stall, self._rules.statuses, beam.forecast(self._counts.rates))
 
     def _run_begun(self, beam: Beam, before: BeamRun, number: int, counted: bool) -> None:
         """A new run has taken the place of ``before``."""
         self._change().add(beam.row.key)
         if before.ended and not counted:
-            self._count_run(beam, before, number, "succeeded" if before.succeeded else "failed", before.reason)
+            self._counts.count_run(beam, before, number, "succeeded" if before.succeeded else "failed", before.reason)
         # The state is still that of the run before: a view with it would show the new run as far as that one was.
         self._evaluate(beam, beam.waiting_since)
         self._notices.append(
@@ -666,23 +570,7 @@ class Board:
         beam.counted = True
         self._change().add(beam.row.key)
         reason = (run.reason or "status") if beam.state is BeamState.FAILED else None
-        self._count_run(beam, run, beam.succession.number, beam.state.value, reason, beam.state_since)
-
-    def _count_run(
-        self, beam: Beam, run: BeamRun, number: int, outcome: str, reason: str | None, ended_at: float | None = None
-    ) -> None:
-        ended_at = run.ended_at if run.ended_at is not None else ended_at
-        source = beam.source or UNKNOWN_SOURCE
-        rate = run.pace.seconds_per_work
-        if rate is not None and outcome == "succeeded":
-            self._rates.pop((source, run.full_work), None)
-            self._rates[source, run.full_work] = rate
-            if len(self._rates) > _RATES_KEPT:
-                self._rates.pop(next(iter(self._rates)))
-        if ended_at is None or ended_at < self._earliest_since:
-            return
-        self._runs[source, outcome, reason or ""] += 1
-        self._ended.append(EndedRun(beam.row.key, source, number, outcome, reason, run.started_at, ended_at))
+        self._counts.count_run(beam, run, beam.succession.number, beam.state.value, reason, beam.state_since)
 
     def _over(self, beam: Beam, at: float) -> bool:
         """The beam's series may go; a run that has ended is counted first, however short the retention is."""
@@ -706,17 +594,17 @@ class Board:
         self._watch_version += 1
         self._retired.pop(key, None)
         self._retired[key] = Retired(beam.row.status, beam.row.updated_at, beam.succession.number, beam.stat)
-        if len(self._retired) > max(self._rules.max_beams, _RATES_KEPT):
+        if len(self._retired) > max(self._rules.max_beams, _RETIRED_KEPT):
             self._retired.pop(next(iter(self._retired)))
 
 
-def _a_few_at_once(things: Sequence[Thing]) -> Iterator[Sequence[Thing]]:
+def _a_few_at_once(things: Sequence[Thing], at_once: int = _BEAMS_AT_ONCE) -> Iterator[Sequence[Thing]]:
     """Things in parts, for work under the lock: a source that has read news must not wait for all of ten thousand.
 
     The clock may be set between two parts: what is now must then be moved, too.
     """
-    for start in range(0, len(things), _BEAMS_AT_ONCE):
-        yield things[start : start + _BEAMS_AT_ONCE]
+    for start in range(0, len(things), at_once):
+        yield things[start : start + at_once]
         time.sleep(0)  # whoever waits for the lock gets it
 
 

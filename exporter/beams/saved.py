@@ -1,0 +1,66 @@
+"""What of a board survives a restart, and copies of its beams that are taken while it lives on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from exporter.beams.beam import Beam, SavedBeam, SourceState
+from exporter.beams.snapshot import BeamKey, EndedRun, HistogramView
+from exporter.clock import Reading
+from exporter.logs.source import LogStat
+
+
+@dataclass(frozen=True, slots=True)
+class Retired:
+    """What is remembered of a beam that left the board, so that it does not come back as it was."""
+
+    status: str | None
+    updated_at: float | None
+    run_number: int
+    stat: LogStat | None
+
+
+@dataclass(slots=True)
+class SavedBoard:
+    """A :class:`~exporter.beams.board.Board` as plain data; mappings whose keys are no texts are lists of their items.
+
+    ``clocks`` is by which clocks its moments are; whoever saves it fills that in.
+    """
+
+    since: float
+    beams: list[SavedBeam]
+    retired: list[tuple[BeamKey, Retired]]
+    source_states: dict[str, SourceState]
+    runs: list[tuple[tuple[str, str, str], int]]
+    durations: dict[str, HistogramView]
+    anomalies: dict[str, dict[str, int]]
+    rates: list[tuple[tuple[str, float], float]]
+    ended: list[EndedRun]
+    clocks: Reading | None = None
+    earliest_since: float | None = None
+
+
+class Copies:
+    """Copies of beams, a few of them at a time. The board alone touches them, under its lock.
+
+    Attributes:
+        changed: beams that have changed since they were copied; the board adds to them.
+    """
+
+    def __init__(self) -> None:
+        self.changed: set[BeamKey] = set()
+        self._copied: dict[BeamKey, SavedBeam] = {}
+
+    def take(self, keys: Iterable[BeamKey], beams: Mapping[BeamKey, Beam]) -> None:
+        """Copy those of ``keys`` that are still on the board."""
+        for key in keys:
+            beam = beams.get(key)
+            if beam is not None:
+                self._copied[key] = beam.to_state()
+                self.changed.discard(key)
+
+    def of(self, beams: Mapping[BeamKey, Beam]) -> list[SavedBeam]:
+        """All of the board's beams as they are now: what is new or has changed is copied now."""
+        self.take((self.changed | beams.keys()) - (self._copied.keys() - self.changed), beams)
+        return [self._copied[key] for key in beams]

@@ -1,0 +1,308 @@
+"""Whose turn it is: at which logs of a source a look looks.
+
+A beam's log may be at several places, its candidates. Most are looked at in every round; those of which nothing is
+expected soon seldom; those whose changes the kernel announces when it does, and all the same in one of so many rounds.
+Nothing is read here, and whether a log has changed is for others to find out: :meth:`Turns.changed` is told of it, and
+a folder whose change nobody has announced is looked at in every round from then on.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+
+import structlog
+
+from exporter.beams.board import Board, Watched
+from exporter.beams.snapshot import BeamKey, BeamRow
+from exporter.identifiers import Cleared, Identifiers
+from exporter.logs.announcements import Announced, Announcements, plain_file
+from exporter.logs.paths import LogPathError, LogPathTemplate
+from exporter.logs.source import LogStat
+
+_log = structlog.get_logger(__name__)
+
+_RARELY_EVERY_SECONDS = 30.0
+
+
+@dataclass(slots=True, eq=False)
+class Candidates:
+    """Where a beam's log may be; worked out once for the fields of its row.
+
+    ``there`` is where one was, last time. ``settled`` is how its only log looked when there was nothing to do: as long
+    as it looks like that there is nothing to do. ``announced`` says that the kernel announces every change of what is
+    ``there`` (``identities``) and every log that may come.
+    """
+
+    beam: Watched
+    row_fields: tuple[str | None, ...]
+    paths: tuple[str, ...]
+    there: frozenset[str] | None = None
+    settled: LogStat | None = None
+    announced: bool = False
+    identities: tuple[object, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """Whose logs are looked at now.
+
+    Args:
+        candidates: of each beam whose turn it is.
+        whole_round: a round, not only what was announced.
+        watched: every beam whose log is looked for, where they may be others than before.
+        distrusted: folders in which a change was not announced; they are looked at in every round from now on.
+    """
+
+    candidates: Sequence[Candidates]
+    whole_round: bool
+    watched: AbstractSet[BeamKey] | None = None
+    distrusted: Collection[str] = ()
+
+
+class Turns:
+    """At which logs of one source to look, and when. Used by the source's thread.
+
+    Args:
+        source: its name.
+        templates: where a beam's log may be.
+        board: knows the beams; told how many ids were refused.
+        identifiers: how ids are shown in log lines.
+        announcements: the kernel's, where the source is this machine.
+        rounds_per_announced_log: a log whose changes are announced has its turn in every so many-th round all the same.
+    """
+
+    def __init__(
+        self,
+        source: str,
+        templates: Iterable[LogPathTemplate],
+        board: Board,
+        *,
+        identifiers: Identifiers,
+        announcements: Announcements | None,
+        rounds_per_announced_log: int,
+    ) -> None:
+        self._source = source
+        self._templates = tuple(templates)
+        self._board = board
+        self._identifiers = identifiers
+        self._announcements = announcements
+        self._rounds_per_announced_log = rounds_per_announced_log
+        self._candidates: dict[BeamKey, Candidates] = {}
+        self._looked_rarely_at = float("-inf")
+        self._watch_version: int | None = None
+        self._regroup = True
+        self._by_path: dict[str, list[Candidates]] = {}
+        self._each_round: list[Candidates] = []
+        self._rare: list[Candidates] = []
+        self._slices: list[list[Candidates]] = [[]]
+        self._round = 0
+        self._once_more: list[Candidates] = []
+        self._unfinished: AbstractSet[BeamKey] = frozenset()
+        self._quiet: set[Candidates] = set()
+        self._unannounced: set[str] = set()
+        self._listed_folders: frozenset[str] = frozenset()
+        self._names_changed = True
+
+    def next(self, at: float, *, announced_only: bool) -> Turn:
+        """Whose turn it is now.
+
+        Args:
+            at: now, epoch seconds.
+            announced_only: only those whose logs have changed, as the kernel says; a round is due later.
+        """
+        announced = self._announced()
+        if announced is None or announced.lost or not announced_only:
+            return self._round_of(at, announced)
+        self._quiet = set()
+        return Turn(self._expected(announced.paths), whole_round=False)
+
+    def seen(self, candidates: Candidates, there: list[tuple[str, LogStat]]) -> frozenset[str]:
+        """A beam's logs have been looked at.
+
+        Args:
+            candidates: the beam's.
+            there: those of its paths at which a log is.
+
+        Returns:
+            Those at which there was none last time; nothing can be said of a first time.
+        """
+        before, candidates.there = candidates.there, frozenset(path for path, _ in there)
+        self._see_whether_announced(candidates, there)
+        return frozenset() if before is None else candidates.there - before
+
+    def changed(self, candidates: Candidates, path: str) -> None:
+        """One of a beam's logs was found to have changed."""
+        if candidates in self._quiet:
+            self._unannounced.add(path)
+
+    def unfinished(self, beams: AbstractSet[BeamKey]) -> None:
+        """These and no others were not read to their ends: it is their turn whatever is announced."""
+        self._unfinished = beams
+
+    def names_changed(self, folders: Collection[str]) -> bool:
+        """Whether names of files in ``folders`` may be others than at the last call; true where nobody announces it."""
+        announcements = self._announcements
+        if announcements is None:
+            return True
+        self._listed_folders = frozenset(folders)
+        changed, self._names_changed = self._names_changed, False
+        for folder in folders:
+            before = announcements.watching(folder)
+            changed |= not announcements.watch(folder) or not before
+        return changed
+
+    def _announced(self) -> Announced | None:
+        if self._announcements is None:
+            return None
+        announced = self._announcements.take()
+        self._names_changed |= announced.lost or bool(announced.folders)
+        self._unannounced -= announced.paths
+        for path in announced.renamed:
+            # Another file, which nobody watches yet, and which may look like the one before.
+            for candidates in self._by_path.get(path, ()):
+                candidates.identities, candidates.settled = None, None
+        if announced.lost:
+            # Watches may have ended, too: each log is looked at before its changes count as announced again.
+            for candidates in self._candidates.values():
+                candidates.announced, candidates.identities, candidates.settled = False, None, None
+            self._unannounced.clear()
+            self._regroup = True
+        return announced
+
+    def _expected(self, paths: Iterable[str]) -> list[Candidates]:
+        """Those beams whose logs may be at ``paths``, and those that were not read to their ends."""
+        found = {each: None for path in paths for each in self._by_path.get(path, ())}
+        for key in self._unfinished:
+            if key in self._candidates:
+                found[self._candidates[key]] = None
+        return list(found)
+
+    def _round_of(self, at: float, announced: Announced | None) -> Turn:
+        """Every beam, but those whose logs' changes are announced only when it is their turn."""
+        distrusted = self._distrust_the_silent()
+        watched = None
+        version = self._board.watch_version
+        if version != self._watch_version:
+            self._watch_version = version
+            watched = self._renew()
+        if self._regroup:
+            self._group()
+        # A clock that was set back must not stop rare looks.
+        rarely = not 0 <= at - self._looked_rarely_at < _RARELY_EVERY_SECONDS
+        if rarely:
+            self._looked_rarely_at = at
+        if announced is None:
+            everyone = self._each_round + self._rare if rarely else self._each_round
+            return Turn(everyone, True, watched, distrusted)
+        self._round = (self._round + 1) % len(self._slices)
+        turn = dict.fromkeys(self._slices[self._round])
+        turn |= dict.fromkeys(self._each_round)
+        expected = dict.fromkeys(each for each in self._once_more if each.beam.row.key in self._candidates)
+        self._once_more = []
+        expected |= dict.fromkeys(self._expected(announced.paths))
+        self._quiet = turn.keys() - expected.keys() - set(self._each_round)
+        turn |= expected
+        if rarely:
+            turn |= dict.fromkeys(self._rare)
+        return Turn(list(turn), True, watched, distrusted)
+
+    def _renew(self) -> set[BeamKey]:
+        """Take the beams that the board has now."""
+        watched = self._board.watched(self._source)
+        keys = {beam.row.key for beam in watched}
+        for key in [key for key in self._candidates if key not in keys]:
+            del self._candidates[key]
+        for beam in watched:
+            self._candidates_of(beam)
+        self._by_path = {}
+        for candidates in self._candidates.values():
+            for path in candidates.paths:
+                self._by_path.setdefault(path, []).append(candidates)
+        if self._announcements is not None:
+            folders = {os.path.dirname(path) for path in self._by_path}
+            self._announcements.forget_all_but(folders | self._listed_folders, self._by_path)
+        self._regroup = True
+        return keys
+
+    def _group(self) -> None:
+        """Who is looked at when."""
+        self._regroup = False
+        self._each_round, self._rare, announced = [], [], []
+        for candidates in self._candidates.values():
+            if candidates.announced:
+                announced.append(candidates)
+            elif candidates.beam.rarely:
+                self._rare.append(candidates)
+            else:
+                self._each_round.append(candidates)
+        parts = self._rounds_per_announced_log
+        self._slices = [announced[part::parts] for part in range(parts)]
+
+    def _distrust_the_silent(self) -> set[str]:
+        """A log was found changed in its turn, and until now nobody has announced it: its folder is not announced."""
+        folders = {os.path.dirname(path) for path in self._unannounced}
+        self._unannounced.clear()
+        for folder in folders:
+            assert self._announcements is not None
+            self._announcements.distrust(folder)
+        if folders:
+            self._regroup = True
+            for candidates in self._candidates.values():
+                if any(os.path.dirname(path) in folders for path in candidates.paths):
+                    candidates.announced = False
+        return folders
+
+    def _see_whether_announced(self, candidates: Candidates, there: list[tuple[str, LogStat]]) -> None:
+        identities = tuple(stat.identity for _, stat in there)
+        announcements = self._announcements
+        if announcements is None or candidates.identities == identities:
+            return
+        candidates.identities = identities
+        announced = all(announcements.watch(os.path.dirname(path)) for path in candidates.paths) and all(
+            plain_file(path) and announcements.watch_log(path) for path, _ in there
+        )
+        if announced:
+            # What was written before the watch began was not announced.
+            self._once_more.append(candidates)
+        if announced is not candidates.announced:
+            candidates.announced = announced
+            self._regroup = True
+
+    def _candidates_of(self, beam: Watched) -> None:
+        row = beam.row
+        row_fields = (row.beam_path, row.hpc_job_id, row.log_path)
+        known = self._candidates.get(row.key)
+        if known is not None and known.row_fields == row_fields:
+            known.beam, known.settled = beam, None
+            return
+        if row.log_path is not None:
+            paths = [row.log_path]
+        else:
+            rendered = (self._render(template, row) for template in self._templates)
+            paths = list(dict.fromkeys(path for path in rendered if path is not None))
+        there = known.there if known is not None else None
+        self._candidates[row.key] = Candidates(beam, row_fields, tuple(paths), there)
+
+    def _render(self, template: LogPathTemplate, row: BeamRow) -> str | None:
+        fields = {
+            "case_id": row.key.case_id,
+            "beam_id": row.key.beam_id,
+            "beam_path": row.beam_path,
+            "hpc_job_id": row.hpc_job_id,
+        }
+        try:
+            return template.render(fields)
+        except LogPathError as error:
+            self._board.refused({"log_path": 1})
+            _log.warning(
+                "log path refused",
+                case=self._identifiers.case(row.key.case_id),
+                beam=self._identifiers.beam(row.key.beam_id),
+                source=self._source,
+                # It speaks of the template and of fields by name, never of what they hold.
+                error=Cleared(error),
+            )
+            return None
