@@ -19,8 +19,8 @@ from bench.figures import percentile, row, table
 from exporter.beams.board import Board, BoardRules
 from exporter.config import Settings
 from exporter.following import Following
-from exporter.identifiers import PlainIdentifiers
 from exporter.logs import announcements
+from exporter.privacy.identifiers import PlainIdentifiers
 
 COUNTS = (10, 100, 1000, 10_000)
 APPENDS = 100

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from exporter.beams.board import Board, BoardRules
 from exporter.beams.snapshot import BeamKey, BeamRow
-from exporter.identifiers import PlainIdentifiers
 from exporter.logs.local import LocalSource
 from exporter.logs.parser import SitePatterns
 from exporter.logs.paths import LogPathTemplate
 from exporter.logs.source import LogSource
 from exporter.monitor import SourceMonitor
+from exporter.privacy.identifiers import PlainIdentifiers
 
 HEAD = (
     b"MOQUI SMC Treatment machine model and log-file based MC\n"

@@ -23,8 +23,8 @@ from bench import boards
 from bench.figures import median, row, table
 from exporter import garbage
 from exporter.beams.board import Board
-from exporter.identifiers import PlainIdentifiers
 from exporter.logs.source import LogStat
+from exporter.privacy.identifiers import PlainIdentifiers
 from exporter.web.collectors import BoardGroups
 from exporter.web.exposition import Exposition, gzipped
 from tests.support.client_encoder import GroupCollector

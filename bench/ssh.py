@@ -22,13 +22,13 @@ import paramiko
 from bench.figures import median, percentile, row, table
 from exporter.beams.board import Board, BoardRules
 from exporter.beams.snapshot import BeamKey, BeamRow
-from exporter.identifiers import PlainIdentifiers
 from exporter.logs.parser import SitePatterns
 from exporter.logs.paths import LogPathTemplate
 from exporter.logs.source import ReadRequest
 from exporter.logs.ssh import SshSource
 from exporter.logs.ssh_host import SshHost
 from exporter.monitor import SourceMonitor
+from exporter.privacy.identifiers import PlainIdentifiers
 from tests.support.sshd import Sshd
 
 ROUND_TRIP_SECONDS = 0.020

@@ -23,10 +23,10 @@ from exporter.clock import Clock, TimeEvent
 from exporter.config import ConfigError, Settings
 from exporter.continuity import Continuity
 from exporter.following import Following
-from exporter.identifiers import Cleared
 from exporter.loops import Loop
-from exporter.privacy import check_resolvers, follow, identifiers_of, is_other, pseudonym_key
-from exporter.seal import Seal
+from exporter.privacy.configured import check_resolvers, follow, identifiers_of, is_other, pseudonym_key
+from exporter.privacy.identifiers import Cleared
+from exporter.privacy.seal import Seal
 from exporter.web.authentication import FailedLogins
 from exporter.web.collectors import BoardGroups, ExporterGroups, ScrapeMeter, process_registry
 from exporter.web.events import Events

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import click
 
 from exporter.config import ConfigError, Settings, load
-from exporter.privacy import check_resolvers
+from exporter.privacy.configured import check_resolvers
 from exporter.terminal import fail
 from exporter.web import web_config
 from exporter.web.listener import ListenError, parse_listen_address

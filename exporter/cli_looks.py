@@ -18,11 +18,11 @@ from exporter.cli_flags import Flags, common_flags, settings_of, warnings_of
 from exporter.config import ConfigError, Settings
 from exporter.database.beams_table import DatabaseUnavailable
 from exporter.following import site_patterns
-from exporter.identifiers import Identifiers
 from exporter.logs.parser import SitePatterns
 from exporter.logs.source import LogProblem, SourceUnavailable
-from exporter.privacy import identifiers_of, pseudonym_key
-from exporter.pseudonyms import is_pseudonym
+from exporter.privacy.configured import identifiers_of, pseudonym_key
+from exporter.privacy.identifiers import Identifiers
+from exporter.privacy.pseudonyms import is_pseudonym
 from exporter.terminal import fail
 from exporter.trial import trials
 from exporter.verify import text, verify

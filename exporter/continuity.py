@@ -22,9 +22,9 @@ from exporter.beams.board import Board
 from exporter.beams.saved import SavedBoard
 from exporter.beams.snapshot import BeamKey, BeamRow
 from exporter.clock import Clock
-from exporter.identifiers import Cleared, Identifiers
 from exporter.loops import Loop
-from exporter.seal import Seal
+from exporter.privacy.identifiers import Cleared, Identifiers
+from exporter.privacy.seal import Seal
 from exporter.state_file import StateFile, StateInUse, StateNotOurs, StateReadable, StateUnusable, is_readable
 
 _log = structlog.get_logger(__name__)

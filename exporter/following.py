@@ -17,7 +17,6 @@ import structlog
 
 from exporter.beams.board import Board
 from exporter.config import Settings, Source, SshSource
-from exporter.identifiers import Identifiers
 from exporter.logs import announcements
 from exporter.logs.announcements import Announcements
 from exporter.logs.local import LocalSource
@@ -27,6 +26,7 @@ from exporter.logs.source import LogSource
 from exporter.loops import Loop
 from exporter.monitor import SourceMonitor
 from exporter.notices import say
+from exporter.privacy.identifiers import Identifiers
 from exporter.rounds import NameRounds, TableRounds
 
 _log = structlog.get_logger(__name__)

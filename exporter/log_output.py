@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Literal, TextIO
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-from exporter import withholding
-from exporter.identifiers import Cleared
+from exporter.privacy import withholding
+from exporter.privacy.identifiers import Cleared
 
 if TYPE_CHECKING:
     _TextHandler = logging.StreamHandler[TextIO]
@@ -55,7 +55,7 @@ def configure(
         level: least severity that is written.
         format: form of each line; its first fields are ``ts`` (UTC, ISO 8601), ``level`` and ``msg``.
         stream: where to; standard error where ``None``.
-        withhold: whether texts of unknown origin are withheld (:mod:`exporter.withholding`), from now on.
+        withhold: whether texts of unknown origin are withheld (:mod:`exporter.privacy.withholding`), from now on.
     """
     of_libraries: list[Processor] = [structlog.stdlib.add_logger_name]
     common: list[Processor] = [

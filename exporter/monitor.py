@@ -19,7 +19,6 @@ import structlog
 
 from exporter.beams.board import Board
 from exporter.beams.snapshot import BeamKey, SourceView, Summary
-from exporter.identifiers import Identifiers
 from exporter.logs.announcements import Announcements
 from exporter.logs.bookmark import Bookmark
 from exporter.logs.events import Event, LogRead, LogReplaced
@@ -29,6 +28,7 @@ from exporter.logs.paths import LogPathTemplate
 from exporter.logs.source import LogProblem, LogSource, LogStat, ReadRequest, SourceUnavailable
 from exporter.logs.tailer import LineFollower, Logger, Tailer
 from exporter.moments import moved
+from exporter.privacy.identifiers import Identifiers
 from exporter.turns import Candidates, Turns
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import structlog
 
 from exporter.beams.board import Notice
 from exporter.beams.snapshot import BeamState, BeamView
-from exporter.identifiers import Identifiers
+from exporter.privacy.identifiers import Identifiers
 
 _log = structlog.get_logger(__name__)
 

@@ -21,10 +21,10 @@ from exporter.config import Database, Settings
 from exporter.database.beams_table import BeamsTable, DatabaseUnavailable
 from exporter.database.discovery import DatabaseDiscovery, DirectoryDiscovery
 from exporter.database.mirror import OUTCOMES, Mirror
-from exporter.identifiers import Identifiers
 from exporter.logs.local import LocalSource
 from exporter.logs.paths import LogPathTemplate
 from exporter.logs.source import LogProblem, LogSource, LogStat, SourceUnavailable
+from exporter.privacy.identifiers import Identifiers
 
 _log = structlog.get_logger(__name__)
 

@@ -4,7 +4,7 @@ It is written beside its place and renamed into it, so whoever reads it after a 
 after. A process holds a lock on ``PATH.lock`` while it uses ``PATH``: the file itself is another one after each write.
 What is found there may be anything: nothing in it is believed before head and checksum are right.
 
-With a :class:`~exporter.seal.Seal` the lines are sealed, and nothing in the file can be read but its head.
+With a :class:`~exporter.privacy.seal.Seal` the lines are sealed, and nothing in the file can be read but its head.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from exporter import __version__
-from exporter.seal import Seal, SealBroken
+from exporter.privacy.seal import Seal, SealBroken
 
 FORMAT = "mqi-beam-exporter state"
 VERSION = 1

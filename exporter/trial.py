@@ -9,8 +9,8 @@ from pathlib import Path
 from exporter.config import Settings, Source, SshSource
 from exporter.database.beams_table import BeamsTable, DatabaseUnavailable
 from exporter.following import make_source
-from exporter.identifiers import Identifiers
 from exporter.logs.source import LogProblem, SourceUnavailable
+from exporter.privacy.identifiers import Identifiers
 
 
 @dataclass(frozen=True, slots=True)

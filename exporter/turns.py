@@ -17,10 +17,10 @@ import structlog
 
 from exporter.beams.board import Board, Watched
 from exporter.beams.snapshot import BeamKey, BeamRow
-from exporter.identifiers import Cleared, Identifiers
 from exporter.logs.announcements import Announced, Announcements, plain_file
 from exporter.logs.paths import LogPathError, LogPathTemplate
 from exporter.logs.source import LogStat
+from exporter.privacy.identifiers import Cleared, Identifiers
 
 _log = structlog.get_logger(__name__)
 

@@ -18,7 +18,7 @@ from exporter.config import Settings
 from exporter.database.beams_table import BeamsTable
 from exporter.database.discovery import DirectoryDiscovery, fault_of_row
 from exporter.following import make_source
-from exporter.pseudonyms import PseudonymKey, is_of_beam, is_of_case
+from exporter.privacy.pseudonyms import PseudonymKey, is_of_beam, is_of_case
 
 SYSTEM_LOG = Path("/dev/log")
 _NOTICE_OF_AUTHPRIV = 10 * 8 + 5

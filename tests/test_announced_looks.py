@@ -17,13 +17,13 @@ from exporter.beams.snapshot import BeamKey, BeamRow
 from exporter.config import Settings
 from exporter.database.discovery import DirectoryDiscovery
 from exporter.following import Following, _Waits
-from exporter.identifiers import PlainIdentifiers
 from exporter.logs.announcements import Announced, Announcements
 from exporter.logs.local import LocalSource
 from exporter.logs.parser import SitePatterns
 from exporter.logs.paths import LogPathTemplate
 from exporter.logs.source import LogProblem, LogStat
 from exporter.monitor import SourceMonitor
+from exporter.privacy.identifiers import PlainIdentifiers
 from exporter.rounds import NameRounds
 from tests.support.process import wait_for
 

@@ -12,7 +12,7 @@ from exporter.clock import Clock, Reading
 from exporter.continuity import Continuity
 from exporter.database.beams_table import BeamsTable
 from exporter.database.discovery import DatabaseDiscovery
-from exporter.identifiers import PlainIdentifiers
+from exporter.privacy.identifiers import PlainIdentifiers
 from tests.support import communicator_db as db
 from tests.support.world import World, after, captured, quick, upto
 

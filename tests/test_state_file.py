@@ -23,8 +23,8 @@ from exporter import state_file
 from exporter.beams.board import Board, BoardRules
 from exporter.clock import Clock
 from exporter.continuity import Continuity
-from exporter.identifiers import PlainIdentifiers
-from exporter.seal import Seal, SealBroken
+from exporter.privacy.identifiers import PlainIdentifiers
+from exporter.privacy.seal import Seal, SealBroken
 from exporter.state_file import StateFile, StateInUse, StateNotOurs, StateTooLarge, StateUnusable, is_readable
 from tests.support.logs import recorded_logs
 from tests.support.process import wait_for

@@ -23,8 +23,8 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from exporter.beams.snapshot import BeamState, BoardSnapshot
-from exporter.identifiers import Identifiers
 from exporter.logs.recent import RECENT_LINE_CHARACTERS, RECENT_LINES, recent_lines
+from exporter.privacy.identifiers import Identifiers
 from exporter.web import fields
 from exporter.web.fields import Json, Shown, rendered
 

@@ -10,7 +10,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 
 from exporter.beams.snapshot import BeamKey, BeamView, BoardSnapshot, Summary
-from exporter.identifiers import Identifiers
+from exporter.privacy.identifiers import Identifiers
 from exporter.web import metrics
 from exporter.web.exposition import Group
 from exporter.web.families import Labels, encodable

@@ -26,7 +26,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from exporter.beams.snapshot import BoardSnapshot
-from exporter.identifiers import Identifiers
+from exporter.privacy.identifiers import Identifiers
 from exporter.web import fields
 from exporter.web.api import compact, source_parts
 from exporter.web.fields import Json, Shown, rendered

@@ -21,8 +21,8 @@ from exporter.beams.snapshot import (
     EndedRun,
     SourceView,
 )
-from exporter.identifiers import Identifiers
 from exporter.logs.events import DIALECTS, FAILURE_REASONS, PHASES
+from exporter.privacy.identifiers import Identifiers
 from exporter.web.families import encodable
 from exporter.web.words import reason_words
 

@@ -17,7 +17,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from exporter.beams.snapshot import BeamKey, BoardSnapshot
-from exporter.identifiers import Identifiers
+from exporter.privacy.identifiers import Identifiers
 from exporter.web.api import PREFIX, compact
 from exporter.web.authentication import USER
 from exporter.web.families import encodable

@@ -20,7 +20,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from exporter.beams.snapshot import BeamState, BoardSnapshot
-from exporter.identifiers import Identifiers
+from exporter.privacy.identifiers import Identifiers
 from exporter.web import fields
 from exporter.web.api import cached_answer, source_parts
 from exporter.web.fields import Shown, rendered

@@ -15,7 +15,7 @@ from pathlib import Path
 import structlog
 
 from exporter.config.document import ConfigError
-from exporter.identifiers import Cleared
+from exporter.privacy.identifiers import Cleared
 from exporter.web.web_config import Prepared, mentioned_files, prepare
 
 _LOG = structlog.get_logger(__name__)

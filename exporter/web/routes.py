@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from exporter import garbage
 from exporter.beams.snapshot import BoardSnapshot
-from exporter.identifiers import Identifiers
+from exporter.privacy.identifiers import Identifiers
 from exporter.web.api import PREFIX, Api
 from exporter.web.authentication import Authentication, FailedLogins
 from exporter.web.collectors import ScrapeMeter

@@ -14,9 +14,9 @@ from exporter.beams.board import Board, BoardRules
 from exporter.beams.snapshot import BeamKey, BeamRow, BoardSnapshot
 from exporter.config import settings_from
 from exporter.database.beams_table import BeamsTable, ProgressUpdate, WriteResult
-from exporter.identifiers import PlainIdentifiers
 from exporter.logs.events import BatchesAnnounced, BatchStarted, Event, LogRead, RunSucceeded
 from exporter.logs.source import LogStat
+from exporter.privacy.identifiers import PlainIdentifiers
 from exporter.rounds import TableRounds
 from tests.support import communicator_db as db
 

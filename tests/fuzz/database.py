@@ -18,9 +18,9 @@ from exporter.beams.snapshot import BeamKey, BoardSnapshot
 from exporter.database.beams_table import COMPLETED_STATUSES, TERMINAL_STATUSES, BeamsTable
 from exporter.database.discovery import DatabaseDiscovery
 from exporter.database.mirror import Mirror
-from exporter.identifiers import PlainIdentifiers
 from exporter.logs.events import BatchesAnnounced, BatchStarted, LogRead
 from exporter.logs.source import LogStat
+from exporter.privacy.identifiers import PlainIdentifiers
 from exporter.web import fields
 from exporter.web.api import compact
 from exporter.web.collectors import BoardGroups

@@ -13,9 +13,9 @@ import pytest
 from exporter.beams.board import Board, BoardRules
 from exporter.beams.snapshot import BeamKey
 from exporter.config import settings_from
-from exporter.identifiers import PlainIdentifiers
 from exporter.logs.events import BatchesAnnounced, BatchStarted, Event, LogRead
 from exporter.logs.source import LogStat
+from exporter.privacy.identifiers import PlainIdentifiers
 from exporter.rounds import TableRounds
 from tests.support import communicator_db as db
 

@@ -22,7 +22,6 @@ from exporter.beams.beam import StatusRules
 from exporter.beams.board import Board, BoardRules
 from exporter.beams.estimate import StallRules
 from exporter.beams.snapshot import BeamKey, BeamRow, BeamState, BeamView, SourceView
-from exporter.identifiers import PlainIdentifiers
 from exporter.logs.local import LocalSource
 from exporter.logs.parser import SitePatterns
 from exporter.logs.paths import LogPathTemplate
@@ -30,6 +29,7 @@ from exporter.logs.source import LogSource
 from exporter.logs.ssh import SshSource
 from exporter.logs.ssh_host import SshHost
 from exporter.monitor import SourceMonitor
+from exporter.privacy.identifiers import PlainIdentifiers
 from tests.support.process import PATIENCE_SECONDS, wait_for
 from tests.support.relay import Relay
 from tests.support.replay import LOGS

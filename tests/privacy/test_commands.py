@@ -18,7 +18,7 @@ from exporter import whois
 from exporter.app import Exporter
 from exporter.cli import main
 from exporter.config import ConfigError, load
-from exporter.pseudonyms import Pseudonyms, read_key
+from exporter.privacy.pseudonyms import Pseudonyms, read_key
 from exporter.web.routes import ReloadFailed
 from tests.support import communicator_db as db
 from tests.support.logs import recorded_logs

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.pseudonyms import (
+from exporter.privacy.pseudonyms import (
     WITHHELD,
     KeyRefused,
     PseudonymKey,

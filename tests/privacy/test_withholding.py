@@ -16,9 +16,10 @@ import pytest
 import structlog
 
 import exporter
-from exporter import log_output, withholding
-from exporter.identifiers import Cleared
+from exporter import log_output
 from exporter.log_output import _Output, configure
+from exporter.privacy import withholding
+from exporter.privacy.identifiers import Cleared
 
 NAME = "Kowalczyk"
 

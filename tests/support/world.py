@@ -11,12 +11,12 @@ from exporter.beams.board import Board, BoardRules
 from exporter.beams.estimate import StallRules
 from exporter.beams.snapshot import BeamKey, BeamRow, BeamView, BoardSnapshot
 from exporter.continuity import decoded, encoded
-from exporter.identifiers import PlainIdentifiers
 from exporter.logs.local import LocalSource
 from exporter.logs.parser import SitePatterns
 from exporter.logs.paths import LogPathTemplate
 from exporter.logs.source import LogSource
 from exporter.monitor import SourceMonitor
+from exporter.privacy.identifiers import PlainIdentifiers
 from tests.support.replay import LOGS
 
 BEAM = BeamKey("70010001", "70010001_beam_1")

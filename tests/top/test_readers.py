@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from exporter.config import settings_from
-from exporter.identifiers import PlainIdentifiers
+from exporter.privacy.identifiers import PlainIdentifiers
 from exporter.top.beams import TopBeam
 from exporter.top.readers import ApiReader, FirstReader, TableReader, Unavailable, url_of
 from tests.support import communicator_db as db

@@ -16,8 +16,8 @@ from jsonschema import Draft202012Validator
 from openapi_spec_validator import validate as validate_openapi
 
 from exporter.beams.snapshot import BeamKey, BeamState, BeamView, BoardSnapshot, EndedRun
-from exporter.identifiers import PlainIdentifiers
 from exporter.logs.events import FAILURE_REASONS
+from exporter.privacy.identifiers import PlainIdentifiers
 from exporter.web.api import openapi
 from exporter.web.words import PHASE_WORDS, REASON_WORDS, STATE_MEANINGS, STATE_WORDS
 from tests.support.process import wait_for

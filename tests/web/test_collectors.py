@@ -11,8 +11,8 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from exporter.beams.snapshot import BeamKey, BeamRow, BeamState, BeamView, BoardSnapshot, HistogramView, SourceView
-from exporter.identifiers import PlainIdentifiers
 from exporter.logs.events import FAILURE_REASONS
+from exporter.privacy.identifiers import PlainIdentifiers
 from exporter.web.collectors import BoardGroups, ExporterGroups, ScrapeMeter, process_registry
 from exporter.web.exposition import Exposition, plain
 from exporter.web.metrics import ReloadStatus

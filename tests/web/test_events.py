@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from exporter.beams.snapshot import BeamState, BoardSnapshot
-from exporter.identifiers import PlainIdentifiers
+from exporter.privacy.identifiers import PlainIdentifiers
 from exporter.web.events import Told
 from exporter.web.fields import Shown
 from tests.support.process import wait_for

@@ -31,8 +31,8 @@ from exporter.beams.snapshot import (
     SourceView,
     Summary,
 )
-from exporter.identifiers import PlainIdentifiers
 from exporter.logs.events import FAILURE_REASONS, PHASES
+from exporter.privacy.identifiers import PlainIdentifiers
 from exporter.web.collectors import BoardGroups
 from exporter.web.exposition import THINGS_PER_BLOCK, Exposition, Group, gzipped, head, plain, text_of
 from exporter.web.families import Definition, Labels, counter, gauge

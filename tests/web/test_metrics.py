@@ -8,7 +8,7 @@ from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from exporter.identifiers import PlainIdentifiers
+from exporter.privacy.identifiers import PlainIdentifiers
 from exporter.web.collectors import BoardGroups, ExporterGroups, ScrapeMeter
 from exporter.web.exposition import Exposition, plain
 from exporter.web.metrics import GROUPS, ProtectionView, ReloadStatus

@@ -12,7 +12,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from exporter.beams.snapshot import BoardSnapshot
-from exporter.identifiers import PlainIdentifiers
+from exporter.privacy.identifiers import PlainIdentifiers
 from exporter.web.collectors import BoardGroups
 from exporter.web.exposition import Exposition, plain
 from exporter.web.metrics import GROUPS, named

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from exporter.beams.snapshot import BeamKey, BoardSnapshot, EndedRun
-from exporter.pseudonyms import PseudonymKey, Pseudonyms
+from exporter.privacy.pseudonyms import PseudonymKey, Pseudonyms
 from exporter.web.names import Names
 from exporter.web.protection import Protection
 from tests.support.logs import recorded_logs

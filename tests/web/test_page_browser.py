@@ -20,7 +20,7 @@ from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-unt
 from playwright.sync_api import Browser
 
 from exporter.beams.snapshot import BeamKey, BeamState, BoardSnapshot, EndedRun
-from exporter.pseudonyms import PseudonymKey, Pseudonyms
+from exporter.privacy.pseudonyms import PseudonymKey, Pseudonyms
 from exporter.web.names import Names
 from exporter.web.page import Links
 from exporter.web.protection import Protection

@@ -25,7 +25,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 from prometheus_client.registry import Collector
 
-from exporter.identifiers import PlainIdentifiers
+from exporter.privacy.identifiers import PlainIdentifiers
 from exporter.web.collectors import BoardGroups, ScrapeMeter, process_registry
 from exporter.web.connections import CONNECTIONS_AT_MOST, CONNECTIONS_OF_ONE_ADDRESS
 from exporter.web.events import Events

@@ -23,7 +23,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from exporter.identifiers import Cleared, Problem
+from exporter.privacy.identifiers import Cleared, Problem
 
 WITHHELD = Cleared("withheld")
 CHARACTERS = 12

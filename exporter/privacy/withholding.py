@@ -1,10 +1,10 @@
 """The last line of defence where ids are withheld: no text of unknown origin gets into the exporter's own log.
 
-Whoever writes a log line passes ids and texts through an :class:`~exporter.identifiers.Identifiers`, and what comes of
-that is :class:`~exporter.identifiers.Cleared`. Everything else is withheld here, unless it is a number or stands in a
-field that only ever holds words of the exporter or of its configuration: the messages of libraries, and those of
-exceptions, which like to quote what they could not handle. Of an exception the types and the places in the code are
-kept, which is what finding a fault takes.
+Whoever writes a log line passes ids and texts through an :class:`~exporter.privacy.identifiers.Identifiers`, and what
+comes of that is :class:`~exporter.privacy.identifiers.Cleared`. Everything else is withheld here, unless it is a number
+or stands in a field that only ever holds words of the exporter or of its configuration: the messages of libraries, and
+those of exceptions, which like to quote what they could not handle. Of an exception the types and the places in the
+code are kept, which is what finding a fault takes.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from types import TracebackType
 import structlog
 from structlog.typing import EventDict, ExcInfo, WrappedLogger
 
-from exporter.identifiers import Cleared
-from exporter.pseudonyms import WITHHELD
+from exporter.privacy.identifiers import Cleared
+from exporter.privacy.pseudonyms import WITHHELD
 
 _log = structlog.get_logger(__name__)
 

@@ -6,8 +6,8 @@ import hmac
 from collections.abc import Collection, Iterator
 
 from exporter.config import ConfigError, Settings
-from exporter.identifiers import Identifiers, PlainIdentifiers
-from exporter.pseudonyms import KeyRefused, PseudonymKey, Pseudonyms, read_key
+from exporter.privacy.identifiers import Identifiers, PlainIdentifiers
+from exporter.privacy.pseudonyms import KeyRefused, PseudonymKey, Pseudonyms, read_key
 
 
 def pseudonym_key(settings: Settings) -> PseudonymKey | None:

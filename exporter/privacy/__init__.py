@@ -1,0 +1,1 @@
+"""What of ids, paths and texts leaves the process, and how."""
