@@ -37,6 +37,7 @@ RUN_HOURS = 3.36
 MINUTES = 40.0
 _SHORT_SECONDS = 6.0
 _FAILING_OF = 10
+_MAX_BEAMS = 1000
 _LEAST_RETENTION_SECONDS = 20.0
 """Several looks at the table: a beam must not be forgotten before its log has been read."""
 _SETTLE_SECONDS = 60.0
@@ -209,6 +210,8 @@ def _exporter(folder: Path, factor: float) -> Iterator[Running]:
         f"database: {{path: '{folder}/communicator.db'}}\n"
         f"retention_seconds: {max(_LEAST_RETENTION_SECONDS, 3600 / factor)}\n"
         f"failed_retention_seconds: {max(_LEAST_RETENTION_SECONDS, 86400 / factor)}\n"
+        # So many beams that have left are remembered: reached in the first tenth, it grows no more.
+        f"max_beams: {_MAX_BEAMS}\n"
         f"state: {{file: '{folder}/state.json'}}\nweb: {{listen_address: '127.0.0.1:{port}'}}\n",
         encoding="utf-8",
     )
@@ -219,6 +222,7 @@ def _exporter(folder: Path, factor: float) -> Iterator[Running]:
             running.wait_until(lambda text: "mqi_exporter_build_info" in text)
             yield running
         finally:
+            running.close()
             process.terminate()
 
 

@@ -74,8 +74,11 @@ def _wait_for(running: Running, path: str) -> None:
     while True:
         try:
             urllib.request.urlopen(url, timeout=1).close()
-        except OSError as error:
-            if not isinstance(error, urllib.error.HTTPError) and running.process.poll() is not None:
+        except urllib.error.HTTPError as error:
+            error.close()
+            time.sleep(_ASK_EVERY_SECONDS)
+        except OSError:
+            if running.process.poll() is not None:
                 raise
             time.sleep(_ASK_EVERY_SECONDS)
         else:

@@ -108,6 +108,7 @@ class SourceMonitor:
         self._work = _Work()
         self._problems: dict[str, str] = {}
         self._bookmarks: dict[BeamKey, Bookmark] = {}
+        # When the last whole round began; with the board's moved_seconds it moves as moments do when the clock is set.
         self._looked_at_unmoved: float | None = None
         self._trouble: SourceUnavailable | None = None
         self._closed = False
@@ -138,15 +139,7 @@ class SourceMonitor:
             looked_at: when it looked last, epoch seconds.
         """
         self._bookmarks = dict(bookmarks)
-        self._keep_looked_at(looked_at)
-
-    def _keep_looked_at(self, at: float | None) -> None:
-        self._looked_at_unmoved = None if at is None else at - self._board.moved_seconds
-
-    @property
-    def _looked_at(self) -> float | None:
-        """When the last whole round began; it moves with the board's moments when the clock is set."""
-        return moved(self._looked_at_unmoved, self._board.moved_seconds)
+        self._looked_at_unmoved = moved(looked_at, -self._board.moved_seconds)
 
     def look(self, *, announced_only: bool = False) -> bool:
         """Look at the logs once and read what has been written.
@@ -157,7 +150,7 @@ class SourceMonitor:
         Returns:
             Whether there is more to read at once.
         """
-        began = self._clock()
+        began, moved_seconds = self._now()
         round_over = False
         try:
             more, round_over = self._look(began, announced_only)
@@ -172,6 +165,8 @@ class SourceMonitor:
                 self._trouble = problem
                 self._work.errors[problem.kind] += 1
             self._say_up(False, problem)
+        if round_over:
+            self._looked_at_unmoved = began - moved_seconds
         ended = self._clock()
         work = self._work
         work.poll_seconds = work.poll_seconds.plus(max(0.0, ended - began))
@@ -225,8 +220,6 @@ class SourceMonitor:
                 break
             grown = self._read(grown)
         self._turns.unfinished({key for key, _, _ in grown})
-        if turn.whole_round:
-            self._keep_looked_at(at)
         return bool(grown), turn.whole_round
 
     def _newest(self, candidates: Candidates, stats: Stats, at: float) -> tuple[_Following, LogStat] | None:
@@ -281,7 +274,7 @@ class SourceMonitor:
             requests.append(request)
         answers = self._source.read(requests)
         # Not when the look began: a host may have taken its time, and the clock may have been set meanwhile.
-        at = self._clock()
+        at, moved_seconds = self._now()
         unfinished = grown[len(requests) :]
         for (key, following, stat), answer in zip(grown, answers, strict=False):
             path = following.tailer.path
@@ -289,14 +282,24 @@ class SourceMonitor:
                 self._say_problem(key, path, answer)
                 continue
             try:
-                if self._take(key, following, stat, answer, at):
+                if self._take(key, following, stat, answer, at, moved_seconds):
                     unfinished.append((key, following, stat))
             except Exception:  # noqa: BLE001 - one log must not stop the others; said and counted
                 self._say_unexpected(key, path)
         return unfinished
 
-    def _take(self, key: BeamKey, following: _Following, stat: LogStat, data: bytes, at: float) -> bool:
-        """Take what was read of one log; returns whether to read on."""
+    def _now(self) -> tuple[float, float]:
+        """The time, and by how much moments had been moved then."""
+        while True:
+            moved_seconds = self._board.moved_seconds
+            at = self._clock()
+            if moved_seconds == self._board.moved_seconds:
+                return at, moved_seconds
+
+    def _take(
+        self, key: BeamKey, following: _Following, stat: LogStat, data: bytes, at: float, moved_seconds: float
+    ) -> bool:
+        """Take what was read of one log at a time (:meth:`_now`); returns whether to read on."""
         chunk = following.tailer.take(data)
         if chunk is None:
             return True
@@ -311,13 +314,20 @@ class SourceMonitor:
             events.append(LogRead(following.tailer.offset, following.parser.line_complete, following.live))
         # What is new was written between the last look and now, whatever the clock of the log's host says.
         written_at = min(stat.modified_at, at)
-        looked_at = self._looked_at
+        looked_at = moved(self._looked_at_unmoved, moved_seconds)
         if (following.live or following.resumed) and looked_at is not None:
             written_at = max(written_at, min(looked_at, at))
         tailer = following.tailer
         bookmark = Bookmark.of(tailer, following.parser)
         self._board.apply(
-            key, tailer.path, events, written_at, more=chunk.more, recent=tailer.recent, bookmark=bookmark
+            key,
+            tailer.path,
+            events,
+            written_at,
+            more=chunk.more,
+            moved_seconds=moved_seconds,
+            recent=tailer.recent,
+            bookmark=bookmark,
         )
         if not chunk.more:
             following.live, following.resumed = True, False

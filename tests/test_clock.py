@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -123,6 +124,28 @@ def test_a_run_that_ends_after_the_clock_was_set_is_counted_once(world: World, t
     assert world.runs == {("succeeded", ""): 1}
     [ended] = world.snapshot().ended
     assert ended.ended_at == pytest.approx(world.at, abs=10)
+
+
+@pytest.mark.parametrize("step", [HOUR, -HOUR])
+def test_a_run_whose_end_was_read_before_the_clock_was_set_and_taken_after_it_is_counted(
+    world: World, times: Times, step: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running(world, times)
+    world.write(upto("v2_b18", b"Time taken").partition(SECOND_BATCH)[2])
+    apply = world.board.apply
+
+    def set_first(*what: Any, **how: Any) -> None:
+        times.set(step)
+        apply(*what, **how)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(world.board, "apply", set_first)
+        world.look(0)
+    assert world.state == "succeeded"
+    assert world.view().ended_at == pytest.approx(world.at, abs=10)
+    times.passes(3)
+    world.look(0)
+    assert world.runs == {("succeeded", ""): 1}
 
 
 def test_a_reset_after_the_clock_was_set_back_is_seen(world: World, times: Times) -> None:

@@ -376,6 +376,7 @@ class Board:
         at: float,
         *,
         more: bool,
+        moved_seconds: float | None = None,
         recent: bytes = b"",
         bookmark: Bookmark | None = None,
     ) -> None:
@@ -387,6 +388,7 @@ class Board:
             events: what it says, ending with a :class:`~exporter.logs.events.LogRead`.
             at: when it was written, as well as that is known.
             more: there is more to read at once.
+            moved_seconds: what :attr:`moved_seconds` was when ``at`` was now, where the clock may have been set since.
             recent: the log's last bytes, for people.
             bookmark: how far it has been read now.
         """
@@ -394,6 +396,8 @@ class Board:
             beam = self._beams.get(key)
             if beam is None or beam.path != path or beam.source is None:
                 return
+            if moved_seconds is not None:
+                at += self._moved_seconds - moved_seconds
             self._change().add(key)
             beam.recent, beam.bookmark = recent, bookmark
             stage = beam.stage

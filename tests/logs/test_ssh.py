@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import os
 import signal
@@ -285,8 +286,7 @@ def test_a_wait_is_ended_by_closing_from_another_thread(tmp_path: Path, here: Pa
     with Sshd(tmp_path / "host") as server:
         source = SshSource("hpc1", replace(server.host, operation_timeout_seconds=25.0))
         source.listing(str(here))
-        for pid in server.children:
-            os.kill(pid, signal.SIGSTOP)
+        _signal(server, signal.SIGSTOP)
         try:
             timer = threading.Timer(0.3, source.close)
             timer.start()
@@ -296,5 +296,11 @@ def test_a_wait_is_ended_by_closing_from_another_thread(tmp_path: Path, here: Pa
             assert time.monotonic() - began < 15
             timer.join()
         finally:
-            for pid in server.children:
-                os.kill(pid, signal.SIGCONT)
+            _signal(server, signal.SIGCONT)
+
+
+def _signal(server: Sshd, number: signal.Signals) -> None:
+    """To every process of its connections; one may end meanwhile."""
+    for pid in server.children:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
