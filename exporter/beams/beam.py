@@ -520,8 +520,9 @@ class Beam:
         ratio, remaining = forecast.at(moment if ended_at is None else min(moment, ended_at))
         if announcements != self._shown_announcements:
             self._shown_announcements, self._shown_ratio = announcements, 0.0
-        self._shown_ratio = ratio = 1.0 if state is BeamState.SUCCEEDED else max(ratio, self._shown_ratio)
-        return ratio, None if state in _WITHOUT_END else remaining
+        self._shown_ratio = ratio = max(ratio, self._shown_ratio)
+        # Where the row alone says that it succeeded, it may be that of the run before: that is not kept.
+        return 1.0 if state is BeamState.SUCCEEDED else ratio, None if state in _WITHOUT_END else remaining
 
     def view(self, at: float, stall: StallRules, statuses: StatusRules, forecast: Forecast) -> BeamView:
         """The beam as readers see it; its state must have been evaluated for the same moment."""
