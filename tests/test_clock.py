@@ -157,6 +157,22 @@ def test_a_reset_after_the_clock_was_set_back_is_seen(world: World, times: Times
     assert (world.state, world.view().run_number) == ("waiting", 2)
 
 
+def test_a_retry_from_just_before_the_clock_was_set_back_is_one_run(world: World, times: Times) -> None:
+    running(world, times)
+    world.write(upto("v2_b18", b"Time taken").partition(SECOND_BATCH)[2])
+    world.look(0)
+    world.row("completed", 100.0)
+    world.look(0)
+    times.passes(10)
+    world.look(0)
+    world.row()
+    world.write(upto("v2_b18", b"Creating world geometry complete!"), anew=True)
+    times.set(-HOUR)
+    world.monitor.look()
+    world.look(0)
+    assert (world.state, world.view().run_number) == ("starting", 2)
+
+
 def test_a_row_that_is_said_to_have_failed_an_hour_from_now_fails_now(world: World, times: Times) -> None:
     running(world, times)
     world.row("failed")

@@ -239,7 +239,9 @@ class Beam:
         revived = before.status in statuses.terminal and row.status not in statuses.terminal
         returned = before.status in (statuses.simulating | statuses.post_run) and row.status in statuses.reset
         emptied = row.status in statuses.reset and bool(before.progress) and row.progress == 0
-        return (revived or returned or emptied) and not self._written_since(row.updated_at)
+        # One that is dated in the future was written before the clock was set back: before it was read, in any case.
+        written_at = None if row.updated_at is None else min(row.updated_at, row.read_at)
+        return (revived or returned or emptied) and not self._written_since(written_at)
 
     def _written_since(self, moment: float | None) -> bool:
         """The log was written at that moment or later: it is not older than what the row says."""
