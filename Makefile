@@ -59,7 +59,7 @@ types: setup
 	$(BIN)/mypy --strict alerts bench dashboards exporter supply tests
 
 unit: setup tools
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-all: $(VERSIONS:%=test-%)
 
