@@ -17,7 +17,7 @@ import ssl
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import structlog
 
@@ -153,20 +153,19 @@ class Door:
         loop = asyncio.get_running_loop()
         while True:
             try:
-                connection, peer = await loop.sock_accept(listener)
+                # Accepting does not pause by itself while there are more: those inside must have their turn.
+                await asyncio.sleep(0)
+                connection, peer = await _accepted(listener)
             except OSError as error:
                 if error.errno in _NO_DESCRIPTORS:
                     self._say("cannot accept a connection", error=error.strerror)
                     self._make_room(self._guests)
                     await asyncio.sleep(_PAUSE_SECONDS)
-                await asyncio.sleep(0)
                 continue  # else the client has gone already
             except Exception as error:  # noqa: BLE001 -- who does not accept any more would be dead and look alive
                 _LOG.error("cannot accept a connection", exc_info=error)
                 await asyncio.sleep(_PAUSE_SECONDS)
                 continue
-            # Accepting does not pause by itself while there are more: those inside must have their turn.
-            await asyncio.sleep(0)
             garbage.left(_CONNECTION_BYTES)  # another one has ended or will
             guest = Guest(address_key(peer[0]))
             if not self._has_room_for(guest):
@@ -223,6 +222,29 @@ class Door:
         if now - self._said_at >= _SAY_AGAIN_SECONDS:
             self._said_at = now
             _LOG.warning(event, **fields)
+
+
+async def _accepted(listener: socket.socket) -> tuple[socket.socket, Any]:
+    """The next connection. One that is cancelled has taken none; the loop's own ``sock_accept`` may lose one then."""
+    loop = asyncio.get_running_loop()
+    while True:
+        try:
+            connection, peer = listener.accept()
+        except BlockingIOError:
+            readable = loop.create_future()
+            loop.add_reader(listener, _set, readable)
+            try:
+                await readable
+            finally:
+                loop.remove_reader(listener)
+        else:
+            connection.setblocking(False)
+            return connection, peer
+
+
+def _set(readable: asyncio.Future[None]) -> None:
+    if not readable.done():
+        readable.set_result(None)
 
 
 def _close_unbegun(guest: Guest, connection: socket.socket, _: asyncio.Task[None]) -> None:
