@@ -5,7 +5,7 @@ VERSIONS := 3.10 3.11 3.12 3.13
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup tools demo stack test test-all lint format types unit docs bench fuzz wheelhouse sbom licences audit
+.PHONY: help setup tools demo stack test test-all lint format types unit docs bench fuzz chaos wheelhouse sbom licences audit
 .PHONY: check-image lock clean
 .DEFAULT_GOAL := help
 
@@ -16,6 +16,7 @@ help:
 	@echo 'make test-all  the tests on Python $(VERSIONS) (found by pyenv or on PATH)'
 	@echo 'make bench     every benchmark; make bench-scrape one of them (docs/performance.md)'
 	@echo 'make fuzz      a million inputs to the log parser; FUZZ=sftp or another door, RUNS=... (docs/fuzzing.md)'
+	@echo 'make chaos     everything goes wrong for a while; SEED=..., SECONDS=... (docs/reliability.md)'
 	@echo 'make wheelhouse  all that an installation without network needs, in dist/wheelhouse'
 	@echo 'make sbom      what the exporter is made of (CycloneDX), in dist/sbom.cdx.json; make audit: known weaknesses of it'
 	@echo 'make lint | format | types | unit | docs | licences | check-image | lock | clean'
@@ -97,6 +98,13 @@ RUNS := 1000000
 fuzz: setup
 	$(BIN)/python -m pip install -q --disable-pip-version-check --no-build-isolation -e '.[fuzz]'
 	$(BIN)/python -m tests.fuzz $(FUZZ) --runs $(RUNS) --corpus .fuzz/$(FUZZ)
+
+# SEED says what goes wrong and when; SECONDS how long. A failure prints both, and what happened.
+SEED := 1
+SECONDS := 45
+
+chaos: setup tools
+	$(BIN)/python -m tests.chaos --seed $(SEED) --seconds $(SECONDS)
 
 wheelhouse: setup
 	$(BIN)/python -m supply.wheelhouse dist/wheelhouse

@@ -69,7 +69,14 @@ class SshConnection:
             SourceUnavailable: it cannot be had; says why, and what to do.
         """
         target = _resolve(self._host)
-        return _sftp(self._connect(target), target)
+        try:
+            return _sftp(self._connect(target), target)
+        except SourceUnavailable:
+            raise
+        except Exception as error:  # paramiko trips over what close() has taken from under it
+            if not self._closed.is_set():
+                raise
+            raise SourceUnavailable("connection", f"{target.shown} was given up while it was connected to") from error
 
     def close(self) -> None:
         """End the connection, and those it went through. May be called from any thread, to end a wait."""

@@ -1,29 +1,16 @@
-"""Three quarters of a minute in which everything goes wrong; for hours by hand (``docs/developer-guide.md``)."""
+"""What the chaos test rests on: schedules that can be had again, and the truth about what it simulates.
+
+The test itself is ``make chaos`` (``docs/developer-guide.md``): its faults overlap at random and no seed repeats how
+threads meet, so it is no gate.
+"""
 
 from __future__ import annotations
-
-import sys
-from pathlib import Path
 
 import pytest
 
 from exporter.simulator import Simulation
-from tests.chaos.campaign import run
-from tests.chaos.faults import FAULTS
 from tests.chaos.schedule import plan
 from tests.chaos.truth import Truth, truth
-
-SEED = 1
-SECONDS = 45.0
-
-
-@pytest.mark.timeout(300)
-def test_whatever_goes_wrong_the_exporter_says_the_truth_in_the_end_and_no_false_alarm_before(tmp_path: Path) -> None:
-    report = run(tmp_path, SEED, SECONDS)
-    sys.stdout.write(f"\n{report}\n")
-    assert report.survived.keys() == {kind.__name__ for kind in FAULTS}
-    assert report.retries > 0
-    assert report.scrapes > 0
 
 
 def test_a_schedule_can_be_had_again() -> None:

@@ -16,6 +16,7 @@ import pytest
 
 from exporter.logs.source import SourceUnavailable
 from exporter.logs.ssh import SshSource
+from exporter.logs.ssh_connection import SshConnection
 from exporter.logs.ssh_host import SshHost
 from tests.support.files import open_the_way_to, unprivileged
 from tests.support.process import wait_for
@@ -304,3 +305,17 @@ def _signal(server: Sshd, number: signal.Signals) -> None:
     for pid in server.children:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
+
+
+def test_a_connection_that_is_closed_while_it_is_made_is_no_unexpected_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    connection = SshConnection(SshHost("127.0.0.1"))
+
+    def trip(_: object) -> None:
+        raise AttributeError("'NoneType' object has no attribute '_log'")
+
+    monkeypatch.setattr(connection, "_connect", trip)
+    with pytest.raises(AttributeError):
+        connection.open()
+    connection.close()
+    with pytest.raises(SourceUnavailable, match="was given up while it was connected to"):
+        connection.open()
