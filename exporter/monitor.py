@@ -42,7 +42,7 @@ ROUNDS_PER_LOOK = 64
 BYTES_PER_ROUND = 16 << 20
 """Most bytes held in memory at once while catching up."""
 
-Stats = Mapping[str, LogStat | LogProblem]
+Stats = Mapping[str, LogStat | LogProblem | None]
 
 
 @dataclass(slots=True)
@@ -203,11 +203,9 @@ class SourceMonitor:
             self._forget_all_but(turn.watched)
         for folder in turn.distrusted:
             self._say_distrusted(folder)
-        stats = self._source.stat([path for candidates in turn.candidates for path in candidates.paths])
+        stats = self._source.stat([path for each in turn.candidates for path in each.paths], turn.settled)
         grown: list[tuple[BeamKey, _Following, LogStat]] = []
-        for candidates in turn.candidates:
-            if candidates.settled is not None and stats.get(candidates.paths[0]) is candidates.settled:
-                continue
+        for candidates in [*turn.candidates, *self._turns.unsettle(stats)]:
             found = self._newest(candidates, stats, at)
             if found is not None:
                 grown.append((candidates.beam.row.key, *found))
@@ -225,7 +223,6 @@ class SourceMonitor:
     def _newest(self, candidates: Candidates, stats: Stats, at: float) -> tuple[_Following, LogStat] | None:
         """The log to read for a beam, where there is one with something new."""
         beam = candidates.beam
-        candidates.settled = None
         there: list[tuple[str, LogStat]] = []
         for path in candidates.paths:
             stat = stats.get(path)
@@ -240,7 +237,7 @@ class SourceMonitor:
             # The usual case, for every beam at every look.
             [(path, stat)] = there
             if beam.path == path == following.tailer.path and not following.tailer.changed(stat):
-                candidates.settled = stat if len(candidates.paths) == 1 else None
+                self._turns.settle(candidates, stat)
                 return None
         there.sort(key=lambda one: one[1].modified_at, reverse=True)
         for path, stat in there:

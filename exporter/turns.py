@@ -8,8 +8,9 @@ a folder whose change nobody has announced is looked at in every round from then
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
@@ -19,7 +20,7 @@ from exporter.beams.board import Board, Watched
 from exporter.beams.snapshot import BeamKey, BeamRow
 from exporter.logs.announcements import Announced, Announcements, plain_file
 from exporter.logs.paths import LogPathError, LogPathTemplate
-from exporter.logs.source import LogStat
+from exporter.logs.source import NOTHING_SETTLED, LogStat
 from exporter.privacy.identifiers import Cleared, Identifiers
 
 _log = structlog.get_logger(__name__)
@@ -31,18 +32,53 @@ _RARELY_EVERY_SECONDS = 30.0
 class Candidates:
     """Where a beam's log may be; worked out once for the fields of its row.
 
-    ``there`` is where one was, last time. ``settled`` is how its only log looked when there was nothing to do: as long
-    as it looks like that there is nothing to do. ``announced`` says that the kernel announces every change of what is
-    ``there`` (``identities``) and every log that may come.
+    ``there`` is where one was, last time. ``announced`` says that the kernel announces every change of what is
+    ``there`` (``identities``) and every log that may come. ``group`` are those it has its turn with.
     """
 
     beam: Watched
     row_fields: tuple[str | None, ...]
     paths: tuple[str, ...]
     there: frozenset[str] | None = None
-    settled: LogStat | None = None
     announced: bool = False
     identities: tuple[object, ...] | None = None
+    group: _Group | None = None
+
+
+class _Group:
+    """Beams whose turn it is together.
+
+    Attributes:
+        open: those whose logs are looked into.
+        settled: how the only log of each of the others looked when there was nothing to do, by its path: as long as it
+            looks like that there is nothing to do.
+    """
+
+    __slots__ = ("open", "settled")
+
+    def __init__(self) -> None:
+        self.open: dict[Candidates, None] = {}
+        self.settled: dict[str, LogStat] = {}
+
+    def take(self, candidates: Candidates) -> None:
+        """Have a beam's turn here from now on."""
+        before, candidates.group = candidates.group, self
+        settled = before.settled.get(candidates.paths[0]) if before is not None and candidates.paths else None
+        if settled is not None and before is not None and candidates not in before.open:
+            self.settled[candidates.paths[0]] = settled
+        else:
+            self.open[candidates] = None
+
+    def settle(self, candidates: Candidates, stat: LogStat) -> None:
+        """There is nothing to do for one of them as long as its only log looks like that."""
+        self.open.pop(candidates, None)
+        self.settled[candidates.paths[0]] = stat
+
+    def unsettle(self, candidates: Candidates) -> None:
+        """Have the logs of one of them looked into."""
+        if candidates not in self.open:
+            self.open[candidates] = None
+            self.settled.pop(candidates.paths[0], None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +86,15 @@ class Turn:
     """Whose logs are looked at now.
 
     Args:
-        candidates: of each beam whose turn it is.
+        candidates: of each beam whose logs are to be looked into.
+        settled: how the logs of the other beams whose turn it is look as long as there is nothing to do.
         whole_round: a round, not only what was announced.
         watched: every beam whose log is looked for, where they may be others than before.
         distrusted: folders in which a change was not announced; they are looked at in every round from now on.
     """
 
     candidates: Sequence[Candidates]
+    settled: Mapping[str, LogStat]
     whole_round: bool
     watched: AbstractSet[BeamKey] | None = None
     distrusted: Collection[str] = ()
@@ -95,13 +133,12 @@ class Turns:
         self._watch_version: int | None = None
         self._regroup = True
         self._by_path: dict[str, list[Candidates]] = {}
-        self._each_round: list[Candidates] = []
-        self._rare: list[Candidates] = []
-        self._slices: list[list[Candidates]] = [[]]
+        self._each_round, self._rare = _Group(), _Group()
+        self._slices = [_Group()]
         self._round = 0
         self._once_more: list[Candidates] = []
         self._unfinished: AbstractSet[BeamKey] = frozenset()
-        self._quiet: set[Candidates] = set()
+        self._told: AbstractSet[Candidates] = frozenset()
         self._unannounced: set[str] = set()
         self._listed_folders: frozenset[str] = frozenset()
         self._names_changed = True
@@ -116,8 +153,9 @@ class Turns:
         announced = self._announced()
         if announced is None or announced.lost or not announced_only:
             return self._round_of(at, announced)
-        self._quiet = set()
-        return Turn(self._expected(announced.paths), whole_round=False)
+        expected = self._expected(announced.paths)
+        self._told = set(expected)
+        return Turn(expected, NOTHING_SETTLED, whole_round=False)
 
     def seen(self, candidates: Candidates, there: list[tuple[str, LogStat]]) -> frozenset[str]:
         """A beam's logs have been looked at.
@@ -133,9 +171,28 @@ class Turns:
         self._see_whether_announced(candidates, there)
         return frozenset() if before is None else candidates.there - before
 
+    def settle(self, candidates: Candidates, stat: LogStat) -> None:
+        """There is nothing to do for a beam as long as its log looks like that, if it has only one."""
+        if candidates.group is not None and len(candidates.paths) == 1 == len(self._by_path[candidates.paths[0]]):
+            candidates.group.settle(candidates, stat)
+
+    def unsettle(self, changed: Iterable[str]) -> list[Candidates]:
+        """Have those beams looked into of which one of these paths was settled.
+
+        Returns:
+            They.
+        """
+        found = []
+        for path in changed:
+            for candidates in self._by_path.get(path, ()):
+                if candidates.group is not None and candidates not in candidates.group.open:
+                    candidates.group.unsettle(candidates)
+                    found.append(candidates)
+        return found
+
     def changed(self, candidates: Candidates, path: str) -> None:
         """One of a beam's logs was found to have changed."""
-        if candidates in self._quiet:
+        if candidates.group in self._slices and candidates not in self._told:
             self._unannounced.add(path)
 
     def unfinished(self, beams: AbstractSet[BeamKey]) -> None:
@@ -163,11 +220,13 @@ class Turns:
         for path in announced.renamed:
             # Another file, which nobody watches yet, and which may look like the one before.
             for candidates in self._by_path.get(path, ()):
-                candidates.identities, candidates.settled = None, None
+                candidates.identities = None
+                _look_into(candidates)
         if announced.lost:
             # Watches may have ended, too: each log is looked at before its changes count as announced again.
             for candidates in self._candidates.values():
-                candidates.announced, candidates.identities, candidates.settled = False, None, None
+                candidates.announced, candidates.identities = False, None
+                _look_into(candidates)
             self._unannounced.clear()
             self._regroup = True
         return announced
@@ -178,6 +237,8 @@ class Turns:
         for key in self._unfinished:
             if key in self._candidates:
                 found[self._candidates[key]] = None
+        for candidates in found:
+            _look_into(candidates)
         return list(found)
 
     def _round_of(self, at: float, announced: Announced | None) -> Turn:
@@ -195,19 +256,20 @@ class Turns:
         if rarely:
             self._looked_rarely_at = at
         if announced is None:
-            everyone = self._each_round + self._rare if rarely else self._each_round
-            return Turn(everyone, True, watched, distrusted)
-        self._round = (self._round + 1) % len(self._slices)
-        turn = dict.fromkeys(self._slices[self._round])
-        turn |= dict.fromkeys(self._each_round)
-        expected = dict.fromkeys(each for each in self._once_more if each.beam.row.key in self._candidates)
-        self._once_more = []
-        expected |= dict.fromkeys(self._expected(announced.paths))
-        self._quiet = turn.keys() - expected.keys() - set(self._each_round)
-        turn |= expected
+            groups = [self._each_round]
+        else:
+            self._round = (self._round + 1) % len(self._slices)
+            groups = [self._slices[self._round], self._each_round]
         if rarely:
-            turn |= dict.fromkeys(self._rare)
-        return Turn(list(turn), True, watched, distrusted)
+            groups.append(self._rare)
+        once_more = [each for each in self._once_more if each.beam.row.key in self._candidates]
+        self._once_more = []
+        for candidates in once_more:
+            _look_into(candidates)
+        expected = dict.fromkeys(once_more + self._expected(announced.paths if announced is not None else ()))
+        self._told = expected.keys()
+        turn = dict.fromkeys(candidates for group in groups for candidates in group.open) | expected
+        return Turn(list(turn), _settled(groups), True, watched, distrusted)
 
     def _renew(self) -> set[BeamKey]:
         """Take the beams that the board has now."""
@@ -230,16 +292,16 @@ class Turns:
     def _group(self) -> None:
         """Who is looked at when."""
         self._regroup = False
-        self._each_round, self._rare, announced = [], [], []
+        self._each_round, self._rare = _Group(), _Group()
+        self._slices = [_Group() for _ in range(self._rounds_per_announced_log)]
+        slices = itertools.cycle(self._slices)
         for candidates in self._candidates.values():
             if candidates.announced:
-                announced.append(candidates)
+                next(slices).take(candidates)
             elif candidates.beam.rarely:
-                self._rare.append(candidates)
+                self._rare.take(candidates)
             else:
-                self._each_round.append(candidates)
-        parts = self._rounds_per_announced_log
-        self._slices = [announced[part::parts] for part in range(parts)]
+                self._each_round.take(candidates)
 
     def _distrust_the_silent(self) -> set[str]:
         """A log was found changed in its turn, and until now nobody has announced it: its folder is not announced."""
@@ -276,7 +338,8 @@ class Turns:
         row_fields = (row.beam_path, row.hpc_job_id, row.log_path)
         known = self._candidates.get(row.key)
         if known is not None and known.row_fields == row_fields:
-            known.beam, known.settled = beam, None
+            known.beam = beam
+            _look_into(known)
             return
         if row.log_path is not None:
             paths = [row.log_path]
@@ -306,3 +369,17 @@ class Turns:
                 error=Cleared(error),
             )
             return None
+
+
+def _look_into(candidates: Candidates) -> None:
+    """Have a beam's logs looked into when it is its turn."""
+    if candidates.group is not None:
+        candidates.group.unsettle(candidates)
+
+
+def _settled(groups: Iterable[_Group]) -> Mapping[str, LogStat]:
+    """The settled logs of all groups."""
+    each = [group.settled for group in groups if group.settled]
+    if len(each) < 2:  # the usual case: ten thousand need not be copied
+        return each[0] if each else NOTHING_SETTLED
+    return {path: stat for settled in each for path, stat in settled.items()}

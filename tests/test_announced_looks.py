@@ -21,7 +21,7 @@ from exporter.logs.announcements import Announced, Announcements
 from exporter.logs.local import LocalSource
 from exporter.logs.parser import SitePatterns
 from exporter.logs.paths import LogPathTemplate
-from exporter.logs.source import LogProblem, LogStat
+from exporter.logs.source import NOTHING_SETTLED, LogProblem, LogStat
 from exporter.monitor import SourceMonitor
 from exporter.privacy.identifiers import PlainIdentifiers
 from exporter.rounds import NameRounds
@@ -37,9 +37,11 @@ class Counting(LocalSource):
         super().__init__("local")
         self.asked: list[str] = []
 
-    def stat(self, paths: Collection[str]) -> Mapping[str, LogStat | LogProblem]:
-        self.asked += paths
-        return super().stat(paths)
+    def stat(
+        self, paths: Collection[str], settled: Mapping[str, LogStat] = NOTHING_SETTLED
+    ) -> Mapping[str, LogStat | LogProblem | None]:
+        self.asked += [*paths, *settled]
+        return super().stat(paths, settled)
 
     def asked_in(self, monitor: SourceMonitor, *, announced_only: bool = False) -> list[str]:
         self.asked = []
@@ -120,6 +122,23 @@ def test_polling_alone_asks_once_for_each_log_in_each_round(tmp_path: Path) -> N
     for _ in range(3):
         assert sorted(world.source.asked_in(world.monitor)) == sorted(str(world.log(each)) for each in range(50))
     assert world.board.snapshot(world.at).sources[0].read_bytes == sum(log.stat().st_size for log in tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("announced", [False, True])
+def test_a_log_that_looks_again_as_it_did_before_it_grew_is_read(
+    tmp_path: Path, kernel: Announcements, announced: bool
+) -> None:
+    world = settled(tmp_path, 3, kernel if announced else None)
+    before = world.log(1).stat()
+    world.start_batch(1, 2)
+    world.source.asked_in(world.monitor, announced_only=announced)
+    assert world.batches()["b1"] == 2
+    world.log(1).write_bytes(b"Generating particles for (3 of 1000 batches) in CPU ..\n")
+    os.utime(world.log(1), ns=(before.st_atime_ns, before.st_mtime_ns))
+    now = world.log(1).stat()
+    assert (now.st_size, now.st_mtime_ns, now.st_ino) == (before.st_size, before.st_mtime_ns, before.st_ino)
+    world.source.asked_in(world.monitor, announced_only=announced)
+    assert world.batches()["b1"] == 3
 
 
 def test_an_announced_look_asks_for_the_logs_that_grew(tmp_path: Path, kernel: Announcements) -> None:

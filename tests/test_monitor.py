@@ -15,7 +15,7 @@ from exporter.beams.board import BoardRules
 from exporter.beams.snapshot import BeamKey, BeamState
 from exporter.logs.local import LocalSource
 from exporter.logs.recent import RECENT_BYTES, recent_lines
-from exporter.logs.source import LogProblem, LogStat, ReadRequest, SourceUnavailable
+from exporter.logs.source import NOTHING_SETTLED, LogProblem, LogStat, ReadRequest, SourceUnavailable
 from exporter.monitor import ProgressMonitor
 from tests.support.process import wait_for
 from tests.support.replay import LOGS
@@ -418,9 +418,11 @@ class FragileSource(LocalSource):
         if self.down:
             raise SourceUnavailable("connection_lost", "gone")
 
-    def stat(self, paths: Collection[str]) -> Mapping[str, LogStat | LogProblem]:
+    def stat(
+        self, paths: Collection[str], settled: Mapping[str, LogStat] = NOTHING_SETTLED
+    ) -> Mapping[str, LogStat | LogProblem | None]:
         self._check()
-        return super().stat(paths)
+        return super().stat(paths, settled)
 
     def read(self, requests: Sequence[ReadRequest]) -> Sequence[bytes | LogProblem]:
         self._check()
@@ -695,9 +697,11 @@ def test_a_retry_of_a_beam_that_had_succeeded_is_estimated_from_nothing(world: W
 class EndedUnderALook(LocalSource):
     """A source whose connection is ended while it waits for an answer."""
 
-    def stat(self, paths: Collection[str]) -> Mapping[str, LogStat | LogProblem]:
-        found = super().stat(paths)
-        if paths:
+    def stat(
+        self, paths: Collection[str], settled: Mapping[str, LogStat] = NOTHING_SETTLED
+    ) -> Mapping[str, LogStat | LogProblem | None]:
+        found = super().stat(paths, settled)
+        if paths or settled:
             self.ends()
         return found
 

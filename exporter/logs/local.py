@@ -17,7 +17,7 @@ import stat
 from collections.abc import Collection, Mapping, Sequence
 
 from exporter.logs.paths import inside
-from exporter.logs.source import LogProblem, LogStat, ReadRequest, led_astray
+from exporter.logs.source import NOTHING_SETTLED, LogProblem, LogStat, ReadRequest, led_astray
 
 _OPEN_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _FIND_FLAGS = os.O_PATH | os.O_CLOEXEC
@@ -30,7 +30,7 @@ _ADVICE = {
 }
 
 _REMEMBERED_MORE = 20_000
-"""So many more answers are remembered than logs are asked for at once: each look may ask for some of them."""
+"""So many more files are remembered than logs are asked for at once: each look may ask for some of them."""
 
 
 def _problem(action: str, path: str, error: OSError | ValueError) -> LogProblem:
@@ -61,53 +61,58 @@ class LocalSource:
 
     def __init__(self, name: str, folders: Collection[str] | None = None) -> None:
         self.name = name
-        self._found: dict[str, LogStat] = {}
+        self._identities: dict[str, tuple[int, int] | None] = {}
         self._folders = folders
         self._real_folders: tuple[str, ...] | None = None
 
-    def stat(self, paths: Collection[str]) -> Mapping[str, LogStat | LogProblem]:
+    def stat(
+        self, paths: Collection[str], settled: Mapping[str, LogStat] = NOTHING_SETTLED
+    ) -> Mapping[str, LogStat | LogProblem | None]:
         """See :meth:`LogSource.stat`.
 
-        A log that has not changed is answered with the very object of the time before: making one takes as long as
-        asking the kernel, and to whoever asks, ten thousand idle logs are ten thousand comparisons by identity. Where
-        it is, links followed, is found out when another file is met at its path.
+        Where a log is, links followed, is found out when another file is met at its path.
         """
-        found: dict[str, LogStat | LogProblem] = {}
-        known = self._found
-        if len(known) > _REMEMBERED_MORE + 2 * len(paths):
-            known.clear()
+        found: dict[str, LogStat | LogProblem | None] = {}
         self._real_folders = None  # they may be links themselves, and lead elsewhere than at the last look
+        look = os.stat
+        for path, seen in settled.items():
+            try:
+                status = look(path)
+            except (OSError, ValueError) as error:
+                found[path] = _missing_or_problem(path, error)
+                continue
+            if (
+                status.st_mtime != seen.modified_at
+                or status.st_size != seen.size_bytes
+                or (status.st_dev, status.st_ino) != seen.identity
+            ):
+                found[path] = self._looked_at(path, status, seen.identity)
+        if len(self._identities) > _REMEMBERED_MORE + 2 * len(paths):
+            self._identities.clear()
         for path in paths:
             try:
-                status = os.stat(path)
+                status = look(path)
             except (OSError, ValueError) as error:
-                if not (isinstance(error, OSError) and error.errno in _MISSING):
-                    found[path] = _problem("look at", path, error)
-                continue
-            before = known.get(path)
-            same_file = before is not None and before.identity == (status.st_dev, status.st_ino)
-            if (
-                before is not None
-                and same_file
-                and before.size_bytes == status.st_size
-                and before.modified_at == status.st_mtime
-            ):
-                found[path] = before
-                continue
-            answer: LogStat | LogProblem | None
-            if not stat.S_ISREG(status.st_mode):
-                answer = _not_a_file(path)
-            elif same_file or self._folders is None:
-                answer = _log_stat(status)
+                answer: LogStat | LogProblem | None = _missing_or_problem(path, error)
             else:
-                answer = self._met(path)
+                answer = self._looked_at(path, status, self._identities.get(path))
             if isinstance(answer, LogStat):
-                known[path] = answer
+                self._identities[path] = answer.identity
             else:
-                known.pop(path, None)
+                self._identities.pop(path, None)
             if answer is not None:
                 found[path] = answer
         return found
+
+    def _looked_at(
+        self, path: str, status: os.stat_result, before: tuple[int, int] | None
+    ) -> LogStat | LogProblem | None:
+        """What is to be told of a log that looks so now; ``before`` is the identity of what was there before."""
+        if not stat.S_ISREG(status.st_mode):
+            return _not_a_file(path)
+        if before == (status.st_dev, status.st_ino):
+            return LogStat(status.st_size, status.st_mtime, before)
+        return _log_stat(status) if self._folders is None else self._met(path)
 
     def _met(self, path: str) -> LogStat | LogProblem | None:
         """How a file looks that was not at ``path`` before, if it is where logs must be; ``None`` where it is gone."""
@@ -200,6 +205,12 @@ class LocalSource:
 
     def close(self) -> None:
         """Nothing is held open."""
+
+
+def _missing_or_problem(path: str, error: OSError | ValueError) -> LogProblem | None:
+    if isinstance(error, OSError) and error.errno in _MISSING:
+        return None
+    return _problem("look at", path, error)
 
 
 def _log_stat(status: os.stat_result) -> LogStat:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Protocol
 
 
@@ -75,6 +76,9 @@ class SourceUnavailable(Exception):
         self.kind = kind
 
 
+NOTHING_SETTLED: Mapping[str, LogStat] = MappingProxyType({})
+
+
 class LogSource(Protocol):
     """Logs on one file system."""
 
@@ -98,8 +102,15 @@ class LogSource(Protocol):
         """Connections made after the first (0 for a local source)."""
         ...
 
-    def stat(self, paths: Collection[str]) -> Mapping[str, LogStat | LogProblem]:
-        """Sizes of many logs at once; a path where nothing is does not appear in the answer.
+    def stat(
+        self, paths: Collection[str], settled: Mapping[str, LogStat] = NOTHING_SETTLED
+    ) -> Mapping[str, LogStat | LogProblem | None]:
+        """Sizes of many logs at once.
+
+        Args:
+            paths: those to be told of; where nothing is, the answer says nothing.
+            settled: how others looked before; only those that look other now are told of, with ``None`` for one that is
+                no longer there. To an idle log this is all that happens, so it takes little more than asking for it.
 
         Raises:
             SourceUnavailable: none can be asked now.

@@ -27,7 +27,7 @@ import paramiko
 
 from exporter.logs.paths import inside
 from exporter.logs.sftp import Attributes, SftpError, SftpRefusal, SftpSession
-from exporter.logs.source import LogProblem, LogStat, ReadRequest, SourceUnavailable, led_astray
+from exporter.logs.source import NOTHING_SETTLED, LogProblem, LogStat, ReadRequest, SourceUnavailable, led_astray
 from exporter.logs.ssh_connection import SshConnection, open_sftp
 from exporter.logs.ssh_host import SshHost
 
@@ -178,9 +178,15 @@ class _SftpSource(ABC):
         logs = self._logs
         return self._past_round_trips + (logs.session.round_trips if logs is not None else 0)
 
-    def stat(self, paths: Collection[str]) -> Mapping[str, LogStat | LogProblem]:
+    def stat(
+        self, paths: Collection[str], settled: Mapping[str, LogStat] = NOTHING_SETTLED
+    ) -> Mapping[str, LogStat | LogProblem | None]:
         """See :meth:`exporter.logs.source.LogSource.stat`."""
-        return self._ask(lambda logs: logs.stat(paths))
+        found = self._ask(lambda logs: logs.stat([*paths, *settled]))
+        changed: dict[str, LogStat | LogProblem | None] = {
+            path: found.get(path) for path, seen in settled.items() if found.get(path) != seen
+        }
+        return changed | {path: found[path] for path in paths if path in found}
 
     def read(self, requests: Sequence[ReadRequest]) -> Sequence[bytes | LogProblem]:
         """See :meth:`exporter.logs.source.LogSource.read`."""

@@ -202,15 +202,15 @@ def test_a_missing_folder_lists_nothing_and_a_file_is_none(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("bounded", [False, True])
-def test_an_idle_log_costs_one_system_call_a_look_and_no_new_object(
+def test_an_idle_log_costs_one_system_call_a_look_and_a_known_one_no_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bounded: bool
 ) -> None:
     calls: list[str] = []
 
     def counting(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
-        def counted(*arguments: Any) -> Any:
+        def counted(*arguments: Any, **named: Any) -> Any:
             calls.append(name)
-            return call(*arguments)
+            return call(*arguments, **named)
 
         return counted
 
@@ -220,14 +220,21 @@ def test_an_idle_log_costs_one_system_call_a_look_and_no_new_object(
     log.write_bytes(b"one\n")
     source, path = LocalSource("local", [str(tmp_path)] if bounded else None), str(log)
     first = source.stat([path])[path]
+    assert isinstance(first, LogStat)
     calls.clear()
-    assert source.stat([path])[path] is first
+    assert source.stat([path])[path] == first
+    assert calls == ["stat"]
+    calls.clear()
+    assert source.stat([], {path: first}) == {}
     assert calls == ["stat"]
     with log.open("ab") as file:
         file.write(b"two\n")
     calls.clear()
     assert source.stat([path])[path] != first
     assert calls == ["stat"]
+    calls.clear()
+    assert source.stat([], {path: first}) == source.stat([path])
+    assert calls == ["stat", "stat"]
     source.read([ReadRequest(path, 0, 1)])
     calls.clear()
     assert source.read([ReadRequest(path, 4, 100)]) == [b"two\n"]

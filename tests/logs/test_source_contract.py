@@ -227,3 +227,29 @@ class TestFollowing:
         log.write(b"second run\n" * 30)
         assert log.look() == b"second run\n" * 30
         assert log.replacements == 1
+
+
+def test_of_settled_logs_only_those_that_look_other_are_told(source: LogSource, tmp_path: Path) -> None:
+    names = ("same", "grown", "older", "gone", "folder", "asked")
+    logs = {name: tmp_path / name for name in names}
+    for log in logs.values():
+        log.write_bytes(b"one\n")
+    paths = {name: str(log) for name, log in logs.items()}
+    stats = source.stat(paths.values())
+    settled = {path: stat for path, stat in stats.items() if isinstance(stat, LogStat) and path != paths["asked"]}
+    assert len(settled) == len(names) - 1
+    assert source.stat([], settled) == {}
+    with logs["grown"].open("ab") as file:
+        file.write(b"two\n")
+    os.utime(logs["older"], (1_000_000_000, 1_000_000_000))
+    logs["gone"].unlink()
+    logs["folder"].unlink()
+    logs["folder"].mkdir()
+    told = source.stat([paths["asked"]], settled)
+    now = source.stat(paths.values())
+    assert told.keys() == {paths[name] for name in names if name != "same"}
+    assert told[paths["gone"]] is None
+    assert kind(told[paths["folder"]]) == "not_a_file"
+    for name in ("grown", "older", "asked"):
+        assert told[paths[name]] == now[paths[name]]
+    assert now[paths["asked"]] == stats[paths["asked"]]
