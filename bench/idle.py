@@ -7,15 +7,16 @@ import time
 from pathlib import Path
 
 from bench import noisy
-from bench.beside import Running, exporter, mtail
+from bench.beside import Running, exporter, mtail, stat_loop
 from bench.figures import median, row, table
 
 COUNTS = (10, 100, 1000, 10_000)
 SECONDS = 20.0
+_SETTLE_SECONDS = 20.0
 
 
 def run(short: bool) -> tuple[str, dict[str, float]]:
-    """Run the exporter with its default settings, with and without the kernel's announcements, and mtail.
+    """Run the exporter with its default settings, with and without announcements; a loop of ``stat``; mtail.
 
     Returns:
         A table for people, and the figures by name (percent of a core unless the name says otherwise).
@@ -34,17 +35,23 @@ def run(short: bool) -> tuple[str, dict[str, float]]:
                 ours = _measure("announced", running, count, seconds, figures)
             with exporter(folder, logs, count, polling_only=True) as running:
                 polling = _measure("polling", running, count, seconds, figures)
+            with stat_loop(folder, logs) as floor:
+                least = figures[f"{count} floor"] = _settled_percent(floor, seconds)
             with mtail(folder, logs) as other:
                 theirs = _measure("mtail", other, count, seconds, figures) if other is not None else ("", "")
-            lines.append(row(str(count), ours[0], polling[0], theirs[0], ours[1], theirs[1]))
-    head = ("logs", "ours", "polling only", "mtail", "memory, scrape", "mtail's")
+            lines.append(row(str(count), ours[0], polling[0], f"{least:.2f} %", theirs[0], ours[1], theirs[1]))
+    head = ("logs", "ours", "polling only", "`stat` alone", "mtail", "memory, scrape", "mtail's")
     return table(head, lines), figures
 
 
-def _measure(name: str, running: Running, count: int, seconds: float, figures: dict[str, float]) -> tuple[str, str]:
+def _settled_percent(running: Running, seconds: float) -> float:
     # What follows a start (the first scrape, the first listings) is no idling.
-    time.sleep(min(6.0, seconds))
-    percent = running.idle_percent(seconds)
+    time.sleep(min(_SETTLE_SECONDS, seconds))
+    return running.idle_percent(seconds)
+
+
+def _measure(name: str, running: Running, count: int, seconds: float, figures: dict[str, float]) -> tuple[str, str]:
+    percent = _settled_percent(running, seconds)
     memory = running.memory_mib()
     scrapes = []
     for _ in range(3):

@@ -36,8 +36,7 @@ _CLOCK_SECONDS = 1.0
 """Between two looks where estimates are written: those move with the clock."""
 _IDLE_SECONDS = 10.0
 """Between two looks else: the board tells of all that matters, but for a row that somebody else has written to."""
-_ROUNDS_WITHOUT_LISTING = 5
-_ANNOUNCED_ROUNDS_WITHOUT_LISTING = 15
+_ROUNDS_WITHOUT_LISTING = 15
 _ROUNDS_UNTIL_SURE = 3
 
 
@@ -104,15 +103,15 @@ class NameRounds:
 
     def _may_have_changed(self) -> bool:
         perhaps = self._names_changed(self._folders)
-        changed, most = perhaps, _ANNOUNCED_ROUNDS_WITHOUT_LISTING
+        changed = perhaps
         if perhaps and isinstance(self._source, LocalSource):
             marks = tuple(self._source.folder_mark(folder) for folder in self._folders)
             self._rounds_alike = self._rounds_alike + 1 if marks == self._marks and None not in marks else 0
             self._marks = marks
             # What came within the granularity of a time stamp (2 s at most) shows in the round after it.
-            changed, most = self._rounds_alike < _ROUNDS_UNTIL_SURE, _ROUNDS_WITHOUT_LISTING
+            changed = self._rounds_alike < _ROUNDS_UNTIL_SURE
         self._rounds_unlisted += 1
-        if changed or self._rounds_unlisted >= most:
+        if changed or self._rounds_unlisted >= _ROUNDS_WITHOUT_LISTING:
             self._rounds_unlisted = 0
             return True
         return False

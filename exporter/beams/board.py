@@ -51,6 +51,7 @@ _BEAMS_AT_ONCE = 250
 """So many are worked out under the lock in some milliseconds."""
 Thing = TypeVar("Thing")
 _NO_SOURCE = SourceState()
+_OVER_STATES = ENDED_STATES | {BeamState.EXPIRED}
 _SAVED_AT_ONCE = 200
 """Beams copied under the lock at once: 3 to 6 ms."""
 
@@ -466,9 +467,11 @@ class Board:
             with self._lock:
                 at = unmoved_at + self._moved_seconds
                 for key, beam in some:
-                    if key in self._unconfirmed or self._beams.get(key) is not beam:
+                    if self._unconfirmed and key in self._unconfirmed:
                         continue
                     self._judge(beam, at)
+                    if beam.gone_since is None and beam.state not in _OVER_STATES:
+                        continue
                     self._count(beam, at)
                     if self._over(beam, at):
                         self._retire(key, beam)
@@ -581,7 +584,7 @@ class Board:
         if beam.state in ENDED_STATES and beam.run.started_at is not None and not beam.counted:
             return False
         rules = self._rules
-        ended = beam.state in ENDED_STATES or beam.state is BeamState.EXPIRED
+        ended = beam.state in _OVER_STATES
         if beam.gone_since is not None and not ended:
             return at - beam.gone_since > _GONE_SECONDS
         if not ended or beam.backlog:

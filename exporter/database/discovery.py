@@ -23,6 +23,8 @@ _SLACK_SECONDS = 5.0
 
 _REFUSED_KEPT = 10_000
 
+_CONTROL_CHARACTER = re.compile("[\\x00-\\x1f\\x7f]")
+
 
 @dataclass(frozen=True, slots=True)
 class Look:
@@ -49,7 +51,7 @@ def fault_of_id(value: object) -> str | None:
         return "path_separator"
     if ".." in value:
         return "parent_directory"
-    if any(ord(character) < 32 or ord(character) == 127 for character in value):
+    if _CONTROL_CHARACTER.search(value):
         return "control_character"
     if len(value.encode("utf-8", "surrogateescape")) > _ID_BYTES:
         return "too_long"
