@@ -213,7 +213,8 @@ class Beam:
         Returns:
             Whether the row says that a new run begins.
         """
-        before, self.row, self.gone_since = self.row, row, None
+        before, self.gone_since = self.row, None
+        self.row = row = before.read_again(row)
         if _same_but_read_again(row, before):
             return False
         self.changed()
