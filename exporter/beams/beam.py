@@ -214,7 +214,9 @@ class Beam:
             Whether the row says that a new run begins.
         """
         before, self.gone_since = self.row, None
-        self.row = row = before.read_again(row)
+        if row is before:
+            return False
+        self.row = row = row if row.key is before.key else before.read_again(row)
         if _same_but_read_again(row, before):
             return False
         self.changed()
