@@ -39,6 +39,7 @@ from exporter.web.routes import ReloadFailed, build_app
 from exporter.web.server import WebServer
 from tests.support.certificates import Authority
 from tests.support.logs import recorded_logs
+from tests.support.scheduling import seconds_of
 from tests.web.board_snapshots import make_full_snapshot
 
 PATIENCE_SECONDS = 30.0
@@ -628,19 +629,13 @@ def test_a_request_head_without_end_is_refused(site: Site) -> None:
 # start and stop
 
 
-def _stop_seconds(server: WebServer) -> float:
-    started = time.monotonic()
-    server.stop()
-    return time.monotonic() - started
-
-
 def test_stop_ends_idle_silent_and_half_asking_clients_within_two_seconds(site: Site) -> None:
     assert site.get("/-/healthy").status_code == 200  # and the client keeps its connection
     with closing(site.connect()) as silent, closing(site.connect()) as half:
         half.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n")
         assert site.get("/-/healthy").status_code == 200
 
-        assert _stop_seconds(site.server) < STOP_SECONDS
+        assert seconds_of(site.server.stop) < STOP_SECONDS
 
         assert not site.server.alive
         assert _end(silent) == b""
@@ -660,7 +655,7 @@ def test_stop_ends_idle_silent_and_half_shaken_hands_with_tls_within_two_seconds
         half.sendall(b"\x16\x03\x01")
         assert idle.get("/-/healthy").status_code == 200
 
-        assert _stop_seconds(site.server) < STOP_SECONDS
+        assert seconds_of(site.server.stop) < STOP_SECONDS
 
         assert not site.server.alive
         assert _end(silent) == b""
@@ -694,7 +689,7 @@ def test_stop_ends_a_client_that_does_not_read_its_answer_within_two_seconds() -
         deaf.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
         assert deaf.recv(12) == b"HTTP/1.1 200"
 
-        assert _stop_seconds(site.server) < STOP_SECONDS
+        assert seconds_of(site.server.stop) < STOP_SECONDS
         assert not site.server.alive
 
 
@@ -740,7 +735,7 @@ def test_stop_does_not_wait_for_an_answer_that_hangs() -> None:
         client.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
         assert begun.wait(PATIENCE_SECONDS)
         try:
-            assert _stop_seconds(site.server) < STOP_SECONDS + 1
+            assert seconds_of(site.server.stop) < STOP_SECONDS + 1
             assert not _accepts(site.server)
         finally:
             released.set()
