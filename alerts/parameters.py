@@ -29,6 +29,7 @@ class Parameters:
         usual_over_seconds: what is usual is the median over so long.
         certificate_seconds: a certificate that is valid for no longer than this must be replaced.
         failed_logins: so many in ``failed_logins_over_seconds`` are no typing errors.
+        names_refused: so many in ``names_refused_over_seconds`` are not somebody who tried the page's button.
         scrape_seconds: a scrape that takes longer is slow; Prometheus gives up after 10 s by default.
     """
 
@@ -62,6 +63,8 @@ class Parameters:
     certificate_seconds: int = 14 * 86400
     failed_logins: int = 20
     failed_logins_over_seconds: int = 900
+    names_refused: int = 5
+    names_refused_over_seconds: int = 3600
 
 
 def duration(seconds: int) -> str:

@@ -301,6 +301,7 @@ def exporter_alerts(parameters: Parameters) -> Sequence[Alert]:
     job = f'job="{parameters.job}"'
     unwritten_for, errors_over = duration(parameters.mirror_for_seconds), duration(parameters.errors_over_seconds)
     logins_over = duration(parameters.failed_logins_over_seconds)
+    names_over = duration(parameters.names_refused_over_seconds)
     return (
         Alert(
             "MQIExporterDown",
@@ -388,6 +389,16 @@ mqi_database_pending_updates > 0
             "{{ $value | humanize }} logins at {{ $labels.instance }} failed",
             f"Within {logins_over}, {{{{ $value | humanize }}}} logins failed: somebody tries passwords, or a program "
             "has an old one. The exporter's log names the addresses; it makes them wait.",
+            "exporter",
+        ),
+        Alert(
+            "MQINamesRefused",
+            "warning",
+            f'sum by ({_EXPORTER}) (increase(mqi_exporter_names_requests_total{{outcome="refused"}}[{names_over}]))'
+            f" > {parameters.names_refused}\n",
+            "{{ $labels.instance }} refused {{ $value | humanize }} times to show the ids behind pseudonyms",
+            f"Within {names_over}, somebody who has a password but may not see ids asked for them "
+            "{{ $value | humanize }} times and got none. The exporter's log names user and address.",
             "exporter",
         ),
         Alert(

@@ -305,6 +305,15 @@ _LOGINS = lines(
     decimals=0,
     none="No password or certificate is asked for",
 )
+_NAMES = lines(
+    "Who asked for ids behind pseudonyms?",
+    "Times within the hour before that ids were shown or refused. User and address of each are in the exporter's log.",
+    Query(_hourly("mqi_exporter_names_requests_total", "instance, outcome", EXPORTER), "{{instance}}: {{outcome}}"),
+    unit="short",
+    soft_maximum=1,
+    decimals=0,
+    none="No pseudonyms",
+)
 _CERTIFICATE = lines(
     "How long is its certificate valid?",
     "Time until the server's certificate expires; a replaced one comes into use without a restart.",
@@ -343,7 +352,8 @@ def build() -> Json:
             (None, 8, [(_RECONNECTS, 8), (_ANOMALIES, 8), (_UNMATCHED, 8)]),
             (None, 8, [(_BEAMS, 12), (_RUNS, 12)]),
             ("Database", 8, [(_WRITES, 8), (_LATENCY, 8), (_PENDING, 8)]),
-            ("Web server", 8, [(_LOGINS, 8), (_CERTIFICATE, 8), (_WEB_CONFIG, 8)]),
+            ("Web server", 8, [(_LOGINS, 12), (_NAMES, 12)]),
+            (None, 8, [(_CERTIFICATE, 12), (_WEB_CONFIG, 12)]),
             ("Process", 8, [(_SCRAPE, 8), (_SIZE, 8), (_CPU, 8)]),
             (None, 8, [(_MEMORY, 8), (_FILES, 8), (_RELOADS, 8)]),
         ),

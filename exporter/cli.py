@@ -14,7 +14,7 @@ import structlog
 
 from exporter import __version__, cli_files, cli_looks, core_dumps, garbage, log_output
 from exporter.app import Exporter
-from exporter.cli_flags import Flags, common_flags, settings_of, warnings_of
+from exporter.cli_flags import Flags, common_flags, settings_of, shown_by, warnings_of
 from exporter.communicator import ours
 from exporter.config import ConfigError, Settings, settings_from
 from exporter.database.beams_table import BeamsTable, DatabaseUnavailable
@@ -96,7 +96,7 @@ def migrate(flags: Flags) -> None:
     try:
         added = table.migrate()
     except DatabaseUnavailable as error:
-        fail(str(error))
+        fail(f"database: {shown_by(settings).problem(error)}")
     finally:
         table.close()
     click.echo(f"{settings.database.path}: {'column progress added' if added else 'nothing to do, progress is there'}")

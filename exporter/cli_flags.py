@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 import click
 
 from exporter.config import ConfigError, Settings, load
-from exporter.privacy.configured import check_resolvers
+from exporter.privacy.configured import check_resolvers, identifiers_of, pseudonym_key
+from exporter.privacy.identifiers import Identifiers
 from exporter.terminal import fail
 from exporter.web import web_config
 from exporter.web.listener import ListenError, parse_listen_address
@@ -160,3 +161,11 @@ def warnings_of(settings: Settings) -> list[str]:
     except ConfigError as error:
         fail(str(error))
     return [*settings.warnings(), *web_config.doubts(path, config, settings.web.listen_address)]
+
+
+def shown_by(settings: Settings) -> Identifiers:
+    """How ids are shown; ends the command where the key of pseudonyms cannot be used."""
+    try:
+        return identifiers_of(settings, pseudonym_key(settings))
+    except ConfigError as error:
+        fail(str(error))

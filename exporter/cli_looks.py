@@ -14,14 +14,13 @@ import click
 
 from exporter import whois
 from exporter.beams.snapshot import BeamState
-from exporter.cli_flags import Flags, common_flags, settings_of, warnings_of
+from exporter.cli_flags import Flags, common_flags, settings_of, shown_by, warnings_of
 from exporter.config import ConfigError, Settings
 from exporter.database.beams_table import DatabaseUnavailable
 from exporter.following import site_patterns
 from exporter.logs.parser import SitePatterns
 from exporter.logs.source import LogProblem, SourceUnavailable
-from exporter.privacy.configured import identifiers_of, pseudonym_key
-from exporter.privacy.identifiers import Identifiers
+from exporter.privacy.configured import pseudonym_key
 from exporter.privacy.pseudonyms import is_pseudonym
 from exporter.terminal import fail
 from exporter.trial import trials
@@ -40,12 +39,20 @@ if TYPE_CHECKING:
 def verify_command(context: click.Context, logs: tuple[Path, ...], as_json: bool) -> None:
     """Say what would be read from these logs.
 
-    The patterns of --config.file are used where it is given. Exit status 1 when a log cannot be read or nothing in it
-    is known.
+    Where --config.file is given, its patterns are used, and names of logs and their lines are withheld if it asks for
+    pseudonyms. Exit status 1 when a log cannot be read or nothing in it is known.
     """
     flags: Flags = context.obj
-    site = site_patterns(settings_of(flags)) if flags.config_file is not None else SitePatterns()
-    reports = [verify(log, site) for log in logs]
+    if flags.config_file is None:
+        reports = [verify(log, SitePatterns()) for log in logs]
+    else:
+        settings = settings_of(flags)
+        site, shown = site_patterns(settings), shown_by(settings)
+        named = settings.privacy.identifiers == "plain"
+        reports = [
+            verify(log, site, shown, str(log) if named else f"log {number} of {len(logs)}")
+            for number, log in enumerate(logs, 1)
+        ]
     if as_json:
         click.echo(json.dumps([report.as_json() for report in reports], ensure_ascii=False, indent=2))
     else:
@@ -66,7 +73,7 @@ def check_config(flags: Flags, connect: bool) -> None:
     settings = settings_of(flags)
     for warning in warnings_of(settings):
         click.echo(f"warning: {warning}", err=True)
-    identifiers = _identifiers(settings)
+    identifiers = shown_by(settings)
     click.echo(f"{flags.path}: valid")
     if settings.web.config_file is not None:
         click.echo(f"{settings.web.config_file}: valid")
@@ -166,12 +173,12 @@ def _top_reader(
     wanted = flags.config_file is not None or database == ""
     settings = settings_of(flags) if wanted or os.access(flags.path, os.R_OK) else None
     if database:
-        shown = None if settings is None else _identifiers(settings)
+        shown = None if settings is None else shown_by(settings)
         return TableReader(Path(database), settings, identifiers=shown)
     own = None
     # Who may not read the key of pseudonyms sees what the exporter shows, and no more.
     if settings is not None and settings.database is not None and (database is not None or _may_name(settings)):
-        own = TableReader(settings.database.path, settings, identifiers=_identifiers(settings))
+        own = TableReader(settings.database.path, settings, identifiers=shown_by(settings))
     if database is not None:
         if own is None:
             fail(f"{flags.path}: database.path is not set; name one with --database PATH")
@@ -215,14 +222,6 @@ def whois_command(flags: Flags, pseudonyms: tuple[str, ...]) -> None:
         click.echo(str(holder))
     if strangers := [pseudonym for pseudonym in asked if pseudonym not in {holder.pseudonym for holder in found}]:
         fail(f"nobody that is known here now has {', '.join(strangers)}")
-
-
-def _identifiers(settings: Settings) -> Identifiers:
-    """How ids are shown; ends the command where the key of pseudonyms cannot be used."""
-    try:
-        return identifiers_of(settings, pseudonym_key(settings))
-    except ConfigError as error:
-        fail(str(error))
 
 
 def _may_name(settings: Settings) -> bool:

@@ -27,6 +27,7 @@ from exporter.logs.events import (
 from exporter.logs.local import LocalSource
 from exporter.logs.parser import SitePatterns, TpsLogParser
 from exporter.logs.source import LogProblem, ReadRequest
+from exporter.privacy.identifiers import Identifiers, PlainIdentifiers
 
 _READ_BYTES = 1 << 20
 _DIALECTS = {
@@ -101,24 +102,27 @@ class Report:
         return report if self.error is None else {**report, "error": self.error}
 
 
-def verify(path: Path, site: SitePatterns) -> Report:
+def verify(path: Path, site: SitePatterns, shown: Identifiers | None = None, name: str | None = None) -> Report:
     """Read one log to its end.
 
     Args:
         path: the log.
         site: the site's own patterns, searched beside the built-in ones.
+        shown: how lines of the log, and why it cannot be read, are shown; as they are where not given.
+        name: what the log is called in the report; its path where not given.
     """
-    report = Report(str(path))
+    shown = shown or PlainIdentifiers()
+    report = Report(name or str(path))
     source, parser, run = LocalSource("local"), TpsLogParser(site), BeamRun()
     stat = source.stat([str(path)]).get(str(path))
     if stat is None or isinstance(stat, LogProblem):
-        report.error = str(stat) if stat is not None else f"{path}: no such file"
+        report.error = shown.problem(stat) if stat is not None else f"{report.log}: no such file"
         return report
     lines: Counter[str] = Counter()
     while True:
         [data] = source.read([ReadRequest(str(path), report.size_bytes, _READ_BYTES)])
         if isinstance(data, LogProblem):
-            report.error = str(data)
+            report.error = shown.problem(data)
             return report
         if not data:
             break
@@ -128,6 +132,8 @@ def verify(path: Path, site: SitePatterns) -> Report:
             _note(event, lines, report)
     run.apply(LogRead(report.size_bytes, parser.line_complete, live=False), stat.modified_at)
     _describe(run, parser, lines, report)
+    if report.text is not None:
+        report.text = shown.text(report.text)
     return report
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from exporter import log_output
-from exporter.beams import board as board_module
+from exporter.beams import retirement
 from exporter.beams.board import Board, BoardRules
 from exporter.beams.snapshot import BeamKey, BeamRow
 from exporter.beams.succession import Succession
@@ -63,7 +63,7 @@ class TestBoard:
         assert (len(snapshot.beams), snapshot.beams_dropped) == (60, 40)
 
     def test_of_beams_that_left_the_last_are_remembered(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(board_module, "_RETIRED_KEPT", 3)
+        monkeypatch.setattr(retirement, "_KEPT", 3)
         world = World(tmp_path, BoardRules(max_beams=3, retention_seconds=1))
         for number in range(6):
             key = BeamKey("c", f"c_{number}")

@@ -21,8 +21,9 @@ from typing import TypeVar
 from exporter.beams.beam import Beam, SourceState, StatusRules
 from exporter.beams.counts import Counts
 from exporter.beams.estimate import StallRules
+from exporter.beams.retirement import OVER_STATES, Retirement, may_leave
 from exporter.beams.run import BeamRun
-from exporter.beams.saved import Copies, Retired, SavedBoard
+from exporter.beams.saved import Copies, SavedBoard
 from exporter.beams.snapshot import (
     ENDED_STATES,
     BeamKey,
@@ -42,8 +43,6 @@ from exporter.plain_state import take
 _SETTLE_SECONDS = 2.0
 """An ended run is counted when so much time has passed: the cause may follow its first symptom in the next read."""
 _SETTLE_BY_ROW_SECONDS = 10.0
-_GONE_SECONDS = 60.0
-_RETIRED_KEPT = 1000
 _NOTICES_KEPT = 10_000
 BEAMS_HELD = 2
 """So many times ``max_beams`` are held: those that are not shown are followed all the same, for when others go."""
@@ -51,7 +50,6 @@ _BEAMS_AT_ONCE = 250
 """So many are worked out under the lock in some milliseconds."""
 Thing = TypeVar("Thing")
 _NO_SOURCE = SourceState()
-_OVER_STATES = ENDED_STATES | {BeamState.EXPIRED}
 _SAVED_AT_ONCE = 200
 """Beams copied under the lock at once: 3 to 6 ms."""
 
@@ -121,7 +119,7 @@ class Board:
         self._rules = rules
         self._counts = Counts(at)
         self._beams: dict[BeamKey, Beam] = {}
-        self._retired: dict[BeamKey, Retired] = {}
+        self._retired = Retirement()
         self._sources: dict[str, SourceView] = {}
         self._source_states: dict[str, SourceState] = {}
         self._database: DatabaseView | None = None
@@ -202,7 +200,7 @@ class Board:
                 self,
                 SavedBoard,
                 beams=copies.of(self._beams),
-                retired=list(self._retired.items()),
+                retired=self._retired.to_state(),
                 source_states=dict(self._source_states),
                 clocks=None,
                 **self._counts.to_state(),
@@ -226,7 +224,7 @@ class Board:
         with self._lock:
             self._beams = beams
             self._unconfirmed = {key for key, beam in beams.items() if beam.source in sources}
-            self._retired = dict(state.retired)
+            self._retired = Retirement(state.retired)
             self._source_states = {name: each for name, each in state.source_states.items() if name in sources}
             self._counts.resume(state)
 
@@ -312,16 +310,15 @@ class Board:
         return news
 
     def _admit(self, row: BeamRow, at: float) -> None:
-        retired = self._retired.get(row.key)
-        if retired is not None and row.status == retired.status and row.updated_at == retired.updated_at:
+        if self._retired.stays_away(row):
             return
         if len(self._beams) >= BEAMS_HELD * self._rules.max_beams:
             # Rows are read again and again: it is taken when there is room.
             self._turned_away += 1
             return
         beam = Beam(row, at)
-        if retired is not None:
-            beam.succession.number = retired.run_number
+        if (run_number := self._retired.run_number(row.key)) is not None:
+            beam.succession.number = run_number
         if row.status in self._rules.statuses.terminal:
             beam.terminal_since = at if row.updated_at is None else min(at, row.updated_at)
         self._beams[row.key] = beam
@@ -412,16 +409,11 @@ class Board:
             if run.anomalies != beam.anomalies:
                 self._counts.count_anomalies(beam.source, run.anomalies - beam.anomalies)
                 beam.anomalies = Counter(run.anomalies)
-            self._recount_after_retirement(beam)
+            if self._retired.was_counted(beam):
+                beam.counted = True
             news = beam.stage != stage
         if news:
             self._tell()
-
-    def _recount_after_retirement(self, beam: Beam) -> None:
-        """A beam that left and came back with the log it had: its run was counted then."""
-        retired = self._retired.get(beam.row.key)
-        if retired is not None and beam.run.ended and beam.stat is not None and beam.stat == retired.stat:
-            beam.counted = True
 
     def publish_source(self, view: SourceView, at: float) -> None:
         """Take a source's health after a look at it."""
@@ -470,10 +462,10 @@ class Board:
                     if self._unconfirmed and key in self._unconfirmed:
                         continue
                     self._judge(beam, at)
-                    if beam.gone_since is None and beam.state not in _OVER_STATES:
+                    if beam.gone_since is None and beam.state not in OVER_STATES:
                         continue
                     self._count(beam, at)
-                    if self._over(beam, at):
+                    if may_leave(beam, at, self._rules):
                         self._retire(key, beam)
         with self._lock:
             dropped = max(0, len(self._beams) - self._rules.max_beams) + self._turned_away
@@ -579,30 +571,10 @@ class Board:
         reason = (run.reason or "status") if beam.state is BeamState.FAILED else None
         self._counts.count_run(beam, run, beam.succession.number, beam.state.value, reason, beam.state_since)
 
-    def _over(self, beam: Beam, at: float) -> bool:
-        """The beam's series may go; a run that has ended is counted first, however short the retention is."""
-        if beam.state in ENDED_STATES and beam.run.started_at is not None and not beam.counted:
-            return False
-        rules = self._rules
-        ended = beam.state in _OVER_STATES
-        if beam.gone_since is not None and not ended:
-            return at - beam.gone_since > _GONE_SECONDS
-        if not ended or beam.backlog:
-            return False
-        age = at - beam.state_since
-        if beam.state is BeamState.SUCCEEDED:
-            return age > rules.retention_seconds
-        status = beam.row.status
-        active = status is not None and status not in rules.statuses.terminal and beam.gone_since is None
-        return age > rules.failed_retention_seconds and not active
-
     def _retire(self, key: BeamKey, beam: Beam) -> None:
         del self._beams[key]
         self._watch_version += 1
-        self._retired.pop(key, None)
-        self._retired[key] = Retired(beam.row.status, beam.row.updated_at, beam.succession.number, beam.stat)
-        if len(self._retired) > max(self._rules.max_beams, _RETIRED_KEPT):
-            self._retired.pop(next(iter(self._retired)))
+        self._retired.remember(beam, self._rules)
 
 
 def _a_few_at_once(things: Sequence[Thing], at_once: int = _BEAMS_AT_ONCE) -> Iterator[Sequence[Thing]]:

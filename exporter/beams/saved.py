@@ -6,19 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from exporter.beams.beam import Beam, SavedBeam, SourceState
+from exporter.beams.retirement import Retired
 from exporter.beams.snapshot import BeamKey, EndedRun, HistogramView
 from exporter.clock import Reading
-from exporter.logs.source import LogStat
-
-
-@dataclass(frozen=True, slots=True)
-class Retired:
-    """What is remembered of a beam that left the board, so that it does not come back as it was."""
-
-    status: str | None
-    updated_at: float | None
-    run_number: int
-    stat: LogStat | None
 
 
 @dataclass(slots=True)

@@ -44,6 +44,7 @@ _SEARCHED = (
 """Fields in which ``text`` is looked for."""
 _ANSWERS_REMEMBERED = 256
 _GZIP_LEVEL = 1
+_JSON = "application/json"
 _HEADERS = {"Cache-Control": "no-cache", "Vary": "Accept-Encoding"}
 
 
@@ -93,7 +94,7 @@ class Api:
                 said = content(request, snapshot, Shown(self._identifiers, snapshot.at))
             except _Refused as refused:
                 body = compact({"error": str(refused)})
-                return Response(body, refused.status_code, _HEADERS, "application/json")
+                return Response(body, refused.status_code, _HEADERS, _JSON)
             return cached_answer(request, self._dated(request, said, snapshot.at))
 
         async def in_turn(request: Request) -> Response:
@@ -183,7 +184,7 @@ def _ids(request: Request) -> tuple[str, str]:
     return unquote(parts[0]), unquote(parts[1])
 
 
-def cached_answer(request: Request, body: bytes, media_type: str = "application/json") -> Response:
+def cached_answer(request: Request, body: bytes, media_type: str = _JSON) -> Response:
     """An answer with a strong ETag of its bytes; 304 to a client that has them, compressed where that is accepted."""
     tag = hashlib.blake2b(body, digest_size=16).hexdigest()
     compress = gzip_accepted(",".join(request.headers.getlist("accept-encoding")))
@@ -213,6 +214,7 @@ def openapi(version: str) -> Json:
         "description": "The last lines of its log, oldest first.",
     }
     database = {"anyOf": [_reference("Database"), {"type": "null"}], "description": "The mirror; null without one."}
+    of_pseudonyms = {"type": "object", "additionalProperties": fields.TEXT}
     schemas = {
         "Beam": fields.object_schema(fields.BEAM, "One beam."),
         "EndedRun": fields.object_schema(fields.ENDED, "A run that ended while the exporter watched."),
@@ -241,6 +243,14 @@ def openapi(version: str) -> Json:
         "Sources": fields.strict_object(
             {"at": at, "sources": {"type": "array", "items": _reference("Source")}, "database": database}, "Sources."
         ),
+        "Names": fields.strict_object(
+            {
+                "cases": {**of_pseudonyms, "description": "Ids of cases by their pseudonyms."},
+                "beams": {**of_pseudonyms, "description": "Ids of beams by their pseudonyms."},
+            },
+            "The ids behind the pseudonyms of the beams on the board and of the last runs that ended.",
+        ),
+        "Events": {**fields.TEXT, "description": "Events, each with JSON as its data."},
         "Error": fields.strict_object({"error": fields.TEXT}, "What was wrong with the question."),
     }
     states = {"type": "array", "items": fields.STATE}
@@ -250,7 +260,7 @@ def openapi(version: str) -> Json:
             "title": "MQI beam exporter",
             "version": version,
             "description": "How far Monte Carlo dose simulations are. Times are UTC epoch seconds, ratios 0..1; null "
-            "is what is not known. Every answer has a strong ETag.",
+            "is what is not known. Answers that may be kept have a strong ETag.",
         },
         "paths": {
             f"{PREFIX}/beams": _get(
@@ -272,6 +282,24 @@ def openapi(version: str) -> Json:
             ),
             f"{PREFIX}/cases": _get("listCases", "Cases on the board.", "Cases"),
             f"{PREFIX}/sources": _get("listSources", "Sources of logs, and the database.", "Sources"),
+            f"{PREFIX}/names": _get(
+                "listNames",
+                "The ids behind pseudonyms, for the users of privacy.resolve_for; logged and counted, never kept.",
+                "Names",
+                errors={
+                    "403": "The user may not see ids.",
+                    "404": "Nobody may see ids here, or they are shown as they are.",
+                },
+                kept=False,
+            ),
+            f"{PREFIX}/events": _get(
+                "listen",
+                "The board as it changes, as server-sent events: state, then change, and beat where nothing does.",
+                "Events",
+                errors={"503": "Too many listen already; poll instead."},
+                kept=False,
+                media_type="text/event-stream",
+            ),
         },
         "components": {"schemas": schemas},
     }
@@ -281,9 +309,23 @@ def _reference(name: str) -> Json:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
-def _get(operation: str, meaning: str, schema: str, *parameters: Json, errors: Mapping[str, str] | None = None) -> Json:
-    def answer(meaning: str, schema: str) -> Json:
-        return {"description": meaning, "content": {"application/json": {"schema": _reference(schema)}}}
+def _get(
+    operation: str,
+    meaning: str,
+    schema: str,
+    *parameters: Json,
+    errors: Mapping[str, str] | None = None,
+    kept: bool = True,
+    media_type: str = _JSON,
+) -> Json:
+    """A path that is asked with GET.
+
+    Args:
+        kept: whether a client may keep the answer, so that it has an ETag.
+    """
+
+    def answer(meaning: str, schema: str, media_type: str = _JSON) -> Json:
+        return {"description": meaning, "content": {media_type: {"schema": _reference(schema)}}}
 
     return {
         "get": {
@@ -291,8 +333,8 @@ def _get(operation: str, meaning: str, schema: str, *parameters: Json, errors: M
             "summary": meaning,
             "parameters": list(parameters),
             "responses": {
-                "200": answer(meaning, schema),
-                "304": {"description": "As the client has it."},
+                "200": answer(meaning, schema, media_type),
+                **({"304": {"description": "As the client has it."}} if kept else {}),
                 **{status: answer(text, "Error") for status, text in (errors or {}).items()},
             },
         }

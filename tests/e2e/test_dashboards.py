@@ -39,13 +39,17 @@ NOTHING_IS_GOOD = {
 
 @pytest.fixture(scope="module")
 def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
-    """It has scraped the demo from its start until every beam has met its fate, and an idle exporter with TLS."""
+    """It has scraped the demo from its start until every beam has met its fate, and an idle, protected exporter."""
     folder = tmp_path_factory.mktemp("stack")
     authority = Authority(folder)
     authority.issue("server")
+    key_file = folder / "pseudonyms.key"
+    key_file.touch(mode=0o600)
+    key_file.write_bytes(b"correct horse battery staple, and some more\n")
+    pseudonyms = f"privacy: {{identifiers: pseudonym, key_file: {key_file}}}\n"
     with (
         ExporterProcess("demo", "--speed", str(SPEED), "--web.listen-address", "127.0.0.1:0") as exporter,
-        secured.exporter(folder, {"tls_server_config": secured.TLS}) as protected,
+        secured.exporter(folder, {"tls_server_config": secured.TLS}, further=pseudonyms) as protected,
     ):
         prepare(folder, exporter=exporter.address, alertmanager="127.0.0.1:9", interval="1s")
         trust = {"tls_config": {"ca_file": str(authority.file)}}

@@ -175,6 +175,44 @@ def test_a_user_who_may_has_ids_shown_and_that_is_in_the_metrics(site: Site) -> 
         exporter.stop()
 
 
+LINE = f"ERROR: cannot write the dose of {BEAM}"
+
+
+def a_failed_log(site: Site) -> Path:
+    log = site.folder / f"{BEAM}.log"
+    log.write_text(f"Generating particles for (1 of 2 batches)\n{LINE}\n", encoding="utf-8")
+    return log
+
+
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_verify_withholds_names_and_lines_where_the_configuration_says_so(site: Site, form: list[str]) -> None:
+    logs = [str(a_failed_log(site)), str(site.folder / f"none-{BEAM}.log"), str(site.folder)]
+    result = site.call("verify", *form, *logs)
+    assert result.exit_code == 1, "two of them cannot be read"
+    for number in (1, 2, 3):
+        assert f"log {number} of 3" in result.output
+    assert "failed" in result.output
+    assert CASE not in result.output
+    assert str(site.folder) not in result.output
+
+
+def test_verify_without_a_configuration_shows_the_log_it_is_given(site: Site) -> None:
+    log = str(a_failed_log(site))
+    result = CliRunner().invoke(main, ["verify", log])
+    assert result.output.startswith(log)
+    assert f'failed (error): "{LINE}"' in result.output
+    site.configure("{identifiers: plain}")
+    assert site.call("verify", log).output == result.output
+
+
+def test_migrate_withholds_what_sqlite_says(site: Site) -> None:
+    site.database.write_bytes(b"no database at all, but of some length" * 100)
+    withheld = site.call("migrate")
+    assert (withheld.exit_code, "not_a_database, the rest is withheld" in withheld.stderr) == (1, True)
+    site.configure("{identifiers: plain}")
+    assert f"{site.database}: file is not a database" in site.call("migrate").stderr
+
+
 def test_top_reads_the_table_only_for_who_may_read_the_key(site: Site) -> None:
     look = json.loads(site.call("top", "--once", "--json", "--database").stdout)
     assert [beam["beam_id"] for beam in look["beams"]] == [site.shown.beam(BEAM)]

@@ -24,16 +24,21 @@ def write_web_config(folder: Path, content: dict[str, Any], name: str = "web.yam
     return path
 
 
-def write_config(folder: Path, address: str = "127.0.0.1:0") -> Path:
+def write_config(folder: Path, address: str = "127.0.0.1:0", further: str = "") -> Path:
     path = folder / "exporter.yaml"
-    path.write_text(f"progress_tracking: {{enabled: false}}\nweb: {{listen_address: '{address}'}}\n", encoding="utf-8")
+    path.write_text(
+        f"progress_tracking: {{enabled: false}}\nweb: {{listen_address: '{address}'}}\n{further}", encoding="utf-8"
+    )
     return path
 
 
 @contextmanager
-def exporter(folder: Path, web_config: dict[str, Any], name: str = "web.yaml") -> Iterator[ExporterProcess]:
+def exporter(
+    folder: Path, web_config: dict[str, Any], name: str = "web.yaml", further: str = ""
+) -> Iterator[ExporterProcess]:
+    """It runs with this web configuration; ``further`` are lines of its own configuration."""
     web_file = write_web_config(folder, web_config, name)
-    arguments = ("run", "--config.file", write_config(folder), "--web.config.file", web_file)
+    arguments = ("run", "--config.file", write_config(folder, further=further), "--web.config.file", web_file)
     with ExporterProcess(*arguments) as running:
         assert running.address
         yield running

@@ -14,10 +14,13 @@ import httpx
 import pytest
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import validate as validate_openapi
+from starlette.applications import Starlette
+from starlette.routing import Route
 
 from exporter.beams.snapshot import BeamKey, BeamState, BeamView, BoardSnapshot, EndedRun
 from exporter.logs.events import FAILURE_REASONS
 from exporter.privacy.identifiers import PlainIdentifiers
+from exporter.web import routes
 from exporter.web.api import openapi
 from exporter.web.words import PHASE_WORDS, REASON_WORDS, STATE_MEANINGS, STATE_WORDS
 from tests.support.process import wait_for
@@ -75,11 +78,11 @@ def ask(site: Site, path: str) -> Any:
     return said
 
 
-def validate(said: Any, path: str) -> None:
+def validate(said: Any, path: str, status: int = 200) -> None:
     description = openapi("1.2.3")
     parts = path.split("?", maxsplit=1)[0].split("/")
     template = "/".join([*parts[:4], "{case_id}", "{beam_id}"]) if len(parts) > 4 else "/".join(parts)
-    content = description["paths"][template]["get"]["responses"]["200"]["content"]
+    content = description["paths"][template]["get"]["responses"][str(status)]["content"]
     schema = {**content["application/json"]["schema"], "components": description["components"]}
     Draft202012Validator(schema).validate(said)
 
@@ -89,6 +92,20 @@ def test_the_description_is_valid_and_served(site: Site) -> None:
     validate_openapi(said)
     assert said == openapi("1.2.3")
     assert said["openapi"] == "3.1.0"
+
+
+def test_the_description_has_every_path_that_is_served(monkeypatch: pytest.MonkeyPatch) -> None:
+    served = list[str]()
+
+    def recording(routes: list[Route]) -> Starlette:
+        served.extend(route.path for route in routes if route.path.startswith("/api/"))
+        return Starlette(routes=routes)
+
+    monkeypatch.setattr(routes, "Starlette", recording)
+    with serve():
+        pass
+    described = [path.replace("{case_id}/{beam_id}", "{path:path}") for path in openapi("1.2.3")["paths"]]
+    assert sorted(served) == sorted([*described, "/api/v1/openapi.json"])
 
 
 def test_every_beam_of_the_board_is_there_in_every_state(site: Site, board: Board) -> None:

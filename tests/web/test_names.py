@@ -18,6 +18,7 @@ from exporter.web.protection import Protection
 from tests.support.logs import recorded_logs
 from tests.support.process import PATIENCE_SECONDS
 from tests.web.board_snapshots import NOW, make_beam, make_snapshot
+from tests.web.test_api import validate
 from tests.web.test_server import serve
 
 PATH = "/api/v1/names"
@@ -47,7 +48,10 @@ def served(protection: Protection, *users: str, withheld: bool = True) -> Iterat
 
 
 def ask(address: str, user: str = "physicist", method: str = "GET", path: str = PATH) -> httpx.Response:
-    return httpx.request(method, address + path, auth=(user, PASSWORD), timeout=PATIENCE_SECONDS)
+    answer = httpx.request(method, address + path, auth=(user, PASSWORD), timeout=PATIENCE_SECONDS)
+    if (method, path) == ("GET", PATH):
+        validate(answer.json(), path, answer.status_code)
+    return answer
 
 
 def test_who_may_see_them_gets_every_id_on_the_board_and_of_ended_runs(protection: Protection) -> None:

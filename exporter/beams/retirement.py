@@ -1,0 +1,107 @@
+"""When a beam may leave the board, and what is remembered of those that left.
+
+Discovery reads rows again and again, those of beams that left, too. One whose row is as it was stays away; one that
+comes back goes on with its run number, and the run that is still in its log is not counted a second time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+from exporter.beams.beam import Beam, StatusRules
+from exporter.beams.snapshot import ENDED_STATES, BeamKey, BeamRow, BeamState
+from exporter.logs.source import LogStat
+
+OVER_STATES = ENDED_STATES | {BeamState.EXPIRED}
+"""A beam in one of these may leave when it has been shown for long enough."""
+_GONE_SECONDS = 60.0
+_KEPT = 1000
+
+
+class RetentionRules(Protocol):
+    """What it needs of the configuration. Times in seconds."""
+
+    @property
+    def statuses(self) -> StatusRules:
+        """What statuses of rows mean."""
+        ...
+
+    @property
+    def max_beams(self) -> int:
+        """So many that left are remembered, but never fewer than a thousand."""
+        ...
+
+    @property
+    def retention_seconds(self) -> float:
+        """How long a beam that succeeded is shown."""
+        ...
+
+    @property
+    def failed_retention_seconds(self) -> float:
+        """How long one that failed or expired is shown."""
+        ...
+
+
+def may_leave(beam: Beam, at: float, rules: RetentionRules) -> bool:
+    """The beam's series may go; a run that has ended is counted first, however short the retention is."""
+    if beam.state in ENDED_STATES and beam.run.started_at is not None and not beam.counted:
+        return False
+    ended = beam.state in OVER_STATES
+    if beam.gone_since is not None and not ended:
+        return at - beam.gone_since > _GONE_SECONDS
+    if not ended or beam.backlog:
+        return False
+    age = at - beam.state_since
+    if beam.state is BeamState.SUCCEEDED:
+        return age > rules.retention_seconds
+    status = beam.row.status
+    active = status is not None and status not in rules.statuses.terminal and beam.gone_since is None
+    return age > rules.failed_retention_seconds and not active
+
+
+@dataclass(frozen=True, slots=True)
+class Retired:
+    """What is remembered of a beam that left the board, so that it does not come back as it was."""
+
+    status: str | None
+    updated_at: float | None
+    run_number: int
+    stat: LogStat | None
+
+
+class Retirement:
+    """The beams that left last. The board alone touches them, under its lock."""
+
+    def __init__(self, retired: Iterable[tuple[BeamKey, Retired]] = ()) -> None:
+        self._retired = dict(retired)
+
+    def to_state(self) -> list[tuple[BeamKey, Retired]]:
+        """All that is remembered, as plain data; those that left first come first."""
+        return list(self._retired.items())
+
+    def remember(self, beam: Beam, rules: RetentionRules) -> None:
+        """A beam leaves."""
+        row = beam.row
+        # A row's status is a text of its own: the same words ten thousand times.
+        status = next((known for known in rules.statuses.terminal if known == row.status), row.status)
+        self._retired.pop(row.key, None)
+        self._retired[row.key] = Retired(status, row.updated_at, beam.succession.number, beam.stat)
+        if len(self._retired) > max(rules.max_beams, _KEPT):
+            self._retired.pop(next(iter(self._retired)))
+
+    def stays_away(self, row: BeamRow) -> bool:
+        """The row is that of a beam that left, and as it was then."""
+        retired = self._retired.get(row.key)
+        return retired is not None and (row.status, row.updated_at) == (retired.status, retired.updated_at)
+
+    def run_number(self, key: BeamKey) -> int | None:
+        """Which run the beam was in when it left; ``None`` where it did not."""
+        retired = self._retired.get(key)
+        return None if retired is None else retired.run_number
+
+    def was_counted(self, beam: Beam) -> bool:
+        """The beam left and came back with the log it had: its run was counted then."""
+        retired = self._retired.get(beam.row.key)
+        return retired is not None and beam.run.ended and beam.stat is not None and beam.stat == retired.stat

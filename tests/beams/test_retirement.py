@@ -1,0 +1,46 @@
+"""What is remembered of beams that left the board."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from exporter.beams import retirement
+from exporter.beams.beam import Beam, StatusRules
+from exporter.beams.board import BoardRules
+from exporter.beams.retirement import Retirement
+from exporter.beams.snapshot import BeamKey, BeamRow
+
+AT = 1_800_000_000.0
+RULES = BoardRules(max_beams=2, statuses=StatusRules(terminal=frozenset({"completed"})))
+
+
+def row(number: int, status: str = "completed") -> BeamRow:
+    # As a row is read: a text of its own, not the configuration's.
+    return BeamRow(BeamKey("c", f"b{number}"), AT, status="".join(list(status)), updated_at=AT - 60)
+
+
+def test_a_beam_stays_away_until_its_row_is_another() -> None:
+    left = Retirement()
+    left.remember(Beam(row(1), AT), RULES)
+    assert left.stays_away(row(1))
+    assert not left.stays_away(replace(row(1), updated_at=AT))
+    assert not left.stays_away(row(1, "pending"))
+    assert not left.stays_away(row(2))
+    assert (left.run_number(row(1).key), left.run_number(row(2).key)) == (1, None)
+
+
+def test_one_that_leaves_again_is_remembered_as_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retirement, "_KEPT", 0)
+    left = Retirement()
+    for number in (1, 2, 1, 3):
+        left.remember(Beam(row(number), AT), RULES)
+    assert [key.beam_id for key, _ in left.to_state()] == ["b1", "b3"]
+
+
+def test_the_same_status_is_kept_once() -> None:
+    left = Retirement()
+    for number in (1, 2):
+        left.remember(Beam(row(number), AT), RULES)
+    assert len({id(retired.status) for _, retired in left.to_state()}) == 1
