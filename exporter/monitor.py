@@ -322,6 +322,7 @@ class SourceMonitor:
             events,
             written_at,
             more=chunk.more,
+            read_at=at,
             moved_seconds=moved_seconds,
             recent=tailer.recent,
             bookmark=bookmark,

@@ -185,6 +185,18 @@ class TestFirstLook:
         assert world.runs == {("failed", "exception"): 1}
 
 
+def succeeded(world: World) -> None:
+    """A beam has succeeded, by its log and by its row, and was counted."""
+    world.row()
+    world.look()
+    world.write(captured("v2_b18"))
+    world.look()
+    world.row("completed", 100.0)
+    for _ in range(3):
+        world.look(1)
+    assert world.runs == {("succeeded", ""): 1}
+
+
 class TestRetry:
     def test_as_the_newest_communicator_does_it(self, world: World) -> None:
         """Reset, status, unlink, new log in the same inode: no value of the old run shows up as the new one's."""
@@ -251,6 +263,67 @@ class TestRetry:
         world.look()
         assert (world.state, world.view().run_number) == (BeamState.WAITING, 2)
         assert world.runs == {("failed", "status"): 1}
+
+    def test_over_a_log_that_was_seen_empty_before_the_row_was_read(self, world: World) -> None:
+        """A shell empties the log when it launches the engine, whose first line may come much later."""
+        succeeded(world)
+        world.at += 30
+        world.write(b"", anew=True)
+        world.row("simulation_running")
+        world.monitor.look()
+        world.look()
+        assert (world.state, world.view().run_number) == (BeamState.STARTING, 2)
+        world.write(upto("v2_b18", FIRST_BATCH))
+        world.look()
+        assert (world.state, world.view().run_number, world.view().batch_current) == (BeamState.RUNNING, 2, 1)
+        assert world.runs == {("succeeded", ""): 1}
+
+    @pytest.mark.parametrize("status", ["simulation_running", "postprocessing"])
+    def test_that_ended_before_its_row_was_read_is_one_run(self, world: World, status: str) -> None:
+        """As when the database, or the exporter, was away from its launch until after its end."""
+        succeeded(world)
+        world.at += 30
+        world.write(captured("v2_b2"), anew=True)
+        world.monitor.look()
+        world.at += 5
+        world.row(status)
+        world.look()
+        assert (world.state, world.view().run_number) == (BeamState.SUCCEEDED, 2)
+        for _ in range(3):
+            world.look(1)
+        assert world.runs == {("succeeded", ""): 2}
+
+    def test_that_waits_again_when_its_row_is_read_is_two_runs(self, world: World) -> None:
+        succeeded(world)
+        world.at += 30
+        world.write(captured("v2_b2"), anew=True)
+        world.monitor.look()
+        world.at += 5
+        world.row("pending", 0.0)
+        world.look()
+        assert (world.state, world.view().run_number) == (BeamState.WAITING, 3)
+
+    def test_is_not_said_to_have_ended_by_what_was_read_of_the_row_before(self, world: World) -> None:
+        succeeded(world)
+        world.restart()
+        world.write(upto("v2_b18", b"Creating world geometry complete!"), anew=True)
+        world.row()
+        world.monitor.look()
+        assert (world.state, world.view().run_number) == (BeamState.STARTING, 2)
+        assert world.view().estimated_ratio == 0.0
+
+    def test_is_not_said_to_have_ended_by_a_row_that_was_being_read_when_it_was_met(self, world: World) -> None:
+        succeeded(world)
+        world.at += 1
+        asked_at, rows = world.at, list(world.rows.values())
+        world.at += 1
+        world.write(upto("v2_b18", b"Creating world geometry complete!"), anew=True)
+        world.monitor.look()
+        world.board.take_rows(rows, (), asked_at)
+        assert (world.state, world.view().run_number) == (BeamState.STARTING, 2)
+        world.row()
+        world.look()
+        assert (world.state, world.view().run_number) == (BeamState.STARTING, 2)
 
 
 class TestRotation:

@@ -377,6 +377,7 @@ class Board:
         at: float,
         *,
         more: bool,
+        read_at: float | None = None,
         moved_seconds: float | None = None,
         recent: bytes = b"",
         bookmark: Bookmark | None = None,
@@ -389,7 +390,8 @@ class Board:
             events: what it says, ending with a :class:`~exporter.logs.events.LogRead`.
             at: when it was written, as well as that is known.
             more: there is more to read at once.
-            moved_seconds: what :attr:`moved_seconds` was when ``at`` was now, where the clock may have been set since.
+            read_at: when it was read, where that was later.
+            moved_seconds: what :attr:`moved_seconds` was when it was read, where the clock may have been set since.
             recent: the log's last bytes, for people.
             bookmark: how far it has been read now.
         """
@@ -397,13 +399,15 @@ class Board:
             beam = self._beams.get(key)
             if beam is None or beam.path != path or beam.source is None:
                 return
+            read_at = at if read_at is None else read_at
             if moved_seconds is not None:
                 at += self._moved_seconds - moved_seconds
+                read_at += self._moved_seconds - moved_seconds
             self._change().add(key)
             beam.recent, beam.bookmark = recent, bookmark
             stage = beam.stage
             before = beam.run, beam.succession.number, beam.counted
-            began = beam.apply(events, at, more=more, statuses=self._rules.statuses)
+            began = beam.apply(events, at, read_at=read_at, more=more, statuses=self._rules.statuses)
             if began:
                 self._run_begun(beam, *before)
             run = beam.run
