@@ -19,7 +19,7 @@ from exporter.continuity import decoded, encoded
 from exporter.logs.recent import recent_lines
 from exporter.simulator import Simulation, simulate
 from exporter.state_file import VERSION, StateFile, StateUnusable
-from tests.support.world import BEAM, World, after, captured, quick, upto
+from tests.support.world import BEAM, FragileSource, World, after, captured, quick, upto
 
 STATES = Path(__file__).parent / "data" / "state"
 OTHER = BeamKey("70010001", "70010001_beam_2")
@@ -90,6 +90,18 @@ class TestWhatIsKnownAgain:
         world.restart()
         world.look()
         assert (world.view().state, world.view().state_since) == (BeamState.STALLED, before.state_since)
+
+    def test_what_was_read_of_one_log_is_not_shown_with_the_state_of_before(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A look may take long: a host, or ten thousand logs."""
+        running(world)
+        world.restart()
+        world.write(rest_after(4))
+        shown: list[BeamView] = []
+        monkeypatch.setattr(world.board, "publish_source", lambda *_, **__: shown.append(world.view()))
+        world.look()
+        assert [(view.state, view.batches_completed) for view in shown] == [(BeamState.SUCCEEDED, 18)]
 
     def test_the_last_lines_of_the_log(self, world: World) -> None:
         running(world)
@@ -588,6 +600,29 @@ def test_a_state_is_true_at_one_moment_although_beams_are_copied_one_after_the_o
     assert (now.runs, now.batch_durations) == (expected.runs, expected.batch_durations)
     assert {view.key for view in now.beams} == {BEAM, OTHER, late}
     assert [view.batches_completed for view in now.beams] == [view.batches_completed for view in expected.beams]
+
+
+def test_a_log_that_was_looked_for_in_vain_is_dated_after_that(tmp_path: Path) -> None:
+    """Its host's clock is an hour late; when it was not there yet is known all the same."""
+    source = FragileSource("local")
+    world = World(tmp_path, quick(), source=source)
+    world.row()
+    world.look()
+    world.look()
+    looked_at = world.at
+    # The second process never reaches the host.
+    source.down = True
+    world.restart()
+    world.look(5)
+    world.restart()
+    world.write(upto("v2_b18", b"Generating particles for (2 of 18"))
+    os.utime(world.log(), (world.at - 3600, world.at - 3600))
+    source.down = False
+    world.look(5)
+    view = world.view()
+    assert (view.state, view.batches_completed) == (BeamState.RUNNING, 1)
+    assert view.started_at == looked_at
+    assert view.batch_duration_seconds is None, "when it began is not known"
 
 
 def test_a_process_that_is_killed_before_its_first_look_loses_nothing(world: World) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,11 @@ from exporter.beams.board import BoardRules
 from exporter.beams.snapshot import BeamKey, BeamState
 from exporter.logs.local import LocalSource
 from exporter.logs.recent import RECENT_BYTES, recent_lines
-from exporter.logs.source import NOTHING_SETTLED, LogProblem, LogStat, ReadRequest, SourceUnavailable
+from exporter.logs.source import NOTHING_SETTLED, LogProblem, LogStat, SourceUnavailable
 from exporter.monitor import ProgressMonitor
 from tests.support.process import wait_for
 from tests.support.replay import LOGS
-from tests.support.world import BEAM, World, after, captured, quick, upto
+from tests.support.world import BEAM, FragileSource, World, after, captured, quick, upto
 
 FIRST_BATCH = b"Generating particles for (1 of 18"
 
@@ -480,26 +480,6 @@ class TestSilence:
         assert world.state == BeamState.STARTING
         world.look(200)
         assert world.state == BeamState.STALLED
-
-
-class FragileSource(LocalSource):
-    """A local source that can be taken away."""
-
-    down = False
-
-    def _check(self) -> None:
-        if self.down:
-            raise SourceUnavailable("connection_lost", "gone")
-
-    def stat(
-        self, paths: Collection[str], settled: Mapping[str, LogStat] = NOTHING_SETTLED
-    ) -> Mapping[str, LogStat | LogProblem | None]:
-        self._check()
-        return super().stat(paths, settled)
-
-    def read(self, requests: Sequence[ReadRequest]) -> Sequence[bytes | LogProblem]:
-        self._check()
-        return super().read(requests)
 
 
 def test_beams_of_a_source_that_is_down_are_unreachable_with_their_last_values(tmp_path: Path) -> None:
