@@ -73,6 +73,15 @@ class TestWhatIsKnownAgain:
         assert (world.state, world.view().batches_completed) == (BeamState.RUNNING, before.batches_completed)
         assert world.board.notices() == []
 
+    def test_an_end_that_was_read_just_before_the_state_was_written(self, world: World) -> None:
+        running(world)
+        world.write(rest_after(4))
+        world.at += 1
+        world.monitor.look()
+        world.restart()
+        assert (world.state, world.view().batches_completed) == (BeamState.SUCCEEDED, 18)
+        assert [notice.kind for notice in world.board.notices()] == ["succeeded"], "which nobody had said yet"
+
     def test_a_source_that_is_down_makes_its_beams_unreachable_not_stalled(self, world: World) -> None:
         running(world)
         world.restart()

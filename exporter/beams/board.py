@@ -242,6 +242,10 @@ class Board:
             self._retired = dict(state.retired)
             self._source_states = {name: each for name, each in state.source_states.items() if name in sources}
             self._counts.resume(state)
+            for beam in beams.values():
+                # Told by its log just before the state was written, and not yet seen by anybody who judges states.
+                if beam.run.ended_at is not None and beam.log_verdict() is not None:
+                    self._evaluate(beam, beam.run.ended_at)
 
     def bookmarks(self, source: str) -> tuple[dict[BeamKey, Bookmark | None], float | None]:
         """Where a source goes on after a restart.
