@@ -39,7 +39,7 @@ class Candidates:
     beam: Watched
     row_fields: tuple[str | None, ...]
     paths: tuple[str, ...]
-    there: frozenset[str] | None = None
+    there: tuple[str, ...] | None = None
     announced: bool = False
     identities: tuple[object, ...] | None = None
     group: _Group | None = None
@@ -132,7 +132,7 @@ class Turns:
         self._looked_rarely_at = float("-inf")
         self._watch_version: int | None = None
         self._regroup = True
-        self._by_path: dict[str, list[Candidates]] = {}
+        self._by_path: dict[str, tuple[Candidates, ...]] = {}
         self._each_round, self._rare = _Group(), _Group()
         self._slices = [_Group()]
         self._round = 0
@@ -157,7 +157,7 @@ class Turns:
         self._told = set(expected)
         return Turn(expected, NOTHING_SETTLED, whole_round=False)
 
-    def seen(self, candidates: Candidates, there: list[tuple[str, LogStat]]) -> frozenset[str]:
+    def seen(self, candidates: Candidates, there: list[tuple[str, LogStat]]) -> Collection[str]:
         """A beam's logs have been looked at.
 
         Args:
@@ -167,9 +167,11 @@ class Turns:
         Returns:
             Those at which there was none last time; nothing can be said of a first time.
         """
-        before, candidates.there = candidates.there, frozenset(path for path, _ in there)
+        before, now = candidates.there, tuple(path for path, _ in there)
+        # The usual case shares the tuple: ten thousand of them are a megabyte.
+        candidates.there = candidates.paths if now == candidates.paths else now
         self._see_whether_announced(candidates, there)
-        return frozenset() if before is None else candidates.there - before
+        return () if before is None else [path for path in now if path not in before]
 
     def settle(self, candidates: Candidates, stat: LogStat) -> None:
         """There is nothing to do for a beam as long as its log looks like that, if it has only one."""
@@ -282,7 +284,7 @@ class Turns:
         self._by_path = {}
         for candidates in self._candidates.values():
             for path in candidates.paths:
-                self._by_path.setdefault(path, []).append(candidates)
+                self._by_path[path] = (*self._by_path.get(path, ()), candidates)
         if self._announcements is not None:
             folders = {os.path.dirname(path) for path in self._by_path}
             self._announcements.forget_all_but(folders | self._listed_folders, self._by_path)

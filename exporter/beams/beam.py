@@ -220,11 +220,14 @@ class Beam:
         Returns:
             Whether the row says that a new run begins.
         """
-        before, self.row, self.gone_since = self.row, row, None
+        before, self.gone_since = self.row, None
         met_at = self._unknown_to_row_since
         if met_at is not None and met_at <= at:
             self._unknown_to_row_since = None
             self.changed()
+        if row is before:
+            return False
+        self.row = row = row if row.key is before.key else before.read_again(row)
         if _same_but_read_again(row, before):
             return False
         self.changed()

@@ -119,6 +119,12 @@ class BeamRun:
         size_bytes: how much of the log has been read.
     """
 
+    __slots__ = (
+        *("dialect", "phase", "batches", "histories", "started_at", "ended_at", "failures"),
+        *("last_progress_at", "last_growth_at", "running_since", "batch_since", "pace", "timed"),
+        *("anomalies", "size_bytes", "_family", "_past_histories", "_succeeded", "_understood"),
+        *("_first_growth_at", "_finished_in_read", "_line_buffered_reads", "_read_over"),
+    )
     NOT_SAVED = frozenset({"timed"})
     """The board has taken them by the end of the read."""
 

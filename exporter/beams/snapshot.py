@@ -56,6 +56,19 @@ class BeamRow:
     updated_at: float | None = None
     log_path: str | None = None
 
+    def read_again(self, row: BeamRow) -> BeamRow:
+        """``row``, this one as it was read again, with the texts of this one: they are held in many places."""
+        return BeamRow(
+            self.key,
+            row.read_at,
+            self.beam_path if row.beam_path == self.beam_path else row.beam_path,
+            self.hpc_job_id if row.hpc_job_id == self.hpc_job_id else row.hpc_job_id,
+            row.status,
+            row.progress,
+            row.updated_at,
+            self.log_path if row.log_path == self.log_path else row.log_path,
+        )
+
 
 class BeamView(NamedTuple):
     """One beam at the moment of the snapshot. ``recent`` is the log's last bytes (:mod:`exporter.logs.recent`).

@@ -42,6 +42,7 @@ class Succession:
         number: 1, 2, ...; runs since the beam was first seen.
     """
 
+    __slots__ = ("_undecided", "number", "run")
     NOT_SAVED: frozenset[str] = frozenset()
 
     def __init__(self, number: int = 1) -> None:

@@ -176,35 +176,47 @@ class DirectoryDiscovery:
     def __init__(self, name_pattern: str | None = None) -> None:
         self._patterns = _DEFAULT_NAMES if name_pattern is None else (re.compile(name_pattern),)
         self._refusals = _Refusals()
+        self._rows: dict[str, dict[str, BeamRow]] = {}
 
     def look(
         self, at: float, folders: Mapping[str, Mapping[str, LogStat]], between: Callable[[], None] = lambda: None
     ) -> Look:
         """Take the regular files of each folder by name; other names than logs' are passed over.
 
-        Where two files name one beam, the one written last is meant.
+        Where two files name one beam, the one written last is meant. A file that has not been written since the last
+        look is answered with the very row of that: most of ten thousand are.
 
         Args:
             at: now, epoch seconds.
             folders: what is in each folder.
             between: called every few hundred names: ten thousand take a tenth of a second.
         """
-        newest: dict[BeamKey, tuple[float, BeamRow]] = {}
+        before, self._rows = self._rows, {folder: {} for folder in folders}
+        newest: dict[BeamKey, BeamRow] = {}
         faults: dict[str, str] = {}
         for folder, files in folders.items():
+            known, rows = before.get(folder, {}), self._rows[folder]
             for number, (name, stat) in enumerate(files.items()):
                 if number % _NAMES_AT_ONCE == 0:
                     between()
-                key = self._key(name)
-                if key is None:
-                    continue
-                fault = fault_of_id(key.case_id) or fault_of_id(key.beam_id)
-                if fault is not None:
-                    faults[name] = fault
-                elif key not in newest or newest[key][0] < stat.modified_at:
+                row = known.get(name)
+                if row is None:
+                    key = self._key(name)
+                    if key is None:
+                        continue
+                    fault = fault_of_id(key.case_id) or fault_of_id(key.beam_id)
+                    if fault is not None:
+                        faults[name] = fault
+                        continue
                     path = f"{folder.rstrip('/')}/{name}"
-                    newest[key] = stat.modified_at, BeamRow(key, at, updated_at=stat.modified_at, log_path=path)
-        return Look(tuple(row for _, row in newest.values()), self._refusals.count(faults))
+                    row = BeamRow(key, at, updated_at=stat.modified_at, log_path=path)
+                elif row.updated_at != stat.modified_at:
+                    row = BeamRow(row.key, at, updated_at=stat.modified_at, log_path=row.log_path)
+                rows[name] = row
+                other = newest.setdefault(row.key, row)
+                if other.updated_at is None or other.updated_at < stat.modified_at:
+                    newest[row.key] = row
+        return Look(tuple(newest.values()), self._refusals.count(faults))
 
     def _key(self, name: str) -> BeamKey | None:
         for pattern in self._patterns:

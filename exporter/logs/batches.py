@@ -35,6 +35,10 @@ class BatchTally:
         particles_per_batch: as announced last, ``None`` where the dialect does not say.
     """
 
+    __slots__ = (
+        *("announcements", "particles_per_batch", "_past_total", "_past_started", "_past_finished"),
+        *("_total", "_started", "_finished"),
+    )
     NOT_SAVED: frozenset[str] = frozenset()
 
     def __init__(self) -> None:

@@ -125,6 +125,7 @@ class TpsLogParser:
         matched: some pattern has matched since the beginning.
     """
 
+    __slots__ = ("_dialect", "_family", "_mode", "_site", "_skipping", "_tally", "_unfinished", "matched")
     NOT_SAVED = frozenset({"_site", "_tally"})
     """The site's patterns are the configuration's; the tally is :meth:`parse_line`'s, which nobody resumes."""
 
@@ -140,7 +141,7 @@ class TpsLogParser:
         self._family: str | None = None
         self._mode: str | None = None
         self._dialect: str | None = None
-        self._tally = BatchTally()
+        self._tally: BatchTally | None = None
 
     def to_state(self) -> ParserState:
         """Where :meth:`feed` is, as plain data."""
@@ -207,27 +208,34 @@ class TpsLogParser:
         events: list[Event] = []
         self._match(encoded.replace(b"\0", b"").rstrip(b"\r\n"), events)
         progress = None
+        tally = self._tally_of_lines()
         for event in events:
             if isinstance(event, BatchesAnnounced):
-                self._tally.announce(event.total, event.particles_per_batch)
+                tally.announce(event.total, event.particles_per_batch)
             elif isinstance(event, BatchStarted):
-                self._tally.start(event.number, event.total)
-                progress = self._tally.progress
+                tally.start(event.number, event.total)
+                progress = tally.progress
         return progress
 
     @property
     def total_batches(self) -> int | None:
         """Batches in all, from the lines given to :meth:`parse_line`; may be set."""
-        return self._tally.total
+        return self._tally_of_lines().total
 
     @total_batches.setter
     def total_batches(self, total: int) -> None:
-        self._tally.set_total(total)
+        self._tally_of_lines().set_total(total)
 
     @property
     def current_batch(self) -> int:
         """The batch the lines given to :meth:`parse_line` are in, 1-based; 0 before the first."""
-        return self._tally.started
+        return self._tally_of_lines().started
+
+    def _tally_of_lines(self) -> BatchTally:
+        """Made when it is first asked for: only those who give single lines need one."""
+        if self._tally is None:
+            self._tally = BatchTally()
+        return self._tally
 
     def _scan(self, data: bytes, start: int, end: int, events: list[Event], marks: Sequence[bytes]) -> None:
         """Whole lines: those behind the newline at ``start``, until the one before ``end``."""

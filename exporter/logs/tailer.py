@@ -105,10 +105,12 @@ class Tailer:
 
     Attributes:
         offset: how many bytes of it have been read.
-        recent: the last of them, for people (:mod:`exporter.logs.recent`).
+        recent: the last of them, for people (:mod:`exporter.logs.recent`); the very last are compared at each read.
     """
 
-    NOT_SAVED = frozenset({"recent", "_before", "_anchor", "_seen", "_asked", "_replaced"})
+    __slots__ = ("_asked", "_before", "_replaced", "_seen", "offset", "path", "recent")
+
+    NOT_SAVED = frozenset({"recent", "_before", "_seen", "_asked", "_replaced"})
     """What was read before is read again and compared at the first look, however the log looks then."""
 
     def __init__(self, path: str) -> None:
@@ -116,7 +118,6 @@ class Tailer:
         self.offset = 0
         self.recent = b""
         self._before: TailerState | None = None
-        self._anchor = b""
         self._seen: LogStat | None = None
         self._asked: LogStat | None = None
         self._replaced = False
@@ -144,7 +145,7 @@ class Tailer:
         self._asked = stat
         # A little more than the look showed: what was written since then comes along.
         expected = min(READ_BYTES, max(0, stat.size_bytes - self.offset) + _SLACK_BYTES)
-        again = self._before.before_bytes if self._before is not None else len(self._anchor)
+        again = self._before.before_bytes if self._before is not None else min(ANCHOR_BYTES, len(self.recent))
         return ReadRequest(self.path, self.offset - again, again + expected)
 
     def take(self, data: bytes) -> Chunk | None:
@@ -160,12 +161,11 @@ class Tailer:
         before, self._before = self._before, None
         if before is not None:
             self.recent = data[: before.before_bytes]
-            self._anchor = self.recent[-ANCHOR_BYTES:]
             if self.mark().to_state() != before:
                 self._start_again()
                 return None
-            data = data[before.before_bytes - len(self._anchor) :]
-        anchor = self._anchor
+            data = data[before.before_bytes - len(self.recent[-ANCHOR_BYTES:]) :]
+        anchor = self.recent[-ANCHOR_BYTES:]
         if not data.startswith(anchor):
             self._start_again()
             return None
@@ -174,7 +174,6 @@ class Tailer:
         if new_bytes:
             self.offset += new_bytes
             self.recent = recent_bytes(self.recent, data[max(start, len(data) - RECENT_BYTES) :])
-            self._anchor = data[-ANCHOR_BYTES:]
         more = self.offset < self._asked.size_bytes and new_bytes > 0
         if not more:
             self._seen = self._asked
@@ -185,7 +184,6 @@ class Tailer:
         self.offset = 0
         self.recent = b""
         self._before = None
-        self._anchor = b""
         self._seen = None
         self._replaced = True
 

@@ -160,6 +160,27 @@ class TestDirectory:
         pattern = r"run-(?P<beam_id>\d+)-case-(?P<case_id>\w+)\.txt"
         assert found(names, pattern) == {"/logs/run-7-case-A.txt": ("A", "7")}
 
+    def test_a_file_that_was_not_written_since_is_answered_with_the_very_row_of_before(self) -> None:
+        discovery = DirectoryDiscovery()
+        idle, grows = "c_b1.log", "c_b2.log"
+        first = discovery.look(10.0, {"/logs": {idle: LogStat(1, 5.0), grows: LogStat(1, 5.0)}}).rows
+        again = discovery.look(20.0, {"/logs": {idle: LogStat(1, 5.0), grows: LogStat(2, 15.0)}}).rows
+        assert again[0] is first[0]
+        assert (again[1].updated_at, again[1].read_at) == (15.0, 20.0)
+        assert again[1].key is first[1].key
+        assert again[1].log_path is first[1].log_path
+        assert discovery.look(30.0, {"/logs": {}}).rows == ()
+        assert discovery.look(40.0, {"/logs": {idle: LogStat(1, 5.0)}}).rows[0] is not first[0]
+
+    def test_of_two_files_of_one_beam_the_one_written_last_is_meant_each_time(self) -> None:
+        stats = {"c_b1.log": 5.0, "sim_c_b1.log": 7.0}
+        discovery = DirectoryDiscovery("(sim_)?(?P<case_id>c)_(?P<beam_id>b1)[.]log")
+        for written, meant in (({}, "sim_c_b1.log"), ({"c_b1.log": 9.0}, "c_b1.log"), ({}, "c_b1.log")):
+            stats |= written
+            (row,) = discovery.look(10.0, {"/logs": {name: LogStat(1, at) for name, at in stats.items()}}).rows
+            assert row.log_path == f"/logs/{meant}"
+            assert row.updated_at == stats[meant]
+
     def test_of_two_files_of_one_beam_the_newest_is_meant(self) -> None:
         look = DirectoryDiscovery().look(
             1.0, {"/a": {"c_b.log": LogStat(1, 100.0)}, "/b": {"c_b.log": LogStat(1, 200.0)}}

@@ -92,7 +92,7 @@ class _Log:
     def _compared(self) -> int:
         """So many bytes before its offset are compared."""
         saved = self.tailer._before
-        return saved.before_bytes if saved is not None else len(self.tailer._anchor)
+        return saved.before_bytes if saved is not None else min(_ANCHOR, len(self.tailer.recent))
 
     def restart(self) -> None:
         """Go on as the next process does, with what was saved after the last read."""
