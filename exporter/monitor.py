@@ -51,7 +51,8 @@ class _Following:
 
     Args:
         live: false until all has been read that stood there at the first look.
-        resumed: an earlier process had read some of it; true until what came meanwhile has been read.
+        resumed: an earlier process had read some of it, or had looked for it in vain; true until what came meanwhile
+            has been read.
     """
 
     tailer: Tailer
@@ -68,7 +69,6 @@ class _Work:
     read_bytes: int = 0
     errors: Counter[str] = field(default_factory=Counter)
     up: bool | None = None
-    last_poll_at: float | None = None
     reconnects_before: int = 0
     round_trips_before: int = 0
 
@@ -82,7 +82,7 @@ class SourceMonitor:
         board: told what the logs say.
         site: the site's own patterns.
         identifiers: how ids are shown in log lines.
-        clock: epoch seconds; read once before and once after each look.
+        clock: epoch seconds; read once before and once after each look, and after each round of reads.
         announcements: the kernel's, where the source is this machine; whoever made them closes them.
         rounds_per_announced_log: a log whose changes are announced is looked at in every so many-th round all the same.
     """
@@ -107,7 +107,7 @@ class SourceMonitor:
         self._following: dict[BeamKey, _Following] = {}
         self._work = _Work()
         self._problems: dict[str, str] = {}
-        self._bookmarks: dict[BeamKey, Bookmark] = {}
+        self._bookmarks: dict[BeamKey, Bookmark | None] = {}
         # When the last whole round began; with the board's moved_seconds it moves as moments do when the clock is set.
         self._looked_at_unmoved: float | None = None
         self._trouble: SourceUnavailable | None = None
@@ -131,11 +131,11 @@ class SourceMonitor:
         self._bookmarks = other._bookmarks
         self._looked_at_unmoved = other._looked_at_unmoved
 
-    def resume(self, bookmarks: Mapping[BeamKey, Bookmark], looked_at: float | None) -> None:
+    def resume(self, bookmarks: Mapping[BeamKey, Bookmark | None], looked_at: float | None) -> None:
         """Go on where an earlier process stopped.
 
         Args:
-            bookmarks: how far it had read.
+            bookmarks: how far it had read; ``None`` where it had found no log.
             looked_at: when it looked last, epoch seconds.
         """
         self._bookmarks = dict(bookmarks)
@@ -167,24 +167,22 @@ class SourceMonitor:
             self._say_up(False, problem)
         if round_over:
             self._looked_at_unmoved = began - moved_seconds
-        ended = self._clock()
+        ended, moved_by_then = self._now()
         work = self._work
-        work.poll_seconds = work.poll_seconds.plus(max(0.0, ended - began))
-        if work.up and round_over:
-            work.last_poll_at = began
+        work.poll_seconds = work.poll_seconds.plus(max(0.0, (ended - moved_by_then) - (began - moved_seconds)))
         source = self._source
         view = SourceView(
             source.name,
             source.kind,
             work.up,
-            work.last_poll_at,
+            moved(self._looked_at_unmoved, moved_by_then),
             work.poll_seconds,
             work.reconnects_before + source.reconnects,
             work.round_trips_before + source.round_trips,
             work.read_bytes,
             dict(work.errors),
         )
-        self._board.publish_source(view, ended)
+        self._board.publish_source(view, ended, moved_seconds=moved_by_then)
         return more
 
     def close(self) -> None:
@@ -250,10 +248,13 @@ class SourceMonitor:
         return None
 
     def _follow(self, key: BeamKey, path: str, appeared: bool) -> _Following:
+        known = key in self._bookmarks
         bookmark = self._bookmarks.pop(key, None)
         if bookmark is not None and bookmark.path == path:
             return _Following(*bookmark.reopen(self._site), live=False, resumed=True)
-        return _Following(Tailer(path), TpsLogParser(self._site), live=appeared)
+        # One that an earlier process looked for in vain has appeared since.
+        resumed = known and bookmark is None and not appeared
+        return _Following(Tailer(path), TpsLogParser(self._site), live=appeared, resumed=resumed)
 
     def _read(self, grown: list[tuple[BeamKey, _Following, LogStat]]) -> list[tuple[BeamKey, _Following, LogStat]]:
         """Read the next bytes of each log.
@@ -287,11 +288,7 @@ class SourceMonitor:
 
     def _now(self) -> tuple[float, float]:
         """The time, and by how much moments had been moved then."""
-        while True:
-            moved_seconds = self._board.moved_seconds
-            at = self._clock()
-            if moved_seconds == self._board.moved_seconds:
-                return at, moved_seconds
+        return self._board.moment(self._clock)
 
     def _take(
         self, key: BeamKey, following: _Following, stat: LogStat, data: bytes, at: float, moved_seconds: float
@@ -322,6 +319,7 @@ class SourceMonitor:
             events,
             written_at,
             more=chunk.more,
+            read_at=at,
             moved_seconds=moved_seconds,
             recent=tailer.recent,
             bookmark=bookmark,

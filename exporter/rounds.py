@@ -88,7 +88,7 @@ class NameRounds:
         Args:
             between: called now and then, for what must not wait until thousands of names have been looked at.
         """
-        at = self._clock()
+        at, moved_seconds = self._board.moment(self._clock)
         # A clock that was set back must not stop discovery.
         if self._due_at - self._interval_seconds <= at < self._due_at:
             return
@@ -99,7 +99,7 @@ class NameRounds:
         look = self._discovery.look(at, folders, between)
         self._board.refused(look.refused)
         between()
-        self._board.take_rows(look.rows, (), at)
+        self._board.take_rows(look.rows, (), at, moved_seconds=moved_seconds)
 
     def _may_have_changed(self) -> bool:
         perhaps = self._names_changed(self._folders)
@@ -193,7 +193,7 @@ class TableRounds:
 
     def discover(self) -> None:
         """Read the rows once."""
-        at = self._clock()
+        at, moved_seconds = self._board.moment(self._clock)
         try:
             look = self._discovery.look(at, self._board.keys())
         except DatabaseUnavailable as error:
@@ -203,7 +203,8 @@ class TableRounds:
         if look.refused:
             _log.warning("ids refused: they cannot be part of a path or a label", **look.refused)
         self._board.refused(look.refused)
-        self._board.take_rows([self._cleared(row) for row in look.rows], look.missing, at)
+        rows = [self._cleared(row) for row in look.rows]
+        self._board.take_rows(rows, look.missing, at, moved_seconds=moved_seconds)
 
     def _cleared(self, row: BeamRow) -> BeamRow:
         """A status becomes a label, and anything may stand in one: only known ones matter to the board."""

@@ -10,12 +10,14 @@ import pytest
 from exporter.beams.board import Board, BoardRules
 from exporter.beams.snapshot import BeamState
 from exporter.clock import Clock, Reading
+from exporter.config import settings_from
 from exporter.continuity import Continuity
 from exporter.database.beams_table import BeamsTable
 from exporter.database.discovery import DatabaseDiscovery
 from exporter.privacy.identifiers import PlainIdentifiers
+from exporter.rounds import TableRounds
 from tests.support import communicator_db as db
-from tests.support.world import World, after, captured, quick, upto
+from tests.support.world import BEAM, FragileSource, World, after, captured, quick, upto
 
 HOUR = 3600.0
 SECOND_BATCH = b"(2 of 18 batches)"
@@ -228,6 +230,87 @@ def test_a_clock_that_was_set_between_two_processes(tmp_path: Path, world: World
     [view] = board.snapshot(world.at).beams
     assert view.state is BeamState.RUNNING
     assert world.at - (view.last_progress_at or 0) == pytest.approx(3, abs=0.5)
+
+
+@pytest.mark.parametrize("step", [HOUR, -HOUR])
+def test_when_a_source_was_looked_at_last_moves_with_the_clock(world: World, times: Times, step: float) -> None:
+    running(world, times)
+    times.passes(2)
+    times.set(step)
+    [source] = world.snapshot().sources
+    assert source.last_poll_at == pytest.approx(world.at - 2)
+
+
+@pytest.mark.parametrize("step", [HOUR, -HOUR])
+def test_a_look_during_which_the_clock_was_set_took_no_hour_and_is_dated_by_the_new_time(
+    world: World, times: Times, step: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running(world, times)
+    stat = world.source.stat
+
+    def set_first(*what: Any, **how: Any) -> Any:
+        times.set(step)
+        return stat(*what, **how)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(world.source, "stat", set_first)
+        world.monitor.look()
+    [source] = world.snapshot().sources
+    assert source.last_poll_at == pytest.approx(world.at)
+    assert source.poll_seconds.total == pytest.approx(0)
+
+
+@pytest.mark.parametrize("step", [HOUR, -HOUR])
+def test_the_health_of_a_source_from_just_before_the_clock_was_set_is_dated_by_the_new_time(
+    tmp_path: Path, step: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = FragileSource("local")
+    world = World(tmp_path, quick(), source=source)
+    times = Times(world)
+    running(world, times)
+    publish = world.board.publish_source
+
+    def set_first(*what: Any, **how: Any) -> None:
+        times.set(step)
+        publish(*what, **how)
+
+    source.down = True
+    with monkeypatch.context() as patched:
+        patched.setattr(world.board, "publish_source", set_first)
+        world.monitor.look()
+    assert world.view().state is BeamState.UNREACHABLE
+    assert world.view().state_since == pytest.approx(world.at)
+    [view] = world.snapshot().sources
+    assert view.last_poll_at == pytest.approx(world.at)
+
+
+def test_a_row_that_was_read_just_before_the_clock_was_set_back_speaks_no_hour_later(
+    world: World, times: Times, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running(world, times)
+    path = db.make(tmp_path / "mqi.db")
+    db.add(path, BEAM.beam_id, "failed")
+    db.execute(
+        path, "UPDATE beams SET parent_case_id = ?, updated_at = datetime(?, 'unixepoch')", BEAM.case_id, world.at
+    )
+    settings = settings_from(f"base_directory: {tmp_path}\ndatabase: {{path: {path}}}\n", "exporter.yaml")
+    assert settings.database is not None
+    rounds = TableRounds(settings, settings.database, world.board, PlainIdentifiers(), times.clock)
+    rows = BeamsTable.rows
+
+    def set_after(*what: Any) -> Any:
+        found = rows(*what)
+        times.set(-HOUR)
+        return found
+
+    with monkeypatch.context() as patched:
+        patched.setattr(BeamsTable, "rows", set_after)
+        rounds.discover()
+    rounds.close()
+    times.passes(3)
+    world.monitor.look()
+    times.passes(1)
+    assert (world.state, world.view().reason) == ("failed", "status")
 
 
 def test_after_another_start_of_the_machine_nothing_is_known_of_its_clock() -> None:

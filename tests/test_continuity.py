@@ -19,7 +19,7 @@ from exporter.continuity import decoded, encoded
 from exporter.logs.recent import recent_lines
 from exporter.simulator import Simulation, simulate
 from exporter.state_file import VERSION, StateFile, StateUnusable
-from tests.support.world import BEAM, World, after, captured, quick, upto
+from tests.support.world import BEAM, FragileSource, World, after, captured, quick, upto
 
 STATES = Path(__file__).parent / "data" / "state"
 OTHER = BeamKey("70010001", "70010001_beam_2")
@@ -73,6 +73,15 @@ class TestWhatIsKnownAgain:
         assert (world.state, world.view().batches_completed) == (BeamState.RUNNING, before.batches_completed)
         assert world.board.notices() == []
 
+    def test_an_end_that_was_read_just_before_the_state_was_written(self, world: World) -> None:
+        running(world)
+        world.write(rest_after(4))
+        world.at += 1
+        world.monitor.look()
+        world.restart()
+        assert (world.state, world.view().batches_completed) == (BeamState.SUCCEEDED, 18)
+        assert [notice.kind for notice in world.board.notices()] == ["succeeded"], "which nobody had said yet"
+
     def test_a_source_that_is_down_makes_its_beams_unreachable_not_stalled(self, world: World) -> None:
         running(world)
         world.restart()
@@ -90,6 +99,18 @@ class TestWhatIsKnownAgain:
         world.restart()
         world.look()
         assert (world.view().state, world.view().state_since) == (BeamState.STALLED, before.state_since)
+
+    def test_what_was_read_of_one_log_is_not_shown_with_the_state_of_before(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A look may take long: a host, or ten thousand logs."""
+        running(world)
+        world.restart()
+        world.write(rest_after(4))
+        shown: list[BeamView] = []
+        monkeypatch.setattr(world.board, "publish_source", lambda *_, **__: shown.append(world.view()))
+        world.look()
+        assert [(view.state, view.batches_completed) for view in shown] == [(BeamState.SUCCEEDED, 18)]
 
     def test_the_last_lines_of_the_log(self, world: World) -> None:
         running(world)
@@ -590,6 +611,29 @@ def test_a_state_is_true_at_one_moment_although_beams_are_copied_one_after_the_o
     assert [view.batches_completed for view in now.beams] == [view.batches_completed for view in expected.beams]
 
 
+def test_a_log_that_was_looked_for_in_vain_is_dated_after_that(tmp_path: Path) -> None:
+    """Its host's clock is an hour late; when it was not there yet is known all the same."""
+    source = FragileSource("local")
+    world = World(tmp_path, quick(), source=source)
+    world.row()
+    world.look()
+    world.look()
+    looked_at = world.at
+    # The second process never reaches the host.
+    source.down = True
+    world.restart()
+    world.look(5)
+    world.restart()
+    world.write(upto("v2_b18", b"Generating particles for (2 of 18"))
+    os.utime(world.log(), (world.at - 3600, world.at - 3600))
+    source.down = False
+    world.look(5)
+    view = world.view()
+    assert (view.state, view.batches_completed) == (BeamState.RUNNING, 1)
+    assert view.started_at == looked_at
+    assert view.batch_duration_seconds is None, "when it began is not known"
+
+
 def test_a_process_that_is_killed_before_its_first_look_loses_nothing(world: World) -> None:
     running(world)
     before = world.view()
@@ -603,6 +647,15 @@ def test_a_process_that_is_killed_before_its_first_look_loses_nothing(world: Wor
     assert world.runs == {("succeeded", ""): 1}
 
 
+def holds(now: Any, before: Any) -> bool:
+    """All that stood there stands there still; a later exporter may add fields."""
+    if isinstance(before, dict):
+        return isinstance(now, dict) and all(name in now and holds(now[name], each) for name, each in before.items())
+    if isinstance(before, list):
+        return isinstance(now, list) and len(now) == len(before) and all(map(holds, now, before))
+    return bool(now == before)
+
+
 def test_a_state_file_of_another_day_is_read_whole_and_written_the_same_again(world: World, tmp_path: Path) -> None:
     """``tests/data/state`` holds a file for each version that is read: all that stands in it must keep its place."""
     path = tmp_path / "state"
@@ -611,8 +664,9 @@ def test_a_state_file_of_another_day_is_read_whole_and_written_the_same_again(wo
     assert lines is not None
     state = decoded(lines)
     world.board.resume(state, {"local"})
-    again = encoded(replace(world.board.to_state(), clocks=state.clocks))
-    assert [json.loads(line) for line in again] == [json.loads(line) for line in lines]
+    again = list(encoded(replace(world.board.to_state(), clocks=state.clocks)))
+    assert len(again) == len(lines)
+    assert all(map(holds, (json.loads(line) for line in again), (json.loads(line) for line in lines)))
     world.board.saved(state)
     snapshot = world.snapshot()
     assert world.runs == {("succeeded", ""): 1, ("failed", "error"): 2}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,11 @@ from exporter.beams.board import BoardRules
 from exporter.beams.snapshot import BeamKey, BeamState
 from exporter.logs.local import LocalSource
 from exporter.logs.recent import RECENT_BYTES, recent_lines
-from exporter.logs.source import NOTHING_SETTLED, LogProblem, LogStat, ReadRequest, SourceUnavailable
+from exporter.logs.source import NOTHING_SETTLED, LogProblem, LogStat, SourceUnavailable
 from exporter.monitor import ProgressMonitor
 from tests.support.process import wait_for
 from tests.support.replay import LOGS
-from tests.support.world import BEAM, World, after, captured, quick, upto
+from tests.support.world import BEAM, FragileSource, World, after, captured, quick, upto
 
 FIRST_BATCH = b"Generating particles for (1 of 18"
 
@@ -185,6 +185,18 @@ class TestFirstLook:
         assert world.runs == {("failed", "exception"): 1}
 
 
+def succeeded(world: World) -> None:
+    """A beam has succeeded, by its log and by its row, and was counted."""
+    world.row()
+    world.look()
+    world.write(captured("v2_b18"))
+    world.look()
+    world.row("completed", 100.0)
+    for _ in range(3):
+        world.look(1)
+    assert world.runs == {("succeeded", ""): 1}
+
+
 class TestRetry:
     def test_as_the_newest_communicator_does_it(self, world: World) -> None:
         """Reset, status, unlink, new log in the same inode: no value of the old run shows up as the new one's."""
@@ -251,6 +263,67 @@ class TestRetry:
         world.look()
         assert (world.state, world.view().run_number) == (BeamState.WAITING, 2)
         assert world.runs == {("failed", "status"): 1}
+
+    def test_over_a_log_that_was_seen_empty_before_the_row_was_read(self, world: World) -> None:
+        """A shell empties the log when it launches the engine, whose first line may come much later."""
+        succeeded(world)
+        world.at += 30
+        world.write(b"", anew=True)
+        world.row("simulation_running")
+        world.monitor.look()
+        world.look()
+        assert (world.state, world.view().run_number) == (BeamState.STARTING, 2)
+        world.write(upto("v2_b18", FIRST_BATCH))
+        world.look()
+        assert (world.state, world.view().run_number, world.view().batch_current) == (BeamState.RUNNING, 2, 1)
+        assert world.runs == {("succeeded", ""): 1}
+
+    @pytest.mark.parametrize("status", ["simulation_running", "postprocessing"])
+    def test_that_ended_before_its_row_was_read_is_one_run(self, world: World, status: str) -> None:
+        """As when the database, or the exporter, was away from its launch until after its end."""
+        succeeded(world)
+        world.at += 30
+        world.write(captured("v2_b2"), anew=True)
+        world.monitor.look()
+        world.at += 5
+        world.row(status)
+        world.look()
+        assert (world.state, world.view().run_number) == (BeamState.SUCCEEDED, 2)
+        for _ in range(3):
+            world.look(1)
+        assert world.runs == {("succeeded", ""): 2}
+
+    def test_that_waits_again_when_its_row_is_read_is_two_runs(self, world: World) -> None:
+        succeeded(world)
+        world.at += 30
+        world.write(captured("v2_b2"), anew=True)
+        world.monitor.look()
+        world.at += 5
+        world.row("pending", 0.0)
+        world.look()
+        assert (world.state, world.view().run_number) == (BeamState.WAITING, 3)
+
+    def test_is_not_said_to_have_ended_by_what_was_read_of_the_row_before(self, world: World) -> None:
+        succeeded(world)
+        world.restart()
+        world.write(upto("v2_b18", b"Creating world geometry complete!"), anew=True)
+        world.row()
+        world.monitor.look()
+        assert (world.state, world.view().run_number) == (BeamState.STARTING, 2)
+        assert world.view().estimated_ratio == 0.0
+
+    def test_is_not_said_to_have_ended_by_a_row_that_was_being_read_when_it_was_met(self, world: World) -> None:
+        succeeded(world)
+        world.at += 1
+        asked_at, rows = world.at, list(world.rows.values())
+        world.at += 1
+        world.write(upto("v2_b18", b"Creating world geometry complete!"), anew=True)
+        world.monitor.look()
+        world.board.take_rows(rows, (), asked_at)
+        assert (world.state, world.view().run_number) == (BeamState.STARTING, 2)
+        world.row()
+        world.look()
+        assert (world.state, world.view().run_number) == (BeamState.STARTING, 2)
 
 
 class TestRotation:
@@ -407,26 +480,6 @@ class TestSilence:
         assert world.state == BeamState.STARTING
         world.look(200)
         assert world.state == BeamState.STALLED
-
-
-class FragileSource(LocalSource):
-    """A local source that can be taken away."""
-
-    down = False
-
-    def _check(self) -> None:
-        if self.down:
-            raise SourceUnavailable("connection_lost", "gone")
-
-    def stat(
-        self, paths: Collection[str], settled: Mapping[str, LogStat] = NOTHING_SETTLED
-    ) -> Mapping[str, LogStat | LogProblem | None]:
-        self._check()
-        return super().stat(paths, settled)
-
-    def read(self, requests: Sequence[ReadRequest]) -> Sequence[bytes | LogProblem]:
-        self._check()
-        return super().read(requests)
 
 
 def test_beams_of_a_source_that_is_down_are_unreachable_with_their_last_values(tmp_path: Path) -> None:

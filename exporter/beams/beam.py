@@ -121,6 +121,7 @@ class SavedBeam:
     shown_ratio: float
     shown_announcements: int
     clock_set_since_row: bool = False
+    unknown_to_row_since: float | None = None
 
 
 @dataclass(slots=True)
@@ -162,6 +163,7 @@ class Beam:
     _shown_ratio: float = 0.0
     _shown_announcements: int = 0
     _clock_set_since_row: bool = False
+    _unknown_to_row_since: float | None = None
     _judgement: _Judgement | None = None
     _shown: _Shown | None = None
 
@@ -208,12 +210,21 @@ class Beam:
         return self.succession.number, *counts, run.ended, run.succeeded, self._grew
 
     def take_row(self, row: BeamRow, at: float, statuses: StatusRules) -> bool:
-        """Take what discovery has just read.
+        """Take what discovery has read.
+
+        Args:
+            row: it.
+            at: when discovery began to read, epoch seconds.
+            statuses: what they mean.
 
         Returns:
             Whether the row says that a new run begins.
         """
         before, self.gone_since = self.row, None
+        met_at = self._unknown_to_row_since
+        if met_at is not None and met_at <= at:
+            self._unknown_to_row_since = None
+            self.changed()
         if row is before:
             return False
         self.row = row = row if row.key is before.key else before.read_again(row)
@@ -226,12 +237,15 @@ class Beam:
             self.terminal_since = None
         elif self.terminal_since is None:
             self.terminal_since = at
-        if not self._was_reset(before, statuses):
+        # Its log has told of the run that such a row belongs to.
+        told = met_at is not None and (at < met_at or row.status not in statuses.reset)
+        if told or not self._was_reset(before, statuses):
             return False
         began = self.run.started_at is not None
         if began:
-            self._begin_run(at)
-            self._stale = True
+            self._stale = not self.succession.replaced
+            self.succession.begin(with_what_waits=True)
+            self._forget_run(at)
         self.counted = False
         return began
 
@@ -268,12 +282,10 @@ class Beam:
         self.source, self.path, self.stat, self.recent, self.bookmark = source, path, stat, b"", None
         self._looked = self._stale = False
         if self.run.started_at is not None:
-            self._begin_run(at)
+            self.succession.begin()
+            self._forget_run(at)
+            self._unknown_to_row_since = at
         return True
-
-    def _begin_run(self, at: float) -> None:
-        self.succession.begin()
-        self._forget_run(at)
 
     def _forget_run(self, at: float) -> None:
         self.waiting_since = at
@@ -281,8 +293,15 @@ class Beam:
         self.anomalies = Counter()
         self._shown_ratio, self._shown_announcements = 0.0, 0
 
-    def apply(self, events: list[Event], at: float, *, more: bool, statuses: StatusRules) -> bool:
+    def apply(self, events: list[Event], at: float, *, read_at: float, more: bool, statuses: StatusRules) -> bool:
         """Take what one read has brought.
+
+        Args:
+            events: what the log says.
+            at: when it was written, epoch seconds.
+            read_at: when it was read.
+            more: there is more to read at once.
+            statuses: what they mean.
 
         Returns:
             Whether a new run has begun.
@@ -298,6 +317,7 @@ class Beam:
             if self.succession.apply(event, at):
                 began = True
                 self._forget_run(at)
+                self._unknown_to_row_since = read_at
         if any(isinstance(event, LogRead) and event.live for event in events) and not self.run.ended:
             self._grew = True
         if not self._looked and not more:
@@ -329,6 +349,7 @@ class Beam:
         self.waiting_since += seconds
         self.terminal_since = moved(self.terminal_since, seconds)
         self.gone_since = moved(self.gone_since, seconds)
+        self._unknown_to_row_since = moved(self._unknown_to_row_since, seconds)
 
     def excuse(self, seconds: float) -> None:
         """So much time was no silence of its log."""
@@ -396,13 +417,15 @@ class Beam:
         """The log has been read to its end after the row became terminal, and had time for its last words."""
         if self.terminal_since is None or at < self.terminal_since + STALE_SECONDS:
             return False
+        if self._unknown_to_row_since is not None:
+            return False  # it was read before the run was met: it speaks of the one before
         if self.source is None or self._stale:
             return True
         return self._looked_since_terminal(source) and source.down_since is None and not self.backlog
 
     def _disagreeing_since(self, statuses: StatusRules) -> float | None:
         """Since when log and row disagree about the end."""
-        if self.row.status is None:
+        if self.row.status is None or self._unknown_to_row_since is not None:
             return None
         by_log, by_row = self.log_verdict(), self.row_verdict(statuses)
         if by_log == by_row:

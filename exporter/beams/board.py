@@ -5,7 +5,8 @@ database is. Readers get a :class:`~exporter.beams.snapshot.BoardSnapshot`. The 
 never while calling out; what is worth a log line is kept as a :class:`Notice` for whoever asks next.
 
 A board may go on where one of an earlier process stopped. Its beams are then shown as they were until their source has
-been looked at once: nobody knows yet what happened meanwhile, and what is known must not be judged by today's clock.
+been looked at once, or their logs have been read: nobody knows yet what happened meanwhile, and what is known must not
+be judged by today's clock.
 """
 
 from __future__ import annotations
@@ -166,6 +167,10 @@ class Board:
                 name: SourceState(moved(each.down_since, seconds), moved(each.last_poll_at, seconds))
                 for name, each in self._source_states.items()
             }
+            self._sources = {
+                name: replace(each, last_poll_at=moved(each.last_poll_at, seconds))
+                for name, each in self._sources.items()
+            }
 
     def excuse(self, seconds: float) -> None:
         """So much time has passed in which nobody could look: it is no beam's silence."""
@@ -179,6 +184,14 @@ class Board:
     def moved_seconds(self) -> float:
         """How much moments have been moved in all: whoever keeps one elsewhere adds what came since."""
         return self._moved_seconds
+
+    def moment(self, clock: Callable[[], float]) -> tuple[float, float]:
+        """The time, and what :attr:`moved_seconds` was then: whoever is told both knows what time that is later."""
+        while True:
+            moved_seconds = self._moved_seconds
+            at = clock()
+            if moved_seconds == self._moved_seconds:
+                return at, moved_seconds
 
     # Restarts
 
@@ -227,19 +240,29 @@ class Board:
             self._retired = Retirement(state.retired)
             self._source_states = {name: each for name, each in state.source_states.items() if name in sources}
             self._counts.resume(state)
+            for beam in beams.values():
+                # Told by its log just before the state was written, and not yet seen by anybody who judges states.
+                if beam.run.ended_at is not None and beam.log_verdict() is not None:
+                    self._evaluate(beam, beam.run.ended_at)
 
-    def bookmarks(self, source: str) -> tuple[dict[BeamKey, Bookmark], float | None]:
+    def bookmarks(self, source: str) -> tuple[dict[BeamKey, Bookmark | None], float | None]:
         """Where a source goes on after a restart.
 
         Returns:
-            How far the logs of its beams had been read, and when it was looked at last.
+            How far the logs of its beams had been read (``None`` where one had been looked for in vain), and when the
+            source was looked at last.
         """
         with self._lock:
+            looked_at = self._source_states.get(source, SourceState()).last_poll_at
             beams = {key: self._beams[key] for key in self._unconfirmed}
-            found = {
+            found: dict[BeamKey, Bookmark | None] = {
                 key: beam.bookmark for key, beam in beams.items() if beam.source == source and beam.bookmark is not None
             }
-            return found, self._source_states.get(source, SourceState()).last_poll_at
+            if looked_at is not None:
+                for key, beam in self._beams.items():
+                    if beam.source is None and beam.first_seen_at < looked_at:
+                        found[key] = None
+            return found, looked_at
 
     def saved(self, state: SavedBoard | None) -> None:
         """A next process would go on with this state; ``None``: with none.
@@ -267,18 +290,26 @@ class Board:
         with self._lock:
             return frozenset(self._beams)
 
-    def take_rows(self, rows: Iterable[BeamRow], missing: Collection[BeamKey], at: float) -> None:
+    def take_rows(
+        self,
+        rows: Iterable[BeamRow],
+        missing: Collection[BeamKey],
+        at: float,
+        *,
+        moved_seconds: float | None = None,
+    ) -> None:
         """Take what discovery has found.
 
         Args:
             rows: beams, known or new.
             missing: known beams that are not there any more.
-            at: now.
+            at: when discovery began to look.
+            moved_seconds: what :attr:`moved_seconds` was then, where the clock may have been set since.
         """
         news = False
         with self._lock:
             self._turned_away = 0
-            unmoved_at = at - self._moved_seconds
+            unmoved_at = at - (self._moved_seconds if moved_seconds is None else moved_seconds)
         for some in _a_few_at_once(list(rows)):
             with self._lock:
                 for row in some:
@@ -374,6 +405,7 @@ class Board:
         at: float,
         *,
         more: bool,
+        read_at: float | None = None,
         moved_seconds: float | None = None,
         recent: bytes = b"",
         bookmark: Bookmark | None = None,
@@ -386,7 +418,8 @@ class Board:
             events: what it says, ending with a :class:`~exporter.logs.events.LogRead`.
             at: when it was written, as well as that is known.
             more: there is more to read at once.
-            moved_seconds: what :attr:`moved_seconds` was when ``at`` was now, where the clock may have been set since.
+            read_at: when it was read, where that was later.
+            moved_seconds: what :attr:`moved_seconds` was when it was read, where the clock may have been set since.
             recent: the log's last bytes, for people.
             bookmark: how far it has been read now.
         """
@@ -394,13 +427,16 @@ class Board:
             beam = self._beams.get(key)
             if beam is None or beam.path != path or beam.source is None:
                 return
+            read_at = at if read_at is None else read_at
             if moved_seconds is not None:
                 at += self._moved_seconds - moved_seconds
+                read_at += self._moved_seconds - moved_seconds
             self._change().add(key)
+            self._unconfirmed.discard(key)
             beam.recent, beam.bookmark = recent, bookmark
             stage = beam.stage
             before = beam.run, beam.succession.number, beam.counted
-            began = beam.apply(events, at, more=more, statuses=self._rules.statuses)
+            began = beam.apply(events, at, read_at=read_at, more=more, statuses=self._rules.statuses)
             if began:
                 self._run_begun(beam, *before)
             run = beam.run
@@ -415,10 +451,18 @@ class Board:
         if news:
             self._tell()
 
-    def publish_source(self, view: SourceView, at: float) -> None:
-        """Take a source's health after a look at it."""
+    def publish_source(self, view: SourceView, at: float, *, moved_seconds: float | None = None) -> None:
+        """Take a source's health after a look at it.
+
+        Args:
+            view: it.
+            at: when the look was over.
+            moved_seconds: what :attr:`moved_seconds` was then, where the clock may have been set since.
+        """
         with self._lock:
-            self._sources[view.name] = view
+            since = 0.0 if moved_seconds is None else self._moved_seconds - moved_seconds
+            at += since
+            self._sources[view.name] = view = replace(view, last_poll_at=moved(view.last_poll_at, since))
             state = self._source_states.get(view.name, SourceState())
             down_since = (state.down_since or at) if view.up is False else None
             self._source_states[view.name] = SourceState(down_since, view.last_poll_at)

@@ -69,11 +69,22 @@ class Succession:
         give(runs, state, run=BeamRun.from_state(state.run), undecided=undecided)
         return runs
 
-    def begin(self) -> None:
-        """A new run is known to have begun (its row was reset): forget the one before."""
+    @property
+    def replaced(self) -> bool:
+        """The log was replaced, and nothing has told yet whether that was a new run."""
+        return self._undecided is not None
+
+    def begin(self, *, with_what_waits: bool = False) -> None:
+        """A new run is known to have begun: forget the one before.
+
+        Args:
+            with_what_waits: what the log has brought since it was replaced is of the new run (its row was reset).
+        """
+        waiting, self._undecided = self._undecided, None
         self.run = BeamRun()
         self.number += 1
-        self._undecided = None
+        for event, at in waiting if waiting and with_what_waits else ():
+            self.run.apply(event, at)
 
     def move(self, seconds: float) -> None:
         """See :meth:`BeamRun.move`."""

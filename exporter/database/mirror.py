@@ -186,8 +186,12 @@ class Mirror:
     def _completing(self, view: BeamView, written: _Written | None) -> tuple[UpdateKind, float] | None:
         """The row is over: all that may come is the one write that completes a run which the log says succeeded."""
         self._due.pop(view.key, None)
+        # A retry may begin and succeed between two looks: what was written of the run before says nothing of it.
         done = (
-            written is not None and written.percent == 100.0 and (written.accepted or written.update.kind == "complete")
+            written is not None
+            and written.run_number == view.run_number
+            and written.percent == 100.0
+            and (written.accepted or written.update.kind == "complete")
         )
         return ("complete", 100.0) if view.row.status in self._completed and view.log_succeeded and not done else None
 

@@ -6,18 +6,19 @@ import os
 import random
 import shutil
 import signal
+from abc import ABC, abstractmethod
 from typing import ClassVar
 
 from tests.chaos.beams import HOSTS, Beam
 from tests.chaos.engines import Engine
 from tests.chaos.site import PATIENCE_SECONDS, Site
 from tests.support import communicator_db as db
-from tests.support.process import wait_for
+from tests.support.process import ExporterProcess, wait_for
 
 HOUR_SECONDS = 3600.0
 
 
-class Fault:
+class Fault(ABC):
     """One thing that goes wrong.
 
     Args:
@@ -36,11 +37,23 @@ class Fault:
         self.site = site
         self.chance = chance
 
+    @property
+    def exporter(self) -> ExporterProcess:
+        """The process that runs now; whoever needs it has one."""
+        exporter = self.site.exporter
+        assert exporter is not None
+        return exporter
+
     def begin(self) -> bool:
         """It goes wrong; returns whether there was anything to do it to."""
-        raise NotImplementedError
+        self.happen()
+        return True
 
-    def end(self) -> None:
+    @abstractmethod
+    def happen(self) -> None:
+        """What goes wrong does."""
+
+    def end(self) -> None:  # noqa: B027 - some are over as soon as they have happened
         """It is as it was."""
 
 
@@ -50,9 +63,8 @@ class ExporterKilled(Fault):
     seconds = (0.0, 4.0)
     needs = frozenset({"exporter"})
 
-    def begin(self) -> bool:
+    def happen(self) -> None:
         self.site.kill_exporter()
-        return True
 
     def end(self) -> None:
         self.site.start_exporter()
@@ -63,26 +75,18 @@ class ConfigurationReloaded(Fault):
 
     needs = frozenset({"exporter"})
 
-    def begin(self) -> bool:
-        exporter = self.site.exporter
-        assert exporter is not None
+    def happen(self) -> None:
         # Before it has started, the signal would end it, and a mistake would keep it from starting.
-        wait_for(lambda: exporter.said("exporter started"), "the exporter's start", PATIENCE_SECONDS)
+        wait_for(lambda: self.exporter.said("exporter started"), "the exporter's start", PATIENCE_SECONDS)
         if self.chance.random() < 0.3:
             self.site.write_configuration(more="no_such_key: 1")
         else:
             self.site.write_configuration(throttle_percent=self.chance.choice([0.5, 5.0]))
-        self._hang_up()
-        return True
+        self.exporter.signal(signal.SIGHUP)
 
     def end(self) -> None:
         self.site.write_configuration()
-        self._hang_up()
-
-    def _hang_up(self) -> None:
-        exporter = self.site.exporter
-        assert exporter is not None
-        exporter.signal(signal.SIGHUP)
+        self.exporter.signal(signal.SIGHUP)
 
 
 class HostFault(Fault):
@@ -99,65 +103,61 @@ class HostFault(Fault):
 class SshdKilled(HostFault):
     """The host crashes and is up again."""
 
-    def begin(self) -> bool:
+    def happen(self) -> None:
         self.host.kill()
-        return True
 
     def end(self) -> None:
         self.host.start()
 
 
-class NetworkCut(HostFault):
-    """Connections are reset, and new ones refused."""
-
-    def begin(self) -> bool:
-        self.relay.refuse()
-        self.relay.reset()
-        return True
-
-    def end(self) -> None:
-        self.relay.resume()
-
-
 class NetworkDelayed(HostFault):
     """Every packet takes a third of a second."""
 
-    def begin(self) -> bool:
+    def happen(self) -> None:
         self.relay.delay_seconds = 0.3
-        return True
 
     def end(self) -> None:
         self.relay.delay_seconds = 0.0
 
 
-class NetworkStalled(HostFault):
+class NetworkInterrupted(HostFault):
+    """Something keeps packets from passing."""
+
+    def end(self) -> None:
+        self.relay.resume()
+
+
+class NetworkCut(NetworkInterrupted):
+    """Connections are reset, and new ones refused."""
+
+    def happen(self) -> None:
+        self.relay.refuse()
+        self.relay.reset()
+
+
+class NetworkStalled(NetworkInterrupted):
     """Nothing passes, nothing is lost: for less and for more than an operation may take."""
 
     seconds = (1.0, 10.0)
 
-    def begin(self) -> bool:
+    def happen(self) -> None:
         self.relay.stall()
-        return True
-
-    def end(self) -> None:
-        self.relay.resume()
 
 
-class NetworkDropped(HostFault):
+class NetworkDropped(NetworkInterrupted):
     """What is sent is lost, and nobody is told."""
 
-    def begin(self) -> bool:
+    def happen(self) -> None:
         self.relay.drop()
-        return True
 
     def end(self) -> None:
-        self.relay.resume()
+        super().end()
         # What was lost never comes: the kernel at the other end would find that out in a quarter of an hour.
         self.relay.cut()
 
 
 class LogFault(Fault):
-    """Something about the log of a beam whose engine is writing."""
+    """Something about the log of a beam whose engine is writing; it writes nothing while that happens."""
 
     needs = frozenset({"log"})
     seconds = (1.0, 3.0)
@@ -175,16 +175,11 @@ class LogFault(Fault):
             if not self.engine.run.going:
                 return False
             self.beam.troubled = True
-            self.happen()
-        return True
+            return super().begin()
 
     def fits(self, engine: Engine) -> bool:
         """Whether it can happen to this one."""
         return True
-
-    def happen(self) -> None:
-        """It goes wrong; the engine writes nothing meanwhile."""
-        raise NotImplementedError
 
     def end(self) -> None:
         self.beam.troubled = False
@@ -239,10 +234,8 @@ class LinesLost(LogFault):
         return counts and b"Generating particles for (1 of" in engine.beam.log.read_bytes()
 
     def happen(self) -> None:
-        site, log = self.site, self.beam.log
-        exporter = site.exporter
-        assert exporter is not None
-        size = log.stat().st_size
+        site, exporter = self.site, self.exporter
+        size = self.beam.log.stat().st_size
 
         def read_to_its_end() -> bool:
             return exporter.value("mqi_beam_log_size_bytes", beam_id=self.beam.beam_id) == size
@@ -253,9 +246,9 @@ class LinesLost(LogFault):
             wait_for(lambda: site.state_file.stat().st_ino != state, "its state", PATIENCE_SECONDS)  # noqa: B023
         self.lose()
 
+    @abstractmethod
     def lose(self) -> None:
         """The lines are gone."""
-        raise NotImplementedError
 
 
 class LogRotated(LinesLost):
@@ -279,11 +272,11 @@ class EndedLogDeleted(Fault):
     needs = frozenset({"log"})
 
     def begin(self) -> bool:
-        ended = [beam for beam in self.site.beams if beam.runs and beam.run.confirmed and beam.log.exists()]
-        if not ended:
-            return False
-        self.chance.choice(ended).log.unlink()
-        return True
+        self.ended = [beam for beam in self.site.beams if beam.runs and beam.run.confirmed and beam.log.exists()]
+        return bool(self.ended) and super().begin()
+
+    def happen(self) -> None:
+        self.chance.choice(self.ended).log.unlink()
 
 
 class DatabaseFault(Fault):
@@ -296,9 +289,8 @@ class DatabaseFault(Fault):
 class DatabaseLocked(DatabaseFault):
     """Another process holds the write lock."""
 
-    def begin(self) -> bool:
+    def happen(self) -> None:
         self.locker = db.Locker(self.site.table.path)
-        return True
 
     def end(self) -> None:
         self.locker.release()
@@ -307,9 +299,8 @@ class DatabaseLocked(DatabaseFault):
 class DatabaseDeleted(DatabaseFault):
     """It is deleted, and made anew later."""
 
-    def begin(self) -> bool:
+    def happen(self) -> None:
         self.site.table.delete()
-        return True
 
     def end(self) -> None:
         self.site.table.recreate()
@@ -320,17 +311,15 @@ class DatabaseReplaced(DatabaseFault):
 
     seconds = (0.0, 0.0)
 
-    def begin(self) -> bool:
+    def happen(self) -> None:
         self.site.table.replace()
-        return True
 
 
 class DatabaseReadOnly(DatabaseFault):
     """A copy that nobody may write takes its place."""
 
-    def begin(self) -> bool:
+    def happen(self) -> None:
         self.site.table.replace(mode=0o444)
-        return True
 
     def end(self) -> None:
         self.site.table.allow()
@@ -339,7 +328,7 @@ class DatabaseReadOnly(DatabaseFault):
 class DiskFull(DatabaseFault):
     """Nothing more can be written where database and state file are."""
 
-    def begin(self) -> bool:
+    def happen(self) -> None:
         with self.site.ballast.open("wb", buffering=0) as ballast:
             block = bytes(1 << 16)
             while block:
@@ -348,7 +337,6 @@ class DiskFull(DatabaseFault):
                 except OSError:
                     # The last page, too.
                     block = block[: len(block) // 2]
-        return True
 
     def end(self) -> None:
         self.site.ballast.unlink()
@@ -361,9 +349,8 @@ class ClockSet(Fault):
     seconds = (0.0, 0.0)
     by_seconds: ClassVar[float]
 
-    def begin(self) -> bool:
+    def happen(self) -> None:
         self.site.clock.set(self.by_seconds)
-        return True
 
 
 class ClockSetForwards(ClockSet):
@@ -384,11 +371,10 @@ class MachineSuspended(Fault):
     needs = frozenset({"exporter", "clock", "database", "log", *HOSTS})
     seconds = (7.0, 9.0)
 
-    def begin(self) -> bool:
+    def happen(self) -> None:
         self.site.engines.stop()
         self.site.communicator.stopped.set()
         self._send(signal.SIGSTOP)
-        return True
 
     def end(self) -> None:
         self._send(signal.SIGCONT)
@@ -396,8 +382,7 @@ class MachineSuspended(Fault):
         self.site.communicator.stopped.clear()
 
     def _send(self, number: signal.Signals) -> None:
-        assert self.site.exporter is not None
-        self.site.exporter.signal(number)
+        self.exporter.signal(number)
         for host in self.site.hosts.values():
             host.signal(number)
 

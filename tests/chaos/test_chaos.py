@@ -6,9 +6,12 @@ threads meet, so it is no gate.
 
 from __future__ import annotations
 
+import inspect
+
 import pytest
 
 from exporter.simulator import Simulation
+from tests.chaos.faults import FAULTS, Fault
 from tests.chaos.schedule import plan
 from tests.chaos.truth import Truth, truth
 
@@ -16,6 +19,11 @@ from tests.chaos.truth import Truth, truth
 def test_a_schedule_can_be_had_again() -> None:
     assert plan(7, 300) == plan(7, 300)
     assert plan(7, 300) != plan(8, 300)
+
+
+@pytest.mark.parametrize("kind", FAULTS)
+def test_every_fault_says_what_it_does(kind: type[Fault]) -> None:
+    assert not inspect.isabstract(kind)
 
 
 @pytest.mark.parametrize(

@@ -221,6 +221,14 @@ class TestRowsThatAreOver:
         db.execute(site.path, "UPDATE beams SET progress = 1.0")
         assert site.shows(done) == 1.0
 
+    def test_completed_is_raised_again_for_a_retry_that_was_never_seen_to_run(self, site: Site) -> None:
+        assert site.shows(ended()) == 100.0
+        site.stands(40.0, "completed")
+        retried = ended(run_number=2, row=BeamRow(KEY, 0.0, status="completed"))
+        assert site.shows(retried) == 100.0
+        site.stands(1.0)
+        assert site.shows(retried) == 1.0, "once for each run"
+
     def test_completed_without_the_logs_word_is_not_touched(self, site: Site) -> None:
         site.stands(50.0, "completed")
         assert site.shows(view(9, 18, state=BeamState.SUCCEEDED, status="completed")) == 50.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,12 +15,39 @@ from exporter.continuity import decoded, encoded
 from exporter.logs.local import LocalSource
 from exporter.logs.parser import SitePatterns
 from exporter.logs.paths import LogPathTemplate
-from exporter.logs.source import LogSource
+from exporter.logs.source import (
+    NOTHING_SETTLED,
+    LogProblem,
+    LogSource,
+    LogStat,
+    ReadRequest,
+    SourceUnavailable,
+)
 from exporter.monitor import SourceMonitor
 from exporter.privacy.identifiers import PlainIdentifiers
 from tests.support.replay import LOGS
 
 BEAM = BeamKey("70010001", "70010001_beam_1")
+
+
+class FragileSource(LocalSource):
+    """A local source that can be taken away."""
+
+    down = False
+
+    def _check(self) -> None:
+        if self.down:
+            raise SourceUnavailable("connection_lost", "gone")
+
+    def stat(
+        self, paths: Collection[str], settled: Mapping[str, LogStat] = NOTHING_SETTLED
+    ) -> Mapping[str, LogStat | LogProblem | None]:
+        self._check()
+        return super().stat(paths, settled)
+
+    def read(self, requests: Sequence[ReadRequest]) -> Sequence[bytes | LogProblem]:
+        self._check()
+        return super().read(requests)
 
 
 class World:
