@@ -65,7 +65,7 @@ unit: setup tools
 test-all: $(VERSIONS:%=test-%)
 
 test-%: .venv-%/.installed tools
-	.venv-$*/bin/python -m pytest -o cache_dir=.pytest_cache/$*
+	.venv-$*/bin/python -m pytest -n 2 --dist loadfile -o cache_dir=.pytest_cache/$*
 
 # Kept, although only a pattern rule asks for it.
 .PRECIOUS: .venv-%/.installed
