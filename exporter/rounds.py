@@ -240,8 +240,8 @@ class TableRounds:
             error, outcomes = result.error, result.outcomes
             self._health.wrote(result.outcomes, result.seconds, result.pending, at)
         if error is not None and error.kind == "read_only":
-            # What SQLite may do to ``-shm`` it keeps for all connections of a process: while one is there that was opened
-            # before the rights were mended, none can write.
+            # SQLite keeps what it may do to ``-shm`` for all connections of a process: while one is there that was
+            # opened before the rights were mended, none can write.
             self._reading.reopen()
         # A round with nothing to write does not show that writing works again.
         if error is not None or outcomes:
