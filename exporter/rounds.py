@@ -239,6 +239,10 @@ class TableRounds:
             result = self._mirror.flush(at, now=now)
             error, outcomes = result.error, result.outcomes
             self._health.wrote(result.outcomes, result.seconds, result.pending, at)
+        if error is not None and error.kind == "read_only":
+            # SQLite keeps what it may do to ``-shm`` for all connections of a process: while one is there that was
+            # opened before the rights were mended, none can write.
+            self._reading.reopen()
         # A round with nothing to write does not show that writing works again.
         if error is not None or outcomes:
             self._health.said("mirror", error)

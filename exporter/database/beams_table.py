@@ -134,6 +134,7 @@ class BeamsTable:
         self._completed = tuple(completed_statuses)
         self._identity: tuple[int, int] | None = None
         self._generation = 0
+        self._reopen = False
 
     @property
     def generation(self) -> int:
@@ -142,6 +143,10 @@ class BeamsTable:
         with contextlib.suppress(OSError):
             self._identify()
         return self._generation
+
+    def reopen(self) -> None:
+        """Have the next use open another connection; from any thread."""
+        self._reopen = True
 
     def close(self) -> None:
         """Give the connection back; the next use opens another."""
@@ -321,6 +326,9 @@ class BeamsTable:
             raise self._unavailable(kind, action, str(error)) from error
 
     def _connected(self) -> sqlite3.Connection:
+        if self._reopen:
+            self._reopen = False
+            self.close()
         self._identify()
         if self._connection is None:
             # autocommit: every transaction is one we begin ourselves, and no read is left open

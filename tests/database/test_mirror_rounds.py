@@ -90,6 +90,30 @@ def test_news_are_written_at_once_where_nothing_was_written_just_before(site: Si
     assert site.column() == 50.0
 
 
+def test_rights_that_are_mended_are_used_although_discovery_holds_the_database_open(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite shares what it may do to ``-shm`` among all connections of a process."""
+    connect = sqlite3.connect
+
+    def without_rights(database: str, **options: Any) -> Any:
+        return connect(f"{database}&readonly_shm=1", **options)
+
+    site.start(1)
+    with db.held_open(site.path):
+        with monkeypatch.context() as patched:
+            patched.setattr(sqlite3, "connect", without_rights)
+            site.rounds.discover()
+        for _ in range(2):
+            assert site.column() == 0.0
+            site.at += 60.0
+            site.rounds.mirror()
+            site.rounds.discover()
+        site.at += 60.0
+        site.rounds.mirror()
+        assert site.column() == 5.56
+
+
 def test_after_a_write_the_board_is_not_looked_at_until_the_next_may_be(site: Site) -> None:
     site.start(1)
     site.rounds.mirror()

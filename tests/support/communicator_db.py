@@ -5,6 +5,8 @@ from __future__ import annotations
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from sqlite3 import Connection
 
@@ -143,6 +145,27 @@ class Neighbour:
         output, _ = self._process.communicate(timeout=60)
         errors, rounds, longest, texts = output.strip().split(" ", 3)
         return int(errors), int(rounds), float(longest), texts
+
+
+_HOLDER = """
+import sqlite3, sys
+database = sqlite3.connect(sys.argv[1])
+database.execute("SELECT * FROM beams").fetchall()
+print("open", flush=True)
+sys.stdin.readline()
+"""
+
+
+@contextmanager
+def held_open(path: Path) -> Iterator[None]:
+    """Another process has the database open meanwhile, so that its ``-wal`` and ``-shm`` are there."""
+    with subprocess.Popen(
+        [sys.executable, "-c", _HOLDER, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "open\n"
+        yield
+        process.communicate("go\n", timeout=30)
 
 
 _LOCKER = """
