@@ -33,7 +33,7 @@ MEASURES = {
 }
 _COLOURS = ("#888888", "#1f77b4", "#ff7f0e", "#2ca02c", "#9467bd", "#d62728", "#000000")
 _SCRAPES = 5
-_SETTLE_SECONDS = 6.0
+_SETTLE_SECONDS = 15.0
 
 
 def run(short: bool) -> tuple[str, dict[str, float]]:

@@ -1,4 +1,4 @@
-"""What logs that do not grow cost: CPU, memory and a scrape, with 10 to 10 000 of them."""
+"""What logs that do not grow cost: CPU, memory and a scrape, with 1 000 and 10 000 of them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from bench import noisy
 from bench.beside import Running, exporter, mtail, stat_loop
 from bench.figures import median, row, table
 
-COUNTS = (10, 100, 1000, 10_000)
+COUNTS = (1000, 10_000)
 SECONDS = 20.0
 _SETTLE_SECONDS = 20.0
 

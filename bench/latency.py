@@ -22,7 +22,7 @@ from exporter.following import Following
 from exporter.logs import announcements
 from exporter.privacy.identifiers import PlainIdentifiers
 
-COUNTS = (10, 100, 1000, 10_000)
+COUNTS = (1000, 10_000)
 APPENDS = 100
 SCRAPES = 10
 METRIC = "mqi_beam_batch_current"
