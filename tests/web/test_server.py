@@ -629,15 +629,23 @@ def test_a_request_head_without_end_is_refused(site: Site) -> None:
 # start and stop
 
 
+def stop_seconds(server: WebServer) -> float:
+    """How long a server takes to stop, until its thread has ended: its own stop does not wait for that for ever."""
+
+    def stop() -> None:
+        server.stop()
+        _wait_until(lambda: not server.alive)
+
+    return seconds_of(stop)
+
+
 def test_stop_ends_idle_silent_and_half_asking_clients_within_two_seconds(site: Site) -> None:
     assert site.get("/-/healthy").status_code == 200  # and the client keeps its connection
     with closing(site.connect()) as silent, closing(site.connect()) as half:
         half.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n")
         assert site.get("/-/healthy").status_code == 200
 
-        assert seconds_of(site.server.stop) < STOP_SECONDS
-
-        assert not site.server.alive
+        assert stop_seconds(site.server) < STOP_SECONDS
         assert _end(silent) == b""
         assert _end(half) == b""
 
@@ -655,9 +663,7 @@ def test_stop_ends_idle_silent_and_half_shaken_hands_with_tls_within_two_seconds
         half.sendall(b"\x16\x03\x01")
         assert idle.get("/-/healthy").status_code == 200
 
-        assert seconds_of(site.server.stop) < STOP_SECONDS
-
-        assert not site.server.alive
+        assert stop_seconds(site.server) < STOP_SECONDS
         assert _end(silent) == b""
         assert _end(half) == b""
 
@@ -689,8 +695,7 @@ def test_stop_ends_a_client_that_does_not_read_its_answer_within_two_seconds() -
         deaf.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
         assert deaf.recv(12) == b"HTTP/1.1 200"
 
-        assert seconds_of(site.server.stop) < STOP_SECONDS
-        assert not site.server.alive
+        assert stop_seconds(site.server) < STOP_SECONDS
 
 
 def test_stop_lets_an_answer_under_way_finish() -> None:
