@@ -193,8 +193,8 @@ class Mirror:
     def _completing(self, view: BeamView, written: _Written | None) -> tuple[UpdateKind, float] | None:
         """The row is over: all that may come is the one write that completes a run which the log says succeeded."""
         self._due.pop(view.key, None)
-        # A retry may begin and succeed between two looks: what was written of the run before says nothing of it. Nor does
-        # a refusal while its row was still known as the run before had left it.
+        # A retry may begin and succeed between two looks: what was written of the run before says nothing of it.
+        # Nor does a refusal while its row was still known as the run before had left it.
         done = (
             written is not None
             and written.run_number == view.run_number
