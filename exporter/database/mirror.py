@@ -38,6 +38,7 @@ class _Written:
     """What was given to the database last, and for which stage of which run.
 
     ``accepted`` is false where the row was over, gone, or as high already: then it holds something else.
+    ``row_updated_at`` tells which row was known then.
     """
 
     percent: float
@@ -45,6 +46,7 @@ class _Written:
     run_number: int
     announcements: int
     grew: bool
+    row_updated_at: float | None
     accepted: bool = False
     at: float = 0.0
 
@@ -155,7 +157,12 @@ class Mirror:
             kind = "lower"
         value = round(self._low + (self._high - self._low) * percent / 100.0, 2)
         self._due[view.key] = _Written(
-            percent, ProgressUpdate(view.key.beam_id, value, kind), view.run_number, view.announcements, view.log_grew
+            percent,
+            ProgressUpdate(view.key.beam_id, value, kind),
+            view.run_number,
+            view.announcements,
+            view.log_grew,
+            view.row.updated_at,
         )
 
     def _next(self, view: BeamView, written: _Written | None) -> tuple[UpdateKind, float] | None:
@@ -187,11 +194,15 @@ class Mirror:
         """The row is over: all that may come is the one write that completes a run which the log says succeeded."""
         self._due.pop(view.key, None)
         # A retry may begin and succeed between two looks: what was written of the run before says nothing of it.
+        # Nor does a refusal while its row was still known as the run before had left it.
         done = (
             written is not None
             and written.run_number == view.run_number
             and written.percent == 100.0
-            and (written.accepted or written.update.kind == "complete")
+            and (
+                written.accepted
+                or (written.update.kind == "complete" and written.row_updated_at == view.row.updated_at)
+            )
         )
         return ("complete", 100.0) if view.row.status in self._completed and view.log_succeeded and not done else None
 

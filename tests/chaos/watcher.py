@@ -26,6 +26,8 @@ _LATE_SECONDS = 1.0
 
 _POLLED_WITHIN_SECONDS = 60.0
 _ALARMING = ("stalled", "expired", "failed", "succeeded")
+_NO_PARTICLES = re.compile(rb"^Total histories .*: 0$", re.MULTILINE)
+"""What tells that a run has failed although its engine goes on to its usual last line."""
 _ON_ITS_WAY = ("starting", "running", "stalled", "expired")
 _SAMPLE = re.compile(r"(?P<name>\w+)(?:\{(?P<labels>.*)\})? (?P<value>\S+)")
 _LABEL = re.compile(r'(\w+)="([^"]*)"')
@@ -181,6 +183,8 @@ class Watcher:
             source_fine = self._hosts.get(beam.source, _Host()).fine
             if run is None or run is not beam.run or not run.going or beam.troubled or not source_fine:
                 continue
+            if state == "failed" and _has_told_failure(beam, run):
+                continue
             what = self._alarming(run, shown, state, now, polled.get(beam.source, 0.0), engine_now)
             if what is None:
                 continue
@@ -247,6 +251,14 @@ class Watcher:
             back = [key for key, value in self._counters.items() if counters.get(key, value) < value]
             self._expect(not back, f"counters went back: {back}")
         self._counters, self._counters_of = counters, process
+
+
+def _has_told_failure(beam: Beam, run: Run) -> bool:
+    """Its log says already how the run will end."""
+    try:
+        return run.truth.reason == "no_particles" and bool(_NO_PARTICLES.search(beam.log.read_bytes()))
+    except OSError:  # a fault holds it
+        return False
 
 
 def _samples(exporter: ExporterProcess) -> Samples:

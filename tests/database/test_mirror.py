@@ -229,6 +229,15 @@ class TestRowsThatAreOver:
         site.stands(1.0)
         assert site.shows(retried) == 1.0, "once for each run"
 
+    def test_completed_is_raised_although_that_was_refused_under_the_row_of_the_run_before(self, site: Site) -> None:
+        """The retry's log is read while all that is known of its row is how the run before left it."""
+        site.stands(40.0, "simulation_running")
+        before = ended(run_number=2, row=BeamRow(KEY, 0.0, status="completed", updated_at=10.0))
+        assert site.shows(before) == 40.0
+        site.stands(40.0, "completed")
+        assert site.shows(before) == 40.0, "nothing is asked again of a row that nobody has read again"
+        assert site.shows(ended(run_number=2, row=BeamRow(KEY, 0.0, status="completed", updated_at=20.0))) == 100.0
+
     def test_completed_without_the_logs_word_is_not_touched(self, site: Site) -> None:
         site.stands(50.0, "completed")
         assert site.shows(view(9, 18, state=BeamState.SUCCEEDED, status="completed")) == 50.0
