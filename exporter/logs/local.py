@@ -29,7 +29,7 @@ _ADVICE = {
     "io": "check the file system it is on",
 }
 
-_REMEMBERED_MORE = 20_000
+_REMEMBERED_MORE = 1000
 """So many more files are remembered than logs are asked for at once: each look may ask for some of them."""
 
 
@@ -62,6 +62,7 @@ class LocalSource:
     def __init__(self, name: str, folders: Collection[str] | None = None) -> None:
         self.name = name
         self._identities: dict[str, tuple[int, int] | None] = {}
+        self._identities_before: dict[str, tuple[int, int] | None] = {}
         self._folders = folders
         self._real_folders: tuple[str, ...] | None = None
 
@@ -88,18 +89,21 @@ class LocalSource:
             ):
                 found[path] = self._looked_at(path, status, seen.identity)
         if len(self._identities) > _REMEMBERED_MORE + 2 * len(paths):
-            self._identities.clear()
+            # What has not been asked for since the last time is forgotten: logs come and go.
+            self._identities_before, self._identities = self._identities, {}
         for path in paths:
             try:
                 status = look(path)
             except (OSError, ValueError) as error:
                 answer: LogStat | LogProblem | None = _missing_or_problem(path, error)
             else:
-                answer = self._looked_at(path, status, self._identities.get(path))
+                known = self._identities.get(path) or self._identities_before.get(path)
+                answer = self._looked_at(path, status, known)
             if isinstance(answer, LogStat):
                 self._identities[path] = answer.identity
             else:
                 self._identities.pop(path, None)
+                self._identities_before.pop(path, None)
             if answer is not None:
                 found[path] = answer
         return found

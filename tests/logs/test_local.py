@@ -239,3 +239,27 @@ def test_an_idle_log_costs_one_system_call_a_look_and_a_known_one_no_more(
     calls.clear()
     assert source.read([ReadRequest(path, 4, 100)]) == [b"two\n"]
     assert calls == ["open", "fstat", *(["readlink"] if bounded else []), "pread", "close"]
+
+
+def test_of_logs_that_come_and_go_the_last_are_remembered_and_one_that_stays_is_never_found_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = LocalSource("local", [str(tmp_path)])
+    found_anew: list[str] = []
+    is_astray = source._is_astray
+
+    def counting(descriptor: int) -> bool:
+        found_anew.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        return is_astray(descriptor)
+
+    monkeypatch.setattr(source, "_is_astray", counting)
+    stays = tmp_path / "stays"
+    stays.touch()
+    for number in range(5000):
+        log = tmp_path / f"{number}"
+        log.touch()
+        assert len(source.stat([str(stays), str(log)])) == 2
+        log.unlink()
+    assert found_anew.count(str(stays)) == 1
+    assert len(found_anew) == 5001
+    assert len(source._identities) + len(source._identities_before) < 2100
