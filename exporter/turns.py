@@ -294,6 +294,7 @@ class Turns:
     def _group(self) -> None:
         """Who is looked at when."""
         self._regroup = False
+        before = [self._each_round, self._rare, *self._slices]
         self._each_round, self._rare = _Group(), _Group()
         self._slices = [_Group() for _ in range(self._rounds_per_announced_log)]
         slices = itertools.cycle(self._slices)
@@ -304,6 +305,9 @@ class Turns:
                 self._rare.take(candidates)
             else:
                 self._each_round.take(candidates)
+        for group in before:
+            # Groups and candidates hold each other, and garbage in circles is seldom looked for.
+            group.open.clear()
 
     def _distrust_the_silent(self) -> set[str]:
         """A log was found changed in its turn, and until now nobody has announced it: its folder is not announced."""

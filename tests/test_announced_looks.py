@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import time
 from collections.abc import Collection, Iterator, Mapping
@@ -25,6 +26,7 @@ from exporter.logs.source import NOTHING_SETTLED, LogProblem, LogStat
 from exporter.monitor import SourceMonitor
 from exporter.privacy.identifiers import PlainIdentifiers
 from exporter.rounds import NameRounds
+from exporter.turns import Candidates
 from tests.support.process import wait_for
 
 ROUNDS = 10
@@ -122,6 +124,33 @@ def test_polling_alone_asks_once_for_each_log_in_each_round(tmp_path: Path) -> N
     for _ in range(3):
         assert sorted(world.source.asked_in(world.monitor)) == sorted(str(world.log(each)) for each in range(50))
     assert world.board.snapshot(world.at).sources[0].read_bytes == sum(log.stat().st_size for log in tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("announced", [False, True])
+def test_of_beams_that_left_nothing_waits_for_the_search_for_garbage(
+    tmp_path: Path, kernel: Announcements, announced: bool
+) -> None:
+    world = settled(tmp_path, 3, kernel if announced else None)
+
+    def held() -> int:
+        return sum(isinstance(each, Candidates) for each in gc.get_objects())
+
+    gc.collect()
+    before = held()
+    gc.disable()
+    try:
+        for number in range(3, 20):
+            key = BeamKey("c", f"b{number}")
+            world.board.take_rows([BeamRow(key, world.at, status="x")], (), world.at)
+            world.source.asked_in(world.monitor)
+            world.board.take_rows([], [key], world.at)
+            world.at += 120
+            world.board.settle(world.at)
+            world.source.asked_in(world.monitor)
+        assert len(world.batches()) == 3
+        assert held() == before
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("announced", [False, True])
