@@ -175,7 +175,9 @@ class Turns:
 
     def settle(self, candidates: Candidates, stat: LogStat) -> None:
         """There is nothing to do for a beam as long as its log looks like that, if it has only one."""
-        if candidates.group is not None and len(candidates.paths) == 1 == len(self._by_path[candidates.paths[0]]):
+        if candidates.group is not None and len(candidates.paths) == 1 == len(
+            self._by_path.get(candidates.paths[0], ())
+        ):
             candidates.group.settle(candidates, stat)
 
     def unsettle(self, changed: Iterable[str]) -> list[Candidates]:
@@ -264,7 +266,7 @@ class Turns:
             groups = [self._slices[self._round], self._each_round]
         if rarely:
             groups.append(self._rare)
-        once_more = [each for each in self._once_more if each.beam.row.key in self._candidates]
+        once_more = [each for each in self._once_more if self._candidates.get(each.beam.row.key) is each]
         self._once_more = []
         for candidates in once_more:
             _look_into(candidates)

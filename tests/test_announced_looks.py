@@ -170,6 +170,21 @@ def test_a_log_that_looks_again_as_it_did_before_it_grew_is_read(
     assert world.batches()["b1"] == 3
 
 
+def test_a_log_that_has_just_been_met_may_be_another_by_the_next_round(tmp_path: Path, kernel: Announcements) -> None:
+    world = settled(tmp_path, 2, kernel)
+    world.start_batch(2, 1)
+    key, other = BeamKey("c", "b2"), tmp_path / "other.log"
+    world.board.take_rows([BeamRow(key, world.at, status="x")], (), world.at)
+    world.source.asked_in(world.monitor)
+    assert world.batches()["b2"] == 1
+    other.write_bytes(b"Generating particles for (7 of 1000 batches) in CPU ..\n")
+    os.utime(other, (world.at + 60, world.at + 60))
+    world.board.take_rows([BeamRow(key, world.at, status="x", log_path=str(other))], (), world.at)
+    for _ in range(2):
+        assert str(world.log(2)) not in world.source.asked_in(world.monitor)
+    assert world.batches()["b2"] == 7
+
+
 def test_an_announced_look_asks_for_the_logs_that_grew(tmp_path: Path, kernel: Announcements) -> None:
     world = settled(tmp_path, 50, kernel)
     assert world.source.asked_in(world.monitor, announced_only=True) == []
