@@ -782,13 +782,7 @@ def test_a_look_that_a_reload_ends_is_no_trouble_of_the_host(tmp_path: Path) -> 
 
 
 def test_a_row_that_is_still_that_of_the_run_before_leaves_no_estimate_behind(world: World) -> None:
-    world.row()
-    world.look()
-    world.write(captured("v2_b18"))
-    world.look()
-    world.row("completed", 100.0)
-    world.look(1)
-    world.look(2)
+    succeeded(world)
     row_before = world.rows[BEAM]
     world.row()
     row, world.rows[BEAM] = world.rows[BEAM], row_before
