@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from grafanalib import core as grafana
+
 from dashboards.model import (
     GREEN,
     GREY,
@@ -29,6 +31,11 @@ _REFUSED = [
 
 def _rate(metric: str, by: str, selector: str) -> str:
     return f"sum by ({by}) (rate({metric}{{{selector}}}[$__rate_interval]))"
+
+
+def _counted(title: str, about: str, *queries: Query, none: str | None) -> grafana.TimeSeries:
+    """A panel of whole numbers, most of which are 0."""
+    return lines(title, about, *queries, unit="short", soft_maximum=1, decimals=0, none=none)
 
 
 def _hourly(metric: str, by: str, selector: str) -> str:
@@ -185,33 +192,24 @@ _BYTES = lines(
     Query(_rate("mqi_source_read_bytes_total", "source", SOURCE), "{{source}}"),
     unit="binBps",
 )
-_RECONNECTS = lines(
+_RECONNECTS = _counted(
     "Which connections broke?",
     "Reconnects and errors within the hour before, by source and kind of error.",
     Query(_hourly("mqi_source_reconnects_total", "source", SOURCE), "{{source}} reconnected"),
     Query(_hourly("mqi_source_errors_total", "source, error", SOURCE), "{{source}}: {{error}}"),
-    unit="short",
-    soft_maximum=1,
-    decimals=0,
     none="None",
 )
-_ANOMALIES = lines(
+_ANOMALIES = _counted(
     "What in the logs did not fit?",
     "Anomalies within the hour before, by source and kind. Empty is good.",
     Query(_hourly("mqi_log_anomalies_total", "source, kind", SOURCE), "{{source}}: {{kind}}"),
-    unit="short",
-    soft_maximum=1,
-    decimals=0,
     none="Nothing",
 )
-_UNMATCHED = lines(
+_UNMATCHED = _counted(
     "Whose log is not understood?",
     "Logs that grow without a line that is known, and beams whose row and log disagree about the end.",
     Query(f"sum by (source) (mqi_log_unmatched{{{SOURCE}}})", "{{source}}: log not understood"),
     Query(f"sum by (source) (mqi_beam_status_mismatch{{{SOURCE}}})", "{{source}}: row and log disagree"),
-    unit="short",
-    soft_maximum=1,
-    decimals=0,
     none="No beam is followed",
 )
 _RUNS = lines(
@@ -244,13 +242,10 @@ _LATENCY = lines(
     unit="s",
     none="No database",
 )
-_PENDING = lines(
+_PENDING = _counted(
     "Does progress reach the database?",
     "Beams whose progress waits to be written. It should fall back to nothing again and again.",
     Query(f"sum by (instance) (mqi_database_pending_updates{{{EXPORTER}}})", "waiting"),
-    unit="short",
-    soft_maximum=1,
-    decimals=0,
     none="No database",
 )
 
@@ -296,22 +291,16 @@ _RELOADS = lines(
     ),
     unit="s",
 )
-_LOGINS = lines(
+_LOGINS = _counted(
     "Who was refused at the door?",
     "Failed logins within the hour before, by reason. A few are typing errors; many are somebody who guesses.",
     Query(_hourly("mqi_exporter_failed_logins_total", "instance, reason", EXPORTER), "{{instance}}: {{reason}}"),
-    unit="short",
-    soft_maximum=1,
-    decimals=0,
     none="No password or certificate is asked for",
 )
-_NAMES = lines(
+_NAMES = _counted(
     "Who asked for ids behind pseudonyms?",
     "Times within the hour before that ids were shown or refused. User and address of each are in the exporter's log.",
     Query(_hourly("mqi_exporter_names_requests_total", "instance, outcome", EXPORTER), "{{instance}}: {{outcome}}"),
-    unit="short",
-    soft_maximum=1,
-    decimals=0,
     none="No pseudonyms",
 )
 _CERTIFICATE = lines(
@@ -323,13 +312,10 @@ _CERTIFICATE = lines(
     unit="s",
     none="No TLS",
 )
-_WEB_CONFIG = lines(
+_WEB_CONFIG = _counted(
     "Is the web configuration in use?",
     "1 where TLS and passwords are those of the files as they are now; 0 where changed files were refused.",
     Query(f"min by (instance) (mqi_exporter_web_config_up_to_date{{{EXPORTER}}})", "{{instance}}"),
-    unit="short",
-    soft_maximum=1,
-    decimals=0,
     none="No web configuration",
 )
 
