@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from exporter.beams.board import Board, BoardRules
+from exporter.beams.board import Board
+from exporter.beams.rules import BoardRules
 from exporter.beams.snapshot import BeamKey, BeamRow
 from exporter.logs.events import (
     BatchesAnnounced,

@@ -16,7 +16,8 @@ from pathlib import Path
 from bench import noisy
 from bench.beside import Running, exporter, mtail
 from bench.figures import percentile, row, table
-from exporter.beams.board import Board, BoardRules
+from exporter.beams.board import Board
+from exporter.beams.rules import BoardRules
 from exporter.config import Settings
 from exporter.following import Following
 from exporter.logs import announcements

@@ -6,7 +6,8 @@ import random
 from functools import lru_cache
 from pathlib import Path
 
-from exporter.beams.board import Board, BoardRules
+from exporter.beams.board import Board
+from exporter.beams.rules import BoardRules
 from exporter.beams.snapshot import BeamKey, BeamRow
 from exporter.logs.local import LocalSource
 from exporter.logs.parser import SitePatterns

@@ -20,7 +20,8 @@ from pathlib import Path
 import paramiko
 
 from bench.figures import median, percentile, row, table
-from exporter.beams.board import Board, BoardRules
+from exporter.beams.board import Board
+from exporter.beams.rules import BoardRules
 from exporter.beams.snapshot import BeamKey, BeamRow
 from exporter.logs.parser import SitePatterns
 from exporter.logs.paths import LogPathTemplate

@@ -15,9 +15,8 @@ from pathlib import Path
 import structlog
 
 from exporter import __version__
-from exporter.beams.beam import StatusRules
-from exporter.beams.board import Board, BoardRules
-from exporter.beams.estimate import StallRules
+from exporter.beams.board import Board
+from exporter.beams.rules import BoardRules, StallRules, StatusRules
 from exporter.beams.snapshot import BoardSnapshot
 from exporter.clock import Clock, TimeEvent
 from exporter.config import ConfigError, Settings

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import structlog
 
-from exporter.beams.board import Notice
-from exporter.beams.snapshot import BeamState, BeamView
+from exporter.beams.snapshot import BeamState, BeamView, Notice
 from exporter.privacy.identifiers import Identifiers
 
 _log = structlog.get_logger(__name__)

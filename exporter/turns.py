@@ -16,8 +16,8 @@ from dataclasses import dataclass
 
 import structlog
 
-from exporter.beams.board import Board, Watched
-from exporter.beams.snapshot import BeamKey, BeamRow
+from exporter.beams.board import Board
+from exporter.beams.snapshot import BeamKey, BeamRow, Watched
 from exporter.logs.announcements import Announced, Announcements, plain_file
 from exporter.logs.paths import LogPathError, LogPathTemplate
 from exporter.logs.source import NOTHING_SETTLED, LogStat

@@ -12,7 +12,8 @@ import pytest
 
 from exporter import log_output
 from exporter.beams import retirement
-from exporter.beams.board import Board, BoardRules
+from exporter.beams.board import Board
+from exporter.beams.rules import BoardRules
 from exporter.beams.snapshot import BeamKey, BeamRow
 from exporter.beams.succession import Succession
 from exporter.config import ConfigError, settings_from

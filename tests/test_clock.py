@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from exporter.beams.board import Board, BoardRules
+from exporter.beams.board import Board
+from exporter.beams.rules import BoardRules
 from exporter.beams.snapshot import BeamState
 from exporter.clock import Clock, Reading
 from exporter.config import settings_from

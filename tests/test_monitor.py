@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from exporter.beams.board import BoardRules
+from exporter.beams.rules import BoardRules
 from exporter.beams.snapshot import BeamKey, BeamState
 from exporter.logs.local import LocalSource
 from exporter.logs.recent import RECENT_BYTES, recent_lines

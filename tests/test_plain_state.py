@@ -8,11 +8,14 @@ from typing import Any
 import pytest
 
 from exporter.beams.beam import Beam, SavedBeam
-from exporter.beams.board import Board, BoardRules
+from exporter.beams.board import Board
 from exporter.beams.counts import Counts
+from exporter.beams.roster import Roster
+from exporter.beams.rules import BoardRules
 from exporter.beams.run import BeamRun, RunState
 from exporter.beams.saved import SavedBoard
 from exporter.beams.snapshot import BeamRow
+from exporter.beams.sources import Sources
 from exporter.beams.succession import Succession, SuccessionState
 from exporter.logs.batches import BatchTally, TallyState
 from exporter.logs.bookmark import Bookmark, BookmarkState
@@ -37,6 +40,8 @@ KEPT: list[tuple[Any, type]] = [
     (Succession(), SuccessionState),
     (Beam(BeamRow(BEAM, 0.0), 0.0), SavedBeam),
     (Board(BoardRules(), 0.0), SavedBoard),
+    (Roster(BoardRules(), 0.0), SavedBoard),
+    (Sources(), SavedBoard),
     (Counts(0.0), SavedBoard),
     (TpsLogParser(), ParserState),
     (Tailer("/a.log"), TailerState),

@@ -20,7 +20,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter import state_file
-from exporter.beams.board import Board, BoardRules
+from exporter.beams.board import Board
+from exporter.beams.rules import BoardRules
 from exporter.clock import Clock
 from exporter.continuity import Continuity
 from exporter.privacy.identifiers import PlainIdentifiers

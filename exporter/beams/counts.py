@@ -11,7 +11,8 @@ from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from exporter.beams.beam import Beam, Work
+from exporter.beams.beam import Beam
+from exporter.beams.estimate import Work
 from exporter.beams.run import BeamRun
 from exporter.beams.saved import SavedBoard
 from exporter.beams.snapshot import UNKNOWN_SOURCE, EndedRun, HistogramView

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from exporter.beams.rules import StallRules
 from exporter.beams.run import BeamRun
 
 BATCH_SHARE_LIMIT = 0.99
@@ -19,16 +20,8 @@ _RATIO_STEPS, _SECOND_STEPS = 10**6, 10**3
 """What an estimate can be worth. Every further digit is noise that each scrape writes, compresses and sends anew."""
 _LONGEST_ROUNDED_SECONDS = 1e9
 
-
-@dataclass(frozen=True, slots=True)
-class StallRules:
-    """Limits of silence, seconds (``progress_tracking.stall`` and ``monitoring.timeout_seconds``)."""
-
-    factor: float = 3.0
-    minimum_seconds: float = 120.0
-    first_batch_seconds: float = 900.0
-    buffered_seconds: float = 7200.0
-    timeout_seconds: float = 3600.0
+Work = tuple[str, float]
+"""A source, and the particles of a full batch there (or 1): runs alike in both keep the same pace."""
 
 
 def stall_threshold_seconds(run: BeamRun, rules: StallRules) -> float:

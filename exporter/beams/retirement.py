@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Protocol
 
-from exporter.beams.beam import Beam, StatusRules
+from exporter.beams.beam import Beam
+from exporter.beams.rules import BoardRules
 from exporter.beams.snapshot import ENDED_STATES, BeamKey, BeamRow, BeamState
 from exporter.logs.source import LogStat
 
@@ -18,33 +18,10 @@ OVER_STATES = ENDED_STATES | {BeamState.EXPIRED}
 """A beam in one of these may leave when it has been shown for long enough."""
 _GONE_SECONDS = 60.0
 _KEPT = 1000
+"""So many that left are remembered, however few are shown."""
 
 
-class RetentionRules(Protocol):
-    """What it needs of the configuration. Times in seconds."""
-
-    @property
-    def statuses(self) -> StatusRules:
-        """What statuses of rows mean."""
-        ...
-
-    @property
-    def max_beams(self) -> int:
-        """So many that left are remembered, but never fewer than a thousand."""
-        ...
-
-    @property
-    def retention_seconds(self) -> float:
-        """How long a beam that succeeded is shown."""
-        ...
-
-    @property
-    def failed_retention_seconds(self) -> float:
-        """How long one that failed or expired is shown."""
-        ...
-
-
-def may_leave(beam: Beam, at: float, rules: RetentionRules) -> bool:
+def may_leave(beam: Beam, at: float, rules: BoardRules) -> bool:
     """The beam's series may go; a run that has ended is counted first, however short the retention is."""
     if beam.state in ENDED_STATES and beam.run.started_at is not None and not beam.counted:
         return False
@@ -81,7 +58,7 @@ class Retirement:
         """All that is remembered, as plain data; those that left first come first."""
         return list(self._retired.items())
 
-    def remember(self, beam: Beam, rules: RetentionRules) -> None:
+    def remember(self, beam: Beam, rules: BoardRules) -> None:
         """A beam leaves."""
         row = beam.row
         # A row's status is a text of its own: the same words ten thousand times.

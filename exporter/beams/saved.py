@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from exporter.beams.beam import Beam, SavedBeam, SourceState
+from exporter.beams.beam import Beam, SavedBeam
 from exporter.beams.retirement import Retired
 from exporter.beams.snapshot import BeamKey, EndedRun, HistogramView
+from exporter.beams.sources import SourceState
 from exporter.clock import Reading
 
 

@@ -1,4 +1,4 @@
-"""What readers of the board get: immutable values that were true at one moment.
+"""What others get from the board: immutable values that were true at one moment.
 
 Times are UTC epoch seconds (``float``), ratios 0..1, sizes bytes. ``None`` means "not known", which is never the same
 as 0: metrics leave such a series out, the page says so.
@@ -125,6 +125,38 @@ class BeamView(NamedTuple):
 
 _BY_THE_CLOCK = 3
 assert BeamView._fields[:_BY_THE_CLOCK] == ("estimated_ratio", "remaining_seconds", "row"), "they are passed together"
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """A beam whose log a source should look for, or at.
+
+    Args:
+        row: the beam.
+        path: the log followed, where it is this source's.
+        rarely: nothing is expected of it soon.
+    """
+
+    row: BeamRow
+    path: str | None
+    rarely: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something that deserves one log line.
+
+    Args:
+        kind: a beam's new state, ``new_run`` or ``beams_dropped``.
+        view: the beam.
+        before: the state it was in.
+        number: of the new run, or of the beams dropped.
+    """
+
+    kind: str
+    view: BeamView | None = None
+    before: BeamState | None = None
+    number: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,10 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exporter.beams.beam import Beam
-from exporter.beams.board import Board, BoardRules
-from exporter.beams.estimate import Forecast, StallRules
+from exporter.beams.board import Board
+from exporter.beams.estimate import Forecast
+from exporter.beams.rules import BoardRules, StallRules
 from exporter.beams.run import BeamRun
 from exporter.beams.snapshot import BeamKey, BeamRow, BeamState, BeamView, BoardSnapshot, SourceView
+from exporter.beams.sources import SourceState
+from exporter.beams.verdict import state_at
 from exporter.logs.events import (
     BatchesAnnounced,
     BatchFinished,
@@ -73,7 +76,7 @@ def _steps(draw: st.DrawFn) -> Step:
             if kind == "row":
                 row = BeamRow(key, at, status=status, progress=progress, updated_at=at - age)
             else:
-                row = replace(board._beams[key].row, read_at=at)
+                row = replace(_row(board, key, at), read_at=at)
             board.take_rows([row], (), at)
 
         return take_row
@@ -102,6 +105,11 @@ STEPS = st.lists(
 )
 
 
+def _row(board: Board, key: BeamKey, at: float) -> BeamRow:
+    """The row as the board knows it."""
+    return next(view.row for view in board.snapshot(at).beams if view.key == key)
+
+
 def _board() -> Board:
     board = Board(RULES, NOW)
     board.take_rows([BeamRow(key, NOW, status="simulation_running", updated_at=NOW) for key in KEYS], (), NOW)
@@ -117,8 +125,7 @@ def test_a_view_that_was_kept_is_what_it_would_be_if_made_anew(steps: list[tuple
         at += seconds
         for each in (board, forgetful):
             step(each, at)
-        for beam in forgetful._beams.values():
-            beam.changed()
+        forgetful.excuse(0.0)  # of every beam something may be different now
         assert _without_editions(board.snapshot(at)) == _without_editions(forgetful.snapshot(at))
         assert [(each.kind, each.before) for each in board.notices()] == [
             (each.kind, each.before) for each in forgetful.notices()
@@ -199,24 +206,19 @@ def test_nothing_is_worked_out_again_for_beams_that_stand_still(monkeypatch: pyt
     board.take_rows([BeamRow(key, NOW, status="simulation_running", updated_at=NOW) for key in keys], (), NOW)
     for key in keys:
         _running(board, key)
-    board.snapshot(NOW + 31)
-    made: list[Beam] = []
+    shown = board.snapshot(NOW + 31).beams
     forecasts: list[BeamRun] = []
-    view, forecast = Beam.view, Forecast.of
-
-    def counted(beam: Beam, *args: object) -> BeamView:
-        made.append(beam)
-        return view(beam, *args)  # type: ignore[arg-type]
+    forecast = Forecast.of
 
     def foretold(run: BeamRun, prior_rate: float | None) -> Forecast:
         forecasts.append(run)
         return forecast(run, prior_rate)
 
-    monkeypatch.setattr(Beam, "view", counted)
     monkeypatch.setattr(Forecast, "of", foretold)
     for key in keys[:10]:
         board.apply(key, PATH.format(key.beam_id), [LogRead(80, True, True)], NOW + 32, more=False)
-    board.snapshot(NOW + 33)
+    shown_later = board.snapshot(NOW + 33).beams
+    made = [each for each, later in zip(shown, shown_later, strict=True) if not later.differs_by_the_clock_alone(each)]
 
     assert len(made) == len(forecasts) == 10
 
@@ -226,13 +228,12 @@ def test_time_that_passes_over_beams_that_stand_still_costs_no_evaluation(monkey
     _running(board, KEYS[0])
     board.settle(NOW + 31)
     evaluated: list[float] = []
-    evaluate = Beam.evaluate
 
-    def counted(beam: Beam, at: float, *args: object) -> object:
+    def counted(beam: Beam, at: float, rules: BoardRules, source: SourceState) -> tuple[BeamState, float]:
         evaluated.append(at)
-        return evaluate(beam, at, *args)  # type: ignore[arg-type]
+        return state_at(beam, at, rules, source)
 
-    monkeypatch.setattr(Beam, "evaluate", counted)
+    monkeypatch.setattr("exporter.beams.roster.state_at", counted)
     for after in range(32, 60):
         board.settle(NOW + after)
     assert evaluated == []

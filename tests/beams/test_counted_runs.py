@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from exporter.beams.board import Board, BoardRules
+from exporter.beams.board import Board
+from exporter.beams.rules import BoardRules
 from exporter.beams.snapshot import BeamKey, BeamRow, SourceView
 from exporter.logs.events import BatchesAnnounced, BatchStarted, Event, LogRead, RunFailed, RunSucceeded
 from exporter.logs.source import LogStat

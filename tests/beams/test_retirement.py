@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 from exporter.beams import retirement
-from exporter.beams.beam import Beam, StatusRules
-from exporter.beams.board import BoardRules
+from exporter.beams.beam import Beam
 from exporter.beams.retirement import Retirement
+from exporter.beams.rules import BoardRules, StatusRules
 from exporter.beams.snapshot import BeamKey, BeamRow
 
 AT = 1_800_000_000.0

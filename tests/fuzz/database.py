@@ -13,7 +13,8 @@ from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 
-from exporter.beams.board import Board, BoardRules
+from exporter.beams.board import Board
+from exporter.beams.rules import BoardRules
 from exporter.beams.snapshot import BeamKey, BoardSnapshot
 from exporter.database.beams_table import COMPLETED_STATUSES, TERMINAL_STATUSES, BeamsTable
 from exporter.database.discovery import DatabaseDiscovery

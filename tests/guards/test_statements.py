@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from exporter.beams.board import Board, BoardRules
+from exporter.beams.board import Board
+from exporter.beams.rules import BoardRules
 from exporter.beams.snapshot import BeamKey
 from exporter.config import settings_from
 from exporter.logs.events import BatchesAnnounced, BatchStarted, Event, LogRead

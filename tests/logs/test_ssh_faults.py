@@ -18,9 +18,8 @@ from pathlib import Path
 
 import pytest
 
-from exporter.beams.beam import StatusRules
-from exporter.beams.board import Board, BoardRules
-from exporter.beams.estimate import StallRules
+from exporter.beams.board import Board
+from exporter.beams.rules import BoardRules, StallRules, StatusRules
 from exporter.beams.snapshot import BeamKey, BeamRow, BeamState, BeamView, SourceView
 from exporter.logs.local import LocalSource
 from exporter.logs.parser import SitePatterns

@@ -7,9 +7,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from exporter.beams.beam import StatusRules
-from exporter.beams.board import Board, BoardRules
-from exporter.beams.estimate import StallRules
+from exporter.beams.board import Board
+from exporter.beams.rules import BoardRules, StallRules, StatusRules
 from exporter.beams.snapshot import BeamKey, BeamRow, BeamView, BoardSnapshot
 from exporter.continuity import decoded, encoded
 from exporter.logs.local import LocalSource

@@ -1,0 +1,82 @@
+"""From one process to the next: what a roster leaves behind, and how another goes on with it.
+
+Beams of an earlier process are shown as they were until their source has been looked at once, or their logs have been
+read: nobody knows yet what happened meanwhile, and what is known must not be judged by today's clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from exporter.beams.beam import Beam
+from exporter.beams.retirement import Retirement
+from exporter.beams.roster import Roster
+from exporter.beams.saved import Copies, SavedBoard
+from exporter.beams.snapshot import BeamKey
+from exporter.beams.verdict import log_verdict
+from exporter.logs.bookmark import Bookmark
+from exporter.plain_state import take
+
+
+def begin_to_save(roster: Roster) -> Copies:
+    """Copies of the beams are taken from now on, a few at a time; those that change meanwhile are noted in them."""
+    roster.copies = Copies()
+    return roster.copies
+
+
+def saved(roster: Roster, copies: Copies) -> SavedBoard:
+    """The roster as it is now, as plain data; ends what :func:`begin_to_save` has begun."""
+    roster.copies = None
+    return take(
+        roster,
+        SavedBoard,
+        beams=copies.of(roster.beams),
+        retired=roster.retired.to_state(),
+        source_states=roster.sources.to_state(),
+        clocks=None,
+        **roster.counts.to_state(),
+    )
+
+
+def beams_of(state: SavedBoard) -> dict[BeamKey, Beam]:
+    """The beams of a state, which nobody else knows yet.
+
+    Raises:
+        ValueError: it cannot be a roster's state.
+    """
+    return {each.row.key: Beam.from_state(each) for each in state.beams}
+
+
+def resume(roster: Roster, state: SavedBoard, beams: dict[BeamKey, Beam], sources: Collection[str]) -> None:
+    """Let a roster go on where another stopped; before anything else is told to it.
+
+    Args:
+        roster: it.
+        state: from :func:`saved`.
+        beams: those of the state, from :func:`beams_of`.
+        sources: those of the configuration.
+    """
+    roster.beams = beams
+    roster.unconfirmed = {key for key, beam in beams.items() if beam.source in sources}
+    roster.retired = Retirement(state.retired)
+    roster.sources.resume(state.source_states, sources)
+    roster.counts.resume(state)
+    for beam in beams.values():
+        # Told by its log just before the state was written, and not yet seen by anybody who judges states.
+        if beam.run.ended_at is not None and log_verdict(beam.run) is not None:
+            roster.evaluate(beam, beam.run.ended_at)
+
+
+def bookmarks(roster: Roster, source: str) -> tuple[dict[BeamKey, Bookmark | None], float | None]:
+    """Where a source goes on; see :meth:`~exporter.beams.board.Board.bookmarks`."""
+    looked_at = roster.sources.state(source).last_poll_at
+    found: dict[BeamKey, Bookmark | None] = {}
+    for key in roster.unconfirmed:
+        beam = roster.beams[key]
+        if beam.source == source and beam.bookmark is not None:
+            found[key] = beam.bookmark
+    if looked_at is not None:
+        for key, beam in roster.beams.items():
+            if beam.source is None and beam.first_seen_at < looked_at:
+                found[key] = None
+    return found, looked_at

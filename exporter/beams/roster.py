@@ -1,0 +1,324 @@
+"""Every beam now known, and what becomes of each: without threads, clocks or readers.
+
+Beams are admitted by their rows, followed by their logs, judged as time passes, counted when a run has ended, and
+retired when they have been shown for long enough. The board alone touches a roster, under its lock.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Iterable, Sequence
+
+from exporter.beams.beam import Beam
+from exporter.beams.counts import Counts
+from exporter.beams.retirement import OVER_STATES, Retirement, may_leave
+from exporter.beams.rules import BoardRules
+from exporter.beams.run import BeamRun
+from exporter.beams.saved import Copies
+from exporter.beams.showing import shown_again, shown_anew
+from exporter.beams.snapshot import ENDED_STATES, BeamKey, BeamRow, BeamState, BeamView, Notice, SourceView, Watched
+from exporter.beams.sources import Sources
+from exporter.beams.standing import Standing
+from exporter.beams.verdict import holds_until, state_at
+from exporter.logs.bookmark import Bookmark
+from exporter.logs.events import Event
+from exporter.logs.source import LogStat
+
+BEAMS_HELD = 2
+"""So many times ``max_beams`` are held: those that are not shown are followed all the same, for when others go."""
+_SETTLE_SECONDS = 2.0
+"""An ended run is counted when so much time has passed: the cause may follow its first symptom in the next read."""
+_SETTLE_BY_ROW_SECONDS = 10.0
+_NOTICES_KEPT = 10_000
+
+
+class Roster:
+    """All beams.
+
+    Args:
+        rules: limits and meanings from the configuration; may be exchanged.
+        at: now, epoch seconds: runs that ended earlier are shown but not counted.
+
+    Attributes:
+        beams: all of them, those that were met first come first.
+        retired: those that left.
+        sources: where their logs are.
+        counts: what is counted over all of them.
+        notices: what has happened to them since somebody took the notices.
+        unconfirmed: beams of an earlier process whose source has not been looked at yet.
+        copies: of the beams that are being saved, while they are.
+        turned_away: how many found no room in the last round of discovery.
+        watch_version: another number whenever :meth:`watched` would answer something else.
+    """
+
+    NOT_SAVED = frozenset(
+        {
+            *("rules", "notices", "unconfirmed", "copies", "turned_away", "watch_version", "_dropped"),
+            *("counts", "sources"),  # saved all the same: their own to_state fill its fields
+        }
+    )
+
+    def __init__(self, rules: BoardRules, at: float) -> None:
+        self.rules = rules
+        self.beams: dict[BeamKey, Beam] = {}
+        self.retired = Retirement()
+        self.sources = Sources()
+        self.counts = Counts(at)
+        self.notices: deque[Notice] = deque(maxlen=_NOTICES_KEPT)
+        self.unconfirmed: set[BeamKey] = set()
+        self.copies: Copies | None = None
+        self.turned_away = 0
+        self.watch_version = 0
+        self._dropped = 0
+
+    def _changed(self, key: BeamKey) -> None:
+        """The copy of a beam that is being saved is of the past."""
+        if self.copies is not None:
+            self.copies.changed.add(key)
+
+    # Time that is another
+
+    def move(self, seconds: float) -> None:
+        """The clock was set by so much."""
+        self.counts.move(seconds)
+        self.sources.move(seconds)
+        for key, beam in self.beams.items():
+            beam.move(seconds)
+            self._changed(key)
+
+    def excuse(self, seconds: float) -> None:
+        """So much time was no beam's silence."""
+        for key, beam in self.beams.items():
+            beam.excuse(seconds)
+            self._changed(key)
+
+    # Rows
+
+    def take_row(self, row: BeamRow, at: float) -> bool:
+        """Take what discovery has read of a beam at that moment.
+
+        Returns:
+            Whether the beam has another status now.
+        """
+        beam = self.beams.get(row.key)
+        if beam is None:
+            self._admit(row, at)
+            return False
+        if row.key in self.unconfirmed:
+            # What its log says must be known before a row may end a run; rows are read again and again.
+            return False
+        news = row.status != beam.row.status
+        before = beam.run, beam.succession.number, beam.counted
+        looked_for = _looked_for(beam)
+        if beam.take_row(row, at, self.rules.statuses):
+            self._run_begun(beam, *before)
+        self.watch_version += looked_for != _looked_for(beam)
+        return news
+
+    def _admit(self, row: BeamRow, at: float) -> None:
+        if self.retired.stays_away(row):
+            return
+        if len(self.beams) >= BEAMS_HELD * self.rules.max_beams:
+            # Rows are read again and again: it is taken when there is room.
+            self.turned_away += 1
+            return
+        beam = Beam(row, at)
+        if (run_number := self.retired.run_number(row.key)) is not None:
+            beam.succession.number = run_number
+        if row.status in self.rules.statuses.terminal:
+            beam.terminal_since = at if row.updated_at is None else min(at, row.updated_at)
+        self.beams[row.key] = beam
+        self.watch_version += 1
+
+    def miss(self, keys: Iterable[BeamKey], at: float) -> None:
+        """The rows of these were not there any more at that moment."""
+        for key in keys:
+            beam = self.beams.get(key)
+            if beam is not None and beam.gone_since is None:
+                beam.gone_since = at
+
+    # Logs
+
+    def watched(self, source: str) -> list[Watched]:
+        """Beams whose logs a source should look for; those followed elsewhere too, since a newer log may turn up."""
+        return [
+            Watched(
+                beam.row,
+                beam.path if beam.source == source else None,
+                beam.state is BeamState.EXPIRED and beam.terminal_since is None,
+            )
+            for beam in self.beams.values()
+        ]
+
+    def claim(self, key: BeamKey, source: str, path: str, stat: LogStat, at: float) -> bool:
+        """A source has found a log of a beam, or looked at it again; see :meth:`Beam.claim`."""
+        beam = self.beams.get(key)
+        if beam is None:
+            return False
+        before = beam.run, beam.succession.number, beam.counted
+        where = beam.source, beam.path
+        claimed = beam.claim(source, path, stat, at)
+        self.watch_version += where != (beam.source, beam.path)
+        if beam.succession.number != before[1]:
+            self._run_begun(beam, *before)
+        return claimed
+
+    def apply(
+        self,
+        key: BeamKey,
+        path: str,
+        events: list[Event],
+        at: float,
+        *,
+        read_at: float,
+        more: bool,
+        recent: bytes,
+        bookmark: Bookmark | None,
+    ) -> bool:
+        """Take what one read of a beam's log has brought; see :meth:`~exporter.beams.board.Board.apply`.
+
+        Returns:
+            Whether the beam has made progress.
+        """
+        beam = self.beams.get(key)
+        if beam is None or beam.path != path or beam.source is None:
+            return False
+        self._changed(key)
+        self.unconfirmed.discard(key)
+        beam.recent, beam.bookmark = recent, bookmark
+        stage = beam.stage
+        before = beam.run, beam.succession.number, beam.counted
+        if beam.apply(events, at, read_at=read_at, more=more, statuses=self.rules.statuses):
+            self._run_begun(beam, *before)
+        run = beam.run
+        for seconds in run.timed:
+            self.counts.count_batch(beam.source, seconds)
+        if run.anomalies != beam.anomalies:
+            self.counts.count_anomalies(beam.source, run.anomalies - beam.anomalies)
+            beam.anomalies = Counter(run.anomalies)
+        if self.retired.was_counted(beam):
+            beam.counted = True
+        return beam.stage != stage
+
+    def publish_source(self, view: SourceView, at: float) -> None:
+        """A source has been looked at, which was over at that moment."""
+        self.sources.publish(view, at)
+        self._confirm(view.name)
+
+    def remove_source(self, name: str) -> None:
+        """A source has left the configuration."""
+        self.sources.remove(name)
+        self._confirm(name)
+
+    def _confirm(self, source: str) -> None:
+        """The source has been looked at, or cannot be: its beams live in this process now."""
+        if self.unconfirmed:
+            self.unconfirmed = {key for key in self.unconfirmed if self.beams[key].source != source}
+
+    # Time that passes
+
+    def settle(self, beams: Sequence[tuple[BeamKey, Beam]], at: float) -> None:
+        """Let time pass for some of the beams: count runs that have ended, forget beams that ended long ago."""
+        rules, sources, unconfirmed = self.rules, self.sources, self.unconfirmed
+        for key, beam in beams:
+            if unconfirmed and key in unconfirmed:
+                continue
+            if beam.standing is None or not beam.standing.holds(at, rules, sources.state(beam.source)):
+                self._judge(beam, at)
+            if beam.gone_since is None and beam.state not in OVER_STATES:
+                continue
+            self._count(beam, at)
+            if may_leave(beam, at, rules):
+                self._retire(key, beam)
+
+    def notice_dropped(self) -> None:
+        """Say once that there are more beams than are shown, until there are not."""
+        dropped = self.beyond(self.rules.max_beams)
+        if dropped and not self._dropped:
+            self.notices.append(Notice("beams_dropped", number=dropped))
+        self._dropped = dropped
+
+    def beyond(self, shown: int) -> int:
+        """How many beams there are besides so many, with those that found no room."""
+        return max(0, len(self.beams) - shown) + self.turned_away
+
+    def views(self, beams: Iterable[Beam], at: float) -> list[BeamView]:
+        """Some of the beams at a moment, each worked out only where it did not stand still."""
+        rules, rates, sources, unconfirmed = self.rules, self.counts.rates, self.sources, self.unconfirmed
+        views = []
+        for beam in beams:
+            if unconfirmed and beam.row.key in unconfirmed:
+                views.append(shown_anew(beam, at, rules, rates).view)
+                continue
+            view = shown_again(beam, at, rules, sources.state(beam.source), rates)
+            views.append(self._view_anew(beam, at) if view is None else view)
+        return views
+
+    def _view_anew(self, beam: Beam, at: float) -> BeamView:
+        """The beam at a moment, kept for the next; its state is not found out anew where it has just been."""
+        standing = beam.standing
+        if standing is None or not standing.holds(at, self.rules, self.sources.state(beam.source)):
+            standing = self._judge(beam, at)
+        standing.shown = shown_anew(beam, at, self.rules, self.counts.rates)
+        return standing.shown.view
+
+    def _judge(self, beam: Beam, at: float) -> Standing:
+        """Find out the beam's state, and keep how long that holds."""
+        self.evaluate(beam, at)
+        rules, source = self.rules, self.sources.state(beam.source)
+        beam.standing = standing = Standing(
+            since=at,
+            until=holds_until(beam, at, rules),
+            rules=rules,
+            down_since=source.down_since,
+            terminal_since=beam.terminal_since,
+            looked=source.looked_since(beam.terminal_since),
+        )
+        return standing
+
+    def evaluate(self, beam: Beam, at: float) -> None:
+        """Find out the beam's state at a moment, and give notice where it is another than it was."""
+        state, since = state_at(beam, at, self.rules, self.sources.state(beam.source))
+        if state is beam.state and since == beam.state_since:
+            return
+        before, beam.state, beam.state_since = beam.state, state, since
+        beam.changed()
+        if state is not before:
+            self.watch_version += BeamState.EXPIRED in (state, before)
+            self._notice(state.value, beam, at, before=before)
+
+    def _notice(self, kind: str, beam: Beam, at: float, *, before: BeamState | None = None, number: int = 0) -> None:
+        view = shown_anew(beam, at, self.rules, self.counts.rates).view
+        self.notices.append(Notice(kind, view, before, number))
+
+    def _run_begun(self, beam: Beam, before: BeamRun, number: int, counted: bool) -> None:
+        """A new run has taken the place of ``before``."""
+        self._changed(beam.row.key)
+        if before.ended and not counted:
+            self.counts.count_run(beam, before, number, "succeeded" if before.succeeded else "failed", before.reason)
+        # The state is still that of the run before: a view with it would show the new run as far as that one was.
+        self.evaluate(beam, beam.waiting_since)
+        self._notice("new_run", beam, beam.waiting_since, number=beam.succession.number)
+
+    def _count(self, beam: Beam, at: float) -> None:
+        run = beam.run
+        if beam.counted or beam.state not in ENDED_STATES or run.started_at is None:
+            return
+        wait = _SETTLE_SECONDS if run.ended else _SETTLE_BY_ROW_SECONDS
+        if beam.backlog or at - beam.state_since < wait:
+            return
+        beam.counted = True
+        self._changed(beam.row.key)
+        reason = (run.reason or "status") if beam.state is BeamState.FAILED else None
+        self.counts.count_run(beam, run, beam.succession.number, beam.state.value, reason, beam.state_since)
+
+    def _retire(self, key: BeamKey, beam: Beam) -> None:
+        del self.beams[key]
+        self.watch_version += 1
+        self.retired.remember(beam, self.rules)
+
+
+def _looked_for(beam: Beam) -> tuple[object, ...]:
+    """What :meth:`Roster.watched` says of a beam's row."""
+    row = beam.row
+    return row.beam_path, row.hpc_job_id, row.log_path, beam.terminal_since is None

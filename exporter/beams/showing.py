@@ -1,0 +1,125 @@
+"""A beam as readers see it: made anew, or as it was shown last where it stands still."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from exporter.beams.beam import Beam
+from exporter.beams.estimate import Forecast, Work, stall_threshold_seconds
+from exporter.beams.rules import BoardRules
+from exporter.beams.snapshot import ENDED_STATES, UNKNOWN_SOURCE, BeamState, BeamView
+from exporter.beams.sources import SourceState
+from exporter.beams.standing import Shown
+from exporter.beams.verdict import mismatch
+
+_WITHOUT_END = ENDED_STATES | {BeamState.STALLED, BeamState.EXPIRED}
+"""A beam that stands still is not done at any time that could be told."""
+
+
+def shown_anew(beam: Beam, at: float, rules: BoardRules, rates: Mapping[Work, float]) -> Shown:
+    """The beam as it is shown in the state that it was found in last.
+
+    Args:
+        beam: whose.
+        at: the moment of which the view is, epoch seconds.
+        rules: limits of silence, and what statuses mean.
+        rates: seconds per particle (or batch) of recent runs.
+    """
+    state, prior = beam.state, _prior(beam)
+    prior_rate = None if prior is None else rates.get(prior)
+    forecast = Forecast.of(beam.run, prior_rate)
+    return Shown(
+        view=_view(beam, at, rules, forecast),
+        forecast=forecast,
+        moves=forecast.moves and state is not BeamState.UNREACHABLE and state not in ENDED_STATES,
+        endless=state in _WITHOUT_END,
+        prior=prior,
+        prior_rate=prior_rate,
+    )
+
+
+def shown_again(
+    beam: Beam, at: float, rules: BoardRules, source: SourceState, rates: Mapping[Work, float]
+) -> BeamView | None:
+    """What a view would be now, where the beam has stood still since the last one.
+
+    Args:
+        beam: whose.
+        at: now, epoch seconds.
+        rules: limits of silence, and what statuses mean.
+        source: where its log is.
+        rates: seconds per particle (or batch) of recent runs.
+
+    Returns:
+        The last view itself where the clock has changed nothing in it either; ``None`` where state and view must be
+        worked out anew.
+    """
+    standing = beam.standing
+    if standing is None or standing.shown is None or not standing.holds(at, rules, source):
+        return None
+    shown = standing.shown
+    view = shown.again(at, beam.row, rates)
+    if view is not None and shown.moves:
+        beam.shown_ratio = view.estimated_ratio
+    return view
+
+
+def _prior(beam: Beam) -> Work | None:
+    """Which earlier runs tell the current one's pace, until it has one of its own."""
+    run = beam.run
+    return None if run.pace.seconds_per_work else (beam.source or "", run.full_work)
+
+
+def _estimates(beam: Beam, forecast: Forecast, at: float, ended_at: float | None) -> tuple[float, float | None]:
+    """Estimated progress, which never goes back between announcements, and remaining time."""
+    state, announcements = beam.state, beam.run.batches.announcements
+    moment = beam.state_since if state is BeamState.UNREACHABLE else at
+    ratio, remaining = forecast.at(moment if ended_at is None else min(moment, ended_at))
+    if announcements != beam.shown_announcements:
+        beam.shown_announcements, beam.shown_ratio = announcements, 0.0
+    beam.shown_ratio = ratio = max(ratio, beam.shown_ratio)
+    # Where the row alone says that it succeeded, it may be that of the run before: that is not kept.
+    return 1.0 if state is BeamState.SUCCEEDED else ratio, None if state in _WITHOUT_END else remaining
+
+
+def _view(beam: Beam, at: float, rules: BoardRules, forecast: Forecast) -> BeamView:
+    run, state, stat = beam.run, beam.state, None if beam.stale else beam.stat
+    batches, pace = run.batches, run.pace
+    ended_at = run.ended_at if run.ended else beam.state_since if state in ENDED_STATES else None
+    ratio, remaining = _estimates(beam, forecast, at, ended_at)
+    return BeamView(
+        key=beam.row.key,
+        source=beam.source or UNKNOWN_SOURCE,
+        state=state,
+        state_since=beam.state_since,
+        run_number=beam.succession.number,
+        dialect=run.dialect,
+        phase=run.phase,
+        batches_total=batches.total,
+        batch_current=batches.started,
+        batches_completed=batches.finished,
+        announcements=batches.announcements,
+        progress_ratio=batches.ratio,
+        estimated_ratio=ratio,
+        remaining_seconds=remaining,
+        started_at=run.started_at,
+        ended_at=ended_at,
+        last_progress_at=run.last_progress_at,
+        stall_threshold_seconds=stall_threshold_seconds(run, rules.stall),
+        batch_duration_seconds=pace.mean_seconds,
+        particles_per_batch=run.particles_per_batch,
+        particles=run.particles,
+        log_path=beam.path,
+        log_size_bytes=None if stat is None else stat.size_bytes,
+        log_modified_at=None if stat is None else stat.modified_at,
+        log_grew=beam.grew,
+        log_buffered=run.buffered,
+        log_unmatched=run.unmatched,
+        reason=(run.reason or "status") if state is BeamState.FAILED else None,
+        failure_text=run.failures[run.reason] if run.reason else None,
+        log_succeeded=run.succeeded,
+        row=beam.row,
+        status_mismatch=mismatch(beam, at, rules.statuses),
+        recent=b"" if stat is None else beam.recent,
+        edition=object(),
+    )

@@ -1,0 +1,81 @@
+"""How the sources are: what readers are shown of them, and what their beams' states depend on."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+
+from exporter.beams.snapshot import SourceView
+from exporter.moments import moved
+
+
+@dataclass(frozen=True, slots=True)
+class SourceState:
+    """Whether a source answers, as far as its beams are concerned."""
+
+    down_since: float | None = None
+    last_poll_at: float | None = None
+
+    def looked_since(self, moment: float | None) -> bool:
+        """The source has been looked at after that moment; never after one that is not known."""
+        return moment is not None and self.last_poll_at is not None and self.last_poll_at > moment
+
+
+_NO_SOURCE = SourceState()
+
+
+class Sources:
+    """All sources that have been looked at. The board alone touches them, under its lock."""
+
+    NOT_SAVED = frozenset({"_views"})
+    """What a process has done begins at 0 with it."""
+
+    def __init__(self) -> None:
+        self._views: dict[str, SourceView] = {}
+        self._source_states: dict[str, SourceState] = {}
+
+    def state(self, name: str | None) -> SourceState:
+        """Of a source; of none that is known, where nobody has looked at it, or there is no such name."""
+        return self._source_states.get(name or "", _NO_SOURCE)
+
+    def views(self, anomalies: Mapping[str, Mapping[str, int]]) -> tuple[SourceView, ...]:
+        """All sources as readers see them, with what did not fit in the logs of each."""
+        return tuple(_with_anomalies(view, anomalies.get(view.name, {})) for view in self._views.values())
+
+    def publish(self, view: SourceView, at: float) -> None:
+        """A source has been looked at, which was over at that moment."""
+        self._views[view.name] = view
+        down_since = (self.state(view.name).down_since or at) if view.up is False else None
+        self._source_states[view.name] = SourceState(down_since, view.last_poll_at)
+
+    def remove(self, name: str) -> None:
+        """A source has left the configuration."""
+        self._views.pop(name, None)
+        self._source_states.pop(name, None)
+
+    def move(self, seconds: float) -> None:
+        """The clock was set by so much."""
+        self._source_states = {
+            name: SourceState(moved(each.down_since, seconds), moved(each.last_poll_at, seconds))
+            for name, each in self._source_states.items()
+        }
+        self._views = {
+            name: replace(each, last_poll_at=moved(each.last_poll_at, seconds)) for name, each in self._views.items()
+        }
+
+    def to_state(self) -> dict[str, SourceState]:
+        """Their states, by name."""
+        return dict(self._source_states)
+
+    def resume(self, states: Mapping[str, SourceState], names: Collection[str]) -> None:
+        """Take the states of an earlier process, of the sources that there still are."""
+        self._source_states = {name: each for name, each in states.items() if name in names}
+
+
+def _with_anomalies(view: SourceView, anomalies: Mapping[str, int]) -> SourceView:
+    if not anomalies:
+        return view
+    both = Counter(view.anomalies)
+    both.update(anomalies)
+    return replace(view, anomalies=dict(both))
