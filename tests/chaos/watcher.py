@@ -232,7 +232,11 @@ class Watcher:
         before = self._estimates.get(beam)
         if before is not None and before[0] == run:
             self._expect(estimated >= before[1] - 1e-9, f"estimate, which was {before[1]}, of {about}")
-        self._estimates[beam] = (run, estimated)
+        if "mqi_beam_start_timestamp_seconds" in shown:
+            self._estimates[beam] = (run, estimated)
+        else:
+            # Its row alone has told: where that said that it succeeded, it may be set back without a new run.
+            self._estimates.pop(beam, None)
 
     def _check_counters(self, samples: Samples, process: int) -> None:
         ended = runs_by_outcome(self._site.beams)
