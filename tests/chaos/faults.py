@@ -343,14 +343,21 @@ class DiskFull(DatabaseFault):
 
 
 class ClockSet(Fault):
-    """Somebody sets the clock of the machine."""
+    """Somebody sets the clock of the machine.
+
+    Not twice before an exporter has taken note of it: of a clock that was set to and fro meanwhile nothing tells.
+    """
 
     needs = frozenset({"clock"})
     seconds = (0.0, 0.0)
     by_seconds: ClassVar[float]
 
+    def begin(self) -> bool:
+        """See :meth:`Fault.begin`."""
+        return self.site.clock_noted and super().begin()
+
     def happen(self) -> None:
-        self.site.clock.set(self.by_seconds)
+        self.site.set_clock(self.by_seconds)
 
 
 class ClockSetForwards(ClockSet):

@@ -63,6 +63,7 @@ class Site:
         self.processes = 0
         self.said: list[str] = []
         self._chance = random.Random(seed)
+        self._state_before_clock: tuple[int, int] | None = None
         self._stack = ExitStack()
 
     def __enter__(self) -> Site:
@@ -139,6 +140,25 @@ web: {{listen_address: "127.0.0.1:0"}}
 {more}
 """
         (self.folder / "exporter.yaml").write_text(text, encoding="utf-8")
+
+    def set_clock(self, seconds: float) -> None:
+        """Set the clock of the machine forwards, or back."""
+        self._state_before_clock = self._state
+        self.clock.set(seconds)
+
+    @property
+    def clock_noted(self) -> bool:
+        """The exporter has written its state since the clock was set last."""
+        return self._state not in (None, self._state_before_clock)
+
+    @property
+    def _state(self) -> tuple[int, int] | None:
+        """Something that is another whenever the state was written; ``None`` while there is no file."""
+        try:
+            status = self.state_file.stat()
+        except FileNotFoundError:
+            return None
+        return status.st_ino, status.st_mtime_ns
 
     def start_exporter(self) -> ExporterProcess:
         """Start it, as systemd does when it has died."""
