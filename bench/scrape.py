@@ -26,7 +26,8 @@ from exporter.beams.board import Board
 from exporter.logs.source import LogStat
 from exporter.privacy.identifiers import PlainIdentifiers
 from exporter.web.collectors import BoardGroups
-from exporter.web.exposition import Exposition, gzipped
+from exporter.web.exposition import Exposition
+from exporter.web.pieces import gzipped
 from tests.support.client_encoder import GroupCollector
 
 SCRAPE_SECONDS = 15.0

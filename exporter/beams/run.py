@@ -287,17 +287,22 @@ class BeamRun:
             self.started_at = at
         if self._read_over:
             self.timed, self._read_over = [], False
-        match event:
-            case LogRead():
-                self._read(event, at)
-                return
-            case LogReplaced():
-                return
-            case Anomaly():
-                self.anomalies[event.kind] += 1
-                return
-        self._understood = True
-        match event:
+        match event:  # the lines of batches first: there are thousands of them
+            case BatchStarted():
+                self._note(self.batches.start(event.number, event.total))
+                self.phase = "simulating"
+                if self.running_since is None:
+                    self.running_since = at
+                if self.batch_since is None:
+                    self.batch_since = at
+                self._progressed(at)
+            case HistoriesGenerated():
+                self._progressed(at)
+            case BatchFinished():
+                anomalies = self.batches.finish()
+                self._note(anomalies)
+                self._finished_in_read += not anomalies
+                self._progressed(at)
             case RunHead():
                 self._family = event.family
             case DialectRecognised():
@@ -311,24 +316,9 @@ class BeamRun:
                 self._progressed(at)
             case BatchesAnnounced():
                 self._settle(at, live=True)
-                self.anomalies.update(self.batches.announce(event.total, event.particles_per_batch))
+                self._note(self.batches.announce(event.total, event.particles_per_batch))
                 self.phase = "simulating"
                 self.batch_since = at
-                self._progressed(at)
-            case BatchStarted():
-                self.anomalies.update(self.batches.start(event.number, event.total))
-                self.phase = "simulating"
-                if self.running_since is None:
-                    self.running_since = at
-                if self.batch_since is None:
-                    self.batch_since = at
-                self._progressed(at)
-            case HistoriesGenerated():
-                self._progressed(at)
-            case BatchFinished():
-                anomalies = self.batches.finish()
-                self.anomalies.update(anomalies)
-                self._finished_in_read += not anomalies
                 self._progressed(at)
             case RunSucceeded():
                 self._succeeded = True
@@ -338,6 +328,19 @@ class BeamRun:
                 if event.reason not in self.failures or event.text.startswith("what()"):
                     self.failures[event.reason] = event.text
                 self.ended_at = at
+            case Anomaly():
+                self.anomalies[event.kind] += 1
+                return
+            case LogRead():
+                self._read(event, at)
+                return
+            case LogReplaced():
+                return
+        self._understood = True
+
+    def _note(self, anomalies: list[str]) -> None:
+        if anomalies:
+            self.anomalies.update(anomalies)
 
     def _progressed(self, at: float) -> None:
         self.last_progress_at = at

@@ -24,7 +24,7 @@ from exporter.logs.events import (
     SimulationProgress,
 )
 from exporter.logs.patterns import FOREIGN_LINES, FOREIGN_MARKS, LINES, PLAN_PATTERNS, PREFIX_LENGTH, Line, shown
-from exporter.plain_state import give, take
+from exporter.plain_state import give
 
 LINE_LIMIT = 64 * 1024
 """Longest line in bytes; what is beyond is dropped (and counted), so that a log without newlines costs no memory."""
@@ -145,7 +145,9 @@ class TpsLogParser:
 
     def to_state(self) -> ParserState:
         """Where :meth:`feed` is, as plain data."""
-        return take(self, ParserState, unfinished=self._unfinished.decode("latin-1"))
+        return ParserState(
+            self.matched, self._unfinished.decode("latin-1"), self._skipping, self._family, self._mode, self._dialect
+        )
 
     @classmethod
     def from_state(cls, state: ParserState, site: SitePatterns | None = None) -> TpsLogParser:
@@ -270,16 +272,22 @@ class TpsLogParser:
                 events.extend(known.events(match))
                 break
         # Also behind a line that says something: it may have been cut just there.
-        if any(mark in line for mark in marks) and not any(isinstance(event, RunFailed) for event in events[before:]):
-            for known in FOREIGN_LINES:
-                if match := known.pattern.search(line):
-                    events.extend(known.events(match))
-                    break
+        if marks and any(mark in line for mark in marks):
+            self._match_foreign(line, events, before)
         if self._site is not None:
             said = {type(event) for event in events[before:]}
             events.extend(event for event in self._site.events(line) if type(event) not in said)
         if len(events) > before:
             self.matched = True
+
+    def _match_foreign(self, line: bytes, events: list[Event], before: int) -> None:
+        """What another writer says in a line, unless the engine has told there that the run failed."""
+        if any(isinstance(event, RunFailed) for event in events[before:]):
+            return
+        for known in FOREIGN_LINES:
+            if match := known.pattern.search(line):
+                events.extend(known.events(match))
+                break
 
     def _recognise(self, line: Line, events: list[Event]) -> None:
         """Which dialect prints such a line: engine and way of simulating come together from several of them."""

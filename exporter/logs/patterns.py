@@ -59,10 +59,6 @@ class Line:
     beginning: bytes = b""
 
 
-def _no_events(_: Match) -> Iterable[Event]:
-    return ()
-
-
 def _histories(match: Match) -> Iterable[Event]:
     histories = int(match[1])
     yield HistoriesCounted(histories)
@@ -84,12 +80,17 @@ def _succeeded(match: Match) -> Iterable[Event]:
     yield RunSucceeded(shown(match.string))
 
 
+def _always(*events: Event) -> Callable[[Match], Iterable[Event]]:
+    """Lines which say the same each time share their events: they never change."""
+    return lambda _: events
+
+
 def _phase(phase: str) -> Callable[[Match], Iterable[Event]]:
-    return lambda _: (PhaseEntered(phase),)
+    return _always(PhaseEntered(phase))
 
 
 def _head(family: str) -> Callable[[Match], Iterable[Event]]:
-    return lambda _: (RunHead(family), PhaseEntered("loading"))
+    return _always(RunHead(family), PhaseEntered("loading"))
 
 
 def _failed(reason: str) -> Callable[[Match], Iterable[Event]]:
@@ -169,9 +170,9 @@ _ENGINE_LINES = (
     _line(b"Upload ", _announcement, _N + rb" histories per batch, " + _N + rb" batches expected"),
     _line(b"Upload ", _announcement, _N + rb" histories\s*$"),
     _line(b"Uploading ", _announcement, _N + rb" histories\s*$", family="moqui"),
-    _line(b"Run by beam", lambda _: (PhaseEntered("simulating"),), rb"\s*$", family="moqui", mode="beam"),
-    _line(b"Run by spot", lambda _: (PhaseEntered("simulating"),), rb"\s*$", mode="spot"),
-    _line(b"Running ", _no_events, rb"(?:additional )?\d+ histories", family="moqui", mode="stat"),
+    _line(b"Run by beam", _phase("simulating"), rb"\s*$", family="moqui", mode="beam"),
+    _line(b"Run by spot", _phase("simulating"), rb"\s*$", mode="spot"),
+    _line(b"Running ", _always(), rb"(?:additional )?\d+ histories", family="moqui", mode="stat"),
     # Batches.
     _line(
         b"Generating particles for (",
@@ -180,8 +181,8 @@ _ENGINE_LINES = (
         family="smc",
         mode="beam",
     ),
-    _line(b"Generating particles...", lambda _: (BatchStarted(),), rb"\s*$", family="moqui"),
-    _line(b"Generating particles..", lambda _: (BatchStarted(),), rb"\s*$", family="smc", mode="spot"),
+    _line(b"Generating particles...", _always(BatchStarted()), rb"\s*$", family="moqui"),
+    _line(b"Generating particles..", _always(BatchStarted()), rb"\s*$", family="smc", mode="spot"),
     _line(b"cum_vertiex ", lambda match: (HistoriesGenerated(int(match[1])),), _N, family="moqui", mode="beam"),
     _line(
         b"Cumulated vertices ",
@@ -190,10 +191,10 @@ _ENGINE_LINES = (
         family="moqui",
         mode="stat",
     ),
-    _line(b"Particle transportation complete!", lambda _: (BatchFinished(),)),
-    _line(b"Run transportation ", lambda _: (BatchFinished(),), rb"[\d.]+ s", family="moqui"),
-    _line(b"run simulation ", lambda _: (BatchFinished(),), rb"[\d.]+ ms", family="smc", mode="spot"),
-    _line(b"run simulation ", lambda _: (BatchFinished(),), rb"[\d.]+ s", family="moqui", mode="spot"),
+    _line(b"Particle transportation complete!", _always(BatchFinished())),
+    _line(b"Run transportation ", _always(BatchFinished()), rb"[\d.]+ s", family="moqui"),
+    _line(b"run simulation ", _always(BatchFinished()), rb"[\d.]+ ms", family="smc", mode="spot"),
+    _line(b"run simulation ", _always(BatchFinished()), rb"[\d.]+ s", family="moqui", mode="spot"),
     # Normal ends: the public engines', the private one's, and the one the plan expects.
     _line(b"Time taken by MC engine:", _succeeded),
     _line(b"Total execution time:", _succeeded),

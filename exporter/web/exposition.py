@@ -3,42 +3,29 @@
 Both formats that Prometheus reads want all samples of a metric together, so the text cannot be kept by beam. It is
 kept in *blocks*: one metric of some hundred things. What a metric reads is read again of those things alone that have
 changed, or that the clock moves; a block is made again only where that is another value, and it is kept compressed, a
-twentieth of its size: a block ends with a full flush, which makes it independent of the blocks around it, and the
-checksum that gzip wants of the whole is combined from the blocks'. The sample lines of the two formats are the same;
-only a metric's head is not.
-
-Compressing lets go of the interpreter's lock, so other threads get their turn after each block.
+twentieth of its size (:mod:`exporter.web.pieces`). The sample lines of the two formats are the same; only a metric's
+head is not.
 """
 
 from __future__ import annotations
 
-import gzip
 import math
-import struct
 import threading
-import zlib
 from collections import defaultdict
 from collections.abc import Callable, Container, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import cache, lru_cache
+from functools import lru_cache
 from itertools import chain
 from typing import Any, Generic
 
 from exporter.web.families import Definition, Labels, Point, Thing
+from exporter.web.pieces import Compressor, Piece, strung
 
 THINGS_PER_BLOCK = 256
 """At most, on average. Lines of so many beams are made in a tenth of a millisecond, and compress as well as more."""
-_LEVEL = 1
-"""Of compression: level 9 takes ten times as long and saves little of what level 1 leaves."""
-_SMALL_BYTES = 1 << 18
-"""Less is compressed anew as a whole: blocks of a few lines each come out three times as large as they could."""
-_GZIP_HEAD = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x04\xff"
-_LAST_BLOCK = b"\x03\x00"
-_RAW = -zlib.MAX_WBITS
 _LARGEST_EXACT = 2**53
 _LITTLE = 0.25
 """Of what is prepared: what the clock moves is a part as small as that."""
-Deflate = Callable[[bytes], bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,21 +45,6 @@ class Group(Generic[Thing]):
     things: Sequence[Thing]
     labels: Callable[[Any], Labels]
     alike: Callable[[Thing, Thing], bool] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """Some text, compressed such that pieces can be strung together.
-
-    Args:
-        deflated: a raw deflate stream without its end.
-        crc: of the text.
-        size_bytes: of the text.
-    """
-
-    deflated: bytes
-    crc: int
-    size_bytes: int
 
 
 def text_of(number: float) -> str:
@@ -213,7 +185,7 @@ class _Bucket:
             if block is not None:
                 block.stale.update(moved if metric.by_clock else changed)
 
-    def make(self, metric: Definition[Any], deflate: Deflate) -> int | None:
+    def make(self, metric: Definition[Any], compressor: Compressor) -> int | None:
         """Make a block again where what the metric reads has changed.
 
         Returns:
@@ -225,17 +197,21 @@ class _Bucket:
         elif not block.stale:
             return None
         else:
-            values, read, things, same = block.values.copy(), metric.read, self.things, True
-            for place in block.stale:
-                value, known = read(things[place]), values[place]
-                if value is not known and value != known:
-                    values[place], same = value, False
-            if same:
+            values = self._read_again(metric.read, block)
+            if values == block.values:
                 block.stale.clear()
                 return None
         text = lines(metric, self.labels, values)
-        self.blocks[metric.name] = _Block(values, _piece(text, deflate))
+        self.blocks[metric.name] = _Block(values, compressor.piece(text))
         return text.count("\n")
+
+    def _read_again(self, read: Callable[[Any], Any], block: _Block) -> list[Any]:
+        if len(block.stale) == len(self.things):
+            return list(map(read, self.things))
+        values = block.values.copy()
+        for place in block.stale:
+            values[place] = read(self.things[place])
+        return values
 
 
 class _Shelf:
@@ -258,11 +234,11 @@ class _Shelf:
         for bucket in self._buckets:
             bucket.take(group)
 
-    def family(self, metric: Definition[Any], deflate: Deflate) -> Piece:
+    def family(self, metric: Definition[Any], compressor: Compressor) -> Piece:
         """All lines of a metric of the group."""
         # Taken out, so that it is not taken for current where making a block of it raises.
         piece = self._families.pop(metric.name, None)
-        made = [count for bucket in self._buckets if (count := bucket.make(metric, deflate)) is not None]
+        made = [count for bucket in self._buckets if (count := bucket.make(metric, compressor)) is not None]
         self.lines_made += sum(made)
         if piece is None or made:
             piece = strung(bucket.blocks[metric.name].piece for bucket in self._buckets)
@@ -327,7 +303,7 @@ class Exposition:
         """
         self.asked = True
         with self._lock:
-            deflate = _deflate()
+            compressor = Compressor()
             pieces: list[Piece] = []
             for group in chain.from_iterable(part() for part in self._parts):
                 shelf = self._shelves[group.table[0].name]
@@ -335,10 +311,10 @@ class Exposition:
                 for metric in group.table:
                     if names is not None and metric.name not in names:
                         continue
-                    piece = shelf.family(metric, deflate)
+                    piece = shelf.family(metric, compressor)
                     if piece.size_bytes:
-                        pieces += (_piece(head(metric, openmetrics=openmetrics), deflate), piece)
-            pieces.append(_piece(further, deflate))
+                        pieces += (compressor.piece(head(metric, openmetrics=openmetrics)), piece)
+            pieces.append(compressor.piece(further))
             return strung(pieces)
 
     def prepare(self) -> bool:
@@ -353,7 +329,7 @@ class Exposition:
             return True
         before = self.lines_made
         with self._lock:
-            deflate = _deflate()
+            compressor = Compressor()
             groups = list(chain.from_iterable(part() for part in self._parts))
             for group in groups:
                 self._shelves[group.table[0].name].take(group)
@@ -362,84 +338,7 @@ class Exposition:
                 if self.asked:
                     return True
                 with self._lock:
-                    self._shelves[group.table[0].name].family(metric, deflate)
+                    self._shelves[group.table[0].name].family(metric, compressor)
         made = self.lines_made - before
         self._most_prepared = max(self._most_prepared, made)
         return made < _LITTLE * self._most_prepared
-
-
-def _deflate() -> Deflate:
-    """Something that compresses one text after another, each on its own."""
-    compressor = zlib.compressobj(_LEVEL, zlib.DEFLATED, _RAW)
-
-    def deflate(text: bytes) -> bytes:
-        return compressor.compress(text) + compressor.flush(zlib.Z_FULL_FLUSH)
-
-    return deflate
-
-
-def gzipped(piece: Piece) -> bytes:
-    """A piece as a gzip stream of one member."""
-    if piece.size_bytes < _SMALL_BYTES:
-        return gzip.compress(plain(piece), _LEVEL, mtime=0)
-    trailer = struct.pack("<LL", piece.crc, piece.size_bytes & 0xFFFFFFFF)
-    return b"".join((_GZIP_HEAD, piece.deflated, _LAST_BLOCK, trailer))
-
-
-def plain(piece: Piece) -> bytes:
-    """A piece as it is without compression."""
-    return zlib.decompress(piece.deflated + _LAST_BLOCK, _RAW, max(1, piece.size_bytes))
-
-
-def _piece(text: str | bytes, deflate: Deflate) -> Piece:
-    data = text if isinstance(text, bytes) else text.encode()
-    return Piece(deflate(data), zlib.crc32(data), len(data)) if data else Piece(b"", 0, 0)
-
-
-def strung(pieces: Iterable[Piece]) -> Piece:
-    """Pieces one after the other as one."""
-    every = list(pieces)
-    crc = 0
-    for piece in every:
-        crc = _multiplied(_shift(piece.size_bytes), crc) ^ piece.crc if crc else piece.crc
-    return Piece(b"".join([piece.deflated for piece in every]), crc, sum(piece.size_bytes for piece in every))
-
-
-# The checksum of two texts one after the other, from the checksums of both (as zlib's crc32_combine does it): a CRC is
-# a polynomial over GF(2), and each byte that follows multiplies it by x to the power of 8, modulo the generator.
-
-_GENERATOR = 0xEDB88320
-_ONE = 1 << 31
-
-
-def _multiplied(a: int, b: int) -> int:
-    """Product of two polynomials modulo the generator; the highest bit is the coefficient of 1."""
-    product = 0
-    bit = _ONE
-    while a:
-        if a & bit:
-            product ^= b
-            a ^= bit
-        bit >>= 1
-        b = b >> 1 ^ _GENERATOR if b & 1 else b >> 1
-    return product
-
-
-@lru_cache(maxsize=4096)
-def _shift(size_bytes: int) -> int:
-    """x to the power of 8 for each byte."""
-    power, digit = _ONE, 0
-    while size_bytes:
-        size_bytes, low = divmod(size_bytes, 256)
-        if low:
-            power = _multiplied(_power(low, digit), power)
-        digit += 1
-    return power
-
-
-@cache
-def _power(low: int, digit: int) -> int:
-    """x to the power of 8 for each of ``low * 256**digit`` bytes, ``low`` being less than 256."""
-    if low > 1:
-        return _multiplied(_power(low - 1, digit), _power(1, digit))
-    return _multiplied(_power(255, digit - 1), _power(1, digit - 1)) if digit else _ONE >> 8

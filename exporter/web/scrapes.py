@@ -17,8 +17,9 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 from exporter.web.collectors import ScrapeMeter
-from exporter.web.exposition import Exposition, gzipped, plain
+from exporter.web.exposition import Exposition
 from exporter.web.metrics import named
+from exporter.web.pieces import gzipped, plain
 from exporter.web.sharing import Answer, Shared
 
 _LOG = structlog.get_logger(__name__)

@@ -25,7 +25,8 @@ from exporter.privacy.identifiers import PlainIdentifiers
 from exporter.web import fields
 from exporter.web.api import compact
 from exporter.web.collectors import BoardGroups
-from exporter.web.exposition import Exposition, plain
+from exporter.web.exposition import Exposition
+from exporter.web.pieces import plain
 from tests.fuzz.choices import Choices
 from tests.fuzz.target import Check, Target, draw, scratch
 

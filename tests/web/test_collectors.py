@@ -14,8 +14,9 @@ from exporter.beams.snapshot import BeamKey, BeamRow, BeamState, BeamView, Board
 from exporter.logs.events import FAILURE_REASONS
 from exporter.privacy.identifiers import PlainIdentifiers
 from exporter.web.collectors import BoardGroups, ExporterGroups, ScrapeMeter, process_registry
-from exporter.web.exposition import Exposition, plain
+from exporter.web.exposition import Exposition
 from exporter.web.metrics import ReloadStatus
+from exporter.web.pieces import plain
 from tests.support.client_encoder import GroupCollector
 from tests.web.board_snapshots import NOW, make_beam, make_full_snapshot, make_snapshot, make_waiting_beam
 

@@ -34,9 +34,10 @@ from exporter.beams.snapshot import (
 from exporter.logs.events import FAILURE_REASONS, PHASES
 from exporter.privacy.identifiers import PlainIdentifiers
 from exporter.web.collectors import BoardGroups
-from exporter.web.exposition import THINGS_PER_BLOCK, Exposition, Group, gzipped, head, plain, text_of
+from exporter.web.exposition import THINGS_PER_BLOCK, Exposition, Group, head, text_of
 from exporter.web.families import Definition, Labels, counter, gauge
 from exporter.web.metrics import BEAM_METRICS
+from exporter.web.pieces import gzipped, plain
 from tests.support.client_encoder import GroupCollector
 from tests.web.board_snapshots import NOW, make_beam, make_full_snapshot, make_snapshot
 

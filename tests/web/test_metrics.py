@@ -10,8 +10,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from exporter.privacy.identifiers import PlainIdentifiers
 from exporter.web.collectors import BoardGroups, ExporterGroups, ScrapeMeter
-from exporter.web.exposition import Exposition, plain
+from exporter.web.exposition import Exposition
 from exporter.web.metrics import GROUPS, ProtectionView, ReloadStatus
+from exporter.web.pieces import plain
 from tests.web.board_snapshots import NOW, make_full_snapshot
 
 REPOSITORY = Path(__file__).parents[2]

@@ -14,8 +14,9 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from exporter.beams.snapshot import BoardSnapshot
 from exporter.privacy.identifiers import PlainIdentifiers
 from exporter.web.collectors import BoardGroups
-from exporter.web.exposition import Exposition, plain
+from exporter.web.exposition import Exposition
 from exporter.web.metrics import GROUPS, named
+from exporter.web.pieces import plain
 from tests.web.board_snapshots import make_beam, make_snapshot
 from tests.web.test_server import PROMETHEUS_2_ACCEPT, Site, serve
 
