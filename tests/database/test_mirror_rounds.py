@@ -14,6 +14,7 @@ from exporter.beams.board import Board, BoardRules
 from exporter.beams.snapshot import BeamKey, BeamRow, BoardSnapshot
 from exporter.config import settings_from
 from exporter.database.beams_table import BeamsTable, ProgressUpdate, WriteResult
+from exporter.following import Following
 from exporter.logs.events import BatchesAnnounced, BatchStarted, Event, LogRead, RunSucceeded
 from exporter.logs.source import LogStat
 from exporter.privacy.identifiers import PlainIdentifiers
@@ -284,6 +285,18 @@ def test_when_progress_was_written_last_is_not_moved_by_time_asleep(site: Site) 
     site.rounds.mirror()
 
     assert site.last_write_at == pytest.approx(site.at - 600.0)
+
+
+def test_a_database_that_a_reload_leaves_out_is_shown_no_more(tmp_path: Path) -> None:
+    source = f"sources: [{{name: local, log_path: '{tmp_path}/{{case_id}}_{{beam_id}}.log'}}]\n"
+    with_database = settings_from(f"{source}database: {{path: {db.make(tmp_path / 'mqi.db')}}}\n", "exporter.yaml")
+    without = settings_from(f"{source}discovery: {{kind: directory}}\nmirror: {{enabled: false}}\n", "exporter.yaml")
+    board = Board(BoardRules(), 0.0)
+    following = Following(with_database, board, PlainIdentifiers(), lambda: 0.0)
+    assert board.snapshot(0.0).database is not None
+    following = Following(without, board, PlainIdentifiers(), lambda: 0.0, following)
+    assert board.snapshot(0.0).database is None
+    following.close()
 
 
 def test_one_statement_for_each_beam_that_changed_and_one_transaction_for_all(
