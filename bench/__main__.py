@@ -10,6 +10,7 @@ import click
 import structlog
 
 from bench import catchup, disturbance, flood, growth, idle, latency, memory, mirror, scrape, soak, ssh, start
+from bench.beside import ending_what_was_started
 
 BENCHMARKS = {
     "catchup": catchup.run,
@@ -36,9 +37,10 @@ def main(names: tuple[str, ...], json_file: Path | None, short: bool) -> None:
     figures = {}
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     try:
-        for name in names or sorted(BENCHMARKS):
-            table, figures[name] = BENCHMARKS[name](short)
-            click.echo(f"{table}\n")
+        with ending_what_was_started():
+            for name in names or sorted(BENCHMARKS):
+                table, figures[name] = BENCHMARKS[name](short)
+                click.echo(f"{table}\n")
     finally:
         structlog.reset_defaults()
     if json_file is not None:

@@ -6,6 +6,7 @@ import gzip
 import http.client
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -14,6 +15,8 @@ import urllib.parse
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
+from typing import NoReturn
 
 from exporter.logs.patterns import FOREIGN_LINES, LINES
 
@@ -156,6 +159,28 @@ class Running:
         began, cpu = time.perf_counter(), self.cpu_seconds()
         time.sleep(seconds)
         return 100 * (self.cpu_seconds() - cpu) / (time.perf_counter() - began)
+
+
+@contextmanager
+def ending_what_was_started() -> Iterator[None]:
+    """While the block lasts, SIGTERM and SIGHUP end this process as Ctrl-C does: by way of every ``with`` block.
+
+    By themselves they would leave behind what was started, and the exporter follows logs for ever.
+    """
+
+    def end(number: int, _: FrameType | None) -> NoReturn:
+        raise SystemExit(128 + number)
+
+    # One that is ignored, as by nohup, stays so.
+    before = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGHUP)}
+    ours = [each for each, handler in before.items() if handler is not signal.SIG_IGN]
+    for each in ours:
+        signal.signal(each, end)
+    try:
+        yield
+    finally:
+        for each in ours:
+            signal.signal(each, before[each])
 
 
 def free_port() -> int:

@@ -25,7 +25,7 @@ from sqlite3 import Connection
 
 import click
 
-from bench.beside import Running, free_port
+from bench.beside import Running, ending_what_was_started, free_port
 from bench.figures import row, table
 from exporter.simulator import Player, Script, Simulation, simulate
 from tests.support import communicator_db
@@ -249,7 +249,8 @@ def _runs(running: Running) -> float:
 @click.option("--samples", type=click.Path(path_type=Path), help="Write all samples there, as CSV.")
 def main(minutes: float, samples: Path | None) -> None:
     """The week in so many minutes."""
-    taken, ended, counted = week(60 * minutes, AT_ONCE)
+    with ending_what_was_started():
+        taken, ended, counted = week(60 * minutes, AT_ONCE)
     if samples is not None:
         names = tuple(Sample.__dataclass_fields__)
         rows = [names, *(tuple(f"{getattr(each, name):.3f}" for name in names) for each in taken)]

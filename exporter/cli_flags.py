@@ -44,6 +44,19 @@ class Flags:
         """The configuration file."""
         return self.config_file or Path(DEFAULT_CONFIG)
 
+    @property
+    def configured(self) -> bool:
+        """Whether a configuration file was named, or one is at its default place; one that cannot be read is."""
+        if self.config_file is not None:
+            return True
+        try:
+            os.stat(DEFAULT_CONFIG)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError:
+            pass
+        return True
+
     def over(self, settings: Settings) -> Settings:
         """``settings`` with these flags on top."""
         web = {

@@ -39,11 +39,11 @@ if TYPE_CHECKING:
 def verify_command(context: click.Context, logs: tuple[Path, ...], as_json: bool) -> None:
     """Say what would be read from these logs.
 
-    Where --config.file is given, its patterns are used, and names of logs and their lines are withheld if it asks for
+    Where there is a configuration, its patterns are used, and names of logs and their lines are withheld if it asks for
     pseudonyms. Exit status 1 when a log cannot be read or nothing in it is known.
     """
     flags: Flags = context.obj
-    if flags.config_file is None:
+    if not flags.configured:
         reports = [verify(log, SitePatterns()) for log in logs]
     else:
         settings = settings_of(flags)

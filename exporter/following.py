@@ -170,6 +170,8 @@ class Following:
             before.close()
             for name in before._monitors.keys() - self._monitors.keys():
                 board.remove_source(name)
+            if self._table is None:
+                board.publish_database(None)
 
     def _build(self, identifiers: Identifiers, clock: Callable[[], float], before: Following | None) -> None:
         settings, board = self._settings, self._board

@@ -89,10 +89,10 @@ class NameRounds:
             between: called now and then, for what must not wait until thousands of names have been looked at.
         """
         at, moved_seconds = self._board.moment(self._clock)
-        # A clock that was set back must not stop discovery.
-        if self._due_at - self._interval_seconds <= at < self._due_at:
+        unmoved_at = at - moved_seconds  # the interval is as long when the clock is set
+        if unmoved_at < self._due_at:
             return
-        self._due_at = at + self._interval_seconds
+        self._due_at = unmoved_at + self._interval_seconds
         if not self._may_have_changed():
             return
         folders = {folder: self._recent(folder, at) for folder in self._folders}
@@ -222,23 +222,23 @@ class TableRounds:
         """
         assert self._mirror is not None, "the mirror is enabled"
         assert self._writing is not None, "the mirror has a table"
-        at = self._clock()
-        interval_seconds = self._settings.mirror.minimum_interval_seconds
-        # A clock that was set back must not hold up writing.
-        if not now and 0 < self._not_before - at <= max(interval_seconds, _RETRY_SECONDS):
-            self._held_back |= at < self._mirror.due_at
-            return self._not_before - at
+        at, moved_seconds = self._board.moment(self._clock)
+        if not now and at - moved_seconds < self._not_before:
+            self._held_back |= at - moved_seconds < self._mirror.due_at
+            return self._not_before - (at - moved_seconds)
         if self._held_back and not now:
             # What was written since the last look at a polled log would wait for the next write else: as long again.
             self._look_at_logs()
-            at = self._clock()
+            at, moved_seconds = self._board.moment(self._clock)
         self._held_back = False
-        self._mirror.update(self._board.snapshot(at))
+        # Pauses are as long when the clock is set: they are kept by one that is not.
+        unmoved_at = at - moved_seconds
+        self._mirror.update(self._board.snapshot(at), moved_seconds=moved_seconds)
         error, outcomes = self._migrate(), Counter[str]()
         if error is None:
-            result = self._mirror.flush(at, now=now)
+            result = self._mirror.flush(unmoved_at, now=now)
             error, outcomes = result.error, result.outcomes
-            self._health.wrote(result.outcomes, result.seconds, result.pending, at)
+            self._health.wrote(result.outcomes, result.seconds, result.pending, at, moved_seconds)
         if error is not None and error.kind == "read_only":
             # SQLite keeps what it may do to ``-shm`` for all connections of a process: while one is there that was
             # opened before the rights were mended, none can write.
@@ -255,13 +255,14 @@ class TableRounds:
                 beam=self._identifiers.beam(other.beam_id),
             )
         if error is not None or outcomes or self._mirror.pending:
-            wait = max(_LOOK_SECONDS, self._mirror.due_at - at)
+            wait = max(_LOOK_SECONDS, self._mirror.due_at - unmoved_at)
             if error is not None:
                 wait = min(wait, _RETRY_SECONDS)
-            self._not_before = at + wait
+            self._not_before = unmoved_at + wait
             # From here on: what writing has taken must not be added to the interval.
-            return max(0.0, self._not_before - self._clock())
-        self._not_before = at + _LOOK_SECONDS
+            ended, moved_by_then = self._board.moment(self._clock)
+            return max(0.0, self._not_before - (ended - moved_by_then))
+        self._not_before = unmoved_at + _LOOK_SECONDS
         return _CLOCK_SECONDS if self._settings.mirror.value == "estimated" else _IDLE_SECONDS
 
     def _migrate(self) -> DatabaseUnavailable | None:
@@ -315,7 +316,6 @@ class _Health:
         self._trouble: dict[str, str] = {}
         self._writes: Counter[str] = Counter(dict.fromkeys(OUTCOMES, 0))
         self._seconds = Summary()
-        self._last_write_at: float | None = None
         self._pending = 0
         self._publish()
 
@@ -333,17 +333,22 @@ class _Health:
         elif error is None and before is not None:
             _log.info("database available again", part=part)
 
-    def wrote(self, outcomes: Mapping[str, int], seconds: Iterable[float], pending: int, at: float) -> None:
-        """The mirror has had a round."""
+    def wrote(
+        self,
+        outcomes: Mapping[str, int],
+        seconds: Iterable[float],
+        pending: int,
+        at: float,
+        moved_seconds: float,
+    ) -> None:
+        """The mirror has had a round at a time (:meth:`Board.moment`)."""
         with self._lock:
             self._writes.update(outcomes)
             for each in seconds:
                 self._seconds = self._seconds.plus(each)
-            if outcomes.get("written"):
-                self._last_write_at = at
             self._pending = pending
-            self._publish()
+            self._publish(at if outcomes.get("written") else None, moved_seconds)
 
-    def _publish(self) -> None:
-        view = DatabaseView(not self._trouble, dict(self._writes), self._seconds, self._pending, self._last_write_at)
-        self._board.publish_database(view)
+    def _publish(self, written_at: float | None = None, moved_seconds: float | None = None) -> None:
+        view = DatabaseView(not self._trouble, dict(self._writes), self._seconds, self._pending, written_at)
+        self._board.publish_database(view, moved_seconds=moved_seconds)

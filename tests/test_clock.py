@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +10,16 @@ import pytest
 
 from exporter.beams.board import Board
 from exporter.beams.rules import BoardRules
-from exporter.beams.snapshot import BeamState
+from exporter.beams.snapshot import BeamKey, BeamState
 from exporter.clock import Clock, Reading
 from exporter.config import settings_from
 from exporter.continuity import Continuity
 from exporter.database.beams_table import BeamsTable
 from exporter.database.discovery import DatabaseDiscovery
+from exporter.logs.local import LocalSource
+from exporter.logs.source import LogStat
 from exporter.privacy.identifiers import PlainIdentifiers
-from exporter.rounds import TableRounds
+from exporter.rounds import NameRounds, TableRounds
 from tests.support import communicator_db as db
 from tests.support.world import BEAM, FragileSource, World, after, captured, quick, upto
 
@@ -312,6 +315,54 @@ def test_a_row_that_was_read_just_before_the_clock_was_set_back_speaks_no_hour_l
     world.monitor.look()
     times.passes(1)
     assert (world.state, world.view().reason) == ("failed", "status")
+
+
+def name_rounds(world: World, times: Times, source: LocalSource) -> NameRounds:
+    settings = settings_from(
+        f"sources: [{{name: local, kind: local, log_path: ['{world.folder}/{{case_id}}_{{beam_id}}.log']}}]\n"
+        "discovery: {kind: directory, interval_seconds: 2}\n",
+        "exporter.yaml",
+    )
+    templates = settings.templates(settings.sources[0])
+    return NameRounds(settings, source, templates, world.board, PlainIdentifiers(), times.clock)
+
+
+@pytest.mark.parametrize("step", [HOUR, -HOUR])
+def test_a_name_that_was_read_just_before_the_clock_was_set_is_dated_by_the_new_time(
+    world: World, times: Times, step: float
+) -> None:
+    class SetAfter(LocalSource):
+        def listing(self, folder: str) -> Mapping[str, LogStat]:
+            found = super().listing(folder)
+            times.set(step)
+            return found
+
+    world.write(captured("v2_b18"), BeamKey("c", "c_b1"))
+    name_rounds(world, times, SetAfter("local")).discover()
+    [view] = world.snapshot().beams
+    assert (view.key.beam_id, view.state) == ("b1", BeamState.WAITING)
+    assert view.state_since == pytest.approx(world.at)
+
+
+@pytest.mark.parametrize("step", [HOUR, -HOUR])
+def test_names_are_looked_at_as_often_when_the_clock_is_set(world: World, times: Times, step: float) -> None:
+    class Counting(LocalSource):
+        listings = 0
+
+        def listing(self, folder: str) -> Mapping[str, LogStat]:
+            self.listings += 1
+            return super().listing(folder)
+
+    source = Counting("local")
+    rounds = name_rounds(world, times, source)
+    rounds.discover()
+    times.passes(1)
+    times.set(step)
+    rounds.discover()
+    assert source.listings == 1
+    times.passes(1)
+    rounds.discover()
+    assert source.listings == 2
 
 
 def test_after_another_start_of_the_machine_nothing_is_known_of_its_clock() -> None:

@@ -634,6 +634,23 @@ def test_a_log_that_was_looked_for_in_vain_is_dated_after_that(tmp_path: Path) -
     assert view.batch_duration_seconds is None, "when it began is not known"
 
 
+def test_a_host_that_does_not_answer_since_a_restart_was_polled_last_by_the_process_before(tmp_path: Path) -> None:
+    source = FragileSource("local")
+    world = World(tmp_path, quick(), source=source)
+    running(world)
+    polled_at = world.at
+    world.restart()
+    assert world.snapshot().sources == (), "not looked at yet"
+    source.down = True
+    world.look(300)
+    [view] = world.snapshot().sources
+    assert (view.up, view.last_poll_at) == (False, polled_at)
+    source.down = False
+    world.look(5)
+    [view] = world.snapshot().sources
+    assert (view.up, view.last_poll_at) == (True, world.at)
+
+
 def test_a_process_that_is_killed_before_its_first_look_loses_nothing(world: World) -> None:
     running(world)
     before = world.view()

@@ -94,6 +94,8 @@ class Board:
         with self._lock:
             self._moved_seconds += seconds
             self._roster.move(seconds)
+            if self._database is not None:
+                self._database = replace(self._database, last_write_at=moved(self._database.last_write_at, seconds))
 
     def excuse(self, seconds: float) -> None:
         """So much time has passed in which nobody could look: it is no beam's silence."""
@@ -292,9 +294,19 @@ class Board:
 
     # Mirror, errors
 
-    def publish_database(self, view: DatabaseView | None) -> None:
-        """Take the mirror's health; ``None`` without a database."""
+    def publish_database(self, view: DatabaseView | None, *, moved_seconds: float | None = None) -> None:
+        """Take the mirror's health.
+
+        Args:
+            view: it; ``None`` without a database. Where it says of no write, the last one is that of before.
+            moved_seconds: what :attr:`moved_seconds` was when it was written, where the clock may have been set since.
+        """
         with self._lock:
+            if view is not None and view.last_write_at is not None:
+                since = 0.0 if moved_seconds is None else self._moved_seconds - moved_seconds
+                view = replace(view, last_write_at=view.last_write_at + since)
+            elif view is not None and self._database is not None:
+                view = replace(view, last_write_at=self._database.last_write_at)
             self._database = view
 
     def expect_errors(self, where: str) -> None:

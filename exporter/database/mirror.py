@@ -38,7 +38,7 @@ class _Written:
     """What was given to the database last, and for which stage of which run.
 
     ``accepted`` is false where the row was over, gone, or as high already: then it holds something else.
-    ``row_updated_at`` tells which row was known then.
+    ``row_updated_at`` tells which row was known then. ``at`` is by the clock that nobody sets.
     """
 
     percent: float
@@ -117,7 +117,7 @@ class Mirror:
 
     @property
     def due_at(self) -> float:
-        """When the next round of writing may be, epoch seconds."""
+        """When the next round of writing may be, by the clock of :meth:`flush`."""
         return self._next_at
 
     def take_other_writer(self) -> BeamKey | None:
@@ -125,11 +125,12 @@ class Mirror:
         key, self._other_writer = self._other_writer, None
         return key
 
-    def update(self, snapshot: BoardSnapshot) -> None:
+    def update(self, snapshot: BoardSnapshot, *, moved_seconds: float = 0.0) -> None:
         """Work out what is due.
 
         Args:
             snapshot: what the board shows.
+            moved_seconds: how far its time is before the clock of :meth:`flush`.
         """
         if self._table.generation != self._generation:
             # Another file is at the path: what we wrote is not in it.
@@ -137,16 +138,16 @@ class Mirror:
             self._written.clear()
         for view in snapshot.beams:
             if view.row.status is not None:
-                self._consider(view)
+                written = self._written.get(view.key)
+                if written is not None:
+                    self._watch_for_others(view, written, snapshot.at, moved_seconds)
+                self._consider(view, written)
         shown = {view.key for view in snapshot.beams}
         for key in self._written.keys() - shown:
             if key not in self._due:
                 del self._written[key]
 
-    def _consider(self, view: BeamView) -> None:
-        written = self._written.get(view.key)
-        if written is not None:
-            self._watch_for_others(view, written)
+    def _consider(self, view: BeamView, written: _Written | None) -> None:
         update = self._next(view, written)
         if update is None:
             return
@@ -206,9 +207,11 @@ class Mirror:
         )
         return ("complete", 100.0) if view.row.status in self._completed and view.log_succeeded and not done else None
 
-    def _watch_for_others(self, view: BeamView, written: _Written) -> None:
+    def _watch_for_others(self, view: BeamView, written: _Written, now: float, moved_seconds: float) -> None:
         row = view.row
-        if self._told or not written.accepted or row.read_at <= written.at + _SEEN_AFTER_SECONDS:
+        # One read later than now was read before the clock was set back, and perhaps before the write.
+        read_since = written.at + moved_seconds + _SEEN_AFTER_SECONDS < row.read_at <= now
+        if self._told or not written.accepted or not read_since:
             return
         expected = not row.progress or row.progress >= _COMMUNICATORS_END or row.status in self._terminal
         if not expected and row.progress is not None and abs(row.progress - written.update.value) > _SAME:
@@ -218,14 +221,12 @@ class Mirror:
         """Write what is due, if the time has come.
 
         Args:
-            at: now, epoch seconds.
+            at: now, seconds of a clock that nobody sets.
             now: do not wait for the time (at the end).
         """
         outcomes: Counter[str] = Counter()
         seconds: list[float] = []
-        # A clock that was set back must not hold up writing.
-        early = self._next_at - _LONGEST_BACKOFF_SECONDS <= at < self._next_at
-        if not self._due or (early and not now):
+        if not self._due or (at < self._next_at and not now):
             return FlushResult(outcomes, (), len(self._due), None)
         self._next_at = at + self._interval_seconds
         keys = list(self._due)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import stat
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -171,7 +171,7 @@ class SftpSession:
             folders: their paths.
             expected_entries: how many entries each is thought to have: as many questions go out at once.
         """
-        opened = self._open(_OPENDIR, [_string(folder) for folder in folders])
+        opened = [_opened(*answer) for answer in self._ask((_OPENDIR, _string(folder)) for folder in folders)]
         found: list[dict[bytes, Attributes] | SftpRefusal] = [
             {} if isinstance(handle, bytes) else handle for handle in opened
         ]
@@ -203,33 +203,43 @@ class SftpSession:
         self._close(open_handles.values())
         return found
 
-    def read(self, requests: Sequence[tuple[bytes, int, int]]) -> list[bytes | SftpRefusal]:
-        """Bytes of many files.
+    def read(
+        self,
+        requests: Sequence[tuple[bytes, int, int]],
+        places: Sequence[bytes] = (),
+        unwanted: Callable[[Mapping[bytes, bytes]], Collection[bytes]] = lambda _: (),
+    ) -> list[bytes | SftpRefusal]:
+        """Bytes of files, at most :data:`FILES_AT_ONCE` of them.
 
         Args:
             requests: path, offset and length of each; shorter at the end of a file.
+            places: paths that the host is asked of where they lead, once the files are open; no round trip by itself.
+            unwanted: told where each of these leads, as far as the host says, before anything is read: returns which
+                paths nothing is read of.
         """
-        found: list[bytes | SftpRefusal] = []
-        for start in range(0, len(requests), FILES_AT_ONCE):
-            found += self._read_some(requests[start : start + FILES_AT_ONCE])
-        return found
-
-    def _read_some(self, requests: Sequence[tuple[bytes, int, int]]) -> list[bytes | SftpRefusal]:
-        opened = self._open(_OPEN, [_string(path) + _FOR_READING for path, _, _ in requests])
+        openings = [(_OPEN, _string(path) + _FOR_READING) for path, _, _ in requests]
+        answers = self._ask([*openings, *((_REALPATH, _string(place)) for place in places)])
+        opened = [_opened(*answer) for answer in answers[: len(openings)]]
+        leads = {
+            place: _take_string(body, 4)[0]
+            for place, (kind, body) in zip(places, answers[len(openings) :], strict=True)
+            if kind == _NAME
+        }
+        kept_out = unwanted(leads)
         found: list[bytes | SftpRefusal] = [b"" if isinstance(handle, bytes) else handle for handle in opened]
         pieces = [
             (index, handle, offset, min(READ_BYTES, end - offset))
-            for index, ((_, start, length), handle) in enumerate(zip(requests, opened, strict=True))
-            if isinstance(handle, bytes)
+            for index, ((path, start, length), handle) in enumerate(zip(requests, opened, strict=True))
+            if isinstance(handle, bytes) and path not in kept_out
             for end in (start + length,)
             for offset in range(start, end, READ_BYTES)
         ]
-        answers = self._ask(
+        read = self._ask(
             (_READ, _string(handle) + struct.pack(">QI", offset, size)) for _, handle, offset, size in pieces
         )
         parts: dict[int, list[bytes]] = {}
         ended: set[int] = set()
-        for (index, _, _, size), (kind, body) in zip(pieces, answers, strict=True):
+        for (index, _, _, size), (kind, body) in zip(pieces, read, strict=True):
             if index in ended:
                 continue
             if kind == _DATA:
@@ -251,12 +261,6 @@ class SftpSession:
                 found[index] = b"".join(data_parts)
         self._close(handle for handle in opened if isinstance(handle, bytes))
         return found
-
-    def _open(self, kind: int, payloads: Sequence[bytes]) -> list[bytes | SftpRefusal]:
-        return [
-            _handle(body) if answer == _HANDLE else _refusal(answer, body)
-            for answer, body in self._ask((kind, payload) for payload in payloads)
-        ]
 
     def _close(self, handles: Iterable[bytes]) -> None:
         """Give handles back; their answers are gathered with those of the next question."""
@@ -337,7 +341,9 @@ def _take_string(body: bytes, at: int) -> tuple[bytes, int]:
     return body[at + 4 : end], end
 
 
-def _handle(body: bytes) -> bytes:
+def _opened(kind: int, body: bytes) -> bytes | SftpRefusal:
+    if kind != _HANDLE:
+        return _refusal(kind, body)
     handle = _take_string(body, 0)[0]
     if len(handle) > _HANDLE_LIMIT:
         raise SftpError(f"a handle of {len(handle)} bytes")

@@ -4,9 +4,9 @@ A folder's logs are looked at with one listing of it (two round trips, whatever 
 holds far more than is wanted are they asked for one by one. SFTP has no inode, so nothing but its bytes tells one file
 from another of the same name: see :mod:`exporter.logs.tailer`.
 
-Where links lead is asked for when a folder or a link is first met, and again when a link has another time stamp; who
-puts a link into the place of a folder that is known, or between a look and a read, is not noticed. The account's own
-rights are what bounds that.
+Where links lead is asked for when a folder or a link is first met, when a link has another time stamp, and of each log
+that is read, between its being opened and read. Who puts a link there and takes it away between these two, a moment
+on the host, is not noticed. The account's own rights are what bounds that.
 
 A host that does not answer is given up after the operation's time-out and tried again with growing pauses, so that a
 dead link is noticed and nothing hangs.
@@ -26,7 +26,7 @@ from typing import TypeVar
 import paramiko
 
 from exporter.logs.paths import inside
-from exporter.logs.sftp import Attributes, SftpError, SftpRefusal, SftpSession
+from exporter.logs.sftp import FILES_AT_ONCE, Attributes, SftpError, SftpRefusal, SftpSession
 from exporter.logs.source import NOTHING_SETTLED, LogProblem, LogStat, ReadRequest, SourceUnavailable, led_astray
 from exporter.logs.ssh_connection import SshConnection, open_sftp
 from exporter.logs.ssh_host import SshHost
@@ -53,8 +53,9 @@ class SftpLogs:
         self.session = session
         self._entries: dict[str, int] = {}
         self._folders = folders
-        self._folders_met: dict[str, bool] = {}
-        self._links_met: dict[str, tuple[Attributes, bool]] = {}
+        # Those that led to where logs may be, when that was asked last.
+        self._folders_met: set[str] = set()
+        self._links_met: dict[str, Attributes] = {}
 
     def stat(self, paths: Collection[str]) -> dict[str, LogStat | LogProblem]:
         """See :meth:`exporter.logs.source.LogSource.stat`."""
@@ -102,11 +103,38 @@ class SftpLogs:
 
     def read(self, requests: Sequence[ReadRequest]) -> list[bytes | LogProblem]:
         """See :meth:`exporter.logs.source.LogSource.read`."""
-        answers = self.session.read([(_encoded(each.path), each.offset, each.length) for each in requests])
-        return [
-            answer if isinstance(answer, bytes) else _problem("read", request.path, answer)
-            for request, answer in zip(requests, answers, strict=True)
-        ]
+        found: list[bytes | LogProblem] = []
+        for start in range(0, len(requests), FILES_AT_ONCE):
+            found += self._read(requests[start : start + FILES_AT_ONCE])
+        return found
+
+    def _read(self, requests: Sequence[ReadRequest]) -> list[bytes | LogProblem]:
+        """What :meth:`read` does, of so many files as may be open at once."""
+        asked = [(_encoded(each.path), each.offset, each.length) for each in requests]
+        roots = None if self._folders is None else [_encoded(folder) for folder in self._folders]
+        astray: set[bytes] = set()
+
+        def unwanted(leads: Mapping[bytes, bytes]) -> set[bytes]:
+            if roots is not None:
+                allowed = [_decoded(leads[root]) for root in roots if root in leads]
+                astray.update(path for path, _, _ in asked if not inside(_decoded(leads.get(path, b"")), allowed))
+            return astray
+
+        places = [] if roots is None else [*roots, *(path for path, _, _ in asked)]
+        found: list[bytes | LogProblem] = []
+        for request, (path, _, _), answer in zip(
+            requests, asked, self.session.read(asked, places, unwanted), strict=True
+        ):
+            if isinstance(answer, SftpRefusal):
+                found.append(_problem("read", request.path, answer))
+            elif path in astray:
+                # The next look is to find it, too.
+                self._folders_met.discard(_split(request.path)[0])
+                self._links_met.pop(request.path, None)
+                found.append(led_astray(request.path))
+            else:
+                found.append(answer)
+        return found
 
     def listing(self, folder: str) -> dict[str, LogStat]:
         """See :meth:`exporter.logs.source.LogSource.listing`."""
@@ -138,16 +166,19 @@ class SftpLogs:
             self._folders_met.clear()
             self._links_met.clear()
         new_folders = [folder for folder in folders if folder not in self._folders_met]
-        new_links = [path for path in links if self._links_met.get(path, (None,))[0] != links[path]]
+        new_links = [path for path in links if self._links_met.get(path) != links[path]]
         if new_folders or new_links:
             asked = [*self._folders, *new_folders, *new_links]
             answers = self.session.real_paths([_encoded(path) for path in asked])
             real = {path: _decoded(at) for path, at in zip(asked, answers, strict=True) if isinstance(at, bytes)}
             allowed = [real[folder] for folder in self._folders if folder in real]
-            self._folders_met |= {each: inside(f"{real[each]}/", allowed) for each in new_folders if each in real}
-            self._links_met |= {each: (links[each], inside(real[each], allowed)) for each in new_links if each in real}
-        return {folder for folder in folders if not self._folders_met.get(folder)} | {
-            path for path in links if not self._links_met.get(path, (None, False))[1]
+            self._folders_met |= {each for each in new_folders if each in real and inside(f"{real[each]}/", allowed)}
+            for each in new_links:
+                self._links_met.pop(each, None)
+                if each in real and inside(real[each], allowed):
+                    self._links_met[each] = links[each]
+        return {folder for folder in folders if folder not in self._folders_met} | {
+            path for path in links if path not in self._links_met
         }
 
     def _listings(self, folders: Sequence[str]) -> list[dict[bytes, Attributes] | SftpRefusal]:
@@ -157,7 +188,7 @@ class SftpLogs:
             if isinstance(listing, dict):
                 self._entries[folder] = len(listing)
             else:
-                self._folders_met.pop(folder, None)
+                self._folders_met.discard(folder)
         return listings
 
 

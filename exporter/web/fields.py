@@ -327,7 +327,12 @@ SOURCE: Fields[SourceAndBeams] = (
         "Whether it answers; null before the first look.",
         lambda it, _: it.source.up,
     ),
-    Field("last_poll_at", NUMBER_OR_NULL, "The last look that worked.", lambda it, _: _seconds(it.source.last_poll_at)),
+    Field(
+        "last_poll_at",
+        NUMBER_OR_NULL,
+        "The last look that worked; that of an earlier process until one of this has.",
+        lambda it, _: _seconds(it.source.last_poll_at),
+    ),
     Field("beams", COUNT, "Beams whose log is there.", lambda it, _: it.beams),
     Field("polls", COUNT, "Looks since the start.", lambda it, _: it.source.poll_seconds.count),
     Field(

@@ -347,7 +347,7 @@ SOURCE_METRICS: tuple[Definition[SourceView], ...] = (
     gauge(
         "mqi_source_last_poll_timestamp_seconds",
         _SOURCE,
-        "When the source was last polled; absent before the first time.",
+        "When the source was last polled, by an earlier process (state.file) if not yet by this; absent where never.",
         lambda source: source.last_poll_at,
     ),
     counter_by(

@@ -15,6 +15,7 @@ from exporter.beams.rules import BoardRules
 from exporter.beams.snapshot import BeamKey, BeamRow, BoardSnapshot
 from exporter.config import settings_from
 from exporter.database.beams_table import BeamsTable, ProgressUpdate, WriteResult
+from exporter.following import Following
 from exporter.logs.events import BatchesAnnounced, BatchStarted, Event, LogRead, RunSucceeded
 from exporter.logs.source import LogStat
 from exporter.privacy.identifiers import PlainIdentifiers
@@ -22,6 +23,7 @@ from exporter.rounds import TableRounds
 from tests.support import communicator_db as db
 
 INTERVAL_SECONDS = 2.0
+HOUR = 3600.0
 
 
 class Site:
@@ -69,6 +71,25 @@ class Site:
     def start(self, batch: int, *keys: BeamKey) -> None:
         for key in keys or self.keys:
             self.read(key, BatchStarted(batch, 18))
+
+    def set_clock(self, seconds: float) -> None:
+        self.at += seconds
+        self.board.move(seconds)
+
+    def set_clock_while_writing(self, seconds: float, patch: pytest.MonkeyPatch) -> None:
+        write = BeamsTable.write
+
+        def set_first(table: BeamsTable, updates: Sequence[ProgressUpdate]) -> WriteResult:
+            self.set_clock(seconds)
+            return write(table, updates)
+
+        patch.setattr(BeamsTable, "write", set_first)
+
+    @property
+    def last_write_at(self) -> float | None:
+        database = self.board.snapshot(self.at).database
+        assert database is not None
+        return database.last_write_at
 
     def column(self, key: BeamKey | None = None) -> object:
         beam_id = (key or self.keys[0]).beam_id
@@ -201,14 +222,82 @@ def test_what_a_locked_database_did_not_take_is_tried_again_soon(site: Site) -> 
     assert site.column() == 50.0
 
 
-def test_a_clock_that_was_set_back_does_not_hold_up_the_next_round(site: Site) -> None:
+@pytest.mark.parametrize("step", [HOUR, -HOUR])
+def test_the_pause_after_a_write_is_as_long_when_the_clock_is_set(site: Site, step: float) -> None:
     site.start(1)
     site.rounds.mirror()
-    site.at -= 3600.0
+    site.at += 0.5
+    site.set_clock(step)
     site.start(9)
+
+    assert site.rounds.mirror() == pytest.approx(INTERVAL_SECONDS - 0.5)
+    assert site.column() == 5.56
+    site.at += INTERVAL_SECONDS - 0.5
+    assert site.rounds.mirror() == pytest.approx(INTERVAL_SECONDS)
+    assert site.column() == 50.0
+
+
+@pytest.mark.parametrize("step", [HOUR, -HOUR])
+def test_what_a_locked_database_did_not_take_is_tried_as_seldom_when_the_clock_is_set(site: Site, step: float) -> None:
+    locker = db.Locker(site.path)
+    site.start(9)
+    for _ in range(4):
+        site.rounds.mirror()
+        site.at += 60.0
+    site.rounds.mirror()  # the fifth time: 8 s until the next
+    locker.release()
+    site.set_clock(step)
+    site.at += 7.0
+    site.rounds.mirror()
+    assert site.column() == 0.0
+    site.at += 1.0
     site.rounds.mirror()
 
     assert site.column() == 50.0
+
+
+@pytest.mark.parametrize("step", [HOUR, -HOUR])
+def test_a_write_during_which_the_clock_was_set_holds_the_next_up_no_longer(
+    site: Site, step: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        site.set_clock_while_writing(step, patched)
+        site.start(1)
+        assert site.rounds.mirror() == pytest.approx(INTERVAL_SECONDS)
+    assert site.last_write_at == pytest.approx(site.at)
+
+
+@pytest.mark.parametrize("step", [HOUR, -HOUR])
+def test_when_progress_was_written_last_moves_with_the_clock(site: Site, step: float) -> None:
+    site.start(1)
+    site.rounds.mirror()
+    site.at += 20.0
+    site.set_clock(step)
+    assert site.last_write_at == pytest.approx(site.at - 20.0)
+    site.rounds.mirror()  # nothing to write
+    assert site.last_write_at == pytest.approx(site.at - 20.0)
+
+
+def test_when_progress_was_written_last_is_not_moved_by_time_asleep(site: Site) -> None:
+    site.start(1)
+    site.rounds.mirror()
+    site.at += 600.0
+    site.board.excuse(600.0)
+    site.rounds.mirror()
+
+    assert site.last_write_at == pytest.approx(site.at - 600.0)
+
+
+def test_a_database_that_a_reload_leaves_out_is_shown_no_more(tmp_path: Path) -> None:
+    source = f"sources: [{{name: local, log_path: '{tmp_path}/{{case_id}}_{{beam_id}}.log'}}]\n"
+    with_database = settings_from(f"{source}database: {{path: {db.make(tmp_path / 'mqi.db')}}}\n", "exporter.yaml")
+    without = settings_from(f"{source}discovery: {{kind: directory}}\nmirror: {{enabled: false}}\n", "exporter.yaml")
+    board = Board(BoardRules(), 0.0)
+    following = Following(with_database, board, PlainIdentifiers(), lambda: 0.0)
+    assert board.snapshot(0.0).database is not None
+    following = Following(without, board, PlainIdentifiers(), lambda: 0.0, following)
+    assert board.snapshot(0.0).database is None
+    following.close()
 
 
 def test_one_statement_for_each_beam_that_changed_and_one_transaction_for_all(

@@ -92,7 +92,8 @@ def _check(data: bytes) -> None:
     first, script = (data[0], data[1:]) if data else (0, b"")
     greeting = script[:8] if first & 16 else struct.pack(">IBI", 5, 2, 3)
     with suppress(SftpError):
-        _ask(SftpLogs(SftpSession(_Host(script, bool(first & 8), greeting))), first & 3)
+        folders = ["/l"] if first & 32 else None
+        _ask(SftpLogs(SftpSession(_Host(script, bool(first & 8), greeting)), folders), first & 3)
 
 
 def _ask(logs: SftpLogs, question: int) -> None:

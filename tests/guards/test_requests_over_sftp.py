@@ -19,9 +19,11 @@ NAMES_IN_AN_ANSWER = 100
 """OpenSSH's server gives so many names for one READDIR."""
 
 
-@pytest.fixture(scope="module")
-def followed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[SourceMonitor, list[Path]]]:
-    """Logs on a host that have been read to their ends."""
+@pytest.fixture(scope="module", params=["inside", "anywhere"])
+def followed(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[SourceMonitor, list[Path]]]:
+    """Logs on a host that have been read to their ends; links may lead inside their folder only, or anywhere."""
     folder = tmp_path_factory.mktemp("host")
     logs = folder / "logs"
     logs.mkdir()
@@ -29,7 +31,8 @@ def followed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[SourceM
     for path in paths:
         noisy.write(path, 1024)
     with Sshd(folder / "sshd") as server:
-        _, monitor = noisy.watch(logs, LOGS, SshSource("there", server.host), time.time())
+        source = SshSource("there", server.host, [str(logs)] if request.param == "inside" else None)
+        _, monitor = noisy.watch(logs, LOGS, source, time.time())
         for _ in range(2):
             while monitor.look():
                 pass
@@ -46,8 +49,11 @@ def test_a_poll_of_idle_logs_is_one_listing_of_their_folder(followed: tuple[Sour
     assert counts["readdir"] <= LOGS / NAMES_IN_AN_ANSWER + 3, "the end, and those asked for ahead of need"
 
 
-def test_a_log_that_grew_costs_three_requests_and_the_others_none(followed: tuple[SourceMonitor, list[Path]]) -> None:
+def test_a_log_that_grew_costs_three_requests_one_more_where_links_may_not_lead_anywhere_and_the_others_none(
+    followed: tuple[SourceMonitor, list[Path]], request: pytest.FixtureRequest
+) -> None:
     monitor, paths = followed
+    round_trips = monitor._source.round_trips
     for path in paths[:10]:
         with path.open("ab") as file:
             file.write(noisy.batch(50))
@@ -56,3 +62,6 @@ def test_a_log_that_grew_costs_three_requests_and_the_others_none(followed: tupl
     assert (counts["open"], counts["read"]) == (10, 10)
     assert counts["close"] == 1 + 10
     assert counts["stat"] == 0
+    asked_where = "inside" in request.node.callspec.id
+    assert counts["realpath"] == (10 + 1 if asked_where else 0), "of each, and of the folder"
+    assert monitor._source.round_trips == round_trips + 4, "where it leads is asked together with its being opened"

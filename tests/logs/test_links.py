@@ -188,13 +188,54 @@ def test_a_listing_tells_nothing_of_where_a_link_leads_astray(source: LogSource,
     assert listing["b.log"].modified_at == 1_000_000_000
 
 
-def test_a_link_put_in_the_place_of_a_log_after_the_look_is_not_read(site: Site) -> None:
-    source, path = LocalSource("here", [str(site.logs)]), site.logs / "a.log"
+def read(source: LogSource, path: Path) -> bytes | str:
+    """What a log holds, or the kind of the problem."""
+    [answer] = source.read([ReadRequest(str(path), 0, 100)])
+    return answer if isinstance(answer, bytes) else answer.kind
+
+
+def test_a_link_put_in_the_place_of_a_log_after_the_look_is_not_read(source: LogSource, site: Site) -> None:
+    path = site.logs / "a.log"
     assert size(source, path) == 5
     link(path, site.secret)
-    [answer] = source.read([ReadRequest(str(path), 0, 100)])
-    assert isinstance(answer, LogProblem)
-    assert answer.kind == "link"
+    assert read(source, path) == "link"
+    refused(source, path)
+
+
+def test_a_link_through_another_that_leads_elsewhere_now_is_not_read(source: LogSource, site: Site) -> None:
+    link(site.logs / "between", "a.log")
+    path = link(site.logs / "b.log", "between")
+    assert size(source, path) == 5
+    link(site.logs / "between", site.secret)
+    assert read(source, path) == "link"
+    refused(source, path)
+    link(site.logs / "between", "a.log")
+    assert size(source, path) == 5
+    assert read(source, path) == b"a log"
+
+
+def test_a_link_put_in_the_place_of_a_folder_is_not_followed(source: LogSource, site: Site) -> None:
+    path = site.logs / "case" / "secret"
+    path.parent.mkdir()
+    path.write_bytes(b"ours")
+    assert (size(source, path), read(source, path)) == (4, b"ours")
+    path.parent.rename(site.logs / "away")
+    link(path.parent, site.outside)
+    assert read(source, path) == "link"
+    refused(source, path)
+    path.parent.unlink()
+    (site.logs / "away").rename(path.parent)
+    assert (size(source, path), read(source, path)) == (4, b"ours")
+
+
+def test_one_log_that_leads_astray_keeps_no_other_from_being_read(source: LogSource, site: Site) -> None:
+    paths = [site.logs / name for name in ("a.log", "b.log", "c.log")]
+    for path in paths:
+        path.write_bytes(path.name.encode())
+    link(paths[1], site.secret)
+    first, second, third = source.read([ReadRequest(str(path), 0, 100) for path in paths])
+    assert (first, third) == (b"a.log", b"c.log")
+    assert isinstance(second, LogProblem)
 
 
 PLACES = ("logs/a", "logs/b", "logs/sub/a", "logs/sub", "out/a", "out/sub")

@@ -14,7 +14,7 @@ import httpx
 import pytest
 from click.testing import CliRunner, Result
 
-from exporter import whois
+from exporter import cli_flags, whois
 from exporter.app import Exporter
 from exporter.cli import main
 from exporter.config import ConfigError, load
@@ -196,7 +196,30 @@ def test_verify_withholds_names_and_lines_where_the_configuration_says_so(site: 
     assert str(site.folder) not in result.output
 
 
-def test_verify_without_a_configuration_shows_the_log_it_is_given(site: Site) -> None:
+def test_verify_withholds_also_where_the_configuration_is_not_named(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli_flags, "DEFAULT_CONFIG", str(site.config))
+    log = str(a_failed_log(site))
+    result = CliRunner().invoke(main, ["verify", log])
+    assert result.output.startswith("log 1 of 1")
+    assert CASE not in result.output
+    assert result.output == site.call("verify", log).output
+
+
+def test_verify_shows_nothing_where_it_may_not_read_the_configuration(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = str(a_failed_log(site))
+    # Its folder is none that may be looked into; root may look into any other.
+    monkeypatch.setattr(cli_flags, "DEFAULT_CONFIG", f"/{'x' * 256}/exporter.yaml")
+    result = CliRunner().invoke(main, ["verify", log])
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "exporter.yaml" in result.stderr
+
+
+def test_verify_without_a_configuration_shows_the_log_it_is_given(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli_flags, "DEFAULT_CONFIG", str(site.folder / "none" / "exporter.yaml"))
     log = str(a_failed_log(site))
     result = CliRunner().invoke(main, ["verify", log])
     assert result.output.startswith(log)

@@ -11,7 +11,7 @@ import pytest
 
 from exporter.logs.sftp import SftpSession
 
-_KINDS = {3: "open", 4: "close", 5: "read", 11: "opendir", 12: "readdir", 17: "stat"}
+_KINDS = {3: "open", 4: "close", 5: "read", 11: "opendir", 12: "readdir", 16: "realpath", 17: "stat"}
 
 
 @contextmanager
