@@ -149,7 +149,9 @@ class Watcher:
             if name not in ("mqi_source_up", "mqi_source_last_poll_timestamp_seconds"):
                 continue
             source = dict(labels)["source"]
-            host, faults = self._hosts.setdefault(source, _Host()), self._schedule.begun[source]
+            # The SSH library waits by the time of day: an answer that is under way when that is set comes too late.
+            faults = self._schedule.begun[source] + self._schedule.begun["clock"]
+            host = self._hosts.setdefault(source, _Host())
             if faults > host.faults or source in self._schedule.busy:
                 self._hosts[source] = _Host(faults)
             elif name == "mqi_source_up" and value == 0:
