@@ -121,6 +121,18 @@ class _Connection(H11Protocol):
             self.abort()
         self._bound_the_end()
 
+    def send_400_response(self, msg: str) -> None:
+        """Say that this is no HTTP; in the place of the answer under way, if there is one."""
+        cycle = self.cycle
+        if cycle is not None and not cycle.response_complete:
+            # The connection ends a moment later only: until then the application would answer into what is over.
+            cycle.disconnected = True
+            cycle.message_event.set()
+            if cycle.response_started:
+                self.transport.close()
+                return
+        super().send_400_response(msg)
+
     def timeout_keep_alive_handler(self) -> None:
         super().timeout_keep_alive_handler()
         self._bound_the_end()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import itertools
+import logging
 import os
 import re
 import socket
@@ -624,6 +625,46 @@ def test_a_request_head_without_end_is_refused(site: Site) -> None:
         connection.sendall(b"GET / HTTP/1.1\r\nX: " + b"x" * 20_000)
 
         assert connection.recv(12) == b"HTTP/1.1 400"
+
+
+def test_what_follows_a_last_request_in_the_moment_of_its_answer_is_no_error_of_ours() -> None:
+    begun, released = threading.Event(), threading.Event()
+
+    def ready() -> None:
+        begun.set()
+        assert released.wait(PATIENCE_SECONDS)
+
+    with recorded_logs() as said, serve(ready=ready) as site, closing(site.connect()) as connection:
+        connection.sendall(b"GET /-/ready HTTP/1.0\r\n\r\n")
+        assert begun.wait(PATIENCE_SECONDS)
+        # The server meets both at once when it goes on.
+        loop, held, met = site.server._server._loop, threading.Event(), threading.Event()
+        assert loop is not None
+
+        def hold() -> None:
+            held.set()
+            met.wait(PATIENCE_SECONDS)
+
+        loop.call_soon_threadsafe(hold)
+        assert held.wait(PATIENCE_SECONDS)
+        connection.sendall(b"x")
+        released.set()
+        time.sleep(0.2)  # for the answer to come to the held loop, which nobody can see
+        met.set()
+        assert connection.recv(12) == b"HTTP/1.1 400"
+        assert site.get("/-/healthy").status_code == 200
+    assert (site.errors, said) == ([], [])
+
+
+def test_what_follows_a_last_request_during_its_answer_ends_the_connection(caplog: pytest.LogCaptureFixture) -> None:
+    with serve() as site, closing(site.connect()) as connection:
+        connection.sendall(b"GET /api/v1/events HTTP/1.0\r\n\r\n")
+        assert connection.recv(12) == b"HTTP/1.1 200"
+        connection.sendall(b"x")
+        while connection.recv(1 << 16):
+            pass
+    assert site.errors == []
+    assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
 
 
 # start and stop
