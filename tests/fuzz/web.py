@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, MutableMapping, MutableSequence, Sequence
 from contextlib import closing, contextmanager, suppress
 from functools import partial
+from typing import Any
 
 from tests.fuzz.target import Check, Target, draw
 from tests.support.logs import recorded_logs
@@ -21,7 +23,23 @@ _SCRAPE_EVERY = 16
 @contextmanager
 def _opened() -> Iterator[Check]:
     with recorded_logs() as said, serve(enable_lifecycle=True) as site:
-        yield partial(_check, site, said)
+        libraries = _Libraries(said)
+        logging.getLogger().addHandler(libraries)
+        try:
+            yield partial(_check, site, said)
+        finally:
+            logging.getLogger().removeHandler(libraries)
+
+
+class _Libraries(logging.Handler):
+    """Adds to ``said`` the errors that asyncio and other libraries log."""
+
+    def __init__(self, said: MutableSequence[MutableMapping[str, Any]]) -> None:
+        super().__init__(logging.ERROR)
+        self._said = said
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._said.append({"event": record.getMessage(), "logger": record.name})
 
 
 def _check(site: Site, said: Sequence[object], data: bytes) -> None:

@@ -657,12 +657,25 @@ def test_what_follows_a_last_request_in_the_moment_of_its_answer_is_no_error_of_
 
 
 def test_what_follows_a_last_request_during_its_answer_ends_the_connection(caplog: pytest.LogCaptureFixture) -> None:
-    with serve() as site, closing(site.connect()) as connection:
-        connection.sendall(b"GET /api/v1/events HTTP/1.0\r\n\r\n")
-        assert connection.recv(12) == b"HTTP/1.1 200"
-        connection.sendall(b"x")
-        while connection.recv(1 << 16):
-            pass
+    begun, released = threading.Event(), threading.Event()
+
+    def ready() -> None:
+        begun.set()
+        assert released.wait(PATIENCE_SECONDS)
+
+    with serve(ready=ready) as site:
+        with closing(site.connect()) as connection:
+            connection.sendall(b"GET /api/v1/events HTTP/1.0\r\n\r\n")
+            assert connection.recv(12) == b"HTTP/1.1 200"
+            connection.sendall(b"x")
+            while connection.recv(1 << 16):
+                pass
+        with closing(site.connect()) as connection:
+            connection.sendall(b"HEAD /-/ready HTTP/1.0\r\n\r\n")
+            assert begun.wait(PATIENCE_SECONDS)
+            connection.sendall(b"x")
+            assert connection.recv(12) == b"HTTP/1.1 400"
+            released.set()
     assert site.errors == []
     assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
 
