@@ -403,6 +403,20 @@ def test_a_run_whose_log_is_met_first_after_the_clock_was_set_does_not_belong_to
     assert world.runs == {("succeeded", ""): 1}, "it ended while the exporter ran"
 
 
+def test_a_row_that_was_written_since_the_clock_was_set_does_not_make_a_log_from_before_that_of_the_run_before(
+    world: World, times: Times
+) -> None:
+    world.row("pending")
+    world.look(0)
+    times.passes(5)
+    world.write(captured("v2_b18"))
+    times.passes(5)
+    times.set(HOUR)
+    world.row()
+    world.look(0)
+    assert world.state == "succeeded"
+
+
 def test_a_row_from_the_future_does_not_make_a_log_that_of_the_run_before(world: World, times: Times) -> None:
     world.row()
     times.set(-HOUR)

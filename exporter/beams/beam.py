@@ -108,7 +108,7 @@ class Beam:
     unknown_to_row_since: float | None = None
     standing: Standing | None = None
     _looked: bool = False
-    _clock_set_since_row: bool = False
+    _clock_set_since_row: bool = False  # and no log has been looked at since
 
     def __post_init__(self) -> None:
         self.state_since = self.waiting_since = self.first_seen_at
@@ -174,8 +174,6 @@ class Beam:
         if _same_but_read_again(row, before):
             return False
         self.changed()
-        if row.updated_at != before.updated_at:
-            self._clock_set_since_row = False
         if row.status not in statuses.terminal:
             self.terminal_since = None
         elif self.terminal_since is None:
@@ -269,12 +267,14 @@ class Beam:
                 self.succession.run = BeamRun()
                 self._forget_run(at)
                 self.stale = True
+            self._clock_set_since_row = False
         return began
 
     def _belongs_to_run_before(self, statuses: StatusRules) -> bool:
         row = self.row
         if row.status is None or row.updated_at is None or self.stat is None:
             return False
+        # Also of a row that was written since the clock was set: the log may have been before.
         if self._clock_set_since_row or row.updated_at > row.read_at + STALE_SECONDS:
             # By which clock the log is dated nobody knows. (What was read before it was written tells of a clock that
             # was set back while no exporter ran.)
