@@ -1,8 +1,4 @@
-"""What the chaos test rests on: schedules that can be had again, and the truth about what it simulates.
-
-The test itself is ``make chaos`` (``docs/developer-guide.md``): its faults overlap at random and no seed repeats how
-threads meet, so it is no gate.
-"""
+"""What a campaign rests on: schedules that can be had again, and the truth about what it simulates."""
 
 from __future__ import annotations
 
