@@ -403,7 +403,7 @@ def test_a_run_whose_log_is_met_first_after_the_clock_was_set_does_not_belong_to
     assert world.runs == {("succeeded", ""): 1}, "it ended while the exporter ran"
 
 
-def test_a_row_that_was_written_since_the_clock_was_set_does_not_make_a_log_from_before_that_of_the_run_before(
+def test_a_log_from_before_the_clock_was_set_is_of_the_run_whose_row_was_written_since(
     world: World, times: Times
 ) -> None:
     world.row("pending")
