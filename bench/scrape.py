@@ -5,7 +5,6 @@ All beams run, so the clock moves two metrics of each; every tenth has finished 
 
 from __future__ import annotations
 
-import gc
 import gzip
 import itertools
 import os
@@ -21,7 +20,7 @@ from prometheus_client.openmetrics.exposition import generate_latest as generate
 
 from bench import boards
 from bench.figures import median, row, table
-from exporter import garbage
+from bench.inside import as_in_the_exporter
 from exporter.beams.board import Board
 from exporter.logs.source import LogStat
 from exporter.privacy.identifiers import PlainIdentifiers
@@ -51,7 +50,7 @@ def run(short: bool) -> tuple[str, dict[str, float]]:
     """
     figures: dict[str, float] = {}
     lines: list[str] = []
-    with _as_in_the_exporter():
+    with as_in_the_exporter():
         _sizes(short, figures, lines)
     head = ("what", "the client's encoder, gzip", "ours, gzip", "ratio (of CPU)", "to reach")
     return table(head, lines), figures
@@ -60,18 +59,6 @@ def run(short: bool) -> tuple[str, dict[str, float]]:
 def _sizes(short: bool, figures: dict[str, float], lines: list[str]) -> None:
     for beams in (50,) if short else (1000, 10_000):
         _scrapes(beams, 2 if short else 9, 1 if short else 3, figures, lines)
-
-
-@contextmanager
-def _as_in_the_exporter() -> Iterator[None]:
-    """Garbage is looked for as seldom as in the exporter, by either encoder."""
-    before = gc.get_threshold()
-    garbage.look_seldom()
-    try:
-        yield
-    finally:
-        gc.set_threshold(*before)
-        gc.unfreeze()
 
 
 class _Site:

@@ -1,24 +1,21 @@
 """Following all beams of one source: source -> tailer -> parser -> board.
 
 A look asks the source for the sizes of all logs whose turn it is (:mod:`exporter.turns`) at once, and reads those that
-have changed. What is wrong with one log is said once, counted, and stops nothing else. :class:`ProgressMonitor` is the
-plan's, for embedding.
+have changed. What is wrong with one log is reported (:mod:`exporter.source_report`) and stops nothing else.
+:class:`ProgressMonitor` is the plan's, for embedding.
 """
 
 from __future__ import annotations
 
 import threading
-from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import structlog
-
 from exporter.beams.board import Board
-from exporter.beams.snapshot import BeamKey, SourceView, Summary
+from exporter.beams.snapshot import BeamKey
 from exporter.logs.announcements import Announcements
 from exporter.logs.bookmark import Bookmark
 from exporter.logs.events import Event, LogRead, LogReplaced
@@ -29,12 +26,11 @@ from exporter.logs.source import LogProblem, LogSource, LogStat, ReadRequest, So
 from exporter.logs.tailer import LineFollower, Logger, Tailer
 from exporter.moments import moved
 from exporter.privacy.identifiers import Identifiers
+from exporter.source_report import SourceReport
 from exporter.turns import Candidates, Turns
 
 if TYPE_CHECKING:
     import paramiko
-
-_log = structlog.get_logger(__name__)
 
 ROUNDS_PER_LOOK = 64
 """Most rounds of reads in one look, so that neither stopping nor the other logs wait for a long catch-up."""
@@ -59,18 +55,6 @@ class _Following:
     parser: TpsLogParser
     live: bool
     resumed: bool = False
-
-
-@dataclass
-class _Work:
-    """What the source has done, for its metrics; ``..._before``: what it had done when a reload made it anew."""
-
-    poll_seconds: Summary = field(default_factory=Summary)
-    read_bytes: int = 0
-    errors: Counter[str] = field(default_factory=Counter)
-    up: bool | None = None
-    reconnects_before: int = 0
-    round_trips_before: int = 0
 
 
 class SourceMonitor:
@@ -102,15 +86,12 @@ class SourceMonitor:
         self._source = source
         self._board = board
         self._site = site
-        self._identifiers = identifiers
         self._clock = clock
         self._following: dict[BeamKey, _Following] = {}
-        self._work = _Work()
-        self._problems: dict[str, str] = {}
+        self._report = SourceReport(source, identifiers, board.count_error)
         self._bookmarks: dict[BeamKey, Bookmark | None] = {}
         # When the last whole round began; with the board's moved_seconds it moves as moments do when the clock is set.
         self._looked_at_unmoved: float | None = None
-        self._trouble: SourceUnavailable | None = None
         self._closed = False
         self._turns = Turns(
             source.name,
@@ -124,10 +105,7 @@ class SourceMonitor:
     def adopt(self, other: SourceMonitor) -> None:
         """Go on where ``other`` (the same source before a reload) stopped: offsets, parsers, counters."""
         self._following = other._following
-        self._work = other._work
-        self._work.reconnects_before += other._source.reconnects
-        self._work.round_trips_before += other._source.round_trips
-        self._problems = other._problems
+        self._report.adopt(other._report)
         self._bookmarks = other._bookmarks
         self._looked_at_unmoved = other._looked_at_unmoved
 
@@ -154,34 +132,18 @@ class SourceMonitor:
         round_over = False
         try:
             more, round_over = self._look(began, announced_only)
-            self._say_up(True)
+            self._report.answers()
         except SourceUnavailable as problem:
             if self._closed:
                 # Its connection was ended under it: that is no trouble of the host.
                 return False
             more = False
-            # A source that is being left alone for a while answers with the trouble it had.
-            if problem is not self._trouble:
-                self._trouble = problem
-                self._work.errors[problem.kind] += 1
-            self._say_up(False, problem)
+            self._report.is_down(problem)
         if round_over:
             self._looked_at_unmoved = began - moved_seconds
         ended, moved_by_then = self._now()
-        work = self._work
-        work.poll_seconds = work.poll_seconds.plus(max(0.0, (ended - moved_by_then) - (began - moved_seconds)))
-        source = self._source
-        view = SourceView(
-            source.name,
-            source.kind,
-            work.up,
-            moved(self._looked_at_unmoved, moved_by_then),
-            work.poll_seconds,
-            work.reconnects_before + source.reconnects,
-            work.round_trips_before + source.round_trips,
-            work.read_bytes,
-            dict(work.errors),
-        )
+        self._report.looked(max(0.0, (ended - moved_by_then) - (began - moved_seconds)))
+        view = self._report.view(moved(self._looked_at_unmoved, moved_by_then))
         self._board.publish_source(view, ended, moved_seconds=moved_by_then)
         return more
 
@@ -200,7 +162,7 @@ class SourceMonitor:
         if turn.watched is not None:
             self._forget_all_but(turn.watched)
         for folder in turn.distrusted:
-            self._say_distrusted(folder)
+            self._report.distrusted(folder)
         stats = self._source.stat([path for each in turn.candidates for path in each.paths], turn.settled)
         grown: list[tuple[BeamKey, _Following, LogStat]] = []
         for candidates in [*turn.candidates, *self._turns.unsettle(stats)]:
@@ -209,7 +171,7 @@ class SourceMonitor:
                 grown.append((candidates.beam.row.key, *found))
                 path = found[0].tailer.path
                 # One that cannot be read looks changed at every look.
-                if path not in self._problems:
+                if not self._report.has_problem(path):
                     self._turns.changed(candidates, path)
         for _ in range(ROUNDS_PER_LOOK):
             if not grown:
@@ -225,9 +187,9 @@ class SourceMonitor:
         for path in candidates.paths:
             stat = stats.get(path)
             if isinstance(stat, LogProblem):
-                self._say_problem(beam.row.key, path, stat)
+                self._report.cannot_read(beam.row.key, path, stat)
             elif stat is not None:
-                self._problems.pop(path, None)
+                self._report.is_there(path)
                 there.append((path, stat))
         appeared = self._turns.seen(candidates, there)
         following = self._following.get(beam.row.key)
@@ -277,13 +239,13 @@ class SourceMonitor:
         for (key, following, stat), answer in zip(grown, answers, strict=False):
             path = following.tailer.path
             if isinstance(answer, LogProblem):
-                self._say_problem(key, path, answer)
+                self._report.cannot_read(key, path, answer)
                 continue
             try:
                 if self._take(key, following, stat, answer, at, moved_seconds):
                     unfinished.append((key, following, stat))
             except Exception:  # noqa: BLE001 - one log must not stop the others; said and counted
-                self._say_unexpected(key, path)
+                self._report.stumbled(key, path)
         return unfinished
 
     def _now(self) -> tuple[float, float]:
@@ -297,7 +259,7 @@ class SourceMonitor:
         chunk = following.tailer.take(data)
         if chunk is None:
             return True
-        self._work.read_bytes += chunk.size_bytes
+        self._report.has_read(chunk.size_bytes)
         events: list[Event] = []
         if chunk.replaced:
             events.append(LogReplaced())
@@ -334,45 +296,6 @@ class SourceMonitor:
                 continue
             for key in [key for key in known if key not in keys]:
                 del known[key]
-
-    def _about(self, key: BeamKey) -> dict[str, str]:
-        return {
-            "case": self._identifiers.case(key.case_id),
-            "beam": self._identifiers.beam(key.beam_id),
-            "source": self._source.name,
-        }
-
-    def _say_problem(self, key: BeamKey, path: str, problem: LogProblem) -> None:
-        """Once, until the log can be read again."""
-        if self._problems.get(path) != problem.kind:
-            self._problems[path] = problem.kind
-            self._work.errors[problem.kind] += 1
-            _log.warning("log cannot be read", **self._about(key), error=self._identifiers.problem(problem))
-
-    def _say_distrusted(self, folder: str) -> None:
-        self._work.errors["notification"] += 1
-        _log.warning(
-            "the kernel did not announce a change, the folder is polled from now on",
-            source=self._source.name,
-            folder=self._identifiers.path(folder),
-        )
-
-    def _say_unexpected(self, key: BeamKey, path: str) -> None:
-        self._board.count_error("monitor")
-        if self._problems.get(path) != "unexpected":
-            self._problems[path] = "unexpected"
-            _log.exception("unexpected error with a log", **self._about(key))
-
-    def _say_up(self, up: bool, problem: SourceUnavailable | None = None) -> None:
-        if up is self._work.up:
-            return
-        if up:
-            _log.info("source up", source=self._source.name, kind=self._source.kind)
-        else:
-            assert problem is not None, "a source is down for a reason"
-            error = self._identifiers.problem(problem)
-            _log.warning("source down", source=self._source.name, kind=self._source.kind, error=error)
-        self._work.up = up
 
 
 class ProgressMonitor:

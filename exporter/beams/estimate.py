@@ -112,7 +112,15 @@ class Forecast:
         elif not self.total:
             ratio = 0.0
         else:
-            ratio = (self.finished + (self._batches_in(elapsed) if running else 0.0)) / self.total
+            ratio = self.finished / self.total
+            if running:
+                share = elapsed / running
+                if share > 1.0 and self.buffered:
+                    # A block of the C library holds back as many batches as the last one brought.
+                    share = min(1.0 + (elapsed - running) / self.full_seconds, self.hidden_batches)
+                elif share > BATCH_SHARE_LIMIT:
+                    share = BATCH_SHARE_LIMIT
+                ratio = (self.finished + share) / self.total
             # `round` takes as long as all the rest.
             ratio = int(ratio * _RATIO_STEPS + 0.5) / _RATIO_STEPS if ratio < UNFINISHED_LIMIT else UNFINISHED_LIMIT
         if later is None or self.ended:
@@ -124,12 +132,3 @@ class Forecast:
         if left >= _LONGEST_ROUNDED_SECONDS:
             return ratio, left
         return ratio, int(left * _SECOND_STEPS + 0.5) / _SECOND_STEPS if left > 0.0 else 0.0
-
-    def _batches_in(self, elapsed: float) -> float:
-        """Batches' worth of work done beyond the finished ones, so many seconds after the running one began."""
-        share = elapsed / self.running_seconds
-        if not self.buffered or share <= 1.0:
-            return min(BATCH_SHARE_LIMIT, share)
-        # A block of the C library holds back as many batches as the last one brought.
-        hidden = 1.0 + (elapsed - self.running_seconds) / self.full_seconds
-        return min(hidden, self.hidden_batches)
