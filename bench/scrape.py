@@ -15,8 +15,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
 
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry, Metric, generate_latest
+from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
+from prometheus_client.registry import Collector
 
 from bench import boards
 from bench.figures import median, row, table
@@ -40,6 +42,9 @@ _WHAT = {
     "named": "one metric of all beams (`name[]`)",
 }
 NAMED = "mqi_beam_batch_current"
+REFERENCE_GAUGES = 12
+REFERENCE_MS = {1000: 192.0, 10_000: 1240.0}
+"""What the client's encoder took for so many gauges of so many beams on the machine where the targets were set."""
 
 
 def run(short: bool) -> tuple[str, dict[str, float]]:
@@ -67,6 +72,7 @@ class _Site:
     def __init__(self, beams: int) -> None:
         self.board: Board = boards.running(beams)
         self.at = boards.NOW
+        self.beams = beams
         self._keys = boards.keys(beams)
         self._rounds = itertools.count(1)
 
@@ -126,6 +132,7 @@ def _scrapes(beams: int, times: int, clients_times: int, figures: dict[str, floa
     named_theirs, named_their_cpu, _ = _timed(site, their_named, clients_times)
     their_open_metrics, their_open_metrics_cpu, _ = _timed(site, their_openmetrics, clients_times)
     reach = {1000: "30 ms", 10_000: "250 ms"}.get(beams, "")
+    reference, paced = _pace(site, ours, times)
     figures |= {
         f"{beams} delay": delay,
         f"{beams} client delay": their_delay,
@@ -133,6 +140,8 @@ def _scrapes(beams: int, times: int, clients_times: int, figures: dict[str, floa
         f"{beams} gzip bytes": size,
         f"{beams} lines made": made,
         f"{beams} kept bytes": max(kept, 1),
+        f"{beams} reference": reference,
+        f"{beams} of reference": paced,
     }
     for what, our_times, their_times in (
         ("text", (warm, cpu), (theirs, their_cpu)),
@@ -167,7 +176,51 @@ def _scrapes(beams: int, times: int, clients_times: int, figures: dict[str, floa
             "",
         ),
         row(f"{beams} beams, memory for scrapes", "", f"{kept / 2**20:.0f} MiB", "", ""),
+        row(
+            f"{beams} beams, text 0.0.4 in turns with {REFERENCE_GAUGES} gauges by the client, without gzip",
+            f"{reference:.0f} ms",
+            f"{reference * paced:.0f} ms",
+            f"{1 / paced:.1f}",
+            _at_their_pace(beams, paced),
+        ),
     ]
+
+
+def _at_their_pace(beams: int, paced: float) -> str:
+    theirs = REFERENCE_MS.get(beams)
+    if theirs is None:
+        return ""
+    return f"{theirs:.0f} ms where the targets were set: {paced * theirs:.0f} ms at that pace"
+
+
+class _Gauges(Collector):
+    """As much as a collector can have ready: the client's families, which it must be given anew at each scrape."""
+
+    def __init__(self, beams: int) -> None:
+        self._labels = [(key.case_id, key.beam_id, "local") for key in boards.keys(beams)]
+
+    def collect(self) -> Iterator[Metric]:
+        for number in range(REFERENCE_GAUGES):
+            family = GaugeMetricFamily(f"gauge_{number}", "A gauge.", labels=("case_id", "beam_id", "source"))
+            for place, labels in enumerate(self._labels):
+                family.add_metric(labels, place + number / 7)
+            yield family
+
+
+def _pace(site: _Site, scrape: Callable[[], bytes], times: int) -> tuple[float, float]:
+    """What the machine is worth now, which is another thing every minute: scrapes and a fixed work in turns.
+
+    Returns:
+        Milliseconds of the fixed work, the median; and how long scrapes take of it, the median of the pairs.
+    """
+    registry = CollectorRegistry()
+    registry.register(_Gauges(site.beams))
+    fixed, shares = [], []
+    for _ in range(times):
+        taken, _, _ = _timed(site, lambda: generate_latest(registry), 1)
+        fixed.append(taken)
+        shares.append(_timed(site, scrape, 1)[0] / taken)
+    return median(fixed), median(shares)
 
 
 def _timed(site: _Site, scrape: Callable[[], bytes], times: int) -> tuple[float, float, int]:
