@@ -71,6 +71,10 @@ class SftpError(Exception):
     """The host's SFTP server does not answer as it should: the connection is of no more use."""
 
 
+class SftpEnded(SftpError):
+    """There is nobody who answers any more."""
+
+
 class SftpRefusal(Exception):
     """The host says no to one request.
 
@@ -320,7 +324,7 @@ class SftpSession:
         while len(self._buffer) < count:
             data = self._channel.recv(1 << 18)
             if not data:
-                raise SftpError("the host has ended the SFTP session")
+                raise SftpEnded("the host has ended the SFTP session")
             self._buffer += data
         taken = bytes(self._buffer[:count])
         del self._buffer[:count]

@@ -9,7 +9,8 @@ that is read, between its being opened and read. Who puts a link there and takes
 on the host, is not noticed. The account's own rights are what bounds that.
 
 A host that does not answer is given up after the operation's time-out and tried again with growing pauses, so that a
-dead link is noticed and nothing hangs.
+dead link is noticed and nothing hangs. A connection that has merely ended (sshd was restarted, a firewall forgot it) is
+made anew at once and asked the same: the host is not down for that.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from typing import TypeVar
 import paramiko
 
 from exporter.logs.paths import inside
-from exporter.logs.sftp import FILES_AT_ONCE, Attributes, SftpError, SftpRefusal, SftpSession
+from exporter.logs.sftp import FILES_AT_ONCE, Attributes, SftpEnded, SftpError, SftpRefusal, SftpSession
 from exporter.logs.source import NOTHING_SETTLED, LogProblem, LogStat, ReadRequest, SourceUnavailable, led_astray
 from exporter.logs.ssh_connection import SshConnection, open_sftp
 from exporter.logs.ssh_host import SshHost
@@ -193,13 +194,21 @@ class SftpLogs:
 
 
 class _SftpSource(ABC):
-    """What sources over SFTP share: a question asked over a session that may be lost meanwhile."""
+    """What sources over SFTP share: a question asked over a session that may be lost meanwhile.
+
+    Args:
+        name: the source's name.
+        operation_timeout_seconds: the longest wait for an answer.
+        clock: seconds of a clock that never steps.
+    """
 
     kind = "ssh"
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, operation_timeout_seconds: float, clock: Callable[[], float]) -> None:
         self.name = name
         self.reconnects = 0
+        self._operation_timeout_seconds = operation_timeout_seconds
+        self._clock = clock
         self._logs: SftpLogs | None = None
         self._past_round_trips = 0
 
@@ -231,23 +240,40 @@ class _SftpSource(ABC):
     def _connected(self) -> SftpLogs:
         """The logs over a session that works, as far as is known."""
 
+    @property
+    @abstractmethod
+    def _given_up(self) -> bool:
+        """Whether it was :meth:`close` that ended the session."""
+
     @abstractmethod
     def _lost(self, kind: str, reason: str) -> SourceUnavailable:
-        """The session works no more; returns what to say."""
+        """The session is lost, and not to be had again at once; returns what to say."""
 
-    def _ask(self, question: Callable[[SftpLogs], Answer]) -> Answer:
+    @abstractmethod
+    def close(self) -> None:
+        """End the session."""
+
+    def _ask(self, question: Callable[[SftpLogs], Answer], *, once_more: bool = True) -> Answer:
+        """Ask a question, over a session made anew where the one there was has ended."""
         logs = self._connected()
+        asked_at = self._clock()
         try:
             return question(logs)
         except TimeoutError:
-            trouble = self._lost("timeout", "no answer in time")
-        except (SftpError, OSError, EOFError, paramiko.SSHException) as error:
-            trouble = self._lost("connection_lost", str(error) or "the host has ended the connection")
-        raise trouble
-
-    def _forget_session(self) -> None:
+            kind, reason = "timeout", "no answer in time"
+            # The library waits by the time of day: where that has been set, nobody has waited so long.
+            ended = self._clock() - asked_at < self._operation_timeout_seconds
+        except (SftpEnded, OSError, EOFError, paramiko.SSHException) as error:
+            kind, reason, ended = "connection_lost", str(error) or "the host has ended the connection", True
+        except SftpError as error:
+            kind, reason, ended = "connection_lost", str(error), False
+        again = ended and once_more and not self._given_up
+        self.close()
         self._past_round_trips = self.round_trips
         self._logs = None
+        if not again:
+            raise self._lost(kind, reason)
+        return self._ask(question, once_more=False)
 
 
 class ClientSource(_SftpSource):
@@ -259,15 +285,18 @@ class ClientSource(_SftpSource):
     """
 
     def __init__(self, client: paramiko.SSHClient, operation_timeout_seconds: float = 10.0) -> None:
-        super().__init__("remote")
+        super().__init__("remote", operation_timeout_seconds, time.monotonic)
         self._client = client
-        self._operation_timeout_seconds = operation_timeout_seconds
 
     def close(self) -> None:
         """End the SFTP session; the client's connection stays."""
         logs = self._logs
         if logs is not None:
             logs.session.close()
+
+    @property
+    def _given_up(self) -> bool:
+        return False  # one thread follows, and closes
 
     def _connected(self) -> SftpLogs:
         if self._logs is None:
@@ -279,8 +308,6 @@ class ClientSource(_SftpSource):
         return self._logs
 
     def _lost(self, kind: str, reason: str) -> SourceUnavailable:
-        self.close()
-        self._forget_session()
         return SourceUnavailable(kind, f"the SFTP session over the given client is lost: {reason}")
 
 
@@ -304,10 +331,9 @@ class SshSource(_SftpSource):
         clock: Callable[[], float] = time.monotonic,
         jitter: Callable[[], float] = random.random,
     ) -> None:
-        super().__init__(name)
+        super().__init__(name, host.operation_timeout_seconds, clock)
         self._host = host
         self._folders = folders
-        self._clock = clock
         self._jitter = jitter
         self._connection: SshConnection | None = None
         self._connected_before = False
@@ -340,9 +366,11 @@ class SshSource(_SftpSource):
         self._last_trouble = None
         return self._logs
 
+    @property
+    def _given_up(self) -> bool:
+        return self._connection is not None and self._connection.closed
+
     def _lost(self, kind: str, reason: str) -> SourceUnavailable:
-        self._forget_session()
-        self.close()
         trouble = SourceUnavailable(kind, f"lost the connection to {self._host.host}: {reason}; it is tried again")
         self._pause(trouble)
         return trouble

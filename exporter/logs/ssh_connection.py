@@ -62,6 +62,11 @@ class SshConnection:
         self._links: list[socket.socket] = []
         self._closed = threading.Event()
 
+    @property
+    def closed(self) -> bool:
+        """Whether it was ended from here."""
+        return self._closed.is_set()
+
     def open(self) -> SftpSession:
         """Connect and log in.
 

@@ -8,12 +8,17 @@ import os
 import signal
 import socket
 import subprocess
+import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from paramiko import buffered_pipe
 
+from exporter.logs.sftp import SftpEnded, SftpError, SftpSession
 from exporter.logs.source import SourceUnavailable
 from exporter.logs.ssh import SshSource
 from exporter.logs.ssh_connection import SshConnection
@@ -271,6 +276,54 @@ def test_pauses_grow_to_a_minute_and_are_spread(sshd: Sshd) -> None:
         assert max(pauses) == pauses[-1] == pytest.approx(longest)
 
 
+@pytest.mark.parametrize(
+    ("raised", "reconnects"),
+    [(EOFError("gone"), 1), (SftpEnded("gone"), 1), (SftpError("nonsense"), 0), (TimeoutError(), 0)],
+)
+def test_what_goes_wrong_again_is_trouble(
+    sshd: Sshd, here: Path, monkeypatch: pytest.MonkeyPatch, raised: Exception, reconnects: int
+) -> None:
+    now = [0.0]
+    source = SshSource("hpc1", sshd.host, clock=lambda: now[0])
+    source.listing(str(here))
+
+    def fail(*_: object) -> None:
+        now[0] += sshd.host.operation_timeout_seconds
+        raise raised
+
+    with monkeypatch.context() as patched:
+        patched.setattr(SftpSession, "listings", fail)
+        with pytest.raises(SourceUnavailable) as caught:
+            source.listing(str(here))
+        assert source.reconnects == reconnects
+        with pytest.raises(SourceUnavailable) as again:
+            source.listing(str(here))
+        assert again.value is caught.value, "left alone for a while"
+    now[0] += 60
+    assert "a.log" in source.listing(str(here))
+    source.close()
+
+
+def test_an_answer_that_is_awaited_while_the_clock_is_set_is_asked_for_again(
+    sshd: Sshd, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = SshSource("hpc1", sshd.host)
+    source.listing(str(here))
+    set_by, calls = [0.0], []
+
+    def time_of_day() -> float:
+        calls.append(set_by[0])
+        if len(calls) == 2:
+            set_by[0] = 3600.0
+        return time.time() + set_by[0]
+
+    monkeypatch.setattr(buffered_pipe, "time", SimpleNamespace(time=time_of_day))
+    assert "a.log" in source.listing(str(here))
+    assert set_by[0], "the library has asked for the time while it waited"
+    assert source.reconnects == 1
+    source.close()
+
+
 def test_nothing_is_left_on_the_host(tmp_path: Path, here: Path) -> None:
     with Sshd(tmp_path / "host") as server:
         source = SshSource("hpc1", server.host)
@@ -281,9 +334,6 @@ def test_nothing_is_left_on_the_host(tmp_path: Path, here: Path) -> None:
 
 
 def test_a_wait_is_ended_by_closing_from_another_thread(tmp_path: Path, here: Path) -> None:
-    import threading
-    import time
-
     with Sshd(tmp_path / "host") as server:
         source = SshSource("hpc1", replace(server.host, operation_timeout_seconds=25.0))
         source.listing(str(here))
@@ -296,6 +346,7 @@ def test_a_wait_is_ended_by_closing_from_another_thread(tmp_path: Path, here: Pa
                 source.listing(str(here))
             assert time.monotonic() - began < 15
             timer.join()
+            assert source.reconnects == 0, "who ends a wait wants no other connection"
         finally:
             _signal(server, signal.SIGCONT)
 

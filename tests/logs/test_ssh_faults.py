@@ -166,6 +166,33 @@ def test_a_connection_that_breaks_in_the_middle_is_made_again(watch: Watch, rela
     watch.ends_as_if_read_whole()
 
 
+@pytest.mark.parametrize("how", ["cut", "reset", "its process killed"])
+def test_a_host_is_not_down_for_a_connection_that_has_ended(watch: Watch, relay: Relay, sshd: Sshd, how: str) -> None:
+    watch.write(0, cut_at(5))
+    watch.shows(4)
+    went_down = threading.Event()
+    publish = watch.board.publish_source
+
+    def publishing(view: SourceView, at: float, *, moved_seconds: float | None = None) -> None:
+        if view.up is False:
+            went_down.set()
+        publish(view, at, moved_seconds=moved_seconds)
+
+    watch.board.publish_source = publishing  # type: ignore[method-assign]
+    if how == "its process killed":
+        for pid in sshd.children:
+            os.kill(pid, signal.SIGKILL)
+    else:
+        getattr(relay, how)()
+    watch.write(cut_at(5), cut_at(9))
+    watch.shows(8)
+    wait_for(lambda: watch.source().reconnects == 1, "another connection")
+
+    assert not went_down.is_set()
+    assert not watch.source().errors
+    watch.ends_as_if_read_whole()
+
+
 def test_sshd_killed_and_started_again(watch: Watch, sshd: Sshd) -> None:
     watch.write(0, cut_at(5))
     watch.shows(4)
