@@ -88,9 +88,10 @@ class _Watching(Board):
         super().__init__(BoardRules(), at)
         self.told = threading.Event()
 
-    def apply(self, *arguments: object, **named: object) -> None:
-        super().apply(*arguments, **named)  # type: ignore[arg-type]
+    def apply(self, *arguments: object, **named: object) -> bool:
+        again = super().apply(*arguments, **named)  # type: ignore[arg-type]
         self.told.set()
+        return again
 
 
 def _until_the_board_holds_it(logs: Path, count: int, appends: int, polling_only: bool) -> list[float]:

@@ -127,7 +127,9 @@ _ENDED = table(
             Query(
                 only_in(
                     "succeeded|failed",
-                    f"{per_beam('mqi_beam_end_timestamp_seconds')} - {per_beam('mqi_beam_start_timestamp_seconds')}",
+                    # Of a run that had ended when it was first looked at nobody knows how long it took.
+                    f"({per_beam('mqi_beam_end_timestamp_seconds')}"
+                    f" - {per_beam('mqi_beam_start_timestamp_seconds')}) > 0",
                 ),
             ),
             100,

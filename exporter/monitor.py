@@ -275,7 +275,7 @@ class SourceMonitor:
             written_at = max(written_at, min(looked_at, at))
         tailer = following.tailer
         bookmark = Bookmark.of(tailer, following.parser)
-        self._board.apply(
+        again = self._board.apply(
             key,
             tailer.path,
             events,
@@ -286,6 +286,9 @@ class SourceMonitor:
             recent=tailer.recent,
             bookmark=bookmark,
         )
+        if again:
+            tailer.start_again()
+            return True
         if not chunk.more:
             following.live, following.resumed = True, False
         return chunk.more

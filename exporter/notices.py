@@ -50,6 +50,6 @@ def say(notice: Notice, identifiers: Identifiers) -> None:
 
 
 def _duration(view: BeamView) -> float | None:
-    if view.started_at is None or view.ended_at is None:
+    if view.began_at is None or view.ended_at is None:
         return None
-    return round(view.ended_at - view.started_at, 1)
+    return round(view.ended_at - view.began_at, 1)

@@ -17,11 +17,19 @@ from exporter.logs.local import LocalSource
 from exporter.logs.recent import RECENT_BYTES, recent_lines
 from exporter.logs.source import NOTHING_SETTLED, LogProblem, LogStat, SourceUnavailable
 from exporter.monitor import ProgressMonitor
+from exporter.notices import say
+from exporter.privacy.identifiers import PlainIdentifiers
 from tests.support.process import wait_for
 from tests.support.replay import LOGS
 from tests.support.world import BEAM, FragileSource, World, after, captured, quick, upto
 
 FIRST_BATCH = b"Generating particles for (1 of 18"
+FINISHED = b"Transporting particles...\nThread initialization complete!\nParticle transportation complete!\n"
+
+
+def begun(batch: int) -> bytes:
+    """The lines with which one of 18 batches begins."""
+    return b"Generating particles for (%d of 18 batches) in CPU ..\nParticle generation complete!\n" % batch
 
 
 @pytest.fixture
@@ -142,6 +150,26 @@ def test_ids_that_would_leave_the_folder_are_refused_and_counted(world: World) -
 
 
 class TestFirstLook:
+    def test_when_a_run_began_that_stood_there_nobody_knows(self, world: World) -> None:
+        world.row()
+        world.write(upto("v2_b18", b"Generating particles for (5 of 18"))
+        written_at = world.at
+        world.look(300)
+        assert (world.view().began_at, world.view().started_at) == (None, written_at)
+        world.write(after("v2_b18", b"Generating particles for (5 of 18"))
+        with capture_logs() as lines:
+            world.look()
+            for notice in world.board.notices():
+                say(notice, PlainIdentifiers())
+        assert world.view().state == BeamState.SUCCEEDED
+        assert [line["seconds"] for line in lines if line["event"] == "run succeeded"] == [None]
+        world.look(5)
+        [run] = world.snapshot().ended
+        assert run.started_at is None
+        world.write(upto("v2_b18", FIRST_BATCH), anew=True)
+        world.look()
+        assert world.view().began_at == world.at - 0.5, "the next one was seen"
+
     def test_a_run_that_had_ended_before_is_shown_and_not_counted(self, world: World) -> None:
         world.at -= 50
         world.write(captured("v2_b2"))
@@ -325,8 +353,110 @@ class TestRetry:
         world.look()
         assert (world.state, world.view().run_number) == (BeamState.STARTING, 2)
 
+    @pytest.mark.parametrize("source", ["local", "down"])
+    def test_whose_log_begins_as_that_of_a_silent_crash(self, tmp_path: Path, source: str) -> None:
+        """Nobody saw the file while it was shorter: it has only grown, as far as one can tell."""
+        fragile = FragileSource("local")
+        world = World(tmp_path, quick(), source=fragile)
+        data = captured("v2_b18")
+        world.row()
+        world.look()
+        world.write(data[: data.index(b"Starting process of Monte Carlo")])
+        world.look()
+        world.row("failed")
+        world.look(3)
+        world.look(15)
+        assert world.runs == {("failed", "status"): 1}
+        fragile.down = source == "down"
+        world.look()
+        world.at += 20
+        world.row("simulation_running", 40.0)
+        world.look()
+        world.at += 20
+        world.log().unlink()
+        world.write(upto("v2_b18", b"(2 of 18") + b"Particle generation complete!\n", anew=True)
+        fragile.down = False
+        world.look()
+        view = world.view()
+        assert (view.state, view.run_number, view.batch_current, view.batches_total) == ("running", 2, 2, 18)
+        world.look(20)
+        world.write(FINISHED + b"".join(begun(batch) + FINISHED for batch in range(3, 19)))
+        world.write(b"Cannot open file!\nTime taken by MC engine: 1.0 milli-seconds\n")
+        world.look()
+        assert (world.state, world.view().reason) == ("failed", "output_error"), "which its row will not say"
+        world.row("completed", 100.0)
+        world.look(3)
+        world.look(15)
+        assert (world.state, world.view().batches_completed) == ("failed", 18)
+        assert world.runs == {("failed", "status"): 1, ("failed", "output_error"): 1}
+
+    def test_that_goes_on_in_the_log_of_the_run_before(self, world: World) -> None:
+        world.row()
+        world.look()
+        world.write(captured("v2_sigkill"))
+        world.look()
+        world.row("failed")
+        world.look(3)
+        world.row("pending", 0.0)
+        world.look(3)
+        assert world.state == BeamState.WAITING
+        world.write(b"Cleaning up\n")
+        world.look(3)
+        assert world.state == BeamState.WAITING, "the old engine may live on"
+        world.write(upto("v2_b18", b"(2 of 18"))
+        world.look()
+        view = world.view()
+        assert (view.state, view.run_number, view.batch_current, view.reason) == ("running", 2, 2, None)
+
+    def test_does_not_go_by_what_is_read_when_nothing_was_written(self, world: World) -> None:
+        """A log that is touched, or written on before the engine has been started, stays the run before's."""
+        world.row()
+        world.look()
+        world.write(captured("v2_sigkill"))
+        world.look()
+        world.row("failed")
+        world.look(3)
+        world.row("pending", 0.0)
+        world.look(3)
+        world.write(FINISHED)
+        world.look(3)
+        world.row("simulation_running", 40.0)
+        world.look(3)
+        os.utime(world.log(), (world.at, world.at))
+        world.look(3)
+        assert (world.state, world.view().batch_current) == (BeamState.WAITING, 0)
+
+    def test_of_which_the_row_is_reset_at_once(self, world: World) -> None:
+        world.row()
+        world.write(captured("v2_assert_real"))
+        world.look()
+        world.row("failed")
+        world.look()
+        world.row("pending", 0.0)
+        world.look()
+        assert (world.state, world.view().run_number) == (BeamState.WAITING, 2)
+
 
 class TestRotation:
+    @pytest.mark.parametrize("goes_on", [b"Particle generation complete!\n" + FINISHED, FINISHED])
+    @pytest.mark.parametrize("batch", [5, 18])
+    def test_in_the_middle_of_a_batch_that_takes_minutes_continues_the_run(
+        self, world: World, batch: int, goes_on: bytes
+    ) -> None:
+        world.row()
+        world.look()
+        world.write(upto("v2_b18", b"Generating particles for (%d of 18" % batch))
+        world.look()
+        world.look(30)
+        world.write(b"", anew=True)
+        world.look()
+        world.look(100)
+        world.write(goes_on)
+        world.look()
+        view = world.view()
+        assert (view.run_number, view.batches_total, view.batch_current) == (1, 18, batch)
+        assert (view.state, view.batches_completed) == ("running", batch)
+
     def test_a_log_that_goes_on_without_a_head_continues_the_run(self, world: World) -> None:
         mark = b"Generating particles for (9 of 18"
         world.row()
@@ -405,6 +535,85 @@ class TestRowAndLog:
         assert world.state == BeamState.RUNNING
         assert world.view().status_mismatch
 
+    def test_a_sibling_with_long_batches_that_lives_on_is_not_counted_as_failed(self, world: World) -> None:
+        world.row()
+        world.look()
+        world.write(upto("v2_b18", b"with 18 batches"))
+        world.look()
+        for batch in (1, 2, 3):
+            world.look(20)
+            world.write(begun(batch))
+            world.look()
+            world.look(20)
+            world.write(FINISHED)
+            world.look()
+        world.row("failed")
+        for _ in range(10):
+            world.look(3)
+        assert world.runs == {}, "its batches take 20 s and 40"
+        world.write(begun(4))
+        world.look()
+        assert world.state == BeamState.RUNNING
+        world.write(FINISHED + b"".join(begun(batch) + FINISHED for batch in range(5, 19)))
+        world.write(b"Time taken by MC engine: 1 milli-seconds\n")
+        world.look()
+        world.look(5)
+        assert (world.state, world.runs) == ("succeeded", {("succeeded", ""): 1})
+
+    def test_one_that_was_killed_without_a_word_is_counted_when_its_next_batch_is_late(self, world: World) -> None:
+        world.row()
+        world.look()
+        for batch in (1, 2):
+            world.write(upto("v2_b18", FIRST_BATCH) if batch == 1 else begun(2))
+            world.look()
+            world.look(20)
+            world.write(FINISHED)
+            world.look()
+        world.row("failed")
+        world.look(3)
+        world.look(3)
+        assert world.state == BeamState.FAILED
+        for _ in range(15):
+            world.look(3)
+        assert world.runs == {("failed", "status"): 1}
+
+    @pytest.mark.parametrize("status", ["failed", "completed"])
+    def test_a_run_that_its_row_alone_has_ended_stays_so_when_its_host_goes_down(
+        self, tmp_path: Path, status: str
+    ) -> None:
+        source = FragileSource("local")
+        world = World(tmp_path, quick(), source=source)
+        world.row()
+        world.look()
+        world.write(upto("v2_b18", b"Generating particles for (3 of 18"))
+        world.look()
+        world.row(status)
+        world.look(3)
+        world.look(15)
+        before = world.view()
+        source.down = True
+        world.look(3)
+        world.look(30)
+        assert before.state == {"failed": "failed", "completed": "succeeded"}[status]
+        assert (world.state, world.view().reason) == (before.state, before.reason)
+
+    def test_a_sibling_that_lives_on_is_unreachable_when_its_host_goes_down(self, tmp_path: Path) -> None:
+        source = FragileSource("local")
+        world = World(tmp_path, quick(), source=source)
+        world.row()
+        world.look()
+        world.write(upto("v2_b18", FIRST_BATCH))
+        world.look()
+        world.row("failed")
+        for batch in range(2, 6):
+            world.at += 9
+            world.write(upto("v2_b18", b"Generating particles for (%d of 18" % batch), anew=True)
+            world.look(1)
+        source.down = True
+        world.look(1)
+        world.look(3600)
+        assert world.state == BeamState.UNREACHABLE
+
     def test_a_row_that_is_over_decides_where_the_log_says_nothing(self, world: World) -> None:
         world.row()
         world.look()
@@ -481,6 +690,28 @@ class TestSilence:
         world.look(200)
         assert world.state == BeamState.STALLED
 
+    def test_of_a_buffered_log_means_little_though_some_of_its_blocks_end_with_a_line(self, world: World) -> None:
+        batches = b"".join(
+            b"Generating particles...\ncum_vertiex %d 2850\nTransporting particles...\nRun transportation 1.0 s\n"
+            % (2850 * batch)
+            for batch in range(1, 9)
+        )
+        world.row()
+        world.look()
+        data = captured("mgh_b18")
+        world.write(data[: data.index(b"Generating particles...")])
+        world.look(10)
+        size = len(batches) // 8
+        for block in range(3):
+            world.write(batches[block * size : (block + 1) * size])
+            world.look(10)
+        assert not world.view().log_buffered, "as if by stdbuf"
+        world.write(batches[3 * size : 5 * size - 12])
+        world.look(10)
+        assert world.view().log_buffered
+        world.look(400)
+        assert world.state == BeamState.RUNNING
+
 
 def test_beams_of_a_source_that_is_down_are_unreachable_with_their_last_values(tmp_path: Path) -> None:
     source = FragileSource("local")
@@ -555,12 +786,26 @@ class TestRetention:
             world.look(10)
         world.row("pending", 0.0)
         world.look(500)
-        assert world.state == BeamState.WAITING
+        assert (world.state, world.view().run_number) == (BeamState.WAITING, 2)
         world.row("simulation_running", 0.0)
         world.look()
         world.write(upto("v2_b18", FIRST_BATCH), anew=True)
         world.look()
-        assert world.state == BeamState.RUNNING
+        assert (world.state, world.view().run_number) == (BeamState.RUNNING, 2)
+
+    def test_one_that_comes_back_over_is_in_another_run_where_its_log_is_another(self, world: World) -> None:
+        world.row()
+        world.look()
+        world.write(captured("v2_b2"))
+        world.look()
+        world.row("completed")
+        for _ in range(12):
+            world.look(10)
+        assert world.snapshot().beams == ()
+        world.write(captured("v2_b2"), anew=True)
+        world.row("completed")
+        world.look()
+        assert (world.state, world.view().run_number) == (BeamState.SUCCEEDED, 2)
 
 
 def test_no_more_beams_are_exported_than_allowed(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from exporter.beams.snapshot import BeamRow, BeamState
 from exporter.beams.standing import Standing
 from exporter.beams.succession import Succession, SuccessionState
 from exporter.logs.bookmark import Bookmark, BookmarkState
-from exporter.logs.events import Event, LogRead, LogReplaced
+from exporter.logs.events import Event, LogRead, LogReplaced, RunHead
 from exporter.logs.source import LogStat
 from exporter.moments import moved
 from exporter.plain_state import give, take
@@ -76,14 +76,16 @@ class Beam:
         anomalies: those of its current run that have been counted.
         recent: the log's last bytes.
         stale: the log is of the run before, and nothing of it is shown.
+        read_again: it must be read from its beginning: what was taken for the run before's is this run's.
         grew: the log of a run that had not ended was seen to grow.
         shown_ratio: the highest estimated progress shown since as many announcements as ``shown_announcements``.
         unknown_to_row_since: when the run was met, while the row has not been read since.
         standing: how long its state holds; ``None`` when it must be judged anew.
     """
 
-    NOT_SAVED: ClassVar[frozenset[str]] = frozenset({"gone_since", "recent", "standing"})
-    """Discovery says again which rows are gone; the log's last lines are read again; a beam is judged anew."""
+    NOT_SAVED: ClassVar[frozenset[str]] = frozenset({"gone_since", "recent", "standing", "read_again"})
+    """Discovery says again which rows are gone; the log's last lines are read again; a beam is judged anew; what must
+    be read again is found out again."""
 
     row: BeamRow
     first_seen_at: float
@@ -102,6 +104,7 @@ class Beam:
     anomalies: Counter[str] = field(default_factory=Counter)
     recent: bytes = b""
     stale: bool = False
+    read_again: bool = False
     grew: bool = False
     shown_ratio: float = 0.0
     shown_announcements: int = 0
@@ -199,6 +202,8 @@ class Beam:
         emptied = row.status in statuses.reset and bool(before.progress) and row.progress == 0
         # One that is dated in the future was written before the clock was set back: before it was read, in any case.
         written_at = None if row.updated_at is None else min(row.updated_at, row.read_at)
+        if revived and row.status in statuses.reset and self.run.ended:
+            return True  # however soon it was: the log has told the end of the run that the row knows
         return (revived or returned or emptied) and not self._written_since(written_at)
 
     def _written_since(self, moment: float | None) -> bool:
@@ -221,7 +226,7 @@ class Beam:
             return False
         self.changed()
         self.source, self.path, self.stat, self.recent, self.bookmark = source, path, stat, b"", None
-        self._looked = self.stale = False
+        self._looked = self.stale = self.read_again = False
         if self.run.started_at is not None:
             self.succession.begin()
             self._forget_run(at)
@@ -250,9 +255,10 @@ class Beam:
         self.changed()
         self.backlog = more
         if self.stale:
-            if not any(isinstance(event, LogReplaced) for event in events):
+            events = self._of_this_run(events, at, statuses)
+            if not events:
                 return False
-            self.stale = False
+            self.stale = self.read_again = False
         began = False
         for event in events:
             if self.succession.apply(event, at):
@@ -269,6 +275,21 @@ class Beam:
                 self.stale = True
             self._clock_set_since_row = False
         return began
+
+    def _of_this_run(self, events: list[Event], at: float, statuses: StatusRules) -> list[Event]:
+        """What a log that was of the run before says of this one.
+
+        Nothing, until it was replaced or goes on with a head. One that only grows may have been replaced all the same,
+        by one that begins with the same bytes: where the row says that the engine runs and the log goes on after that,
+        it is to be read again.
+        """
+        for number, event in enumerate(events):
+            if isinstance(event, LogReplaced | RunHead):
+                return events[number:]
+        runs_since = self.row.updated_at if self.row.status in statuses.simulating else None
+        if runs_since is not None and at > runs_since + STALE_SECONDS:
+            self.read_again = any(not isinstance(event, LogRead) for event in events)
+        return []
 
     def _belongs_to_run_before(self, statuses: StatusRules) -> bool:
         row = self.row

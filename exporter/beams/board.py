@@ -245,7 +245,7 @@ class Board:
         moved_seconds: float | None = None,
         recent: bytes = b"",
         bookmark: Bookmark | None = None,
-    ) -> None:
+    ) -> bool:
         """Take what one read of a beam's log has brought.
 
         Args:
@@ -258,6 +258,9 @@ class Board:
             moved_seconds: what :attr:`moved_seconds` was when it was read, where the clock may have been set since.
             recent: the log's last bytes, for people.
             bookmark: how far it has been read now.
+
+        Returns:
+            Whether the log must be read again from its beginning, as one that has been replaced.
         """
         with self._lock:
             since = 0.0 if moved_seconds is None else self._moved_seconds - moved_seconds
@@ -271,8 +274,10 @@ class Board:
                 recent=recent,
                 bookmark=bookmark,
             )
+            again = self._roster.must_read_again(key)
         if news:
             self._tell()
+        return again
 
     def publish_source(self, view: SourceView, at: float, *, moved_seconds: float | None = None) -> None:
         """Take a source's health after a look at it.

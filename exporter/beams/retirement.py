@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from exporter.beams.beam import Beam
-from exporter.beams.rules import BoardRules
+from exporter.beams.rules import BoardRules, StatusRules
 from exporter.beams.snapshot import ENDED_STATES, BeamKey, BeamRow, BeamState
 from exporter.logs.source import LogStat
 
@@ -73,10 +73,20 @@ class Retirement:
         retired = self._retired.get(row.key)
         return retired is not None and (row.status, row.updated_at) == (retired.status, retired.updated_at)
 
-    def run_number(self, key: BeamKey) -> int | None:
-        """Which run the beam was in when it left; ``None`` where it did not."""
-        retired = self._retired.get(key)
-        return None if retired is None else retired.run_number
+    def run_number(self, row: BeamRow, statuses: StatusRules) -> int | None:
+        """In which run a beam is that comes back; ``None`` where it never left."""
+        retired = self._retired.get(row.key)
+        if retired is None:
+            return None
+        revived = retired.status in statuses.terminal and row.status not in statuses.terminal
+        return retired.run_number + revived
+
+    def begins_anew(self, beam: Beam) -> bool:
+        """The beam came back as if in the run in which it left, and its log is another than it was then."""
+        retired = self._retired.get(beam.row.key)
+        if retired is None or retired.stat is None or beam.succession.number != retired.run_number:
+            return False
+        return beam.stat != retired.stat
 
     def was_counted(self, beam: Beam) -> bool:
         """The beam left and came back with the log it had: its run was counted then."""

@@ -29,6 +29,9 @@ BEAMS_HELD = 2
 _SETTLE_SECONDS = 2.0
 """An ended run is counted when so much time has passed: the cause may follow its first symptom in the next read."""
 _SETTLE_BY_ROW_SECONDS = 10.0
+_LATE_BATCHES = 2.0
+"""The communicator fails all beams of a case where one has failed. An engine that lives on shows it with its next
+batch, which may take twice as long as the longest before."""
 _NOTICES_KEPT = 10_000
 
 
@@ -123,7 +126,7 @@ class Roster:
             self.turned_away += 1
             return
         beam = Beam(row, at)
-        if (run_number := self.retired.run_number(row.key)) is not None:
+        if (run_number := self.retired.run_number(row, self.rules.statuses)) is not None:
             beam.succession.number = run_number
         if row.status in self.rules.statuses.terminal:
             beam.terminal_since = at if row.updated_at is None else min(at, row.updated_at)
@@ -159,6 +162,8 @@ class Roster:
         where = beam.source, beam.path
         claimed = beam.claim(source, path, stat, at)
         self.watch_version += where != (beam.source, beam.path)
+        if where == (None, None) and self.retired.begins_anew(beam):
+            beam.succession.number += 1
         if beam.succession.number != before[1]:
             self._run_begun(beam, *before)
         return claimed
@@ -199,6 +204,11 @@ class Roster:
         if self.retired.was_counted(beam):
             beam.counted = True
         return beam.stage != stage
+
+    def must_read_again(self, key: BeamKey) -> bool:
+        """Whether a beam's log must be read from its beginning."""
+        beam = self.beams.get(key)
+        return beam is not None and beam.read_again
 
     def publish_source(self, view: SourceView, at: float) -> None:
         """A source has been looked at, which was over at that moment."""
@@ -304,13 +314,22 @@ class Roster:
         run = beam.run
         if beam.counted or beam.state not in ENDED_STATES or run.started_at is None:
             return
-        wait = _SETTLE_SECONDS if run.ended else _SETTLE_BY_ROW_SECONDS
-        if beam.backlog or at - beam.state_since < wait:
+        if beam.backlog or at < self._settled_at(beam):
             return
         beam.counted = True
         self._changed(beam.row.key)
         reason = (run.reason or "status") if beam.state is BeamState.FAILED else None
         self.counts.count_run(beam, run, beam.succession.number, beam.state.value, reason, beam.state_since)
+
+    def _settled_at(self, beam: Beam) -> float:
+        """When the end that a beam has come to may be counted; whose row alone says that it failed may yet live on."""
+        run = beam.run
+        if run.ended:
+            return beam.state_since + _SETTLE_SECONDS
+        by_row = beam.state_since + _SETTLE_BY_ROW_SECONDS
+        if beam.state is not BeamState.FAILED:
+            return by_row
+        return max(by_row, (run.last_growth_at or 0.0) + _LATE_BATCHES * run.pace.longest_seconds)
 
     def _retire(self, key: BeamKey, beam: Beam) -> None:
         del self.beams[key]

@@ -97,6 +97,7 @@ class RunState:
     finished_in_read: int
     line_buffered_reads: int
     read_over: bool
+    start_seen: bool = True
 
 
 class BeamRun:
@@ -108,6 +109,8 @@ class BeamRun:
         batches: announced, started and finished.
         histories: particles of the run as far as announced, ``None`` while unknown.
         started_at, ended_at: epoch seconds of the first line and of the line that told the end.
+        start_seen: the first line was read when it was written; else nobody knows when that was, and ``started_at`` is
+            when the log was last written before it was first looked at.
         failures: what the log says went wrong, by reason.
         last_progress_at: when the last line about a batch or a phase arrived.
         last_growth_at: when the log last grew.
@@ -120,7 +123,7 @@ class BeamRun:
     """
 
     __slots__ = (
-        *("dialect", "phase", "batches", "histories", "started_at", "ended_at", "failures"),
+        *("dialect", "phase", "batches", "histories", "started_at", "start_seen", "ended_at", "failures"),
         *("last_progress_at", "last_growth_at", "running_since", "batch_since", "pace", "timed"),
         *("anomalies", "size_bytes", "_family", "_past_histories", "_succeeded", "_understood"),
         *("_first_growth_at", "_finished_in_read", "_line_buffered_reads", "_read_over"),
@@ -134,6 +137,7 @@ class BeamRun:
         self.batches = BatchTally()
         self.histories: int | None = None
         self.started_at: float | None = None
+        self.start_seen = True
         self.ended_at: float | None = None
         self.failures: dict[str, str] = {}
         self.last_progress_at: float | None = None
@@ -258,6 +262,11 @@ class BeamRun:
             return False
         return self.size_bytes > UNMATCHED_BYTES or self.last_growth_at - self._first_growth_at > UNMATCHED_SECONDS
 
+    @property
+    def began_at(self) -> float | None:
+        """When it started; ``None`` where nobody knows."""
+        return self.started_at if self.start_seen else None
+
     def move(self, seconds: float) -> None:
         """The clock was set: every moment is another now."""
         self.started_at = moved(self.started_at, seconds)
@@ -347,6 +356,9 @@ class BeamRun:
 
     def _read(self, read: LogRead, at: float) -> None:
         grew = read.size_bytes != self.size_bytes
+        if grew and read.live and not read.line_complete:
+            # Whole lines are never cut: those that were seen were blocks that happened to end with a line.
+            self._line_buffered_reads = 0
         if self._finished_in_read and read.live and read.line_complete and not self.ended:
             # A block of the C library ends at a line's end by chance once in some thirty times; twice it is none. The
             # next beam's set-up flushes what is left of the last one's batches: that proves nothing.
@@ -358,6 +370,7 @@ class BeamRun:
         if grew:
             if self._first_growth_at is None:
                 self._first_growth_at = at
+                self.start_seen = read.live
             self.last_growth_at = at
             if not self._understood:
                 self.last_progress_at = at

@@ -119,6 +119,7 @@ def _view(beam: Beam, at: float, rules: BoardRules, forecast: Forecast) -> BeamV
         failure_text=run.failures[run.reason] if run.reason else None,
         log_succeeded=run.succeeded,
         row=beam.row,
+        start_seen=run.start_seen,
         status_mismatch=mismatch(beam, at, rules.statuses),
         recent=b"" if stat is None else beam.recent,
         edition=object(),

@@ -111,8 +111,14 @@ class BeamView(NamedTuple):
     failure_text: str | None
     log_succeeded: bool
     status_mismatch: bool
+    start_seen: bool = True
     recent: bytes = b""
     edition: object = None
+
+    @property
+    def began_at(self) -> float | None:
+        """When the run started; ``None`` where nobody knows (see :class:`~exporter.beams.run.BeamRun`)."""
+        return self.started_at if self.start_seen else None
 
     def at_another_time(self, estimated_ratio: float, remaining_seconds: float | None, row: BeamRow) -> BeamView:
         """The same beam with what the clock changes, and its row as it was read again; faster than ``_replace``."""

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from exporter.beams.run import UNMATCHED_BYTES, UNMATCHED_SECONDS, BeamRun, RunState
 from exporter.logs.events import (
     BatchesAnnounced,
+    BatchFinished,
     BatchStarted,
     Event,
     EventState,
+    HistoriesGenerated,
     LogRead,
     LogReplaced,
     RunFailed,
@@ -139,6 +141,9 @@ class Succession:
                 # The lines around the cut may be lost: the counter need only go on, not by exactly one.
                 same_total = total is None or total == batches.announced
                 return not self.run.ended and same_total and batches.started_of_announced < number
+            case HistoriesGenerated() | BatchFinished() if batches.finished < batches.started:
+                # No log begins with the middle of a batch.
+                return not self.run.ended
             case RunSucceeded() | RunFailed():
                 return not self.run.ended and batches.started > 0
             case LogRead(size_bytes=size):

@@ -55,7 +55,8 @@ def state_at(beam: Beam, at: float, rules: BoardRules, source: SourceState) -> t
     progress_since = run.last_progress_at or silent_since
     threshold = stall_threshold_seconds(run, stall)
     if verdict is not None and _row_may_speak(beam, at, source):
-        silent = at - progress_since > threshold
+        # Nobody knows whether a log is silent whose host is down.
+        silent = (at if source.down_since is None else source.down_since) - progress_since > threshold
         if not _outlives_row(beam) or silent:
             return verdict, _row_terminal_since(beam, at)
     if beam.source is not None and source.down_since is not None:
@@ -116,14 +117,16 @@ def _row_terminal_since(beam: Beam, at: float) -> float:
 
 
 def _row_may_speak(beam: Beam, at: float, source: SourceState) -> bool:
-    """The log has been read to its end after the row became terminal, and had time for its last words."""
+    """The log has been read to its end after the row became terminal, and had had time for its last words."""
     if beam.terminal_since is None or at < beam.terminal_since + STALE_SECONDS:
         return False
     if beam.unknown_to_row_since is not None:
         return False  # it was read before the run was met: it speaks of the one before
     if beam.source is None or beam.stale:
         return True
-    return source.looked_since(beam.terminal_since) and source.down_since is None and not beam.backlog
+    # Of a host that is down the last look must have come after the log's last words.
+    since = beam.terminal_since + (0.0 if source.down_since is None else STALE_SECONDS)
+    return source.looked_since(since) and not beam.backlog
 
 
 def _disagreeing_since(beam: Beam, statuses: StatusRules) -> float | None:

@@ -101,12 +101,16 @@ def _gpu_failed(match: Match) -> Iterable[Event]:
     yield RunFailed("out_of_memory" if b"out of memory" in match.string else "cuda", shown(match.string))
 
 
+_CUDA = re.compile(rb"(?<![\w/.\-])cuda(?![\w.\-]*/)")
+"""The library, and no folder that is named after it."""
+
+
 def _exception(match: Match) -> Iterable[Event]:
     text = match.string[match.start() :].lower()
     if b"bad_alloc" in text or b"out of memory" in text:
         reason = "out_of_memory"
     else:
-        reason = "cuda" if b"cuda" in text else "exception"
+        reason = "cuda" if _CUDA.search(text) else "exception"
     yield RunFailed(reason, shown(match.string[match.start() :]))
 
 
@@ -125,7 +129,7 @@ def _scheduler(match: Match) -> Iterable[Event]:
     text = match.string.lower()
     for reason, words in _SCHEDULER_REASONS:
         if words.search(text):
-            yield RunFailed(reason, shown(match.string))
+            yield RunFailed(reason, shown(match[0]))
             return
 
 
@@ -215,7 +219,6 @@ _FAILURE_LINES = (
     _line(b"Error: Mandatory tag ", _failed("output_error"), rb".* not found"),
     _line(b"Error: Failed to write DICOM file", _failed("output_error")),
     _line(b"Exception in save_from_scorer:", _failed("output_error")),
-    _line(b"=>> PBS: job killed:", _scheduler),
     _line(b"./tps_env: error while loading shared libraries:", _failed("fatal_error")),
     *(
         _line(
@@ -237,6 +240,11 @@ SHELL_WORDS: dict[bytes, str] = {
     b"Bus error": "fatal_error",
     b"Illegal instruction": "fatal_error",
     b"Floating point exception": "fatal_error",
+    b"Trace/breakpoint trap": "fatal_error",
+    b"CPU time limit exceeded": "time_limit",
+    b"File size limit exceeded": "output_error",
+    b"Hangup": "terminated",
+    b"Quit": "terminated",
 }
 """What the shell writes when a signal has ended its command, and the reason each stands for."""
 
@@ -244,12 +252,12 @@ _ANY_SHELL_WORD = rb"|".join(map(re.escape, SHELL_WORDS))
 
 # The word is the whole line, or glued to one that was cut: behind another character without a blank between (never so
 # in prose, but so in a folder's name: no slash before it), or behind a blank where the line began as the engine's batch
-# lines do. Bash names itself and the process first.
+# lines do. Bash names itself and the process first, as nobody else does: that may be glued to anything.
 _SHELL_WORD = re.compile(
     rb"(?:^[^\s/]*|(?<=\s)[^\s/]+|^(?:Run|Beam|Generating|Transporting|Initialization|Block|h0|Simulating|cum_vertiex"
     rb"|Cumulated|run|Thread)\b.* )"
     rb"(" + _ANY_SHELL_WORD + rb")(?: \(core dumped\))?\s*$"
-    rb"|^\S{1,200}: line \d{1,9}: +\d{1,9} (" + _ANY_SHELL_WORD + rb")\b"
+    rb"|: line \d{1,9}: +\d{1,9} (" + _ANY_SHELL_WORD + rb")\b"
 )
 
 
@@ -257,21 +265,20 @@ def _shell_word(match: Match) -> Iterable[Event]:
     yield RunFailed(SHELL_WORDS[match[1] or match[2]], shown(match.string[match.start(match.lastindex or 0) :]))
 
 
-_RUNTIME_LINES = (
-    # glibc and the scheduler: what could be glued of these is followed by a word of the shell.
-    _line(b"double free or corruption", _failed("aborted")),
-    _line(b"free(): ", _failed("aborted"), rb"(?:invalid|double|corrupt)"),
-    _line(b"malloc", _failed("aborted"), rb"(?:\(\)|_consolidate\(\)): |malloc\.c:\d+:"),
-    _line(b"munmap_chunk(): ", _failed("aborted"), rb"invalid"),
-    _line(b"corrupted ", _failed("aborted"), rb"(?:size vs\. prev_size|double-linked list)"),
-    _line(b"*** stack smashing detected", _failed("aborted")),
-    _line(b"slurmstepd: ", _scheduler),
-)
-
 FOREIGN_LINES: tuple[Line, ...] = (
     Line(re.compile(rb"terminate called (?:after|without|recursively).*"), _exception),
     Line(re.compile(rb"GPUassert: "), _gpu_failed),
+    # glibc.
+    Line(
+        re.compile(
+            rb"double free or corruption|free\(\): (?:invalid|double|corrupt)|malloc(?:_consolidate)?\(\): "
+            rb"|(?<!: )malloc\.c:\d+:|munmap_chunk\(\): invalid|corrupted (?:size vs\. prev_size|double-linked list)"
+            rb"|\*\*\* stack smashing detected"
+        ),
+        _failed("aborted"),
+    ),
     Line(re.compile(rb"Assertion `.*' failed"), _failed("assertion")),
+    Line(re.compile(rb"slurmstepd: .*|=>> PBS: job killed:.*"), _scheduler),
     Line(_SHELL_WORD, _shell_word),
 )
 """Lines of other writers, which may be glued to the engine's; searched where one of :data:`FOREIGN_MARKS` is."""
@@ -285,6 +292,14 @@ FOREIGN_MARKS = (
     b"Bus error",
     b"Illegal instruction",
     b"Floating point exception",
+    b"Trace/breakpoint trap",
+    b"limit exceeded",
+    b"Hangup",
+    b"Quit",
+    b"corrupt",
+    b"(): ",
+    b"smashing",
+    b"slurmstepd",
 )
 """One of these is in every line of another writer. Each is looked for in every byte of every log, so they are few:
 ``lled`` stands for ``called`` and ``Killed``, ``ssert`` for both kinds of assertions. The longer, the faster."""
@@ -297,7 +312,7 @@ def _by_prefix(rows: Iterable[tuple[bytes, Line]]) -> dict[bytes, tuple[Line, ..
     return table
 
 
-LINES: dict[bytes, tuple[Line, ...]] = _by_prefix(_ENGINE_LINES + _FAILURE_LINES + _RUNTIME_LINES)
+LINES: dict[bytes, tuple[Line, ...]] = _by_prefix(_ENGINE_LINES + _FAILURE_LINES)
 """Lines of the engines by the first bytes of each."""
 
 BEGINNINGS = frozenset(line.beginning for lines in LINES.values() for line in lines)

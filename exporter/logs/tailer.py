@@ -141,7 +141,7 @@ class Tailer:
     def request(self, stat: LogStat) -> ReadRequest:
         """The next bytes to read, given how the log looks now."""
         if stat.size_bytes < self.offset:
-            self._start_again()
+            self.start_again()
         self._asked = stat
         # A little more than the look showed: what was written since then comes along.
         expected = min(READ_BYTES, max(0, stat.size_bytes - self.offset) + _SLACK_BYTES)
@@ -162,12 +162,12 @@ class Tailer:
         if before is not None:
             self.recent = data[: before.before_bytes]
             if self.mark().to_state() != before:
-                self._start_again()
+                self.start_again()
                 return None
             data = data[before.before_bytes - len(self.recent[-ANCHOR_BYTES:]) :]
         anchor = self.recent[-ANCHOR_BYTES:]
         if not data.startswith(anchor):
-            self._start_again()
+            self.start_again()
             return None
         start = len(anchor)
         new_bytes = len(data) - start
@@ -180,7 +180,8 @@ class Tailer:
         replaced, self._replaced = self._replaced, False
         return Chunk(data, start, replaced, more)
 
-    def _start_again(self) -> None:
+    def start_again(self) -> None:
+        """Read the log from its beginning, as one that has been replaced."""
         self.offset = 0
         self.recent = b""
         self._before = None

@@ -190,7 +190,12 @@ BEAM: Fields[BeamView] = (
         "When it will be done, in whole seconds; null where that is unknown, and while it is stalled or expired.",
         lambda beam, shown: expected_end(beam, shown.at),
     ),
-    Field("started_at", NUMBER_OR_NULL, "When the run began.", lambda beam, _: _seconds(beam.started_at)),
+    Field(
+        "started_at",
+        NUMBER_OR_NULL,
+        "When the run began; null where nobody knows, since its log stood there when it was first looked at.",
+        lambda beam, _: _seconds(beam.began_at),
+    ),
     Field("ended_at", NUMBER_OR_NULL, "When it ended, null until then.", lambda beam, _: _seconds(beam.ended_at)),
     Field(
         "last_progress_at",
@@ -256,7 +261,9 @@ ENDED: Fields[EndedRun] = (
     Field("outcome", {"type": "string", "enum": ["succeeded", "failed"]}, "How it ended.", lambda run, _: run.outcome),
     Field("reason", one_of(FAILURE_REASONS), "Why it failed; null unless it did.", lambda run, _: run.reason),
     Field("reason_text", TEXT_OR_NULL, "The same in words.", lambda run, _: reason_words(run.reason)),
-    Field("started_at", NUMBER_OR_NULL, "When it began.", lambda run, _: _seconds(run.started_at)),
+    Field(
+        "started_at", NUMBER_OR_NULL, "When it began; null where nobody knows.", lambda run, _: _seconds(run.started_at)
+    ),
     Field("ended_at", TIME, "When it ended.", lambda run, _: _seconds(run.ended_at)),
 )
 
@@ -267,6 +274,12 @@ class CaseView:
 
     case_id: str
     beams: tuple[BeamView, ...]
+
+    @property
+    def began_at(self) -> float | None:
+        """When its first beam began; ``None`` unless that is known of all that have begun."""
+        known = [beam.began_at for beam in self.beams if beam.started_at is not None]
+        return None if None in known else min(filter(None, known), default=None)
 
     def expected_end(self, at: float) -> float | None:
         """When its last beam will be done; ``None`` where that is unknown, or all have ended."""
@@ -304,8 +317,8 @@ CASE: Fields[CaseView] = (
     Field(
         "started_at",
         NUMBER_OR_NULL,
-        "When the first of its beams began.",
-        lambda case, _: _seconds(min((beam.started_at for beam in case.beams if beam.started_at), default=None)),
+        "When the first of its beams began; null unless that is known of all that have begun.",
+        lambda case, _: _seconds(case.began_at),
     ),
 )
 

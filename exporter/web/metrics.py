@@ -165,7 +165,8 @@ BEAM_METRICS: tuple[Definition[BeamView], ...] = (
     gauge(
         "mqi_beam_start_timestamp_seconds",
         _BEAM,
-        "When the current run started; absent while unknown.",
+        "When the current run started; where its log stood there at the first look, when that was last written then. "
+        "Absent without a log.",
         lambda beam: beam.started_at,
     ),
     gauge(

@@ -11,6 +11,7 @@ from exporter.beams.beam import Beam
 from exporter.beams.retirement import Retirement
 from exporter.beams.rules import BoardRules, StatusRules
 from exporter.beams.snapshot import BeamKey, BeamRow
+from exporter.logs.source import LogStat
 
 AT = 1_800_000_000.0
 RULES = BoardRules(max_beams=2, statuses=StatusRules(terminal=frozenset({"completed"})))
@@ -28,7 +29,26 @@ def test_a_beam_stays_away_until_its_row_is_another() -> None:
     assert not left.stays_away(replace(row(1), updated_at=AT))
     assert not left.stays_away(row(1, "pending"))
     assert not left.stays_away(row(2))
-    assert (left.run_number(row(1).key), left.run_number(row(2).key)) == (1, None)
+
+
+def test_a_beam_that_comes_back_is_in_the_run_in_which_it_left_unless_its_row_begins_another() -> None:
+    left = Retirement()
+    left.remember(Beam(row(1), AT), RULES)
+    numbers = [left.run_number(each, RULES.statuses) for each in (row(1), row(1, "pending"), row(2))]
+    assert numbers == [1, 2, None]
+
+
+def test_a_beam_that_comes_back_begins_anew_where_its_log_is_another() -> None:
+    left, beam = Retirement(), Beam(row(1), AT)
+    beam.claim("local", "/log", LogStat(100, AT - 100), AT)
+    left.remember(beam, RULES)
+    back = Beam(row(1), AT)
+    back.claim("local", "/log", LogStat(100, AT - 100), AT)
+    assert not left.begins_anew(back)
+    back.claim("local", "/log", LogStat(100, AT - 50), AT)
+    assert left.begins_anew(back)
+    back.succession.number += 1
+    assert not left.begins_anew(back), "that has been counted"
 
 
 def test_one_that_leaves_again_is_remembered_as_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
