@@ -248,10 +248,11 @@ def check_mails(mails: list[EmailMessage]) -> None:
 def test_an_exporter_that_is_down_is_one_message_and_ends_no_stall(quick: Site) -> None:
     site, whole = quick, simulate(Simulation(batches=(6,))).data
     site.add(HANGING)
-    site.log(HANGING).write_bytes(upto(whole, b"Generating particles for (1 of 6"))
     with ExporterProcess("--config.file", site.configuration) as exporter:
         address = exporter.address
         with watched(site, exporter):
+            # Not before: Prometheus may take longer to start than the beam's first batch.
+            site.log(HANGING).write_bytes(upto(whole, b"Generating particles for (1 of 6"))
             wait_for(lambda: exporter.state(HANGING) == "running", "the beam running")
             site.log(HANGING).write_bytes(upto(whole, b"Generating particles for (3 of 6"))
             site.told("firing", "MQIBeamStalled", HANGING)
