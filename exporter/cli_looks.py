@@ -66,7 +66,7 @@ def verify_command(context: click.Context, logs: tuple[Path, ...], as_json: bool
 @common_flags
 @click.pass_obj
 def check_config(flags: Flags, connect: bool) -> None:
-    """Check the configuration file; every mistake is named with its line and key.
+    """Check the configuration file; every mistake is named with file, line and key.
 
     With --connect, exit status 1 when a source or the database does not work.
     """
