@@ -101,10 +101,26 @@ def test_a_pseudonym_of_nobody_ends_with_1_and_is_named(site: Site) -> None:
 def test_an_id_that_is_given_instead_is_logged_nowhere(site: Site, system_log: socket.socket) -> None:
     result = site.call("whois", CASE)
     assert result.exit_code == 2
+    assert "argument 1 is no pseudonym; one is case- or beam- and at least 12" in result.stderr
     assert CASE not in result.output
     system_log.setblocking(False)
     with pytest.raises(BlockingIOError):
         system_log.recv(1000)
+
+
+def test_what_is_no_pseudonym_is_named_by_its_position_and_the_others_are_answered(
+    site: Site, system_log: socket.socket
+) -> None:
+    case, stranger = site.shown.case(CASE), "case-aaaaaaaaaaaa"
+    result = site.call("whois", CASE, case, "case-1")
+    assert (result.exit_code, result.stdout) == (2, f"{case} is case {CASE}\n")
+    assert "arguments 1 and 3 are no pseudonyms; one is" in result.stderr
+    assert f"whois {case} asked for by" in system_log.recv(1000).decode()
+    result = site.call("whois", stranger, CASE)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "argument 2 is no pseudonym; one is" in result.stderr
+    assert f"nobody that is known here now has {stranger}" in result.stderr
+    assert CASE not in result.stderr + system_log.recv(1000).decode()
 
 
 def test_whois_needs_the_key_and_pseudonyms(site: Site) -> None:
