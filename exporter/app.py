@@ -71,6 +71,13 @@ def board_rules(settings: Settings) -> BoardRules:
     )
 
 
+def _changed_keys(old: Settings, new: Settings, section: str) -> str:
+    """Which keys of a section are others than before, as users write them; empty where none is."""
+    before, now = getattr(old, section), getattr(new, section)
+    changed = (key for key in type(now).model_fields if getattr(before, key) != getattr(now, key))
+    return Cleared(", ".join(f"{section}.{key}" for key in changed))
+
+
 def _say_time(event: TimeEvent, seconds: float) -> None:
     seconds = round(seconds, 1)
     if event == "set":
@@ -217,16 +224,17 @@ class Exporter:
                 settings = self._read_settings()
                 if is_other(self._settings, settings, self._key):
                     # What has been shown already would not go with what is shown from now on.
-                    raise ConfigError(["privacy: is another, or its key is; restart the exporter to change it"])
+                    wrong = "is another, or its key is; restart the exporter to change it"
+                    raise settings.refused((("privacy",), wrong))
                 self._protection.reload()
             except ConfigError as error:
                 self._reload_status = ReloadStatus(False, self._reload_status.at)
                 _log.error("configuration refused, the old one stays in use", error=Cleared(error))
                 raise ReloadFailed(str(error)) from error
-            if settings.web != self._settings.web:
-                _log.warning("settings of the web server take effect at the next start only")
-            if settings.state != self._settings.state:
-                _log.warning("settings of the state file take effect at the next start only")
+            if keys := _changed_keys(self._settings, settings, "web"):
+                _log.warning("settings of the web server take effect at the next start only", keys=keys)
+            if keys := _changed_keys(self._settings, settings, "state"):
+                _log.warning("settings of the state file take effect at the next start only", keys=keys)
             self._following.stop()
             self._board.set_rules(board_rules(settings))
             follow(self._identifiers, settings)

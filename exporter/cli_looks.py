@@ -66,7 +66,7 @@ def verify_command(context: click.Context, logs: tuple[Path, ...], as_json: bool
 @common_flags
 @click.pass_obj
 def check_config(flags: Flags, connect: bool) -> None:
-    """Check the configuration file; every mistake is named with its line and key.
+    """Check the configuration file; every mistake is named with file, line and key.
 
     With --connect, exit status 1 when a source or the database does not work.
     """
@@ -198,13 +198,16 @@ def whois_command(flags: Flags, pseudonyms: tuple[str, ...]) -> None:
     """Say whose pseudonyms these are, for who may read the key file.
 
     The ids are looked for where beams are discovered. Who has asked for what is written to the system's log and to
-    standard error. Exit status 1 when nobody has one of them.
+    standard error. Exit status 1 when nobody has one of them, 2 when one is no pseudonym; the others are answered all
+    the same.
     """
     settings = settings_of(flags)
-    asked = [pseudonym.strip().lower() for pseudonym in pseudonyms]
+    given = [pseudonym.strip().lower() for pseudonym in pseudonyms]
+    asked = [pseudonym for pseudonym in given if is_pseudonym(pseudonym)]
     # What is none could be an id, which must not be logged.
-    if not all(is_pseudonym(pseudonym) for pseudonym in asked):
-        raise click.UsageError("that is no pseudonym; one is case- or beam- and at least 12 letters and digits")
+    malformed = _no_pseudonyms([at for at, pseudonym in enumerate(given, 1) if not is_pseudonym(pseudonym)])
+    if malformed is not None and not asked:
+        raise malformed
     try:
         key = pseudonym_key(settings)
     except ConfigError as error:
@@ -220,8 +223,23 @@ def whois_command(flags: Flags, pseudonyms: tuple[str, ...]) -> None:
         fail(str(error))
     for holder in found:
         click.echo(str(holder))
-    if strangers := [pseudonym for pseudonym in asked if pseudonym not in {holder.pseudonym for holder in found}]:
-        fail(f"nobody that is known here now has {', '.join(strangers)}")
+    known = {holder.pseudonym for holder in found}
+    strangers = [pseudonym for pseudonym in asked if pseudonym not in known]
+    if strangers:
+        click.echo(f"mqi-exporter: nobody that is known here now has {', '.join(strangers)}", err=True)
+    if malformed is not None:
+        raise malformed
+    if strangers:
+        sys.exit(1)
+
+
+def _no_pseudonyms(positions: list[int]) -> click.UsageError | None:
+    """The complaint about arguments of `whois` at these positions, from 1 on, which are no pseudonyms."""
+    if not positions:
+        return None
+    which = " and ".join(filter(None, (", ".join(map(str, positions[:-1])), str(positions[-1]))))
+    what = f"argument {which} is no pseudonym" if len(positions) == 1 else f"arguments {which} are no pseudonyms"
+    return click.UsageError(f"{what}; one is case- or beam- and at least 12 letters and digits")
 
 
 def _may_name(settings: Settings) -> bool:

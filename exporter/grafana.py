@@ -160,13 +160,23 @@ class Grafana:
                 method, f"{self.url}{path}", json=body, timeout=_TIMEOUT_SECONDS, allow_redirects=False
             )
         except requests.exceptions.SSLError as error:
+            why = _cause(error)
             raise PushFailed(
-                f"{self.url}: its certificate is not trusted ({error}); name your authority's with --grafana.ca-file"
+                f"{self.url}: its certificate is not trusted ({why}); name your authority's with --grafana.ca-file"
             ) from error
         except requests.exceptions.Timeout as error:
             raise PushFailed(f"{self.url}: no answer within {_TIMEOUT_SECONDS:g} s") from error
+        except requests.exceptions.ProxyError as error:
+            raise PushFailed(
+                f"{self.url}: the proxy does not answer ({_cause(error)}); check HTTP_PROXY and HTTPS_PROXY, or name "
+                "this host in NO_PROXY"
+            ) from error
+        except requests.exceptions.ConnectionError as error:
+            raise PushFailed(
+                f"{self.url}: nothing answers there ({_cause(error)}); check host and port, and whether Grafana runs"
+            ) from error
         except (requests.exceptions.RequestException, OSError) as error:
-            raise PushFailed(f"{self.url}: cannot be reached: {error}") from error
+            raise PushFailed(f"{self.url}: cannot be reached: {_cause(error)}") from error
         if answer.status_code == 404 and missing_is_fine and _said(answer) is not None:
             return None
         if answer.status_code != 200:
@@ -175,6 +185,14 @@ class Grafana:
         if data is None:
             raise PushFailed(f"{self.url}: does not answer as a Grafana does; is the address right, its path included?")
         return data
+
+
+def _cause(error: BaseException) -> str:
+    """Why a request failed, in the system's words: libraries wrap them, each in its own."""
+    while (inner := error.__cause__ or error.__context__) is not None:
+        error = inner
+    words = error.strerror if isinstance(error, OSError) else None
+    return words or str(error) or type(error).__name__
 
 
 def _content(dashboard: Mapping[str, Any]) -> Json:

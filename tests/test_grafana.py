@@ -193,10 +193,27 @@ def test_a_dashboard_that_grafana_loads_from_a_file_is_not_replaced(grafana: Sta
     assert result.exit_code == 1
 
 
-def test_nobody_listens(token: Path) -> None:
-    result = CliRunner().invoke(main, ["dashboards", "push", "--grafana.url", "http://127.0.0.1:9"])
+@pytest.mark.parametrize(
+    ("url", "cause"),
+    [("http://127.0.0.1:9", "Connection refused"), ("http://no-such-host.invalid:3000", "")],
+)
+def test_nobody_listens(monkeypatch: pytest.MonkeyPatch, url: str, cause: str) -> None:
+    monkeypatch.setenv("NO_PROXY", "*")
+    result = CliRunner().invoke(main, ["dashboards", "push", "--grafana.url", url])
     assert result.exit_code == 1
-    assert "http://127.0.0.1:9: cannot be reached" in result.output
+    assert f"{url}: nothing answers there ({cause}" in result.output
+    assert result.output.endswith("); check host and port, and whether Grafana runs\n")
+    assert "Pool" not in result.output
+
+
+def test_a_proxy_that_does_not_answer_is_not_taken_for_grafana(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    result = CliRunner().invoke(main, ["dashboards", "push", "--grafana.url", "http://grafana.example"])
+    assert result.exit_code == 1
+    assert "the proxy does not answer (Connection refused); check HTTP_PROXY" in result.output
 
 
 @pytest.mark.parametrize(

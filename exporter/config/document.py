@@ -50,6 +50,41 @@ class Mistake:
         return f"{name}:{self.line}: {self.key}: {self.text}" if self.key else f"{name}:{self.line}: {self.text}"
 
 
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where the values of a configuration were written, for what turns out to be wrong only when they are used.
+
+    Takes no part in comparisons: settings are equal wherever they stand.
+
+    Attributes:
+        name: of the file; ``""`` where the values are from none.
+        lines: of the locations that the file has.
+    """
+
+    name: str = field(default="", compare=False)
+    lines: Mapping[Location, int] = field(default_factory=dict, compare=False, repr=False)
+
+    def line(self, location: Location) -> int:
+        """Line of a location in the file, or of the innermost thing around it that the file has."""
+        while location and location not in self.lines:
+            location = location[:-1]
+        return self.lines.get(location, 1)
+
+    def refused(self, wrong: Iterable[tuple[Location, str]]) -> ConfigError:
+        """The error that says what is wrong at these locations, as that of a file that is read does.
+
+        Args:
+            wrong: locations and texts. A list position is left out where one value stands for a list.
+        """
+        found = []
+        for location, text in wrong:
+            if isinstance(location[-1], int) and location not in self.lines:
+                location = location[:-1]
+            found.append(Mistake(self.line(location), key_path(location), text))
+        found.sort(key=lambda each: each.line)
+        return ConfigError(each.shown(self.name) if self.name else f"{each.key}: {each.text}" for each in found)
+
+
 def key_path(location: Location) -> str:
     """Location as users write it: ``sources[0].log_path[1]``."""
     text = ""
@@ -169,11 +204,14 @@ class Document:
             raise ConfigError([Mistake(line, "", f"{wrong}, not of {described(data)}").shown(self.name)])
         self.data = data or {}
 
+    @property
+    def origin(self) -> Origin:
+        """Where the values stand, without the values."""
+        return Origin(self.name, self.lines)
+
     def line(self, location: Location) -> int:
         """Line of a location in the text, or of the innermost thing around it that the text has."""
-        while location and location not in self.lines:
-            location = location[:-1]
-        return self.lines.get(location, 1)
+        return self.origin.line(location)
 
     def original(self, location: Location) -> Location:
         """Location in the text of what stands at a location in ``data``: list items may have been removed before it.
@@ -256,8 +294,14 @@ class Document:
         if isinstance(error, yaml.MarkedYAMLError):
             mark = error.problem_mark or error.context_mark
             line = mark.line if mark else 0
+            # The parser's own lines: splitlines() knows ends of lines that YAML does not.
+            written = "".join(re.split("\r\n|[\r\n\x85\u2028\u2029]", self.text)[line : line + 1])
+            if mark and error.problem is not None and "'\\t'" in error.problem:
+                indents = not written[: mark.column].strip(" \t\ufeff")
+                tab = "a tab; indent with spaces" if indents else "a tab between two words; write a space instead"
+                return Mistake(line + 1, "", f"not valid YAML: {tab}")
             words = " ".join(each for each in (error.context, error.problem) if each)
-            brace = "{" in "".join(self.text.splitlines()[line : line + 1])
+            brace = "{" in written
             advice = "; put a value with { } in quotes" if brace else ""
             return Mistake(line + 1, "", f"not valid YAML: {words}{advice}")
         position = getattr(error, "position", 0)

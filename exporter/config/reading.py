@@ -65,13 +65,29 @@ def read_settings(
         model: what the text must describe.
         text: the YAML; an empty one is a mapping without keys.
         name: the file's name, for messages.
+        union_tags: as of :func:`validated`.
+        context: as of :func:`validated`.
+
+    Raises:
+        ConfigError: with all mistakes at once, or the first :data:`MISTAKES_LIMIT` that were found.
+    """
+    return validated(model, Document(text, name), union_tags=union_tags, context=context)
+
+
+def validated(
+    model: type[Model], document: Document, *, union_tags: Collection[str] = (), context: object = None
+) -> Model:
+    """Validate a document, out of whose data what is wrong is taken.
+
+    Args:
+        model: what it must describe.
+        document: the values, and where they stand.
         union_tags: names that pydantic puts into locations for the alternatives of a union; they are no keys.
         context: handed to the model's validators.
 
     Raises:
         ConfigError: with all mistakes at once, or the first :data:`MISTAKES_LIMIT` that were found.
     """
-    document = Document(text, name)
     mistakes = list(document.mistakes)
     removed: list[Location] = []
     while len(mistakes) <= MISTAKES_LIMIT:
@@ -89,9 +105,9 @@ def read_settings(
         if not any(gone):
             break
     if mistakes:
-        shown = [each.shown(name) for each in sorted(mistakes, key=lambda each: each.order)]
+        shown = [each.shown(document.name) for each in sorted(mistakes, key=lambda each: each.order)]
         if len(shown) > MISTAKES_LIMIT:
-            shown[MISTAKES_LIMIT:] = [f"{name}: there are more mistakes than these; is this the right file?"]
+            shown[MISTAKES_LIMIT:] = [f"{document.name}: there are more mistakes than these; is this the right file?"]
         raise ConfigError(dict.fromkeys(shown))
     return settings
 
@@ -136,7 +152,8 @@ def _contradictions(
             # What is missing cannot be taken out: its section is, and what depends on the section stays unsaid.
             yield Contradiction(location, "is missing and has no default; set it", (location, location[:-1]))
         elif details["type"] == "extra_forbidden":
-            yield Contradiction(location, _unknown_key(location, known), (location,))
+            kinds = [part for part in details["loc"][-2:-1] if part in union_tags]
+            yield Contradiction(location, _unknown_key(location, known, str(kinds[0]) if kinds else ""), (location,))
         else:
             yield Contradiction(location, _wording(details), (location,))
 
@@ -181,17 +198,20 @@ def _wording(details: ErrorDetails) -> str:
             return f"{details['msg']}, not {given}"
 
 
-def _unknown_key(location: Location, known: tuple[Key, ...]) -> str:
+def _unknown_key(location: Location, known: tuple[Key, ...], kind: str) -> str:
+    """What to say of a key that its section does not know; ``kind`` is that section's, where there are several."""
     names = tuple(part for part in location if isinstance(part, str))
     section, name = names[:-1], names[-1]
-    siblings = {
-        key.path[len(section)]: None
-        for key in known
-        if key.path[: len(section)] == section and len(key.path) > len(section)
-    }
-    close = difflib.get_close_matches(name, siblings, n=1)
+    there = [key for key in known if key.path[:-1] == section]
+    siblings = [key.path[-1] for key in there if key.only_of in ("", kind)]
+    others = {key.path[-1]: key.only_of for key in there if key.only_of not in ("", kind)}
+    close = difflib.get_close_matches(name, [] if name in others else siblings, n=1)
     if close:
         return f"unknown key; did you mean {close[0]}?"
+    if meant := difflib.get_close_matches(name, others, n=1):
+        called = "it" if meant[0] == name else f"did you mean {meant[0]}? It"
+        other = others[meant[0]]
+        return f'unknown key here; {called} belongs to kind {other}; write "kind: {other}" (now it is kind {kind})'
     elsewhere = [key_path(key.path) for key in known if key.path[-1] == name]
     if elsewhere:
         return f"unknown key here; it belongs at {' or '.join(elsewhere)}"

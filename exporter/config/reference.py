@@ -13,6 +13,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
+_ONLY_OF = "x-only-of"
+"""In the schema of a key: the one kind of its section that has it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Key:
@@ -25,6 +28,7 @@ class Key:
         default: as it would be written in YAML; ``""`` where there is none or it is unset.
         meaning: description of the field, or of the section.
         section: whether it only holds other keys.
+        only_of: the one kind of its section that has it; ``""`` where all have.
     """
 
     path: tuple[str, ...]
@@ -33,6 +37,7 @@ class Key:
     default: str
     meaning: str
     section: bool
+    only_of: str = ""
 
 
 @lru_cache(maxsize=8)
@@ -69,6 +74,7 @@ def _walk(
             default="" if section or written.get("default") is None else _yaml(written["default"]),
             meaning=written.get("description") or value.get("description", ""),
             section=section,
+            only_of=written.get(_ONLY_OF, ""),
         )
         if section:
             yield from _walk(value, definitions, here, title + suffix)
@@ -97,7 +103,7 @@ def _merged(alternatives: list[Mapping[str, Any]]) -> Mapping[str, Any]:
         for name, value in alternative["properties"].items():
             everywhere = all(name in other["properties"] for other in alternatives)
             meaning = value.get("description", "") if everywhere else f"Kind {kind}: {value.get('description', '')}"
-            properties.setdefault(name, {**value, "description": meaning})
+            properties.setdefault(name, {**value, "description": meaning, _ONLY_OF: "" if everywhere else kind})
     kinds = [choice for alternative in alternatives for choice in _choices(alternative["properties"]["kind"])]
     meaning = " ".join(alternative["properties"]["kind"].get("description", "") for alternative in alternatives)
     properties["kind"] = {**properties["kind"], "enum": kinds, "description": meaning}

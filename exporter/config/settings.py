@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, PrivateAttr, model_validator
 
-from exporter.config.document import Location, read_text
-from exporter.config.reading import Contradiction, Contradictions, read_settings
+from exporter.config.document import ConfigError, Document, Location, Origin, read_text
+from exporter.config.reading import Contradiction, Contradictions, validated
 from exporter.config.sections import (
     SOURCE_KINDS,
     CompletionMarkers,
@@ -68,6 +68,15 @@ class Settings(Section):
     web: Web = Web()
     state: State = State()
     log: Log = Log()
+    _origin: Origin = PrivateAttr(default=Origin())
+
+    def refused(self, *wrong: tuple[Location, str]) -> ConfigError:
+        """The error for values that turn out to be wrong when they are used, with file, line and key.
+
+        Args:
+            wrong: where, and what is wrong and what to do.
+        """
+        return self._origin.refused(wrong)
 
     def templates(self, source: Source) -> tuple[LogPathTemplate, ...]:
         """The log paths of one of ``sources``, ready to render."""
@@ -178,7 +187,10 @@ def settings_from(text: str, name: str) -> Settings:
     Raises:
         ConfigError: with all mistakes at once, sorted by line.
     """
-    return read_settings(Settings, text, name, union_tags=SOURCE_KINDS)
+    document = Document(text, name)
+    settings = validated(Settings, document, union_tags=SOURCE_KINDS)
+    settings._origin = document.origin
+    return settings
 
 
 def _uses_base_directory(source: Source, text: str) -> bool:

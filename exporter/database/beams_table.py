@@ -12,9 +12,11 @@ SQLite stores any type in any column.
 from __future__ import annotations
 
 import contextlib
+import errno
 import math
 import os
 import sqlite3
+import stat
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -43,8 +45,8 @@ class DatabaseUnavailable(Exception):
     """The database cannot be used now.
 
     Args:
-        kind: ``missing``, ``locked``, ``read_only``, ``permission``, ``corrupt``, ``not_a_database``, ``no_table``,
-            ``no_column``, ``disk_full`` or ``other``.
+        kind: ``missing``, ``folder``, ``locked``, ``read_only``, ``permission``, ``corrupt``, ``not_a_database``,
+            ``no_table``, ``no_column``, ``disk_full`` or ``other``.
         message: the file, and what was tried.
         advice: what to do about it.
     """
@@ -57,6 +59,7 @@ class DatabaseUnavailable(Exception):
 
 _ADVICE = {
     "missing": "it is never created; check database.path, and whether the communicator has been started",
+    "folder": "name the database file in it (database.path)",
     "locked": "another process writes; it is tried again",
     "read_only": "let the exporter's user write the file, its -wal and -shm, and their folder",
     "permission": "let the exporter's user read and write the file, its -wal and -shm, and their folder",
@@ -317,7 +320,7 @@ class BeamsTable:
             raise
         except OSError as error:
             self.close()
-            kind = "missing" if isinstance(error, FileNotFoundError) else "permission"
+            kind = _kind_of_place(error)
             raise self._unavailable(kind, action, error.strerror or str(error)) from error
         except sqlite3.Error as error:
             kind = _kind_of(error)
@@ -350,9 +353,11 @@ class BeamsTable:
         """Let go of a file that is not at the path any more.
 
         Raises:
-            OSError: nothing can be found there.
+            OSError: nothing can be found there, or a folder.
         """
         status = os.stat(self.path)
+        if stat.S_ISDIR(status.st_mode):
+            raise IsADirectoryError(errno.EISDIR, "it is a folder", str(self.path))
         identity = (status.st_dev, status.st_ino)
         if identity != self._identity:
             self.close()
@@ -361,6 +366,17 @@ class BeamsTable:
 
     def _unavailable(self, kind: str, action: str, reason: str) -> DatabaseUnavailable:
         return DatabaseUnavailable(kind, f"cannot {action} {self.path}: {reason}", _ADVICE[kind])
+
+
+def _kind_of_place(error: OSError) -> str:
+    """Which kind of :class:`DatabaseUnavailable` it is that no file can be found at the path."""
+    match error:
+        case FileNotFoundError():
+            return "missing"
+        case IsADirectoryError():
+            return "folder"
+        case _:
+            return "permission"
 
 
 def _kind_of(error: sqlite3.Error) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hmac
 from collections.abc import Collection, Iterator
 
-from exporter.config import ConfigError, Settings
+from exporter.config import Settings
+from exporter.config.document import quoted
 from exporter.privacy.identifiers import Identifiers, PlainIdentifiers
 from exporter.privacy.pseudonyms import KeyRefused, PseudonymKey, Pseudonyms, read_key
 
@@ -23,7 +24,7 @@ def pseudonym_key(settings: Settings) -> PseudonymKey | None:
     try:
         return read_key(privacy.key_file)
     except KeyRefused as error:
-        raise ConfigError([f"privacy.key_file: {error}"]) from None
+        raise settings.refused((("privacy", "key_file"), str(error))) from None
 
 
 def identifiers_of(settings: Settings, key: PseudonymKey | None) -> Identifiers:
@@ -70,11 +71,13 @@ def check_resolvers(settings: Settings, users: Collection[str]) -> None:
     Raises:
         ConfigError: somebody has none.
     """
-    strangers = [user for user in settings.privacy.resolve_for if user not in users]
+    strangers = [(at, user) for at, user in enumerate(settings.privacy.resolve_for) if user not in users]
     if settings.privacy.identifiers == "pseudonym" and strangers:
         where = settings.web.config_file or "the web configuration (web.config_file), and there is none"
-        wrong = f"{', '.join(strangers)}: no such user in basic_auth_users of {where}; who may see ids must log in"
-        raise ConfigError([f"privacy.resolve_for: {wrong}"])
+        wrong = f"no such user in basic_auth_users of {where}; who may see ids must log in"
+        raise settings.refused(
+            *((("privacy", "resolve_for", at), f"{quoted(user)}: {wrong}") for at, user in strangers)
+        )
 
 
 def is_other(old: Settings, new: Settings, key: PseudonymKey | None) -> bool:

@@ -89,6 +89,22 @@ def test_a_comparison_with_a_value_that_is_wrong_itself_is_not_reported() -> Non
     ]
 
 
+@pytest.mark.parametrize(
+    ("text", "line", "wrong"),
+    [
+        ("room:\n\tlit: true\n", 2, "a tab; indent with spaces"),
+        ("room:\n  lit: true\n  \twidth: {x}\n", 3, "a tab; indent with spaces"),
+        ("\ufeffname: a\r\n\tlit: true\n", 2, "a tab; indent with spaces"),
+        ("\ufeff\tname: a", 1, "a tab; indent with spaces"),
+        ("name: 'a\x0cb'\nroom:\n\tlit: true\n", 1, "control character; remove it"),
+        ("room:\n  lit:\ttrue\n", 2, "a tab between two words; write a space instead"),
+        ("room: {lit:\ttrue}\n", 1, "a tab between two words; write a space instead"),
+    ],
+)
+def test_a_tab_is_answered_with_spaces(text: str, line: int, wrong: str) -> None:
+    assert mistakes(text) == [f"house.yaml:{line}: not valid YAML: {wrong}"]
+
+
 def test_an_unknown_key_is_answered_with_the_nearest_known_one() -> None:
     assert mistakes("room: {widht: 3}") == ["house.yaml:1: room.widht: unknown key; did you mean width?"]
 

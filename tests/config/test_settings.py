@@ -162,8 +162,20 @@ def test_mistakes_in_a_source_are_named_with_its_own_keys() -> None:
 
 
 def test_keys_of_an_ssh_source_do_not_belong_to_a_local_one() -> None:
-    (only,) = mistakes("sources:\n  - name: a\n    host: hpc1\n")
-    assert only.startswith("5: sources[0].host: unknown key")
+    says = 'belongs to kind ssh; write "kind: ssh" (now it is kind local)'
+    assert mistakes("sources:\n  - name: a\n    host: hpc1\n    prot: 22\n    kidn: ssh\n") == [
+        f"5: sources[0].host: unknown key here; it {says}",
+        f"6: sources[0].prot: unknown key here; did you mean port? It {says}",
+        "7: sources[0].kidn: unknown key; did you mean kind?",
+    ]
+    assert mistakes("sources: [{kind: local, host: hpc1}]") == [f"3: sources[0].host: unknown key here; it {says}"]
+
+
+def test_what_is_known_in_a_source_are_the_keys_of_its_kind() -> None:
+    (only,) = mistakes("sources: [{name: a, zzz: 1}]")
+    assert only == "3: sources[0].zzz: unknown key; known here: name, log_path, log_root, follow_links, kind"
+    (only,) = mistakes("sources: [{name: a, kind: ssh, host: hpc1, zzz: 1}]")
+    assert "kind, host, port, " in only
 
 
 def test_an_ssh_source_says_how_to_reach_its_host() -> None:

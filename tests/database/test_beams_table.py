@@ -310,6 +310,11 @@ class TestUnavailable:
         assert done.stdout.split()[0] in ("read_only", "permission")
         assert "let the exporter's user" in done.stdout
 
+    def test_a_folder_is_called_one(self, path: Path) -> None:
+        trouble = unavailable(BeamsTable(path.parent))
+        assert (trouble.kind, trouble.advice) == ("folder", "name the database file in it (database.path)")
+        assert f"{path.parent}: it is a folder; name the database file in it" in str(trouble)
+
     def test_not_a_database(self, tmp_path: Path) -> None:
         path = tmp_path / "text.db"
         path.write_text("this is no database, only a text that is long enough\n" * 100, encoding="utf-8")

@@ -258,7 +258,9 @@ def test_a_reload_says_that_the_state_file_takes_a_restart(site: Site) -> None:
         wait_for(site.state.exists, "the state")
         site.configuration("mortal", state=site.folder / "other.json")
         exporter.signal(signal.SIGHUP)
-        wait_for(lambda: exporter.said("settings of the state file take effect at the next start only"), "the warning")
+        said = 'msg="settings of the state file take effect at the next start only" keys=state.file'
+        wait_for(lambda: exporter.said(said), "the warning")
+        assert not exporter.said("settings of the web server")
         assert not (site.folder / "other.json").exists()
 
 

@@ -6,7 +6,7 @@ import json
 import os
 import re
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import bcrypt
@@ -101,10 +101,26 @@ def test_a_pseudonym_of_nobody_ends_with_1_and_is_named(site: Site) -> None:
 def test_an_id_that_is_given_instead_is_logged_nowhere(site: Site, system_log: socket.socket) -> None:
     result = site.call("whois", CASE)
     assert result.exit_code == 2
+    assert "argument 1 is no pseudonym; one is case- or beam- and at least 12" in result.stderr
     assert CASE not in result.output
     system_log.setblocking(False)
     with pytest.raises(BlockingIOError):
         system_log.recv(1000)
+
+
+def test_what_is_no_pseudonym_is_named_by_its_position_and_the_others_are_answered(
+    site: Site, system_log: socket.socket
+) -> None:
+    case, stranger = site.shown.case(CASE), "case-aaaaaaaaaaaa"
+    result = site.call("whois", CASE, case, "case-1")
+    assert (result.exit_code, result.stdout) == (2, f"{case} is case {CASE}\n")
+    assert "arguments 1 and 3 are no pseudonyms; one is" in result.stderr
+    assert f"whois {case} asked for by" in system_log.recv(1000).decode()
+    result = site.call("whois", stranger, CASE)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "argument 2 is no pseudonym; one is" in result.stderr
+    assert f"nobody that is known here now has {stranger}" in result.stderr
+    assert CASE not in result.stderr + system_log.recv(1000).decode()
 
 
 def test_whois_needs_the_key_and_pseudonyms(site: Site) -> None:
@@ -112,7 +128,7 @@ def test_whois_needs_the_key_and_pseudonyms(site: Site) -> None:
     site.key_file.chmod(0o644)
     result = site.call("whois", pseudonym)
     assert (result.exit_code, result.stdout) == (1, "")
-    assert f"privacy.key_file: {site.key_file} can be read or changed by others" in result.stderr
+    assert f"{site.config}:3: privacy.key_file: {site.key_file} can be read or changed by others" in result.stderr
     site.configure("{identifiers: plain}")
     assert "there are no pseudonyms" in site.call("whois", pseudonym).stderr
 
@@ -132,18 +148,44 @@ def test_without_a_database_names_of_log_files_are_looked_through(site: Site) ->
 # Others
 
 
-def test_check_config_looks_at_the_key(site: Site) -> None:
+@pytest.mark.parametrize(
+    ("spoil", "wrong"),
+    [
+        (lambda key_file: key_file.write_bytes(b"short\n"), "holds fewer than 32 bytes"),
+        (lambda key_file: key_file.chmod(0o644), "can be read or changed by others (mode 0644); chmod 600"),
+        (lambda key_file: key_file.unlink(), "does not exist; make one"),
+    ],
+    ids=["short", "readable", "missing"],
+)
+def test_a_key_that_cannot_be_used_is_named_with_file_line_and_key(
+    site: Site, spoil: Callable[[Path], object], wrong: str
+) -> None:
+    site.configure(f"\n  identifiers: pseudonym\n  key_file: {site.key_file}")
     assert site.call("check-config").exit_code == 0
-    site.key_file.write_bytes(b"short\n")
-    result = site.call("check-config")
-    assert result.exit_code == 1
-    assert "fewer than 32 bytes" in result.output
+    exporter = Exporter(load(site.config), lambda: load(site.config))
+    spoil(site.key_file)
+    said = f"{site.config}:5: privacy.key_file: {site.key_file} {wrong}"
+    try:
+        with pytest.raises(ReloadFailed) as refused:
+            exporter.reload()
+        assert str(refused.value).startswith(said)
+    finally:
+        exporter.stop()
+    # A flag on top of the file changes nothing about where its keys stand.
+    for command in (["check-config"], ["run", "--log.level", "error"]):
+        result = site.call(*command)
+        assert result.exit_code == 1
+        assert f"mqi-exporter: {said}" in result.output
 
 
 def test_whoever_may_have_ids_shown_must_have_a_password(site: Site) -> None:
-    privacy = f"{{identifiers: pseudonym, key_file: {site.key_file}, resolve_for: [physicist, nobody]}}"
+    privacy = f"\n  identifiers: pseudonym\n  key_file: {site.key_file}\n  resolve_for:\n  - physicist\n  - nobody"
     site.configure(privacy)
-    assert "privacy.resolve_for: physicist, nobody: no such user" in site.call("check-config").output
+    wrong = "no such user in basic_auth_users of the web configuration (web.config_file), and there is none"
+    assert site.call("check-config").output.splitlines() == [
+        f"mqi-exporter: {site.config}:7: privacy.resolve_for[0]: 'physicist': {wrong}; who may see ids must log in",
+        f"{site.config}:8: privacy.resolve_for[1]: 'nobody': {wrong}; who may see ids must log in",
+    ]
     web = site.folder / "web.yaml"
     hashed = bcrypt.hashpw(b"correct horse", bcrypt.gensalt(10)).decode()
     web.write_text(f"basic_auth_users: {{physicist: '{hashed}'}}\n", encoding="utf-8")
@@ -151,8 +193,12 @@ def test_whoever_may_have_ids_shown_must_have_a_password(site: Site) -> None:
     for command in ("check-config", "run"):
         result = site.call(command, "--web.config.file", str(web))
         assert result.exit_code == 1
-        assert f"privacy.resolve_for: nobody: no such user in basic_auth_users of {web}" in result.output
-    site.configure(privacy.replace(", nobody", ""))
+        said = f"{site.config}:8: privacy.resolve_for[1]: 'nobody': no such user in basic_auth_users of {web}"
+        assert said in result.output
+    site.configure(privacy.replace("\n  - physicist\n  - nobody", " nobody"))
+    said = f"{site.config}:6: privacy.resolve_for: 'nobody': no such user"
+    assert said in site.call("check-config", "--web.config.file", str(web)).output
+    site.configure(privacy.replace("\n  - nobody", ""))
     assert site.call("check-config", "--web.config.file", str(web)).exit_code == 0
 
 
@@ -256,7 +302,7 @@ def test_a_reload_never_changes_how_ids_are_shown(site: Site) -> None:
         exporter.reload()
         content = site.key_file.read_bytes()
         site.key_file.write_bytes(b"x" * 40)
-        with pytest.raises(ReloadFailed, match="its key is; restart the exporter"):
+        with pytest.raises(ReloadFailed, match=r"exporter\.yaml:3: privacy: is another, or its key is; restart"):
             exporter.reload()
         site.key_file.unlink()
         with pytest.raises(ReloadFailed, match="does not exist"):
@@ -267,6 +313,25 @@ def test_a_reload_never_changes_how_ids_are_shown(site: Site) -> None:
         site.configure("{identifiers: plain}")
         with pytest.raises(ReloadFailed, match="restart the exporter to change it"):
             exporter.reload()
+    finally:
+        exporter.stop()
+
+
+def test_a_reload_names_the_keys_that_wait_for_the_next_start(site: Site) -> None:
+    exporter = Exporter(load(site.config), lambda: load(site.config))
+    try:
+        text = site.config.read_text(encoding="utf-8")
+        text = text.replace("web: {", "web: {enable_lifecycle: true, grafana_url: 'http://grafana.example', ")
+        site.config.write_text(text.replace("interval_seconds: 0.1", "interval_seconds: 7"), encoding="utf-8")
+        with recorded_logs() as logs:
+            exporter.reload()
+        assert [(entry["event"], entry["keys"]) for entry in logs if "keys" in entry] == [
+            ("settings of the web server take effect at the next start only", "web.enable_lifecycle, web.grafana_url"),
+            ("settings of the state file take effect at the next start only", "state.interval_seconds"),
+        ]
+        with recorded_logs() as logs:
+            exporter.reload()
+        assert [entry["event"] for entry in logs if "keys" in entry] == [], "said once for a change"
     finally:
         exporter.stop()
 

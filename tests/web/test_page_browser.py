@@ -534,6 +534,43 @@ def test_nothing_sticks_out_of_a_phone(visit: Visit, path: str) -> None:
         assert visitor.value("document.documentElement.scrollWidth") <= PHONE["width"]
 
 
+_CUT_OFF = """() => [...document.querySelectorAll('.row.beam > *')].flatMap(cell => {
+    const words = document.createRange();
+    words.selectNodeContents(cell);
+    const right = words.getBoundingClientRect().right, row = cell.parentElement;
+    const fits = right <= cell.getBoundingClientRect().right + 1
+        && right <= row.getBoundingClientRect().right - parseFloat(getComputedStyle(row).paddingRight) + 1;
+    return fits ? [] : [`${cell.className}: ${cell.innerText}`];
+})"""
+"""Cells of beams in which words end to the right of the cell, or of what its row has room for."""
+
+
+@pytest.mark.parametrize("width", [320, 390, 700, 1000, 1440])
+def test_no_cell_of_a_beam_is_cut_off(visit: Visit, width: int) -> None:
+    """A group hides what sticks out of it, so that the page itself is never too wide."""
+
+    def make(at: float) -> BoardSnapshot:
+        snapshot = clinic(at)
+        soon = [beam._replace(source="hpc-gpu-node-01") for beam in snapshot.beams]
+        late = [beam._replace(source="x" * 64) for beam in snapshot.beams]
+        for beams, seconds in ((soon, 297.0), (late, 30 * 3600.0)):
+            beams[0] = beams[0]._replace(
+                remaining_seconds=seconds, batch_current=1750, batches_total=2000, log_modified_at=at - 47 * 3600
+            )
+        late[0] = late[0]._replace(key=BeamKey("TP-2041", "TP-2041_late"))
+        return replace(snapshot, beams=(*soon, late[0]))
+
+    with clinic_site(Board(make)) as address:
+        visitor = visit(viewport={"width": width, "height": 4000})
+        visitor.go(address)
+        visitor.sees_row("TP-2041_1", "4 min")
+        visitor.sees_row("TP-2041_late", "30 h 00 min")
+        assert visitor.value(f"({_CUT_OFF})()") == []
+        assert visitor.value("document.documentElement.scrollWidth") <= width
+        seen = "[...document.querySelectorAll('.row.beam > .end')].filter(end => end.dataset.known === 'true')"
+        assert visitor.value(f"{seen}.every(end => end.getBoundingClientRect().width > 0)")
+
+
 def test_the_page_lives_behind_tls_and_a_password(visit: Visit, tmp_path: Path) -> None:
     Authority(tmp_path).issue("server")
     hashed = bcrypt.hashpw(b"secret", bcrypt.gensalt(10)).decode()

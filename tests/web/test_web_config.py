@@ -144,6 +144,7 @@ def test_a_key_may_be_read_by_a_group_of_its_own(folder: Path) -> None:
         ("basic_auth_users: {'a:b': x}", "1: basic_auth_users.'a:b': is no user name"),
         ("basic_auth_users: {'': x}", "1: basic_auth_users.'': is no user name"),
         ("tls_server: {}", "1: tls_server: unknown key; did you mean tls_server_config?"),
+        ("tls_server_config:\n\tcert_file: x", "2: not valid YAML: a tab; indent with spaces"),
     ],
 )
 def test_what_cannot_be_done_is_refused_with_line_key_and_reason(folder: Path, text: str, said: str) -> None:
