@@ -80,8 +80,8 @@ def check_config(flags: Flags, connect: bool) -> None:
     if connect:
         works = True
         for finding in trials(settings, identifiers):
-            click.echo(f"{'ok' if finding.works else 'FAILED'}  {finding.text}")
-            works = works and finding.works
+            click.echo(f"{finding.outcome}  {finding.text}")
+            works = works and finding.outcome != "FAILED"
         if not works:
             sys.exit(1)
 

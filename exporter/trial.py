@@ -1,12 +1,15 @@
-"""Tries what a configuration names: every source and the database. Nothing is followed and nothing is written."""
+"""Tries what a configuration names: every source and the database. Nothing is followed and nothing is changed."""
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-from exporter.config import Settings, Source, SshSource
+from exporter.config import Database, Settings, Source, SshSource
 from exporter.database.beams_table import BeamsTable, DatabaseUnavailable
 from exporter.following import make_source
 from exporter.logs.source import LogProblem, SourceUnavailable
@@ -15,10 +18,15 @@ from exporter.privacy.identifiers import Identifiers
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What one trial has shown, as one line. ``works`` is false where something must be done."""
+    """What one trial has shown, as one line.
+
+    Args:
+        text: it.
+        outcome: ``FAILED`` where something must be done, ``warning`` where something may have to be.
+    """
 
     text: str
-    works: bool
+    outcome: Literal["ok", "warning", "FAILED"] = "ok"
 
 
 def trials(settings: Settings, identifiers: Identifiers) -> Iterator[Finding]:
@@ -31,7 +39,7 @@ def trials(settings: Settings, identifiers: Identifiers) -> Iterator[Finding]:
     for source in settings.sources:
         yield from _source(settings, source, identifiers)
     if settings.database is not None:
-        yield _database(settings, settings.database.path, identifiers)
+        yield from _database(settings, settings.database, identifiers)
 
 
 def _source(settings: Settings, described: Source, identifiers: Identifiers) -> Iterator[Finding]:
@@ -43,27 +51,63 @@ def _source(settings: Settings, described: Source, identifiers: Identifiers) -> 
             try:
                 files = source.listing(folder)
             except LogProblem as problem:
-                yield Finding(f"{about}: {identifiers.problem(problem)}", works=False)
+                yield Finding(f"{about}: {identifiers.problem(problem)}", "FAILED")
                 continue
             if number == 0 and isinstance(described, SshSource):
-                yield Finding(f"{about}: {described.host}: host key known, logged in, SFTP works", works=True)
+                yield Finding(f"{about}: {described.host}: host key known, logged in, SFTP works")
             if files:
-                yield Finding(f"{about}: {folder}: {len(files)} files", works=True)
+                yield Finding(f"{about}: {folder}: {len(files)} files")
+            elif isinstance(described, SshSource):
+                yield Finding(f"{about}: {folder}: no files yet, or no such folder; check log_path")
             else:
-                yield Finding(f"{about}: {folder}: no files yet, or no such folder; check log_path", works=True)
+                yield _without_files(about, folder)
     except SourceUnavailable as trouble:
-        yield Finding(f"{about}: {identifiers.problem(trouble)}", works=False)
+        yield Finding(f"{about}: {identifiers.problem(trouble)}", "FAILED")
     finally:
         source.close()
 
 
-def _database(settings: Settings, path: Path, identifiers: Identifiers) -> Finding:
-    table = BeamsTable(path, terminal_statuses=settings.discovery.terminal_statuses)
+def _without_files(about: str, folder: str) -> Finding:
+    """Why a folder of this machine has no files: a listing takes one that is not there for an empty one."""
     try:
+        is_folder = stat.S_ISDIR(os.stat(folder).st_mode)
+    except FileNotFoundError:
+        # Nobody makes it before the first run.
+        there = next(parent for parent in map(str, Path(folder).parents) if os.path.isdir(parent))
+        return Finding(f"{about}: {folder}: no such folder yet, {there} is there; check log_path", "warning")
+    except NotADirectoryError:
+        is_folder = False
+    except OSError as error:
+        return Finding(f"{about}: cannot look at {folder}: {error.strerror}; check log_path", "FAILED")
+    if not is_folder:
+        return Finding(f"{about}: {folder} is not a folder, or is below a file; check log_path", "FAILED")
+    return Finding(f"{about}: {folder}: no files yet")
+
+
+def _database(settings: Settings, database: Database, identifiers: Identifiers) -> Iterator[Finding]:
+    table = BeamsTable(
+        database.path,
+        busy_timeout_ms=database.busy_timeout_ms,
+        terminal_statuses=settings.discovery.terminal_statuses,
+    )
+    written = settings.mirror.enabled and settings.discovery.kind == "database"
+    try:
+        if written:
+            try:
+                table.try_writing()
+            except DatabaseUnavailable as error:
+                if error.kind != "locked":
+                    raise
+                unknown = "somebody was writing all the time, so whether it can be written is not known; try again"
+                yield Finding(f"database: {database.path}: {unknown}", "warning")
         beams = table.rows()
-        column = "" if table.has_progress() else ", no column progress yet (see `mqi-exporter migrate`)"
+        has_column = table.has_progress()
     except DatabaseUnavailable as error:
-        return Finding(f"database: {identifiers.problem(error)}", works=False)
+        yield Finding(f"database: {identifiers.problem(error)}", "FAILED")
+        return
     finally:
         table.close()
-    return Finding(f"database: {path}: {len(beams)} beams that are not over{column}", works=True)
+    column = "" if has_column else ", no column progress yet (see `mqi-exporter migrate`)"
+    nobody_adds_it = written and not has_column and not database.migrate
+    said = f"database: {database.path}: {len(beams)} beams that are not over{column}"
+    yield Finding(said, "warning" if nobody_adds_it else "ok")

@@ -184,6 +184,26 @@ class BeamsTable:
                 return False
             return True
 
+    def try_writing(self) -> None:
+        """Find out whether this account may write here; nothing is changed, and no file is left that was not there.
+
+        Asked before the first use: SQLite opens a file that it may not write for reading, and leaves a ``-shm`` of ours
+        beside it, which the communicator may not be able to write. ``BEGIN IMMEDIATE`` is no question: on such a file
+        it begins to read. An update of no row is one: it takes the lock for writing, holds it for that one statement
+        (some microseconds), and touches neither journal nor ``-wal``.
+
+        Raises:
+            DatabaseUnavailable: it may not, or (``locked``) somebody else was writing all the time.
+        """
+        # Without its folder there is no journal, and no new -wal after the last connection has taken the old one away.
+        for place in (self.path, self.path.parent) if os.path.exists(self.path) else ():
+            if not _may_write(place):
+                raise self._unavailable("read_only", "write progress to", f"this account may not write {place}")
+        with self._use("read") as connection:
+            self._columns(connection)
+        with self._use("write progress to") as connection:
+            connection.execute("UPDATE beams SET updated_at = updated_at WHERE 0")
+
     def has_progress(self) -> bool:
         """Whether the table has the column ``progress``.
 
@@ -396,6 +416,12 @@ def _kind_of(error: sqlite3.Error) -> str:
         if phrase in text:
             return kind
     return "other"
+
+
+def _may_write(place: Path) -> bool:
+    """Whether the account that this runs as now may write a file, or put others into a folder."""
+    needed = os.W_OK | os.X_OK if place.is_dir() else os.W_OK
+    return os.access(place, needed, effective_ids=os.access in os.supports_effective_ids)
 
 
 def _marks(values: Iterable[object]) -> str:
