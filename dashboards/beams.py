@@ -192,7 +192,7 @@ _PROGRESS = lines(
 
 _CASES = bars(
     "How far is each case?",
-    "Mean estimated progress of a case's beams.",
+    "Mean estimated progress of a case's beams that are exported.",
     Query(f"max by (case_id) (mqi_case_progress_ratio{{{CASE}}})", "{{case_id}}"),
     unit="percentunit",
     maximum=1,

@@ -305,7 +305,7 @@ CASE: Fields[CaseView] = (
     Field(
         "progress_ratio",
         RATIO,
-        "Mean estimated progress of its beams (`mqi_case_progress_ratio`).",
+        "Mean estimated progress of its beams that are shown (`mqi_case_progress_ratio`).",
         lambda case, _: round(sum(beam.estimated_ratio for beam in case.beams) / len(case.beams), 4),
     ),
     Field(

@@ -268,7 +268,7 @@ CASE_METRICS: tuple[Definition[float], ...] = (
     gauge(
         "mqi_case_progress_ratio",
         ("case_id",),
-        "Mean estimated progress of the case's beams, 0 to 1.",
+        "Mean estimated progress of the case's beams that are exported, 0 to 1; one that leaves takes its share along.",
         lambda ratio: ratio,
     ),
 )
