@@ -318,7 +318,11 @@ def test_an_answer_that_is_awaited_while_the_clock_is_set_is_asked_for_again(
         return time.time() + set_by[0]
 
     monkeypatch.setattr(buffered_pipe, "time", SimpleNamespace(time=time_of_day))
+    _signal(sshd, signal.SIGSTOP)  # else the answer may be there before anybody waits for it
+    going_on = threading.Timer(0.5, _signal, (sshd, signal.SIGCONT))
+    going_on.start()
     assert "a.log" in source.listing(str(here))
+    going_on.join()
     assert set_by[0], "the library has asked for the time while it waited"
     assert source.reconnects == 1
     source.close()
