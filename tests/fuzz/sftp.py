@@ -14,8 +14,8 @@ import pytest
 
 from exporter.logs import sftp
 from exporter.logs.sftp import SftpError, SftpSession
+from exporter.logs.sftp_logs import SftpLogs
 from exporter.logs.source import LogProblem, LogStat, ReadRequest
-from exporter.logs.ssh import SftpLogs
 from tests.fuzz.choices import Choices
 from tests.fuzz.target import Check, Target
 

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from exporter.logs import sftp
 from exporter.logs.sftp import Attributes, SftpError, SftpRefusal, SftpSession
+from exporter.logs.sftp_logs import SftpLogs
 from exporter.logs.source import LogProblem, ReadRequest
-from exporter.logs.ssh import SftpLogs, SshSource
+from exporter.logs.ssh import SshSource
 from tests.support.sshd import Sshd
 
 VERSION = struct.pack(">IBI", 5, 2, 3)
@@ -230,7 +231,7 @@ class TestRoundTrips:
     def test_a_few_logs_in_a_huge_folder_are_asked_for_one_by_one(
         self, source: SshSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("exporter.logs.ssh._HUGE_FOLDER", 200)
+        monkeypatch.setattr("exporter.logs.sftp_logs._HUGE_FOLDER", 200)
         for number in range(300):
             (tmp_path / f"{number}.log").write_bytes(b"x")
         paths = [str(tmp_path / "7.log")]

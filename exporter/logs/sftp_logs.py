@@ -1,0 +1,205 @@
+"""Logs seen through an SFTP session, however many, in a few round trips.
+
+A folder's logs are looked at with one listing of it (two round trips, whatever their number); only in a folder that
+holds far more than is wanted are they asked for one by one. SFTP has no inode, so nothing but its bytes tells one file
+from another of the same name: see :mod:`exporter.logs.tailer`.
+
+Where links lead is asked for when a folder or a link is first met, when a link has another time stamp, and of each log
+that is read, between its being opened and read. Who puts a link there and takes it away between these two, a moment
+on the host, is not noticed. The account's own rights are what bounds that.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from functools import lru_cache
+
+from exporter.logs.paths import inside
+from exporter.logs.sftp import FILES_AT_ONCE, Attributes, SftpRefusal, SftpSession
+from exporter.logs.source import LogProblem, LogStat, ReadRequest, led_astray
+
+_HUGE_FOLDER = 5000
+"""A listing of more entries costs more than asking for a few of them one by one."""
+_REMEMBERED_MORE = 20_000
+"""So many more folders and links are remembered than logs are asked for at once."""
+
+
+class SftpLogs:
+    """Logs seen through an SFTP session.
+
+    Args:
+        session: the conversation with the host.
+        folders: where logs must be, wherever links in their paths lead; ``None`` where links may lead anywhere.
+    """
+
+    def __init__(self, session: SftpSession, folders: Collection[str] | None = None) -> None:
+        self.session = session
+        self._entries: dict[str, int] = {}
+        self._folders = folders
+        # Those that led to where logs may be, when that was asked last.
+        self._folders_met: set[str] = set()
+        self._links_met: dict[str, Attributes] = {}
+
+    def stat(self, paths: Collection[str]) -> dict[str, LogStat | LogProblem]:
+        """See :meth:`exporter.logs.source.LogSource.stat`."""
+        by_folder: dict[str, list[str]] = {}
+        for path in paths:
+            by_folder.setdefault(_split(path)[0], []).append(path)
+        singly = [
+            path
+            for folder, wanted in by_folder.items()
+            if self._entries.get(folder, 0) > _HUGE_FOLDER + 10 * len(wanted)
+            for path in wanted
+        ]
+        huge = {_split(path)[0] for path in singly}
+        listed = [folder for folder in by_folder if folder not in huge]
+        found: dict[str, LogStat | LogProblem] = {}
+        entries: dict[str, Attributes] = {}
+        for folder, listing in zip(listed, self._listings(listed), strict=True):
+            for path in by_folder[folder]:
+                if isinstance(listing, SftpRefusal):
+                    if not listing.missing:
+                        found[path] = _problem("list", folder, listing)
+                elif (attributes := listing.get(_split(path)[1])) is not None:
+                    entries[path] = attributes
+        for path, answer in zip(singly, self.session.lstat([_encoded(path) for path in singly]), strict=True):
+            if isinstance(answer, Attributes):
+                entries[path] = answer
+            elif not answer.missing:
+                found[path] = _problem("look at", path, answer)
+        links = {path: attributes for path, attributes in entries.items() if attributes.link}
+        astray = self._astray({_split(path)[0] for path in entries}, links)
+        for path, answer in zip(links, self.session.stat([_encoded(path) for path in links]), strict=True):
+            if isinstance(answer, Attributes):
+                entries[path] = answer
+                continue
+            del entries[path]
+            self._links_met.pop(path, None)
+            if not answer.missing:
+                found[path] = _problem("look at", path, answer)
+        for path, attributes in entries.items():
+            if astray and (path in astray or _split(path)[0] in astray):
+                found[path] = led_astray(path)
+            else:
+                found[path] = _log_stat(path, attributes)
+        return found
+
+    def read(self, requests: Sequence[ReadRequest]) -> list[bytes | LogProblem]:
+        """See :meth:`exporter.logs.source.LogSource.read`."""
+        found: list[bytes | LogProblem] = []
+        for start in range(0, len(requests), FILES_AT_ONCE):
+            found += self._read(requests[start : start + FILES_AT_ONCE])
+        return found
+
+    def _read(self, requests: Sequence[ReadRequest]) -> list[bytes | LogProblem]:
+        """What :meth:`read` does, of so many files as may be open at once."""
+        asked = [(_encoded(each.path), each.offset, each.length) for each in requests]
+        roots = None if self._folders is None else [_encoded(folder) for folder in self._folders]
+        astray: set[bytes] = set()
+
+        def unwanted(leads: Mapping[bytes, bytes]) -> set[bytes]:
+            if roots is not None:
+                allowed = [_decoded(leads[root]) for root in roots if root in leads]
+                astray.update(path for path, _, _ in asked if not inside(_decoded(leads.get(path, b"")), allowed))
+            return astray
+
+        places = [] if roots is None else [*roots, *(path for path, _, _ in asked)]
+        found: list[bytes | LogProblem] = []
+        for request, (path, _, _), answer in zip(
+            requests, asked, self.session.read(asked, places, unwanted), strict=True
+        ):
+            if isinstance(answer, SftpRefusal):
+                found.append(_problem("read", request.path, answer))
+            elif path in astray:
+                # The next look is to find it, too.
+                self._folders_met.discard(_split(request.path)[0])
+                self._links_met.pop(request.path, None)
+                found.append(led_astray(request.path))
+            else:
+                found.append(answer)
+        return found
+
+    def listing(self, folder: str) -> dict[str, LogStat]:
+        """See :meth:`exporter.logs.source.LogSource.listing`."""
+        [listing] = self._listings([folder])
+        if isinstance(listing, SftpRefusal):
+            if listing.missing:
+                return {}
+            raise _problem("list", folder, listing)
+        paths = {posixpath.join(folder, _decoded(name)): attributes for name, attributes in listing.items()}
+        links = {path: attributes for path, attributes in paths.items() if attributes.link}
+        astray = self._astray({folder}, links) if links else set()
+        for path, answer in zip(links, self.session.stat([_encoded(path) for path in links]), strict=True):
+            if isinstance(answer, Attributes):
+                # Of one that leads astray nothing but its name is told: a look at it will say why it is not read.
+                paths[path] = replace(links[path], mode=answer.mode) if path in astray else answer
+        stats = {path: _log_stat(path, attributes) for path, attributes in paths.items()}
+        return {posixpath.basename(path): stat for path, stat in stats.items() if isinstance(stat, LogStat)}
+
+    def _astray(self, folders: Collection[str], links: Mapping[str, Attributes]) -> set[str]:
+        """Those folders and links that lead to where logs must not be, or that nobody can tell of.
+
+        Args:
+            folders: those that hold logs.
+            links: links in them, with what the host says of the links themselves.
+        """
+        if self._folders is None:
+            return set()
+        if len(self._folders_met) + len(self._links_met) > _REMEMBERED_MORE + 2 * (len(folders) + len(links)):
+            self._folders_met.clear()
+            self._links_met.clear()
+        new_folders = [folder for folder in folders if folder not in self._folders_met]
+        new_links = [path for path in links if self._links_met.get(path) != links[path]]
+        if new_folders or new_links:
+            asked = [*self._folders, *new_folders, *new_links]
+            answers = self.session.real_paths([_encoded(path) for path in asked])
+            real = {path: _decoded(at) for path, at in zip(asked, answers, strict=True) if isinstance(at, bytes)}
+            allowed = [real[folder] for folder in self._folders if folder in real]
+            self._folders_met |= {each for each in new_folders if each in real and inside(f"{real[each]}/", allowed)}
+            for each in new_links:
+                self._links_met.pop(each, None)
+                if each in real and inside(real[each], allowed):
+                    self._links_met[each] = links[each]
+        return {folder for folder in folders if folder not in self._folders_met} | {
+            path for path in links if path not in self._links_met
+        }
+
+    def _listings(self, folders: Sequence[str]) -> list[dict[bytes, Attributes] | SftpRefusal]:
+        expected = [self._entries.get(folder, 0) for folder in folders]
+        listings = self.session.listings([_encoded(folder) for folder in folders], expected)
+        for folder, listing in zip(folders, listings, strict=True):
+            if isinstance(listing, dict):
+                self._entries[folder] = len(listing)
+            else:
+                self._folders_met.discard(folder)
+        return listings
+
+
+@lru_cache(maxsize=20_000)
+def _split(path: str) -> tuple[str, bytes]:
+    """Folder and encoded name; the same few paths are asked for at every look."""
+    folder, name = posixpath.split(path)
+    return folder, _encoded(name)
+
+
+def _encoded(path: str) -> bytes:
+    return path.encode("utf-8", "surrogateescape")
+
+
+def _decoded(path: bytes) -> str:
+    return path.decode("utf-8", "surrogateescape")
+
+
+def _problem(action: str, path: str, refusal: SftpRefusal) -> LogProblem:
+    if refusal.forbidden:
+        advice = "give the account read access to it and search access to the folders above"
+        return LogProblem("permission", f"cannot {action} {path}: permission denied", advice)
+    return LogProblem("io", f"cannot {action} {path}: {refusal}", "check the file system it is on")
+
+
+def _log_stat(path: str, attributes: Attributes) -> LogStat | LogProblem:
+    if not attributes.regular:
+        return LogProblem("not_a_file", f"{path} is not a regular file", "check log_path")
+    return LogStat(attributes.size_bytes or 0, attributes.modified_at or 0.0)
