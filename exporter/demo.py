@@ -65,6 +65,8 @@ _REMOTE_CASE = "DEMO0003"
 _STEP_SECONDS = 1.0
 """Time the demo gives each short status before and after a simulation, so that it can be seen."""
 _RETRY_AFTER_SECONDS = 6.0
+_LOCKED_AT_MOST_SECONDS = 60.0
+"""The communicator gives up after 5 s; who tries what a locked database does wants to see the demo go on."""
 _LONGEST_SLEEP_SECONDS = 3600.0
 
 _Scene = Generator[float, float, None]
@@ -216,7 +218,7 @@ class DemoCommunicator:
 
         Raises:
             OSError: a log cannot be written.
-            sqlite3.Error: the database cannot be written for 5 s, as the communicator would fail.
+            sqlite3.Error: the database cannot be written, or somebody has kept it locked for a minute.
             RuntimeError: :meth:`prepare` was not called.
         """
         try:
@@ -349,7 +351,7 @@ class DemoCommunicator:
     @contextmanager
     def _database(self) -> Iterator[sqlite3.Connection]:
         """One short transaction."""
-        database = sqlite3.connect(self.database_path, timeout=5.0)
+        database = sqlite3.connect(self.database_path, timeout=_LOCKED_AT_MOST_SECONDS)
         try:
             with database:
                 database.execute("PRAGMA foreign_keys=ON")

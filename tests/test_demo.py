@@ -216,6 +216,19 @@ def test_running_ends_at_once_when_stopped(tmp_path: Path) -> None:
     assert errors == []
 
 
+def test_a_database_that_somebody_locks_for_longer_than_the_communicator_waits_is_waited_for(
+    communicator: DemoCommunicator,
+) -> None:
+    path = communicator.database_path
+    with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        release = threading.Timer(6.0, other.rollback)
+        release.start()
+        play_until(communicator, 0.0, 30.0)
+        release.join()
+    assert "simulation_running" in statuses(communicator).values()
+
+
 def test_a_database_that_went_away_ends_the_demo_with_its_error(communicator: DemoCommunicator) -> None:
     communicator.database_path.unlink()
     with pytest.raises(sqlite3.OperationalError, match="no such table"):
