@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -435,6 +436,39 @@ class TestRetry:
         world.row("pending", 0.0)
         world.look()
         assert (world.state, world.view().run_number) == (BeamState.WAITING, 2)
+
+    def test_that_was_reset_and_launched_between_two_looks(self, world: World) -> None:
+        """Its host is down, and the row was left as running by a communicator that was restarted."""
+        world.row()
+        world.look()
+        world.write(upto("v2_b18", b"(9 of 18") + b"Segmentation fault\n")
+        world.look()
+        world.row("simulation_running", 50.0)
+        world.look(20)
+        assert world.state == BeamState.FAILED
+        world.row("simulation_running", 0.0)
+        world.look()
+        assert (world.state, world.view().run_number, world.view().reason) == ("waiting", 2, None)
+        assert world.runs == {("failed", "segmentation_fault"): 1}
+        world.write(upto("v2_b18", b"(2 of 18"), anew=True)
+        world.look()
+        assert (world.state, world.view().run_number, world.view().batch_current) == ("running", 2, 2)
+
+    @pytest.mark.parametrize("same", ["time stamp", "progress"])
+    def test_is_not_seen_in_a_row_that_was_written_again(self, world: World, same: str) -> None:
+        """A database that was made anew says 0 with the row's old time stamp; somebody touches a row."""
+        world.row("simulation_running", 50.0)
+        world.look()
+        world.write(upto("v2_b18", b"(9 of 18") + b"Segmentation fault\n")
+        world.look()
+        world.look(20)
+        [(key, row)] = world.rows.items()
+        if same == "progress":
+            world.row("simulation_running", 50.0)
+        else:
+            world.rows[key] = replace(row, progress=0.0)
+        world.look()
+        assert (world.state, world.view().run_number) == ("failed", 1)
 
 
 class TestRotation:

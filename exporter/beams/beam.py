@@ -204,7 +204,18 @@ class Beam:
         written_at = None if row.updated_at is None else min(row.updated_at, row.read_at)
         if revived and row.status in statuses.reset and self.run.ended:
             return True  # however soon it was: the log has told the end of the run that the row knows
-        return (revived or returned or emptied) and not self._written_since(written_at)
+        relaunched = before.status == row.status in statuses.simulating and self._was_emptied(before)
+        return (revived or returned or emptied or relaunched) and not self._written_since(written_at)
+
+    def _was_emptied(self, before: BeamRow) -> bool:
+        """The row was written between two looks, and says 0 after a run that got further and has ended.
+
+        So it is after a reset and a launch that both came between the looks. The mirror writes no 0 over such a run,
+        and a file that was made anew keeps the time stamps of its rows.
+        """
+        row, run = self.row, self.run
+        got_further = run.ended and run.batches.finished > 0
+        return got_further and row.progress == 0.0 and row.updated_at != before.updated_at
 
     def _written_since(self, moment: float | None) -> bool:
         """The log was written at that moment or later: it is not older than what the row says."""
