@@ -184,6 +184,7 @@ class TableRounds:
             self._writing,
             terminal_statuses=settings.discovery.terminal_statuses,
             completed_statuses=settings.discovery.completed_statuses,
+            reset_statuses=settings.discovery.reset_statuses,
             value=mirror.value,
             value_range=mirror.range,
             minimum_interval_seconds=mirror.minimum_interval_seconds,

@@ -98,16 +98,18 @@ class ProgressUpdate:
         beam_id: the row.
         value: what to write, 0..100.
         kind: ``raise`` only upwards; ``lower`` whatever stands there; ``complete`` upwards on a row that is completed.
+        unless: statuses, besides the terminal ones, of a row that has come to be another run's; not for ``complete``.
     """
 
     beam_id: str
     value: float
     kind: UpdateKind = "raise"
+    unless: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class WriteResult:
-    """Which updates changed their row; the others met one that is terminal, gone, as high already, or constrained."""
+    """Which updates changed their row; the others met one that is over, reset, gone, as high, or constrained."""
 
     written: frozenset[str] = field(default_factory=frozenset)
 
@@ -309,7 +311,8 @@ class BeamsTable:
         if update.kind == "complete":
             guard, statuses = f"status IN ({_marks(self._completed)})", self._completed
         else:
-            guard, statuses = f"status NOT IN ({_marks(self._terminal)})", self._terminal
+            statuses = (*self._terminal, *update.unless)
+            guard = f"status NOT IN ({_marks(statuses)})"
         # What is no number (a text, a blob) sorts above all numbers and would never be raised.
         compare = (
             "progress <> ?" if update.kind == "lower" else "(progress < ? OR typeof(progress) IN ('text', 'blob'))"

@@ -75,6 +75,7 @@ class Mirror:
         table: the table.
         terminal_statuses: rows in these are not written.
         completed_statuses: those of them that mean success: one write may complete them.
+        reset_statuses: those that a retry begins with: a row that is in one is not written unless that was known.
         value: which progress: ``batch`` (the plan's) or ``estimated``.
         value_range: what 0 and 100 % are written as.
         minimum_interval_seconds: between two rounds of writing.
@@ -88,6 +89,7 @@ class Mirror:
         *,
         terminal_statuses: Collection[str],
         completed_statuses: Collection[str],
+        reset_statuses: Collection[str],
         value: Literal["batch", "estimated"],
         value_range: tuple[float, float],
         minimum_interval_seconds: float,
@@ -97,6 +99,7 @@ class Mirror:
         self._table = table
         self._terminal = frozenset(terminal_statuses)
         self._completed = frozenset(completed_statuses)
+        self._reset = tuple(reset_statuses)
         self._value = value
         self._low, self._high = value_range
         self._interval_seconds = minimum_interval_seconds
@@ -157,9 +160,11 @@ class Mirror:
             # The lowering that waits has not been used up: the newer value takes its place.
             kind = "lower"
         value = round(self._low + (self._high - self._low) * percent / 100.0, 2)
+        # A row that is reset between two looks is the next run's, of which this value says nothing.
+        unless = () if view.row.status in self._reset else self._reset
         self._due[view.key] = _Written(
             percent,
-            ProgressUpdate(view.key.beam_id, value, kind),
+            ProgressUpdate(view.key.beam_id, value, kind, unless),
             view.run_number,
             view.announcements,
             view.log_grew,

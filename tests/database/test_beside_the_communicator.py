@@ -19,6 +19,7 @@ def make_mirror(table: BeamsTable, interval_seconds: float) -> Mirror:
         table,
         terminal_statuses=("completed",),
         completed_statuses=("completed",),
+        reset_statuses=("pending",),
         value="batch",
         value_range=(0.0, 100.0),
         minimum_interval_seconds=interval_seconds,

@@ -99,6 +99,7 @@ class Site:
             self.table,
             terminal_statuses=("completed", "failed", "cancelled"),
             completed_statuses=("completed",),
+            reset_statuses=("pending",),
             value=value,
             value_range=value_range,
             minimum_interval_seconds=interval,
@@ -278,6 +279,18 @@ class TestTroubles:
             started_at=None
         )
         assert site.shows(reset) == 0.0
+
+    def test_a_value_that_waits_is_refused_by_a_row_that_nobody_has_seen_reset(self, site: Site) -> None:
+        site.shows(view(1, 18))
+        locker = db.Locker(site.path)
+        site.round(view(17, 18))
+        locker.release()
+        site.stands(0.0, "pending")
+        assert site.shows() == 0.0
+
+    def test_an_engine_under_a_row_that_is_known_to_be_pending_is_written(self, site: Site) -> None:
+        site.stands(0.0, "pending")
+        assert site.shows(view(9, 18, status="pending")) == 50.0
 
     def test_a_run_known_from_its_row_alone_is_not_written(self, site: Site) -> None:
         site.shows(view(9, 18))
