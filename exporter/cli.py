@@ -17,7 +17,8 @@ from exporter.app import Exporter
 from exporter.cli_flags import Flags, common_flags, settings_of, shown_by, warnings_of
 from exporter.communicator import ours
 from exporter.config import ConfigError, Settings, settings_from
-from exporter.database.beams_table import BeamsTable, DatabaseUnavailable
+from exporter.database.beams_table import BeamsTable
+from exporter.database.unavailable import DatabaseUnavailable
 from exporter.demo import DemoCommunicator
 from exporter.demo_host import DemoHost, NoHost
 from exporter.state_file import StateInUse, StateNotOurs

@@ -16,7 +16,7 @@ from exporter import whois
 from exporter.beams.snapshot import BeamState
 from exporter.cli_flags import Flags, common_flags, settings_of, shown_by, warnings_of
 from exporter.config import ConfigError, Settings
-from exporter.database.beams_table import DatabaseUnavailable
+from exporter.database.unavailable import DatabaseUnavailable
 from exporter.following import site_patterns
 from exporter.logs.parser import SitePatterns
 from exporter.logs.source import LogProblem, SourceUnavailable

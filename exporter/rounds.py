@@ -18,9 +18,10 @@ import structlog
 from exporter.beams.board import Board
 from exporter.beams.snapshot import BeamRow, DatabaseView, Summary
 from exporter.config import Database, Settings
-from exporter.database.beams_table import BeamsTable, DatabaseUnavailable
+from exporter.database.beams_table import BeamsTable
 from exporter.database.discovery import DatabaseDiscovery, DirectoryDiscovery
 from exporter.database.mirror import OUTCOMES, Mirror
+from exporter.database.unavailable import DatabaseUnavailable
 from exporter.logs.local import LocalSource
 from exporter.logs.paths import LogPathTemplate
 from exporter.logs.source import LogProblem, LogSource, LogStat, SourceUnavailable

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Literal
 
 from exporter.config import Database, Settings, Source, SshSource
-from exporter.database.beams_table import BeamsTable, DatabaseUnavailable
+from exporter.database.beams_table import BeamsTable
+from exporter.database.unavailable import DatabaseUnavailable
 from exporter.following import make_source
 from exporter.logs.source import LogProblem, SourceUnavailable
 from exporter.privacy.identifiers import Identifiers

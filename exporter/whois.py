@@ -43,7 +43,7 @@ def every_id(settings: Settings) -> Iterator[tuple[str, str]]:
     """Case and beam of all beams that discovery could find, those that are over too.
 
     Raises:
-        exporter.database.beams_table.DatabaseUnavailable: the table cannot be read.
+        exporter.database.unavailable.DatabaseUnavailable: the table cannot be read.
         exporter.logs.source.LogProblem: a folder of logs cannot be listed.
         exporter.logs.source.SourceUnavailable: a source cannot be asked.
     """

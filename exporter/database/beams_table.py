@@ -24,6 +24,8 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote
 
+from exporter.database.unavailable import DatabaseUnavailable, kind_of, kind_of_place, unavailable
+
 TERMINAL_STATUSES = ("completed", "failed", "cancelled")
 COMPLETED_STATUSES = ("completed",)
 
@@ -39,37 +41,6 @@ ROWS_LIMIT = 100_000
 """Most rows of one look that are not over; those updated last come first."""
 
 UpdateKind = Literal["raise", "lower", "complete"]
-
-
-class DatabaseUnavailable(Exception):
-    """The database cannot be used now.
-
-    Args:
-        kind: ``missing``, ``folder``, ``locked``, ``read_only``, ``permission``, ``corrupt``, ``not_a_database``,
-            ``no_table``, ``no_column``, ``disk_full`` or ``other``.
-        message: the file, and what was tried.
-        advice: what to do about it.
-    """
-
-    def __init__(self, kind: str, message: str, advice: str) -> None:
-        super().__init__(f"{message}; {advice}")
-        self.kind = kind
-        self.advice = advice
-
-
-_ADVICE = {
-    "missing": "it is never created; check database.path, and whether the communicator has been started",
-    "folder": "name the database file in it (database.path)",
-    "locked": "another process writes; it is tried again",
-    "read_only": "let the exporter's user write the file, its -wal and -shm, and their folder",
-    "permission": "let the exporter's user read and write the file, its -wal and -shm, and their folder",
-    "corrupt": "check it with `sqlite3 FILE 'PRAGMA integrity_check'`",
-    "not_a_database": "check database.path",
-    "no_table": "check database.path: the communicator creates the table at its first start",
-    "no_column": "run `mqi-exporter migrate`, or set database.migrate to true",
-    "disk_full": "make room on its file system",
-    "other": "it is tried again",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -343,10 +314,10 @@ class BeamsTable:
             raise
         except OSError as error:
             self.close()
-            kind = _kind_of_place(error)
+            kind = kind_of_place(error)
             raise self._unavailable(kind, action, error.strerror or str(error)) from error
         except sqlite3.Error as error:
-            kind = _kind_of(error)
+            kind = kind_of(error)
             if kind != "locked":
                 self.close()
             raise self._unavailable(kind, action, str(error)) from error
@@ -388,37 +359,7 @@ class BeamsTable:
             self._identity = identity
 
     def _unavailable(self, kind: str, action: str, reason: str) -> DatabaseUnavailable:
-        return DatabaseUnavailable(kind, f"cannot {action} {self.path}: {reason}", _ADVICE[kind])
-
-
-def _kind_of_place(error: OSError) -> str:
-    """Which kind of :class:`DatabaseUnavailable` it is that no file can be found at the path."""
-    match error:
-        case FileNotFoundError():
-            return "missing"
-        case IsADirectoryError():
-            return "folder"
-        case _:
-            return "permission"
-
-
-def _kind_of(error: sqlite3.Error) -> str:
-    """Which kind of :class:`DatabaseUnavailable` an error of SQLite is (its messages are stable, codes need 3.11)."""
-    text = str(error)
-    for phrase, kind in (
-        ("locked", "locked"),
-        ("busy", "locked"),
-        ("readonly", "read_only"),
-        ("malformed", "corrupt"),
-        ("not a database", "not_a_database"),
-        ("no such table", "no_table"),
-        ("no such column", "no_column"),
-        ("is full", "disk_full"),
-        ("unable to open", "permission"),
-    ):
-        if phrase in text:
-            return kind
-    return "other"
+        return unavailable(kind, action, self.path, reason)
 
 
 def _may_write(place: Path) -> bool:

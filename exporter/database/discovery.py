@@ -119,7 +119,7 @@ class DatabaseDiscovery:
             watched: beams whose end is not known yet.
 
         Raises:
-            exporter.database.beams_table.DatabaseUnavailable: it cannot be read; the next look makes up for it.
+            exporter.database.unavailable.DatabaseUnavailable: it cannot be read; the next look makes up for it.
         """
         # A clock that was set back dates what is new before the last look.
         known_since = None if self._looked_at is None else min(self._looked_at, at)

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from exporter.beams.snapshot import ENDED_STATES, BeamKey, BeamState, BeamView, BoardSnapshot
-from exporter.database.beams_table import BeamsTable, DatabaseUnavailable, ProgressUpdate, UpdateKind
+from exporter.database.beams_table import BeamsTable, ProgressUpdate, UpdateKind
+from exporter.database.unavailable import DatabaseUnavailable
 
 ROWS_PER_TRANSACTION = 100
 """A transaction of so many rows holds the lock for about a millisecond (``docs/performance.md``)."""

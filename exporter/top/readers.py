@@ -16,8 +16,9 @@ from requests.auth import HTTPBasicAuth
 
 from exporter.config import Settings
 from exporter.config.values import is_only_this_machine
-from exporter.database.beams_table import BeamsTable, DatabaseUnavailable, StoredBeam
+from exporter.database.beams_table import BeamsTable, StoredBeam
 from exporter.database.discovery import fault_of_row
+from exporter.database.unavailable import DatabaseUnavailable
 from exporter.privacy.identifiers import Identifiers, PlainIdentifiers
 from exporter.top.beams import Look, TopBeam, from_api, printable
 from exporter.web.listener import parse_listen_address

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from exporter.database.beams_table import BeamsTable, DatabaseUnavailable, ProgressUpdate, UpdateKind
+from exporter.database.beams_table import BeamsTable, ProgressUpdate, UpdateKind
+from exporter.database.unavailable import DatabaseUnavailable
 from tests.support import communicator_db as db
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from exporter.beams.snapshot import BeamKey
-from exporter.database.beams_table import BeamsTable, DatabaseUnavailable
+from exporter.database.beams_table import BeamsTable
 from exporter.database.discovery import DatabaseDiscovery, DirectoryDiscovery
+from exporter.database.unavailable import DatabaseUnavailable
 from exporter.logs.source import LogStat
 from tests.support import communicator_db as db
 

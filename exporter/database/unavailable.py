@@ -1,0 +1,78 @@
+"""Why the communicator's database cannot be used, and what to do about it."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+_ADVICE = {
+    "missing": "it is never created; check database.path, and whether the communicator has been started",
+    "folder": "name the database file in it (database.path)",
+    "locked": "another process writes; it is tried again",
+    "read_only": "let the exporter's user write the file, its -wal and -shm, and their folder",
+    "permission": "let the exporter's user read and write the file, its -wal and -shm, and their folder",
+    "corrupt": "check it with `sqlite3 FILE 'PRAGMA integrity_check'`",
+    "not_a_database": "check database.path",
+    "no_table": "check database.path: the communicator creates the table at its first start",
+    "no_column": "run `mqi-exporter migrate`, or set database.migrate to true",
+    "disk_full": "make room on its file system",
+    "other": "it is tried again",
+}
+
+
+class DatabaseUnavailable(Exception):
+    """The database cannot be used now.
+
+    Args:
+        kind: ``missing``, ``folder``, ``locked``, ``read_only``, ``permission``, ``corrupt``, ``not_a_database``,
+            ``no_table``, ``no_column``, ``disk_full`` or ``other``.
+        message: the file, and what was tried.
+        advice: what to do about it.
+    """
+
+    def __init__(self, kind: str, message: str, advice: str) -> None:
+        super().__init__(f"{message}; {advice}")
+        self.kind = kind
+        self.advice = advice
+
+
+def unavailable(kind: str, action: str, path: Path, reason: str) -> DatabaseUnavailable:
+    """What is said of a database that cannot be used.
+
+    Args:
+        kind: see :class:`DatabaseUnavailable`.
+        action: what was tried, as in "cannot ... FILE".
+        path: the file.
+        reason: why it failed, as the system or SQLite says it.
+    """
+    return DatabaseUnavailable(kind, f"cannot {action} {path}: {reason}", _ADVICE[kind])
+
+
+def kind_of_place(error: OSError) -> str:
+    """Which kind of :class:`DatabaseUnavailable` it is that no file can be found at the path."""
+    match error:
+        case FileNotFoundError():
+            return "missing"
+        case IsADirectoryError():
+            return "folder"
+        case _:
+            return "permission"
+
+
+def kind_of(error: sqlite3.Error) -> str:
+    """Which kind of :class:`DatabaseUnavailable` an error of SQLite is (its messages are stable, codes need 3.11)."""
+    text = str(error)
+    for phrase, kind in (
+        ("locked", "locked"),
+        ("busy", "locked"),
+        ("readonly", "read_only"),
+        ("malformed", "corrupt"),
+        ("not a database", "not_a_database"),
+        ("no such table", "no_table"),
+        ("no such column", "no_column"),
+        ("is full", "disk_full"),
+        ("unable to open", "permission"),
+    ):
+        if phrase in text:
+            return kind
+    return "other"
