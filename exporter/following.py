@@ -179,6 +179,7 @@ class Following:
         names = settings.discovery.kind == "directory"
         for each in settings.sources:
             templates = settings.templates(each)
+            board.expect_source(each.name)
             source = make_source(each, templates)
             interval = settings.progress_tracking.monitoring.poll_interval_seconds
             waits = _Waits(announcements.announcements() if source.kind == "local" else None, interval)

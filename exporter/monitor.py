@@ -200,8 +200,9 @@ class SourceMonitor:
                 self._turns.settle(candidates, stat)
                 return None
         there.sort(key=lambda one: one[1].modified_at, reverse=True)
+        moved = beam.path is not None and beam.path not in candidates.paths
         for path, stat in there:
-            if not self._board.claim(beam.row.key, self._source.name, path, stat, at):
+            if not self._board.claim(beam.row.key, self._source.name, path, stat, at, moved=moved):
                 continue
             if following is None or following.tailer.path != path:
                 following = self._follow(beam.row.key, path, path in appeared)

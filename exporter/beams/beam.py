@@ -77,15 +77,16 @@ class Beam:
         recent: the log's last bytes.
         stale: the log is of the run before, and nothing of it is shown.
         read_again: it must be read from its beginning: what was taken for the run before's is this run's.
+        set_aside: what the log told that was taken for the run before's when it was met.
         grew: the log of a run that had not ended was seen to grow.
         shown_ratio: the highest estimated progress shown since as many announcements as ``shown_announcements``.
         unknown_to_row_since: when the run was met, while the row has not been read since.
         standing: how long its state holds; ``None`` when it must be judged anew.
     """
 
-    NOT_SAVED: ClassVar[frozenset[str]] = frozenset({"gone_since", "recent", "standing", "read_again"})
+    NOT_SAVED: ClassVar[frozenset[str]] = frozenset({"gone_since", "recent", "standing", "read_again", "set_aside"})
     """Discovery says again which rows are gone; the log's last lines are read again; a beam is judged anew; what must
-    be read again is found out again."""
+    be read again is found out again; whoever has a state has followed the run."""
 
     row: BeamRow
     first_seen_at: float
@@ -105,6 +106,7 @@ class Beam:
     recent: bytes = b""
     stale: bool = False
     read_again: bool = False
+    set_aside: BeamRun | None = None
     grew: bool = False
     shown_ratio: float = 0.0
     shown_announcements: int = 0
@@ -181,9 +183,11 @@ class Beam:
             self.terminal_since = None
         elif self.terminal_since is None:
             self.terminal_since = at
+        if self.set_aside is not None and row.status in statuses.post_run | statuses.completed:
+            self._take_back()
         # Its log has told of the run that such a row belongs to.
         told = met_at is not None and (at < met_at or row.status not in statuses.reset)
-        if told or not self._was_reset(before, statuses):
+        if told or not self._was_reset(before, statuses, known=met_at is None):
             return False
         began = self.run.started_at is not None
         if began:
@@ -193,37 +197,59 @@ class Beam:
         self.counted = False
         return began
 
-    def _was_reset(self, before: BeamRow, statuses: StatusRules) -> bool:
+    def _take_back(self) -> None:
+        """The run is over, and nothing was written since its log was taken for the run before's: it was this run's."""
+        assert self.set_aside is not None
+        if self.stale:
+            self.succession.run, self.stale = self.set_aside, False
+        self.set_aside = None
+
+    def _was_reset(self, before: BeamRow, statuses: StatusRules, *, known: bool) -> bool:
+        """The row has become another run's since it was read before; ``known``: the run is one that it was read in."""
         row = self.row
         if row.status is None or before.status is None:
             return False
+        put_back = row.status in statuses.reset and before.status not in statuses.reset
+        from_the_run = before.status in (statuses.terminal | statuses.simulating | statuses.post_run)
+        if put_back and from_the_run and known and self.run.ended:
+            return True  # however soon it was: the log has told the end of the run that the row knows
         revived = before.status in statuses.terminal and row.status not in statuses.terminal
-        returned = before.status in (statuses.simulating | statuses.post_run) and row.status in statuses.reset
-        emptied = row.status in statuses.reset and bool(before.progress) and row.progress == 0
+        if not ((put_back and from_the_run) or revived or self._was_emptied(before, put_back, statuses)):
+            return False
         # One that is dated in the future was written before the clock was set back: before it was read, in any case.
         written_at = None if row.updated_at is None else min(row.updated_at, row.read_at)
-        if revived and row.status in statuses.reset and self.run.ended:
-            return True  # however soon it was: the log has told the end of the run that the row knows
-        relaunched = before.status == row.status in statuses.simulating and self._was_emptied(before)
-        return (revived or returned or emptied or relaunched) and not self._written_since(written_at)
+        return not self._written_since(written_at)
 
-    def _was_emptied(self, before: BeamRow) -> bool:
-        """The row was written between two looks, and says 0 after a run that got further and has ended.
+    def _was_emptied(self, before: BeamRow, put_back: bool, statuses: StatusRules) -> bool:
+        """The row says 0 again.
 
-        So it is after a reset and a launch that both came between the looks. The mirror writes no 0 over such a run,
-        and a file that was made anew keeps the time stamps of its rows.
+        An engine may run under a row that stays as it is, and the mirror itself says 0 of a run that has just begun; it
+        never does of one that got further. A database that was made anew keeps the time stamps of its rows.
         """
         row, run = self.row, self.run
+        if row.progress != 0.0:
+            return False
+        if put_back:
+            return bool(before.progress)
         got_further = run.ended and run.batches.finished > 0
-        return got_further and row.progress == 0.0 and row.updated_at != before.updated_at
+        same = row.status == before.status and row.status in (statuses.reset | statuses.simulating)
+        return got_further and same and row.updated_at != before.updated_at
 
     def _written_since(self, moment: float | None) -> bool:
         """The log was written at that moment or later: it is not older than what the row says."""
         grown = self.run.last_growth_at
         return moment is not None and grown is not None and moment <= grown + STALE_SECONDS
 
-    def claim(self, source: str, path: str, stat: LogStat, at: float) -> bool:
+    def claim(
+        self, source: str, path: str, stat: LogStat, at: float, statuses: StatusRules, *, moved: bool = False
+    ) -> bool:
         """A log was found for this beam.
+
+        Args:
+            source, path, stat: it.
+            at: now, epoch seconds.
+            statuses: what they mean.
+            moved: by its row the beam's log is not where the one is that is followed.
 
         Returns:
             Whether it is the one to follow: the first found, or one clearly newer than the one followed.
@@ -233,11 +259,15 @@ class Beam:
                 self.changed()
                 self.stat = stat
             return True
-        if self.stat is not None and stat.modified_at <= self.stat.modified_at + _NEWER_LOG_SECONDS:
-            return False
+        if self.stat is not None:
+            if stat.modified_at <= self.stat.modified_at + (0.0 if moved else _NEWER_LOG_SECONDS):
+                return False
+            if self.grew and self.run.ended and self.row.status in statuses.post_run | statuses.terminal:
+                return False  # whoever begins a new run resets the row first: this is a copy that was made afterwards
         self.changed()
         self.source, self.path, self.stat, self.recent, self.bookmark = source, path, stat, b"", None
         self._looked = self.stale = self.read_again = False
+        self.set_aside = None
         if self.run.started_at is not None:
             self.succession.begin()
             self._forget_run(at)
@@ -270,6 +300,7 @@ class Beam:
             if not events:
                 return False
             self.stale = self.read_again = False
+            self.set_aside = None
         began = False
         for event in events:
             if self.succession.apply(event, at):
@@ -281,7 +312,7 @@ class Beam:
         if not self._looked and not more:
             self._looked = True
             if self.run.ended and self._belongs_to_run_before(statuses):
-                self.succession.run = BeamRun()
+                self.set_aside, self.succession.run = self.run, BeamRun()
                 self._forget_run(at)
                 self.stale = True
             self._clock_set_since_row = False

@@ -224,14 +224,20 @@ class Board:
         with self._lock:
             return self._roster.watched(source)
 
-    def claim(self, key: BeamKey, source: str, path: str, stat: LogStat, at: float) -> bool:
+    def claim(self, key: BeamKey, source: str, path: str, stat: LogStat, at: float, *, moved: bool = False) -> bool:
         """A source has found a log of a beam, or looked at it again.
+
+        Args:
+            key: the beam.
+            source, path, stat: the log.
+            at: now.
+            moved: by the beam's row its log is not where the one is that is followed.
 
         Returns:
             Whether the source should follow it.
         """
         with self._lock:
-            return self._roster.claim(key, source, path, stat, at)
+            return self._roster.claim(key, source, path, stat, at, moved=moved)
 
     def apply(
         self,
@@ -278,6 +284,11 @@ class Board:
         if news:
             self._tell()
         return again
+
+    def expect_source(self, name: str) -> None:
+        """There is a source of this name: a beam without a log may have one there until it has been looked at."""
+        with self._lock:
+            self._roster.expect_source(name)
 
     def publish_source(self, view: SourceView, at: float, *, moved_seconds: float | None = None) -> None:
         """Take a source's health after a look at it.
@@ -372,6 +383,7 @@ class Board:
                 discovery_refused=dict(self._refused),
                 errors=dict(self._errors),
                 ended=roster.counts.ended,
+                of_before=frozenset(roster.unconfirmed),
             )
 
 

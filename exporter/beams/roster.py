@@ -153,14 +153,14 @@ class Roster:
             for beam in self.beams.values()
         ]
 
-    def claim(self, key: BeamKey, source: str, path: str, stat: LogStat, at: float) -> bool:
+    def claim(self, key: BeamKey, source: str, path: str, stat: LogStat, at: float, *, moved: bool) -> bool:
         """A source has found a log of a beam, or looked at it again; see :meth:`Beam.claim`."""
         beam = self.beams.get(key)
         if beam is None:
             return False
         before = beam.run, beam.succession.number, beam.counted
         where = beam.source, beam.path
-        claimed = beam.claim(source, path, stat, at)
+        claimed = beam.claim(source, path, stat, at, self.rules.statuses, moved=moved)
         self.watch_version += where != (beam.source, beam.path)
         if where == (None, None) and self.retired.begins_anew(beam):
             beam.succession.number += 1
@@ -209,6 +209,10 @@ class Roster:
         """Whether a beam's log must be read from its beginning."""
         beam = self.beams.get(key)
         return beam is not None and beam.read_again
+
+    def expect_source(self, name: str) -> None:
+        """There is a source of this name."""
+        self.sources.expect(name)
 
     def publish_source(self, view: SourceView, at: float) -> None:
         """A source has been looked at, which was over at that moment."""

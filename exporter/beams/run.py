@@ -199,6 +199,11 @@ class BeamRun:
         return self._succeeded and not self.failures
 
     @property
+    def has_begun(self) -> bool:
+        """Its log has shown an engine: a head or a batch. What is written to standard error may come before both."""
+        return self._family is not None or self.batches.started > 0
+
+    @property
     def ended(self) -> bool:
         """The log has told the run's end."""
         return self._succeeded or bool(self.failures)

@@ -230,6 +230,7 @@ class BoardSnapshot:
     """Everything readers may know, true at ``at``.
 
     ``runs`` counts ended runs by ``(source, outcome, reason)``, reason ``""`` for those that succeeded.
+    ``of_before`` are beams as an earlier process left them, rows and all: their sources have not been looked at yet.
     """
 
     at: float
@@ -242,3 +243,4 @@ class BoardSnapshot:
     discovery_refused: Mapping[str, int]
     errors: Mapping[str, int]
     ended: tuple[EndedRun, ...]
+    of_before: frozenset[BeamKey] = frozenset()

@@ -26,21 +26,28 @@ _NO_SOURCE = SourceState()
 
 
 class Sources:
-    """All sources that have been looked at. The board alone touches them, under its lock."""
+    """All sources. The board alone touches them, under its lock."""
 
-    NOT_SAVED = frozenset({"_views"})
-    """What a process has done begins at 0 with it."""
+    NOT_SAVED = frozenset({"_views", "_expected", "_everywhere"})
+    """What a process has done begins at 0 with it; which sources there are the configuration says."""
 
     def __init__(self) -> None:
         self._views: dict[str, SourceView] = {}
         self._source_states: dict[str, SourceState] = {}
+        self._expected: set[str] = set()
+        self._everywhere = _NO_SOURCE
+
+    def expect(self, name: str) -> None:
+        """There is a source of this name; it may never have been looked at."""
+        self._expected.add(name)
+        self._changed()
 
     def state(self, name: str | None) -> SourceState:
-        """Of a source; of none that is known, where nobody has looked at it, or there is no such name."""
-        return self._source_states.get(name or "", _NO_SOURCE)
+        """Of a source; without a name of all of them: down where one is, looked at when the last of them was."""
+        return self._everywhere if name is None else self._source_states.get(name, _NO_SOURCE)
 
     def views(self, anomalies: Mapping[str, Mapping[str, int]]) -> tuple[SourceView, ...]:
-        """All sources as readers see them, with what did not fit in the logs of each."""
+        """All that have been looked at, as readers see them, with what did not fit in the logs of each."""
         return tuple(_with_anomalies(view, anomalies.get(view.name, {})) for view in self._views.values())
 
     def publish(self, view: SourceView, at: float) -> None:
@@ -48,11 +55,14 @@ class Sources:
         self._views[view.name] = view
         down_since = (self.state(view.name).down_since or at) if view.up is False else None
         self._source_states[view.name] = SourceState(down_since, view.last_poll_at)
+        self._changed()
 
     def remove(self, name: str) -> None:
         """A source has left the configuration."""
         self._views.pop(name, None)
         self._source_states.pop(name, None)
+        self._expected.discard(name)
+        self._changed()
 
     def move(self, seconds: float) -> None:
         """The clock was set by so much."""
@@ -63,6 +73,15 @@ class Sources:
         self._views = {
             name: replace(each, last_poll_at=moved(each.last_poll_at, seconds)) for name, each in self._views.items()
         }
+        self._changed()
+
+    def _changed(self) -> None:
+        """Ten thousand beams without a log ask for all of them together."""
+        states = [self.state(name) for name in self._expected | self._source_states.keys()]
+        down = [each.down_since for each in states if each.down_since is not None]
+        polls = [each.last_poll_at for each in states if each.last_poll_at is not None]
+        looked = states and len(polls) == len(states)
+        self._everywhere = SourceState(min(down, default=None), min(polls) if looked else None)
 
     def to_state(self) -> dict[str, SourceState]:
         """Their states, by name."""
@@ -71,6 +90,7 @@ class Sources:
     def resume(self, states: Mapping[str, SourceState], names: Collection[str]) -> None:
         """Take the states of an earlier process, of the sources that there still are."""
         self._source_states = {name: each for name, each in states.items() if name in names}
+        self._changed()
 
 
 def _with_anomalies(view: SourceView, anomalies: Mapping[str, int]) -> SourceView:

@@ -114,8 +114,11 @@ class Succession:
             self._undecided = [(event, at)]
             return False
         if self._undecided is None:
+            another = isinstance(event, RunHead) and self.run.has_begun
+            if another:
+                self.begin()  # appended to the log of the run before: an engine prints its head once
             self.run.apply(event, at)
-            return False
+            return another
         if isinstance(event, LogRead) and not event.size_bytes:
             return False  # nothing has come yet, however often the empty log is touched
         self._undecided.append((event, at))

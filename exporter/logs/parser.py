@@ -75,13 +75,15 @@ class SitePatterns:
         return [each.search for each in (*self.total_batches, *self.current_batch, *self.success, *self.failure)]
 
     def events(self, line: bytes) -> Iterator[Event]:
-        """What the site's patterns find in ``line``."""
-        for pattern in self.total_batches:
-            if (match := pattern.search(line)) and (total := _number(match[1])) is not None:
-                yield BatchesAnnounced(total)
+        """What the site's patterns find in ``line``; the batches in all beside a batch are announced by nobody."""
+        total = next(_numbers(self.total_batches, line), None)
+        begun = False
         for pattern in self.current_batch:
             if (match := pattern.search(line)) and (number := _number(match[1])) is not None:
-                yield BatchStarted(number, _number(match[2]) if pattern.groups > 1 else None)
+                begun = True
+                yield BatchStarted(number, _number(match[2]) if pattern.groups > 1 else total)
+        if total is not None and not begun:
+            yield BatchesAnnounced(total)
         if any(pattern.search(line) for pattern in self.success):
             yield RunSucceeded(shown(line))
         if any(pattern.search(line) for pattern in self.failure):
@@ -96,6 +98,13 @@ def _has_long_line(data: bytes, start: int, end: int) -> bool:
             return True
         start = newline
     return False
+
+
+def _numbers(patterns: Iterable[re.Pattern[bytes]], line: bytes) -> Iterator[int]:
+    """What the first groups of those that are found in a line capture."""
+    for pattern in patterns:
+        if (match := pattern.search(line)) and (number := _number(match[1])) is not None:
+            yield number
 
 
 def _number(text: bytes | None) -> int | None:
@@ -276,6 +285,8 @@ class TpsLogParser:
             self._match_foreign(line, events, before)
         if self._site is not None:
             said = {type(event) for event in events[before:]}
+            if BatchStarted in said:
+                said.add(BatchesAnnounced)  # a batch's line counts: "(3 of 18 batches)" announces nothing
             events.extend(event for event in self._site.events(line) if type(event) not in said)
         if len(events) > before:
             self.matched = True

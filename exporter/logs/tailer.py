@@ -139,9 +139,10 @@ class Tailer:
         return stat != self._seen
 
     def request(self, stat: LogStat) -> ReadRequest:
-        """The next bytes to read, given how the log looks now."""
-        if stat.size_bytes < self.offset:
-            self.start_again()
+        """The next bytes to read, given how the log looks now.
+
+        A size below the offset proves nothing either: network file systems tell an old one for a while.
+        """
         self._asked = stat
         # A little more than the look showed: what was written since then comes along.
         expected = min(READ_BYTES, max(0, stat.size_bytes - self.offset) + _SLACK_BYTES)

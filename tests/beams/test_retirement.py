@@ -40,12 +40,12 @@ def test_a_beam_that_comes_back_is_in_the_run_in_which_it_left_unless_its_row_be
 
 def test_a_beam_that_comes_back_begins_anew_where_its_log_is_another() -> None:
     left, beam = Retirement(), Beam(row(1), AT)
-    beam.claim("local", "/log", LogStat(100, AT - 100), AT)
+    beam.claim("local", "/log", LogStat(100, AT - 100), AT, RULES.statuses)
     left.remember(beam, RULES)
     back = Beam(row(1), AT)
-    back.claim("local", "/log", LogStat(100, AT - 100), AT)
+    back.claim("local", "/log", LogStat(100, AT - 100), AT, RULES.statuses)
     assert not left.begins_anew(back)
-    back.claim("local", "/log", LogStat(100, AT - 50), AT)
+    back.claim("local", "/log", LogStat(100, AT - 50), AT, RULES.statuses)
     assert left.begins_anew(back)
     back.succession.number += 1
     assert not left.begins_anew(back), "that has been counted"

@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -99,6 +100,7 @@ class Site:
             self.table,
             terminal_statuses=("completed", "failed", "cancelled"),
             completed_statuses=("completed",),
+            post_run_statuses=("downloading", "postprocessing"),
             reset_statuses=("pending",),
             value=value,
             value_range=value_range,
@@ -291,6 +293,18 @@ class TestTroubles:
     def test_an_engine_under_a_row_that_is_known_to_be_pending_is_written(self, site: Site) -> None:
         site.stands(0.0, "pending")
         assert site.shows(view(9, 18, status="pending")) == 50.0
+
+    def test_a_beam_as_an_earlier_process_left_it_waits_until_its_row_is_read(self, site: Site) -> None:
+        """Its row may be the next run's by now, and its host is down."""
+        site.stands(0.0, "simulation_running")
+        site.mirror.update(replace(snapshot(ended()), of_before=frozenset({KEY})))
+        site.mirror.flush(site.at, now=True)
+        assert site.column == 0.0
+        assert site.shows(ended()) == 100.0
+
+    def test_what_the_communicator_writes_after_the_engines_end_is_not_lowered(self, site: Site) -> None:
+        site.stands(100.0, "postprocessing")
+        assert site.shows(view(9, 18, status="postprocessing", grew=True)) == 100.0
 
     def test_a_run_known_from_its_row_alone_is_not_written(self, site: Site) -> None:
         site.shows(view(9, 18))

@@ -180,6 +180,16 @@ class TestThePlansInterface:
 
 
 class TestSitePatterns:
+    @pytest.mark.parametrize("total", [r"(\d+) batches", r"of (\d+) batches"])
+    def test_the_batches_in_all_beside_a_batch_announce_nothing(self, total: str) -> None:
+        line = b"Generating particles for (3 of 18 batches) in CPU ..\n"
+        assert fed(line, site=SitePatterns.of([total]))[0] == fed(line)[0]
+
+    def test_those_of_the_same_line_are_the_batchs_total(self) -> None:
+        site = SitePatterns.of([r"of (\d+)", r"/(\d+)"], [r"part (\d+)"])
+        assert fed(b"part 3 of 7\n", site=site)[0] == [BatchStarted(3, 7)]
+        assert fed(b"of 7 /8\n", site=site)[0] == [BatchesAnnounced(7)]
+
     def test_are_added_to_the_built_in_ones(self) -> None:
         site = SitePatterns.of([r"in (\d+) parts"], [r"part (\d+)"], ["all parts done"], ["no more parts"])
         data = b"runs in 4 parts\npart 2 begins\nno more parts!\nall parts done\nTime taken by MC engine: 1\n"
