@@ -775,6 +775,32 @@ def test_beams_of_a_source_that_is_down_are_unreachable_with_their_last_values(t
     assert world.state == BeamState.SUCCEEDED
 
 
+@pytest.mark.parametrize("silent_seconds", [5.0, 70.0])
+def test_what_is_left_of_a_beam_whose_host_is_lost_is_kept_as_it_was(tmp_path: Path, silent_seconds: float) -> None:
+    source = FragileSource("local")
+    world = World(tmp_path, quick(), source=source)
+    world.row()
+    world.look()
+    world.write(upto("v2_b18", FIRST_BATCH))
+    world.look()
+    for batch in (2, 3):
+        world.at += 9.5
+        world.write(upto("v2_b18", b"Generating particles for (%d of 18" % batch), anew=True)
+        world.look()
+    world.look(silent_seconds)
+    before = world.view()
+    source.down = True
+    world.look(0.5)
+    world.look(3600)
+    lost = world.view()
+    assert lost.state == BeamState.UNREACHABLE
+    if silent_seconds < before.stall_threshold_seconds:
+        assert lost.remaining_seconds == pytest.approx(before.remaining_seconds, abs=1)
+    else:
+        assert (before.state, before.remaining_seconds) == (BeamState.STALLED, None)
+        assert lost.remaining_seconds is None, "nobody could say it before, either"
+
+
 class TestRetention:
     def test_success_goes_after_its_time_and_does_not_come_back(self, world: World) -> None:
         world.row()

@@ -197,6 +197,16 @@ def test_an_end_is_expected_only_where_somebody_can_say_it(
     assert beam["expected_end"] == end
 
 
+def test_the_end_of_a_beam_whose_host_is_lost_is_expected_until_it_should_have_come(site: Site, board: Board) -> None:
+    lost = make_beam(state=BeamState.UNREACHABLE, state_since=NOW - 300, remaining_seconds=300.4)
+    for moment, end in ((NOW - 1, NOW), (NOW, None), (NOW + 3600, None)):
+        board.shown = make_snapshot(lost, make_beam(beam_id="running"), at=moment)
+        [beam, _] = ask(site, "/api/v1/beams")["beams"]
+        [case] = ask(site, "/api/v1/cases")["cases"]
+        assert (beam["expected_end"], beam["remaining_seconds"]) == (end, None)
+        assert case["expected_end"] == (None if end is None else moment + 900)
+
+
 # Questions
 
 
