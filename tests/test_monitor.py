@@ -648,6 +648,27 @@ class TestRowAndLog:
         world.look(3600)
         assert world.state == BeamState.UNREACHABLE
 
+    @pytest.mark.parametrize("status", ["failed", "cancelled"])
+    def test_what_its_row_alone_says_is_in_the_log_and_among_the_runs_that_ended(
+        self, world: World, status: str
+    ) -> None:
+        world.row()
+        world.look()
+        world.write(upto("v2_b18", FIRST_BATCH))
+        world.look()
+        world.row(status)
+        with capture_logs() as lines:
+            for _ in range(40):
+                world.look(3)
+            for notice in world.board.notices():
+                say(notice, PlainIdentifiers())
+        [line] = [line for line in lines if line["event"] == "run failed"]
+        assert (line["reason"], line["status"]) == ("status", status)
+        assert [(run.reason, run.status) for run in world.snapshot().ended] == [("status", status)]
+        world.restart()
+        world.look()
+        assert [(run.reason, run.status) for run in world.snapshot().ended] == [("status", status)]
+
     def test_a_row_that_is_over_decides_where_the_log_says_nothing(self, world: World) -> None:
         world.row()
         world.look()

@@ -183,8 +183,11 @@ def _age(beam: TopBeam, now: float) -> Text:
 
 def _remarks(beam: TopBeam, now: float) -> Text:
     """Why it failed, else what it does and what its row says."""
+    reason, status = beam.reason, beam.status
+    if reason == "status" and status is not None:
+        reason, status = f"its row says {status}", None
     run = f"run {beam.run}" if beam.run is not None and beam.run > 1 else None
-    return Text(", ".join(text for text in (beam.reason, beam.phase, beam.status, run) if text) or _UNKNOWN)
+    return Text(", ".join(text for text in (reason, beam.phase, status, run) if text) or _UNKNOWN)
 
 
 _COLUMNS = (

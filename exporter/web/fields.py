@@ -149,7 +149,12 @@ BEAM: Fields[BeamView] = (
     Field("state", STATE, "The state it is in.", lambda beam, _: beam.state.value),
     Field("state_since", TIME, "Since when.", lambda beam, _: _seconds(beam.state_since)),
     Field("reason", one_of(FAILURE_REASONS), "Why it failed; null unless it did.", lambda beam, _: beam.reason),
-    Field("reason_text", TEXT_OR_NULL, "The same in words.", lambda beam, _: reason_words(beam.reason)),
+    Field(
+        "reason_text",
+        TEXT_OR_NULL,
+        "The same in words.",
+        lambda beam, shown: reason_words(beam.reason, shown.status(beam.row.status)),
+    ),
     Field(
         "failure_text",
         TEXT_OR_NULL,
@@ -269,7 +274,12 @@ ENDED: Fields[EndedRun] = (
     Field("run", COUNT, "Which run of the beam.", lambda run, _: run.run_number),
     Field("outcome", {"type": "string", "enum": ["succeeded", "failed"]}, "How it ended.", lambda run, _: run.outcome),
     Field("reason", one_of(FAILURE_REASONS), "Why it failed; null unless it did.", lambda run, _: run.reason),
-    Field("reason_text", TEXT_OR_NULL, "The same in words.", lambda run, _: reason_words(run.reason)),
+    Field(
+        "reason_text",
+        TEXT_OR_NULL,
+        "The same in words.",
+        lambda run, shown: reason_words(run.reason, shown.status(run.status)),
+    ),
     Field(
         "started_at", NUMBER_OR_NULL, "When it began; null where nobody knows.", lambda run, _: _seconds(run.started_at)
     ),

@@ -50,6 +50,11 @@ def test_a_failed_beam_says_why() -> None:
     assert "output_error, run 3" in line(failed)
 
 
+def test_a_beam_that_its_row_alone_has_ended_says_what_the_row_says() -> None:
+    failed = TopBeam("c", "c_beam_1", "local", "failed", "status", phase="simulating", status="cancelled")
+    assert line(failed).endswith("local its row says cancelled, simulating")
+
+
 def test_what_is_not_known_is_not_shown_as_nought() -> None:
     assert line(TopBeam("c", "c_beam_1")).count("–") == 7
 

@@ -346,7 +346,7 @@ function endedToday(at) {
 let endedShown = "";
 function drawEnded(runs, at) {
   const signature = runs
-    .map((run) => `${keyOf(run)} ${run.run} ${run.outcome} ${run.reason} ${nameOfBeam(run.beam_id)}`)
+    .map((run) => `${keyOf(run)} ${run.run} ${run.outcome} ${run.reason_text} ${nameOfBeam(run.beam_id)}`)
     .join();
   if (signature === endedShown && byId("ended").firstChild !== null) return;
   endedShown = signature;
