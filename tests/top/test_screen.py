@@ -90,6 +90,11 @@ def test_the_title_counts_states() -> None:
     assert "http://there  3 beams  1 failed  1 running  1 odd" in title
 
 
+def test_one_beam_is_no_beams() -> None:
+    assert "http://there  1 beam  1 running" in screen(BEAM).splitlines()[0]
+    assert "0 of 1 beam: find 'x'" in screen(BEAM, view=View(text="x"))
+
+
 @pytest.mark.parametrize("width", [20, 40, 60, 80, 100, 120, 200])
 def test_no_line_is_wider_than_the_terminal_and_the_state_is_always_there(width: int) -> None:
     text = screen(BEAM, width=width, height=10)
@@ -127,7 +132,7 @@ def test_long_lists_scroll_and_say_how_much_is_hidden() -> None:
 
 def test_a_filter_is_said_and_trouble_is_said_before_it() -> None:
     view = View(text="x", state="failed")
-    assert "0 of 1 beams: find 'x', state failed" in screen(BEAM, view=view)
+    assert "0 of 2 beams: find 'x', state failed" in screen(BEAM, BEAM, view=view)
     assert "not up to date: no answer in time" in screen(BEAM, view=view, trouble="no answer\nin time")
     assert "find: x_" in screen(BEAM, view=View(text="x", editing=True))
     assert "no column" in screen(BEAM, note="no column")

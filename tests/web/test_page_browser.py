@@ -154,6 +154,17 @@ def test_a_beam_whose_host_is_lost_is_not_said_to_be_done_when_its_end_is_past(v
         visitor.sees("–", ".beam .end")
 
 
+def test_one_beam_is_no_beams(visit: Visit) -> None:
+    stalled = make_beam(state=BeamState.STALLED)
+    with clinic_site(Board(lambda at: make_snapshot(stalled, at=at, beams_dropped=1))) as address:
+        visitor = visit()
+        visitor.go(address)
+        visitor.sees("1 more beam is not shown.", "#banners")
+        visitor.sees("1 beam ·", ".case-summary")
+        visitor.sees("1 beam ·", "#sources")
+        assert visitor.page.title().startswith("1 needs attention, 0 running")
+
+
 def test_what_ended_today_is_listed_newest_first(visit: Visit) -> None:
     with clinic_site() as address:
         visitor = visit(timezone_id="UTC")
