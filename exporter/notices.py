@@ -41,8 +41,10 @@ def say(notice: Notice, identifiers: Identifiers) -> None:
         case "succeeded":
             _log.info("run succeeded", **about, batches=view.batches_completed, seconds=_duration(view))
         case "failed":
+            by_row = view.reason == "status" and view.row.status is not None
             text = identifiers.text(view.failure_text) if view.failure_text else None
-            _log.warning("run failed", **about, reason=view.reason, text=text, progress=round(view.progress_ratio, 4))
+            said = {"status": identifiers.status(view.row.status or "")} if by_row else {"text": text}
+            _log.warning("run failed", **about, reason=view.reason, **said, progress=round(view.progress_ratio, 4))
         case "stalled":
             _log.warning("beam stalled", **about, threshold_seconds=round(view.stall_threshold_seconds, 1))
         case "expired":

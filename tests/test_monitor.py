@@ -648,6 +648,27 @@ class TestRowAndLog:
         world.look(3600)
         assert world.state == BeamState.UNREACHABLE
 
+    @pytest.mark.parametrize("status", ["failed", "cancelled"])
+    def test_what_its_row_alone_says_is_in_the_log_and_among_the_runs_that_ended(
+        self, world: World, status: str
+    ) -> None:
+        world.row()
+        world.look()
+        world.write(upto("v2_b18", FIRST_BATCH))
+        world.look()
+        world.row(status)
+        with capture_logs() as lines:
+            for _ in range(40):
+                world.look(3)
+            for notice in world.board.notices():
+                say(notice, PlainIdentifiers())
+        [line] = [line for line in lines if line["event"] == "run failed"]
+        assert (line["reason"], line["status"]) == ("status", status)
+        assert [(run.reason, run.status) for run in world.snapshot().ended] == [("status", status)]
+        world.restart()
+        world.look()
+        assert [(run.reason, run.status) for run in world.snapshot().ended] == [("status", status)]
+
     def test_a_row_that_is_over_decides_where_the_log_says_nothing(self, world: World) -> None:
         world.row()
         world.look()
@@ -773,6 +794,32 @@ def test_beams_of_a_source_that_is_down_are_unreachable_with_their_last_values(t
     world.write(after("v2_b18", b"Generating particles for (5 of 18"))
     world.look(1)
     assert world.state == BeamState.SUCCEEDED
+
+
+@pytest.mark.parametrize("silent_seconds", [5.0, 70.0])
+def test_what_is_left_of_a_beam_whose_host_is_lost_is_kept_as_it_was(tmp_path: Path, silent_seconds: float) -> None:
+    source = FragileSource("local")
+    world = World(tmp_path, quick(), source=source)
+    world.row()
+    world.look()
+    world.write(upto("v2_b18", FIRST_BATCH))
+    world.look()
+    for batch in (2, 3):
+        world.at += 9.5
+        world.write(upto("v2_b18", b"Generating particles for (%d of 18" % batch), anew=True)
+        world.look()
+    world.look(silent_seconds)
+    before = world.view()
+    source.down = True
+    world.look(0.5)
+    world.look(3600)
+    lost = world.view()
+    assert lost.state == BeamState.UNREACHABLE
+    if silent_seconds < before.stall_threshold_seconds:
+        assert lost.remaining_seconds == pytest.approx(before.remaining_seconds, abs=1)
+    else:
+        assert (before.state, before.remaining_seconds) == (BeamState.STALLED, None)
+        assert lost.remaining_seconds is None, "nobody could say it before, either"
 
 
 class TestRetention:

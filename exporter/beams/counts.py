@@ -119,7 +119,8 @@ class Counts:
         if ended_at is None or ended_at < self._earliest_since:
             return
         self._runs[source, outcome, reason or ""] += 1
-        self._ended.append(EndedRun(beam.row.key, source, number, outcome, reason, run.began_at, ended_at))
+        status = beam.row.status if reason == "status" else None
+        self._ended.append(EndedRun(beam.row.key, source, number, outcome, reason, run.began_at, ended_at, status))
 
     # Restarts
 

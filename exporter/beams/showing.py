@@ -28,11 +28,12 @@ def shown_anew(beam: Beam, at: float, rules: BoardRules, rates: Mapping[Work, fl
     state, prior = beam.state, _prior(beam)
     prior_rate = None if prior is None else rates.get(prior)
     forecast = Forecast.of(beam.run, prior_rate)
+    endless = _is_endless(beam, rules)
     return Shown(
-        view=_view(beam, at, rules, forecast),
+        view=_view(beam, at, rules, forecast, endless=endless),
         forecast=forecast,
         moves=forecast.moves and state is not BeamState.UNREACHABLE and state not in ENDED_STATES,
-        endless=state in _WITHOUT_END,
+        endless=endless,
         prior=prior,
         prior_rate=prior_rate,
     )
@@ -70,7 +71,18 @@ def _prior(beam: Beam) -> Work | None:
     return None if run.pace.seconds_per_work else (beam.source or "", run.full_work)
 
 
-def _estimates(beam: Beam, forecast: Forecast, at: float, ended_at: float | None) -> tuple[float, float | None]:
+def _is_endless(beam: Beam, rules: BoardRules) -> bool:
+    """Whether no end of the beam is told: of one whose host was lost none that was not told before."""
+    run, state = beam.run, beam.state
+    if state is not BeamState.UNREACHABLE:
+        return state in _WITHOUT_END
+    progress_since = run.last_progress_at or run.last_growth_at or run.started_at
+    return progress_since is not None and beam.state_since - progress_since > stall_threshold_seconds(run, rules.stall)
+
+
+def _estimates(
+    beam: Beam, forecast: Forecast, at: float, ended_at: float | None, *, endless: bool
+) -> tuple[float, float | None]:
     """Estimated progress, which never goes back between announcements, and remaining time."""
     state, announcements = beam.state, beam.run.batches.announcements
     moment = beam.state_since if state is BeamState.UNREACHABLE else at
@@ -79,14 +91,14 @@ def _estimates(beam: Beam, forecast: Forecast, at: float, ended_at: float | None
         beam.shown_announcements, beam.shown_ratio = announcements, 0.0
     beam.shown_ratio = ratio = max(ratio, beam.shown_ratio)
     # Where the row alone says that it succeeded, it may be that of the run before: that is not kept.
-    return 1.0 if state is BeamState.SUCCEEDED else ratio, None if state in _WITHOUT_END else remaining
+    return 1.0 if state is BeamState.SUCCEEDED else ratio, None if endless else remaining
 
 
-def _view(beam: Beam, at: float, rules: BoardRules, forecast: Forecast) -> BeamView:
+def _view(beam: Beam, at: float, rules: BoardRules, forecast: Forecast, *, endless: bool) -> BeamView:
     run, state, stat = beam.run, beam.state, None if beam.stale else beam.stat
     batches, pace = run.batches, run.pace
     ended_at = run.ended_at if run.ended else beam.state_since if state in ENDED_STATES else None
-    ratio, remaining = _estimates(beam, forecast, at, ended_at)
+    ratio, remaining = _estimates(beam, forecast, at, ended_at, endless=endless)
     return BeamView(
         key=beam.row.key,
         source=beam.source or UNKNOWN_SOURCE,

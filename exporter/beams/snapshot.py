@@ -214,7 +214,10 @@ class HistogramView:
 
 @dataclass(frozen=True, slots=True)
 class EndedRun:
-    """A run that ended while we watched, kept for the page after its series are gone."""
+    """A run that ended while we watched, kept for the page after its series are gone.
+
+    ``status`` is the row's, where that alone says how the run ended.
+    """
 
     key: BeamKey
     source: str
@@ -223,6 +226,7 @@ class EndedRun:
     reason: str | None
     started_at: float | None
     ended_at: float
+    status: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

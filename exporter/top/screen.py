@@ -119,7 +119,7 @@ def page_size(height: int) -> int:
 
 def _title(look: Look, now: float) -> Text:
     counts = Counter(beam.state for beam in look.beams)
-    title = _line(f"{_clock(now, seconds=True)}  {look.origin}  {len(look.beams)} beams")
+    title = _line(f"{_clock(now, seconds=True)}  {look.origin}  {_beams(len(look.beams))}")
     for state in (*ATTENTION, *sorted(counts.keys() - set(ATTENTION))):
         if counts[state]:
             title.append("  ")
@@ -135,8 +135,12 @@ def _remark(look: Look, view: View, count: int, trouble: str) -> Text:
     chosen = [f"find {view.text!r}"] if view.text else []
     chosen += [f"state {view.state}"] if view.state else []
     if chosen:
-        return _line(f"{count} of {len(look.beams)} beams: {', '.join(chosen)}", "bold")
+        return _line(f"{count} of {_beams(len(look.beams))}: {', '.join(chosen)}", "bold")
     return _line(look.note, "yellow")
+
+
+def _beams(count: int) -> str:
+    return "1 beam" if count == 1 else f"{count} beams"
 
 
 def _line(text: str, style: str = "") -> Text:
@@ -183,8 +187,11 @@ def _age(beam: TopBeam, now: float) -> Text:
 
 def _remarks(beam: TopBeam, now: float) -> Text:
     """Why it failed, else what it does and what its row says."""
+    reason, status = beam.reason, beam.status
+    if reason == "status" and status is not None:
+        reason, status = f"its row says {status}", None
     run = f"run {beam.run}" if beam.run is not None and beam.run > 1 else None
-    return Text(", ".join(text for text in (beam.reason, beam.phase, beam.status, run) if text) or _UNKNOWN)
+    return Text(", ".join(text for text in (reason, beam.phase, status, run) if text) or _UNKNOWN)
 
 
 _COLUMNS = (

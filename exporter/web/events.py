@@ -9,7 +9,8 @@ does not keep up loses what it missed and is told everything anew. What is sent:
   left, and ``ended``, ``summary``, ``sources``, ``database``, ``beams_dropped`` where they are other;
 - ``beat``: nothing has changed; a client that hears nothing for three of them has lost the exporter.
 
-``remaining_seconds`` is not sent in a change, since it moves by time alone: it is the time until ``expected_end``.
+``remaining_seconds`` is not sent in a change, since it moves by time alone: it is the time until ``expected_end``,
+unless the beam is unreachable.
 """
 
 from __future__ import annotations

@@ -125,8 +125,16 @@ def expected_end(beam: BeamView, at: float) -> float | None:
     """When a beam will be done, in whole seconds; ``None`` where nobody can say."""
     if beam.remaining_seconds is None or beam.state in _UNFORESEEABLE:
         return None
-    known_at = beam.state_since if beam.state is BeamState.UNREACHABLE else at
-    return float(round(known_at + beam.remaining_seconds))
+    if beam.state is not BeamState.UNREACHABLE:
+        return float(round(at + beam.remaining_seconds))
+    # What was expected when its host was lost; once that is past, nobody has seen whether it came.
+    end = float(round(beam.state_since + beam.remaining_seconds))
+    return end if end > at else None
+
+
+def _time_left(beam: BeamView) -> float | None:
+    """Of a beam that nobody sees the last estimate is kept: it grows older, and is no time left."""
+    return None if beam.state is BeamState.UNREACHABLE else _seconds(beam.remaining_seconds)
 
 
 BEAM: Fields[BeamView] = (
@@ -141,7 +149,12 @@ BEAM: Fields[BeamView] = (
     Field("state", STATE, "The state it is in.", lambda beam, _: beam.state.value),
     Field("state_since", TIME, "Since when.", lambda beam, _: _seconds(beam.state_since)),
     Field("reason", one_of(FAILURE_REASONS), "Why it failed; null unless it did.", lambda beam, _: beam.reason),
-    Field("reason_text", TEXT_OR_NULL, "The same in words.", lambda beam, _: reason_words(beam.reason)),
+    Field(
+        "reason_text",
+        TEXT_OR_NULL,
+        "The same in words.",
+        lambda beam, shown: reason_words(beam.reason, shown.status(beam.row.status)),
+    ),
     Field(
         "failure_text",
         TEXT_OR_NULL,
@@ -181,13 +194,14 @@ BEAM: Fields[BeamView] = (
     Field(
         "remaining_seconds",
         NUMBER_OR_NULL,
-        "Estimated time left, null while unknown and after the end.",
-        lambda beam, _: _seconds(beam.remaining_seconds),
+        "Estimated time left, null while unknown, while its source is down and after the end.",
+        lambda beam, _: _time_left(beam),
     ),
     Field(
         "expected_end",
         NUMBER_OR_NULL,
-        "When it will be done, in whole seconds; null where that is unknown, and while it is stalled or expired.",
+        "When it will be done, in whole seconds; null where that is unknown, and while it is stalled or expired. While "
+        "its source is down, what was expected before; null once that is past.",
         lambda beam, shown: expected_end(beam, shown.at),
     ),
     Field(
@@ -260,7 +274,12 @@ ENDED: Fields[EndedRun] = (
     Field("run", COUNT, "Which run of the beam.", lambda run, _: run.run_number),
     Field("outcome", {"type": "string", "enum": ["succeeded", "failed"]}, "How it ended.", lambda run, _: run.outcome),
     Field("reason", one_of(FAILURE_REASONS), "Why it failed; null unless it did.", lambda run, _: run.reason),
-    Field("reason_text", TEXT_OR_NULL, "The same in words.", lambda run, _: reason_words(run.reason)),
+    Field(
+        "reason_text",
+        TEXT_OR_NULL,
+        "The same in words.",
+        lambda run, shown: reason_words(run.reason, shown.status(run.status)),
+    ),
     Field(
         "started_at", NUMBER_OR_NULL, "When it began; null where nobody knows.", lambda run, _: _seconds(run.started_at)
     ),

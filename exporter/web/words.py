@@ -50,11 +50,18 @@ REASON_WORDS: Mapping[str, str] = {
     "time_limit": "the job's time limit was reached before the simulation was over",
     "fatal_error": "the simulation program reported a fatal error",
     "error": "the simulation program reported an error",
-    "status": "reported as failed; the log does not say why",
+    "status": "its row says that it is over; the log does not say why",
 }
 """Every one of :data:`exporter.logs.events.FAILURE_REASONS`."""
 
 
-def reason_words(reason: str | None) -> str | None:
-    """A failure's reason in words; the reason itself where it has none."""
+def reason_words(reason: str | None, status: str | None = None) -> str | None:
+    """A failure's reason in words; the reason itself where it has none.
+
+    Args:
+        reason: why the run failed.
+        status: what its row says, as shown: a row alone may say ``cancelled`` as well as ``failed``.
+    """
+    if reason == "status" and status:
+        return f"its row says {status}; the log does not say why"
     return None if reason is None else REASON_WORDS.get(reason, reason)

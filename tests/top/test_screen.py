@@ -50,6 +50,11 @@ def test_a_failed_beam_says_why() -> None:
     assert "output_error, run 3" in line(failed)
 
 
+def test_a_beam_that_its_row_alone_has_ended_says_what_the_row_says() -> None:
+    failed = TopBeam("c", "c_beam_1", "local", "failed", "status", phase="simulating", status="cancelled")
+    assert line(failed).endswith("local its row says cancelled, simulating")
+
+
 def test_what_is_not_known_is_not_shown_as_nought() -> None:
     assert line(TopBeam("c", "c_beam_1")).count("–") == 7
 
@@ -83,6 +88,11 @@ def test_an_end_on_another_day_has_its_date() -> None:
 def test_the_title_counts_states() -> None:
     title = screen(BEAM, TopBeam("c", "x", state="failed"), TopBeam("c", "y", state="odd")).splitlines()[0]
     assert "http://there  3 beams  1 failed  1 running  1 odd" in title
+
+
+def test_one_beam_is_no_beams() -> None:
+    assert "http://there  1 beam  1 running" in screen(BEAM).splitlines()[0]
+    assert "0 of 1 beam: find 'x'" in screen(BEAM, view=View(text="x"))
 
 
 @pytest.mark.parametrize("width", [20, 40, 60, 80, 100, 120, 200])
@@ -122,7 +132,7 @@ def test_long_lists_scroll_and_say_how_much_is_hidden() -> None:
 
 def test_a_filter_is_said_and_trouble_is_said_before_it() -> None:
     view = View(text="x", state="failed")
-    assert "0 of 1 beams: find 'x', state failed" in screen(BEAM, view=view)
+    assert "0 of 2 beams: find 'x', state failed" in screen(BEAM, BEAM, view=view)
     assert "not up to date: no answer in time" in screen(BEAM, view=view, trouble="no answer\nin time")
     assert "find: x_" in screen(BEAM, view=View(text="x", editing=True))
     assert "no column" in screen(BEAM, note="no column")

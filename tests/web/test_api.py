@@ -17,7 +17,7 @@ from openapi_spec_validator import validate as validate_openapi
 from starlette.applications import Starlette
 from starlette.routing import Route
 
-from exporter.beams.snapshot import BeamKey, BeamState, BeamView, BoardSnapshot, EndedRun
+from exporter.beams.snapshot import BeamKey, BeamRow, BeamState, BeamView, BoardSnapshot, EndedRun
 from exporter.logs.events import FAILURE_REASONS
 from exporter.privacy.identifiers import PlainIdentifiers
 from exporter.web import routes
@@ -167,11 +167,25 @@ def test_what_is_unknown_is_null_and_not_nought(site: Site, board: Board) -> Non
 @pytest.mark.parametrize("reason", FAILURE_REASONS)
 def test_every_failure_reason_has_words(site: Site, board: Board, reason: str) -> None:
     failed: dict[str, Any] = {"state": BeamState.FAILED, "ended_at": NOW - 5, "remaining_seconds": None}
+    failed["row"] = BeamRow(BeamKey("70010001", "70010001_b1"), NOW)
     board.shown = make_snapshot(make_beam(reason=reason, failure_text="the line", **failed))
     [beam] = ask(site, "/api/v1/beams")["beams"]
     assert (beam["reason"], beam["reason_text"]) == (reason, REASON_WORDS[reason])
     assert "_" not in REASON_WORDS[reason]
     assert beam["failure_text"] == "the line"
+
+
+@pytest.mark.parametrize("status", ["failed", "cancelled"])
+def test_what_a_row_alone_says_of_the_end_is_said_in_its_word(site: Site, board: Board, status: str) -> None:
+    row = BeamRow(BeamKey("70010001", "70010001_b1"), NOW, status=status)
+    by_row = make_beam(state=BeamState.FAILED, reason="status", row=row, ended_at=NOW - 5, remaining_seconds=None)
+    by_log = by_row._replace(key=BeamKey("70010001", "by_log"), reason="killed")
+    run = EndedRun(row.key, "local", 1, "failed", "status", NOW - 60, NOW, status)
+    board.shown = make_snapshot(by_row, by_log, ended=(run, replace(run, status=None)))
+    said = ask(site, "/api/v1/beams")
+    words = f"its row says {status}; the log does not say why"
+    assert [beam["reason_text"] for beam in said["beams"]] == [words, REASON_WORDS["killed"]]
+    assert [run["reason_text"] for run in said["ended"]] == [words, REASON_WORDS["status"]]
 
 
 def test_there_are_words_for_all_states_and_phases() -> None:
@@ -195,6 +209,16 @@ def test_an_end_is_expected_only_where_somebody_can_say_it(
     board.shown = make_snapshot(make_beam(state=state))
     [beam] = ask(site, "/api/v1/beams")["beams"]
     assert beam["expected_end"] == end
+
+
+def test_the_end_of_a_beam_whose_host_is_lost_is_expected_until_it_should_have_come(site: Site, board: Board) -> None:
+    lost = make_beam(state=BeamState.UNREACHABLE, state_since=NOW - 300, remaining_seconds=300.4)
+    for moment, end in ((NOW - 1, NOW), (NOW, None), (NOW + 3600, None)):
+        board.shown = make_snapshot(lost, make_beam(beam_id="running"), at=moment)
+        [beam, _] = ask(site, "/api/v1/beams")["beams"]
+        [case] = ask(site, "/api/v1/cases")["cases"]
+        assert (beam["expected_end"], beam["remaining_seconds"]) == (end, None)
+        assert case["expected_end"] == (None if end is None else moment + 900)
 
 
 # Questions

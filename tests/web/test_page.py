@@ -122,6 +122,24 @@ def test_the_table_shows_what_the_page_shows() -> None:
     assert "https://wiki.example/MQIDoseNotWritten.md" in [its.get("href") for _, its in elements.found]
 
 
+def test_a_beam_whose_host_is_lost_has_no_time_left_and_no_end_in_the_past() -> None:
+    def cells(at: float) -> list[str]:
+        lost = make_beam(state=BeamState.UNREACHABLE, state_since=NOW, remaining_seconds=34.0)
+        with serve(snapshot=lambda: make_snapshot(lost, at=at)) as site:
+            row = site.get("/table").text.partition("<tbody>")[2]
+        return re.findall(r"<td[^>]*>(.*?)</td>", row, re.DOTALL)[5:7]
+
+    assert cells(NOW + 10) == ["", clock(NOW + 34, NOW)]
+    assert cells(NOW + 60) == ["", ""]
+
+
+def test_one_beam_is_no_beams_in_the_table() -> None:
+    with serve(snapshot=lambda: make_snapshot(make_beam(), beams_dropped=1)) as site:
+        words = " ".join(Elements(site.get("/table").text).text.split())
+    assert "1 more beam is not shown: max_beams is reached." in words
+    assert "answers, 1 beam, last looked at" in words
+
+
 def test_an_empty_board_says_so() -> None:
     with serve(snapshot=make_snapshot) as site:
         assert "No beams are known." in site.get("/table").text

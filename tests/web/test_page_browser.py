@@ -135,6 +135,36 @@ def test_the_expected_end_is_in_the_browsers_time(visit: Visit) -> None:
         visitor.sees_row("70010001_b1", "1 h 23 min")
 
 
+def test_a_beam_whose_host_is_lost_is_not_said_to_be_done_when_its_end_is_past(visit: Visit) -> None:
+    since = time.time()
+    left = {"seconds": 600.0}
+
+    def make(at: float) -> BoardSnapshot:
+        lost = make_beam(state=BeamState.UNREACHABLE, state_since=since, remaining_seconds=left["seconds"])
+        return make_snapshot(lost, at=at)
+
+    with clinic_site(Board(make)) as address:
+        visitor = visit()
+        visitor.go(address)
+        visitor.sees("all done", ".case-end")
+        assert visitor.text(".beam .left") == "–"
+        assert visitor.text(".beam .end") != "–"
+        left["seconds"] = -1.0
+        visitor.until("document.querySelector('.case-end').innerText === ''", "no end of the case")
+        visitor.sees("–", ".beam .end")
+
+
+def test_one_beam_is_no_beams(visit: Visit) -> None:
+    stalled = make_beam(state=BeamState.STALLED)
+    with clinic_site(Board(lambda at: make_snapshot(stalled, at=at, beams_dropped=1))) as address:
+        visitor = visit()
+        visitor.go(address)
+        visitor.sees("1 more beam is not shown.", "#banners")
+        visitor.sees("1 beam ·", ".case-summary")
+        visitor.sees("1 beam ·", "#sources")
+        assert visitor.page.title().startswith("1 needs attention, 0 running")
+
+
 def test_what_ended_today_is_listed_newest_first(visit: Visit) -> None:
     with clinic_site() as address:
         visitor = visit(timezone_id="UTC")

@@ -54,6 +54,11 @@ export function percent(ratio) {
   return `${Math.floor(ratio * 100 + 1e-9)} %`;
 }
 
+/** `1 beam`, `2 beams`; `1 more beam`. */
+export function countOfBeams(number, which = "") {
+  return `${number} ${which}${number === 1 ? "beam" : "beams"}`;
+}
+
 /** `172.0 M` particles. */
 export function count(number) {
   if (number === null) return "–";

@@ -3,7 +3,7 @@
 import { Detail, Row, beamLink, caseLink, ended, explanation, stateWord } from "./beam.js";
 import { Words, arrange, attribute, element, icon } from "./dom.js";
 import { follow } from "./feed.js";
-import { clock, duration, exactClock, midnight, percent } from "./format.js";
+import { clock, countOfBeams, duration, exactClock, midnight, percent } from "./format.js";
 import { nameOfBeam, nameOfCase, offerNames } from "./names.js";
 
 const FRAME_MS = 8; // of drawing before the browser gets a turn
@@ -214,9 +214,8 @@ class CaseGroup {
   update(at) {
     const open = this.rows.filter((row) => !ended(row.beam));
     const ends = open.map((row) => row.beam.expected_end);
-    const beams = this.rows.length === 1 ? "1 beam" : `${this.rows.length} beams`;
     this.realId.set(nameOfCase(this.caseId));
-    this.summary.set(`${beams} · ${percent(this.ratio())}`);
+    this.summary.set(`${countOfBeams(this.rows.length)} · ${percent(this.ratio())}`);
     const which = this.rows.some((row) => row.beam.state === "failed") ? "the others done" : "all done";
     this.end.set(ends.length === 0 || ends.includes(null) ? "" : `${which} ${clock(Math.max(...ends), at)}`);
   }
@@ -325,7 +324,8 @@ function drawRest(at) {
     tile.item.hidden = tile.rare === true && numbers[tile.id] === 0 && !view.tiles.has(tile.id);
   }
   const trouble = numbers.failed + numbers.stalled + numbers.unreachable;
-  document.title = `${trouble ? `${trouble} need attention, ` : ""}${numbers.running} running – Dose simulations`;
+  const wanting = trouble === 0 ? "" : `${trouble} ${trouble === 1 ? "needs" : "need"} attention, `;
+  document.title = `${wanting}${numbers.running} running – Dose simulations`;
   drawEnded(today, at);
   drawSources(at);
   drawBanners(at);
@@ -346,7 +346,7 @@ function endedToday(at) {
 let endedShown = "";
 function drawEnded(runs, at) {
   const signature = runs
-    .map((run) => `${keyOf(run)} ${run.run} ${run.outcome} ${run.reason} ${nameOfBeam(run.beam_id)}`)
+    .map((run) => `${keyOf(run)} ${run.run} ${run.outcome} ${run.reason_text} ${nameOfBeam(run.beam_id)}`)
     .join();
   if (signature === endedShown && byId("ended").firstChild !== null) return;
   endedShown = signature;
@@ -389,8 +389,8 @@ function drawSources(at) {
   if (signature === sourcesShown) return;
   sourcesShown = signature;
   const items = found.map(([source, state, text]) => {
-    const beams = source.beams === 1 ? "1 beam" : `${source.beams} beams`;
-    return item(source.name, state, `${text} · ${beams} · ${source.kind === "ssh" ? "over SSH" : "this machine"}`);
+    const where = source.kind === "ssh" ? "over SSH" : "this machine";
+    return item(source.name, state, `${text} · ${countOfBeams(source.beams)} · ${where}`);
   });
   if (database) items.push(item("database", database.up ? "succeeded" : "failed", database.up ? "takes progress" : "does not take progress"));
   arrange(byId("sources"), items);
@@ -422,7 +422,10 @@ function drawBanners(at) {
   if (board?.database?.up === false) {
     banners.push(["stalled", "The database does not take progress.", "The communicator's own screens are behind; this page is not."]);
   }
-  if (board?.beams_dropped) banners.push(["stalled", `${board.beams_dropped} more beams are not shown.`, "max_beams is reached."]);
+  if (board?.beams_dropped) {
+    const are = board.beams_dropped === 1 ? "is" : "are";
+    banners.push(["stalled", `${countOfBeams(board.beams_dropped, "more ")} ${are} not shown.`, "max_beams is reached."]);
+  }
   const signature = JSON.stringify(banners);
   if (signature === bannersShown) return;
   bannersShown = signature;
