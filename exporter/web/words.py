@@ -22,7 +22,7 @@ STATE_MEANINGS: Mapping[BeamState, str] = {
     BeamState.STARTING: "no batch has begun yet",
     BeamState.RUNNING: "batches are being simulated",
     BeamState.STALLED: "no progress for longer than its batches take: does it still run?",
-    BeamState.SUCCEEDED: "the simulation is over and its dose was written",
+    BeamState.SUCCEEDED: "the simulation is over and its dose was written: its log says so, or else its row",
     BeamState.FAILED: "there is no valid dose",
     BeamState.EXPIRED: "its log has not grown for so long that it is taken for dead",
     BeamState.UNREACHABLE: "the place where its log is does not answer; these are the last known values",
