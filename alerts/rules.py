@@ -82,12 +82,19 @@ def _of_beam(metric: str, form: str = "value | humanize", where: str = "") -> st
     )
 
 
-def _of_source(expression: str) -> str:
-    """Text that fills in a figure of the alert's source; ``expression`` has one ``%q``."""
+def _beams_of_source(states: str) -> str:
+    """Text that says how many beams of the alert's source are in one of these states."""
+    selector = f'mqi_beams{{job=%q,instance=%q,source=%q,state=~"{states}"}}'
     return (
-        f"{{{{ with printf `{expression}` $labels.source | query }}}}"
-        "{{ . | first | value | humanize }}{{ else }}0{{ end }}"
+        f"{{{{ with printf `sum({selector})` $labels.job $labels.instance $labels.source | query }}}}"
+        "{{ . | first | value | humanize }} beam{{ if ne (. | first | value) 1.0 }}s{{ end }}"
+        "{{ else }}0 beams{{ end }}"
     )
+
+
+def _counted(one: str, many: str) -> str:
+    """Text for the alert's value: ``one`` after a 1, ``many`` after any other number."""
+    return f"{{{{ $value | humanize }}}} {{{{ if eq $value 1.0 }}}}{one}{{{{ else }}}}{many}{{{{ end }}}}"
 
 
 _BATCH = f"batch {_of_beam('mqi_beam_batch_current')} of {_of_beam('mqi_beam_batches_total')}"
@@ -273,8 +280,8 @@ or max by ({_SOURCE}) (mqi_source_up) == 0
 """,
             "Logs on {{ $labels.source }} cannot be read",
             "The exporter at {{ $labels.instance }} cannot read logs on {{ $labels.source }}; "
-            + _of_source('sum(mqi_beams{source=%q,state=~"starting|running|stalled|expired|unreachable"})')
-            + " beams there may go on, but nobody sees how. Their last values are kept.",
+            + _beams_of_source("starting|running|stalled|expired|unreachable")
+            + " there may go on, but nobody sees how. The last values are kept.",
             "source",
             parameters.source_down_for_seconds,
         ),
@@ -288,8 +295,10 @@ count by ({_SOURCE}) (
 ) > 0
 """,
             "Logs on {{ $labels.source }} arrive in blocks",
-            "{{ $value | humanize }} running beams on {{ $labels.source }} write their log 4096 bytes at a time: "
-            "between blocks, progress is estimated and a stall is noticed late. Start the engine with stdbuf -oL.",
+            _counted("running beam", "running beams")
+            + " on {{ $labels.source }} {{ if eq $value 1.0 }}writes its{{ else }}write their{{ end }} log 4096 bytes "
+            "at a time: between blocks, progress is estimated and a stall is noticed late. Start the engine with "
+            "stdbuf -oL.",
             "source",
             parameters.buffered_for_seconds,
         ),
@@ -414,9 +423,9 @@ mqi_database_pending_updates > 0
             "MQIBeamsDropped",
             "warning",
             "mqi_beams_dropped > 0\n",
-            "{{ $value | humanize }} beams are not exported",
-            "There are more beams than max_beams allows; {{ $value | humanize }} of them are on no dashboard and no "
-            "alert speaks of them.",
+            f"{_counted('beam is', 'beams are')} not exported",
+            f"There are more beams than max_beams allows; {_counted('of them is', 'of them are')} on no dashboard and "
+            "in no alert.",
             "exporter",
             parameters.dropped_for_seconds,
         ),
