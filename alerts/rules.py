@@ -172,7 +172,7 @@ def beam_alerts(parameters: Parameters) -> Sequence[Alert]:
             "The simulation hangs, waits for a resource, or was killed without a word.",
             "beam",
             parameters.stall_for_seconds,
-            parameters.stall_kept_seconds,
+            parameters.kept_seconds,
         ),
         Alert(
             "MQIBeamStalledLong",
@@ -183,7 +183,7 @@ def beam_alerts(parameters: Parameters) -> Sequence[Alert]:
             f"{_of_beam('mqi_beam:stalled_seconds', 'value | humanizeDuration')}, at {_BATCH}. It will not go on by "
             "itself; the plan check waits for it.",
             "beam",
-            kept_seconds=parameters.stall_kept_seconds,
+            kept_seconds=parameters.kept_seconds,
         ),
         Alert(
             "MQIBeamFailed",
@@ -194,6 +194,7 @@ def beam_alerts(parameters: Parameters) -> Sequence[Alert]:
             "Reason: {{ $labels.reason }}.",
             "beam",
             parameters.failed_for_seconds,
+            parameters.kept_seconds,
         ),
         Alert(
             "MQIDoseNotWritten",
@@ -204,6 +205,7 @@ def beam_alerts(parameters: Parameters) -> Sequence[Alert]:
             "could not write the dose. The row may say completed: do not use what lies in the output folder.",
             "beam",
             parameters.failed_for_seconds,
+            parameters.kept_seconds,
         ),
         Alert(
             "MQINoParticles",
@@ -214,6 +216,7 @@ def beam_alerts(parameters: Parameters) -> Sequence[Alert]:
             "exited with 0. The row may say completed: its dose is zero.",
             "beam",
             parameters.failed_for_seconds,
+            parameters.kept_seconds,
         ),
         Alert(
             "MQIBeamSlow",
@@ -229,6 +232,7 @@ and on ({_BEAM}) mqi_beam_state{{state="running"}} == 1
             f"{_of_beam('mqi_beam_remaining_seconds', 'value | humanizeDuration')}.",
             "beam",
             parameters.slow_for_seconds,
+            parameters.kept_seconds,
         ),
         Alert(
             "MQIBeamWaitingForLog",
@@ -242,6 +246,7 @@ and on ({_BEAM}) mqi_beam_info{{status=~"{simulating}"}}
             "that belongs to this run. The process has not started, or writes elsewhere.",
             "beam",
             parameters.waiting_for_seconds,
+            parameters.kept_seconds,
         ),
         Alert(
             "MQILogNotUnderstood",
@@ -253,6 +258,7 @@ and on ({_BEAM}) mqi_beam_info{{status=~"{simulating}"}}
             "engine's wording has changed. Neither progress nor the end of this run will be seen.",
             "beam",
             parameters.unmatched_for_seconds,
+            parameters.kept_seconds,
         ),
         Alert(
             "MQIStatusMismatch",
@@ -264,6 +270,7 @@ and on ({_BEAM}) mqi_beam_info{{status=~"{simulating}"}}
             "failed log promises a dose that is not there.",
             "beam",
             parameters.mismatch_for_seconds,
+            parameters.kept_seconds,
         ),
     )
 
@@ -284,6 +291,7 @@ or max by ({_SOURCE}) (mqi_source_up) == 0
             + " there may go on, but nobody sees how. The last values are kept.",
             "source",
             parameters.source_down_for_seconds,
+            parameters.source_kept_seconds,
         ),
         Alert(
             "MQILogBlockBuffered",
@@ -301,6 +309,7 @@ count by ({_SOURCE}) (
             "stdbuf -oL.",
             "source",
             parameters.buffered_for_seconds,
+            parameters.source_kept_seconds,
         ),
     )
 
@@ -359,6 +368,7 @@ mqi_database_pending_updates > 0
             "the newest values wait, and /metrics is not affected.",
             "exporter",
             parameters.mirror_for_seconds,
+            parameters.kept_seconds,
         ),
         Alert(
             "MQIConfigReloadFailed",
@@ -369,6 +379,7 @@ mqi_database_pending_updates > 0
             "will not start.",
             "exporter",
             parameters.reload_for_seconds,
+            parameters.kept_seconds,
         ),
         Alert(
             "MQIWebConfigRefused",
@@ -380,6 +391,7 @@ mqi_database_pending_updates > 0
             "mistake.",
             "exporter",
             parameters.reload_for_seconds,
+            parameters.kept_seconds,
         ),
         Alert(
             "MQICertificateExpires",
@@ -389,6 +401,7 @@ mqi_database_pending_updates > 0
             "When it has expired, neither Prometheus nor any browser will talk to {{ $labels.instance }}, and no stall "
             "or failure will be reported. A new file is taken without a restart.",
             "exporter",
+            kept_seconds=parameters.kept_seconds,
         ),
         Alert(
             "MQIFailedLogins",
@@ -418,6 +431,7 @@ mqi_database_pending_updates > 0
             "This is a defect of the exporter; its log has the cause. It goes on, but what it was doing then may be "
             "late or missing.",
             "exporter",
+            kept_seconds=parameters.kept_seconds,
         ),
         Alert(
             "MQIBeamsDropped",
@@ -428,6 +442,7 @@ mqi_database_pending_updates > 0
             "in no alert.",
             "exporter",
             parameters.dropped_for_seconds,
+            parameters.kept_seconds,
         ),
     )
 

@@ -132,6 +132,26 @@ def test_the_export_replaces_the_addresses_that_the_rules_are_built_with() -> No
     assert (cli_files.GRAFANA_URL, cli_files.RUNBOOK_URL) == (GRAFANA_URL, RUNBOOK_URL)
 
 
+OUTLASTS_A_GAP = {
+    *("MQIExporterDown", "MQIExporterAbsent", "MQIScrapeSlow"),  # of Prometheus' own series, which have no gap
+    *("MQIFailedLogins", "MQINamesRefused"),  # counted over minutes
+}
+
+
+@every_alert
+def test_an_alert_goes_on_over_lost_scrapes_until_an_exporter_that_is_down_silences_it(alert: Any) -> None:
+    two_evaluations = 30
+    if alert.name in OUTLASTS_A_GAP:
+        assert not alert.kept_seconds
+    else:
+        assert alert.kept_seconds >= Parameters().exporter_down_for_seconds + two_evaluations
+
+
+def test_a_source_is_no_longer_down_when_a_stall_ends_that_went_on_for_that() -> None:
+    assert Parameters().source_kept_seconds <= Parameters().kept_seconds - 30
+    assert {alert.kept_seconds for alert in ALERTS if alert.about == "source"} == {Parameters().source_kept_seconds}
+
+
 @every_alert
 def test_an_alert_is_in_the_document(alert: Any) -> None:
     text = (ROOT / "docs" / "monitoring.md").read_text(encoding="utf-8")
