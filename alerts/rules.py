@@ -426,7 +426,13 @@ mqi_database_pending_updates > 0
         Alert(
             "MQIExporterErrors",
             "warning",
-            f"sum by ({_EXPORTER}, where) (increase(mqi_exporter_errors_total[{errors_over}])) > 0\n",
+            # what was counted before the first scrape no increase shows
+            f"""\
+sum by ({_EXPORTER}, where) (increase(mqi_exporter_errors_total[{errors_over}])) > 0
+or
+sum by ({_EXPORTER}, where) (mqi_exporter_errors_total) > 0
+  and on ({_EXPORTER}) (time() - process_start_time_seconds < {parameters.errors_over_seconds})
+""",
             "{{ $labels.instance }} survived an unexpected error in: {{ $labels.where }}",
             "This is a defect of the exporter; its log has the cause. It goes on, but what it was doing then may be "
             "late or missing.",

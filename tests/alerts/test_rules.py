@@ -101,10 +101,11 @@ def test_the_text_of_an_alert_holds_labels_and_figures_only(alert: Any) -> None:
 def test_rules_ask_for_metrics_that_exist() -> None:
     known = {name for _, table in GROUPS for metric in table for name in sample_names(empty_family(metric))}
     rules = [rule for group in groups(Parameters())["groups"] for rule in group["rules"]]
-    known |= {rule["record"] for rule in rules if "record" in rule} | {"up", "scrape_duration_seconds"}
+    known |= {rule["record"] for rule in rules if "record" in rule}
+    known |= {"up", "scrape_duration_seconds", "process_start_time_seconds"}
     for rule in rules:
         promql.parse(rule["expr"])
-        names = set(re.findall(r"\b(mqi_[a-z_:]+|up|scrape_\w+)\b", rule["expr"]))
+        names = set(re.findall(r"\b(mqi_[a-z_:]+|up|scrape_\w+|process_\w+)\b", rule["expr"]))
         assert names <= known, rule
         queried = re.findall(r"`(?:sum\()?([a-z_:]+)\{", " ".join(rule.get("annotations", {}).values()))
         assert set(queried) <= known, rule
