@@ -21,8 +21,10 @@ class Parameters:
         runbook_url: folder or URL of the runbooks; alerts link to ``runbook_url/NAME.md``.
         source_silent_seconds: a source not polled for this long is down; its beams' silence is not a stall.
         stall_for_seconds: beyond the beam's own threshold.
-        stall_kept_seconds: a stall goes on for this long after its condition ended: as long as an exporter that has
-            just started may need to know the beam again.
+        kept_seconds: an alert goes on for this long after its condition ended: longer than an exporter may be down
+            before that silences it, and as long as one that has just started may need to know a beam again.
+        source_kept_seconds: the same of sources; shorter, since a stall that ended with its source's trouble and is
+            still silenced when it ends is never told to be over.
         stalled_long_seconds: beyond the beam's own threshold.
         mismatch_for_seconds: beyond the minute after which the exporter speaks of a mismatch.
         slow_ratio: times the usual time per particle of its source.
@@ -38,9 +40,10 @@ class Parameters:
     grafana_url: str = GRAFANA_URL
     runbook_url: str = RUNBOOK_URL
 
+    kept_seconds: int = 180
+    source_kept_seconds: int = 150
     source_silent_seconds: int = 60
     stall_for_seconds: int = 60
-    stall_kept_seconds: int = 180
     stalled_long_seconds: int = 1800
     failed_for_seconds: int = 0
     slow_ratio: float = 3

@@ -82,12 +82,19 @@ def _of_beam(metric: str, form: str = "value | humanize", where: str = "") -> st
     )
 
 
-def _of_source(expression: str) -> str:
-    """Text that fills in a figure of the alert's source; ``expression`` has one ``%q``."""
+def _beams_of_source(states: str) -> str:
+    """Text that says how many beams of the alert's source are in one of these states."""
+    selector = f'mqi_beams{{job=%q,instance=%q,source=%q,state=~"{states}"}}'
     return (
-        f"{{{{ with printf `{expression}` $labels.source | query }}}}"
-        "{{ . | first | value | humanize }}{{ else }}0{{ end }}"
+        f"{{{{ with printf `sum({selector})` $labels.job $labels.instance $labels.source | query }}}}"
+        "{{ . | first | value | humanize }} beam{{ if ne (. | first | value) 1.0 }}s{{ end }}"
+        "{{ else }}0 beams{{ end }}"
     )
+
+
+def _counted(one: str, many: str) -> str:
+    """Text for the alert's value: ``one`` after a 1, ``many`` after any other number."""
+    return f"{{{{ $value | humanize }}}} {{{{ if eq $value 1.0 }}}}{one}{{{{ else }}}}{many}{{{{ end }}}}"
 
 
 _BATCH = f"batch {_of_beam('mqi_beam_batch_current')} of {_of_beam('mqi_beam_batches_total')}"
@@ -165,7 +172,7 @@ def beam_alerts(parameters: Parameters) -> Sequence[Alert]:
             "The simulation hangs, waits for a resource, or was killed without a word.",
             "beam",
             parameters.stall_for_seconds,
-            parameters.stall_kept_seconds,
+            parameters.kept_seconds,
         ),
         Alert(
             "MQIBeamStalledLong",
@@ -176,7 +183,7 @@ def beam_alerts(parameters: Parameters) -> Sequence[Alert]:
             f"{_of_beam('mqi_beam:stalled_seconds', 'value | humanizeDuration')}, at {_BATCH}. It will not go on by "
             "itself; the plan check waits for it.",
             "beam",
-            kept_seconds=parameters.stall_kept_seconds,
+            kept_seconds=parameters.kept_seconds,
         ),
         Alert(
             "MQIBeamFailed",
@@ -187,6 +194,7 @@ def beam_alerts(parameters: Parameters) -> Sequence[Alert]:
             "Reason: {{ $labels.reason }}.",
             "beam",
             parameters.failed_for_seconds,
+            parameters.kept_seconds,
         ),
         Alert(
             "MQIDoseNotWritten",
@@ -197,6 +205,7 @@ def beam_alerts(parameters: Parameters) -> Sequence[Alert]:
             "could not write the dose. The row may say completed: do not use what lies in the output folder.",
             "beam",
             parameters.failed_for_seconds,
+            parameters.kept_seconds,
         ),
         Alert(
             "MQINoParticles",
@@ -207,6 +216,7 @@ def beam_alerts(parameters: Parameters) -> Sequence[Alert]:
             "exited with 0. The row may say completed: its dose is zero.",
             "beam",
             parameters.failed_for_seconds,
+            parameters.kept_seconds,
         ),
         Alert(
             "MQIBeamSlow",
@@ -222,6 +232,7 @@ and on ({_BEAM}) mqi_beam_state{{state="running"}} == 1
             f"{_of_beam('mqi_beam_remaining_seconds', 'value | humanizeDuration')}.",
             "beam",
             parameters.slow_for_seconds,
+            parameters.kept_seconds,
         ),
         Alert(
             "MQIBeamWaitingForLog",
@@ -235,6 +246,7 @@ and on ({_BEAM}) mqi_beam_info{{status=~"{simulating}"}}
             "that belongs to this run. The process has not started, or writes elsewhere.",
             "beam",
             parameters.waiting_for_seconds,
+            parameters.kept_seconds,
         ),
         Alert(
             "MQILogNotUnderstood",
@@ -246,6 +258,7 @@ and on ({_BEAM}) mqi_beam_info{{status=~"{simulating}"}}
             "engine's wording has changed. Neither progress nor the end of this run will be seen.",
             "beam",
             parameters.unmatched_for_seconds,
+            parameters.kept_seconds,
         ),
         Alert(
             "MQIStatusMismatch",
@@ -257,6 +270,7 @@ and on ({_BEAM}) mqi_beam_info{{status=~"{simulating}"}}
             "failed log promises a dose that is not there.",
             "beam",
             parameters.mismatch_for_seconds,
+            parameters.kept_seconds,
         ),
     )
 
@@ -273,10 +287,11 @@ or max by ({_SOURCE}) (mqi_source_up) == 0
 """,
             "Logs on {{ $labels.source }} cannot be read",
             "The exporter at {{ $labels.instance }} cannot read logs on {{ $labels.source }}; "
-            + _of_source('sum(mqi_beams{source=%q,state=~"starting|running|stalled|expired|unreachable"})')
-            + " beams there may go on, but nobody sees how. Their last values are kept.",
+            + _beams_of_source("starting|running|stalled|expired|unreachable")
+            + " there may go on, but nobody sees how. The last values are kept.",
             "source",
             parameters.source_down_for_seconds,
+            parameters.source_kept_seconds,
         ),
         Alert(
             "MQILogBlockBuffered",
@@ -288,10 +303,13 @@ count by ({_SOURCE}) (
 ) > 0
 """,
             "Logs on {{ $labels.source }} arrive in blocks",
-            "{{ $value | humanize }} running beams on {{ $labels.source }} write their log 4096 bytes at a time: "
-            "between blocks, progress is estimated and a stall is noticed late. Start the engine with stdbuf -oL.",
+            _counted("running beam", "running beams")
+            + " on {{ $labels.source }} {{ if eq $value 1.0 }}writes its{{ else }}write their{{ end }} log 4096 bytes "
+            "at a time: between blocks, progress is estimated and a stall is noticed late. Start the engine with "
+            "stdbuf -oL.",
             "source",
             parameters.buffered_for_seconds,
+            parameters.source_kept_seconds,
         ),
     )
 
@@ -350,6 +368,7 @@ mqi_database_pending_updates > 0
             "the newest values wait, and /metrics is not affected.",
             "exporter",
             parameters.mirror_for_seconds,
+            parameters.kept_seconds,
         ),
         Alert(
             "MQIConfigReloadFailed",
@@ -360,6 +379,7 @@ mqi_database_pending_updates > 0
             "will not start.",
             "exporter",
             parameters.reload_for_seconds,
+            parameters.kept_seconds,
         ),
         Alert(
             "MQIWebConfigRefused",
@@ -371,6 +391,7 @@ mqi_database_pending_updates > 0
             "mistake.",
             "exporter",
             parameters.reload_for_seconds,
+            parameters.kept_seconds,
         ),
         Alert(
             "MQICertificateExpires",
@@ -380,6 +401,7 @@ mqi_database_pending_updates > 0
             "When it has expired, neither Prometheus nor any browser will talk to {{ $labels.instance }}, and no stall "
             "or failure will be reported. A new file is taken without a restart.",
             "exporter",
+            kept_seconds=parameters.kept_seconds,
         ),
         Alert(
             "MQIFailedLogins",
@@ -404,21 +426,29 @@ mqi_database_pending_updates > 0
         Alert(
             "MQIExporterErrors",
             "warning",
-            f"sum by ({_EXPORTER}, where) (increase(mqi_exporter_errors_total[{errors_over}])) > 0\n",
+            # what was counted before the first scrape no increase shows
+            f"""\
+sum by ({_EXPORTER}, where) (increase(mqi_exporter_errors_total[{errors_over}])) > 0
+or
+sum by ({_EXPORTER}, where) (mqi_exporter_errors_total) > 0
+  and on ({_EXPORTER}) (time() - process_start_time_seconds < {parameters.errors_over_seconds})
+""",
             "{{ $labels.instance }} survived an unexpected error in: {{ $labels.where }}",
             "This is a defect of the exporter; its log has the cause. It goes on, but what it was doing then may be "
             "late or missing.",
             "exporter",
+            kept_seconds=parameters.kept_seconds,
         ),
         Alert(
             "MQIBeamsDropped",
             "warning",
             "mqi_beams_dropped > 0\n",
-            "{{ $value | humanize }} beams are not exported",
-            "There are more beams than max_beams allows; {{ $value | humanize }} of them are on no dashboard and no "
-            "alert speaks of them.",
+            f"{_counted('beam is', 'beams are')} not exported",
+            f"There are more beams than max_beams allows; {_counted('of them is', 'of them are')} on no dashboard and "
+            "in no alert.",
             "exporter",
             parameters.dropped_for_seconds,
+            parameters.kept_seconds,
         ),
     )
 

@@ -24,7 +24,7 @@ from dashboards.model import (
     variable,
 )
 from dashboards.panels import beams_in
-from dashboards.queries import ACTIVE, BEAM, CASE, EXPORTER, KEYS, REASON, SOURCE, only_in, per_beam
+from dashboards.queries import ACTIVE, ALERT, BEAM, CASE, EXPORTER, KEYS, REASON, SOURCE, only_in, per_beam
 
 _ON_ITS_WAY = "starting|running"
 """A beam that stands still is not done at any time that could be told."""
@@ -167,7 +167,7 @@ _ALERTS = table(
             "Firing",
             Query(
                 "count by (alertname, severity, case_id, beam_id, source)"
-                f' (ALERTS{{{EXPORTER}, alertname=~"MQI.+", alertstate="firing"}})',
+                f' (ALERTS{{{ALERT}, alertname=~"MQI.+", alertstate="firing"}})',
             ),
             0,
             hidden=True,
@@ -213,7 +213,7 @@ _BATCHES = lines(
 
 _STATES = lines(
     "What were the beams doing?",
-    "Beams by state over time, on the chosen sources.",
+    "Beams by state over time, on the chosen sources. A beam that two exporters follow counts twice.",
     *(
         Query(f'sum(mqi_beams{{{SOURCE}, state=~"{states}"}})', name)
         for states, name in (

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 EXPORTER = 'job=~"$job", instance=~"$instance"'
+ALERT = 'job=~"$job", instance=~"$instance|"'
+"""That of no exporter, too: MQIExporterAbsent has no instance."""
+
 SOURCE = f'{EXPORTER}, source=~"$source"'
 BEAM = f'{SOURCE}, case_id=~"$case", beam_id=~"$beam"'
 CASE = f'{EXPORTER}, case_id=~"$case"'
@@ -31,8 +34,9 @@ def only_in(states: str, expression: str, selector: str = BEAM) -> str:
 
 
 def count_in(states: str, selector: str = BEAM) -> str:
-    """How many beams are in one of these states; 0 where there is none."""
-    return f'sum(mqi_beam_state{{{selector}, state=~"{states}"}}) or vector(0)'
+    """How many beams are in one of these states, each once whichever exporter sees it; 0 where there is none."""
+    in_one = per_beam("mqi_beam_state", f'{selector}, state=~"{states}"')
+    return f"count({in_one} == 1) or vector(0)"
 
 
 def state_code(selector: str = BEAM) -> str:

@@ -95,6 +95,26 @@ def test_a_stall_is_silenced_by_what_explains_it(source: dict[str, str], silence
     assert inhibited(STALLED, source) is silenced
 
 
+@pytest.mark.parametrize(
+    ("alert", "silenced"),
+    [
+        ({"alertname": "MQIDoseNotWritten"}, True),
+        ({"alertname": "MQINoParticles"}, True),
+        ({"alertname": "MQIDoseNotWritten", "beam_id": "B2"}, False),
+        ({"alertname": "MQIDoseNotWritten", "case_id": "C2"}, False),
+        ({"alertname": "MQIDoseNotWritten", "instance": "other"}, False),
+        # its text does not say that the row will not move
+        ({"alertname": "MQIBeamFailed"}, False),
+    ],
+)
+def test_a_row_that_promises_a_dose_is_told_once(alert: dict[str, str], silenced: bool) -> None:
+    of_beam = {**HOME, "case_id": "C1", "beam_id": "B1", "source": "hpc1"}
+    mismatch = {**of_beam, "alertname": "MQIStatusMismatch"}
+    told = {**of_beam, "reason": "output_error", **alert}
+    assert inhibited(mismatch, told) is silenced
+    assert not inhibited(told, mismatch)
+
+
 @pytest.mark.parametrize("name", sorted(NAMES))
 def test_no_alert_silences_itself_and_an_exporter_that_is_down_silences_all_of_its_own(name: str) -> None:
     alert = {**HOME, "alertname": name, "case_id": "C1", "beam_id": "B1", "source": "hpc1"}

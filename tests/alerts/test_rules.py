@@ -101,10 +101,11 @@ def test_the_text_of_an_alert_holds_labels_and_figures_only(alert: Any) -> None:
 def test_rules_ask_for_metrics_that_exist() -> None:
     known = {name for _, table in GROUPS for metric in table for name in sample_names(empty_family(metric))}
     rules = [rule for group in groups(Parameters())["groups"] for rule in group["rules"]]
-    known |= {rule["record"] for rule in rules if "record" in rule} | {"up", "scrape_duration_seconds"}
+    known |= {rule["record"] for rule in rules if "record" in rule}
+    known |= {"up", "scrape_duration_seconds", "process_start_time_seconds"}
     for rule in rules:
         promql.parse(rule["expr"])
-        names = set(re.findall(r"\b(mqi_[a-z_:]+|up|scrape_\w+)\b", rule["expr"]))
+        names = set(re.findall(r"\b(mqi_[a-z_:]+|up|scrape_\w+|process_\w+)\b", rule["expr"]))
         assert names <= known, rule
         queried = re.findall(r"`(?:sum\()?([a-z_:]+)\{", " ".join(rule.get("annotations", {}).values()))
         assert set(queried) <= known, rule
@@ -130,6 +131,26 @@ def test_durations_are_written_as_prometheus_does(seconds: int, text: str) -> No
 
 def test_the_export_replaces_the_addresses_that_the_rules_are_built_with() -> None:
     assert (cli_files.GRAFANA_URL, cli_files.RUNBOOK_URL) == (GRAFANA_URL, RUNBOOK_URL)
+
+
+OUTLASTS_A_GAP = {
+    *("MQIExporterDown", "MQIExporterAbsent", "MQIScrapeSlow"),  # of Prometheus' own series, which have no gap
+    *("MQIFailedLogins", "MQINamesRefused"),  # counted over minutes
+}
+
+
+@every_alert
+def test_an_alert_goes_on_over_lost_scrapes_until_an_exporter_that_is_down_silences_it(alert: Any) -> None:
+    two_evaluations = 30
+    if alert.name in OUTLASTS_A_GAP:
+        assert not alert.kept_seconds
+    else:
+        assert alert.kept_seconds >= Parameters().exporter_down_for_seconds + two_evaluations
+
+
+def test_a_source_is_no_longer_down_when_a_stall_ends_that_went_on_for_that() -> None:
+    assert Parameters().source_kept_seconds <= Parameters().kept_seconds - 30
+    assert {alert.kept_seconds for alert in ALERTS if alert.about == "source"} == {Parameters().source_kept_seconds}
 
 
 @every_alert

@@ -1,0 +1,108 @@
+"""What panels answer over given series and the rules, by promtool."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from alerts.__main__ import FILE as RULES
+
+FOLDER = Path(__file__).parents[2] / "dashboards"
+ALL = dict.fromkeys(("job", "instance", "source", "case", "beam"), ".+")
+"""The variables as Grafana fills them in where nothing was chosen."""
+
+
+def expression(dashboard: str, title: str, variables: dict[str, str]) -> str:
+    data = json.loads((FOLDER / f"{dashboard}.json").read_text(encoding="utf-8"))
+    [target] = next(panel["targets"] for panel in data["panels"] if panel["title"] == title)
+    filled = re.sub(r"\$(\w+)", lambda name: variables[name[1]], target["expr"])
+    return str(filled)
+
+
+def answers(
+    folder: Path,
+    expr: str,
+    series: dict[str, str],
+    expected: list[dict[str, Any]],
+    at: str = "10m",
+) -> None:
+    """Fail unless the expression has these samples at that time over these series, one sample a minute."""
+    test = {
+        "rule_files": [str(RULES)],
+        "evaluation_interval": "1m",
+        "tests": [
+            {
+                "interval": "1m",
+                "input_series": [{"series": name, "values": values} for name, values in series.items()],
+                "promql_expr_test": [{"expr": expr, "eval_time": at, "exp_samples": expected}],
+            }
+        ],
+    }
+    path = folder / "test.yml"
+    path.write_text(yaml.safe_dump(test), encoding="utf-8")
+    done = subprocess.run(
+        ["promtool", "test", "rules", str(path)], capture_output=True, text=True, timeout=100, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+ABSENT = {"labels": '{alertname="MQIExporterAbsent", severity="critical"}', "value": 1}
+
+
+@pytest.mark.parametrize("instance", [".+", "a", "(a|b)"])
+def test_that_there_is_no_exporter_is_what_needs_somebody(tmp_path: Path, instance: str) -> None:
+    asked = expression("mqi-beams", "What needs somebody now?", {**ALL, "instance": instance})
+    answers(tmp_path, asked, {"up{job='other', instance='a'}": "1x20"}, [ABSENT])
+
+
+def test_alerts_of_other_exporters_than_the_chosen_are_not_shown(tmp_path: Path) -> None:
+    series = {f"up{{job='mqi-beam-exporter', instance='{instance}'}}": "0x20" for instance in ("a", "b", "ab")}
+    asked = expression("mqi-beams", "What needs somebody now?", {**ALL, "instance": "a"})
+    answers(tmp_path, asked, series, [{"labels": '{alertname="MQIExporterDown", severity="critical"}', "value": 1}])
+
+
+def states(instance: str, beam: str, state: str, source: str = "local") -> dict[str, str]:
+    """The series of a beam's state as an exporter has them: one for each."""
+    return {
+        f"mqi_beam_state{{job='j', instance='{instance}', case_id='C1', beam_id='{beam}', source='{source}',"
+        f" state='{each}'}}": ("1x20" if each == state else "0x20")
+        for each in ("waiting", "starting", "running", "stalled", "expired", "unreachable", "failed", "succeeded")
+    }
+
+
+@pytest.mark.parametrize(
+    ("dashboard", "title", "count"),
+    [
+        ("mqi-beams", "Beams that failed", 2),
+        ("mqi-case", "Beams that failed", 2),
+        # one of the two exporters is a moment behind
+        ("mqi-beams", "Beams running now", 1),
+        ("mqi-beams", "Beams that stand still", 0),
+    ],
+)
+def test_a_beam_that_two_exporters_follow_counts_once(tmp_path: Path, dashboard: str, title: str, count: int) -> None:
+    series = {
+        **states("a", "B1", "failed"),
+        **states("b", "B1", "failed"),
+        **states("a", "B2", "failed"),
+        **states("b", "B2", "failed"),
+        **states("a", "B3", "starting"),
+        **states("b", "B3", "running"),
+    }
+    answers(tmp_path, expression(dashboard, title, ALL), series, [{"labels": "{}", "value": count}])
+
+
+def test_beams_are_counted_by_case_beam_and_source_as_the_table_has_them(tmp_path: Path) -> None:
+    series = {**states("a", "B1", "failed"), **states("a", "B1", "failed", "hpc1"), **states("a", "B2", "failed")}
+    asked = expression("mqi-beams", "Beams that failed", ALL)
+    answers(tmp_path, asked, series, [{"labels": "{}", "value": 3}])
+
+
+def test_where_there_is_no_beam_the_number_is_0(tmp_path: Path) -> None:
+    answers(tmp_path, expression("mqi-beams", "Beams that failed", ALL), {}, [{"labels": "{}", "value": 0}])
