@@ -454,9 +454,9 @@ class TestRetry:
         world.look()
         assert (world.state, world.view().run_number, world.view().batch_current) == ("running", 2, 2)
 
-    @pytest.mark.parametrize("same", ["time stamp", "progress"])
+    @pytest.mark.parametrize("same", ["time stamp", "progress", "clock"])
     def test_is_not_seen_in_a_row_that_was_written_again(self, world: World, same: str) -> None:
-        """A database that was made anew says 0 with the row's old time stamp; somebody touches a row."""
+        """A database that was made anew says 0 with the row's old time stamp; a row is touched; the clock is set."""
         world.row("simulation_running", 50.0)
         world.look()
         world.write(upto("v2_b18", b"(9 of 18") + b"Segmentation fault\n")
@@ -465,8 +465,10 @@ class TestRetry:
         [(key, row)] = world.rows.items()
         if same == "progress":
             world.row("simulation_running", 50.0)
-        else:
+        elif same == "time stamp":
             world.rows[key] = replace(row, progress=0.0)
+        else:
+            world.rows[key] = replace(row, progress=0.0, updated_at=world.at + 3600)
         world.look()
         assert (world.state, world.view().run_number) == ("failed", 1)
 

@@ -224,7 +224,8 @@ class Beam:
         """The row says 0 again.
 
         An engine may run under a row that stays as it is, and the mirror itself says 0 of a run that has just begun; it
-        never does of one that got further. A database that was made anew keeps the time stamps of its rows.
+        never does of one that got further. A database that was made anew keeps the time stamps of its rows, which may
+        be of before the clock was set back.
         """
         row, run = self.row, self.run
         if row.progress != 0.0:
@@ -233,7 +234,8 @@ class Beam:
             return bool(before.progress)
         got_further = run.ended and run.batches.finished > 0
         same = row.status == before.status and row.status in (statuses.reset | statuses.simulating)
-        return got_further and same and row.updated_at != before.updated_at
+        written = row.updated_at is not None and row.updated_at != before.updated_at and row.updated_at <= row.read_at
+        return got_further and same and written
 
     def _written_since(self, moment: float | None) -> bool:
         """The log was written at that moment or later: it is not older than what the row says."""
