@@ -57,7 +57,7 @@ def _source(settings: Settings, described: Source, identifiers: Identifiers) -> 
             if number == 0 and isinstance(described, SshSource):
                 yield Finding(f"{about}: {described.host}: host key known, logged in, SFTP works")
             if files:
-                yield Finding(f"{about}: {folder}: {len(files)} files")
+                yield Finding(f"{about}: {folder}: {_count(len(files), 'file')}")
             elif isinstance(described, SshSource):
                 yield Finding(f"{about}: {folder}: no files yet, or no such folder; check log_path")
             else:
@@ -110,5 +110,9 @@ def _database(settings: Settings, database: Database, identifiers: Identifiers) 
         table.close()
     column = "" if has_column else ", no column progress yet (see `mqi-exporter migrate`)"
     nobody_adds_it = written and not has_column and not database.migrate
-    said = f"database: {database.path}: {len(beams)} beams that are not over{column}"
+    said = f"database: {database.path}: {_count(len(beams), 'beam')} not over{column}"
     yield Finding(said, "warning" if nobody_adds_it else "ok")
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"

@@ -83,6 +83,7 @@ class Told:
                 changed.append(beam)
                 continue
             beams[key] = known
+            known.update({name: beam[name] for name in _UNTOLD})
             news = {name: value for name, value in beam.items() if _is_news(name, known[name], value)}
             if news:
                 known.update(news)

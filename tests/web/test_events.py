@@ -129,6 +129,7 @@ def test_time_left_moves_by_time_alone_and_is_not_told() -> None:
     take(told, make_snapshot(make_beam(remaining_seconds=900.0)))
     later = make_snapshot(make_beam(remaining_seconds=898.0), at=NOW + 2)
     assert take(told, later) is None
+    assert told.state(NOW + 2)["beams"][0]["remaining_seconds"] == 898.0, "whoever comes later is told how it is now"
 
 
 def test_looks_at_a_source_are_no_news_but_its_loss_is() -> None:
