@@ -185,7 +185,6 @@ class TableRounds:
             self._writing,
             terminal_statuses=settings.discovery.terminal_statuses,
             completed_statuses=settings.discovery.completed_statuses,
-            post_run_statuses=settings.discovery.post_run_statuses,
             reset_statuses=settings.discovery.reset_statuses,
             value=mirror.value,
             value_range=mirror.range,

@@ -84,6 +84,33 @@ class TestAppended:
         world.look()
         assert (world.state, world.view().run_number, world.view().batch_current) == (state, 1, 2)
 
+    @pytest.mark.parametrize("word", [OUT_OF_MEMORY, b"Cannot open file!\n"])
+    def test_not_after_an_engine_that_has_failed_by_itself(self, world: World, word: bytes) -> None:
+        """A script goes on with another process: that some of the dose is not there must not be forgotten."""
+        world.row()
+        world.look()
+        world.write(upto("v2_b18", b"(2 of 18") + word)
+        world.look()
+        world.write(captured("v2_b2"))
+        world.look()
+        world.look(15)
+        assert (world.state, world.view().run_number) == ("failed", 1)
+
+    def test_not_where_several_processes_begin_together(self, world: World) -> None:
+        world.row()
+        world.look()
+        head = upto("v2_b18", b"Creating world geometry complete!")
+        world.write(head + head + captured("v2_b18")[len(head) :])
+        world.look()
+        assert shown(world) == ("succeeded", 1, 18, None)
+
+    def test_what_stood_there_at_the_first_look_is_shown_and_not_counted(self, world: World) -> None:
+        world.write(captured("v2_b2") + upto("v2_b18", b"(3 of 18"))
+        world.row()
+        world.look()
+        assert shown(world) == ("running", 1, 3, None)
+        assert world.runs == {}
+
 
 class TestPlaces:
     @pytest.mark.parametrize("word", [b"", OUT_OF_MEMORY])
@@ -139,6 +166,24 @@ class TestPlaces:
         assert world.view().log_path == str(world.log())
         assert world.runs == {("succeeded", ""): 1}
 
+    def test_a_log_that_grows_under_a_row_that_nobody_has_reset_is_followed(self, tmp_path: Path) -> None:
+        world = World(tmp_path, quick(), templates=("{beam_id}.log", "other/{beam_id}.log"))
+        (tmp_path / "other").mkdir()
+        world.row()
+        world.look()
+        world.write(upto("v2_b18", b"(2 of 18"))
+        world.look()
+        world.write(b"Segmentation fault\n")
+        world.look()
+        world.row("failed")
+        world.look(20)
+        other = tmp_path / "other" / world.log().name
+        for batch in (1, 2, 3):
+            other.write_bytes(upto("v2_b18", b"(%d of 18" % batch))
+            os.utime(other, (world.at, world.at))
+            world.look(8)
+        assert shown(world) == ("running", 2, 3, None)
+
 
 class OldSizes(LocalSource):
     """A network file system that tells an old size now and then."""
@@ -177,22 +222,46 @@ def test_a_size_that_is_told_too_small_once_is_no_other_run(tmp_path: Path) -> N
 
 
 class TestRows:
-    @pytest.mark.parametrize("status", ["postprocessing", "completed"])
+    @pytest.mark.parametrize("restarted", [False, True])
     @pytest.mark.parametrize(("log", "state"), [(b"", "succeeded"), (b"Cannot open file!\n", "failed")])
-    def test_a_log_taken_for_the_run_before_was_this_ones_where_that_is_over(
-        self, world: World, status: str, log: bytes, state: str
+    def test_a_log_taken_for_the_run_before_was_this_ones_where_that_is_completed(
+        self, world: World, restarted: bool, log: bytes, state: str
     ) -> None:
         """Without a state file, restarted after the mirror's late write and before the communicator has noticed."""
         world.write(log + captured("v2_b2"))
         os.utime(world.log(), (world.at - 10, world.at - 10))
         world.row("simulation_running", 100.0)
         world.look()
+        world.row("postprocessing", 100.0)
+        world.look()
         assert world.state == "waiting"
-        world.row(status, 100.0)
+        if restarted:
+            world.restart()
+        world.row("completed", 100.0)
         for _ in range(20):
             world.look(1)
         assert (world.state, world.view().batches_completed) == (state, 2)
         assert world.runs == {}, "nobody saw it end"
+
+    def test_not_before_its_source_has_been_looked_at_again(self, tmp_path: Path) -> None:
+        """A retry behind a host that is down: its log may be there by now, and another."""
+        source = FragileSource("local")
+        world = World(tmp_path, quick(), source=source)
+        world.write(b"Cannot open file!\n" + captured("v2_b2"))
+        os.utime(world.log(), (world.at - 10, world.at - 10))
+        world.row("pending", 0.0)
+        world.look()
+        source.down = True
+        world.look(5)
+        world.row("completed", 100.0)
+        for _ in range(20):
+            world.look(1)
+        assert (world.state, world.runs) == ("unreachable", {})
+        world.write(captured("v2_b18"), anew=True)
+        source.down = False
+        for _ in range(20):
+            world.look(1)
+        assert (world.state, world.view().batches_completed) == ("succeeded", 18)
 
     def test_not_where_its_row_says_that_it_failed(self, world: World) -> None:
         """It may have done so before it wrote a byte."""
@@ -263,6 +332,26 @@ class TestNoLog:
         world.board.remove_source("far")
         world.look(1)
         assert world.state == "succeeded"
+
+    def test_once_believed_it_stays_so_whatever_sources_are_added(self, world: World) -> None:
+        world.row("completed", 100.0)
+        for _ in range(10):
+            world.look(1)
+        world.board.expect_source("far")
+        world.look(1)
+        assert world.state == "succeeded"
+
+    def test_a_beam_whose_log_nobody_can_look_for_leaves_in_the_end(self, tmp_path: Path) -> None:
+        source = FragileSource("local")
+        source.down = True
+        world = World(tmp_path, quick(), source=source)
+        world.row("completed", 100.0)
+        world.look(1)
+        assert world.state == "unreachable"
+        world.look(world.board._roster.rules.retention_seconds + 10)
+        assert world.snapshot().beams == ()
+        world.look(1)
+        assert world.snapshot().beams == ()
 
     def test_one_that_says_failed_speaks_at_once(self, tmp_path: Path) -> None:
         source = FragileSource("local")

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from exporter.beams.rules import StatusRules
-from exporter.beams.run import BeamRun
+from exporter.beams.run import BeamRun, RunState
 from exporter.beams.snapshot import BeamRow, BeamState
 from exporter.beams.standing import Standing
 from exporter.beams.succession import Succession, SuccessionState
@@ -55,6 +55,7 @@ class SavedBeam:
     shown_announcements: int
     clock_set_since_row: bool = False
     unknown_to_row_since: float | None = None
+    set_aside: RunState | None = None
 
 
 @dataclass(slots=True)
@@ -77,16 +78,16 @@ class Beam:
         recent: the log's last bytes.
         stale: the log is of the run before, and nothing of it is shown.
         read_again: it must be read from its beginning: what was taken for the run before's is this run's.
-        set_aside: what the log told that was taken for the run before's when it was met.
+        set_aside: what the log told that was taken for the run before's when it was met, while it is as it was.
         grew: the log of a run that had not ended was seen to grow.
         shown_ratio: the highest estimated progress shown since as many announcements as ``shown_announcements``.
         unknown_to_row_since: when the run was met, while the row has not been read since.
         standing: how long its state holds; ``None`` when it must be judged anew.
     """
 
-    NOT_SAVED: ClassVar[frozenset[str]] = frozenset({"gone_since", "recent", "standing", "read_again", "set_aside"})
+    NOT_SAVED: ClassVar[frozenset[str]] = frozenset({"gone_since", "recent", "standing", "read_again", "_refused"})
     """Discovery says again which rows are gone; the log's last lines are read again; a beam is judged anew; what must
-    be read again is found out again; whoever has a state has followed the run."""
+    be read again, and which logs are copies, is found out again."""
 
     row: BeamRow
     first_seen_at: float
@@ -112,6 +113,7 @@ class Beam:
     shown_announcements: int = 0
     unknown_to_row_since: float | None = None
     standing: Standing | None = None
+    _refused: tuple[str, LogStat] | None = None
     _looked: bool = False
     _clock_set_since_row: bool = False  # and no log has been looked at since
 
@@ -126,6 +128,7 @@ class Beam:
             succession=self.succession.to_state(),
             bookmark=self.bookmark.to_state() if self.bookmark is not None else None,
             anomalies=dict(self.anomalies),
+            set_aside=self.set_aside.to_state() if self.set_aside is not None else None,
         )
 
     @classmethod
@@ -142,6 +145,7 @@ class Beam:
             succession=Succession.from_state(state.succession),
             bookmark=Bookmark.from_state(state.bookmark) if state.bookmark is not None else None,
             anomalies=Counter(state.anomalies),
+            set_aside=BeamRun.from_state(state.set_aside) if state.set_aside is not None else None,
         )
         return beam
 
@@ -183,26 +187,26 @@ class Beam:
             self.terminal_since = None
         elif self.terminal_since is None:
             self.terminal_since = at
-        if self.set_aside is not None and row.status in statuses.post_run | statuses.completed:
-            self._take_back()
         # Its log has told of the run that such a row belongs to.
         told = met_at is not None and (at < met_at or row.status not in statuses.reset)
         if told or not self._was_reset(before, statuses, known=met_at is None):
             return False
         began = self.run.started_at is not None
         if began:
-            self.stale = not self.succession.replaced
+            self.stale, self.set_aside = not self.succession.replaced, None
             self.succession.begin(with_what_waits=True)
             self._forget_run(at)
         self.counted = False
         return began
 
-    def _take_back(self) -> None:
-        """The run is over, and nothing was written since its log was taken for the run before's: it was this run's."""
-        assert self.set_aside is not None
-        if self.stale:
-            self.succession.run, self.stale = self.set_aside, False
-        self.set_aside = None
+    def take_back(self, statuses: StatusRules) -> None:
+        """The source was looked at after the row was over: a log that was taken for the run before's is as it was.
+
+        Where the row says that the run was completed, that log was this run's: nothing else has been written.
+        """
+        if self.set_aside is not None and self.row.status in statuses.completed:
+            self.changed()
+            self.succession.run, self.set_aside, self.stale = self.set_aside, None, False
 
     def _was_reset(self, before: BeamRow, statuses: StatusRules, *, known: bool) -> bool:
         """The row has become another run's since it was read before; ``known``: the run is one that it was read in."""
@@ -228,14 +232,14 @@ class Beam:
         be of before the clock was set back.
         """
         row, run = self.row, self.run
-        if row.progress != 0.0:
+        if row.progress != 0.0 or not before.progress:
             return False
-        if put_back:
-            return bool(before.progress)
-        got_further = run.ended and run.batches.finished > 0
-        same = row.status == before.status and row.status in (statuses.reset | statuses.simulating)
+        if put_back or row.status != before.status:
+            return put_back
+        if row.status in statuses.reset:
+            return run.batches.finished > 0
         written = row.updated_at is not None and row.updated_at != before.updated_at and row.updated_at <= row.read_at
-        return got_further and same and written
+        return row.status in statuses.simulating and run.ended and run.batches.finished > 0 and written
 
     def _written_since(self, moment: float | None) -> bool:
         """The log was written at that moment or later: it is not older than what the row says."""
@@ -264,8 +268,8 @@ class Beam:
         if self.stat is not None:
             if stat.modified_at <= self.stat.modified_at + (0.0 if moved else _NEWER_LOG_SECONDS):
                 return False
-            if self.grew and self.run.ended and self.row.status in statuses.post_run | statuses.terminal:
-                return False  # whoever begins a new run resets the row first: this is a copy that was made afterwards
+            if self._is_copy(path, stat, statuses):
+                return False
         self.changed()
         self.source, self.path, self.stat, self.recent, self.bookmark = source, path, stat, b"", None
         self._looked = self.stale = self.read_again = False
@@ -275,6 +279,19 @@ class Beam:
             self._forget_run(at)
             self.unknown_to_row_since = at
         return True
+
+    def _is_copy(self, path: str, stat: LogStat, statuses: StatusRules) -> bool:
+        """Another log seems to be one that was made of ours when the run was over: it is as long, or does not grow.
+
+        Whoever begins a new run resets the row first; but nobody need have read it yet.
+        """
+        if not (self.grew and self.run.ended and self.row.status in statuses.post_run | statuses.terminal):
+            return False
+        if self._refused is None or self._refused[0] != path:
+            self._refused = path, stat
+        since = self._refused[1]
+        grows = stat.size_bytes != since.size_bytes and stat.modified_at > since.modified_at + _NEWER_LOG_SECONDS
+        return not grows or (self.stat is not None and stat.size_bytes == self.stat.size_bytes)
 
     def _forget_run(self, at: float) -> None:
         self.waiting_since = at
@@ -304,12 +321,13 @@ class Beam:
             self.stale = self.read_again = False
             self.set_aside = None
         began = False
+        live = any(isinstance(event, LogRead) and event.live for event in events)
         for event in events:
-            if self.succession.apply(event, at):
+            if self.succession.apply(event, at, stood_there=not (self._looked or live)):
                 began = True
                 self._forget_run(at)
                 self.unknown_to_row_since = read_at
-        if any(isinstance(event, LogRead) and event.live for event in events) and not self.run.ended:
+        if live and not self.run.ended:
             self.grew = True
         if not self._looked and not more:
             self._looked = True

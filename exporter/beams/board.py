@@ -383,7 +383,7 @@ class Board:
                 discovery_refused=dict(self._refused),
                 errors=dict(self._errors),
                 ended=roster.counts.ended,
-                of_before=frozenset(roster.unconfirmed),
+                rows_of_before=frozenset(roster.rows_of_before),
             )
 
 

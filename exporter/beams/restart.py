@@ -58,6 +58,7 @@ def resume(roster: Roster, state: SavedBoard, beams: dict[BeamKey, Beam], source
     """
     roster.beams = beams
     roster.unconfirmed = {key for key, beam in beams.items() if beam.source in sources}
+    roster.rows_of_before = set(beams)
     roster.retired = Retirement(state.retired)
     roster.sources.resume(state.source_states, sources)
     roster.counts.resume(state)

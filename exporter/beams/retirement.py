@@ -26,6 +26,9 @@ def may_leave(beam: Beam, at: float, rules: BoardRules) -> bool:
     if beam.state in ENDED_STATES and beam.run.started_at is not None and not beam.counted:
         return False
     ended = beam.state in OVER_STATES
+    if not ended and beam.source is None and beam.terminal_since is not None:
+        # Said to be completed; nobody can look for its log at some host that is down.
+        return at - beam.terminal_since > rules.retention_seconds
     if beam.gone_since is not None and not ended:
         return at - beam.gone_since > _GONE_SECONDS
     if not ended or beam.backlog:

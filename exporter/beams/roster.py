@@ -19,7 +19,7 @@ from exporter.beams.showing import shown_again, shown_anew
 from exporter.beams.snapshot import ENDED_STATES, BeamKey, BeamRow, BeamState, BeamView, Notice, SourceView, Watched
 from exporter.beams.sources import Sources
 from exporter.beams.standing import Standing
-from exporter.beams.verdict import holds_until, state_at
+from exporter.beams.verdict import holds_until, row_may_speak, state_at
 from exporter.logs.bookmark import Bookmark
 from exporter.logs.events import Event
 from exporter.logs.source import LogStat
@@ -49,6 +49,7 @@ class Roster:
         counts: what is counted over all of them.
         notices: what has happened to them since somebody took the notices.
         unconfirmed: beams of an earlier process whose source has not been looked at yet.
+        rows_of_before: those of which no row has been taken in this process.
         copies: of the beams that are being saved, while they are.
         turned_away: how many found no room in the last round of discovery.
         watch_version: another number whenever :meth:`watched` would answer something else.
@@ -56,7 +57,8 @@ class Roster:
 
     NOT_SAVED = frozenset(
         {
-            *("rules", "notices", "unconfirmed", "copies", "turned_away", "watch_version", "_dropped"),
+            *("rules", "notices", "unconfirmed", "rows_of_before"),
+            *("copies", "turned_away", "watch_version", "_dropped"),
             *("counts", "sources"),  # saved all the same: their own to_state fill its fields
         }
     )
@@ -69,6 +71,7 @@ class Roster:
         self.counts = Counts(at)
         self.notices: deque[Notice] = deque(maxlen=_NOTICES_KEPT)
         self.unconfirmed: set[BeamKey] = set()
+        self.rows_of_before: set[BeamKey] = set()
         self.copies: Copies | None = None
         self.turned_away = 0
         self.watch_version = 0
@@ -110,6 +113,7 @@ class Roster:
         if row.key in self.unconfirmed:
             # What its log says must be known before a row may end a run; rows are read again and again.
             return False
+        self.rows_of_before.discard(row.key)
         news = row.status != beam.row.status
         before = beam.run, beam.succession.number, beam.counted
         looked_for = _looked_for(beam)
@@ -239,7 +243,7 @@ class Roster:
                 continue
             if beam.standing is None or not beam.standing.holds(at, rules, sources.state(beam.source)):
                 self._judge(beam, at)
-            if beam.gone_since is None and beam.state not in OVER_STATES:
+            if beam.gone_since is None and beam.state not in OVER_STATES and beam.source is not None:
                 continue
             self._count(beam, at)
             if may_leave(beam, at, rules):
@@ -278,8 +282,10 @@ class Roster:
 
     def _judge(self, beam: Beam, at: float) -> Standing:
         """Find out the beam's state, and keep how long that holds."""
-        self.evaluate(beam, at)
         rules, source = self.rules, self.sources.state(beam.source)
+        if beam.set_aside is not None and row_may_speak(beam, BeamState.SUCCEEDED, at, source):
+            beam.take_back(rules.statuses)
+        self.evaluate(beam, at)
         beam.standing = standing = Standing(
             since=at,
             until=holds_until(beam, at, rules),
@@ -337,6 +343,7 @@ class Roster:
 
     def _retire(self, key: BeamKey, beam: Beam) -> None:
         del self.beams[key]
+        self.rows_of_before.discard(key)
         self.watch_version += 1
         self.retired.remember(beam, self.rules)
 

@@ -234,7 +234,7 @@ class BoardSnapshot:
     """Everything readers may know, true at ``at``.
 
     ``runs`` counts ended runs by ``(source, outcome, reason)``, reason ``""`` for those that succeeded.
-    ``of_before`` are beams as an earlier process left them, rows and all: their sources have not been looked at yet.
+    ``rows_of_before`` are beams whose rows are as an earlier process has read them.
     """
 
     at: float
@@ -247,4 +247,4 @@ class BoardSnapshot:
     discovery_refused: Mapping[str, int]
     errors: Mapping[str, int]
     ended: tuple[EndedRun, ...]
-    of_before: frozenset[BeamKey] = frozenset()
+    rows_of_before: frozenset[BeamKey] = frozenset()

@@ -102,8 +102,12 @@ class Succession:
         if self._undecided is not None:
             self._undecided = [(event, at + seconds) for event, at in self._undecided]
 
-    def apply(self, event: Event, at: float) -> bool:
+    def apply(self, event: Event, at: float, *, stood_there: bool = False) -> bool:
         """Take one event; see :meth:`BeamRun.apply`.
+
+        Args:
+            event, at: see there.
+            stood_there: the log is being read for the first time: runs before its last one have not been seen.
 
         Returns:
             Whether a new run has begun with it.
@@ -114,11 +118,13 @@ class Succession:
             self._undecided = [(event, at)]
             return False
         if self._undecided is None:
-            another = isinstance(event, RunHead) and self.run.has_begun
-            if another:
-                self.begin()  # appended to the log of the run before: an engine prints its head once
+            appended = isinstance(event, RunHead) and self.run.may_be_followed
+            if appended and stood_there:
+                self.run = BeamRun()
+            elif appended:
+                self.begin()
             self.run.apply(event, at)
-            return another
+            return appended and not stood_there
         if isinstance(event, LogRead) and not event.size_bytes:
             return False  # nothing has come yet, however often the empty log is touched
         self._undecided.append((event, at))

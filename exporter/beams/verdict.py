@@ -54,12 +54,12 @@ def state_at(beam: Beam, at: float, rules: BoardRules, source: SourceState) -> t
     silent_since = run.last_growth_at or run.started_at or at
     progress_since = run.last_progress_at or silent_since
     threshold = stall_threshold_seconds(run, stall)
-    if verdict is not None and _row_may_speak(beam, verdict, at, source):
+    if verdict is not None and row_may_speak(beam, verdict, at, source):
         # Nobody knows whether a log is silent whose host is down.
         silent = (at if source.down_since is None else source.down_since) - progress_since > threshold
         if not _outlives_row(beam) or silent:
             return verdict, _row_terminal_since(beam, at)
-    if source.down_since is not None and (beam.source is not None or verdict is not None):
+    if source.down_since is not None and (beam.source is not None or verdict is BeamState.SUCCEEDED):
         return BeamState.UNREACHABLE, source.down_since
     if run.started_at is None:
         return BeamState.WAITING, beam.waiting_since
@@ -116,16 +116,17 @@ def _row_terminal_since(beam: Beam, at: float) -> float:
     return seen if beam.row.updated_at is None else min(beam.row.updated_at, seen)
 
 
-def _row_may_speak(beam: Beam, verdict: BeamState, at: float, source: SourceState) -> bool:
+def row_may_speak(beam: Beam, verdict: BeamState, at: float, source: SourceState) -> bool:
     """The log has been read to its end after the row became terminal, and had had time for its last words."""
     if beam.terminal_since is None or at < beam.terminal_since + STALE_SECONDS:
         return False
     if beam.unknown_to_row_since is not None:
         return False  # it was read before the run was met: it speaks of the one before
-    if beam.stale:
-        return True
-    if beam.source is None and verdict is BeamState.FAILED:
-        return True  # no log could make it better; one that nobody has looked for could tell that there is no dose
+    if verdict is BeamState.FAILED and (beam.source is None or beam.stale):
+        return True  # no log could make it better
+    if beam.source is None and beam.state is BeamState.SUCCEEDED:
+        return True  # once believed, whichever sources are added
+    # Success is believed when its log has been looked for: it could tell that there is no dose.
     # Of a host that is down the last look must have come after the log's last words.
     since = beam.terminal_since + (0.0 if source.down_since is None else STALE_SECONDS)
     return source.looked_since(since) and not beam.backlog

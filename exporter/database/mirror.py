@@ -76,7 +76,6 @@ class Mirror:
         table: the table.
         terminal_statuses: rows in these are not written.
         completed_statuses: those of them that mean success: one write may complete them.
-        post_run_statuses: those of a run whose engine has ended: what the communicator writes of it is not lowered.
         reset_statuses: those that a retry begins with: a row that is in one is not written unless that was known.
         value: which progress: ``batch`` (the plan's) or ``estimated``.
         value_range: what 0 and 100 % are written as.
@@ -91,7 +90,6 @@ class Mirror:
         *,
         terminal_statuses: Collection[str],
         completed_statuses: Collection[str],
-        post_run_statuses: Collection[str],
         reset_statuses: Collection[str],
         value: Literal["batch", "estimated"],
         value_range: tuple[float, float],
@@ -102,7 +100,6 @@ class Mirror:
         self._table = table
         self._terminal = frozenset(terminal_statuses)
         self._completed = frozenset(completed_statuses)
-        self._post_run = frozenset(post_run_statuses)
         self._reset = tuple(reset_statuses)
         self._value = value
         self._low, self._high = value_range
@@ -145,7 +142,7 @@ class Mirror:
             self._written.clear()
         for view in snapshot.beams:
             # A row that was read by an earlier process may be the next run's by now.
-            if view.row.status is not None and view.key not in snapshot.of_before:
+            if view.row.status is not None and view.key not in snapshot.rows_of_before:
                 written = self._written.get(view.key)
                 if written is not None:
                     self._watch_for_others(view, written, snapshot.at, moved_seconds)
@@ -160,8 +157,6 @@ class Mirror:
         if update is None:
             return
         kind, percent = update
-        if kind == "lower" and view.row.status in self._post_run:
-            kind = "raise"
         waiting = self._due.get(view.key)
         if waiting is not None and waiting.update.kind == "lower" and kind == "raise":
             # The lowering that waits has not been used up: the newer value takes its place.
@@ -198,6 +193,9 @@ class Mirror:
             return "lower" if lowering else "raise", percent
         if view.run_number != written.run_number or (view.log_grew and not written.grew and not ended):
             return "lower", percent
+        refused = written.update.kind == "lower" and not written.accepted
+        if refused and not ended and view.row.updated_at != written.row_updated_at:
+            return "lower", percent  # the row had become another since it was read
         if view.announcements != written.announcements and percent < written.percent:
             return "lower", percent
         change = percent - written.percent

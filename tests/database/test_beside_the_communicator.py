@@ -19,7 +19,6 @@ def make_mirror(table: BeamsTable, interval_seconds: float) -> Mirror:
         table,
         terminal_statuses=("completed",),
         completed_statuses=("completed",),
-        post_run_statuses=("downloading", "postprocessing"),
         reset_statuses=("pending",),
         value="batch",
         value_range=(0.0, 100.0),

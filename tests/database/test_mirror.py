@@ -100,7 +100,6 @@ class Site:
             self.table,
             terminal_statuses=("completed", "failed", "cancelled"),
             completed_statuses=("completed",),
-            post_run_statuses=("downloading", "postprocessing"),
             reset_statuses=("pending",),
             value=value,
             value_range=value_range,
@@ -297,14 +296,19 @@ class TestTroubles:
     def test_a_beam_as_an_earlier_process_left_it_waits_until_its_row_is_read(self, site: Site) -> None:
         """Its row may be the next run's by now, and its host is down."""
         site.stands(0.0, "simulation_running")
-        site.mirror.update(replace(snapshot(ended()), of_before=frozenset({KEY})))
+        site.mirror.update(replace(snapshot(ended()), rows_of_before=frozenset({KEY})))
         site.mirror.flush(site.at, now=True)
         assert site.column == 0.0
         assert site.shows(ended()) == 100.0
 
-    def test_what_the_communicator_writes_after_the_engines_end_is_not_lowered(self, site: Site) -> None:
-        site.stands(100.0, "postprocessing")
-        assert site.shows(view(9, 18, status="postprocessing", grew=True)) == 100.0
+    def test_a_lowering_that_a_reset_row_refuses_is_due_again_when_that_is_known(self, site: Site) -> None:
+        """Rows of 2025 became pending, with a coarse 70, when the engine was launched."""
+        site.stands(70.0, "pending")
+        known = view(1, 18, status="tps_generation", grew=True)
+        assert site.shows(known) == 70.0
+        assert site.shows(known) == 70.0, "nothing is asked again of a row that nobody has read again"
+        read = BeamRow(KEY, 0.0, status="pending", updated_at=20.0)
+        assert site.shows(view(2, 18, grew=True)._replace(row=read)) == 11.11
 
     def test_a_run_known_from_its_row_alone_is_not_written(self, site: Site) -> None:
         site.shows(view(9, 18))

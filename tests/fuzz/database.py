@@ -129,7 +129,6 @@ def _follow(path: Path) -> BoardSnapshot:
             table,
             terminal_statuses=TERMINAL_STATUSES,
             completed_statuses=COMPLETED_STATUSES,
-            post_run_statuses=("downloading", "postprocessing"),
             reset_statuses=("pending",),
             value="batch",
             value_range=(0.0, 100.0),
