@@ -235,6 +235,8 @@ class Exporter:
                 _log.warning("settings of the web server take effect at the next start only", keys=keys)
             if keys := _changed_keys(self._settings, settings, "state"):
                 _log.warning("settings of the state file take effect at the next start only", keys=keys)
+            if keys := _changed_keys(self._settings, settings, "log"):
+                _log.warning("settings of the log take effect at the next start only", keys=keys)
             self._following.stop()
             self._board.set_rules(board_rules(settings))
             follow(self._identifiers, settings)

@@ -139,8 +139,11 @@ class Continuity:
             raise StateInUse(f"{self._shown_path}: {error}") from None
         except OSError as error:
             self._failed(error)
+        self._go_on(sources)
         if self._sealed:
             self._warn_of_what_can_be_read()
+
+    def _go_on(self, sources: Collection[str]) -> None:
         try:
             lines = self._file.read()
             if lines is None:
@@ -162,7 +165,7 @@ class Continuity:
         _log.info("going on after a restart", state=self._shown_path, beams=len(state.beams))
 
     def _warn_of_what_can_be_read(self) -> None:
-        """A state that was set aside before ids were withheld holds them."""
+        """A state that was set aside holds ids where it was written before they were withheld."""
         aside = self._file.aside
         try:
             readable = is_readable(aside)

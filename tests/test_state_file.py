@@ -297,6 +297,14 @@ class TestSealed:
         self.resume(file.path)
         assert file.path.with_name("state.json.set-aside").read_bytes() == b"a letter\n"
 
+    def test_one_that_is_set_aside_since_its_beginning_is_damaged_is_warned_of_at_once(self, file: StateFile) -> None:
+        file.write(LINES, 5.0)
+        file.path.write_bytes(bytes(8) + file.path.read_bytes()[8:])
+        with recorded_logs() as logs:
+            self.resume(file.path)
+        assert logs[0]["set_aside_as"] == "state.json.set-aside"
+        assert "delete it" in logs[1]["event"]
+
     def test_one_that_was_set_aside_readable_is_warned_of_until_it_is_gone(self, file: StateFile) -> None:
         file.write(LINES, 5.0)
         aside = file.set_aside()

@@ -321,6 +321,7 @@ def test_a_reload_names_the_keys_that_wait_for_the_next_start(site: Site) -> Non
     exporter = Exporter(load(site.config), lambda: load(site.config))
     try:
         text = site.config.read_text(encoding="utf-8")
+        text += "log: {level: debug}\n"
         text = text.replace("web: {", "web: {enable_lifecycle: true, grafana_url: 'http://grafana.example', ")
         site.config.write_text(text.replace("interval_seconds: 0.1", "interval_seconds: 7"), encoding="utf-8")
         with recorded_logs() as logs:
@@ -328,6 +329,7 @@ def test_a_reload_names_the_keys_that_wait_for_the_next_start(site: Site) -> Non
         assert [(entry["event"], entry["keys"]) for entry in logs if "keys" in entry] == [
             ("settings of the web server take effect at the next start only", "web.enable_lifecycle, web.grafana_url"),
             ("settings of the state file take effect at the next start only", "state.interval_seconds"),
+            ("settings of the log take effect at the next start only", "log.level"),
         ]
         with recorded_logs() as logs:
             exporter.reload()
