@@ -57,7 +57,7 @@ def every_id(settings: Settings) -> Iterator[tuple[str, str]]:
                 yield row.key.case_id, row.key.beam_id
     elif settings.database is not None:
         with contextlib.closing(BeamsTable(settings.database.path)) as table:
-            for beam in table.rows(terminal_statuses=()):
+            for beam in table.every_row():
                 if fault_of_row(beam) is None:
                     yield str(beam.case_id), str(beam.beam_id)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
 import re
@@ -162,6 +163,13 @@ class TestRows:
             db.add(path, f"b{number}")
             db.execute(path, f"UPDATE beams SET updated_at = '2099-01-0{number + 1}' WHERE beam_id = 'b{number}'")
         assert self.look(path)[0] == {"b3", "b2"}
+
+    def test_every_row_is_found_however_many_there_are(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(beams_table, "ROWS_LIMIT", 2)
+        for number in range(4):
+            db.add(path, f"b{number}", "completed")
+        with contextlib.closing(BeamsTable(path)) as table:
+            assert [row.beam_id for row in table.every_row()] == ["good", "b0", "b1", "b2", "b3"]
 
     def test_of_refused_ids_the_last_are_remembered(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(discovery, "_REFUSED_KEPT", 2)

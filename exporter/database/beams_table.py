@@ -190,7 +190,6 @@ class BeamsTable:
         self,
         updated_since: float | None = None,
         also: Collection[str] = (),
-        terminal_statuses: Collection[str] | None = None,
     ) -> list[StoredBeam]:
         """Beams that are not over, those updated since a moment, and those with given ids.
 
@@ -199,18 +198,16 @@ class BeamsTable:
         Args:
             updated_since: epoch seconds (the column has whole ones); ``None`` for no such rows.
             also: ids of rows to read in any case.
-            terminal_statuses: statuses of beams that are over; those of the table unless given.
 
         Raises:
             DatabaseUnavailable: it cannot be read.
         """
-        terminal = self._terminal if terminal_statuses is None else tuple(terminal_statuses)
         with self._use("read") as connection:
             there = self._columns(connection)
             columns = [name for name in _KNOWN_COLUMNS if name in there]
             select = f"SELECT {', '.join(map(_bounded, columns))} FROM beams"
-            condition = f"status IS NULL OR status NOT IN ({_marks(terminal)})"
-            values: list[Any] = [*terminal]
+            condition = f"status IS NULL OR status NOT IN ({_marks(self._terminal)})"
+            values: list[Any] = [*self._terminal]
             if updated_since is not None:
                 condition += " OR updated_at >= ?"
                 values.append(_stamp(updated_since))
@@ -225,6 +222,27 @@ class BeamsTable:
                 found = connection.execute(f"{select} WHERE beam_id IN ({_marks(some)})", some).fetchall()
                 stored += (_stored(dict(zip(columns, row, strict=True))) for row in found)
             return stored
+
+    def every_row(self) -> Iterator[StoredBeam]:
+        """All rows, however many and however old; :data:`ROWS_LIMIT` are read at once.
+
+        Raises:
+            DatabaseUnavailable: they cannot be read.
+        """
+        after: int | None = None
+        while True:
+            with self._use("read") as connection:
+                there = self._columns(connection)
+                columns = [name for name in _KNOWN_COLUMNS if name in there]
+                found = connection.execute(
+                    f"SELECT rowid, {', '.join(map(_bounded, columns))} FROM beams "
+                    f"WHERE ? IS NULL OR rowid > ? ORDER BY rowid LIMIT {ROWS_LIMIT}",
+                    (after, after),
+                ).fetchall()
+            yield from (_stored(dict(zip(columns, row[1:], strict=True))) for row in found)
+            if len(found) < ROWS_LIMIT:
+                return
+            after = found[-1][0]
 
     def write(self, updates: Sequence[ProgressUpdate]) -> WriteResult:
         """Write progress, all in one transaction.
