@@ -29,15 +29,20 @@ class Table:
         self._now = now
         self._lock = threading.Lock()
         self._saved: list[tuple[object, ...]] = []
+        self._stamps: dict[str, str] = {}
         self.retries = 0
         db.make(path)
 
-    def execute(self, statement: str, *values: object) -> None:
-        """One statement, tried until it works: the communicator's own troubles are not what is tested."""
+    def execute(self, statement: str, *values: object, then: Callable[[], object] = lambda: None) -> None:
+        """One statement, tried until it works: the communicator's own troubles are not what is tested.
+
+        ``then`` is called when it has, before anything else can happen to the file.
+        """
         while True:
             try:
                 with self._lock, closing(db.connect(self.path)) as database:
                     database.execute(statement, values)
+                    then()
                 return
             except sqlite3.Error:
                 self.retries += 1
@@ -53,9 +58,11 @@ class Table:
 
     def set_status(self, beam_id: str, status: str, progress: float | None = None) -> None:
         """Another status, and perhaps progress: 0 at a retry, a coarse value at a launch."""
+        stamp = self._stamp()
         self.execute(
             "UPDATE beams SET status = ?, progress = coalesce(?, progress), updated_at = ? WHERE beam_id = ?",
-            *(status, progress, self._stamp(), beam_id),
+            *(status, progress, stamp, beam_id),
+            then=lambda: self._stamps.update({beam_id: stamp}),
         )
 
     def _stamp(self) -> str:
@@ -92,13 +99,20 @@ class Table:
             path.unlink()
 
     def recreate(self) -> None:
-        """A new file with the same beams, whose progress begins at 0 again where they are not over."""
+        """A new file with the same beams as the communicator has written them: what the exporter wrote is not in it.
+
+        Progress begins at 0 again where they are not over.
+        """
         db.make(self.path)
         with closing(db.connect(self.path)) as database:
             database.execute("BEGIN")
             marks = ", ".join("?" * (_COLUMNS.count(",") + 1))
             database.executemany(f"INSERT INTO beams ({_COLUMNS}) VALUES ({marks})", self._saved)
-            database.execute("UPDATE beams SET progress = 0.0 WHERE status NOT IN ('completed', 'failed')")
+            database.executemany(
+                "UPDATE beams SET progress = 0.0, updated_at = ? "
+                "WHERE beam_id = ? AND status NOT IN ('completed', 'failed')",
+                [(stamp, beam_id) for beam_id, stamp in self._stamps.items()],
+            )
             database.execute("COMMIT")
         self._lock.release()
 
