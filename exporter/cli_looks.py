@@ -170,8 +170,13 @@ def _top_reader(
 
     if url is not None:
         return ApiReader(url, credentials=credentials, ca_file=ca_file)
-    wanted = flags.config_file is not None or database == ""
-    settings = settings_of(flags) if wanted or os.access(flags.path, os.R_OK) else None
+    if database is None:
+        # Who may not read the configuration can ask the exporter, which shows what it may.
+        needed = flags.config_file is not None or os.access(flags.path, os.R_OK)
+    else:
+        # Whether the ids of a table may be shown is not known before the configuration has been read.
+        needed = database == "" or flags.configured
+    settings = settings_of(flags) if needed else None
     if database:
         shown = None if settings is None else shown_by(settings)
         return TableReader(Path(database), settings, identifiers=shown)
