@@ -74,6 +74,11 @@ def check_config(flags: Flags, connect: bool) -> None:
     for warning in warnings_of(settings):
         click.echo(f"warning: {warning}", err=True)
     identifiers = shown_by(settings)
+    if os.geteuid() != 0:  # root looks for an exporter of another user, as a rule
+        try:
+            pseudonym_key(settings)
+        except ConfigError as error:
+            click.echo(f"warning: {error}, unless the exporter runs as its owner", err=True)
     click.echo(f"{flags.path}: valid")
     if settings.web.config_file is not None:
         click.echo(f"{settings.web.config_file}: valid")
@@ -214,7 +219,7 @@ def whois_command(flags: Flags, pseudonyms: tuple[str, ...]) -> None:
     if malformed is not None and not asked:
         raise malformed
     try:
-        key = pseudonym_key(settings)
+        key = pseudonym_key(settings, of_anybody=True)
     except ConfigError as error:
         fail(str(error))
     if key is None:

@@ -276,6 +276,22 @@ def test_verify_without_a_configuration_shows_the_log_it_is_given(site: Site, mo
     assert site.call("verify", log).output == result.output
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_a_key_of_another_user_is_none_for_the_exporter_but_for_who_asks_by_its_group(site: Site) -> None:
+    case = site.shown.case(CASE)
+    os.chown(site.key_file, 4711, os.getegid())
+    site.key_file.chmod(0o640)
+    with pytest.raises(ConfigError, match=rf"exporter\.yaml:3: privacy\.key_file: .* run `chown root {site.key_file}`"):
+        Exporter(load(site.config), lambda: load(site.config))
+    assert site.call("whois", case).stdout == f"{case} is case {CASE}\n"
+    assert "belongs to another user" not in site.call("check-config").stderr
+    open_the_way_to(site.folder)
+    with unprivileged():
+        checked = site.call("check-config")
+    assert checked.exit_code == 0
+    assert f"run `chown nobody {site.key_file}`, unless the exporter runs as its owner" in checked.stderr
+
+
 def test_migrate_withholds_what_sqlite_says(site: Site) -> None:
     site.database.write_bytes(b"no database at all, but of some length" * 100)
     withheld = site.call("migrate")
