@@ -179,6 +179,6 @@ def warnings_of(settings: Settings) -> list[str]:
 def shown_by(settings: Settings) -> Identifiers:
     """How ids are shown; ends the command where the key of pseudonyms cannot be used."""
     try:
-        return identifiers_of(settings, pseudonym_key(settings))
+        return identifiers_of(settings, pseudonym_key(settings, of_anybody=True))
     except ConfigError as error:
         fail(str(error))

@@ -74,6 +74,11 @@ def check_config(flags: Flags, connect: bool) -> None:
     for warning in warnings_of(settings):
         click.echo(f"warning: {warning}", err=True)
     identifiers = shown_by(settings)
+    if os.geteuid() != 0:  # root looks for an exporter of another user, as a rule
+        try:
+            pseudonym_key(settings)
+        except ConfigError as error:
+            click.echo(f"warning: {error}, unless the exporter runs as its owner", err=True)
     click.echo(f"{flags.path}: valid")
     if settings.web.config_file is not None:
         click.echo(f"{settings.web.config_file}: valid")
@@ -170,8 +175,13 @@ def _top_reader(
 
     if url is not None:
         return ApiReader(url, credentials=credentials, ca_file=ca_file)
-    wanted = flags.config_file is not None or database == ""
-    settings = settings_of(flags) if wanted or os.access(flags.path, os.R_OK) else None
+    if database is None:
+        # Who may not read the configuration can ask the exporter, which shows what it may.
+        needed = flags.config_file is not None or os.access(flags.path, os.R_OK)
+    else:
+        # Whether the ids of a table may be shown is not known before the configuration has been read.
+        needed = database == "" or flags.configured
+    settings = settings_of(flags) if needed else None
     if database:
         shown = None if settings is None else shown_by(settings)
         return TableReader(Path(database), settings, identifiers=shown)
@@ -209,7 +219,7 @@ def whois_command(flags: Flags, pseudonyms: tuple[str, ...]) -> None:
     if malformed is not None and not asked:
         raise malformed
     try:
-        key = pseudonym_key(settings)
+        key = pseudonym_key(settings, of_anybody=True)
     except ConfigError as error:
         fail(str(error))
     if key is None:

@@ -218,7 +218,11 @@ def test_a_proxy_that_does_not_answer_is_not_taken_for_grafana(monkeypatch: pyte
 
 @pytest.mark.parametrize(
     ("url", "said"),
-    [("127.0.0.1:3000", "not an address of a Grafana"), ("http://admin:x@host", "put no password into the address")],
+    [
+        ("127.0.0.1:3000", "not an address of a Grafana"),
+        ("ftp://admin:x@host", "mqi-exporter: ftp://host: not an address of a Grafana"),
+        ("http://admin:x@host", "put no password into the address"),
+    ],
 )
 def test_an_address_that_is_none(url: str, said: str) -> None:
     result = CliRunner().invoke(main, ["dashboards", "push", "--grafana.url", url])

@@ -18,6 +18,9 @@ import yaml
 MAXIMUM_SIZE_BYTES = 1024 * 1024
 """Larger files are refused unread: nobody writes one by hand, and PyYAML needs seconds per megabyte."""
 
+PEM_MARK = "-----BEGIN"
+"""What keys and certificates begin with; what holds it was pasted in the wrong place."""
+
 Location = tuple[str | int, ...]
 """Way to a value: keys and list positions, e.g. ``("sources", 0, "log_path", 1)``."""
 
@@ -86,13 +89,14 @@ class Origin:
 
 
 def key_path(location: Location) -> str:
-    """Location as users write it: ``sources[0].log_path[1]``."""
+    """Location as users write it: ``sources[0].log_path[1]``; without a key that may be ``USER:PASSWORD``."""
     text = ""
     for part in location:
         if isinstance(part, int):
             text += f"[{part}]"
         else:
-            text += ("." if text else "") + (part if re.fullmatch(r"[\w-]+", part) else quoted(part))
+            shown = part if re.fullmatch(r"[\w-]+", part) else "(a key with a colon)" if ":" in part else quoted(part)
+            text += ("." if text else "") + shown
     return text
 
 
@@ -114,7 +118,9 @@ def described(value: object) -> str:
 
 
 def quoted(text: str) -> str:
-    """Text of a message that is a user's: in quotes, on one line, cut after 60 characters."""
+    """Text of a message that is a user's: in quotes, on one line, cut after 60 characters; nothing of a key (PEM)."""
+    if PEM_MARK in text:
+        return "(a key or certificate, not shown)"
     return repr(text if len(text) <= 60 else text[:57] + "...")
 
 
@@ -139,6 +145,9 @@ def read_text(path: Path) -> str:
         raise ConfigError([f"{path}:{line}: {wrong}; save the file as UTF-8"]) from error
 
 
+_NO_TAGS = "tags (!name) are not supported; drop it, or put a value that begins with ! in quotes"
+
+
 class _Loader(yaml.SafeLoader):
     """Nodes with lines, scalars as in YAML 1.2's core schema (decimal numbers only), no aliases."""
 
@@ -146,6 +155,8 @@ class _Loader(yaml.SafeLoader):
         if self.check_event(yaml.AliasEvent):
             mark = self.current_event.start_mark
             raise yaml.MarkedYAMLError(problem="aliases (*name) are not supported; repeat the value", problem_mark=mark)
+        # An anchor may be given again (YAML 1.2); the parser would name it, and a password that begins with & is one.
+        self.anchors.clear()
         node: yaml.Node | None = super().compose_node(parent, index)
         return node
 
@@ -201,7 +212,9 @@ class Document:
         if data is not None and not isinstance(data, dict):
             line = node.start_mark.line + 1 if node else 1
             wrong = "the file must consist of sections (lines of `key: value`)"
-            raise ConfigError([Mistake(line, "", f"{wrong}, not of {described(data)}").shown(self.name)])
+            # Not what the value is: a file of one line `USER:PASSWORD` is such a text.
+            found = "a list" if isinstance(data, list) else "a single value"
+            raise ConfigError([Mistake(line, "", f"{wrong}, not of {found}").shown(self.name)])
         self.data = data or {}
 
     @property
@@ -267,9 +280,10 @@ class Document:
             try:
                 return _SCALARS[node.tag](node.value)
             except ValueError:  # an explicit tag on something else: !!int abc
-                self._note(node, location, f"{quoted(node.value)} is not of the type that its tag says; drop the tag")
+                self._note(node, location, "is not of the type that its tag says; drop the tag")
                 return None
-        self._note(node, location, f"tag {node.tag} is not supported; drop it")
+        # Without its name: a password that begins with ! is one.
+        self._note(node, location, _NO_TAGS)
         return None
 
     def _mapping(self, node: yaml.MappingNode, location: Location) -> dict[str, Any]:
@@ -300,6 +314,8 @@ class Document:
                 indents = not written[: mark.column].strip(" \t\ufeff")
                 tab = "a tab; indent with spaces" if indents else "a tab between two words; write a space instead"
                 return Mistake(line + 1, "", f"not valid YAML: {tab}")
+            if error.problem is not None and "tag handle" in error.problem:  # which the parser names
+                return Mistake(line + 1, "", f"not valid YAML: {_NO_TAGS}")
             words = " ".join(each for each in (error.context, error.problem) if each)
             brace = "{" in written
             advice = "; put a value with { } in quotes" if brace else ""

@@ -172,6 +172,8 @@ def _wording(details: ErrorDetails) -> str:
             return f"must be {wanted}, not {given}{unquote}"
         case "finite_number":
             return f"must be a finite number, not {given}"
+        case "string_type" if str(details["loc"][-1]).endswith("_file"):
+            return "must be the name of a file, as text"  # without what is there: a password, for all we know
         case "string_type":
             return f"must be text, not {given}" + (
                 "; put it in quotes" if isinstance(value, bool | int | float) else ""
@@ -179,7 +181,7 @@ def _wording(details: ErrorDetails) -> str:
         case "tuple_type":
             return f"must be a list, not {given}"
         case "model_type" | "model_attributes_type" | "dict_type":
-            return f"must be a section (lines of `key: value`), not {given}"
+            return f"must be a section (lines of `key: value`), not {'text' if isinstance(value, str) else given}"
         case "literal_error":
             return f"must be {context['expected']}, not {given}"
         case "greater_than":

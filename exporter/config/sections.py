@@ -29,6 +29,8 @@ from exporter.config.values import (
     CounterPatterns,
     HttpUrl,
     LinePatterns,
+    NamedFile,
+    NamedFilePath,
     Seconds,
     Statuses,
     TotalPatterns,
@@ -171,18 +173,18 @@ class SshSource(_AnySource):
     host: str = Field(min_length=1, description="Name or address of the host, or an alias of `ssh_config_file`.")
     port: int | None = Field(default=None, ge=1, le=65535, description="22, or the alias's, where not set.")
     user: str | None = Field(default=None, min_length=1, description="The exporter's own, or the alias's, if not set.")
-    key_file: AbsoluteFile | None = Field(default=None, description="Private key; the alias's where not set.")
-    passphrase_file: AbsoluteFile | None = Field(
+    key_file: NamedFile | None = Field(default=None, description="Private key; the alias's where not set.")
+    passphrase_file: NamedFile | None = Field(
         default=None, description="File with the passphrase of an encrypted key; only its owner may read it."
     )
-    password_file: AbsoluteFile | None = Field(
+    password_file: NamedFile | None = Field(
         default=None, description="File with a password; only its owner may read it. Without it, none is ever used."
     )
     use_agent: bool = Field(default=False, description="Try the keys of a running SSH agent, too.")
-    known_hosts_file: AbsoluteFile | None = Field(
+    known_hosts_file: NamedFile | None = Field(
         default=None, description="Host keys that are trusted; `~/.ssh/known_hosts` and the system's where not set."
     )
-    ssh_config_file: AbsoluteFile | None = Field(
+    ssh_config_file: NamedFile | None = Field(
         default=None, description="OpenSSH client configuration, for aliases and `ProxyJump`; none where not set."
     )
     connect_timeout_seconds: float = Field(
@@ -192,6 +194,13 @@ class SshSource(_AnySource):
         default=10, gt=0, le=25, description="Longest wait for an answer: a dead link is noticed so soon."
     )
     keepalive_seconds: int = Field(default=15, ge=1, le=3600, description="How often an idle connection is kept open.")
+
+    @field_validator("host")
+    @classmethod
+    def _without_login(cls, host: str) -> str:
+        if "@" in host:  # not shown: USER:PASSWORD may stand before it
+            raise ValueError("is more than a host's name (it holds an @); write the user into `user`")
+        return host
 
     @property
     def ssh_host(self) -> SshHost:
@@ -337,7 +346,7 @@ class Privacy(Section):
         description="`plain`: as they are. `pseudonym`: as keyed pseudonyms everywhere but in the database; paths and "
         "lines of logs are withheld (docs/user-guide.md, Pseudonyms).",
     )
-    key_file: AbsoluteFile | None = Field(
+    key_file: NamedFile | None = Field(
         default=None,
         description="Key of the pseudonyms, at least 32 bytes that only the exporter's user (and a group) may read: "
         "`(umask 077; openssl rand -base64 48 > FILE)`. Needed for `pseudonym`.",
@@ -363,7 +372,7 @@ class Web(Section):
     """The HTTP server: metrics, page and API."""
 
     listen_address: str = Field(default="127.0.0.1:10813", description="`host:port`; `:port` is every interface.")
-    config_file: AbsolutePath | None = Field(
+    config_file: NamedFilePath | None = Field(
         default=None,
         description="TLS and passwords, in the format that all Prometheus exporters share (docs/user-guide.md); a file "
         "of its own, read again when it changes.",

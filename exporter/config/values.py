@@ -10,7 +10,10 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
+from exporter.config.document import PEM_MARK, quoted
+
 THIRTY_DAYS_SECONDS = 30 * 24 * 3600
+NO_SECRET_HERE = "a key or password itself must not stand here"
 
 
 def as_tuple(value: object) -> object:
@@ -49,7 +52,7 @@ def _pattern_with(*groups: int) -> AfterValidator:
 
 def _absolute(text: str) -> str:
     if not text.startswith("/") or "\0" in text:
-        raise ValueError(f"{text!r} is not an absolute path; write it from / on")
+        raise ValueError(f"{quoted(text)} is not an absolute path; write it from / on")
     return text
 
 
@@ -59,14 +62,46 @@ def _absolute_path(value: object) -> Path:
     return Path(_absolute(str(value)))
 
 
+def is_one_name(text: str) -> bool:
+    """Whether a text can be the name of a file, and is not what should be in it: several lines, or a key (PEM)."""
+    return bool(text) and text.isprintable() and PEM_MARK not in text
+
+
+def _named(text: str) -> str:
+    # What is no path is not shown: it is the key or the password itself as often as not.
+    if not text.startswith("/") or not is_one_name(text):
+        raise ValueError(f"is not an absolute path; name the file, from / on: {NO_SECRET_HERE}")
+    return text
+
+
+def _named_path(value: object) -> Path:
+    if not isinstance(value, str | Path):
+        raise ValueError(f"must be a path, written as text: {NO_SECRET_HERE}")
+    return Path(_named(str(value)))
+
+
+def _named_text(value: object) -> str:
+    return str(_named_path(value))
+
+
+def without_login(url: str) -> str:
+    """A URL for messages, without the user and password in it; whatever stands before an @ may be of them."""
+    return re.sub(r"\A([a-zA-Z][a-zA-Z0-9+.-]*://)?.*@", lambda found: found[1] or "", url, flags=re.DOTALL)
+
+
 def _http_url(text: str) -> str:
     try:
         parts = urlsplit(text)
-        valid = parts.scheme in ("http", "https") and bool(parts.hostname)
+        # The port is looked at when it is asked for: what stands there may be a password.
+        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        login = "@" in parts.netloc
     except ValueError:
-        valid = False
+        valid = login = False
     if not valid or not text.isprintable() or " " in text:
-        raise ValueError(f"{text!r} is not an http or https URL; write it in full, as https://host/path")
+        shown = quoted(without_login(text))
+        raise ValueError(f"{shown} is not an http or https URL; write it in full, as https://host/path")
+    if login:
+        raise ValueError("holds a user or password (before the @), which the page would show to everybody; drop them")
     return text
 
 
@@ -88,5 +123,10 @@ AbsolutePath: TypeAlias = Annotated[
     str, AfterValidator(_absolute), WithJsonSchema({"type": "string", "format": "path"})
 ]
 AbsoluteFile: TypeAlias = Annotated[Path, BeforeValidator(_absolute_path)]
+NamedFile: TypeAlias = Annotated[Path, BeforeValidator(_named_path)]
+"""Of a key ``*_file``, where people write what should be in the file: it is shown only if it is a path."""
+NamedFilePath: TypeAlias = Annotated[
+    str, BeforeValidator(_named_text), WithJsonSchema({"type": "string", "format": "path"})
+]
 HttpUrl: TypeAlias = Annotated[str, AfterValidator(_http_url), WithJsonSchema({"type": "string", "format": "uri"})]
 Seconds: TypeAlias = Annotated[float, Field(gt=0, le=THIRTY_DAYS_SECONDS)]

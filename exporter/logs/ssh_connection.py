@@ -10,7 +10,6 @@ import contextlib
 import errno
 import getpass
 import os
-import pwd
 import select
 import socket
 import stat
@@ -22,6 +21,7 @@ from pathlib import Path
 
 import paramiko
 
+from exporter.accounts import own_user
 from exporter.logs.sftp import SftpError, SftpSession
 from exporter.logs.source import SourceUnavailable
 from exporter.logs.ssh_host import SshHost
@@ -208,14 +208,6 @@ def _resolve(host: SshHost) -> _Target:
     )
 
 
-def _own_user() -> str:
-    """The user that this process is now, by name where it has one."""
-    try:
-        return pwd.getpwuid(os.geteuid()).pw_name
-    except KeyError:
-        return str(os.geteuid())
-
-
 def _known_hosts(given: Path | None, of_alias: list[str]) -> tuple[Path, ...]:
     if given is not None:
         return (given,)
@@ -366,7 +358,7 @@ def _explained(target: _Target) -> Iterator[None]:
             raise SourceUnavailable(
                 "key_file",
                 f"cannot log in to {shown}: {error.filename} cannot be read; it must be the exporter's own: run "
-                f"`chown {_own_user()} {error.filename}`",
+                f"`chown {own_user()} {error.filename}`",
             ) from None
         reason = getattr(error, "strerror", None) or str(error) or "the host has ended the connection"
         raise SourceUnavailable(

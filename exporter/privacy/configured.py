@@ -11,8 +11,12 @@ from exporter.privacy.identifiers import Identifiers, PlainIdentifiers
 from exporter.privacy.pseudonyms import KeyRefused, PseudonymKey, Pseudonyms, read_key
 
 
-def pseudonym_key(settings: Settings) -> PseudonymKey | None:
+def pseudonym_key(settings: Settings, *, of_anybody: bool = False) -> PseudonymKey | None:
     """The key of pseudonyms; ``None`` where ids are shown as they are.
+
+    Args:
+        settings: the configuration.
+        of_anybody: as of :func:`read_key`; for commands, whose user need not be the exporter's.
 
     Raises:
         ConfigError: the key file cannot be used.
@@ -22,7 +26,7 @@ def pseudonym_key(settings: Settings) -> PseudonymKey | None:
         return None
     assert privacy.key_file is not None, "the configuration is not valid without it"
     try:
-        return read_key(privacy.key_file)
+        return read_key(privacy.key_file, of_anybody=of_anybody)
     except KeyRefused as error:
         raise settings.refused((("privacy", "key_file"), str(error))) from None
 

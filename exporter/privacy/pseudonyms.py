@@ -23,6 +23,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from exporter.accounts import own_user
 from exporter.privacy.identifiers import Cleared, Problem
 
 WITHHELD = Cleared("withheld")
@@ -76,17 +77,23 @@ class PseudonymKey:
         )
 
 
-def read_key(path: Path) -> PseudonymKey:
+def read_key(path: Path, *, of_anybody: bool = False) -> PseudonymKey:
     """Read a key file.
 
+    Args:
+        path: of the file.
+        of_anybody: whether it may be another user's than ours or root's: for people of its group, who look through the
+            exporter's own key.
+
     Raises:
-        KeyRefused: there is none, others may read it, or it is too short to be a key.
+        KeyRefused: there is none, it belongs to somebody else, others may read it, or it is too short to be a key.
     """
     try:
         # A pipe at the path must not hold up the start.
         opened = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
-            mode = os.fstat(opened).st_mode
+            status = os.fstat(opened)
+            mode = status.st_mode
             content = os.read(opened, _KEY_BYTES_AT_MOST + 1) if stat.S_ISREG(mode) else b""
         finally:
             os.close(opened)
@@ -96,6 +103,12 @@ def read_key(path: Path) -> PseudonymKey:
         raise KeyRefused(f"{path} cannot be read: {error.strerror}; let the exporter's user read it") from None
     if not stat.S_ISREG(mode):
         raise KeyRefused(f"{path} is not a file; {HOW_TO_MAKE_A_KEY}")
+    # An owner reads and changes it whatever its mode is.
+    if not of_anybody and status.st_uid not in (0, os.geteuid()):
+        raise KeyRefused(
+            f"{path} belongs to another user, who can read and change it; it must be the exporter's own: run "
+            f"`chown {own_user()} {path}`"
+        )
     # A group of its own for those who may resolve pseudonyms is usual.
     if mode & 0o027:
         raise KeyRefused(f"{path} can be read or changed by others (mode {stat.S_IMODE(mode):04o}); chmod 600 {path}")

@@ -22,7 +22,7 @@ from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, mo
 from exporter.config.document import ConfigError, Document, quoted, read_text
 from exporter.config.reading import Contradiction, Contradictions, read_settings
 from exporter.config.sections import Section
-from exporter.config.values import as_tuple, is_only_this_machine
+from exporter.config.values import NO_SECRET_HERE, as_tuple, is_one_name, is_only_this_machine
 from exporter.web import tls
 from exporter.web.listener import parse_listen_address
 
@@ -77,10 +77,14 @@ class TlsServer(Section):
     def _from_the_file(cls, path: str | None, info: ValidationInfo) -> str | None:
         if path is None:
             return None
-        if not path or "\0" in path:
-            raise ValueError("is no path; name a file")
+        if not is_one_name(path):
+            raise ValueError(f"is no path; name a file: {NO_SECRET_HERE}")
         folder = (info.context or {}).get("folder", "")
         absolute = os.path.abspath(os.path.join(folder, path))
+        if not os.path.isabs(path) and not os.path.lexists(absolute):
+            # Not shown: a key or password that was written here is looked for as a file, too.
+            where = f"a file in {folder}, where paths that do not begin with / are looked for"
+            raise ValueError(f"is not the name of {where}; name the right one: {NO_SECRET_HERE}")
         if info.field_name == "key_file":
             tls.read_public_half(absolute)
         else:
@@ -227,6 +231,7 @@ def _users(value: object) -> object:
         raise ValueError("must be a section: lines of `USER: 'HASH'`")
     found = []
     for name, hashed in value.items():
+        # A name with a colon may have the password behind it; :func:`key_path` does not show it.
         wrong = _fault_of_user(name) or _fault_of_hash(hashed)
         if wrong is not None:
             found.append(Contradiction((name,), wrong))
@@ -236,7 +241,7 @@ def _users(value: object) -> object:
 
 def _fault_of_user(name: str) -> str | None:
     if not name or ":" in name or not name.isprintable():
-        return "is no user name: it must have no colon and no control characters"
+        return "is no user name: it must have no colon and no control characters; write USER: 'HASH', with a blank"
     return None
 
 

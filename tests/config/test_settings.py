@@ -46,6 +46,67 @@ def test_what_is_no_web_address_is_no_link(key: str, url: str) -> None:
     assert mistake == f"3: web.{key}: {url!r} is not an http or https URL; write it in full, as https://host/path"
 
 
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("ftp://admin:Hunter2@grafana/d/x", "'ftp://grafana/d/x' is not an http or https URL"),
+        ("admin:Hunter2@grafana", "'grafana' is not an http or https URL"),
+        ("https://admin:Hunter2/@grafana", "'https://grafana' is not an http or https URL"),
+        ("https://admin:Hunter2@grafana/d/x", "holds a user or password (before the @), which the page would show"),
+    ],
+)
+@pytest.mark.parametrize("key", ["grafana_url", "runbook_url"])
+def test_a_password_in_a_link_is_refused_and_never_shown(key: str, url: str, shown: str) -> None:
+    [mistake] = mistakes(f"web: {{{key}: '{url}'}}")
+    assert mistake.startswith(f"3: web.{key}: {shown}")
+    assert "Hunter2" not in mistake
+
+
+# Secrets in the place of the file that should hold them
+
+NAMED_FILES = {
+    "privacy.key_file": "privacy: {key_file: VALUE}",
+    "web.config_file": "web: {config_file: VALUE}",
+    **{
+        f"sources[0].{name}_file": f"sources: [{{kind: ssh, host: h, {name}_file: VALUE}}]"
+        for name in ("key", "passphrase", "password", "known_hosts", "ssh_config")
+    },
+}
+
+
+@pytest.mark.parametrize("key", NAMED_FILES)
+@pytest.mark.parametrize(
+    "value",
+    [
+        "Hunter2",
+        "fmfz/XDW0SjwcuQc2udlzYNajPNOQ5aID3TbQGavjkDgm9I8ekr8MWpZHunter2",
+        '"-----BEGIN OPENSSH PRIVATE KEY-----\\nHunter2\\n"',
+        '"/Hunter2\\nHunter2"',
+        "/-----BEGIN PRIVATE KEY-----Hunter2",
+        "!Hunter2 x",
+        "[Hunter2]",
+        "{Hunter2: x}",
+    ],
+)
+def test_a_secret_in_the_place_of_its_file_is_refused_and_never_shown(key: str, value: str) -> None:
+    (only,) = mistakes(NAMED_FILES[key].replace("VALUE", value))
+    assert only.startswith(f"3: {key}: ")
+    assert "Hunter2" not in only
+    assert "must not stand here" in only or "tags (!name) are not supported" in only
+
+
+def test_a_number_in_the_place_of_a_file_is_never_shown() -> None:
+    (only,) = mistakes("privacy: {key_file: 4711081}")
+    assert only.startswith("3: privacy.key_file: must be a path")
+    assert "4711081" not in only
+
+
+def test_a_host_with_a_login_is_refused_and_never_shown() -> None:
+    (only,) = mistakes("sources: [{kind: ssh, host: 'me:Hunter2@hpc'}]")
+    assert only.startswith("3: sources[0].host: is more than a host's name (it holds an @); write the user into `user`")
+    assert "Hunter2" not in only
+
+
 # What is needed, and what the rest is without being written
 
 

@@ -21,8 +21,10 @@ from exporter.config import ConfigError, load
 from exporter.privacy.pseudonyms import Pseudonyms, read_key
 from exporter.web.routes import ReloadFailed
 from tests.support import communicator_db as db
+from tests.support.files import open_the_way_to, unprivileged
 from tests.support.logs import recorded_logs
 from tests.support.process import wait_for
+from tests.support.sshd import free_port
 
 CASE, BEAM = "MRN-4711^KIM", "MRN-4711^KIM_1"
 
@@ -274,12 +276,59 @@ def test_verify_without_a_configuration_shows_the_log_it_is_given(site: Site, mo
     assert site.call("verify", log).output == result.output
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_a_key_of_another_user_is_none_for_the_exporter_but_for_who_asks_by_its_group(site: Site) -> None:
+    case = site.shown.case(CASE)
+    os.chown(site.key_file, 4711, os.getegid())
+    site.key_file.chmod(0o640)
+    with pytest.raises(ConfigError, match=rf"exporter\.yaml:3: privacy\.key_file: .* run `chown root {site.key_file}`"):
+        Exporter(load(site.config), lambda: load(site.config))
+    assert site.call("whois", case).stdout == f"{case} is case {CASE}\n"
+    assert "belongs to another user" not in site.call("check-config").stderr
+    open_the_way_to(site.folder)
+    with unprivileged():
+        checked = site.call("check-config")
+    assert checked.exit_code == 0
+    assert f"run `chown nobody {site.key_file}`, unless the exporter runs as its owner" in checked.stderr
+
+
 def test_migrate_withholds_what_sqlite_says(site: Site) -> None:
     site.database.write_bytes(b"no database at all, but of some length" * 100)
     withheld = site.call("migrate")
     assert (withheld.exit_code, "not_a_database, the rest is withheld" in withheld.stderr) == (1, True)
     site.configure("{identifiers: plain}")
     assert f"{site.database}: file is not a database" in site.call("migrate").stderr
+
+
+def test_top_shows_no_ids_of_a_table_where_it_may_not_read_the_configuration(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli_flags, "DEFAULT_CONFIG", str(site.config))
+    look = json.loads(CliRunner().invoke(main, ["top", "--once", "--json", "--database", str(site.database)]).stdout)
+    assert [beam["beam_id"] for beam in look["beams"]] == [site.shown.beam(BEAM)]
+    site.config.chmod(0o600)
+    site.folder.chmod(0o777)
+    site.database.chmod(0o666)
+    open_the_way_to(site.folder)
+    with unprivileged():
+        result = CliRunner().invoke(main, ["top", "--once", "--database", str(site.database)])
+        asked = CliRunner().invoke(main, ["top", "--once", "--web.listen-address", f"127.0.0.1:{free_port()}"])
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert f"{site.config}: cannot be read: Permission denied" in result.stderr
+    assert "no exporter answers" in asked.stderr
+
+
+def test_top_shows_no_ids_of_a_table_where_it_may_not_look_for_the_configuration(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli_flags, "DEFAULT_CONFIG", f"/{'x' * 256}/exporter.yaml")
+    result = CliRunner().invoke(main, ["top", "--once", "--database", str(site.database)])
+    assert (result.exit_code, result.stdout) == (1, "")
+
+
+def test_top_without_a_configuration_shows_the_table_it_is_given(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli_flags, "DEFAULT_CONFIG", str(site.folder / "none" / "exporter.yaml"))
+    assert BEAM in CliRunner().invoke(main, ["top", "--once", "--database", str(site.database)]).stdout
 
 
 def test_top_reads_the_table_only_for_who_may_read_the_key(site: Site) -> None:

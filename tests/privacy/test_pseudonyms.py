@@ -21,6 +21,7 @@ from exporter.privacy.pseudonyms import (
     is_pseudonym,
     read_key,
 )
+from tests.support.files import NOBODY, open_the_way_to, unprivileged
 
 CONTENT = b"correct horse battery staple, and some more\n"
 KEY = PseudonymKey.of(CONTENT)
@@ -148,6 +149,28 @@ def test_a_key_that_others_may_read_or_change_is_refused(file: Path, mode: int) 
     file.chmod(mode)
     with pytest.raises(KeyRefused, match=rf"{file} can be read or changed by others \(mode {mode:04o}\); chmod 600"):
         read_key(file)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+@pytest.mark.parametrize("mode", [0o600, 0o640])
+def test_a_key_that_belongs_to_somebody_else_is_refused_with_the_fix(file: Path, mode: int) -> None:
+    file.chmod(mode)
+    os.chown(file, 4711, os.getegid())
+    with pytest.raises(KeyRefused, match=rf"{file} belongs to another user.*run `chown root {file}`"):
+        read_key(file)
+    assert read_key(file, of_anybody=True) == KEY
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_a_key_of_roots_or_the_exporters_own_is_taken(file: Path) -> None:
+    open_the_way_to(file.parent)
+    file.chmod(0o440)
+    os.chown(file, 0, os.getegid())
+    with unprivileged():
+        assert read_key(file) == KEY
+    os.chown(file, NOBODY, os.getegid())
+    with unprivileged():
+        assert read_key(file) == KEY
 
 
 def test_what_is_no_key_is_refused_with_the_way_to_make_one(file: Path, tmp_path: Path) -> None:

@@ -141,7 +141,7 @@ def test_a_key_may_be_read_by_a_group_of_its_own(folder: Path) -> None:
         ),
         ("rate_limit: {interval: 1s, burst: 3}", "1: rate_limit: is not supported"),
         ("basic_auth_users: [a, b]", "1: basic_auth_users: must be a section"),
-        ("basic_auth_users: {'a:b': x}", "1: basic_auth_users.'a:b': is no user name"),
+        ("basic_auth_users: {'a:b': x}", "1: basic_auth_users.(a key with a colon): is no user name"),
         ("basic_auth_users: {'': x}", "1: basic_auth_users.'': is no user name"),
         ("tls_server: {}", "1: tls_server: unknown key; did you mean tls_server_config?"),
         ("tls_server_config:\n\tcert_file: x", "2: not valid YAML: a tab; indent with spaces"),
@@ -167,6 +167,48 @@ def test_what_is_no_good_hash_is_refused_and_never_shown(folder: Path, hashed: s
     (only,) = mistakes(folder, f"basic_auth_users:\n  me: {hashed}\n")
     assert only.startswith(f"2: basic_auth_users.me: {said}")
     assert hashed.strip("'") not in only
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("me:SECRET", "1: the file must consist of sections"),
+        ("SECRET", "1: the file must consist of sections"),
+        ("me:SECRET\nyou:SECRET", "1: the file must consist of sections"),
+        ("me:SECRET: x", "1: (a key with a colon): unknown key"),
+        ("basic_auth_users:\n  me: !SECRET", "2: basic_auth_users.me: tags (!name) are not supported; drop it, or put"),
+        ("basic_auth_users:\n  me: !!SECRET x", "2: basic_auth_users.me: tags (!name) are not supported"),
+        ("basic_auth_users:\n  me: !SECRET!x", "2: not valid YAML: tags (!name) are not supported"),
+        ("basic_auth_users:\n  me: &SECRET x\n  you: &SECRET x", "2: basic_auth_users.me: is not a bcrypt hash"),
+        ("basic_auth_users: {'me:SECRET'}", "1: basic_auth_users.(a key with a colon): is no user name"),
+        ("basic_auth_users:\n  'me:SECRET': ''", "2: basic_auth_users.(a key with a colon): is no user name"),
+        ("basic_auth_users: {'me:SECRET': x, 'me:SECRET': y}", "1: basic_auth_users.(a key with a colon): "),
+        ("tls_server_config: SECRET", "1: tls_server_config: must be a section"),
+        (TLS.replace("server.key", "SECRET"), "3: tls_server_config.key_file: is not the name of a file in"),
+        (TLS.replace("server.crt", "SECRET"), "2: tls_server_config.cert_file: is not the name of a file in"),
+        (TLS + "  client_ca_file: SECRET", "4: tls_server_config.client_ca_file: is not the name of a file in"),
+        (TLS.replace("server.key", "[SECRET]"), "3: tls_server_config.key_file: must be the name of a file"),
+        *(
+            (
+                TLS.replace(name, f"|\n    {first}-----BEGIN X-----\n    SECRET"),
+                f"{line}: tls_server_config.{key}: is no path",
+            )
+            for first in ("", "/")
+            for name, key, line in (("server.key", "key_file", 3), ("server.crt", "cert_file", 2))
+        ),
+    ],
+)
+@pytest.mark.parametrize("secret", ["Hunter2Geheim", HASH])
+def test_a_secret_in_the_wrong_place_is_never_shown(folder: Path, text: str, said: str, secret: str) -> None:
+    found = mistakes(folder, text.replace("SECRET", secret))
+    assert found[0].startswith(said) or secret == HASH  # which is not valid behind ! and &
+    assert secret[:12] not in "".join(found)
+
+
+def test_a_number_in_the_place_of_a_file_is_never_shown(folder: Path) -> None:
+    (only,) = mistakes(folder, TLS.replace("server.key", "47110815"))
+    assert only.startswith("3: tls_server_config.key_file: must be the name of a file, as text")
+    assert "47110815" not in only
 
 
 @pytest.mark.parametrize("text", ["{}", "{min_version: TLS13}"])
