@@ -139,6 +139,9 @@ class Sshd:
 
     def kill(self) -> None:
         """End it and every connection it serves, as a crash of the host would."""
+        if self._process is not None:
+            # Else a client whose connection has ended already could get another one, which would live on.
+            self._process.send_signal(signal.SIGSTOP)
         self.signal(signal.SIGKILL)
         if self._process is not None:
             self._process.wait(10)
