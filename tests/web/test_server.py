@@ -406,6 +406,69 @@ def test_a_refused_configuration_is_shown_to_who_asked_for_it() -> None:
     assert (site.errors, lines) == ([], [])
 
 
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"sec-fetch-site": "cross-site"},
+        {"sec-fetch-site": "same-site"},
+        {"sec-fetch-site": "what will be"},
+        {"sec-fetch-site": ""},
+        {"origin": "http://evil.example"},
+        {"origin": "http://exporter.example:10813.evil.example"},
+        {"origin": "http://exporter.example:3000"},
+        {"origin": "http://exporter.example"},
+        {"origin": "null"},
+        {"origin": ""},
+        {"origin": "http://exporter.example:10813", "sec-fetch-site": "cross-site"},
+        {"origin": "http://evil.example", "sec-fetch-site": "same-origin"},
+    ],
+    ids=str,
+)
+def test_a_page_of_another_site_reloads_nothing(headers: dict[str, str]) -> None:
+    reloads: list[int] = []
+    with serve(reload=lambda: reloads.append(1), enable_lifecycle=True) as site:
+        answers = [
+            site.client.request(method, "/-/reload", headers={"host": "exporter.example:10813", **headers})
+            for method in ("POST", "PUT")
+        ]
+
+    assert [answer.status_code for answer in answers] == [403, 403]
+    assert {answer.text for answer in answers} == {
+        "A page of another site asked for this. Reload with curl, or send the exporter SIGHUP.\n"
+    }
+    assert reloads == []
+
+
+def test_another_site_hides_behind_no_second_header() -> None:
+    reloads: list[int] = []
+    with serve(reload=lambda: reloads.append(1), enable_lifecycle=True) as site:
+        ours = f"http://{site.server.address}"
+        for name, good, bad in (("origin", ours, "http://evil.example"), ("sec-fetch-site", "none", "cross-site")):
+            for said in ([(name, good), (name, bad)], [(name, bad), (name, good)]):
+                assert site.client.post("/-/reload", headers=said).status_code == 403
+
+    assert reloads == []
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"sec-fetch-site": "same-origin"},
+        {"sec-fetch-site": "none"},
+        {"origin": "http://exporter.example:10813"},
+        {"origin": "HTTPS://Exporter.example:10813", "sec-fetch-site": "same-origin"},
+        {"referer": "http://evil.example/", "user-agent": "curl/8.0"},
+    ],
+    ids=str,
+)
+def test_who_is_no_page_of_another_site_may_reload(headers: dict[str, str]) -> None:
+    reloads: list[int] = []
+    with serve(reload=lambda: reloads.append(1), enable_lifecycle=True) as site:
+        answer = site.client.post("/-/reload", headers={"host": "exporter.example:10813", **headers})
+
+    assert (answer.status_code, reloads) == (200, [1])
+
+
 def test_reload_by_get_is_not_allowed() -> None:
     with serve(enable_lifecycle=True) as site:
         answer = site.get("/-/reload")
