@@ -237,6 +237,18 @@ def test_metrics_are_compressed_only_where_that_is_accepted(site: Site) -> None:
     assert b"mqi_beam_batches_total" in gzip.decompress(raw)
 
 
+@pytest.mark.parametrize("path", ["/metrics", "/metrics?name[]=mqi_beams", "/api/v1/beams", "/", "/static/page.js"])
+@pytest.mark.parametrize("refusal", ["gzip;q=0", "GZIP; q=0.0", "gzip;q=0, *", "*;q=0", "br"])
+def test_nothing_is_compressed_for_who_refuses_it(site: Site, path: str, refusal: str) -> None:
+    assert "content-encoding" not in site.get(path, **{"accept-encoding": refusal}).headers
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/metrics?name[]=mqi_beams", "/api/v1/beams", "/"])
+def test_a_weight_or_a_star_is_a_yes_too(site: Site, path: str) -> None:
+    for said in ("gzip;q=0.001", "*", "identity;q=0.5, *;q=0.1"):
+        assert site.get(path, **{"accept-encoding": said}).headers["content-encoding"] == "gzip"
+
+
 def test_head_answers_like_get_without_a_body(site: Site) -> None:
     answer = site.client.head("/metrics", headers={"accept-encoding": "identity"})
 
