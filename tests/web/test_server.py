@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gzip
 import itertools
 import logging
@@ -700,6 +701,49 @@ def test_a_request_head_without_end_is_refused(site: Site) -> None:
         connection.sendall(b"GET / HTTP/1.1\r\nX: " + b"x" * 20_000)
 
         assert connection.recv(12) == b"HTTP/1.1 400"
+
+
+def head_of(size_bytes: int, header: str = "X-A: ") -> bytes:
+    """A request whose head is so long, with all of it in one header."""
+    begin, end = f"GET /-/healthy HTTP/1.1\r\nHost: x\r\n{header}", "a\r\n\r\n"
+    filler = header[-1] if header.endswith("  ") else "a"
+    return (begin + filler * (size_bytes - len(begin) - len(end)) + end).encode()
+
+
+def test_a_request_head_of_the_greatest_size_is_answered(site: Site) -> None:
+    with closing(site.connect()) as connection, connection.makefile("rb") as answers:
+        for _ in range(3):
+            connection.sendall(head_of(16 * 1024))
+            assert answers.readline() == b"HTTP/1.1 200 OK\r\n"
+            while answers.readline() != b"healthy\n":
+                pass
+
+
+@pytest.mark.parametrize("size_bytes", [16 * 1024 + 1, 17_000, 60_000])
+@pytest.mark.parametrize("header", ["X-A: ", "X-A:  "], ids=["text", "blanks"])
+@pytest.mark.parametrize("before", [b"", head_of(100)], ids=["first", "behind another"])
+def test_a_request_head_beyond_the_bound_that_comes_at_once_is_refused(
+    site: Site, size_bytes: int, header: str, before: bytes
+) -> None:
+    with closing(site.connect()) as connection:
+        connection.sendall(before + head_of(size_bytes, header) + head_of(100))
+        said = b""
+        with contextlib.suppress(ConnectionResetError):
+            while some := connection.recv(65536):
+                said += some
+
+    assert re.findall(rb"HTTP/1\.1 (\d+)", said) == ([b"200", b"400"] if before else [b"400"])
+
+
+def test_many_small_requests_that_come_at_once_are_no_large_head(site: Site) -> None:
+    count = 400
+    with closing(site.connect()) as connection:
+        connection.sendall(head_of(100) * count)
+        said = b""
+        while said.count(b"healthy\n") < count and (some := connection.recv(65536)):
+            said += some
+
+    assert said.count(b"HTTP/1.1 200") == said.count(b"healthy\n") == count
 
 
 def test_what_follows_a_last_request_in_the_moment_of_its_answer_is_no_error_of_ours() -> None:
