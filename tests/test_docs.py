@@ -106,6 +106,23 @@ def test_the_manual_is_that_of_the_commands(tmp_path: Path) -> None:
     assert pages(ROOT / "docs" / "man") == pages(tmp_path)
 
 
+def test_command_and_manual_are_linked_on_a_fresh_machine_as_the_operations_guide_says(tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    lines = re.findall(r"^# ((?:mkdir -p|ln -s) /(?:opt|usr).*)$", text, re.MULTILINE)
+    for folder in ("usr/local/bin", "usr/local/share", "opt/mqi-exporter/bin", "opt/mqi-exporter/share/man/man1"):
+        (tmp_path / folder).mkdir(parents=True)  # what Debian, and the lines before, have made
+    installed = [tmp_path / "opt/mqi-exporter/bin/mqi-exporter"]
+    installed += [tmp_path / f"opt/mqi-exporter/share/man/man1/mqi-exporter{name}.1" for name in ("", "-run")]
+    for path in installed:
+        path.touch()
+    script = "\n".join(lines).replace(" /opt/", f" {tmp_path}/opt/").replace(" /usr/", f" {tmp_path}/usr/")
+    done = subprocess.run(["sh", "-e", "-c", script], check=False, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert [path.name for path in (tmp_path / "usr/local/bin").iterdir()] == ["mqi-exporter"]
+    manual = tmp_path / "usr/local/share/man/man1"
+    assert sorted(path.name for path in manual.iterdir()) == ["mqi-exporter-run.1", "mqi-exporter.1"]
+
+
 def test_completion_can_be_written_as_the_operations_guide_says() -> None:
     environment = {**os.environ, "_MQI_EXPORTER_COMPLETE": "bash_source"}
     done = subprocess.run(

@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 from urllib.parse import unquote
 
-from prometheus_client.exposition import gzip_accepted
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
@@ -26,6 +25,7 @@ from exporter.beams.snapshot import BeamState, BoardSnapshot
 from exporter.logs.recent import RECENT_LINE_CHARACTERS, RECENT_LINES, recent_lines
 from exporter.privacy.identifiers import Identifiers
 from exporter.web import fields
+from exporter.web.encodings import gzip_accepted
 from exporter.web.fields import Json, Shown, rendered
 
 PREFIX = "/api/v1"
@@ -187,7 +187,7 @@ def _ids(request: Request) -> tuple[str, str]:
 def cached_answer(request: Request, body: bytes, media_type: str = _JSON) -> Response:
     """An answer with a strong ETag of its bytes; 304 to a client that has them, compressed where that is accepted."""
     tag = hashlib.blake2b(body, digest_size=16).hexdigest()
-    compress = gzip_accepted(",".join(request.headers.getlist("accept-encoding")))
+    compress = gzip_accepted(request.headers)
     etag = f'"{tag}-gzip"' if compress else f'"{tag}"'
     headers = {**_HEADERS, "ETag": etag}
     if _has(request.headers.getlist("if-none-match"), etag):

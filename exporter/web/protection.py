@@ -1,22 +1,23 @@
 """The web configuration in use, and how a changed one comes into use while the server runs.
 
 New connections get the certificate that is there now; those under way keep theirs until their answer is over. A file
-that is broken, or half written, leaves the old one in use. So does one that takes the protection away: what looks like
-that is mostly a file that is being written.
+that is broken, or half written, leaves the old one in use. So does one that takes a protection away, whatever else
+stays: what looks like that is mostly a file that is being written.
 """
 
 from __future__ import annotations
 
 import ssl
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import structlog
 
 from exporter.config.document import ConfigError
 from exporter.privacy.identifiers import Cleared
-from exporter.web.web_config import Prepared, mentioned_files, prepare
+from exporter.web.tls import VERIFY_MODES, VERSIONS
+from exporter.web.web_config import Prepared, TlsServer, WebConfig, mentioned_files, prepare
 
 _LOG = structlog.get_logger(__name__)
 
@@ -125,19 +126,35 @@ class Protection:
         return changed
 
     def _forbid_less(self, found: Prepared) -> None:
-        before = self._now.config
-        if (found.context is None) != (before.tls_server_config is None):
-            raise ConfigError([f"{self._path}: tls_server_config: TLS is turned on and off at a restart only"])
-        if before.basic_auth_users and not found.config.basic_auth_users:
-            raise ConfigError([f"{self._path}: basic_auth_users: the last user is gone; restart to ask nobody"])
-        if before.authenticates and not found.config.authenticates:
-            raise ConfigError(
-                [f"{self._path}: client_auth_type: clients need no certificate any more; restart for that"]
-            )
+        """Each protection stands for itself: that another one stays says nothing of why this one went."""
+        less = [f"{self._path}: {said}" for said in _taken_away(self._now.config, found.config)]
+        if less:
+            raise ConfigError(less)
 
     def _look(self) -> tuple[tuple[str, object], ...]:
         """What changes when one of the files does."""
         return () if self._path is None else tuple((path, _stamp(path)) for path in mentioned_files(self._path))
+
+
+def _taken_away(before: WebConfig, after: WebConfig) -> Iterator[str]:
+    """What protected and would not any more. Where names or users are fewer nobody can tell whether that is meant."""
+    if before.basic_auth_users and not after.basic_auth_users:
+        yield "basic_auth_users: the last user is gone; restart to ask nobody"
+    old, new = before.tls_server_config, after.tls_server_config
+    if old is None or new is None:
+        if old is not new:
+            yield "tls_server_config: TLS is turned on and off at a restart only"
+        return
+    if _requires_certificates(old) and not _requires_certificates(new):
+        yield "client_auth_type: clients need no certificate any more; restart for that"
+    elif old.client_allowed_sans and not new.client_allowed_sans:
+        yield "client_allowed_sans: the last name is gone; restart to allow every certificate of the authority"
+    if VERSIONS[new.min_version] < VERSIONS[old.min_version]:
+        yield f"min_version: {new.min_version} is older than {old.min_version}, which is in use; restart for that"
+
+
+def _requires_certificates(section: TlsServer) -> bool:
+    return VERIFY_MODES[section.client_auth_type] is ssl.CERT_REQUIRED
 
 
 def _stamp(path: str) -> object:

@@ -45,9 +45,12 @@ _HEADERS_OF_ALL = (
     ("Content-Security-Policy", CONTENT_SECURITY_POLICY),
     ("Referrer-Policy", "no-referrer"),
 )
+_OUR_SITE = ("same-origin", "none")
+"""What ``Sec-Fetch-Site`` says of a page of ours, and of what the user has typed."""
 _RELOAD_FORBIDDEN = (
     "Reloading over HTTP is not enabled. Start the exporter with --web.enable-lifecycle, or send it SIGHUP.\n"
 )
+_RELOAD_FROM_ELSEWHERE = "A page of another site asked for this. Reload with curl, or send the exporter SIGHUP.\n"
 
 
 class ReloadFailed(Exception):
@@ -104,9 +107,11 @@ def build_app(
     def readiness(_: Request) -> Response:
         return _state("ready", ready())
 
-    def reloading(_: Request) -> Response:
+    def reloading(request: Request) -> Response:
         if not enable_lifecycle:
             return PlainTextResponse(_RELOAD_FORBIDDEN, 403)
+        if _is_of_another_site(request):
+            return PlainTextResponse(_RELOAD_FROM_ELSEWHERE, 403)
         try:
             reload()
         except ReloadFailed as error:
@@ -131,6 +136,18 @@ def build_app(
     in_turn = Turns(app, _turn_of, {"page": _PAGES_AT_ONCE, "probe": _PROBES_AT_ONCE})
     inside = Authentication(in_turn, lambda: protection.users, failed_logins or FailedLogins())
     return _outermost(inside, count_error, protection)
+
+
+def _is_of_another_site(request: Request) -> bool:
+    """Whether a browser sends this for a page that is not ours; it does so with the passwords and certificates it has.
+
+    Browsers say so themselves: newer ones in ``Sec-Fetch-Site`` (where they trust the connection), all in ``Origin``.
+    What is no browser sends neither.
+    """
+    ours = request.headers.get("host", "").casefold()
+    origins = (origin.partition("://")[2].casefold() for origin in request.headers.getlist("origin"))
+    sites = (site.casefold() for site in request.headers.getlist("sec-fetch-site"))
+    return any(not origin or origin != ours for origin in origins) or any(site not in _OUR_SITE for site in sites)
 
 
 def _turn_of(path: str) -> str | None:

@@ -11,12 +11,13 @@ from typing import cast
 
 import structlog
 from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import choose_encoder, gzip_accepted
+from prometheus_client.exposition import choose_encoder
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 from exporter.web.collectors import ScrapeMeter
+from exporter.web.encodings import gzip_accepted
 from exporter.web.exposition import Exposition
 from exporter.web.metrics import named
 from exporter.web.pieces import gzipped, plain
@@ -55,7 +56,7 @@ def _sort_of_scrape(request: Request) -> tuple[str, bool, frozenset[str] | None]
         _, content_type = choose_encoder(",".join(request.headers.getlist("accept")))
     except (TypeError, ValueError):  # a version that is no number
         content_type = ""
-    return content_type, gzip_accepted(",".join(request.headers.getlist("accept-encoding"))), _names(request)
+    return content_type, gzip_accepted(request.headers), _names(request)
 
 
 def _names(request: Request) -> frozenset[str] | None:
@@ -91,7 +92,7 @@ class Metrics:
     async def answer(self, request: Request) -> Response:
         """One scrape; :class:`~exporter.web.sharing.Shared` asks for one at a time."""
         accept = ",".join(request.headers.getlist("accept"))
-        compress = gzip_accepted(",".join(request.headers.getlist("accept-encoding")))
+        compress = gzip_accepted(request.headers)
         try:
             return await run_in_threadpool(self._render, accept, compress, _names(request))
         except Exception as error:  # noqa: BLE001 -- whatever a collector does, the scraper gets an answer

@@ -44,6 +44,24 @@ _FINISH_SECONDS = 1
 _STOP_SECONDS = 2.0
 
 
+class _Requests(h11.Connection):
+    """Refuses a head that is too large also where all of it came at once: h11 bounds only what is incomplete."""
+
+    def __init__(self) -> None:
+        super().__init__(h11.SERVER, _REQUEST_HEAD_BYTES_AT_MOST)
+
+    def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
+        if self.their_state is not h11.IDLE:
+            return super().next_event()
+        waiting_bytes = len(self.trailing_data[0])
+        event = super().next_event()
+        if waiting_bytes > _REQUEST_HEAD_BYTES_AT_MOST and isinstance(event, h11.Request):
+            head_bytes = waiting_bytes - len(self.trailing_data[0])
+            if head_bytes > _REQUEST_HEAD_BYTES_AT_MOST:
+                raise h11.RemoteProtocolError("the head of a request is too large", error_status_hint=431)
+        return event
+
+
 class _Connection(H11Protocol):
     """A connection that is closed when its client is too slow: with a request's head, between two, or reading.
 
@@ -53,6 +71,7 @@ class _Connection(H11Protocol):
 
     def __init__(self, guest: Guest, door: Door, protection: Protection, refused: Callable[[], None], **parts: Any):
         super().__init__(**parts)
+        self.conn = _Requests()
         self.answered = False
         self._guest = guest
         self._door = door
@@ -299,7 +318,6 @@ class WebServer:
                 server_header=False,
                 timeout_keep_alive=idle_seconds,
                 timeout_graceful_shutdown=_FINISH_SECONDS,
-                h11_max_incomplete_event_size=_REQUEST_HEAD_BYTES_AT_MOST,
             ),
             protection or Protection(),
             failed_logins or FailedLogins(),

@@ -65,6 +65,15 @@ class TlsServer(Section):
         default=(), description="One of `X25519`, `CurveP256`, `CurveP384`, `CurveP521`; several where not set."
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _names_somebody(cls, data: object) -> object:
+        """A list without names would let in every certificate: who wrote the key did not mean that."""
+        if isinstance(data, dict) and data.get("client_allowed_sans", ("any",)) in (None, []):
+            wrong = "is empty, and would allow every certificate of the authority; name who may come in, or drop it"
+            raise Contradictions((Contradiction(("client_allowed_sans",), wrong),))
+        return data
+
     @field_validator("cert", "key", "client_ca", mode="before")
     @classmethod
     def _not_here(cls, value: object, info: ValidationInfo) -> object:

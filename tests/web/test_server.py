@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gzip
 import itertools
 import logging
@@ -237,6 +238,18 @@ def test_metrics_are_compressed_only_where_that_is_accepted(site: Site) -> None:
     assert b"mqi_beam_batches_total" in gzip.decompress(raw)
 
 
+@pytest.mark.parametrize("path", ["/metrics", "/metrics?name[]=mqi_beams", "/api/v1/beams", "/", "/static/page.js"])
+@pytest.mark.parametrize("refusal", ["gzip;q=0", "GZIP; q=0.0", "gzip;q=0, *", "*;q=0", "br"])
+def test_nothing_is_compressed_for_who_refuses_it(site: Site, path: str, refusal: str) -> None:
+    assert "content-encoding" not in site.get(path, **{"accept-encoding": refusal}).headers
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/metrics?name[]=mqi_beams", "/api/v1/beams", "/"])
+def test_a_weight_or_a_star_is_a_yes_too(site: Site, path: str) -> None:
+    for said in ("gzip;q=0.001", "*", "identity;q=0.5, *;q=0.1"):
+        assert site.get(path, **{"accept-encoding": said}).headers["content-encoding"] == "gzip"
+
+
 def test_head_answers_like_get_without_a_body(site: Site) -> None:
     answer = site.client.head("/metrics", headers={"accept-encoding": "identity"})
 
@@ -404,6 +417,69 @@ def test_a_refused_configuration_is_shown_to_who_asked_for_it() -> None:
     assert answer.status_code == 500
     assert "max_beams: must be at least 1\nweb.listen_addres: unknown key" in answer.text
     assert (site.errors, lines) == ([], [])
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"sec-fetch-site": "cross-site"},
+        {"sec-fetch-site": "same-site"},
+        {"sec-fetch-site": "what will be"},
+        {"sec-fetch-site": ""},
+        {"origin": "http://evil.example"},
+        {"origin": "http://exporter.example:10813.evil.example"},
+        {"origin": "http://exporter.example:3000"},
+        {"origin": "http://exporter.example"},
+        {"origin": "null"},
+        {"origin": ""},
+        {"origin": "http://exporter.example:10813", "sec-fetch-site": "cross-site"},
+        {"origin": "http://evil.example", "sec-fetch-site": "same-origin"},
+    ],
+    ids=str,
+)
+def test_a_page_of_another_site_reloads_nothing(headers: dict[str, str]) -> None:
+    reloads: list[int] = []
+    with serve(reload=lambda: reloads.append(1), enable_lifecycle=True) as site:
+        answers = [
+            site.client.request(method, "/-/reload", headers={"host": "exporter.example:10813", **headers})
+            for method in ("POST", "PUT")
+        ]
+
+    assert [answer.status_code for answer in answers] == [403, 403]
+    assert {answer.text for answer in answers} == {
+        "A page of another site asked for this. Reload with curl, or send the exporter SIGHUP.\n"
+    }
+    assert reloads == []
+
+
+def test_another_site_hides_behind_no_second_header() -> None:
+    reloads: list[int] = []
+    with serve(reload=lambda: reloads.append(1), enable_lifecycle=True) as site:
+        ours = f"http://{site.server.address}"
+        for name, good, bad in (("origin", ours, "http://evil.example"), ("sec-fetch-site", "none", "cross-site")):
+            for said in ([(name, good), (name, bad)], [(name, bad), (name, good)]):
+                assert site.client.post("/-/reload", headers=said).status_code == 403
+
+    assert reloads == []
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"sec-fetch-site": "same-origin"},
+        {"sec-fetch-site": "none"},
+        {"origin": "http://exporter.example:10813"},
+        {"origin": "HTTPS://Exporter.example:10813", "sec-fetch-site": "same-origin"},
+        {"referer": "http://evil.example/", "user-agent": "curl/8.0"},
+    ],
+    ids=str,
+)
+def test_who_is_no_page_of_another_site_may_reload(headers: dict[str, str]) -> None:
+    reloads: list[int] = []
+    with serve(reload=lambda: reloads.append(1), enable_lifecycle=True) as site:
+        answer = site.client.post("/-/reload", headers={"host": "exporter.example:10813", **headers})
+
+    assert (answer.status_code, reloads) == (200, [1])
 
 
 def test_reload_by_get_is_not_allowed() -> None:
@@ -625,6 +701,49 @@ def test_a_request_head_without_end_is_refused(site: Site) -> None:
         connection.sendall(b"GET / HTTP/1.1\r\nX: " + b"x" * 20_000)
 
         assert connection.recv(12) == b"HTTP/1.1 400"
+
+
+def head_of(size_bytes: int, header: str = "X-A: ") -> bytes:
+    """A request whose head is so long, with all of it in one header."""
+    begin, end = f"GET /-/healthy HTTP/1.1\r\nHost: x\r\n{header}", "a\r\n\r\n"
+    filler = header[-1] if header.endswith("  ") else "a"
+    return (begin + filler * (size_bytes - len(begin) - len(end)) + end).encode()
+
+
+def test_a_request_head_of_the_greatest_size_is_answered(site: Site) -> None:
+    with closing(site.connect()) as connection, connection.makefile("rb") as answers:
+        for _ in range(3):
+            connection.sendall(head_of(16 * 1024))
+            assert answers.readline() == b"HTTP/1.1 200 OK\r\n"
+            while answers.readline() != b"healthy\n":
+                pass
+
+
+@pytest.mark.parametrize("size_bytes", [16 * 1024 + 1, 17_000, 60_000])
+@pytest.mark.parametrize("header", ["X-A: ", "X-A:  "], ids=["text", "blanks"])
+@pytest.mark.parametrize("before", [b"", head_of(100)], ids=["first", "behind another"])
+def test_a_request_head_beyond_the_bound_that_comes_at_once_is_refused(
+    site: Site, size_bytes: int, header: str, before: bytes
+) -> None:
+    with closing(site.connect()) as connection:
+        connection.sendall(before + head_of(size_bytes, header) + head_of(100))
+        said = b""
+        with contextlib.suppress(ConnectionResetError):
+            while some := connection.recv(65536):
+                said += some
+
+    assert re.findall(rb"HTTP/1\.1 (\d+)", said) == ([b"200", b"400"] if before else [b"400"])
+
+
+def test_many_small_requests_that_come_at_once_are_no_large_head(site: Site) -> None:
+    count = 400
+    with closing(site.connect()) as connection:
+        connection.sendall(head_of(100) * count)
+        said = b""
+        while said.count(b"healthy\n") < count and (some := connection.recv(65536)):
+            said += some
+
+    assert said.count(b"HTTP/1.1 200") == said.count(b"healthy\n") == count
 
 
 def test_what_follows_a_last_request_in_the_moment_of_its_answer_is_no_error_of_ours() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ssl
 import stat
 import time
 from pathlib import Path
@@ -17,6 +19,9 @@ from tests.support.logs import recorded_logs
 
 HASH = "$2y$10$X0h1gDsPszWURQaxFh.zoubFi6DXncSjhoQNJgRrnGs7EsimhC7zG"
 TLS = "tls_server_config:\n  cert_file: server.crt\n  key_file: server.key\n"
+CERTIFICATES = "  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: authority.crt\n"
+SANS = "tls_server_config.client_allowed_sans"
+NAMES = "  client_allowed_sans: [prometheus.example]\n"
 USERS = f"basic_auth_users:\n  prometheus: '{HASH}'\n"
 
 
@@ -117,6 +122,13 @@ def test_a_key_may_be_read_by_a_group_of_its_own(folder: Path) -> None:
         (TLS + "  client_auth_type: VerifyClientCertIfGiven", "1: tls_server_config.client_ca_file: is not set"),
         (TLS + "  client_ca_file: authority.crt", "4: tls_server_config.client_ca_file: is not used by NoClientCert"),
         (TLS + "  client_allowed_sans: [a]", "4: tls_server_config.client_allowed_sans: needs client_auth_type"),
+        *(
+            (TLS + CERTIFICATES + f"  client_allowed_sans: {nobody}", f"6: {SANS}: is empty, and would allow every")
+            for nobody in ("", "[]", "null", "~")
+        ),
+        (TLS + CERTIFICATES + "  client_allowed_sans: ['']", f"6: {SANS}[0]: must have at least 1 character"),
+        (TLS + CERTIFICATES + "  client_allowed_sans:\n    -", f"7: {SANS}[0]: must be text, not nothing"),
+        (TLS + "  client_allowed_sans: []", f"4: {SANS}: is empty, and would allow every"),
         (TLS + "  min_version: TLS10", "4: tls_server_config.min_version: TLS10 is broken"),
         (TLS + "  min_version: TLS11", "4: tls_server_config.min_version: TLS11 is broken"),
         (TLS + "  min_version: 1.2", "4: tls_server_config.min_version: must be text"),
@@ -344,6 +356,90 @@ def test_protection_is_never_taken_away_while_the_server_runs(folder: Path, less
     assert (protection.up_to_date, protection.context is None, list(protection.users)) == (False, False, ["prometheus"])
     with pytest.raises(ConfigError, match="restart"):
         protection.reload()
+
+
+@pytest.mark.parametrize("users", ["", USERS])
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        (TLS + CERTIFICATES, TLS, ["client_auth_type: clients need no certificate any more; restart for that"]),
+        (
+            TLS + CERTIFICATES + NAMES,
+            TLS + CERTIFICATES.replace("RequireAndVerifyClientCert", "VerifyClientCertIfGiven"),
+            ["client_auth_type: clients need no certificate any more; restart for that"],
+        ),
+        (
+            TLS + CERTIFICATES + NAMES,
+            TLS + CERTIFICATES,
+            ["client_allowed_sans: the last name is gone; restart to allow every certificate of the authority"],
+        ),
+        (
+            TLS + "  min_version: TLS13\n",
+            TLS,
+            ["min_version: TLS12 is older than TLS13, which is in use; restart for that"],
+        ),
+        (
+            TLS + "  min_version: TLS13\n" + CERTIFICATES,
+            TLS + "  min_version: TLS12\n",
+            [
+                "client_auth_type: clients need no certificate any more; restart for that",
+                "min_version: TLS12 is older than TLS13, which is in use; restart for that",
+            ],
+        ),
+    ],
+)
+def test_each_protection_stays_by_itself_while_the_server_runs(
+    folder: Path, before: str, after: str, said: list[str], users: str
+) -> None:
+    path = write(folder, before + users)
+    protection = Protection(path)
+    path.write_text(after + users, encoding="utf-8")
+    with pytest.raises(ConfigError) as refused:
+        protection.reload()
+    assert refused.value.mistakes == tuple(f"{path}: {each}" for each in said)
+    assert (protection.generation, protection.up_to_date) == (0, False)
+    assert Protection(path).up_to_date  # a restart is what the message says, and it is enough
+
+
+def test_names_that_are_others_or_fewer_come_into_use(folder: Path) -> None:
+    path = write(folder, TLS + CERTIFICATES + "  client_allowed_sans: [a.example, b.example]\n")
+    protection = Protection(path)
+    for names in ("[b.example]", "[c.example]", "[a.example, b.example]"):
+        path.write_text(TLS + CERTIFICATES + f"  client_allowed_sans: {names}\n", encoding="utf-8")
+        assert protection.reload()
+    assert protection.allowed_names == {"a.example", "b.example"}
+
+
+_OLDEST_TLS13 = "  min_version: TLS13\n"
+_LISTED = "  client_allowed_sans:\n    - prometheus.example\n    - grafana.example\n"
+
+
+@pytest.mark.parametrize(
+    "whole",
+    [
+        TLS + _OLDEST_TLS13 + CERTIFICATES + NAMES,
+        USERS + TLS + CERTIFICATES + NAMES + _OLDEST_TLS13,
+        TLS + CERTIFICATES + _LISTED + _OLDEST_TLS13 + USERS,
+        "tls_server_config:\n" + NAMES + CERTIFICATES + _OLDEST_TLS13 + TLS.partition("\n")[2] + USERS,
+    ],
+    ids=["without users", "users first", "users last", "names first"],
+)
+def test_no_beginning_of_a_file_takes_protection_away(folder: Path, whole: str) -> None:
+    """As an editor, or a copy over a slow file system, leaves it for a moment."""
+    path = write(folder, whole)
+    protection = Protection(path)
+    asked_for_passwords, used = bool(protection.users), 0
+    for length in reversed(range(len(whole))):
+        path.write_text(whole[:length], encoding="utf-8")
+        with contextlib.suppress(ConfigError):
+            used += protection.reload()
+        context = protection.context
+        assert context is not None, whole[:length]
+        assert context.verify_mode is ssl.CERT_REQUIRED, whole[:length]
+        assert context.minimum_version is ssl.TLSVersion.TLSv1_3, whole[:length]
+        assert protection.allowed_names, whole[:length]
+        assert bool(protection.users) == asked_for_passwords, whole[:length]
+    assert used, "no beginning was used: nothing was tried"
 
 
 def test_whether_a_file_asks_for_tls_is_known_without_its_key(folder: Path) -> None:
