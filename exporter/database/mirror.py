@@ -3,7 +3,8 @@
 The mirror keeps the newest value of each beam until the database has taken it, so what waits is bounded by the beams
 and nothing is lost while the database is locked, missing or full. It raises only, but for one lowering each when a new
 run has begun, when an unfinished log is seen to grow for the first time (the leftover of an earlier run, or a coarse
-40, stands in the row), and when a run announces further batches.
+40, stands in the row), and when a run announces further batches. What it has written it does not know after a restart:
+then a retry that has ended may lower once more.
 """
 
 from __future__ import annotations
@@ -187,7 +188,8 @@ class Mirror:
         if not math.isfinite(percent):
             return None  # one bad beam must not hold up the others of its transaction
         if written is None:
-            lowering = view.log_grew and not ended
+            # A retry may have begun and ended before this process could write, over what the run before has left.
+            lowering = view.run_number > 1 if ended else view.log_grew
             if not (lowering or ended or view.batches_total is not None):
                 return None
             return "lower" if lowering else "raise", percent

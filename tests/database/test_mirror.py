@@ -301,6 +301,13 @@ class TestTroubles:
         assert site.column == 0.0
         assert site.shows(ended()) == 100.0
 
+    @pytest.mark.parametrize(("run_number", "expected"), [(1, 70.0), (2, 27.78)])
+    def test_a_retry_that_ended_before_this_process_could_write_is_lowered(
+        self, site: Site, run_number: int, expected: float
+    ) -> None:
+        site.stands(70.0)
+        assert site.shows(view(5, 18, run_number=run_number, state=BeamState.FAILED)) == expected
+
     def test_a_lowering_that_a_reset_row_refuses_is_due_again_when_that_is_known(self, site: Site) -> None:
         """Rows of 2025 became pending, with a coarse 70, when the engine was launched."""
         site.stands(70.0, "pending")
