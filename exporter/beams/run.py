@@ -36,9 +36,6 @@ UNMATCHED_BYTES = 64 * 1024
 UNMATCHED_SECONDS = 60.0
 """A log that has grown by so much, or for so long, without one known line is not understood."""
 
-_ENDED_BY_OTHERS = frozenset({"killed", "terminated", "time_limit"})
-"""Reasons of a failure that is not the engine's own."""
-
 _LINE_BUFFERED_READS = 2
 
 
@@ -202,16 +199,9 @@ class BeamRun:
         return self._succeeded and not self.failures
 
     @property
-    def may_be_followed(self) -> bool:
-        """A head further down in its log is that of another run: an engine prints one at its beginning.
-
-        Not where this run has had neither head nor batch: several processes may write one log, and standard error comes
-        before standard output that is buffered. Nor where its engine has failed by itself: a script that goes on with
-        another process must not make anybody forget that. One that was ended by others is put back into the queue.
-        """
-        if self.failed:
-            return self.batches.started > 0 and self.failures.keys() <= _ENDED_BY_OTHERS
-        return self.batches.started > 0 or (self.succeeded and self._family is not None)
+    def has_head(self) -> bool:
+        """The engine's first lines have been read."""
+        return self._family is not None
 
     @property
     def ended(self) -> bool:

@@ -2,6 +2,7 @@
 
 A log that no longer holds the bytes read before is a new run, unless it was merely rotated: then it begins without the
 engine's head, and its first counter goes on from the last one. Until a line decides, the run before is what is shown.
+A log that holds them still may go on with another process, which begins with a head.
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ from exporter.logs.events import (
     event_to_state,
 )
 from exporter.plain_state import give, take
+
+_ENDED_BY_OTHERS = frozenset({"killed", "terminated", "time_limit"})
+"""Reasons of a failure that is not the engine's own."""
 
 
 @dataclass(slots=True)
@@ -118,7 +122,7 @@ class Succession:
             self._undecided = [(event, at)]
             return False
         if self._undecided is None:
-            appended = isinstance(event, RunHead) and self.run.may_be_followed
+            appended = isinstance(event, RunHead) and _may_be_followed(self.run)
             if appended and stood_there:
                 self.run = BeamRun()
             elif appended:
@@ -161,3 +165,15 @@ class Succession:
                 return False if size > UNMATCHED_BYTES or (size and at - since > UNMATCHED_SECONDS) else None
             case _:
                 return None
+
+
+def _may_be_followed(run: BeamRun) -> bool:
+    """A head further down in a run's log is that of another run: an engine prints one at its beginning.
+
+    Not where the run has had neither head nor batch: several processes may write one log, and standard error comes
+    before standard output that is buffered. Nor where its engine has failed by itself: a script that goes on with
+    another process must not make anybody forget that. One that was ended by others is put back into the queue.
+    """
+    if run.failed:
+        return run.batches.started > 0 and run.failures.keys() <= _ENDED_BY_OTHERS
+    return run.batches.started > 0 or (run.succeeded and run.has_head)

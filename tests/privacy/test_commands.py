@@ -276,7 +276,6 @@ def test_verify_without_a_configuration_shows_the_log_it_is_given(site: Site, mo
     assert site.call("verify", log).output == result.output
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
 def test_a_key_of_another_user_is_none_for_the_exporter_but_for_who_asks_by_its_group(site: Site) -> None:
     case = site.shown.case(CASE)
     os.chown(site.key_file, 4711, os.getegid())
