@@ -109,8 +109,8 @@ class Oracle:
         if status == "failed":
             # The row may have been over before the last value could be written, and is not touched since.
             self.checks += 1
-            if progress is None or not 0 <= progress <= truth.percent:
-                yield f"{name}: progress of a failed row is {progress}, beyond {truth.percent}"
+            if progress is None or not 0 <= progress <= truth.highest_percent:
+                yield f"{name}: progress of a failed row is {progress}, beyond {truth.highest_percent}"
             return
         yield from self._same(f"{name}: status", status, _LAST_STATUS[truth.outcome])
         yield from self._same(f"{name}: progress", progress, truth.percent)

@@ -28,7 +28,7 @@ def test_every_fault_says_what_it_does(kind: type[Fault]) -> None:
         (Simulation(batches=(3, 2)), Truth("succeeded", "", 5, 5, 5)),
         (Simulation(dialect="moqui-stat", gpu=True, batches=(2,), rounds=3), Truth("succeeded", "", 6, 6, 6)),
         (Simulation(batches=(3, 2), failure="killed", at_batch=2), Truth("failed", "killed", 3, 2, 1)),
-        (Simulation(batches=(3, 2), failure="assertion", at_batch=4), Truth("failed", "assertion", 5, 4, 3)),
+        (Simulation(batches=(3, 2), failure="assertion", at_batch=4), Truth("failed", "assertion", 5, 4, 3, 2)),
         (Simulation(failure="out_of_memory", at_batch=4), Truth("failed", "out_of_memory", 18, 3, 3)),
         (Simulation(failure="killed", at_batch=4, shell="bash"), Truth("failed", "status", 18, 4, 3)),
         (Simulation(failure="output_error"), Truth("failed", "output_error", 18, 18, 18)),

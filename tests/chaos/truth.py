@@ -15,6 +15,7 @@ class Truth:
         outcome, reason: how the run ended; no reason where it succeeded, ``status`` where the log does not say.
         total: batches announced, ``None`` where the log ends before.
         started, completed: batches.
+        announcements: of batches, as far as the run got.
     """
 
     outcome: str
@@ -22,6 +23,12 @@ class Truth:
     total: int | None
     started: int
     completed: int
+    announcements: int = 1
+
+    @property
+    def highest_percent(self) -> float:
+        """The most that progress was while it ran: all of one announcement, before the next one came."""
+        return 100.0 if self.announcements > 1 else self.percent
 
     @property
     def percent(self) -> float:
@@ -45,9 +52,10 @@ def truth(simulation: Simulation) -> Truth:
         case "no_particles":
             return Truth("failed", "no_particles", 0, 0, 0)
     assert simulation.at_batch is not None
-    total = 0
+    total = announced = 0
     for batches in announcements:
         total += batches
+        announced += 1
         if total >= simulation.at_batch:
             break
     # The CPU build fails while it makes room for a batch, before it says that the batch begins.
@@ -55,4 +63,5 @@ def truth(simulation: Simulation) -> Truth:
     # bash writes its last word somewhere else.
     wordless = simulation.shell == "bash" and simulation.failure == "killed"
     reason = "status" if wordless else str(simulation.failure)
-    return Truth("failed", reason, total, simulation.at_batch - never_begun, simulation.at_batch - 1)
+    started = simulation.at_batch - never_begun
+    return Truth("failed", reason, total, started, simulation.at_batch - 1, announced)
