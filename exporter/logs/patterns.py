@@ -218,6 +218,7 @@ _FAILURE_LINES = (
     _line(b"Error: Could not ", _failed("output_error"), rb"(?:save DICOM file|insert pixel data)"),
     _line(b"Error: Mandatory tag ", _failed("output_error"), rb".* not found"),
     _line(b"Error: Failed to write DICOM file", _failed("output_error")),
+    _line(b"Failed to write DICOM file", _failed("output_error")),
     _line(b"Exception in save_from_scorer:", _failed("output_error")),
     _line(b"./tps_env: error while loading shared libraries:", _failed("fatal_error")),
     *(
