@@ -46,6 +46,7 @@ class Parameters:
     stall_for_seconds: int = 60
     stalled_long_seconds: int = 1800
     failed_for_seconds: int = 0
+    interrupted_for_seconds: int = 900
     slow_ratio: float = 3
     slow_for_seconds: int = 300
     usual_over_seconds: int = 7 * 86400

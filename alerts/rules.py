@@ -18,8 +18,12 @@ _EXPORTER = "job, instance"
 _SOURCE = f"{_EXPORTER}, source"
 _BEAM = f"{_EXPORTER}, case_id, beam_id, source"
 _THE_BEAM = "Beam {{ $labels.beam_id }} of case {{ $labels.case_id }}"
-_NOT_SIMULATED = "output_error|no_particles"
-"""Reasons of runs that look finished and are not; each has an alert of its own."""
+_NOT_WRITTEN = "output_error|output_missing"
+_ALERTS_OF_THEIR_OWN = f"{_NOT_WRITTEN}|empty_dose|no_particles"
+"""Reasons of runs that look finished and are not."""
+
+_INTERRUPTED = "preempted|node_failure|cancelled"
+"""Reasons that are no fault of the run. A test holds this against the exporter's own list."""
 
 Severity = Literal["critical", "warning", "info"]
 
@@ -188,7 +192,7 @@ def beam_alerts(parameters: Parameters) -> Sequence[Alert]:
         Alert(
             "MQIBeamFailed",
             "warning",
-            f'max by ({_BEAM}, reason) (mqi_beam_failure{{reason!~"{_NOT_SIMULATED}"}}) == 1\n',
+            f'max by ({_BEAM}, reason) (mqi_beam_failure{{reason!~"{_ALERTS_OF_THEIR_OWN}|{_INTERRUPTED}"}}) == 1\n',
             f"{_THE_BEAM} failed: {{{{ $labels.reason }}}}",
             f"The simulation on {{{{ $labels.source }}}} ended at {_BATCH} (run {_of_beam('mqi_beam_run')}). "
             "Reason: {{ $labels.reason }}.",
@@ -199,7 +203,7 @@ def beam_alerts(parameters: Parameters) -> Sequence[Alert]:
         Alert(
             "MQIDoseNotWritten",
             "critical",
-            f'max by ({_BEAM}, reason) (mqi_beam_failure{{reason="output_error"}}) == 1\n',
+            f'max by ({_BEAM}, reason) (mqi_beam_failure{{reason=~"{_NOT_WRITTEN}"}}) == 1\n',
             f"{_THE_BEAM} looks finished, but its dose was not written",
             f"The simulation on {{{{ $labels.source }}}} ran to its end ({_BATCH}) and may have exited with 0, but "
             "could not write the dose. The row may say completed: do not use what lies in the output folder.",
@@ -216,6 +220,28 @@ def beam_alerts(parameters: Parameters) -> Sequence[Alert]:
             "exited with 0. The row may say completed: its dose is zero.",
             "beam",
             parameters.failed_for_seconds,
+            parameters.kept_seconds,
+        ),
+        Alert(
+            "MQIEmptyDose",
+            "critical",
+            f'max by ({_BEAM}, reason) (mqi_beam_failure{{reason="empty_dose"}}) == 1\n',
+            f"{_THE_BEAM} looks finished, but its dose is zero everywhere",
+            "The simulation on {{ $labels.source }} wrote a dose whose maximum is 0 and may have exited with 0. The row "
+            "may say completed: do not use this dose.",
+            "beam",
+            parameters.failed_for_seconds,
+            parameters.kept_seconds,
+        ),
+        Alert(
+            "MQIBeamInterrupted",
+            "info",
+            f'max by ({_BEAM}, reason) (mqi_beam_failure{{reason=~"{_INTERRUPTED}"}}) == 1\n',
+            f"{_THE_BEAM} was interrupted and has not started again",
+            f"The run on {{{{ $labels.source }}}} was interrupted at {_BATCH} ({{{{ $labels.reason }}}}), and no new run "
+            f"has started for {duration(parameters.interrupted_for_seconds)}. The beam itself is not at fault.",
+            "beam",
+            parameters.interrupted_for_seconds,
             parameters.kept_seconds,
         ),
         Alert(
@@ -263,7 +289,11 @@ and on ({_BEAM}) mqi_beam_info{{status=~"{simulating}"}}
         Alert(
             "MQIStatusMismatch",
             "warning",
-            "mqi_beam_status_mismatch == 1\n",
+            # The row of an interrupted run may wait for its next start: MQIBeamInterrupted speaks of it.
+            f"""\
+mqi_beam_status_mismatch == 1
+unless on ({_BEAM}) mqi_beam_failure{{reason=~"{_INTERRUPTED}"}}
+""",
             f"{_THE_BEAM}: the database and the log disagree about how it ended",
             f"The row says {_STATUS}, the log on {{{{ $labels.source }}}} says {_STATE}. The log is the witness: a row "
             "that says running long after the log ended will not move by itself, and one that says completed over a "

@@ -13,21 +13,30 @@ from typing import TypeAlias, get_args
 FAILURE_REASONS: tuple[str, ...] = (
     "out_of_memory",
     "cuda",
+    "no_free_gpu",
     "exception",
     "assertion",
     "simulation_error",
     "segmentation_fault",
     "time_limit",
+    "preempted",
+    "node_failure",
+    "cancelled",
     "output_error",
     "killed",
     "terminated",
     "aborted",
+    "output_missing",
+    "empty_dose",
     "no_particles",
     "fatal_error",
     "error",
     "status",
 )
-"""Why a run failed; where a log shows several, the first of this list is the cause and the others its echo."""
+"""Why a run failed. Where a log shows several reasons, the first of this list is the cause; the others follow from it."""
+
+INTERRUPTIONS = frozenset({"preempted", "node_failure", "cancelled"})
+"""Reasons that are no fault of the run: the scheduler or a person took its place away."""
 
 PHASES: tuple[str, ...] = ("loading", "preparing", "simulating", "saving")
 """What an engine does in a run, in order; with several beams in one process it starts again at ``loading``."""

@@ -23,6 +23,11 @@ PATH = "runbooks"
 _OTHERS = "MQIBeamFailed"
 _OF_REASONS = {
     "output_error": "MQIDoseNotWritten",
+    "output_missing": "MQIDoseNotWritten",
+    "empty_dose": "MQIEmptyDose",
+    "preempted": "MQIBeamInterrupted",
+    "node_failure": "MQIBeamInterrupted",
+    "cancelled": "MQIBeamInterrupted",
     "no_particles": "MQINoParticles",
     "stalled": "MQIBeamStalled",
 }

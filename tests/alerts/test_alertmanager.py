@@ -100,6 +100,7 @@ def test_a_stall_is_silenced_by_what_explains_it(source: dict[str, str], silence
     [
         ({"alertname": "MQIDoseNotWritten"}, True),
         ({"alertname": "MQINoParticles"}, True),
+        ({"alertname": "MQIEmptyDose"}, True),
         ({"alertname": "MQIDoseNotWritten", "beam_id": "B2"}, False),
         ({"alertname": "MQIDoseNotWritten", "case_id": "C2"}, False),
         ({"alertname": "MQIDoseNotWritten", "instance": "other"}, False),

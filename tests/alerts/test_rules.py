@@ -15,6 +15,7 @@ from alerts.__main__ import FILE
 from alerts.parameters import GRAFANA_URL, RUNBOOK_URL, Parameters, duration
 from alerts.rules import alerts, groups, rule_file
 from exporter import cli_files
+from exporter.logs.events import FAILURE_REASONS, INTERRUPTIONS
 from exporter.web.metrics import GROUPS
 from tests.dashboards.test_dashboards import sample_names
 from tests.support.client_encoder import empty_family
@@ -157,3 +158,16 @@ def test_a_source_is_no_longer_down_when_a_stall_ends_that_went_on_for_that() ->
 def test_an_alert_is_in_the_document(alert: Any) -> None:
     text = (ROOT / "docs" / "monitoring.md").read_text(encoding="utf-8")
     assert f"| [{alert.name}](runbooks/{alert.name}.md) | {alert.severity} |" in text
+
+
+@pytest.mark.parametrize("reason", FAILURE_REASONS)
+def test_every_failure_reason_is_told_by_exactly_one_alert(reason: str) -> None:
+    selectors = [
+        (alert.name, operator, values)
+        for alert in ALERTS
+        if alert.name != "MQIStatusMismatch"
+        for operator, values in re.findall(r'mqi_beam_failure\{reason(=~|!~|=)"([^"]+)"\}', alert.expression)
+    ]
+    told = [name for name, operator, values in selectors if (reason in values.split("|")) is (operator != "!~")]
+    assert len(told) == 1
+    assert (told == ["MQIBeamInterrupted"]) is (reason in INTERRUPTIONS)
