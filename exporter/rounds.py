@@ -96,8 +96,9 @@ class NameRounds:
         self._due_at = unmoved_at + self._interval_seconds
         if not self._may_have_changed():
             return
-        folders = {folder: self._recent(folder, at) for folder in self._folders}
-        look = self._discovery.look(at, folders, between)
+        folders = {folder: self._files(folder) for folder in self._folders}
+        # Files that a beam on the board could still have: logs of years may lie there.
+        look = self._discovery.look(at, folders, between, written_since=at - self._kept_seconds)
         self._board.refused(look.refused)
         between()
         self._board.take_rows(look.rows, (), at, moved_seconds=moved_seconds)
@@ -117,8 +118,8 @@ class NameRounds:
             return True
         return False
 
-    def _recent(self, folder: str, at: float) -> dict[str, LogStat]:
-        """Files that a beam on the board could still have: logs of years may lie there."""
+    def _files(self, folder: str) -> Mapping[str, LogStat]:
+        """The files of a folder; none where it cannot be listed."""
         try:
             listing = self._source.listing(folder)
         except (LogProblem, SourceUnavailable) as problem:
@@ -131,7 +132,7 @@ class NameRounds:
                 )
             return {}
         self._said.pop(folder, None)
-        return {name: stat for name, stat in listing.items() if at - stat.modified_at <= self._kept_seconds}
+        return listing
 
 
 class TableRounds:

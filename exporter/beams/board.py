@@ -342,9 +342,13 @@ class Board:
         with self._lock:
             beams = list(self._roster.beams.items())
             unmoved_at = at - self._moved_seconds
+        due: set[str] = set()
         for some in _a_few_at_once(beams):
             with self._lock:
-                self._roster.settle(some, unmoved_at + self._moved_seconds)
+                due |= self._roster.settle(some, unmoved_at + self._moved_seconds)
+        for cases in _a_few_at_once(sorted(due)):
+            with self._lock:
+                self._roster.retire(cases, unmoved_at + self._moved_seconds)
         with self._lock:
             self._roster.notice_dropped()
 

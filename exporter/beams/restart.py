@@ -56,7 +56,7 @@ def resume(roster: Roster, state: SavedBoard, beams: dict[BeamKey, Beam], source
         beams: those of the state, from :func:`beams_of`.
         sources: those of the configuration.
     """
-    roster.beams = beams
+    roster.replace_beams(beams)
     roster.unconfirmed = {key for key, beam in beams.items() if beam.source in sources}
     roster.rows_of_before = set(beams)
     roster.retired = Retirement(state.retired)

@@ -1,5 +1,6 @@
 """When a beam may leave the board, and what is remembered of those that left.
 
+A case is whole: its beams stay as long as one of them is open, and leave together (:mod:`exporter.beams.cases`).
 Discovery reads rows again and again, those of beams that left, too. One whose row is as it was stays away; one that
 comes back goes on with its run number, and the run that is still in its log is not counted a second time.
 """
@@ -21,24 +22,40 @@ _KEPT = 1000
 """So many that left are remembered, however few are shown."""
 
 
-def may_leave(beam: Beam, at: float, rules: BoardRules) -> bool:
-    """The beam's series may go; a run that has ended is counted first, however short the retention is."""
+def leaves_at(beam: Beam, rules: BoardRules) -> float | None:
+    """When the retention of a beam is over.
+
+    Args:
+        beam: it; its state must be up to date.
+        rules: how long ended beams are kept.
+
+    Returns:
+        Epoch seconds; ``None`` while the beam is open: it has not ended, its end is not counted yet, or it failed and
+        its row says that the communicator still works on it.
+    """
     if beam.state in ENDED_STATES and beam.run.started_at is not None and not beam.counted:
-        return False
-    ended = beam.state in OVER_STATES
-    if not ended and beam.source is None and beam.terminal_since is not None:
+        return None
+    if beam.state not in OVER_STATES:
         # Said to be completed; nobody can look for its log at some host that is down.
-        return at - beam.terminal_since > rules.retention_seconds
-    if beam.gone_since is not None and not ended:
-        return at - beam.gone_since > _GONE_SECONDS
-    if not ended or beam.backlog:
-        return False
-    age = at - beam.state_since
+        if beam.source is not None or beam.terminal_since is None:
+            return None
+        return beam.terminal_since + rules.retention_seconds
+    if beam.backlog:
+        return None
     if beam.state is BeamState.SUCCEEDED:
-        return age > rules.retention_seconds
+        return beam.state_since + rules.retention_seconds
     status = beam.row.status
     active = status is not None and status not in rules.statuses.terminal and beam.gone_since is None
-    return age > rules.failed_retention_seconds and not active
+    return None if active else beam.state_since + rules.failed_retention_seconds
+
+
+def was_deleted(beam: Beam, at: float) -> bool:
+    """The row of a beam that has not ended was deleted a minute ago: the beam leaves, whatever its case does."""
+    if beam.gone_since is None or beam.state in OVER_STATES:
+        return False
+    if beam.source is None and beam.terminal_since is not None:
+        return False
+    return at - beam.gone_since > _GONE_SECONDS
 
 
 @dataclass(frozen=True, slots=True)

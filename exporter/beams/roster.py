@@ -10,8 +10,9 @@ from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 
 from exporter.beams.beam import Beam
+from exporter.beams.cases import CaseIndex
 from exporter.beams.counts import Counts
-from exporter.beams.retirement import OVER_STATES, Retirement, may_leave
+from exporter.beams.retirement import OVER_STATES, Retirement, leaves_at, was_deleted
 from exporter.beams.rules import BoardRules
 from exporter.beams.run import BeamRun
 from exporter.beams.saved import Copies
@@ -59,6 +60,7 @@ class Roster:
         {
             *("rules", "notices", "unconfirmed", "rows_of_before"),
             *("copies", "turned_away", "watch_version", "_dropped"),
+            "_cases",  # made anew from the beams
             *("counts", "sources"),  # saved all the same: their own to_state fill its fields
         }
     )
@@ -76,11 +78,17 @@ class Roster:
         self.turned_away = 0
         self.watch_version = 0
         self._dropped = 0
+        self._cases = CaseIndex()
 
     def _changed(self, key: BeamKey) -> None:
         """The copy of a beam that is being saved is of the past."""
         if self.copies is not None:
             self.copies.changed.add(key)
+
+    def replace_beams(self, beams: dict[BeamKey, Beam]) -> None:
+        """Put these beams in the place of all others."""
+        self.beams = beams
+        self._cases = CaseIndex(beams)
 
     # Time that is another
 
@@ -123,7 +131,7 @@ class Roster:
         return news
 
     def _admit(self, row: BeamRow, at: float) -> None:
-        if self.retired.stays_away(row):
+        if self.retired.stays_away(row) and not self._case_is_open(row.key.case_id):
             return
         if len(self.beams) >= BEAMS_HELD * self.rules.max_beams:
             # Rows are read again and again: it is taken when there is room.
@@ -135,7 +143,12 @@ class Roster:
         if row.status in self.rules.statuses.terminal:
             beam.terminal_since = at if row.updated_at is None else min(at, row.updated_at)
         self.beams[row.key] = beam
+        self._cases.add(row.key)
         self.watch_version += 1
+
+    def _case_is_open(self, case_id: str) -> bool:
+        """Whether a beam of the case is on the board and has not ended."""
+        return any(leaves_at(self.beams[key], self.rules) is None for key in self._cases.beams(case_id))
 
     def miss(self, keys: Iterable[BeamKey], at: float) -> None:
         """The rows of these were not there any more at that moment."""
@@ -235,9 +248,14 @@ class Roster:
 
     # Time that passes
 
-    def settle(self, beams: Sequence[tuple[BeamKey, Beam]], at: float) -> None:
-        """Let time pass for some of the beams: count runs that have ended, forget beams that ended long ago."""
+    def settle(self, beams: Sequence[tuple[BeamKey, Beam]], at: float) -> set[str]:
+        """Let time pass for some of the beams: judge them, and count runs that have ended.
+
+        Returns:
+            Cases with a beam whose retention is over; see :meth:`retire`.
+        """
         rules, sources, unconfirmed = self.rules, self.sources, self.unconfirmed
+        due: set[str] = set()
         for key, beam in beams:
             if unconfirmed and key in unconfirmed:
                 continue
@@ -246,8 +264,23 @@ class Roster:
             if beam.gone_since is None and beam.state not in OVER_STATES and beam.source is not None:
                 continue
             self._count(beam, at)
-            if may_leave(beam, at, rules):
+            if was_deleted(beam, at):
                 self._retire(key, beam)
+            elif (leaves := leaves_at(beam, rules)) is not None and at > leaves:
+                due.add(key.case_id)
+        return due
+
+    def retire(self, cases: Iterable[str], at: float) -> None:
+        """Forget those of these cases whose beams have all ended, and for all of which the retention is over."""
+        for case_id in cases:
+            keys = list(self._cases.beams(case_id))
+            if all(key not in self.unconfirmed and self._retention_is_over(key, at) for key in keys):
+                for key in keys:
+                    self._retire(key, self.beams[key])
+
+    def _retention_is_over(self, key: BeamKey, at: float) -> bool:
+        leaves = leaves_at(self.beams[key], self.rules)
+        return leaves is not None and at > leaves
 
     def notice_dropped(self) -> None:
         """Say once that there are more beams than are shown, until there are not."""
@@ -343,6 +376,7 @@ class Roster:
 
     def _retire(self, key: BeamKey, beam: Beam) -> None:
         del self.beams[key]
+        self._cases.remove(key)
         self.rows_of_before.discard(key)
         self.watch_version += 1
         self.retired.remember(beam, self.rules)

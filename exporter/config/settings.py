@@ -60,7 +60,10 @@ class Settings(Section):
     database: Database | None = None
     mirror: Mirror = Mirror()
     privacy: Privacy = Privacy()
-    retention_seconds: Seconds = Field(default=3600, description="How long a beam that succeeded stays on `/metrics`.")
+    retention_seconds: Seconds = Field(
+        default=3600,
+        description="How long a beam that succeeded stays on `/metrics`; longer while its case has open beams.",
+    )
     failed_retention_seconds: Seconds = Field(default=86400, description="The same for one that failed or expired.")
     max_beams: int = Field(
         default=10000, ge=1, le=1000000, description="At most so many beams on `/metrics`; the others are counted."

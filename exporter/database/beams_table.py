@@ -223,6 +223,37 @@ class BeamsTable:
                 stored += (_stored(dict(zip(columns, row, strict=True))) for row in found)
             return stored
 
+    def rows_of_cases(self, case_ids: Collection[str]) -> list[StoredBeam]:
+        """All beams of some cases, whatever their status and age.
+
+        Args:
+            case_ids: the cases.
+
+        Returns:
+            At most :data:`ROWS_LIMIT` for each :data:`_IDS_PER_STATEMENT` cases; those updated last come first.
+
+        Raises:
+            DatabaseUnavailable: they cannot be read.
+        """
+        stored: list[StoredBeam] = []
+        wanted = sorted(case_ids)
+        with self._use("read") as connection:
+            there = self._columns(connection)
+            columns = [name for name in _KNOWN_COLUMNS if name in there]
+            select = f"SELECT {', '.join(map(_bounded, columns))} FROM beams"
+            for start in range(0, len(wanted), _IDS_PER_STATEMENT):
+                some = wanted[start : start + _IDS_PER_STATEMENT]
+                found = connection.execute(
+                    f"{select} WHERE parent_case_id IN ({_marks(some)}) ORDER BY updated_at DESC LIMIT {ROWS_LIMIT}",
+                    some,
+                ).fetchall()
+                stored += (_stored(dict(zip(columns, row, strict=True))) for row in found)
+        return stored
+
+    def is_over(self, status: str | None) -> bool:
+        """Whether a row in this status is done with."""
+        return status in self._terminal
+
     def every_row(self) -> Iterator[StoredBeam]:
         """All rows, however many and however old; :data:`ROWS_LIMIT` are read at once.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from exporter.beams.snapshot import BeamKey, BeamRow
@@ -22,6 +22,9 @@ _SLACK_SECONDS = 5.0
 """Time stamps have whole seconds, and their writer may commit a moment later."""
 
 _REFUSED_KEPT = 10_000
+
+_WHOLE_SECONDS = 300.0
+"""All rows of the open cases are read again so often. In between, only those of cases that have become open."""
 
 _CONTROL_CHARACTER = re.compile("[\\x00-\\x1f\\x7f]")
 
@@ -110,9 +113,14 @@ class DatabaseDiscovery:
         self._retention_seconds = retention_seconds
         self._looked_at: float | None = None
         self._refusals = _Refusals()
+        self._whole: frozenset[str] = frozenset()
+        self._whole_since: float | None = None
 
     def look(self, at: float, watched: Collection[BeamKey]) -> Look:
         """Read the rows that are not over, those updated since the last look, and those of ``watched``.
+
+        Of a case that has a row that is not over, the other rows are read, too, however old they are: case progress
+        counts them. They come last.
 
         Args:
             at: now, epoch seconds.
@@ -125,6 +133,7 @@ class DatabaseDiscovery:
         known_since = None if self._looked_at is None else min(self._looked_at, at)
         since = at - self._retention_seconds if known_since is None else known_since - _SLACK_SECONDS
         stored = self._table.rows(since, [key.beam_id for key in watched])
+        stored += self._siblings(stored, at)
         self._looked_at = at
         rows, faults = [], {}
         for beam in stored:
@@ -135,6 +144,19 @@ class DatabaseDiscovery:
                 faults[f"{beam.case_id!r:.300} {beam.beam_id!r:.300}"] = fault
         there = {row.key for row in rows}
         return Look(tuple(rows), self._refusals.count(faults), frozenset(set(watched) - there))
+
+    def _siblings(self, stored: Sequence[StoredBeam], at: float) -> list[StoredBeam]:
+        """The other rows of cases that have become open since the last look."""
+        open_cases = frozenset(
+            str(beam.case_id) for beam in stored if not self._table.is_over(beam.status) and fault_of_row(beam) is None
+        )
+        if self._whole_since is None or not 0 <= at - self._whole_since < _WHOLE_SECONDS:
+            self._whole, self._whole_since = frozenset(), at
+        opened = open_cases - self._whole
+        known = {beam.beam_id for beam in stored}
+        found = [beam for beam in self._table.rows_of_cases(opened) if beam.beam_id not in known] if opened else []
+        self._whole = open_cases
+        return found
 
 
 def _row(beam: StoredBeam, at: float) -> BeamRow:
@@ -177,9 +199,16 @@ class DirectoryDiscovery:
         self._patterns = _DEFAULT_NAMES if name_pattern is None else (re.compile(name_pattern),)
         self._refusals = _Refusals()
         self._rows: dict[str, dict[str, BeamRow]] = {}
+        self._whole: frozenset[str] = frozenset()
+        self._whole_since: float | None = None
 
     def look(
-        self, at: float, folders: Mapping[str, Mapping[str, LogStat]], between: Callable[[], None] = lambda: None
+        self,
+        at: float,
+        folders: Mapping[str, Mapping[str, LogStat]],
+        between: Callable[[], None] = lambda: None,
+        *,
+        written_since: float = float("-inf"),
     ) -> Look:
         """Take the regular files of each folder by name; other names than logs' are passed over.
 
@@ -190,15 +219,21 @@ class DirectoryDiscovery:
             at: now, epoch seconds.
             folders: what is in each folder.
             between: called every few hundred names: ten thousand take a tenth of a second.
+            written_since: epoch seconds. Older files are passed over, but those of a case that has a newer one are
+                returned once: case progress counts them.
         """
         before, self._rows = self._rows, {folder: {} for folder in folders}
         newest: dict[BeamKey, BeamRow] = {}
         faults: dict[str, str] = {}
+        old: list[tuple[str, str, LogStat]] = []
         for folder, files in folders.items():
             known, rows = before.get(folder, {}), self._rows[folder]
             for number, (name, stat) in enumerate(files.items()):
                 if number % _NAMES_AT_ONCE == 0:
                     between()
+                if stat.modified_at < written_since:
+                    old.append((folder, name, stat))
+                    continue
                 row = known.get(name)
                 if row is None:
                     key = self._key(name)
@@ -208,15 +243,39 @@ class DirectoryDiscovery:
                     if fault is not None:
                         faults[name] = fault
                         continue
-                    path = f"{folder.rstrip('/')}/{name}"
-                    row = BeamRow(key, at, updated_at=stat.modified_at, log_path=path)
+                    row = _row_of_file(key, folder, name, stat, at)
                 elif row.updated_at != stat.modified_at:
                     row = BeamRow(row.key, at, updated_at=stat.modified_at, log_path=row.log_path)
                 rows[name] = row
                 other = newest.setdefault(row.key, row)
                 if other.updated_at is None or other.updated_at < stat.modified_at:
                     newest[row.key] = row
-        return Look(tuple(newest.values()), self._refusals.count(faults))
+        siblings = self._siblings(newest, old, at, between)
+        return Look((*newest.values(), *siblings), self._refusals.count(faults))
+
+    def _siblings(
+        self,
+        newest: Mapping[BeamKey, BeamRow],
+        old: Sequence[tuple[str, str, LogStat]],
+        at: float,
+        between: Callable[[], None],
+    ) -> list[BeamRow]:
+        """Old files of cases that have a recent one since the last look; again every :data:`_WHOLE_SECONDS`."""
+        cases = frozenset(key.case_id for key in newest)
+        if self._whole_since is None or not 0 <= at - self._whole_since < _WHOLE_SECONDS:
+            self._whole, self._whole_since = frozenset(), at
+        opened, self._whole = cases - self._whole, cases
+        found: dict[BeamKey, BeamRow] = {}
+        for number, (folder, name, stat) in enumerate(old if opened else ()):
+            if number % _NAMES_AT_ONCE == 0:
+                between()
+            key = self._key(name)
+            if key is None or key.case_id not in opened or key in newest or fault_of_id(key.beam_id) is not None:
+                continue
+            other = found.get(key)
+            if other is None or (other.updated_at or 0.0) < stat.modified_at:
+                found[key] = _row_of_file(key, folder, name, stat, at)
+        return list(found.values())
 
     def _key(self, name: str) -> BeamKey | None:
         for pattern in self._patterns:
@@ -224,3 +283,8 @@ class DirectoryDiscovery:
             if match is not None:
                 return BeamKey(match["case_id"] or "", match["beam_id"] or "")
         return None
+
+
+def _row_of_file(key: BeamKey, folder: str, name: str, stat: LogStat, at: float) -> BeamRow:
+    """What the name of a log tells of a beam."""
+    return BeamRow(key, at, updated_at=stat.modified_at, log_path=f"{folder.rstrip('/')}/{name}")

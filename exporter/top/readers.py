@@ -173,6 +173,15 @@ class TableReader:
         at = self._clock()
         try:
             stored = self._table.rows(at - self._retention_seconds)
+            # A case that has an open row is shown with all its rows, as the exporter does.
+            known = {beam.beam_id for beam in stored}
+            open_cases = {
+                str(beam.case_id)
+                for beam in stored
+                if not self._table.is_over(beam.status) and fault_of_row(beam) is None
+            }
+            if open_cases:
+                stored += [beam for beam in self._table.rows_of_cases(open_cases) if beam.beam_id not in known]
             note = "" if self._table.has_progress() else "the table has no column progress: mqi-exporter migrate"
         except DatabaseUnavailable as error:
             raise Unavailable(self._identifiers.problem(error)) from error

@@ -9,6 +9,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 
+from exporter.beams.cases import case_progress
 from exporter.beams.snapshot import BeamKey, BeamView, BoardSnapshot, Summary
 from exporter.privacy.identifiers import Identifiers
 from exporter.web import metrics
@@ -127,11 +128,11 @@ def process_registry() -> CollectorRegistry:
 
 
 def _cases(snapshot: BoardSnapshot) -> dict[str, float]:
-    """Mean estimated progress of each case."""
-    ratios: defaultdict[str, list[float]] = defaultdict(list)
+    """How far each case is."""
+    beams: defaultdict[str, list[BeamView]] = defaultdict(list)
     for beam in snapshot.beams:
-        ratios[beam.key.case_id].append(beam.estimated_ratio)
-    return {case_id: sum(of_beams) / len(of_beams) for case_id, of_beams in ratios.items()}
+        beams[beam.key.case_id].append(beam)
+    return {case_id: case_progress(of_case) for case_id, of_case in beams.items()}
 
 
 def _source_labels(name: str) -> Labels:

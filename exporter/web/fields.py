@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeAlias, TypeVar
 
+from exporter.beams.cases import case_progress
 from exporter.beams.snapshot import (
     ENDED_STATES,
     BeamState,
@@ -324,8 +325,9 @@ CASE: Fields[CaseView] = (
     Field(
         "progress_ratio",
         RATIO,
-        "Mean estimated progress of its beams that are shown (`mqi_case_progress_ratio`).",
-        lambda case, _: round(sum(beam.estimated_ratio for beam in case.beams) / len(case.beams), 4),
+        "Mean estimated progress of all its beams (`mqi_case_progress_ratio`): one that succeeded counts 1, one that "
+        "failed what it reached.",
+        lambda case, _: round(case_progress(case.beams), 4),
     ),
     Field(
         "expected_end",

@@ -268,7 +268,8 @@ CASE_METRICS: tuple[Definition[float], ...] = (
     gauge(
         "mqi_case_progress_ratio",
         ("case_id",),
-        "Mean estimated progress of the case's beams that are exported, 0 to 1; one that leaves takes its share along.",
+        "Mean estimated progress of all beams of the case, 0 to 1. A beam that succeeded counts 1, one that failed "
+        "what it reached. All beams of a case stay while one of them is open, and leave together.",
         lambda ratio: ratio,
     ),
 )

@@ -32,11 +32,44 @@ class TestDatabase:
         self, path: Path, discovery: DatabaseDiscovery
     ) -> None:
         for beam_id, status, minutes in (("old", "completed", 90), ("new", "completed", 30), ("runs", "pending", 900)):
-            db.add(path, beam_id, status)
+            db.add(path, beam_id, status, f"case of {beam_id}")
             age(path, beam_id, minutes)
         now = time.time()
         assert {row.key.beam_id for row in discovery.look(now, ()).rows} == {"new", "runs"}
         assert {row.key.beam_id for row in discovery.look(now + 2, ()).rows} == {"runs"}
+
+    @pytest.mark.parametrize("status", ["completed", "failed", "cancelled"])
+    def test_beams_of_an_open_case_are_read_however_long_ago_they_ended(
+        self, path: Path, discovery: DatabaseDiscovery, status: str
+    ) -> None:
+        db.add(path, "long over", status, "환자 01")
+        age(path, "long over", 60_000)
+        db.add(path, "of another case", status, "P(02)")
+        age(path, "of another case", 60_000)
+        db.add(path, "queued", "pending", "환자 01")
+        assert [row.key.beam_id for row in discovery.look(time.time(), ()).rows] == ["queued", "long over"]
+
+    def test_beams_of_a_case_are_read_when_one_of_them_is_retried(
+        self, path: Path, discovery: DatabaseDiscovery
+    ) -> None:
+        for beam_id in ("one", "two", "three"):
+            db.add(path, beam_id, "completed")
+            age(path, beam_id, 900)
+        now = time.time()
+        assert discovery.look(now, ()).rows == ()
+        db.execute(path, "UPDATE beams SET status = 'pending' WHERE beam_id = 'two'")
+        assert {row.key.beam_id for row in discovery.look(now + 2, ()).rows} == {"one", "two", "three"}
+        assert {row.key.beam_id for row in discovery.look(now + 4, ()).rows} == {"two"}, "the others have been read"
+
+    def test_an_old_row_that_is_restored_into_an_open_case_is_found(
+        self, path: Path, discovery: DatabaseDiscovery
+    ) -> None:
+        db.add(path, "queued", "pending")
+        now = time.time()
+        discovery.look(now, ())
+        db.add(path, "restored", "completed")
+        age(path, "restored", 900)
+        assert "restored" in {row.key.beam_id for row in discovery.look(now + 301, ()).rows}
 
     def test_a_beam_that_starts_and_fails_between_two_looks_is_seen(
         self, path: Path, discovery: DatabaseDiscovery
@@ -136,6 +169,28 @@ def found(names: list[str], pattern: str | None = None) -> dict[str, tuple[str, 
 
 
 class TestDirectory:
+    def test_old_logs_of_a_case_with_a_recent_one_are_returned_once(self) -> None:
+        discovery = DirectoryDiscovery()
+        files = {
+            "c_b1.log": LogStat(1, 5.0),
+            "c_b2.log": LogStat(1, 95.0),
+            "c_..b3.log": LogStat(1, 5.0),
+            "other_b1.log": LogStat(1, 5.0),
+        }
+        first = discovery.look(100.0, {"/logs": files}, written_since=90.0)
+        assert [(row.key.beam_id, row.log_path) for row in first.rows] == [
+            ("b2", "/logs/c_b2.log"),
+            ("b1", "/logs/c_b1.log"),
+        ]
+        again = discovery.look(110.0, {"/logs": files}, written_since=90.0)
+        assert [row.key.beam_id for row in again.rows] == ["b2"]
+
+    def test_of_two_old_logs_of_one_beam_the_newer_is_meant(self) -> None:
+        files = {"c_b2.log": LogStat(1, 95.0), "c_b1.log": LogStat(1, 7.0), "sim_c_c_b1.log": LogStat(1, 5.0)}
+        pattern = "(sim_c_)?(?P<case_id>c)_(?P<beam_id>.*)[.]log"
+        rows = DirectoryDiscovery(pattern).look(100.0, {"/logs": files}, written_since=90.0).rows
+        assert [row.log_path for row in rows] == ["/logs/c_b2.log", "/logs/c_b1.log"]
+
     @pytest.mark.parametrize(
         ("name", "case_id", "beam_id"),
         [
