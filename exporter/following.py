@@ -41,6 +41,9 @@ _ANNOUNCED_POLL_SECONDS = 5.0
 _LOOK_SECONDS = 0.2
 """So long the mirror waits for the logs to be looked at before it writes."""
 
+_AFTER_ERROR_SECONDS = 1.0
+"""Pause after an unexpected error, so that one that comes again at once costs little."""
+
 _QUIET_SECONDS = 0.002
 _QUIET_TIMES = 9
 """After an announced look, others are gathered for so long: at least the first, and so many times what the look has
@@ -179,7 +182,7 @@ class Following:
         names = settings.discovery.kind == "directory"
         for each in settings.sources:
             templates = settings.templates(each)
-            board.expect_source(each.name)
+            board.expect_source(each.name, each.kind)
             source = make_source(each, templates)
             interval = settings.progress_tracking.monitoring.poll_interval_seconds
             waits = _Waits(announcements.announcements() if source.kind == "local" else None, interval)
@@ -226,9 +229,13 @@ class Following:
         return loop
 
     def _look(self, monitor: SourceMonitor, finding: NameRounds | None, waits: _Waits) -> float:
-        if finding is not None:
-            finding.discover(partial(waits.look_between, monitor))
-        return waits.look(monitor)
+        try:
+            if finding is not None:
+                finding.discover(partial(waits.look_between, monitor))
+            return waits.look(monitor)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the source is down; said and counted
+            monitor.failed(error)
+            return _AFTER_ERROR_SECONDS
 
     def _discover(self, rounds: TableRounds | None, identifiers: Identifiers, clock: Callable[[], float]) -> float:
         if rounds is not None:

@@ -22,7 +22,7 @@ from exporter.logs.events import Event, LogRead, LogReplaced
 from exporter.logs.local import LocalSource
 from exporter.logs.parser import SitePatterns, TpsLogParser
 from exporter.logs.paths import LogPathTemplate
-from exporter.logs.source import LogProblem, LogSource, LogStat, ReadRequest, SourceUnavailable
+from exporter.logs.source import LogProblem, LogSource, LogStat, ReadRequest, SourceUnavailable, UnexpectedError
 from exporter.logs.tailer import LineFollower, Logger, Tailer
 from exporter.moments import moved
 from exporter.privacy.identifiers import Identifiers
@@ -129,23 +129,42 @@ class SourceMonitor:
             Whether there is more to read at once.
         """
         began, moved_seconds = self._now()
-        round_over = False
+        more = round_over = False
         try:
             more, round_over = self._look(began, announced_only)
             self._report.answers()
-        except SourceUnavailable as problem:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the source is down; said and counted
             if self._closed:
                 # Its connection was ended under it: that is no trouble of the host.
                 return False
-            more = False
-            self._report.is_down(problem)
+            self._report.is_down(error if isinstance(error, SourceUnavailable) else UnexpectedError(error))
         if round_over:
             self._looked_at_unmoved = began - moved_seconds
+        self._publish(began - moved_seconds)
+        return more
+
+    def failed(self, error: Exception) -> None:
+        """Looking for logs of the source raised an exception: the source is down for it.
+
+        Args:
+            error: the exception.
+        """
+        if self._closed:
+            return
+        began, moved_seconds = self._now()
+        self._report.is_down(UnexpectedError(error))
+        self._publish(began - moved_seconds)
+
+    def _publish(self, began_unmoved: float) -> None:
+        """Show readers how the source is.
+
+        Args:
+            began_unmoved: when the look began, as if the clock had never been set.
+        """
         ended, moved_by_then = self._now()
-        self._report.looked(max(0.0, (ended - moved_by_then) - (began - moved_seconds)))
+        self._report.looked(max(0.0, (ended - moved_by_then) - began_unmoved))
         view = self._report.view(moved(self._looked_at_unmoved, moved_by_then))
         self._board.publish_source(view, ended, moved_seconds=moved_by_then)
-        return more
 
     def close(self) -> None:
         """Give back what the source holds; a look that is under way ends, and says nothing of the source."""

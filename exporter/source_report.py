@@ -11,12 +11,15 @@ from collections.abc import Callable
 import structlog
 
 from exporter.beams.snapshot import BeamKey, SourceView, Summary
-from exporter.logs.source import LogProblem, LogSource, SourceUnavailable
+from exporter.logs.source import LogProblem, LogSource, SourceUnavailable, UnexpectedError
 from exporter.privacy.identifiers import Identifiers
 
 _log = structlog.get_logger(__name__)
 
 _UNEXPECTED = "unexpected"
+
+_REASON_LIMIT = 500
+"""Characters of a reason that readers are shown."""
 
 
 class SourceReport:
@@ -25,7 +28,8 @@ class SourceReport:
     Args:
         source: it.
         identifiers: how ids are shown in log lines.
-        count_error: told ``monitor`` when something unexpected was survived.
+        count_error: told ``monitor`` when an unexpected error with one log was survived, and ``source NAME`` when it
+            was with the whole source.
     """
 
     def __init__(self, source: LogSource, identifiers: Identifiers, count_error: Callable[[str], None]) -> None:
@@ -34,6 +38,8 @@ class SourceReport:
         self._count_error = count_error
         self._up: bool | None = None
         self._trouble: SourceUnavailable | None = None
+        self._reason: str | None = None
+        self._unexpected: str | None = None
         self._problems: dict[str, str] = {}
         self._errors: Counter[str] = Counter()
         self._poll_seconds = Summary()
@@ -45,6 +51,8 @@ class SourceReport:
     def adopt(self, other: SourceReport) -> None:
         """Go on where ``other`` (of the same source before a reload) stopped."""
         self._up = other._up
+        self._reason = other._reason
+        self._unexpected = other._unexpected
         self._problems = other._problems
         self._errors = other._errors
         self._poll_seconds = other._poll_seconds
@@ -64,6 +72,7 @@ class SourceReport:
             self._round_trips_before + self._source.round_trips,
             self._read_bytes,
             dict(self._errors),
+            reason=self._reason,
         )
 
     # Its looks
@@ -77,21 +86,34 @@ class SourceReport:
         self._read_bytes += size_bytes
 
     def answers(self) -> None:
-        """It has been looked at."""
+        """The source has been polled."""
         if self._up is not True:
             _log.info("source up", source=self._source.name, kind=self._source.kind)
             self._up = True
+        self._reason = self._unexpected = None
 
     def is_down(self, problem: SourceUnavailable) -> None:
-        """It could not be looked at."""
-        # One that is being left alone for a while answers with the trouble it had.
+        """The source could not be polled.
+
+        Args:
+            problem: why; the same object while the source is left alone after a failure, which counts once.
+        """
         if problem is not self._trouble:
             self._trouble = problem
             self._errors[problem.kind] += 1
-        if self._up is not False:
-            error = self._identifiers.problem(problem)
+            if isinstance(problem, UnexpectedError):
+                self._count_error(f"source {self._source.name}")
+        error = self._identifiers.problem(problem)
+        if isinstance(problem, UnexpectedError):
+            # Also where the source was down already: this is another reason, and a fault of the exporter itself.
+            if self._unexpected != str(problem):
+                self._unexpected = str(problem)
+                about = {"source": self._source.name, "kind": self._source.kind, "error": error}
+                _log.error("unexpected error, source down", **about, exc_info=problem.__cause__)
+        elif self._up is not False:
             _log.warning("source down", source=self._source.name, kind=self._source.kind, error=error)
-            self._up = False
+        self._up = False
+        self._reason = error[:_REASON_LIMIT]
 
     def distrusted(self, folder: str) -> None:
         """A log in a folder has changed, and the kernel has not announced it."""

@@ -285,10 +285,15 @@ class Board:
             self._tell()
         return again
 
-    def expect_source(self, name: str) -> None:
-        """There is a source of this name: a beam without a log may have one there until it has been looked at."""
+    def expect_source(self, name: str, kind: str = "local") -> None:
+        """There is a source of this name: a beam without a log may have one there until the source has been polled.
+
+        Args:
+            name: the source's name.
+            kind: ``local`` or ``ssh``.
+        """
         with self._lock:
-            self._roster.expect_source(name)
+            self._roster.expect_source(name, kind)
 
     def publish_source(self, view: SourceView, at: float, *, moved_seconds: float | None = None) -> None:
         """Take a source's health after a look at it.

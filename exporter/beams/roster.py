@@ -227,9 +227,9 @@ class Roster:
         beam = self.beams.get(key)
         return beam is not None and beam.read_again
 
-    def expect_source(self, name: str) -> None:
-        """There is a source of this name."""
-        self.sources.expect(name)
+    def expect_source(self, name: str, kind: str) -> None:
+        """There is a source of this name and kind."""
+        self.sources.expect(name, kind)
 
     def publish_source(self, view: SourceView, at: float) -> None:
         """A source has been looked at, which was over at that moment."""

@@ -178,7 +178,10 @@ class Summary:
 
 @dataclass(frozen=True, slots=True)
 class SourceView:
-    """Health and work of one source. ``up`` is ``None`` before its first poll."""
+    """Health and work of one source.
+
+    ``up`` is ``None`` before its first poll; ``reason`` says why the source is down, and is ``None`` while it is not.
+    """
 
     name: str
     kind: str
@@ -190,6 +193,7 @@ class SourceView:
     read_bytes: int = 0
     errors: Mapping[str, int] = field(default_factory=dict)
     anomalies: Mapping[str, int] = field(default_factory=dict)
+    reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,12 +34,12 @@ class Sources:
     def __init__(self) -> None:
         self._views: dict[str, SourceView] = {}
         self._source_states: dict[str, SourceState] = {}
-        self._expected: set[str] = set()
+        self._expected: dict[str, str] = {}
         self._everywhere = _NO_SOURCE
 
-    def expect(self, name: str) -> None:
-        """There is a source of this name; it may never have been looked at."""
-        self._expected.add(name)
+    def expect(self, name: str, kind: str) -> None:
+        """There is a source of this name and kind; it may never have been polled."""
+        self._expected[name] = kind
         self._changed()
 
     def state(self, name: str | None) -> SourceState:
@@ -47,8 +47,13 @@ class Sources:
         return self._everywhere if name is None else self._source_states.get(name, _NO_SOURCE)
 
     def views(self, anomalies: Mapping[str, Mapping[str, int]]) -> tuple[SourceView, ...]:
-        """All that have been looked at, as readers see them, with what did not fit in the logs of each."""
-        return tuple(_with_anomalies(view, anomalies.get(view.name, {})) for view in self._views.values())
+        """All of them as readers see them, with what did not fit in the logs of each."""
+        unpolled = (
+            SourceView(name, kind, last_poll_at=self.state(name).last_poll_at)
+            for name, kind in self._expected.items()
+            if name not in self._views
+        )
+        return tuple(_with_anomalies(view, anomalies.get(view.name, {})) for view in (*self._views.values(), *unpolled))
 
     def publish(self, view: SourceView, at: float) -> None:
         """A source has been looked at, which was over at that moment."""
@@ -61,7 +66,7 @@ class Sources:
         """A source has left the configuration."""
         self._views.pop(name, None)
         self._source_states.pop(name, None)
-        self._expected.discard(name)
+        self._expected.pop(name, None)
         self._changed()
 
     def move(self, seconds: float) -> None:
@@ -77,7 +82,7 @@ class Sources:
 
     def _changed(self) -> None:
         """Ten thousand beams without a log ask for all of them together."""
-        states = [self.state(name) for name in self._expected | self._source_states.keys()]
+        states = [self.state(name) for name in self._expected.keys() | self._source_states.keys()]
         down = [each.down_since for each in states if each.down_since is not None]
         polls = [each.last_poll_at for each in states if each.last_poll_at is not None]
         looked = states and len(polls) == len(states)

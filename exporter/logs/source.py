@@ -76,6 +76,22 @@ class SourceUnavailable(Exception):
         self.kind = kind
 
 
+class UnexpectedError(SourceUnavailable):
+    """A poll of a source raised an exception that nobody foresaw; it is the ``__cause__``.
+
+    Args:
+        error: the exception.
+    """
+
+    def __init__(self, error: Exception) -> None:
+        words = " ".join(str(error).split())[:_WORDS_LIMIT]
+        super().__init__("unexpected", f"unexpected error: {type(error).__name__}{': ' if words else ''}{words}")
+        self.__cause__ = error
+
+
+_WORDS_LIMIT = 300
+"""An exception's message may quote what a host has sent."""
+
 NOTHING_SETTLED: Mapping[str, LogStat] = MappingProxyType({})
 
 

@@ -102,7 +102,10 @@ class Told:
         parts = source_parts(snapshot, shown)
         # Counters of looks move at every look: they come along with what matters.
         matters = (
-            [{name: source[name] for name in ("name", "kind", "up", "beams", "errors")} for source in parts["sources"]],
+            [
+                {name: source[name] for name in ("name", "kind", "up", "reason", "beams", "errors")}
+                for source in parts["sources"]
+            ],
             None if parts["database"] is None else parts["database"]["up"],
             int(shown.at // (2 * _BEAT_SECONDS)),
         )

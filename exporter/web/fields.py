@@ -362,6 +362,12 @@ SOURCE: Fields[SourceAndBeams] = (
         lambda it, _: it.source.up,
     ),
     Field(
+        "reason",
+        TEXT_OR_NULL,
+        "Why it does not answer, in words; null while it does, and before the first look.",
+        lambda it, _: None if it.source.reason is None else encodable(it.source.reason),
+    ),
+    Field(
         "last_poll_at",
         NUMBER_OR_NULL,
         "The last look that worked; that of an earlier process until one of this has.",

@@ -319,8 +319,8 @@ SOURCE_METRICS: tuple[Definition[SourceView], ...] = (
         "mqi_source_up",
         _SOURCE,
         ("kind",),
-        "1 where the last poll of the source succeeded, else 0; absent before the first.",
-        lambda source: [] if source.up is None else [((source.kind,), source.up)],
+        "1 where the last poll of the source succeeded, else 0; 0 before the first.",
+        lambda source: [((source.kind,), source.up is True)],
     ),
     counter(
         "mqi_source_reconnects_total",

@@ -154,7 +154,7 @@ class Watcher:
             host = self._hosts.setdefault(source, _Host())
             if faults > host.faults or source in self._schedule.busy:
                 self._hosts[source] = _Host(faults)
-            elif name == "mqi_source_up" and value == 0:
+            elif name == "mqi_source_up" and value == 0 and _polled(samples, source):
                 self._expect(not host.fine, f"source {source} is shown as down and nothing was wrong with it")
                 host.polls.clear()
             elif name == "mqi_source_last_poll_timestamp_seconds" and not host.fine:
@@ -269,6 +269,11 @@ def _has_told_failure(beam: Beam, run: Run) -> bool:
         return run.truth.reason == "no_particles" and bool(_NO_PARTICLES.search(beam.log.read_bytes()))
     except OSError:  # a fault holds it
         return False
+
+
+def _polled(samples: Samples, source: str) -> bool:
+    """Whether this process has polled a source yet."""
+    return bool(samples.get(("mqi_source_poll_seconds_count", frozenset({("source", source)}))))
 
 
 def _samples(exporter: ExporterProcess) -> Samples:

@@ -50,7 +50,8 @@ sources:
         )
         with ExporterProcess("--config.file", config) as exporter:
             exporter.reaches("70010001_beam_1", "succeeded")
-            wait_for(lambda: exporter.value("mqi_source_up", source="password") == 0, "the refused password")
+            wait_for(lambda: exporter.said("source down"), "the refused password")
+            assert exporter.value("mqi_source_up", source="password") == 0
             wait_for(state.exists, "the state file")
             assert "cannot log in" in exporter.log
             process = Path(f"/proc/{exporter.pid}")

@@ -212,8 +212,12 @@ def test_batch_durations_are_a_histogram_per_source() -> None:
     assert _of(samples, "mqi_batch_duration_seconds_sum", "source") == {("local",): 415.5}
 
 
-@pytest.mark.parametrize(("up", "shown"), [(True, {("hpc1", "ssh"): 1}), (False, {("hpc1", "ssh"): 0}), (None, {})])
-def test_a_source_is_up_down_or_not_yet_polled(up: bool | None, shown: dict[tuple[str, ...], float]) -> None:
+@pytest.mark.parametrize(
+    ("up", "shown"), [(True, {("hpc1", "ssh"): 1}), (False, {("hpc1", "ssh"): 0}), (None, {("hpc1", "ssh"): 0})]
+)
+def test_a_source_is_up_or_not_and_not_up_before_it_was_polled(
+    up: bool | None, shown: dict[tuple[str, ...], float]
+) -> None:
     assert _of(_scrape(sources=(SourceView("hpc1", "ssh", up=up),)), "mqi_source_up", "source", "kind") == shown
 
 

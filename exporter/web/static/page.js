@@ -385,12 +385,13 @@ let sourcesShown = "";
 function drawSources(at) {
   const found = board.sources.map((source) => [source, ...health(source, at)]);
   const database = board.database;
-  const signature = JSON.stringify([found.map(([source, , text]) => [source.name, source.kind, source.beams, text]), database?.up]);
+  const signature = JSON.stringify([found.map(([source, , text]) => [source.name, source.kind, source.beams, text, source.reason]), database?.up]);
   if (signature === sourcesShown) return;
   sourcesShown = signature;
   const items = found.map(([source, state, text]) => {
     const where = source.kind === "ssh" ? "over SSH" : "this machine";
-    return item(source.name, state, `${text} · ${countOfBeams(source.beams)} · ${where}`);
+    const reason = source.reason ? `: ${source.reason}` : "";
+    return item(source.name, state, `${text} · ${countOfBeams(source.beams)} · ${where}${reason}`);
   });
   if (database) items.push(item("database", database.up ? "succeeded" : "failed", database.up ? "takes progress" : "does not take progress"));
   arrange(byId("sources"), items);
@@ -414,7 +415,7 @@ function drawBanners(at) {
   for (const source of board?.sources ?? []) {
     if (source.up === false) {
       const since = source.last_poll_at === null ? "" : ` since ${clock(source.last_poll_at, at)}`;
-      banners.push(["unreachable", `${source.name} does not answer${since}.`, "Its beams show what was known last."]);
+      banners.push(["unreachable", `${source.name} does not answer${since}.`, `Its beams show what was known last.${source.reason ? ` Reason: ${source.reason}.` : ""}`]);
     } else if (link !== "lost" && silent(source, at)) {
       banners.push(["expired", `${source.name} has not been looked at since ${clock(source.last_poll_at, at)}.`, "Its beams may be further than shown."]);
     }
