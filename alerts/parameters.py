@@ -56,6 +56,7 @@ class Parameters:
     buffered_for_seconds: int = 300
     mismatch_for_seconds: int = 300
     source_down_for_seconds: int = 60
+    folder_missing_for_seconds: int = 300
     exporter_down_for_seconds: int = 120
     exporter_absent_for_seconds: int = 300
     scrape_seconds: float = 5

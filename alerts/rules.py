@@ -324,6 +324,18 @@ or max by ({_SOURCE}) (mqi_source_up) == 0
             parameters.source_kept_seconds,
         ),
         Alert(
+            "MQISourceFolderMissing",
+            "warning",
+            f"max by ({_SOURCE}) (mqi_source_folders_missing) > 0\n",
+            "A log folder of {{ $labels.source }} does not exist",
+            _counted("folder", "folders")
+            + " of log_path on {{ $labels.source }} {{ if eq $value 1.0 }}does{{ else }}do{{ end }} not exist. No log "
+            "can be found there: beams wait for ever, and nobody sees how their simulations do.",
+            "source",
+            parameters.folder_missing_for_seconds,
+            parameters.source_kept_seconds,
+        ),
+        Alert(
             "MQILogBlockBuffered",
             "info",
             f"""\

@@ -20,6 +20,7 @@ from exporter.logs.announcements import Announcements
 from exporter.logs.bookmark import Bookmark
 from exporter.logs.events import Event, LogRead, LogReplaced
 from exporter.logs.local import LocalSource
+from exporter.logs.missing_folders import MissingFolders
 from exporter.logs.parser import SitePatterns, TpsLogParser
 from exporter.logs.paths import LogPathTemplate
 from exporter.logs.source import LogProblem, LogSource, LogStat, ReadRequest, SourceUnavailable, UnexpectedError
@@ -93,6 +94,8 @@ class SourceMonitor:
         # When the last whole round began; with the board's moved_seconds it moves as moments do when the clock is set.
         self._looked_at_unmoved: float | None = None
         self._closed = False
+        templates = tuple(templates)
+        self._folders = MissingFolders(templates)
         self._turns = Turns(
             source.name,
             templates,
@@ -106,6 +109,7 @@ class SourceMonitor:
         """Go on where ``other`` (the same source before a reload) stopped: offsets, parsers, counters."""
         self._following = other._following
         self._report.adopt(other._report)
+        self._folders.adopt(other._folders)
         self._bookmarks = other._bookmarks
         self._looked_at_unmoved = other._looked_at_unmoved
 
@@ -133,6 +137,8 @@ class SourceMonitor:
         try:
             more, round_over = self._look(began, announced_only)
             self._report.answers()
+            if round_over:
+                self._report.folders_changed(self._folders.check(self._source, began - moved_seconds))
         except Exception as error:  # noqa: BLE001 - whatever it is, the source is down; said and counted
             if self._closed:
                 # Its connection was ended under it: that is no trouble of the host.
@@ -163,7 +169,7 @@ class SourceMonitor:
         """
         ended, moved_by_then = self._now()
         self._report.looked(max(0.0, (ended - moved_by_then) - began_unmoved))
-        view = self._report.view(moved(self._looked_at_unmoved, moved_by_then))
+        view = self._report.view(moved(self._looked_at_unmoved, moved_by_then), self._folders.missing)
         self._board.publish_source(view, ended, moved_seconds=moved_by_then)
 
     def close(self) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import structlog
 
 from exporter.beams.snapshot import BeamKey, SourceView, Summary
+from exporter.logs.missing_folders import FolderChange
 from exporter.logs.source import LogProblem, LogSource, SourceUnavailable, UnexpectedError
 from exporter.privacy.identifiers import Identifiers
 
@@ -60,8 +61,13 @@ class SourceReport:
         self._reconnects_before = other._reconnects_before + other._source.reconnects
         self._round_trips_before = other._round_trips_before + other._source.round_trips
 
-    def view(self, last_poll_at: float | None) -> SourceView:
-        """The source as readers see it; what did not fit in its logs the board knows."""
+    def view(self, last_poll_at: float | None, folders_missing: tuple[str, ...] | None = None) -> SourceView:
+        """The source as readers see it; what did not fit in its logs the board knows.
+
+        Args:
+            last_poll_at: when its last whole round began, epoch seconds.
+            folders_missing: folders of ``log_path`` that do not exist, if they have been looked for.
+        """
         return SourceView(
             self._source.name,
             self._source.kind,
@@ -73,6 +79,7 @@ class SourceReport:
             self._read_bytes,
             dict(self._errors),
             reason=self._reason,
+            folders_missing=folders_missing,
         )
 
     # Its looks
@@ -123,6 +130,17 @@ class SourceReport:
             source=self._source.name,
             folder=self._identifiers.path(folder),
         )
+
+    def folders_changed(self, change: FolderChange) -> None:
+        """Folders of ``log_path`` have gone or come; each is worth one line."""
+        for folder in change.lost:
+            _log.warning(
+                "folder of log_path does not exist, no log can be found there; check log_path, or create the folder",
+                source=self._source.name,
+                folder=self._identifiers.path(folder),
+            )
+        for folder in change.found:
+            _log.info("folder of log_path exists now", source=self._source.name, folder=self._identifiers.path(folder))
 
     # Its logs
 

@@ -48,24 +48,34 @@ def _source(settings: Settings, described: Source, identifiers: Identifiers) -> 
     source = make_source(described, templates)
     about = f"source {described.name}"
     try:
-        for number, folder in enumerate(sorted({template.folder for template in templates})):
+        folders = sorted({template.fixed_folder for template in templates})
+        missing = source.missing_folders(folders)
+        if isinstance(described, SshSource):
+            yield Finding(f"{about}: {described.host}: host key known, logged in, SFTP works")
+        for folder in folders:
             try:
                 files = source.listing(folder)
             except LogProblem as problem:
                 yield Finding(f"{about}: {identifiers.problem(problem)}", "FAILED")
                 continue
-            if number == 0 and isinstance(described, SshSource):
-                yield Finding(f"{about}: {described.host}: host key known, logged in, SFTP works")
             if files:
                 yield Finding(f"{about}: {folder}: {_count(len(files), 'file')}")
             elif isinstance(described, SshSource):
-                yield Finding(f"{about}: {folder}: no files yet, or no such folder; check log_path")
+                yield _without_files_there(about, folder, is_missing=folder in missing)
             else:
                 yield _without_files(about, folder)
     except SourceUnavailable as trouble:
         yield Finding(f"{about}: {identifiers.problem(trouble)}", "FAILED")
     finally:
         source.close()
+
+
+def _without_files_there(about: str, folder: str, *, is_missing: bool) -> Finding:
+    """Why a folder of another host has no files."""
+    if is_missing:
+        text = f"{about}: the folder {folder} does not exist on the host; check log_path, or create the folder"
+        return Finding(text, "warning")
+    return Finding(f"{about}: {folder}: no files yet")
 
 
 def _without_files(about: str, folder: str) -> Finding:

@@ -181,6 +181,26 @@ def test_a_column_that_nobody_will_add_is_warned_of(tmp_path: Path, text: str, m
     assert "no column progress yet (see `mqi-exporter migrate`)" in output
 
 
+def test_a_misspelt_folder_on_a_host_is_warned_of(tmp_path: Path, text: str) -> None:
+    (tmp_path / "empty").mkdir()
+    with Sshd(tmp_path / "sshd") as sshd:
+        host = sshd.host
+        text += f"""
+  - name: hpc1
+    kind: ssh
+    host: {host.host}
+    port: {host.port}
+    user: {host.user}
+    key_file: {host.key_file}
+    known_hosts_file: {host.known_hosts_file}
+    log_path: ["{tmp_path}/lgos/{{beam_id}}.log", "{tmp_path}/empty/{{case_id}}/{{beam_id}}.log"]
+"""
+        status, output = check(tmp_path / "c.yaml", text)
+    assert status == 0, output
+    assert f"warning  source hpc1: the folder {tmp_path}/lgos does not exist on the host; check log_path" in output
+    assert f"ok  source hpc1: {tmp_path}/empty: no files yet" in output
+
+
 def test_a_folder_without_logs_is_said_to_be_empty(tmp_path: Path, text: str) -> None:
     (tmp_path / "logs" / "b.log").unlink()
     status, output = check(tmp_path / "c.yaml", text)

@@ -181,6 +181,8 @@ class SourceView:
     """Health and work of one source.
 
     ``up`` is ``None`` before its first poll; ``reason`` says why the source is down, and is ``None`` while it is not.
+
+    ``folders_missing`` are folders of ``log_path`` that do not exist; ``None`` before they were looked for.
     """
 
     name: str
@@ -194,6 +196,7 @@ class SourceView:
     errors: Mapping[str, int] = field(default_factory=dict)
     anomalies: Mapping[str, int] = field(default_factory=dict)
     reason: str | None = None
+    folders_missing: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -196,6 +196,10 @@ class LocalSource:
         finally:
             os.close(descriptor)
 
+    def missing_folders(self, folders: Collection[str]) -> frozenset[str]:
+        """See :meth:`LogSource.missing_folders`."""
+        return frozenset(folder for folder in folders if _is_missing(folder))
+
     def folder_mark(self, folder: str) -> object:
         """Something that is another after a name has come or gone; ``None`` where the folder cannot be looked at.
 
@@ -209,6 +213,15 @@ class LocalSource:
 
     def close(self) -> None:
         """Nothing is held open."""
+
+
+def _is_missing(folder: str) -> bool:
+    try:
+        return not stat.S_ISDIR(os.stat(folder).st_mode)
+    except OSError as error:
+        return error.errno in _MISSING
+    except ValueError:
+        return True  # no path at all
 
 
 def _missing_or_problem(path: str, error: OSError | ValueError) -> LogProblem | None:

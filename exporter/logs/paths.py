@@ -38,6 +38,12 @@ class LogPathTemplate:
         base_directory: value of ``{base_directory}``.
         log_root: folder that rendered paths must stay in; needed only where the template begins with a beam's field.
 
+    Attributes:
+        fields: those that the template uses, without ``base_directory``.
+        folder: rendered paths stay in it.
+        fixed_folder: the folder that the template names before its first field of a beam; ``log_root`` where it begins
+            with such a field. It is the same for all beams, so it must exist.
+
     Raises:
         LogPathError: unknown field, relative path, or no fixed leading folder and no ``log_root``.
     """
@@ -76,6 +82,7 @@ class LogPathTemplate:
             raise LogPathError(f"{template!r} begins with a field of the beam: set log_root on its source")
         if leading and not leading.startswith("/"):
             raise LogPathError(f"{template!r} is not an absolute path")
+        self.fixed_folder = _normal(leading[: leading.rindex("/")] or "/") if leading else self.folder
         self._inside = self.folder if self.folder == "/" else f"{self.folder}/"
 
     def render(self, fields: Mapping[str, str | None]) -> str | None:

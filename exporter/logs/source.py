@@ -150,6 +150,16 @@ class LogSource(Protocol):
         """
         ...
 
+    def missing_folders(self, folders: Collection[str]) -> frozenset[str]:
+        """Those of ``folders`` that do not exist, or are no folders.
+
+        One that may not be looked at does not count: nobody knows whether it exists.
+
+        Raises:
+            SourceUnavailable: none can be asked now.
+        """
+        ...
+
     def close(self) -> None:
         """Give back what the source holds open. May be called from any thread, to end a wait of its own."""
         ...

@@ -70,6 +70,10 @@ class _SftpSource(ABC):
         """See :meth:`exporter.logs.source.LogSource.listing`."""
         return self._ask(lambda logs: logs.listing(folder))
 
+    def missing_folders(self, folders: Collection[str]) -> frozenset[str]:
+        """See :meth:`exporter.logs.source.LogSource.missing_folders`."""
+        return self._ask(lambda logs: logs.missing_folders(folders))
+
     @abstractmethod
     def _connected(self) -> SftpLogs:
         """The logs over a session that works, as far as is known."""

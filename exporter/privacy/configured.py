@@ -62,7 +62,8 @@ def _paths(settings: Settings) -> Iterator[str]:
         yield str(settings.state.file)
     if settings.progress_tracking.enabled:
         for source in settings.sources:
-            yield from (template.folder for template in settings.templates(source))
+            for template in settings.templates(source):
+                yield from (template.folder, template.fixed_folder)
 
 
 def check_resolvers(settings: Settings, users: Collection[str]) -> None:

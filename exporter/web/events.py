@@ -103,7 +103,7 @@ class Told:
         # Counters of looks move at every look: they come along with what matters.
         matters = (
             [
-                {name: source[name] for name in ("name", "kind", "up", "reason", "beams", "errors")}
+                {name: source[name] for name in ("name", "kind", "up", "reason", "folders_missing", "beams", "errors")}
                 for source in parts["sources"]
             ],
             None if parts["database"] is None else parts["database"]["up"],

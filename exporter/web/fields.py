@@ -368,6 +368,12 @@ SOURCE: Fields[SourceAndBeams] = (
         lambda it, _: None if it.source.reason is None else encodable(it.source.reason),
     ),
     Field(
+        "folders_missing",
+        {"type": "array", "items": TEXT},
+        "Folders of its log_path that do not exist: no log can be found there.",
+        lambda it, shown: [shown.path(folder) for folder in it.source.folders_missing or ()],
+    ),
+    Field(
         "last_poll_at",
         NUMBER_OR_NULL,
         "The last look that worked; that of an earlier process until one of this has.",

@@ -322,6 +322,12 @@ SOURCE_METRICS: tuple[Definition[SourceView], ...] = (
         "1 where the last poll of the source succeeded, else 0; 0 before the first.",
         lambda source: [((source.kind,), source.up is True)],
     ),
+    gauge(
+        "mqi_source_folders_missing",
+        _SOURCE,
+        "Folders of the source's log_path that do not exist; absent before they were looked for.",
+        lambda source: None if source.folders_missing is None else len(source.folders_missing),
+    ),
     counter(
         "mqi_source_reconnects_total",
         _SOURCE,

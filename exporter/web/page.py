@@ -121,6 +121,7 @@ class Page:
             at=snapshot.at,
             zone=time.strftime("%Z", time.localtime(snapshot.at)),
             summary=fields.summary(snapshot),
+            missing_folder=_missing_folder(snapshot, shown),
             beams_dropped=snapshot.beams_dropped,
             cases=[
                 (rendered(fields.CASE, case, shown), [rendered(fields.BEAM, beam, shown) for beam in case.beams])
@@ -144,6 +145,17 @@ def _static_files() -> dict[str, tuple[bytes, str]]:
     files = (resources.files("exporter.web") / "static").iterdir()
     named = ((file, "." + file.name.rpartition(".")[2]) for file in files)
     return {file.name: (file.read_bytes(), _MEDIA_TYPES[end]) for file, end in named if end in _MEDIA_TYPES}
+
+
+def _missing_folder(snapshot: BoardSnapshot, shown: Shown) -> str:
+    """Why beams may have no log, in words; empty where every folder exists."""
+    missing = [(source, folder) for source in snapshot.sources for folder in source.folders_missing or ()]
+    if not missing:
+        return ""
+    source, folder = missing[0]
+    where = f" on {source.name}" if source.kind == "ssh" else ""
+    more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
+    return f"the folder {shown.path(folder)} does not exist{where}{more}"
 
 
 def _settings(links: Links) -> str:

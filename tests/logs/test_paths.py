@@ -44,6 +44,24 @@ def test_a_path_may_begin_with_a_field_below_a_log_root() -> None:
     assert template.render(BEAM) == "/data/cases/55061194/beam_1/run.log"
 
 
+@pytest.mark.parametrize(
+    ("template", "log_root", "folder"),
+    [
+        ("/data/logs/{beam_id}.log", None, "/data/logs"),
+        ("/data/logs/{case_id}/{beam_id}.log", None, "/data/logs"),
+        ("/data/logs/sim_{case_id}/{beam_id}.log", None, "/data/logs"),
+        ("/data/logs/{beam_id}.log", "/data", "/data/logs"),
+        ("{base_directory}/logs//x/../{beam_id}.log", None, "/srv/mqi/logs"),
+        ("{beam_path}/run.log", "/data//cases/", "/data/cases"),
+        ("/{case_id}/{beam_id}.log", None, "/"),
+    ],
+)
+def test_the_fixed_folder_ends_before_the_first_field_of_a_beam(
+    template: str, log_root: str | None, folder: str
+) -> None:
+    assert LogPathTemplate(template, base_directory="/srv/mqi", log_root=log_root).fixed_folder == folder
+
+
 @pytest.mark.parametrize("missing", [None, ""])
 def test_a_beam_without_a_value_has_no_path(missing: str | None) -> None:
     template = LogPathTemplate("/logs/{hpc_job_id}.log")

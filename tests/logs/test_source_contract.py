@@ -101,6 +101,18 @@ def test_many_logs_in_many_folders_in_one_answer(source: LogSource, tmp_path: Pa
     assert [answers[path].size_bytes for path in paths] == list(range(30))  # type: ignore[union-attr]
 
 
+def test_missing_folders_are_those_that_do_not_exist_or_are_files(source: LogSource, tmp_path: Path) -> None:
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "a file").write_bytes(b"")
+    (tmp_path / "link").symlink_to(tmp_path / "logs")
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    there = {str(tmp_path / name) for name in ("logs", "link")}
+    missing = {str(tmp_path / name) for name in ("로그", "a file", "a file/logs", "logs/none/deeper", "dangling")}
+    assert source.missing_folders([*sorted(there), *sorted(missing)]) == missing
+    (tmp_path / "로그").mkdir()
+    assert str(tmp_path / "로그") not in source.missing_folders(sorted(missing))
+
+
 @pytest.mark.parametrize(("offset", "length", "expected"), [(0, 3, b"012"), (7, 9, b"789"), (10, 5, b""), (99, 5, b"")])
 def test_ranges(source: LogSource, tmp_path: Path, offset: int, length: int, expected: bytes) -> None:
     log = tmp_path / "a.log"

@@ -123,7 +123,9 @@ def make_full_snapshot() -> BoardSnapshot:
         make_beam(beam_id="unreachable", state=BeamState.UNREACHABLE, source="hpc1"),
         beams_dropped=3,
         sources=(
-            SourceView("local", "local", True, NOW, Summary(10, 0.5), 0, 0, 4096, {}, {"counter_went_back": 1}),
+            SourceView(
+                "local", "local", True, NOW, Summary(10, 0.5), 0, 0, 4096, {}, {"counter_went_back": 1}, ("/lgos",)
+            ),
             SourceView("hpc1", "ssh", False, NOW - 90, Summary(4, 2.5), 2, 31, 65536, {"timeout": 2}, {}),
             SourceView("hpc2", "ssh"),
         ),

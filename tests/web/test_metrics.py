@@ -47,6 +47,7 @@ INTERFACE = {
     "mqi_beam_runs_total": ("counter", ("source", "outcome", "reason")),
     "mqi_batch_duration_seconds": ("histogram", ("source",)),
     "mqi_source_up": ("gauge", ("source", "kind")),
+    "mqi_source_folders_missing": ("gauge", ("source",)),
     "mqi_source_reconnects_total": ("counter", ("source",)),
     "mqi_source_round_trips_total": ("counter", ("source",)),
     "mqi_source_poll_seconds": ("summary", ("source",)),

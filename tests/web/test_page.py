@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from exporter.beams.snapshot import BeamKey, BeamState, EndedRun
+from exporter.beams.snapshot import BeamKey, BeamState, EndedRun, SourceView
 from exporter.logs.events import FAILURE_REASONS
 from exporter.web.page import CONTENT_SECURITY_POLICY, Links, clock, duration, percent
 from exporter.web.words import REASON_WORDS
@@ -131,6 +131,16 @@ def test_a_beam_whose_host_is_lost_has_no_time_left_and_no_end_in_the_past() -> 
 
     assert cells(NOW + 10) == ["", clock(NOW + 34, NOW)]
     assert cells(NOW + 60) == ["", ""]
+
+
+def test_the_table_names_a_folder_that_does_not_exist_at_the_source_and_at_each_waiting_beam() -> None:
+    source = SourceView("hpc1", "ssh", up=True, last_poll_at=NOW, folders_missing=("/data/lgos",))
+    with serve(snapshot=lambda: make_snapshot(make_waiting_beam(), make_beam(), sources=(source,))) as site:
+        said = " ".join(Elements(site.get("/table").text).text.split())
+        [shown] = site.get("/api/v1/sources").json()["sources"]
+    assert "hpc1: the folder /data/lgos does not exist. No log can be found there" in said
+    assert said.count("Waiting: no log yet; the folder /data/lgos does not exist on hpc1") == 1
+    assert (shown["up"], shown["folders_missing"]) == (True, ["/data/lgos"])
 
 
 def test_one_beam_is_no_beams_in_the_table() -> None:

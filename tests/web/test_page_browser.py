@@ -19,7 +19,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
 from playwright.sync_api import Browser
 
-from exporter.beams.snapshot import BeamKey, BeamState, BoardSnapshot, EndedRun
+from exporter.beams.snapshot import BeamKey, BeamState, BoardSnapshot, EndedRun, SourceView
 from exporter.privacy.pseudonyms import PseudonymKey, Pseudonyms
 from exporter.web.names import Names
 from exporter.web.page import Links
@@ -30,7 +30,7 @@ from tests.support.browser import Visitor, open_browser
 from tests.support.certificates import Authority
 from tests.support.process import ExporterProcess, wait_for
 from tests.support.replay import LOGS
-from tests.web.board_snapshots import make_beam, make_snapshot
+from tests.web.board_snapshots import make_beam, make_snapshot, make_waiting_beam
 from tests.web.clinic import clinic
 from tests.web.test_server import serve
 
@@ -121,6 +121,28 @@ def test_every_case_and_beam_is_there_with_all_that_is_known(visit: Visit) -> No
         assert "local answers" in visitor.text("#sources")
         assert "hpc1 answers" in visitor.text("#sources")
         assert "need attention" in visitor.page.title()
+
+
+def test_a_folder_that_does_not_exist_makes_its_source_amber_and_is_named_at_waiting_beams(visit: Visit) -> None:
+    folders: dict[str, tuple[str, ...]] = {"missing": ()}
+
+    def make(at: float) -> BoardSnapshot:
+        source = SourceView("hpc1", "ssh", up=True, last_poll_at=at, folders_missing=folders["missing"])
+        return make_snapshot(make_waiting_beam(), make_beam(), sources=(source,), at=at)
+
+    with clinic_site(Board(make)) as address:
+        visitor = visit()
+        visitor.go(address)
+        visitor.sees_row("70010001_b2", "no log yet")
+        visitor.sees("hpc1 answers", "#sources")
+        folders["missing"] = ("/data/lgos",)
+        visitor.sees_row("70010001_b2", "no log yet; the folder /data/lgos does not exist on hpc1")
+        visitor.sees("hpc1 answers, but the folder /data/lgos does not exist", "#sources .state-stalled + .said")
+        visitor.sees("hpc1: the folder /data/lgos does not exist.", "#banners")
+        assert "lgos" not in visitor.text(".beam[data-state=running]")
+        folders["missing"] = ()
+        visitor.sees("hpc1 answers", "#sources .state-succeeded + .said")
+        wait_for(lambda: "lgos" not in visitor.text("#main"), "nothing said of the folder any more")
 
 
 def test_the_expected_end_is_in_the_browsers_time(visit: Visit) -> None:

@@ -15,6 +15,23 @@ export const stateWord = (state) => settings.states[state]?.word ?? state;
 export const caseLink = (caseId) => `#/case/${encodeURIComponent(caseId)}`;
 export const beamLink = (beam) => `#/beam/${encodeURIComponent(beam.case_id)}/${encodeURIComponent(beam.beam_id)}`;
 
+let sources = [];
+
+/** What is known of the sources: beams without a log are explained by it. */
+export function tellSources(known) {
+  sources = known;
+}
+
+/** Why a beam has no log, as far as the sources tell. */
+function noLogWords() {
+  const missing = sources.flatMap((source) => source.folders_missing.map((folder) => [source, folder]));
+  if (missing.length === 0) return "no log yet";
+  const [[source, folder]] = missing;
+  const where = source.kind === "ssh" ? ` on ${source.name}` : "";
+  const more = missing.length === 1 ? "" : ` (and ${missing.length - 1} more)`;
+  return `no log yet; the folder ${folder} does not exist${where}${more}`;
+}
+
 /** What is going on, in words. */
 export function explanation(beam, now) {
   const said = [];
@@ -22,7 +39,7 @@ export function explanation(beam, now) {
   else if (beam.state === "stalled") said.push(stalledWords(beam, now));
   else if (beam.state === "expired") said.push(`log silent for ${age(now - (beam.log_modified_at ?? now))}: probably dead`);
   else if (beam.state === "unreachable") said.push(`${beam.source} does not answer: last known values`);
-  else if (beam.state === "waiting") said.push("no log yet");
+  else if (beam.state === "waiting") said.push(noLogWords());
   else if (beam.state === "succeeded") said.push(beam.started_at ? `took ${duration(beam.ended_at - beam.started_at)}` : "done");
   else said.push(settings.phases[beam.phase] ?? "beginning");
   if (beam.state === "waiting" && beam.status !== null) said.push(`database: ${beam.status}`);

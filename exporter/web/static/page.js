@@ -1,6 +1,6 @@
 // The page: what is known of the board, which part of it is shown, and drawing no more than has changed.
 
-import { Detail, Row, beamLink, caseLink, ended, explanation, stateWord } from "./beam.js";
+import { Detail, Row, beamLink, caseLink, ended, explanation, stateWord, tellSources } from "./beam.js";
 import { Words, arrange, attribute, element, icon } from "./dom.js";
 import { follow } from "./feed.js";
 import { clock, countOfBeams, duration, exactClock, midnight, percent } from "./format.js";
@@ -48,6 +48,7 @@ function takeState(state) {
   const { beams, ...rest } = state;
   tellTime(state.at);
   board = rest;
+  tellSources(board.sources);
   const there = new Set();
   const before = rows.size > 0;
   for (const beam of beams) {
@@ -69,6 +70,7 @@ function takeChange({ beams = [], gone = [], ...rest }) {
   }
   for (const [case_id, beam_id] of gone) dropBeam(keyOf({ case_id, beam_id }));
   Object.assign(board, rest);
+  tellSources(board.sources);
   redraw({ layout, rest: layout || Object.keys(rest).length > 1 });
 }
 
@@ -377,8 +379,12 @@ function drawEnded(runs, at) {
 const health = (source, at) => {
   if (source.up === null) return ["waiting", "not looked at yet"];
   if (!source.up) return ["unreachable", "does not answer"];
-  return silent(source, at) ? ["expired", "is not being looked at"] : ["succeeded", "answers"];
+  if (silent(source, at)) return ["expired", "is not being looked at"];
+  return source.folders_missing.length > 0 ? ["stalled", `answers, but ${missingWords(source)}`] : ["succeeded", "answers"];
 };
+function missingWords({ folders_missing: folders }) {
+  return folders.length === 1 ? `the folder ${folders[0]} does not exist` : `${folders.length} folders do not exist: ${folders.join(", ")}`;
+}
 const silent = (source, at) => source.up === true && at - (source.last_poll_at ?? at) > SILENT_SOURCE_SECONDS;
 
 let sourcesShown = "";
@@ -419,6 +425,10 @@ function drawBanners(at) {
     } else if (link !== "lost" && silent(source, at)) {
       banners.push(["expired", `${source.name} has not been looked at since ${clock(source.last_poll_at, at)}.`, "Its beams may be further than shown."]);
     }
+  }
+  for (const source of board?.sources ?? []) {
+    if (source.folders_missing.length === 0) continue;
+    banners.push(["stalled", `${source.name}: ${missingWords(source)}.`, "No log can be found there: check log_path, or create the folder."]);
   }
   if (board?.database?.up === false) {
     banners.push(["stalled", "The database does not take progress.", "The communicator's own screens are behind; this page is not."]);
