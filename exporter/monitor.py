@@ -136,9 +136,9 @@ class SourceMonitor:
         more = round_over = False
         try:
             more, round_over = self._look(began, announced_only)
-            self._report.answers()
             if round_over:
                 self._report.folders_changed(self._folders.check(self._source, began - moved_seconds))
+            self._report.answers()
         except Exception as error:  # noqa: BLE001 - whatever it is, the source is down; said and counted
             if self._closed:
                 # Its connection was ended under it: that is no trouble of the host.

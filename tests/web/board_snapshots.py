@@ -124,7 +124,18 @@ def make_full_snapshot() -> BoardSnapshot:
         beams_dropped=3,
         sources=(
             SourceView(
-                "local", "local", True, NOW, Summary(10, 0.5), 0, 0, 4096, {}, {"counter_went_back": 1}, ("/lgos",)
+                "local",
+                "local",
+                True,
+                NOW,
+                Summary(10, 0.5),
+                0,
+                0,
+                4096,
+                {},
+                {"counter_went_back": 1},
+                None,
+                ("/lgos",),
             ),
             SourceView("hpc1", "ssh", False, NOW - 90, Summary(4, 2.5), 2, 31, 65536, {"timeout": 2}, {}),
             SourceView("hpc2", "ssh"),
