@@ -2,36 +2,32 @@
 
 A look asks the source for the sizes of all logs whose turn it is (:mod:`exporter.turns`) at once, and reads those that
 have changed. What is wrong with one log is reported (:mod:`exporter.source_report`) and stops nothing else.
-:class:`ProgressMonitor` is the plan's, for embedding.
+:class:`ProgressMonitor` is in :mod:`exporter.progress_monitor`; it can be imported from here, too.
 """
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Collection, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from exporter.beams.board import Board
 from exporter.beams.snapshot import BeamKey
 from exporter.logs.announcements import Announcements
 from exporter.logs.bookmark import Bookmark
 from exporter.logs.events import Event, LogRead, LogReplaced
-from exporter.logs.local import LocalSource
 from exporter.logs.missing_folders import MissingFolders
 from exporter.logs.parser import SitePatterns, TpsLogParser
 from exporter.logs.paths import LogPathTemplate
 from exporter.logs.source import LogProblem, LogSource, LogStat, ReadRequest, SourceUnavailable, UnexpectedError
-from exporter.logs.tailer import LineFollower, Logger, Tailer
+from exporter.logs.tailer import Tailer
 from exporter.moments import moved
 from exporter.privacy.identifiers import Identifiers
+from exporter.progress_monitor import ProgressMonitor
 from exporter.source_report import SourceReport
 from exporter.turns import Candidates, Turns
 
-if TYPE_CHECKING:
-    import paramiko
+__all__ = ["ProgressMonitor", "SourceMonitor"]
 
 ROUNDS_PER_LOOK = 64
 """Most rounds of reads in one look, so that neither stopping nor the other logs wait for a long catch-up."""
@@ -325,89 +321,3 @@ class SourceMonitor:
                 continue
             for key in [key for key in known if key not in keys]:
                 del known[key]
-
-
-class ProgressMonitor:
-    """Follows one beam's log in the calling thread and reports its progress (the plan's phase 5, for embedding).
-
-    Args:
-        beam_id: given to the callback.
-        logger: anything with ``info/warning/error(message, dict)``, as the communicator's own; optional.
-
-    Attributes:
-        callback_errors: how often the callback has raised.
-    """
-
-    def __init__(self, beam_id: str, logger: Logger | None = None) -> None:
-        self.beam_id = beam_id
-        self.callback_errors = 0
-        self._logger = logger
-        self._follower: LineFollower | None = None
-        self._stopped = threading.Event()
-
-    def monitor_local(
-        self,
-        log_path: Path | str,
-        progress_callback: Callable[[str, float], None],
-        timeout: float | None = None,
-    ) -> None:
-        """Follow a log on this machine until ``timeout`` seconds have passed or :meth:`stop` is called.
-
-        Args:
-            log_path: the log; it need not exist yet.
-            progress_callback: called with the beam's id and its progress in percent, 0..100, whenever a batch starts.
-                One that raises is logged and counted, and monitoring goes on.
-            timeout: seconds in all; ``None`` for no limit.
-        """
-        self._monitor(LocalSource("local"), str(log_path), progress_callback, timeout, poll_interval=0.5)
-
-    def monitor_remote(
-        self,
-        ssh_client: paramiko.SSHClient,
-        remote_log_path: str,
-        progress_callback: Callable[[str, float], None],
-        timeout: float | None = None,
-    ) -> None:
-        """Follow a log on another host, over SFTP: no command is executed there.
-
-        Args:
-            ssh_client: a connected client; it stays the caller's. When its connection is lost that is logged, and
-                monitoring waits for nothing more than ``timeout``.
-            remote_log_path: the log, as an absolute path on the host; it need not exist yet.
-            progress_callback: see :meth:`monitor_local`.
-            timeout: seconds in all; ``None`` for no limit.
-        """
-        from exporter.logs.ssh import ClientSource
-
-        self._monitor(ClientSource(ssh_client), remote_log_path, progress_callback, timeout, poll_interval=1.0)
-
-    def stop(self) -> None:
-        """End monitoring, from any thread, also before it has begun."""
-        self._stopped.set()
-        if self._follower is not None:
-            self._follower.stop()
-
-    def _monitor(
-        self,
-        source: LogSource,
-        path: str,
-        progress_callback: Callable[[str, float], None],
-        timeout: float | None,
-        poll_interval: float,
-    ) -> None:
-        parser = TpsLogParser()
-        follower = LineFollower(source, path, self._logger, poll_interval, on_replaced=parser.reset)
-        self._follower = follower
-        if self._stopped.is_set():
-            return
-        for line in follower.follow(timeout):
-            progress = parser.parse_line(line)
-            if progress is None:
-                continue
-            try:
-                progress_callback(self.beam_id, progress.progress_percent)
-            except Exception as error:  # noqa: BLE001 - the caller's, whatever it is; said and counted
-                self.callback_errors += 1
-                if self._logger is not None:
-                    context = {"beam_id": self.beam_id, "error": f"{type(error).__name__}: {error}"}
-                    self._logger.error("Progress callback failed", context)

@@ -1,229 +1,277 @@
-"""The code of docs/embedding.md, as it stands there, in a state machine like the plan's."""
+"""The code and the configuration of docs/embedding.md, as they stand there, in a stand-in for the communicator."""
 
 from __future__ import annotations
 
+import copy
 import re
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import paramiko
 import pytest
+import yaml
 
+from exporter import embedding
+from exporter.embedding import BeamsTable
 from tests.support import communicator_db as db
+from tests.support.plan_communicator import Context, Settings, execution_state
 from tests.support.process import wait_for
 from tests.support.replay import LOGS
 from tests.support.sshd import Sshd
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "embedding.md"
-BEAM = "70010001_beam_1"
+PLAN_CONFIG = Path(__file__).parent / "data" / "communicator" / "plan.config.yaml"
+CASE = "70010001"
+BEAM = "70010001_2025042401440800"
 LOG = (LOGS / "v2_b18.log").read_bytes()
 SIXTH_BATCH = LOG.index(b"Generating particles for (6 of 18")
+
+ENGINE = """#!/bin/sh
+cat first_half
+while [ ! -e go_on ]; do sleep 0.05; done
+cat second_half
+exit "$(cat exit_code)"
+"""
+
+
+def blocks(language: str) -> list[str]:
+    text = DOCUMENT.read_text(encoding="utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
 
 
 @pytest.fixture(scope="module")
 def shown() -> dict[str, Any]:
     """Everything that the document's code defines."""
-    blocks = re.findall(r"^```python\n(.*?)^```$", DOCUMENT.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
-    assert len(blocks) == 3
+    found = blocks("python")
+    assert len(found) == 3
     names: dict[str, Any] = {"__name__": "embedding"}
-    for block in blocks:
+    for block in found:
         exec(compile(block, str(DOCUMENT), "exec"), names)
     return names
 
 
-@dataclass
-class Answer:
-    """What the communicator's handler says of a command or a job."""
-
-    success: bool = True
-    error: str = ""
-    job_id: str = "1"
+def merged(into: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    for key, value in other.items():
+        into[key] = merged(into.get(key, {}), value) if isinstance(value, dict) else value
+    return into
 
 
-@dataclass
-class Handler:
-    """Runs a simulation: ``simulate`` is what it does meanwhile."""
+class Site:
+    """A communicator of the plan's revision with an engine, configured as the document says.
 
-    simulate: Callable[[], Answer]
-    ssh_client: paramiko.SSHClient | None = None
-    submitted: bool = True
+    Args:
+        folder: for everything.
+        shown: the document's code.
+        sshd: the host that simulates in remote mode; ``None`` for local mode.
+    """
 
-    def execute_command(self, command: str) -> Answer:
-        assert "tps_env" in command
-        return self.simulate()
+    def __init__(self, folder: Path, shown: dict[str, Any], sshd: Sshd | None = None) -> None:
+        self.folder = folder
+        self.engine = folder / "tps_env"
+        self.engine.mkdir()
+        self.database = db.make(folder / "mqi_communicator.db", db.PLAN_BEAMS)
+        db.add(self.database, BEAM, "csv_interpreting", CASE)
+        self.write("tps_env", ENGINE.encode()).chmod(0o755)
+        self.write("first_half", LOG[:SIXTH_BATCH])
+        self.write("second_half", LOG[SIXTH_BATCH:])
+        self.write("exit_code", b"0")
+        self.log = self.engine / "logs" / f"{CASE}_{BEAM}.log"
+        config = yaml.safe_load(PLAN_CONFIG.read_text(encoding="utf-8"))
+        # The real revision has none.
+        del config["paths"]["remote"]["mqi_run_dir"]
+        config["paths"]["remote"]["remote_log_path"] = "{base_directory}/tps_env/logs/{case_id}_{beam_id}.log"
+        config["paths"]["remote"]["tps_input_file"] = config["paths"]["local"]["tps_input_file"]
+        config["paths"]["base_directory"] = str(folder)
+        config["paths"]["local"]["database_path"] = str(self.database)
+        local, remote = (yaml.safe_load(block) for block in blocks("yaml"))
+        merged(config, copy.deepcopy(local))
+        if sshd is not None:
+            merged(config, copy.deepcopy(remote))
+            assert set(config["hpc"]) == {"host", "user", "ssh_key_path", "port"}
+            host = sshd.host
+            config["hpc"] = {
+                "host": host.host,
+                "user": host.user,
+                "ssh_key_path": str(host.key_file),
+                "port": sshd.port,
+            }
+        self.config = config
+        self._shown = shown
 
-    def submit_simulation_job(self, **given: str) -> Answer:
-        assert given["remote_log_path"].endswith(".log")
-        return Answer(self.submitted, "" if self.submitted else "queue is closed")
+    def write(self, name: str, data: bytes) -> Path:
+        path = self.engine / name
+        path.write_bytes(data)
+        return path
 
-    def wait_for_job_completion(self, job_id: str) -> Answer:
-        assert job_id == "1"
-        return self.simulate()
+    def context(self) -> Context:
+        return Context(BEAM, Settings(self.config))
 
+    def run(self, meanwhile: Callable[[Context], None]) -> tuple[str, Context]:
+        """Run the simulation, and ``meanwhile`` when it has written its first half."""
+        context = self.context()
+        outcome: list[str] = []
+        state = execution_state(self._shown["followed"])
+        simulation = threading.Thread(target=lambda: outcome.append(state.execute(context)))
+        simulation.start()
+        try:
+            meanwhile(context)
+        finally:
+            self.write("go_on", b"")
+            simulation.join(60)
+            context.execution_handler.close()
+        assert not simulation.is_alive()
+        assert not any(thread.name == f"progress {BEAM}" for thread in threading.enumerate())
+        return outcome[0], context
 
-@dataclass
-class Logger:
-    errors: list[tuple[str, Any]] = field(default_factory=list)
+    def reached(self, percent: float) -> None:
+        wait_for(
+            lambda: db.progress(self.database, BEAM) == pytest.approx(percent, abs=0.01), f"{percent} % in the column"
+        )
 
-    def info(self, message: str, context: Any) -> None: ...
-
-    def warning(self, message: str, context: Any) -> None: ...
-
-    def error(self, message: str, context: Any) -> None:
-        self.errors.append((message, context))
-
-
-@dataclass
-class Context:
-    """The workflow's context, its settings and its repository in one."""
-
-    folder: Path
-    mode: str
-    logger: Logger = field(default_factory=Logger)
-    id: str = BEAM
-    parent_case_id: str = "70010001"
-
-    @property
-    def settings(self) -> Context:
-        return self
-
-    @property
-    def case_repo(self) -> Context:
-        return self
-
-    @property
-    def log(self) -> Path:
-        return self.folder / f"{BEAM}.log"
-
-    @property
-    def database(self) -> Path:
-        return self.folder / "mqi_communicator.db"
-
-    def get_beam(self, beam_id: str) -> Context:
-        assert beam_id == BEAM
-        return self
-
-    def get_handler_mode(self, handler_name: str) -> str:
-        assert handler_name == "HpcJobSubmitter"
-        return self.mode
-
-    def get_path(self, name: str, **given: str) -> str:
-        return str({"remote_log_path": self.log, "database_path": self.database}[name])
-
-    def get_command(self, name: str, **given: str) -> str:
-        return f"./tps_env > {self.log} 2>&1"
-
-    def get_processing_config(self) -> dict[str, int]:
-        return {"hpc_job_timeout_seconds": 600}
-
-
-@pytest.fixture
-def context(tmp_path: Path) -> Context:
-    found = Context(tmp_path, "local")
-    db.make(found.database)
-    db.add(found.database, BEAM, case_id="70010001")
-    return found
+    def row(self) -> tuple[object, ...]:
+        [row] = db.execute(self.database, "SELECT status, error_message FROM beams WHERE beam_id = ?", BEAM)
+        return row
 
 
 @pytest.fixture(scope="module")
 def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
-    with Sshd(tmp_path_factory.mktemp("host") / "sshd") as server:
+    """A host for commands and SFTP."""
+    folder = tmp_path_factory.mktemp("host") / "sshd"
+    with Sshd(folder, sftp=False, extra="Subsystem sftp internal-sftp") as server:
         yield server
 
 
-@pytest.fixture
-def client(shown: dict[str, Any], sshd: Sshd) -> Iterator[paramiko.SSHClient]:
-    host = sshd.host
-    client: paramiko.SSHClient = shown["connected"](
-        host.host, sshd.port, host.user, str(host.key_file), str(sshd.known_hosts)
-    )
-    yield client
-    client.close()
+@pytest.fixture(params=["local", "remote"])
+def site(request: pytest.FixtureRequest, tmp_path: Path, shown: dict[str, Any], sshd: Sshd) -> Site:
+    found = Site(tmp_path, shown, sshd if request.param == "remote" else None)
+    assert BeamsTable(found.database).migrate()
+    return found
 
 
-def reached(context: Context, percent: float) -> None:
-    wait_for(
-        lambda: db.progress(context.database, BEAM) == pytest.approx(percent, abs=0.01), f"{percent} % in the column"
-    )
+def test_a_simulation_is_followed_into_the_column_in_both_modes(site: Site) -> None:
+    outcome, context = site.run(lambda _: site.reached(100 * 5 / 18))
+    assert outcome == "download"
+    assert db.progress(site.database, BEAM) == 100.0
+    assert context.logger.said == []
 
 
-def a_good_run(context: Context) -> Callable[[], Answer]:
-    def simulate() -> Answer:
-        context.log.write_bytes(LOG[:SIXTH_BATCH])
-        reached(context, 100 * 5 / 18)
-        with context.log.open("ab") as file:
-            file.write(LOG[SIXTH_BATCH:])
-        reached(context, 100.0)
-        return Answer()
-
-    return simulate
-
-
-def nothing_is_left_behind() -> bool:
-    return not any(thread.name == f"progress {BEAM}" for thread in threading.enumerate())
+def test_a_failed_simulation_keeps_its_progress_and_an_error_message_with_the_logs_last_lines(site: Site) -> None:
+    site.write("second_half", b"GPU assert: out of memory\n")
+    site.write("exit_code", b"3")
+    outcome, _ = site.run(lambda _: site.reached(100 * 5 / 18))
+    assert outcome == "failed"
+    status, message = site.row()
+    assert status == "failed"
+    assert "GPU assert: out of memory" in str(message)
+    assert db.progress(site.database, BEAM) == pytest.approx(27.78, abs=0.01)
 
 
-def test_a_local_simulation_is_followed_into_the_column(shown: dict[str, Any], context: Context) -> None:
-    state = shown["HpcExecutionState"](Handler(a_good_run(context)))
-    assert state.execute(context) == "download"
-    assert nothing_is_left_behind()
-    assert context.logger.errors == []
+def test_the_finished_log_of_an_earlier_run_is_not_reported_for_the_next(site: Site) -> None:
+    site.log.parent.mkdir()
+    site.log.write_bytes(LOG)
+    site.write("first_half", LOG[: LOG.index(b"Generating particles for (2 of 18")])
+    written: list[object] = []
+
+    def meanwhile(_: Context) -> None:
+        def first_value() -> bool:
+            value = db.progress(site.database, BEAM)
+            written.append(value)
+            return value != 0.0
+
+        wait_for(first_value, "the first value")
+
+    assert site.run(meanwhile)[0] == "download"
+    assert written[-1] == pytest.approx(100 / 18, abs=0.01), "not the 100 of the run before"
 
 
-def test_one_on_a_host_is_followed_over_ssh(
-    shown: dict[str, Any], context: Context, client: paramiko.SSHClient
-) -> None:
-    context.mode = "remote"
-    state = shown["HpcExecutionState"](Handler(a_good_run(context), client))
-    assert state.execute(context) == "download"
-    assert nothing_is_left_behind()
-    transport = client.get_transport()
-    assert transport is not None
-    assert transport.is_active(), "the client is the caller's"
-
-
-def test_a_failed_simulation_leaves_no_thread_and_keeps_its_progress(shown: dict[str, Any], context: Context) -> None:
-    def simulate() -> Answer:
-        context.log.write_bytes(LOG[:SIXTH_BATCH])
-        reached(context, 100 * 5 / 18)
-        return Answer(success=False, error="exit code 137")
-
-    with pytest.raises(RuntimeError, match="exit code 137"):
-        shown["HpcExecutionState"](Handler(simulate)).execute(context)
-    assert nothing_is_left_behind()
-    assert db.progress(context.database, BEAM) == pytest.approx(27.78, abs=0.01)
-
-
-def test_a_job_that_is_not_submitted_starts_no_thread(shown: dict[str, Any], context: Context) -> None:
-    context.mode = "remote"
-    with pytest.raises(RuntimeError, match="queue is closed"):
-        shown["HpcExecutionState"](Handler(Answer, submitted=False)).execute(context)
-    assert nothing_is_left_behind()
-
-
-def test_a_database_that_is_locked_is_logged_and_does_not_end_the_simulation(
-    shown: dict[str, Any], context: Context
-) -> None:
-    def simulate() -> Answer:
-        locker = db.Locker(context.database)
-        context.log.write_bytes(LOG[:SIXTH_BATCH])
-        wait_for(lambda: len(context.logger.errors) >= 5, "five batches that could not be written")
+def test_a_locked_database_is_logged_once_and_does_not_fail_the_beam(site: Site) -> None:
+    def locked_at_the_first_batches(context: Context) -> None:
+        locker = db.Locker(site.database)
+        site.write("go_on", b"")
+        wait_for(lambda: context.logger.about("Progress callback failed") != [], "a batch that could not be written")
         locker.release()
-        with context.log.open("ab") as file:
-            file.write(LOG[SIXTH_BATCH:])
-        reached(context, 100.0)
-        return Answer()
 
-    assert shown["HpcExecutionState"](Handler(simulate)).execute(context) == "download"
-    [*_, (message, about)] = context.logger.errors
-    assert message == "Progress callback failed"
+    site.write("first_half", b"")
+    site.write("second_half", LOG)
+    outcome, context = site.run(locked_at_the_first_batches)
+    assert outcome == "download"
+    [about] = context.logger.about("Progress callback failed")
     assert about["beam_id"] == BEAM
+    assert "locked" in about["error"]
+    assert db.progress(site.database, BEAM) == 100.0
+
+
+@pytest.mark.parametrize("missing", ["remote_log_path", "database_path"])
+def test_a_path_that_the_configuration_lacks_is_logged_and_the_simulation_runs(
+    tmp_path: Path, shown: dict[str, Any], missing: str
+) -> None:
+    site = Site(tmp_path, shown)
+    context = site.context()
+    config = copy.deepcopy(site.config)
+    del config["paths"]["local"][missing]
+    context.settings = Settings(config)
+    ran: list[str] = []
+
+    def execute(state: object, context: Context) -> str:
+        ran.append(context.id)
+        return "download"
+
+    class State:
+        _injected_handler = None
+
+    assert shown["followed"](execute)(State(), context) == "download"
+    assert ran == [BEAM]
+    [about] = context.logger.about("Progress is not followed")
+    assert missing in about["error"]
+
+
+def test_remote_mode_as_it_is_shipped_fails_whether_it_is_followed_or_not(
+    tmp_path: Path, shown: dict[str, Any]
+) -> None:
+    """The document says that configuration is needed; this shows what happens without it."""
+    site = Site(tmp_path, shown)
+    site.config["ExecutionHandler"]["HpcJobSubmitter"] = "remote"
+    for decorate in (shown["followed"], lambda execute: execute):
+        assert execution_state(decorate).execute(site.context()) == "failed"
+        assert "mqi_run_dir" in str(site.row()[1])
+
+
+def test_a_client_of_the_document_refuses_a_host_it_does_not_know(shown: dict[str, Any], sshd: Sshd) -> None:
+    host = sshd.host
+    given = (host.host, sshd.port, host.user, str(host.key_file))
+    client: paramiko.SSHClient = shown["connected"](*given, str(sshd.known_hosts))
+    client.close()
+    nobody = sshd.folder / "no_known_hosts"
+    nobody.touch()
+    with pytest.raises(paramiko.SSHException, match="not found in known_hosts"):
+        shown["connected"](*given, str(nobody))
 
 
 def test_lines_and_numbers_alone(shown: dict[str, Any], tmp_path: Path) -> None:
     log = tmp_path / "a.log"
     log.write_bytes((LOGS / "v2_b2.log").read_bytes())
     assert list(shown["percentages"](log, 0.5)) == [(1, 2, 50.0), (2, 2, 100.0)]
+
+
+def test_the_plans_names_are_in_one_module_and_their_old_places() -> None:
+    from exporter.database import beams_table
+    from exporter.logs import parser, tailer
+    from exporter.monitor import ProgressMonitor
+
+    assert embedding.ProgressMonitor is ProgressMonitor
+    assert embedding.TpsLogParser is parser.TpsLogParser
+    assert embedding.LocalLogTailer is tailer.LocalLogTailer
+    assert embedding.RemoteLogTailer is tailer.RemoteLogTailer
+    assert embedding.BeamsTable is beams_table.BeamsTable
+    for name in embedding.__all__:
+        assert hasattr(embedding, name)
+
+
+def test_importing_the_plans_names_does_not_load_the_ssh_library() -> None:
+    import subprocess
+    import sys
+
+    program = "import sys, exporter.embedding; sys.exit('paramiko' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False, timeout=60).returncode == 0

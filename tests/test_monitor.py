@@ -14,10 +14,10 @@ from structlog.testing import capture_logs
 
 from exporter.beams.rules import BoardRules
 from exporter.beams.snapshot import BeamKey, BeamState
+from exporter.embedding import ProgressMonitor
 from exporter.logs.local import LocalSource
 from exporter.logs.recent import RECENT_BYTES, recent_lines
 from exporter.logs.source import NOTHING_SETTLED, LogProblem, LogStat, SourceUnavailable
-from exporter.monitor import ProgressMonitor
 from exporter.notices import say
 from exporter.privacy.identifiers import PlainIdentifiers
 from tests.support.process import wait_for

@@ -10,8 +10,7 @@ from typing import Any
 import paramiko
 import pytest
 
-from exporter.logs.tailer import RemoteLogTailer
-from exporter.monitor import ProgressMonitor
+from exporter.embedding import ProgressMonitor, RemoteLogTailer
 from tests.support import communicator_db as db
 from tests.support.process import ExporterProcess, wait_for
 from tests.support.replay import LOGS

@@ -97,14 +97,14 @@ class BeamsTable:
 
     def __init__(
         self,
-        path: Path,
+        path: Path | str,
         *,
         busy_timeout_ms: int = 500,
         terminal_statuses: Collection[str] = TERMINAL_STATUSES,
         completed_statuses: Collection[str] = COMPLETED_STATUSES,
     ) -> None:
         self._connection: sqlite3.Connection | None = None
-        self.path = path
+        self.path = Path(path)
         self._busy_timeout_ms = busy_timeout_ms
         self._terminal = tuple(terminal_statuses)
         self._completed = tuple(completed_statuses)
@@ -319,9 +319,12 @@ class BeamsTable:
             Whether the row was changed.
 
         Raises:
+            TypeError: ``beam_id`` is not text.
             ValueError: ``progress`` is no number.
             DatabaseUnavailable: it cannot be written.
         """
+        if not isinstance(beam_id, str):
+            raise TypeError(f"beam_id must be text, as in the table, not {type(beam_id).__name__}")
         if isinstance(progress, bool) or not isinstance(progress, (int, float)) or progress != progress:
             raise ValueError(f"progress must be a number, not {progress!r}")
         value = float(max(0.0, min(100.0, progress)))

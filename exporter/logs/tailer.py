@@ -12,14 +12,26 @@ iterators.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import logging
+import os
+import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
+from exporter.logs.caller import (
+    BadArgument,
+    Logger,
+    Reporter,
+    described,
+    log_path_text,
+    seconds_or_none,
+    shown,
+)
 from exporter.logs.local import LocalSource
 from exporter.logs.parser import LINE_LIMIT
 from exporter.logs.recent import RECENT_BYTES, recent_bytes
@@ -35,6 +47,12 @@ READ_BYTES = 1 << 20
 """Most bytes asked for in one read, so that one big log takes its turn with the others."""
 
 _SLACK_BYTES = 4096
+
+LOCAL_POLL_SECONDS = 0.5
+REMOTE_POLL_SECONDS = 1.0
+
+_CANNOT_FOLLOW = "Log cannot be followed"
+_LINE_END = re.compile(rb"\r\n|\n|\r")
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,72 +208,115 @@ class Tailer:
         self._replaced = True
 
 
-class Logger(Protocol):
-    """What the embedding program gives us to log with: the communicator's own logger fits."""
+class FollowControl:
+    """Ends a :class:`LineFollower` from other threads, and tells them when it has polled first."""
 
-    def info(self, message: str, context: Mapping[str, Any], /) -> Any: ...
+    def __init__(self) -> None:
+        self.polled = threading.Event()
+        self.stopped = False
+        self.finishing = False
+        self._wake = threading.Event()
 
-    def warning(self, message: str, context: Mapping[str, Any], /) -> Any: ...
+    def stop(self) -> None:
+        """End at once: at the next line, or after the poll that is under way."""
+        self.stopped = True
+        self._wake.set()
 
-    def error(self, message: str, context: Mapping[str, Any], /) -> Any: ...
+    def finish(self) -> None:
+        """End after one more poll."""
+        self.finishing = True
+        self._wake.set()
+
+    def pause(self, seconds: float) -> None:
+        """Wait until the next poll is due, or one of the above is called."""
+        self._wake.wait(seconds)
 
 
 class LineFollower:
     """The lines of one log as they are completed, for a thread that has nothing else to do.
 
     Args:
-        source: where the log is.
+        source: where the log is; closed when following ends.
         path: the log; it need not exist yet.
-        logger: told once about a log that does not appear or cannot be read; optional.
-        poll_interval: seconds between two looks.
+        reporter: told once about each problem: a log that does not appear or cannot be read, a lost connection.
+        poll_interval: seconds between two polls.
         on_replaced: called before the first line of a log that has taken the place of the one read before.
+        skip_existing: yield nothing of what stands in the log at the first poll.
+        control: ends following; one of its own where none is given.
     """
 
     def __init__(
         self,
         source: LogSource,
         path: str,
-        logger: Logger | None,
+        reporter: Reporter,
         poll_interval: float,
         on_replaced: Callable[[], None] = lambda: None,
+        *,
+        skip_existing: bool = False,
+        control: FollowControl | None = None,
     ) -> None:
         self._source = source
         self._tailer = Tailer(path)
-        self._logger = logger
+        self._reporter = reporter
         self._poll_interval = poll_interval
         self._on_replaced = on_replaced
-        self._stopped = threading.Event()
+        self._skip_existing = skip_existing
+        self.control = control if control is not None else FollowControl()
         self._unfinished = b""
-        self._complaint: str | None = None
-
-    def stop(self) -> None:
-        """End :meth:`follow` at its next look, from any thread."""
-        self._stopped.set()
+        self._after_return = False
+        self._seen = False
+        self._troubled = False
 
     def follow(self, timeout: float | None) -> Iterator[str]:
-        """Yield complete lines until ``timeout`` seconds have passed or :meth:`stop` is called."""
-        deadline = None if timeout is None else time.monotonic() + timeout
-        seen = False
-        while not self._stopped.is_set():
-            for chunk in self._read():
-                seen = True
-                if chunk.replaced:
-                    self._unfinished = b""
-                    self._on_replaced()
-                yield from self._lines(chunk.data)
-                if self._stopped.is_set():
+        """Yield complete lines until ``timeout`` seconds have passed or :attr:`control` ends it.
+
+        Args:
+            timeout: seconds in all; 0 or less for one poll; ``None`` for no limit.
+        """
+        seconds = self._seconds(timeout)
+        deadline = None if seconds is None else time.monotonic() + seconds
+        control = self.control
+        try:
+            while not control.stopped:
+                last = control.finishing
+                skip = self._skip_existing and not control.polled.is_set()
+                for line in self._new_lines():
+                    if control.stopped:
+                        return
+                    if not skip:
+                        yield line
+                control.polled.set()
+                wait = self._poll_interval if deadline is None else deadline - time.monotonic()
+                if wait <= 0 and not (self._seen or self._troubled):
+                    self._warn(f"no log at {self._tailer.path} within {seconds:g} s; check the path")
+                if wait <= 0 or last:
                     return
-            wait = self._poll_interval
-            if deadline is not None:
-                wait = min(wait, deadline - time.monotonic())
-                if wait <= 0:
-                    if not seen:
-                        self._warn(f"no log at {self._tailer.path} within {timeout} s")
-                    return
-            self._stopped.wait(wait)
+                control.pause(min(wait, self._poll_interval))
+        finally:
+            # What goes wrong here concerns a source that is not used any more.
+            with contextlib.suppress(Exception):
+                self._source.close()
+
+    def _new_lines(self) -> Iterator[str]:
+        """Lines completed since the last poll."""
+        for chunk in self._read():
+            self._seen = True
+            if chunk.replaced:
+                self._unfinished, self._after_return = b"", False
+                self._on_replaced()
+            yield from self._lines(chunk.data)
+
+    def _seconds(self, timeout: float | None) -> float | None:
+        try:
+            return seconds_or_none(timeout, "timeout")
+        except BadArgument as error:
+            reason = f"{error}. The log is followed until stop() is called"
+            self._reporter.error("Timeout cannot be used", {"path": self._tailer.path, "error": reason})
+            return None
 
     def _read(self) -> Iterator[Chunk]:
-        """What has been written since the last look, a chunk at a time."""
+        """What has been written since the last poll, a chunk at a time."""
         path = self._tailer.path
         try:
             stat = self._source.stat([path]).get(path)
@@ -264,7 +325,7 @@ class LineFollower:
             if stat is None or not self._tailer.changed(stat):
                 return
             more = True
-            while more:
+            while more and not self.control.stopped:
                 [data] = self._source.read([self._tailer.request(stat)])
                 if isinstance(data, LogProblem):
                     raise data
@@ -272,42 +333,42 @@ class LineFollower:
                 if chunk is not None:
                     more = chunk.more
                     yield chunk
-            self._complaint = None
+            self._reporter.is_over(_CANNOT_FOLLOW)
         except (LogProblem, SourceUnavailable) as problem:
             self._warn(str(problem))
+        except Exception as error:  # noqa: BLE001 - a client of the caller's may raise anything; logged, tried again
+            self._warn(f"{described(error)}; it is tried again at each poll")
 
     def _lines(self, data: bytes) -> Iterator[str]:
-        *complete, self._unfinished = (self._unfinished + data).split(b"\n")
-        self._unfinished = self._unfinished[:LINE_LIMIT]
+        r"""Lines completed by ``data``; a line ends with ``\n``, ``\r\n`` or ``\r``."""
+        if self._after_return and data.startswith(b"\n"):
+            data = data[1:]  # the second half of a \r\n whose first half came with the data before
+        self._after_return = data.endswith(b"\r")
+        *complete, unfinished = _LINE_END.split(self._unfinished + data)
+        self._unfinished = unfinished[:LINE_LIMIT]
         for line in complete:
-            yield line[:LINE_LIMIT].rstrip(b"\r").decode("utf-8", "replace")
+            yield line[:LINE_LIMIT].decode("utf-8", "replace")
 
-    def _warn(self, complaint: str) -> None:
-        """Say it once, not at every look."""
-        if self._logger is not None and complaint != self._complaint:
-            context = {"path": self._tailer.path, "error": complaint}
-            self._logger.warning("Log cannot be followed", context)
-        self._complaint = complaint
+    def _warn(self, problem: str) -> None:
+        self._troubled = True
+        self._reporter.warning(_CANNOT_FOLLOW, {"path": self._tailer.path, "error": problem})
 
 
-class LocalLogTailer:
-    """Yields the lines of one local log as they are completed (the plan's phase 4).
+class _LogTailer:
+    """What both tailers share.
 
     Args:
-        log_path: the log; it need not exist yet.
-        logger: told about a log that does not appear or cannot be read; optional.
-        poll_interval: seconds between two looks.
+        lines: follows the log.
     """
 
-    def __init__(self, log_path: Path | str, logger: Logger | None = None, poll_interval: float = 0.5) -> None:
-        self._logger = logger
-        self._lines = LineFollower(LocalSource("local"), str(log_path), logger, poll_interval)
+    def __init__(self, lines: LineFollower) -> None:
+        self._lines = lines
 
     def tail(self, timeout: float | None = None) -> Iterator[str]:
         """Yield complete lines, from the beginning of the log on and again from its beginning when it is replaced.
 
         Args:
-            timeout: seconds after which to end, in all; ``None`` for never.
+            timeout: seconds after which to end, in all; 0 or less for one poll; ``None`` for never.
 
         Yields:
             Lines without their ends, decoded as UTF-8 with replacement.
@@ -315,36 +376,73 @@ class LocalLogTailer:
         return self._lines.follow(timeout)
 
     def stop(self) -> None:
-        """End :meth:`tail` at its next look, from any thread."""
-        self._lines.stop()
+        """End :meth:`tail` at its next poll, from any thread."""
+        self._lines.control.stop()
 
 
-class RemoteLogTailer:
+class LocalLogTailer(_LogTailer):
+    """Yields the lines of one local log as they are completed (the plan's phase 4).
+
+    Args:
+        log_path: the log; it need not exist yet.
+        logger: told about each problem once; ``None`` for the standard logger ``exporter.embedding``.
+        poll_interval: seconds between two polls.
+
+    Raises:
+        ValueError: ``log_path`` is no path, or ``poll_interval`` no number of seconds.
+    """
+
+    def __init__(
+        self,
+        log_path: str | bytes | os.PathLike[str],
+        logger: Logger | logging.Logger | None = None,
+        poll_interval: float = LOCAL_POLL_SECONDS,
+    ) -> None:
+        path, interval = log_path_text(log_path), _interval(poll_interval)
+        super().__init__(LineFollower(LocalSource("local"), path, Reporter(logger), interval))
+
+
+class RemoteLogTailer(_LogTailer):
     """The same for a log on another host (the plan's phase 4), over SFTP: no command is executed there.
 
     Args:
         ssh_client: a connected client; it stays the caller's.
         remote_log_path: the log, as an absolute path on the host; it need not exist yet.
-        logger: told about a log that does not appear or cannot be read, and about a connection that is lost; optional.
-        poll_interval: seconds between two looks.
+        logger: told about each problem once, a lost connection among them; ``None`` for the standard logger
+            ``exporter.embedding``.
+        poll_interval: seconds between two polls.
+
+    Raises:
+        ValueError: ``remote_log_path`` is no path, ``ssh_client`` no client, or ``poll_interval`` no number of seconds.
     """
 
     def __init__(
         self,
         ssh_client: paramiko.SSHClient,
-        remote_log_path: str,
-        logger: Logger | None = None,
-        poll_interval: float = 1.0,
+        remote_log_path: str | bytes | os.PathLike[str],
+        logger: Logger | logging.Logger | None = None,
+        poll_interval: float = REMOTE_POLL_SECONDS,
     ) -> None:
-        # Here, since only those who read logs on other hosts should pay for its libraries: 16 MiB.
-        from exporter.logs.ssh import ClientSource
+        path, interval = log_path_text(remote_log_path), _interval(poll_interval)
+        super().__init__(LineFollower(client_source(ssh_client), path, Reporter(logger), interval))
 
-        self._lines = LineFollower(ClientSource(ssh_client), remote_log_path, logger, poll_interval)
 
-    def tail(self, timeout: float | None = None) -> Iterator[str]:
-        """See :meth:`LocalLogTailer.tail`."""
-        return self._lines.follow(timeout)
+def client_source(ssh_client: paramiko.SSHClient) -> LogSource:
+    """Logs on the host that a client is connected to.
 
-    def stop(self) -> None:
-        """End :meth:`tail` at its next look, from any thread."""
-        self._lines.stop()
+    Raises:
+        BadArgument: it is no client.
+    """
+    # Here, since only those who read logs on other hosts should pay for its libraries: 16 MiB.
+    from exporter.logs.ssh import ClientSource
+
+    if not callable(getattr(ssh_client, "get_transport", None)):
+        raise BadArgument(f"ssh_client is {shown(ssh_client)}; pass a connected paramiko.SSHClient")
+    return ClientSource(ssh_client)
+
+
+def _interval(poll_interval: float) -> float:
+    seconds = seconds_or_none(poll_interval, "poll_interval")
+    if not seconds:
+        raise BadArgument(f"poll_interval is {shown(poll_interval)}; pass a number of seconds above 0")
+    return seconds

@@ -1,0 +1,23 @@
+"""The development plan's names, for use inside another program (docs/embedding.md).
+
+Import from here: other modules may move.
+"""
+
+from __future__ import annotations
+
+from exporter.database.beams_table import BeamsTable
+from exporter.database.unavailable import DatabaseUnavailable
+from exporter.logs.events import SimulationProgress
+from exporter.logs.parser import TpsLogParser
+from exporter.logs.tailer import LocalLogTailer, RemoteLogTailer
+from exporter.progress_monitor import ProgressMonitor
+
+__all__ = [
+    "BeamsTable",
+    "DatabaseUnavailable",
+    "LocalLogTailer",
+    "ProgressMonitor",
+    "RemoteLogTailer",
+    "SimulationProgress",
+    "TpsLogParser",
+]
