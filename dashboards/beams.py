@@ -24,7 +24,7 @@ from dashboards.model import (
     variable,
 )
 from dashboards.panels import beams_in
-from dashboards.queries import ACTIVE, ALERT, BEAM, CASE, EXPORTER, KEYS, REASON, SOURCE, only_in, per_beam
+from dashboards.queries import ACTIVE, ALERT, BEAM, CASES_CHOSEN, EXPORTER, KEYS, SOURCE, only_in, per_beam, reason
 
 _ON_ITS_WAY = "starting|running"
 """A beam that stands still is not done at any time that could be told."""
@@ -110,7 +110,8 @@ _RUNNING = table(
 _ENDED = table(
     "What ended lately, and how?",
     "Beams that succeeded within the last hour (retention_seconds) or failed within the last day "
-    "(failed_retention_seconds), newest first. A reason is there for failures only.",
+    "(failed_retention_seconds), and all that ended of cases that are still open; newest first. A reason is there for "
+    "failures only.",
     [
         Column(
             "Ended",
@@ -148,7 +149,7 @@ _ENDED = table(
             0,
             hidden=True,
         ),
-        Column("Why", Query(REASON), 0, hidden=True),
+        Column("Why", Query(reason()), 0, hidden=True),
     ],
     sort_by="Ended",
     descending=True,
@@ -192,8 +193,8 @@ _PROGRESS = lines(
 
 _CASES = bars(
     "How far is each case?",
-    "Mean estimated progress of a case's beams that are exported.",
-    Query(f"max by (case_id) (mqi_case_progress_ratio{{{CASE}}})", "{{case_id}}"),
+    "Mean estimated progress of all beams of a case: one that succeeded counts 1, one that failed what it reached.",
+    Query(f"max by (case_id) (mqi_case_progress_ratio{{{EXPORTER}, {CASES_CHOSEN}}})", "{{case_id}}"),
     unit="percentunit",
     maximum=1,
     thresholds=((None, BLUE), (1, GREEN)),
@@ -244,7 +245,7 @@ def build() -> Json:
             ),
             variable("source", "Source", f"label_values(mqi_beams{{{EXPORTER}}}, source)"),
             variable("case", "Case", f"label_values(mqi_beam_state{{{SOURCE}}}, case_id)"),
-            variable("beam", "Beam", f'label_values(mqi_beam_state{{{SOURCE}, case_id=~"$case"}}, beam_id)'),
+            variable("beam", "Beam", f"label_values(mqi_beam_state{{{SOURCE}, {CASES_CHOSEN}}}, beam_id)"),
         ],
         annotations=failures_and_stalls(BEAM),
         panels=rows(

@@ -25,25 +25,37 @@ from dashboards.model import (
 from dashboards.panels import beams_in
 from dashboards.queries import (
     ACTIVE,
-    BEAM,
-    CASE,
+    BEAM_OF_CASE,
+    CASE_CHOSEN,
     EXPORTER,
     KEYS,
-    REASON,
     SOURCE,
-    only_in,
-    per_beam,
+    reason,
     state_code,
 )
+from dashboards.queries import only_in as of_beams_only_in
+from dashboards.queries import per_beam as of_each_beam
 
 _LEGEND = "{{beam_id}}"
+
+
+def per_beam(metric: str) -> str:
+    """One value per beam of the case."""
+    return of_each_beam(metric, BEAM_OF_CASE)
+
+
+def only_in(states: str, expression: str) -> str:
+    """``expression`` (one value per beam) for the case's beams in one of these states."""
+    return of_beams_only_in(states, expression, BEAM_OF_CASE)
+
 
 _NOW = [
     (
         stat(
             "How far is the case?",
-            "Mean estimated progress of the case's beams.",
-            Query(f"max(mqi_case_progress_ratio{{{CASE}}})"),
+            "Mean estimated progress of all beams of the case. One that succeeded counts 1, one that failed what it "
+            "reached.",
+            Query(f"max(mqi_case_progress_ratio{{{EXPORTER}, {CASE_CHOSEN}}})"),
             unit="percentunit",
             decimals=0,
             thresholds=((None, BLUE), (1, GREEN)),
@@ -66,9 +78,10 @@ _NOW = [
         beams_in(
             "succeeded",
             "Beams that succeeded",
-            "Beams of the case whose dose has been written, for as long as they are kept (retention_seconds).",
+            "Beams of the case whose dose has been written.",
             GREEN,
             GREY,
+            BEAM_OF_CASE,
         ),
         4,
     ),
@@ -78,11 +91,12 @@ _NOW = [
             "Beams that stand still",
             "Beams of the case without progress for longer than their threshold.",
             ORANGE,
+            selector=BEAM_OF_CASE,
         ),
         4,
     ),
     (
-        beams_in("failed", "Beams that failed", "Beams of the case whose last run failed.", RED),
+        beams_in("failed", "Beams that failed", "Beams of the case whose last run failed.", RED, selector=BEAM_OF_CASE),
         4,
     ),
 ]
@@ -108,8 +122,8 @@ _BEAMS = table(
         Column("Particles", Query(per_beam("mqi_beam_particles")), 100, "short"),
         Column("Run", Query(per_beam("mqi_beam_run")), 60, "none"),
         Column("Source", "source", 110),
-        Column("Is", Query(f"max by ({KEYS}, state) (mqi_beam_state{{{BEAM}}}) == 1"), 0, hidden=True),
-        Column("Why", Query(REASON), 0, hidden=True),
+        Column("Is", Query(f"max by ({KEYS}, state) (mqi_beam_state{{{BEAM_OF_CASE}}}) == 1"), 0, hidden=True),
+        Column("Why", Query(reason(BEAM_OF_CASE)), 0, hidden=True),
     ],
     sort_by="Beam",
 )
@@ -117,15 +131,15 @@ _BEAMS = table(
 _TIMELINE = timeline(
     "What was each beam doing?",
     "The state of each beam over time.",
-    Query(state_code(), _LEGEND),
+    Query(state_code(BEAM_OF_CASE), _LEGEND),
 )
 
 _PROGRESS = lines(
     "How did its beams get this far?",
     "The estimate as a line; grey and dashed, the plan's value, which counts started batches and is up to one batch "
     "ahead.",
-    Query(f"max by ({KEYS}) (mqi_beam_progress_estimated_ratio{{{BEAM}}})", _LEGEND),
-    Query(f"max by ({KEYS}) (mqi_beam_progress_ratio{{{BEAM}}})", f"{_LEGEND}, started"),
+    Query(f"max by ({KEYS}) (mqi_beam_progress_estimated_ratio{{{BEAM_OF_CASE}}})", _LEGEND),
+    Query(f"max by ({KEYS}) (mqi_beam_progress_ratio{{{BEAM_OF_CASE}}})", f"{_LEGEND}, started"),
     unit="percentunit",
     maximum=1,
     dashed="/, started$/",
@@ -138,9 +152,9 @@ _SILENCE = lines(
     "Silence since the last batch or phase line, as a share of what the beam may take: at 100 % it is a stall. Only "
     "beams that have not ended.",
     Query(
-        f"max by ({KEYS}) ((time() - mqi_beam_last_progress_timestamp_seconds{{{BEAM}}})"
-        f" / mqi_beam_stall_threshold_seconds{{{BEAM}}})"
-        f' and on ({KEYS}) max by ({KEYS}) (mqi_beam_state{{{BEAM}, state=~"{ACTIVE}"}}) == 1',
+        f"max by ({KEYS}) ((time() - mqi_beam_last_progress_timestamp_seconds{{{BEAM_OF_CASE}}})"
+        f" / mqi_beam_stall_threshold_seconds{{{BEAM_OF_CASE}}})"
+        f' and on ({KEYS}) max by ({KEYS}) (mqi_beam_state{{{BEAM_OF_CASE}, state=~"{ACTIVE}"}}) == 1',
         _LEGEND,
     ),
     unit="percentunit",
@@ -151,7 +165,7 @@ _SILENCE = lines(
 _BATCH = lines(
     "Does a batch take longer than before?",
     "Mean duration of the finished batches of the current run, by beam.",
-    Query(f"max by ({KEYS}) (mqi_beam_batch_duration_seconds{{{BEAM}}})", _LEGEND),
+    Query(f"max by ({KEYS}) (mqi_beam_batch_duration_seconds{{{BEAM_OF_CASE}}})", _LEGEND),
     unit="s",
     none="No batch has finished",
 )
@@ -160,7 +174,7 @@ _SLOWNESS = lines(
     "Is a beam slower than usual on its source?",
     "Time per particle, as a multiple of the source's median of the last week; 1 is usual. From the recorded series "
     "mqi_beam:slowness_ratio of alerts/mqi-rules.yml.",
-    Query(f"max by ({KEYS}) (mqi_beam:slowness_ratio{{{BEAM}}})", _LEGEND),
+    Query(f"max by ({KEYS}) (mqi_beam:slowness_ratio{{{BEAM_OF_CASE}}})", _LEGEND),
     unit="none",
     decimals=1,
     thresholds=((3, ORANGE),),
@@ -170,7 +184,7 @@ _SLOWNESS = lines(
 _LOG = lines(
     "Does the log still grow?",
     "Size of each beam's log.",
-    Query(f"max by ({KEYS}) (mqi_beam_log_size_bytes{{{BEAM}}})", _LEGEND),
+    Query(f"max by ({KEYS}) (mqi_beam_log_size_bytes{{{BEAM_OF_CASE}}})", _LEGEND),
     unit="bytes",
     none="No beam of this case has a log",
 )
@@ -189,9 +203,9 @@ def build() -> Json:
             ),
             variable("source", "Source", f"label_values(mqi_beams{{{EXPORTER}}}, source)", hidden=True),
             variable("case", "Case", f"label_values(mqi_beam_state{{{SOURCE}}}, case_id)", multi=False),
-            variable("beam", "Beam", f'label_values(mqi_beam_state{{{SOURCE}, case_id=~"$case"}}, beam_id)'),
+            variable("beam", "Beam", f"label_values(mqi_beam_state{{{SOURCE}, {CASE_CHOSEN}}}, beam_id)"),
         ],
-        annotations=failures_and_stalls(BEAM),
+        annotations=failures_and_stalls(BEAM_OF_CASE),
         panels=rows(
             (None, 5, _NOW),
             (None, 8, [(_BEAMS, 24)]),

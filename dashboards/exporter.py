@@ -18,6 +18,7 @@ from dashboards.model import (
     lines,
     rows,
     stat,
+    steps,
     table,
     variable,
 )
@@ -121,6 +122,17 @@ _SOURCES = table(
             Query(f"max by (source, kind) (mqi_source_up{{{SOURCE}}})"),
             80,
             properties=(("mappings", _UP), ("custom.cellOptions", {"type": "color-text"})),
+        ),
+        Column(
+            "Missing folders",
+            Query(f"max by (source) (mqi_source_folders_missing{{{SOURCE}}})"),
+            130,
+            "none",
+            0,
+            properties=(
+                ("thresholds", {"mode": "absolute", "steps": steps((None, GREEN), (1, ORANGE))}),
+                ("custom.cellOptions", {"type": "color-text"}),
+            ),
         ),
         Column(
             "Last read",

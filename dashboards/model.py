@@ -297,7 +297,8 @@ PROGRESS_CELL = (
 
 def case_link(title: str = "This beam in its case") -> tuple[str, Any]:
     """A column's link from a beam to its details."""
-    url = "/d/mqi-case?var-case=${__data.fields.Case}&var-beam=${__data.fields.Beam}&${datasource:queryparam}"
+    beam = "var-case=${__data.fields.Case:percentencode}&var-beam=${__data.fields.Beam:percentencode}"
+    url = f"/d/mqi-case?{beam}&${{datasource:queryparam}}"
     return ("links", [{"title": title, "url": f"{url}&${{__url_time_range}}"}])
 
 

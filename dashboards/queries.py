@@ -1,4 +1,10 @@
-"""What expressions of several panels share: selectors, and sets of beams."""
+"""What expressions of several panels share: selectors, and sets of beams.
+
+Ids of cases and beams are other people's: ``P(01)``, ``7.1``, ``O'Neil``, ``a\\b``. Grafana's default format of a
+variable depends on its version and on whether the variable has several values; it breaks at some of these. So each use
+of such a variable names its format, and stands in backticks, where PromQL knows no escapes. Of an id that holds a
+backtick nothing is shown.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +13,18 @@ ALERT = 'job=~"$job", instance=~"$instance|"'
 """That of no exporter, too: MQIExporterAbsent has no instance."""
 
 SOURCE = f'{EXPORTER}, source=~"$source"'
-BEAM = f'{SOURCE}, case_id=~"$case", beam_id=~"$beam"'
-CASE = f'{EXPORTER}, case_id=~"$case"'
+CASES_CHOSEN = "case_id=~`${case:regex}`"
+"""Of a dashboard on which several cases may be chosen."""
+
+CASE_CHOSEN = "case_id=`${case:raw}`"
+"""Of a dashboard of one case. A regular expression would take 7.1 for 781, and P(01) for nothing."""
+
+_BEAMS_CHOSEN = "beam_id=~`${beam:regex}`"
+BEAM = f"{SOURCE}, {CASES_CHOSEN}, {_BEAMS_CHOSEN}"
+BEAM_OF_CASE = f"{SOURCE}, {CASE_CHOSEN}, {_BEAMS_CHOSEN}"
 
 KEYS = "case_id, beam_id, source"
 """Labels of a beam in tables, where a beam is one row whichever exporter sees it."""
-
-REASON = f"max by ({KEYS}, reason) (mqi_beam_failure{{{BEAM}}})"
-"""Why a beam failed; nothing for others."""
 
 ACTIVE = "starting|running|stalled|expired|unreachable"
 """States of a beam that has a log and has not ended."""
@@ -31,6 +41,11 @@ def per_beam(metric: str, selector: str = BEAM) -> str:
 def only_in(states: str, expression: str, selector: str = BEAM) -> str:
     """``expression`` (one value per beam) for beams in one of these states."""
     return f'{expression} and on ({KEYS}) max by ({KEYS}) (mqi_beam_state{{{selector}, state=~"{states}"}}) == 1'
+
+
+def reason(selector: str = BEAM) -> str:
+    """Why a beam failed; nothing for others."""
+    return f"max by ({KEYS}, reason) (mqi_beam_failure{{{selector}}})"
 
 
 def count_in(states: str, selector: str = BEAM) -> str:
