@@ -23,6 +23,7 @@ from exporter.demo import DemoCommunicator
 from exporter.demo_host import DemoHost, NoHost
 from exporter.state_file import StateInUse, StateNotOurs
 from exporter.terminal import fail
+from exporter.trusted_files import forbid_changes_by_others
 from exporter.web.listener import ListenError
 from exporter.web.routes import ReloadFailed
 
@@ -48,9 +49,9 @@ def main(context: click.Context) -> None:
 def run(flags: Flags) -> None:
     """Follow beams and serve their progress (the default)."""
     core_dumps.forbid()
-    settings = settings_of(flags)
+    settings = settings_of(flags, own=True)
     _configure_log(settings)
-    _serve(settings, flags.settings)
+    _serve(settings, flags.own_settings)
 
 
 @main.command()
@@ -138,6 +139,7 @@ def init(theirs: Path, output: Path | None, force: bool, base_directory: str | N
         return
     try:
         with output.open("w" if force else "x", encoding="utf-8") as file:
+            forbid_changes_by_others(file.fileno())
             file.write(draft.text)
     except FileExistsError:
         fail(f"{output}: is there already; name another file, or write over it with --force")

@@ -32,12 +32,20 @@ class Flags:
     log_format: str | None = None
 
     def settings(self) -> Settings:
-        """The configuration file with these flags on top.
+        """The configuration file with these flags on top, for commands that people run.
 
         Raises:
             ConfigError: with all mistakes at once.
         """
         return self.over(load(self.path))
+
+    def own_settings(self) -> Settings:
+        """The same for the exporter itself, whose configuration must be its own or root's.
+
+        Raises:
+            ConfigError: with all mistakes at once.
+        """
+        return self.over(load(self.path, "owned"))
 
     @property
     def path(self) -> Path:
@@ -154,10 +162,15 @@ def common_flags(function: Function) -> Function:
     return function
 
 
-def settings_of(flags: Flags) -> Settings:
-    """The configuration as these flags say; ends the command where that is wrong."""
+def settings_of(flags: Flags, *, own: bool = False) -> Settings:
+    """The configuration as these flags say; ends the command where that is wrong.
+
+    Args:
+        flags: the command's.
+        own: whether this process is the exporter, as of :meth:`Flags.own_settings`.
+    """
     try:
-        return flags.settings()
+        return flags.own_settings() if own else flags.settings()
     except ConfigError as error:
         fail(str(error))
 

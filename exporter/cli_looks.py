@@ -7,6 +7,7 @@ import dataclasses
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -75,10 +76,15 @@ def check_config(flags: Flags, connect: bool) -> None:
         click.echo(f"warning: {warning}", err=True)
     identifiers = shown_by(settings)
     if os.geteuid() != 0:  # root looks for an exporter of another user, as a rule
-        try:
-            pseudonym_key(settings)
-        except ConfigError as error:
-            click.echo(f"warning: {error}, unless the exporter runs as its owner", err=True)
+        web_file = settings.web.config_file
+        checks: list[Callable[[], object]] = [flags.own_settings, lambda: pseudonym_key(settings)]
+        if web_file is not None:
+            checks.append(lambda: web_config.read_web_config(Path(web_file), "owned"))
+        for check in checks:
+            try:
+                check()
+            except ConfigError as error:
+                click.echo(f"warning: {error}, unless the exporter runs as its owner", err=True)
     click.echo(f"{flags.path}: valid")
     if settings.web.config_file is not None:
         click.echo(f"{settings.web.config_file}: valid")

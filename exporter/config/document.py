@@ -7,19 +7,25 @@ fits into memory.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
+
+from exporter.trusted_files import changeable_by_others
 
 MAXIMUM_SIZE_BYTES = 1024 * 1024
 """Larger files are refused unread: nobody writes one by hand, and PyYAML needs seconds per megabyte."""
 
 PEM_MARK = "-----BEGIN"
 """What keys and certificates begin with; what holds it was pasted in the wrong place."""
+
+Trust = Literal["owned", "any_owner", "unchecked"]
+"""Who may be able to change a configuration file (:func:`read_text`)."""
 
 Location = tuple[str | int, ...]
 """Way to a value: keys and list positions, e.g. ``("sources", 0, "log_path", 1)``."""
@@ -124,14 +130,23 @@ def quoted(text: str) -> str:
     return repr(text if len(text) <= 60 else text[:57] + "...")
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path, trust: Trust = "unchecked") -> str:
     """Text of a configuration file.
 
+    Args:
+        path: the file.
+        trust: who may be able to change it: ``owned``, only root and this process's user; ``any_owner``, only its
+            owner and root; ``unchecked``, anybody.
+
     Raises:
-        ConfigError: missing, unreadable, a directory, larger than 1 MiB, or not UTF-8.
+        ConfigError: missing, unreadable, a directory, changeable by others, larger than 1 MiB, or not UTF-8.
     """
     try:
         with path.open("rb") as file:
+            if trust != "unchecked":
+                wrong = changeable_by_others(path, os.fstat(file.fileno()), any_owner=trust == "any_owner")
+                if wrong is not None:
+                    raise ConfigError([f"{path}: {wrong}"])
             data = file.read(MAXIMUM_SIZE_BYTES + 1)
     except OSError as error:
         raise ConfigError([f"{path}: cannot be read: {error.strerror}; name a readable YAML file"]) from error

@@ -13,7 +13,7 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field, PrivateAttr, model_validator
 
-from exporter.config.document import ConfigError, Document, Location, Origin, read_text
+from exporter.config.document import ConfigError, Document, Location, Origin, Trust, read_text
 from exporter.config.reading import Contradiction, Contradictions, validated
 from exporter.config.sections import (
     SOURCE_KINDS,
@@ -175,13 +175,17 @@ class Settings(Section):
             yield "progress_tracking.monitoring.timeout_seconds: not longer than stall.minimum_seconds: none stalls"
 
 
-def load(path: Path) -> Settings:
+def load(path: Path, trust: Trust = "any_owner") -> Settings:
     """Read the configuration file.
+
+    Args:
+        path: the file.
+        trust: who may be able to change it, as of :func:`~exporter.config.document.read_text`.
 
     Raises:
         ConfigError: with all mistakes at once, sorted by line.
     """
-    return settings_from(read_text(path), str(path))
+    return settings_from(read_text(path, trust), str(path))
 
 
 def settings_from(text: str, name: str) -> Settings:

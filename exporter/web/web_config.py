@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
-from exporter.config.document import ConfigError, Document, quoted, read_text
+from exporter.config.document import ConfigError, Document, Trust, quoted, read_text
 from exporter.config.reading import Contradiction, Contradictions, read_settings
 from exporter.config.sections import Section
 from exporter.config.values import NO_SECRET_HERE, as_tuple, is_one_name, is_only_this_machine
@@ -320,24 +320,28 @@ class Prepared:
     certificate_expires_at: float | None
 
 
-def read_web_config(path: Path) -> WebConfig:
+def read_web_config(path: Path, trust: Trust = "any_owner") -> WebConfig:
     """Read and check a web configuration with the files that it names.
+
+    Args:
+        path: the file.
+        trust: who may be able to change it, as of :func:`~exporter.config.document.read_text`.
 
     Raises:
         ConfigError: with all mistakes at once, by line.
     """
-    return read_settings(WebConfig, read_text(path), str(path), context={"folder": os.path.abspath(path.parent)})
+    return read_settings(WebConfig, read_text(path, trust), str(path), context={"folder": os.path.abspath(path.parent)})
 
 
 def prepare(path: Path | None) -> Prepared:
-    """Read, check, and make ready for use; without a path, nothing is protected.
+    """Read, check, and make ready for use in this process; without a path, nothing is protected.
 
     Raises:
         ConfigError: with all mistakes at once, by line.
     """
     if path is None:
         return Prepared(WebConfig(), None, None)
-    config = read_web_config(path)
+    config = read_web_config(path, "owned")
     section = config.tls_server_config
     try:
         context = None if section is None else section.context()
