@@ -68,6 +68,7 @@ def board_rules(settings: Settings) -> BoardRules:
         retention_seconds=settings.retention_seconds,
         failed_retention_seconds=settings.failed_retention_seconds,
         max_beams=settings.max_beams,
+        output_sources=frozenset(source.name for source in settings.sources if source.output_path),
     )
 
 

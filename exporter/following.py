@@ -26,6 +26,7 @@ from exporter.logs.source import LogSource
 from exporter.loops import Loop
 from exporter.monitor import SourceMonitor
 from exporter.notices import say
+from exporter.output_check import OutputRules
 from exporter.privacy.identifiers import Identifiers
 from exporter.rounds import NameRounds, TableRounds
 
@@ -63,6 +64,20 @@ def make_source(source: Source, templates: Iterable[LogPathTemplate]) -> LogSour
 
         return ssh.SshSource(source.name, source.ssh_host, folders)
     return LocalSource(source.name, folders)
+
+
+def output_rules(settings: Settings, source: Source) -> OutputRules | None:
+    """Which dose files must be there on a source of the configuration; ``None`` for none.
+
+    Args:
+        settings: the configuration.
+        source: one of its sources.
+    """
+    if not source.output_path:
+        return None
+    return OutputRules(
+        settings.output_templates(source), source.output_minimum_bytes, follow_links=source.follow_links == "anywhere"
+    )
 
 
 def site_patterns(settings: Settings) -> SitePatterns:
@@ -196,6 +211,7 @@ class Following:
                 clock=clock,
                 announcements=waits.announcements,
                 rounds_per_announced_log=max(1, round(_ANNOUNCED_POLL_SECONDS / interval)),
+                outputs=output_rules(settings, each),
             )
             if before is not None and each.name in before._monitors:
                 monitor.adopt(before._monitors[each.name])

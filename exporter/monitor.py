@@ -22,6 +22,7 @@ from exporter.logs.paths import LogPathTemplate
 from exporter.logs.source import LogProblem, LogSource, LogStat, ReadRequest, SourceUnavailable, UnexpectedError
 from exporter.logs.tailer import Tailer
 from exporter.moments import moved
+from exporter.output_check import OutputChecker, OutputRules
 from exporter.privacy.identifiers import Identifiers
 from exporter.progress_monitor import ProgressMonitor
 from exporter.source_report import SourceReport
@@ -66,6 +67,7 @@ class SourceMonitor:
         clock: epoch seconds; read once before and once after each look, and after each round of reads.
         announcements: the kernel's, where the source is this machine; whoever made them closes them.
         rounds_per_announced_log: a log whose changes are announced is looked at in every so many-th round all the same.
+        outputs: which dose files must be there; ``None`` for none.
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class SourceMonitor:
         clock: Callable[[], float],
         announcements: Announcements | None = None,
         rounds_per_announced_log: int = 1,
+        outputs: OutputRules | None = None,
     ) -> None:
         self._source = source
         self._board = board
@@ -86,6 +89,7 @@ class SourceMonitor:
         self._clock = clock
         self._following: dict[BeamKey, _Following] = {}
         self._report = SourceReport(source, identifiers, board.count_error)
+        self._outputs = None if outputs is None else OutputChecker(source, outputs, board, self._report)
         self._bookmarks: dict[BeamKey, Bookmark | None] = {}
         # When the last whole round began; with the board's moved_seconds it moves as moments do when the clock is set.
         self._looked_at_unmoved: float | None = None
@@ -199,6 +203,8 @@ class SourceMonitor:
                 break
             grown = self._read(grown)
         self._turns.unfinished({key for key, _, _ in grown})
+        if self._outputs is not None:
+            self._outputs.poll(self._now)
         return bool(grown), turn.whole_round
 
     def _newest(self, candidates: Candidates, stats: Stats, at: float) -> tuple[_Following, LogStat] | None:
@@ -292,8 +298,8 @@ class SourceMonitor:
             events.append(LogRead(following.tailer.offset, following.parser.line_complete, following.live))
         # What is new was written between the last look and now, whatever the clock of the log's host says.
         written_at = min(stat.modified_at, at)
-        looked_at = moved(self._looked_at_unmoved, moved_seconds)
-        if (following.live or following.resumed) and looked_at is not None:
+        looked_at = moved(self._looked_at_unmoved, moved_seconds) if following.live or following.resumed else None
+        if looked_at is not None:
             written_at = max(written_at, min(looked_at, at))
         tailer = following.tailer
         bookmark = Bookmark.of(tailer, following.parser)
@@ -307,6 +313,7 @@ class SourceMonitor:
             moved_seconds=moved_seconds,
             recent=tailer.recent,
             bookmark=bookmark,
+            polled_at=looked_at,
         )
         if again:
             tailer.start_again()
@@ -316,6 +323,7 @@ class SourceMonitor:
         return chunk.more
 
     def _forget_all_but(self, keys: AbstractSet[BeamKey]) -> None:
+        self._report.forget_all_but(keys)
         for known in (self._following, self._bookmarks):
             if len(known) == len(keys) and known.keys() == keys:
                 continue

@@ -6,7 +6,7 @@ Whoever looks at the source tells; nothing here decides what is done about it.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import structlog
 
@@ -42,6 +42,7 @@ class SourceReport:
         self._reason: str | None = None
         self._unexpected: str | None = None
         self._problems: dict[str, str] = {}
+        self._output_problems: dict[BeamKey, str] = {}
         self._errors: Counter[str] = Counter()
         self._poll_seconds = Summary()
         self._read_bytes = 0
@@ -55,6 +56,7 @@ class SourceReport:
         self._reason = other._reason
         self._unexpected = other._unexpected
         self._problems = other._problems
+        self._output_problems = other._output_problems
         self._errors = other._errors
         self._poll_seconds = other._poll_seconds
         self._read_bytes = other._read_bytes
@@ -142,6 +144,11 @@ class SourceReport:
         for folder in change.found:
             _log.info("folder of log_path exists now", source=self._source.name, folder=self._identifiers.path(folder))
 
+    def forget_all_but(self, keys: Collection[BeamKey]) -> None:
+        """Only these beams are watched."""
+        for key in [key for key in self._output_problems if key not in keys]:
+            del self._output_problems[key]
+
     # Its logs
 
     def cannot_read(self, key: BeamKey, path: str, problem: LogProblem) -> None:
@@ -161,6 +168,20 @@ class SourceReport:
     def is_there(self, path: str) -> None:
         """A log can be looked at: what is wrong with it from now on is said again."""
         self._problems.pop(path, None)
+
+    # Dose files
+
+    def cannot_check_output(self, key: BeamKey, problem: LogProblem) -> None:
+        """Whether a beam's dose file is there cannot be told; said once, until it can be."""
+        if self._output_problems.get(key) != problem.kind:
+            self._output_problems[key] = problem.kind
+            self._errors[problem.kind] += 1
+            error = self._identifiers.problem(problem)
+            _log.warning("dose file cannot be looked for", **self._about(key), error=error)
+
+    def output_is_there(self, key: BeamKey) -> None:
+        """A beam's dose file was found."""
+        self._output_problems.pop(key, None)
 
     def has_problem(self, path: str) -> bool:
         """Whether something is wrong with a log."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from exporter.config import Database, Settings, Source, SshSource
 from exporter.database.beams_table import BeamsTable
 from exporter.database.unavailable import DatabaseUnavailable
 from exporter.following import make_source
-from exporter.logs.source import LogProblem, SourceUnavailable
+from exporter.logs.source import LogProblem, LogSource, SourceUnavailable
 from exporter.privacy.identifiers import Identifiers
 
 
@@ -64,6 +65,10 @@ def _source(settings: Settings, described: Source, identifiers: Identifiers) -> 
                 yield _without_files_there(about, folder, is_missing=folder in missing)
             else:
                 yield _without_files(about, folder)
+        outputs = sorted({template.folder for template in settings.output_templates(described)})
+        missing = source.missing_folders(outputs)
+        for folder in outputs:
+            yield _output_folder(source, about, folder, identifiers, is_missing=folder in missing)
     except SourceUnavailable as trouble:
         yield Finding(f"{about}: {identifiers.problem(trouble)}", "FAILED")
     finally:
@@ -76,6 +81,19 @@ def _without_files_there(about: str, folder: str, *, is_missing: bool) -> Findin
         text = f"{about}: the folder {folder} does not exist on the host; check log_path, or create the folder"
         return Finding(text, "warning")
     return Finding(f"{about}: {folder}: no files yet")
+
+
+def _output_folder(
+    source: LogSource, about: str, folder: str, identifiers: Identifiers, *, is_missing: bool
+) -> Finding:
+    """Whether dose files can be looked for in the fixed folder of an output_path."""
+    if is_missing:
+        return Finding(f"{about}: output_path: the folder {folder} does not exist; check output_path", "warning")
+    try:
+        source.entries(folder, re.compile(".*"), lambda _: True, None)
+    except LogProblem as problem:
+        return Finding(f"{about}: output_path: {identifiers.problem(problem)}", "FAILED")
+    return Finding(f"{about}: output_path: {folder} is there")
 
 
 def _without_files(about: str, folder: str) -> Finding:

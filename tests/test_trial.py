@@ -219,3 +219,39 @@ def test_a_file_in_a_folders_place_fails(tmp_path: Path, text: str, folder: str)
     status, output = check(tmp_path / "c.yaml", text.replace("/logs/", f"/{folder}/"))
     assert status == 1
     assert f"FAILED  source here: {tmp_path}/{folder} is not a folder, or is below a file; check log_path" in output
+
+
+@pytest.mark.parametrize(
+    ("folder", "outcome", "says"),
+    [
+        ("dose", "ok", "is there"),
+        ("dsoe", "warning", "does not exist; check output_path"),
+        ("logs/b.log", "warning", "does not exist; check output_path"),
+    ],
+)
+def test_the_folder_of_dose_files_is_looked_for_here_and_on_a_host(
+    tmp_path: Path, text: str, folder: str, outcome: str, says: str
+) -> None:
+    (tmp_path / "dose").mkdir()
+    output = f'output_path: "{tmp_path}/{folder}/{{case_id}}/*"'
+    with Sshd(tmp_path / "sshd") as sshd:
+        host = sshd.host
+        text = f"""{text.rstrip()[:-1]}, {output}}}
+  - name: hpc1
+    kind: ssh
+    host: {host.host}
+    port: {host.port}
+    user: {host.user}
+    key_file: {host.key_file}
+    known_hosts_file: {host.known_hosts_file}
+    log_path: "{tmp_path}/logs/{{beam_id}}.log"
+    {output}
+"""
+        status, said = check(tmp_path / "c.yaml", text)
+    assert status == 0, said
+    for source in ("here", "hpc1"):
+        lines = [line for line in said.splitlines() if f"source {source}: output_path: " in line]
+        assert len(lines) == 1, said
+        assert lines[0].startswith(outcome)
+        assert f"{tmp_path}/{folder}" in lines[0]
+        assert says in lines[0]

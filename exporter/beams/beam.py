@@ -12,6 +12,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from exporter.beams.output import NO_CHECK, OutputCheck
 from exporter.beams.rules import StatusRules
 from exporter.beams.run import BeamRun, RunState
 from exporter.beams.snapshot import BeamRow, BeamState
@@ -56,6 +57,7 @@ class SavedBeam:
     clock_set_since_row: bool = False
     unknown_to_row_since: float | None = None
     set_aside: RunState | None = None
+    output: OutputCheck = NO_CHECK
 
 
 @dataclass(slots=True)
@@ -82,6 +84,7 @@ class Beam:
         grew: the log of a run that had not ended was seen to grow.
         shown_ratio: the highest estimated progress shown since as many announcements as ``shown_announcements``.
         unknown_to_row_since: when the run was met, while the row has not been read since.
+        output: whether the dose file of the current run is there.
         standing: how long its state holds; ``None`` when it must be judged anew.
     """
 
@@ -112,6 +115,7 @@ class Beam:
     shown_ratio: float = 0.0
     shown_announcements: int = 0
     unknown_to_row_since: float | None = None
+    output: OutputCheck = NO_CHECK
     standing: Standing | None = None
     _refused: tuple[str, LogStat] | None = None
     _looked: bool = False
@@ -295,11 +299,21 @@ class Beam:
 
     def _forget_run(self, at: float) -> None:
         self.waiting_since = at
+        self.output = NO_CHECK
         self.counted = False
         self.anomalies = Counter()
         self.shown_ratio, self.shown_announcements = 0.0, 0
 
-    def apply(self, events: list[Event], at: float, *, read_at: float, more: bool, statuses: StatusRules) -> bool:
+    def apply(
+        self,
+        events: list[Event],
+        at: float,
+        *,
+        read_at: float,
+        more: bool,
+        statuses: StatusRules,
+        polled_at: float | None = None,
+    ) -> bool:
         """Take what one read has brought.
 
         Args:
@@ -308,6 +322,7 @@ class Beam:
             read_at: when it was read.
             more: there is more to read at once.
             statuses: what they mean.
+            polled_at: the poll before, which did not see what this read has brought; ``None`` where there was none.
 
         Returns:
             Whether a new run has begun.
@@ -320,7 +335,7 @@ class Beam:
                 return False
             self.stale = self.read_again = False
             self.set_aside = None
-        began = False
+        began, unmet = False, self.run.started_at is None
         live = any(isinstance(event, LogRead) and event.live for event in events)
         for event in events:
             if self.succession.apply(event, at, stood_there=not (self._looked or live)):
@@ -336,6 +351,10 @@ class Beam:
                 self._forget_run(at)
                 self.stale = True
             self._clock_set_since_row = False
+        if began or (unmet and self.run.started_at is not None):
+            self.output = OutputCheck(run_after=polled_at)
+        if self.run.succeeded and self.stat is not None:
+            self.output = self.output.with_clock_of(self.stat.modified_at, at)
         return began
 
     def _of_this_run(self, events: list[Event], at: float, statuses: StatusRules) -> list[Event]:
@@ -376,6 +395,7 @@ class Beam:
         self.terminal_since = moved(self.terminal_since, seconds)
         self.gone_since = moved(self.gone_since, seconds)
         self.unknown_to_row_since = moved(self.unknown_to_row_since, seconds)
+        self.output = self.output.move(seconds)
 
     def excuse(self, seconds: float) -> None:
         """So much time was no silence of its log."""

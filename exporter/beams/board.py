@@ -19,6 +19,7 @@ from itertools import islice
 from typing import TypeVar
 
 from exporter.beams import restart
+from exporter.beams.output import OutputLook
 from exporter.beams.roster import Roster
 from exporter.beams.rules import BoardRules
 from exporter.beams.saved import SavedBoard
@@ -29,6 +30,7 @@ from exporter.beams.snapshot import (
     BoardSnapshot,
     DatabaseView,
     Notice,
+    OutputQuestion,
     SourceView,
     Watched,
 )
@@ -87,7 +89,7 @@ class Board:
     def set_rules(self, rules: BoardRules) -> None:
         """Take a reloaded configuration; beams and their runs stay."""
         with self._lock:
-            self._roster.rules = rules
+            self._roster.set_rules(rules)
 
     def move(self, seconds: float) -> None:
         """The clock was set by so much: what began ten seconds ago did so by the new time, too."""
@@ -251,6 +253,7 @@ class Board:
         moved_seconds: float | None = None,
         recent: bytes = b"",
         bookmark: Bookmark | None = None,
+        polled_at: float | None = None,
     ) -> bool:
         """Take what one read of a beam's log has brought.
 
@@ -264,6 +267,8 @@ class Board:
             moved_seconds: what :attr:`moved_seconds` was when it was read, where the clock may have been set since.
             recent: the log's last bytes, for people.
             bookmark: how far it has been read now.
+            polled_at: the poll before, by the clock of ``read_at``, which did not see what this read has brought;
+                ``None`` where there was none.
 
         Returns:
             Whether the log must be read again from its beginning, as one that has been replaced.
@@ -279,11 +284,42 @@ class Board:
                 more=more,
                 recent=recent,
                 bookmark=bookmark,
+                polled_at=moved(polled_at, since),
             )
             again = self._roster.must_read_again(key)
         if news:
             self._tell()
         return again
+
+    def outputs_due(self, source: str, at: float, limit: int) -> Sequence[OutputQuestion]:
+        """For which beams a source should look for the dose file now.
+
+        Args:
+            source: its name.
+            at: now.
+            limit: at most so many.
+        """
+        if not self._roster.outputs_open:
+            return ()
+        with self._lock:
+            return self._roster.outputs_due(source, at, limit)
+
+    def take_output(
+        self, question: OutputQuestion, source: str, look: OutputLook, at: float, *, moved_seconds: float
+    ) -> None:
+        """Take what a look for a dose file has shown.
+
+        Args:
+            question: for what it was.
+            source: where.
+            look: what it has shown.
+            at: when.
+            moved_seconds: what :attr:`moved_seconds` was then.
+        """
+        with self._lock:
+            news = self._roster.take_output(question, source, look, at + self._moved_seconds - moved_seconds)
+        if news:
+            self._tell()
 
     def expect_source(self, name: str, kind: str = "local") -> None:
         """There is a source of this name: a beam without a log may have one there until the source has been polled.

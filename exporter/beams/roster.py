@@ -12,15 +12,27 @@ from collections.abc import Iterable, Sequence
 from exporter.beams.beam import Beam
 from exporter.beams.cases import CaseIndex
 from exporter.beams.counts import Counts
+from exporter.beams.output import OutputLook, checking_sources
 from exporter.beams.retirement import OVER_STATES, Retirement, leaves_at, was_deleted
 from exporter.beams.rules import BoardRules
 from exporter.beams.run import BeamRun
 from exporter.beams.saved import Copies
 from exporter.beams.showing import shown_again, shown_anew
-from exporter.beams.snapshot import ENDED_STATES, BeamKey, BeamRow, BeamState, BeamView, Notice, SourceView, Watched
+from exporter.beams.snapshot import (
+    ENDED_STATES,
+    BeamKey,
+    BeamRow,
+    BeamState,
+    BeamView,
+    Notice,
+    OutputQuestion,
+    OutputState,
+    SourceView,
+    Watched,
+)
 from exporter.beams.sources import Sources
 from exporter.beams.standing import Standing
-from exporter.beams.verdict import holds_until, row_may_speak, state_at
+from exporter.beams.verdict import claimed_end, failure_reason, holds_until, output_state, row_may_speak, state_at
 from exporter.logs.bookmark import Bookmark
 from exporter.logs.events import Event
 from exporter.logs.source import LogStat
@@ -53,6 +65,7 @@ class Roster:
         rows_of_before: those of which no row has been taken in this process.
         copies: of the beams that are being saved, while they are.
         turned_away: how many found no room in the last round of discovery.
+        outputs_open: beams whose dose file may have to be looked for.
         watch_version: another number whenever :meth:`watched` would answer something else.
     """
 
@@ -60,6 +73,7 @@ class Roster:
         {
             *("rules", "notices", "unconfirmed", "rows_of_before"),
             *("copies", "turned_away", "watch_version", "_dropped"),
+            "outputs_open",  # each beam says whether it is
             "_cases",  # made anew from the beams
             *("counts", "sources"),  # saved all the same: their own to_state fill its fields
         }
@@ -77,6 +91,7 @@ class Roster:
         self.copies: Copies | None = None
         self.turned_away = 0
         self.watch_version = 0
+        self.outputs_open: set[BeamKey] = set()
         self._dropped = 0
         self._cases = CaseIndex()
 
@@ -89,6 +104,20 @@ class Roster:
         """Put these beams in the place of all others."""
         self.beams = beams
         self._cases = CaseIndex(beams)
+        self.outputs_open = set(beams)
+        self._skip_outputs_of_done_beams()
+
+    def set_rules(self, rules: BoardRules) -> None:
+        """Take a reloaded configuration."""
+        self.rules = rules
+        self.outputs_open = set(self.beams)
+        self._skip_outputs_of_done_beams()
+
+    def _skip_outputs_of_done_beams(self) -> None:
+        """What has been shown as done before there was an output check stays so."""
+        for beam in self.beams.values():
+            if beam.state is BeamState.SUCCEEDED and beam.output.state is OutputState.NOT_DUE:
+                beam.output = beam.output.skip()
 
     # Time that is another
 
@@ -123,7 +152,7 @@ class Roster:
             return False
         self.rows_of_before.discard(row.key)
         news = row.status != beam.row.status
-        before = beam.run, beam.succession.number, beam.counted
+        before = self._run_of(beam)
         looked_for = _looked_for(beam)
         if beam.take_row(row, at, self.rules.statuses):
             self._run_begun(beam, *before)
@@ -175,7 +204,7 @@ class Roster:
         beam = self.beams.get(key)
         if beam is None:
             return False
-        before = beam.run, beam.succession.number, beam.counted
+        before = self._run_of(beam)
         where = beam.source, beam.path
         claimed = beam.claim(source, path, stat, at, self.rules.statuses, moved=moved)
         self.watch_version += where != (beam.source, beam.path)
@@ -196,6 +225,7 @@ class Roster:
         more: bool,
         recent: bytes,
         bookmark: Bookmark | None,
+        polled_at: float | None,
     ) -> bool:
         """Take what one read of a beam's log has brought; see :meth:`~exporter.beams.board.Board.apply`.
 
@@ -209,9 +239,10 @@ class Roster:
         self.unconfirmed.discard(key)
         beam.recent, beam.bookmark = recent, bookmark
         stage = beam.stage
-        before = beam.run, beam.succession.number, beam.counted
-        if beam.apply(events, at, read_at=read_at, more=more, statuses=self.rules.statuses):
+        before = self._run_of(beam)
+        if beam.apply(events, at, read_at=read_at, more=more, statuses=self.rules.statuses, polled_at=polled_at):
             self._run_begun(beam, *before)
+        self._claim_output(beam, read_at)
         run = beam.run
         for seconds in run.timed:
             self.counts.count_batch(beam.source, seconds)
@@ -221,6 +252,73 @@ class Roster:
         if self.retired.was_counted(beam):
             beam.counted = True
         return beam.stage != stage
+
+    # Dose files
+
+    def outputs_due(self, source: str, at: float, limit: int) -> list[OutputQuestion]:
+        """For which beams a source should look for the dose file now; those that have waited longest come first."""
+        due: list[tuple[float, BeamKey]] = []
+        for key in list(self.outputs_open):
+            beam = self.beams.get(key)
+            next_at = None
+            if beam is not None:
+                if key in self.unconfirmed:
+                    continue
+                sources = checking_sources(beam.source, self.rules.output_sources)
+                instants = {each: beam.output.due_at(each) for each in sources}
+                next_at = instants.get(source)
+            if beam is None or all(each is None for each in instants.values()):
+                self.outputs_open.discard(key)
+            elif next_at is not None and next_at <= at:
+                due.append((next_at, key))
+        due.sort()
+        return [self._output_question(self.beams[key]) for _, key in due[:limit]]
+
+    def _output_question(self, beam: Beam) -> OutputQuestion:
+        return OutputQuestion(
+            beam.row, beam.succession.number, beam.output.written_after(beam.run, beam.terminal_since)
+        )
+
+    def take_output(self, question: OutputQuestion, source: str, look: OutputLook, at: float) -> bool:
+        """Take what a look for the dose file of a run has shown; one of an earlier run is dropped.
+
+        Returns:
+            Whether the beam has succeeded or failed by it.
+        """
+        beam = self.beams.get(question.row.key)
+        if beam is None or beam.succession.number != question.run_number:
+            return False
+        before, output = (
+            beam.output,
+            beam.output.look(source, look, at, checking_sources(beam.source, self.rules.output_sources)),
+        )
+        beam.output = output
+        self._changed(question.row.key)
+        if (output.state, output.problem) == (before.state, before.problem):
+            return False
+        beam.changed()
+        self._judge(beam, at)
+        return beam.state in ENDED_STATES
+
+    def _claim_output(self, beam: Beam, at: float) -> None:
+        """Begin the output check of a run that claims success; end it where the run does not any more."""
+        if not checking_sources(beam.source, self.rules.output_sources):
+            return
+        claim = claimed_end(beam, at, self.rules, self.sources.state(beam.source))
+        before = beam.output
+        if claim is not None and claim[0] is BeamState.SUCCEEDED:
+            beam.output = before.claim(
+                at,
+                ended_at=claim[1],
+                watched=_was_watched(beam),
+                skip_before=at - self.rules.retention_seconds,
+            )
+        else:
+            beam.output = before.withdraw()
+        if beam.output is not before:
+            beam.changed()
+            self._changed(beam.row.key)
+            self.outputs_open.add(beam.row.key)
 
     def must_read_again(self, key: BeamKey) -> bool:
         """Whether a beam's log must be read from its beginning."""
@@ -318,6 +416,7 @@ class Roster:
         rules, source = self.rules, self.sources.state(beam.source)
         if beam.set_aside is not None and row_may_speak(beam, BeamState.SUCCEEDED, at, source):
             beam.take_back(rules.statuses)
+        self._claim_output(beam, at)
         self.evaluate(beam, at)
         beam.standing = standing = Standing(
             since=at,
@@ -344,11 +443,18 @@ class Roster:
         view = shown_anew(beam, at, self.rules, self.counts.rates).view
         self.notices.append(Notice(kind, view, before, number))
 
-    def _run_begun(self, beam: Beam, before: BeamRun, number: int, counted: bool) -> None:
+    def _run_of(self, beam: Beam) -> tuple[BeamRun, int, bool, OutputState]:
+        """What :meth:`_run_begun` must know of the run that may be over now."""
+        return beam.run, beam.succession.number, beam.counted, output_state(beam, self.rules)
+
+    def _run_begun(self, beam: Beam, before: BeamRun, number: int, counted: bool, output: OutputState) -> None:
         """A new run has taken the place of ``before``."""
         self._changed(beam.row.key)
         if before.ended and not counted:
-            self.counts.count_run(beam, before, number, "succeeded" if before.succeeded else "failed", before.reason)
+            # A new run begins when the one before is over: a dose that was not found by then was not written.
+            missing = before.succeeded and (output.undecided or output is OutputState.MISSING)
+            reason = "output_missing" if missing else before.reason
+            self.counts.count_run(beam, before, number, "succeeded" if reason is None else "failed", reason)
         # The state is still that of the run before: a view with it would show the new run as far as that one was.
         self.evaluate(beam, beam.waiting_since)
         self._notice("new_run", beam, beam.waiting_since, number=beam.succession.number)
@@ -361,7 +467,7 @@ class Roster:
             return
         beam.counted = True
         self._changed(beam.row.key)
-        reason = (run.reason or "status") if beam.state is BeamState.FAILED else None
+        reason = failure_reason(beam, self.rules) if beam.state is BeamState.FAILED else None
         self.counts.count_run(beam, run, beam.succession.number, beam.state.value, reason, beam.state_since)
 
     def _settled_at(self, beam: Beam) -> float:
@@ -380,6 +486,14 @@ class Roster:
         self.rows_of_before.discard(key)
         self.watch_version += 1
         self.retired.remember(beam, self.rules)
+
+
+def _was_watched(beam: Beam) -> bool:
+    """The log of the beam's run was read before the run had ended."""
+    run = beam.run
+    if run.started_at is None:
+        return False
+    return run.start_seen or beam.grew or beam.output.run_after is not None or (run.ended_at or 0.0) > run.started_at
 
 
 def _looked_for(beam: Beam) -> tuple[object, ...]:

@@ -36,6 +36,7 @@ class BoardRules:
         retention_seconds: how long a beam that succeeded is shown.
         failed_retention_seconds: how long one that failed or expired is shown.
         max_beams: so many are shown; so many that left are remembered.
+        output_sources: sources that must find the dose file of a run (``output_path``).
     """
 
     stall: StallRules = field(default_factory=StallRules)
@@ -43,3 +44,4 @@ class BoardRules:
     retention_seconds: float = 3600.0
     failed_retention_seconds: float = 86400.0
     max_beams: int = 10_000
+    output_sources: frozenset[str] = frozenset()

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from exporter.beams.beam import Beam
-from exporter.beams.estimate import Forecast, Work, stall_threshold_seconds
+from exporter.beams.estimate import UNFINISHED_LIMIT, Forecast, Work, stall_threshold_seconds
 from exporter.beams.rules import BoardRules
-from exporter.beams.snapshot import ENDED_STATES, UNKNOWN_SOURCE, BeamState, BeamView
+from exporter.beams.snapshot import ENDED_STATES, UNKNOWN_SOURCE, BeamState, BeamView, OutputState
 from exporter.beams.sources import SourceState
 from exporter.beams.standing import Shown
-from exporter.beams.verdict import mismatch
+from exporter.beams.verdict import failure_reason, mismatch, output_state
 
 _WITHOUT_END = ENDED_STATES | {BeamState.STALLED, BeamState.EXPIRED}
 """A beam that stands still is not done at any time that could be told."""
@@ -89,6 +89,8 @@ def _estimates(
     ratio, remaining = forecast.at(moment if ended_at is None else min(moment, ended_at))
     if announcements != beam.shown_announcements:
         beam.shown_announcements, beam.shown_ratio = announcements, 0.0
+    if state is not BeamState.SUCCEEDED:
+        ratio = min(ratio, UNFINISHED_LIMIT)  # its log may say success while the dose has not been found
     beam.shown_ratio = ratio = max(ratio, beam.shown_ratio)
     # Where the row alone says that it succeeded, it may be that of the run before: that is not kept.
     return 1.0 if state is BeamState.SUCCEEDED else ratio, None if endless else remaining
@@ -98,7 +100,12 @@ def _view(beam: Beam, at: float, rules: BoardRules, forecast: Forecast, *, endle
     run, state, stat = beam.run, beam.state, None if beam.stale else beam.stat
     batches, pace = run.batches, run.pace
     ended_at = run.ended_at if run.ended else beam.state_since if state in ENDED_STATES else None
+    output = output_state(beam, rules)
+    saving = run.succeeded and output.undecided
     ratio, remaining = _estimates(beam, forecast, at, ended_at, endless=endless)
+    if saving:
+        ended_at = None
+        remaining = 0.0 if state is BeamState.RUNNING else None
     return BeamView(
         key=beam.row.key,
         source=beam.source or UNKNOWN_SOURCE,
@@ -106,7 +113,7 @@ def _view(beam: Beam, at: float, rules: BoardRules, forecast: Forecast, *, endle
         state_since=beam.state_since,
         run_number=beam.succession.number,
         dialect=run.dialect,
-        phase=run.phase,
+        phase="saving" if saving else run.phase,
         batches_total=batches.total,
         batch_current=batches.started,
         batches_completed=batches.finished,
@@ -127,12 +134,15 @@ def _view(beam: Beam, at: float, rules: BoardRules, forecast: Forecast, *, endle
         log_grew=beam.grew,
         log_buffered=run.buffered,
         log_unmatched=run.unmatched,
-        reason=(run.reason or "status") if state is BeamState.FAILED else None,
+        reason=failure_reason(beam, rules) if state is BeamState.FAILED else None,
         failure_text=run.failures[run.reason] if run.reason else None,
-        log_succeeded=run.succeeded,
+        log_succeeded=run.succeeded and not output.undecided and output is not OutputState.MISSING,
         row=beam.row,
         start_seen=run.start_seen,
-        status_mismatch=mismatch(beam, at, rules.statuses),
+        status_mismatch=mismatch(beam, at, rules),
         recent=b"" if stat is None else beam.recent,
+        output=output,
+        output_file=None if output is OutputState.NOT_CONFIGURED else beam.output.file,
+        output_problem=None if output is OutputState.NOT_CONFIGURED else beam.output.problem,
         edition=object(),
     )

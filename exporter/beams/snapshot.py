@@ -27,6 +27,34 @@ class BeamState(str, Enum):
     __hash__ = str.__hash__  # a state equals its word; and the enumeration's own takes ten times as long
 
 
+class OutputState(str, Enum):
+    """What is known of a run's dose file."""
+
+    NOT_CONFIGURED = "not_configured"  # its source has no output_path
+    NOT_DUE = "not_due"  # the run does not claim success
+    SKIPPED = "skipped"  # it ended long before it was met, or was shown as done before there was a check
+    PENDING = "pending"  # looked for; not found yet
+    BLOCKED = "blocked"  # looked for, but the source could not tell
+    FOUND = "found"
+    MISSING = "missing"  # not there after the grace
+
+    __hash__ = str.__hash__
+
+    @property
+    def undecided(self) -> bool:
+        """Whether a claim of success is not decided yet."""
+        return self in (OutputState.NOT_DUE, OutputState.PENDING, OutputState.BLOCKED)
+
+
+@dataclass(frozen=True, slots=True)
+class OutputFile:
+    """A dose file that was found. ``modified_at`` is by the source's clock."""
+
+    path: str
+    size_bytes: int
+    modified_at: float
+
+
 ENDED_STATES = frozenset({BeamState.SUCCEEDED, BeamState.FAILED})
 UNKNOWN_SOURCE = "unknown"
 
@@ -113,6 +141,9 @@ class BeamView(NamedTuple):
     status_mismatch: bool
     start_seen: bool = True
     recent: bytes = b""
+    output: OutputState = OutputState.NOT_CONFIGURED
+    output_file: OutputFile | None = None
+    output_problem: str | None = None
     edition: object = None
 
     @property
@@ -146,6 +177,22 @@ class Watched:
     row: BeamRow
     path: str | None
     rarely: bool
+
+
+@dataclass(frozen=True, slots=True)
+class OutputQuestion:
+    """A run whose dose file a source should look for.
+
+    Args:
+        row: the beam.
+        run_number: which of its runs.
+        written_after: a file that was written earlier, by the source's clock, is of another run; ``None`` where nothing
+            tells when this one began.
+    """
+
+    row: BeamRow
+    run_number: int
+    written_after: float | None
 
 
 @dataclass(frozen=True, slots=True)

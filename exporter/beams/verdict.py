@@ -1,8 +1,9 @@
 """In which state a beam is, whether its row and its log agree about the end, and how long both hold.
 
 The log's verdict outranks the row's: the communicator writes ``completed`` on exit code 0 and fails siblings in bulk.
-The row decides only where the log says nothing (killed without a word). Functions of a beam and a moment; nothing is
-kept here.
+The row decides only where the log says nothing (killed without a word). Where the output check is configured, a claim
+of success by either holds only when the dose file was found (:mod:`exporter.beams.output`). Functions of a beam and a
+moment; nothing is kept here.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ import math
 
 from exporter.beams.beam import STALE_SECONDS, Beam
 from exporter.beams.estimate import stall_threshold_seconds
+from exporter.beams.output import GRACE_SECONDS
 from exporter.beams.rules import BoardRules, StatusRules
 from exporter.beams.run import BeamRun
-from exporter.beams.snapshot import ENDED_STATES, BeamState
+from exporter.beams.snapshot import ENDED_STATES, BeamState, OutputState
 from exporter.beams.sources import SourceState
 
 _TERMINAL_GRACE_SECONDS = 5.0
@@ -47,18 +49,13 @@ def state_at(beam: Beam, at: float, rules: BoardRules, source: SourceState) -> t
         source: where its log is; of all of them where none has been found.
     """
     run, stall, statuses = beam.run, rules.stall, rules.statuses
-    verdict = log_verdict(run)
-    if verdict is not None:
-        return verdict, run.ended_at or at
+    claim = claimed_end(beam, at, rules, source)
+    if claim is not None:
+        return _checked(beam, claim, at, rules, source)
     verdict = _row_verdict(beam, statuses)
     silent_since = run.last_growth_at or run.started_at or at
     progress_since = run.last_progress_at or silent_since
     threshold = stall_threshold_seconds(run, stall)
-    if verdict is not None and row_may_speak(beam, verdict, at, source):
-        # Nobody knows whether a log is silent whose host is down.
-        silent = (at if source.down_since is None else source.down_since) - progress_since > threshold
-        if not _outlives_row(beam) or silent:
-            return verdict, _row_terminal_since(beam, at)
     if source.down_since is not None and (beam.source is not None or verdict is BeamState.SUCCEEDED):
         return BeamState.UNREACHABLE, source.down_since
     if run.started_at is None:
@@ -75,9 +72,93 @@ def state_at(beam: Beam, at: float, rules: BoardRules, source: SourceState) -> t
     return BeamState.RUNNING, beam.state_since if beam.state is BeamState.RUNNING else run.running_since
 
 
-def mismatch(beam: Beam, at: float, statuses: StatusRules) -> bool:
-    """Log and row have disagreed about the end for more than a minute."""
-    since = _disagreeing_since(beam, statuses)
+def claimed_end(beam: Beam, at: float, rules: BoardRules, source: SourceState) -> tuple[BeamState, float] | None:
+    """How the run ended by its log, or by its row where the log does not tell; before the output check.
+
+    Args:
+        beam: whose.
+        at: the moment, epoch seconds.
+        rules: limits of silence, and what statuses mean.
+        source: where its log is; of all of them where none has been found.
+
+    Returns:
+        ``SUCCEEDED`` or ``FAILED``, and since when; ``None`` while nothing says that the run is over.
+    """
+    run = beam.run
+    verdict = log_verdict(run)
+    if verdict is not None:
+        return verdict, run.ended_at or at
+    verdict = _row_verdict(beam, rules.statuses)
+    if verdict is None or not row_may_speak(beam, verdict, at, source):
+        return None
+    progress_since = run.last_progress_at or run.last_growth_at or run.started_at or at
+    # Nobody knows whether a log is silent whose host is down.
+    silent_for = (at if source.down_since is None else source.down_since) - progress_since
+    if _outlives_row(beam) and silent_for <= stall_threshold_seconds(run, rules.stall):
+        return None
+    return verdict, _row_terminal_since(beam, at)
+
+
+def output_state(beam: Beam, rules: BoardRules) -> OutputState:
+    """What is known of the dose file of the beam's run."""
+    return beam.output.state_for(beam.source, rules.output_sources)
+
+
+def _checked(
+    beam: Beam, claim: tuple[BeamState, float], at: float, rules: BoardRules, source: SourceState
+) -> tuple[BeamState, float]:
+    """The state of a beam whose run has ended, and since when; success holds only with the dose file."""
+    claimed, since = claim
+    if claimed is not BeamState.SUCCEEDED:
+        return claim
+    output = output_state(beam, rules)
+    if output is OutputState.MISSING:
+        return BeamState.FAILED, beam.output.missing_since
+    if not output.undecided:
+        return claimed, beam.output.found_late_at or since
+    if source.down_since is not None:
+        return BeamState.UNREACHABLE, source.down_since
+    if beam.run.started_at is None:
+        return BeamState.WAITING, beam.waiting_since
+    if output is OutputState.BLOCKED:
+        stalls_at, expires_at = _blocked_limits(beam, rules)
+        if at > expires_at:
+            return BeamState.EXPIRED, expires_at
+        if at > stalls_at:
+            return BeamState.STALLED, stalls_at
+    if beam.state is BeamState.RUNNING:
+        return BeamState.RUNNING, beam.state_since
+    return BeamState.RUNNING, beam.run.running_since or since
+
+
+def _blocked_limits(beam: Beam, rules: BoardRules) -> tuple[float, float]:
+    """When a beam whose dose file cannot be looked for is stalled, and when it expires."""
+    claimed_at = beam.output.claimed_at or 0.0
+    stall = max(GRACE_SECONDS, stall_threshold_seconds(beam.run, rules.stall))
+    return claimed_at + stall, claimed_at + max(stall, rules.stall.timeout_seconds)
+
+
+def verdict_of(beam: Beam, rules: BoardRules) -> BeamState | None:
+    """How the run ended by its log and the output check; ``None`` while they do not tell."""
+    verdict = log_verdict(beam.run)
+    if verdict is BeamState.SUCCEEDED:
+        output = output_state(beam, rules)
+        if output.undecided:
+            return None
+        return BeamState.FAILED if output is OutputState.MISSING else verdict
+    return verdict
+
+
+def failure_reason(beam: Beam, rules: BoardRules) -> str:
+    """Why a beam that failed did: one of :data:`exporter.logs.events.FAILURE_REASONS`."""
+    if beam.run.reason is not None:
+        return beam.run.reason
+    return "output_missing" if output_state(beam, rules) is OutputState.MISSING else "status"
+
+
+def mismatch(beam: Beam, at: float, rules: BoardRules) -> bool:
+    """Log (with the output check) and row have disagreed about the end for more than a minute."""
+    since = _disagreeing_since(beam, rules)
     return since is not None and at - since > _MISMATCH_SECONDS
 
 
@@ -92,10 +173,12 @@ def holds_until(beam: Beam, at: float, rules: BoardRules) -> float:
     run = beam.run
     silent_since = run.last_growth_at or run.started_at or at
     progress_since = run.last_progress_at or silent_since
-    disagreeing_since = _disagreeing_since(beam, rules.statuses)
+    disagreeing_since = _disagreeing_since(beam, rules)
     limits = [progress_since + stall_threshold_seconds(run, rules.stall), silent_since + rules.stall.timeout_seconds]
     if beam.terminal_since is not None:
         limits.append(beam.terminal_since + STALE_SECONDS)
+    if beam.output.state is OutputState.BLOCKED:
+        limits += _blocked_limits(beam, rules)
     if disagreeing_since is not None:
         limits.append(disagreeing_since + _MISMATCH_SECONDS)
     # Sums are rounded: close to a limit nothing is taken for steady.
@@ -132,13 +215,16 @@ def row_may_speak(beam: Beam, verdict: BeamState, at: float, source: SourceState
     return source.looked_since(since) and not beam.backlog
 
 
-def _disagreeing_since(beam: Beam, statuses: StatusRules) -> float | None:
+def _disagreeing_since(beam: Beam, rules: BoardRules) -> float | None:
     """Since when log and row disagree about the end."""
+    statuses = rules.statuses
     if beam.row.status is None or beam.unknown_to_row_since is not None:
         return None
-    by_log, by_row = log_verdict(beam.run), _row_verdict(beam, statuses)
+    by_log, by_row = verdict_of(beam, rules), _row_verdict(beam, statuses)
     if by_log == by_row:
         return None
+    if by_log is None and beam.run.succeeded:
+        return beam.terminal_since  # nobody can look for the dose
     if by_log is None:
         return beam.terminal_since if _outlives_row(beam) and beam.state not in ENDED_STATES else None
     if by_row is None:

@@ -146,10 +146,17 @@ class _AnySource(Section):
         default=None,
         description="Folder that logs must be in; needed where a template begins with a beam's field.",
     )
+    output_path: Annotated[tuple[str, ...], BeforeValidator(as_tuple)] = Field(
+        default=(),
+        description="Where a beam's dose file is: the fields of `log_path` and, after the folder that stands before "
+        "the first field of a beam, globs (`*`, `?`, `[...]`). A run has succeeded only when a file that it wrote "
+        "is there; else it failed (`output_missing`). No dose file is looked for where not set.",
+    )
+    output_minimum_bytes: int = Field(default=1, ge=1, description="A smaller dose file does not count.")
     follow_links: Literal["inside", "anywhere"] = Field(
         default="inside",
         description="Symbolic links in a log's path are followed `inside` `log_root`, or the folder that `log_path` "
-        "names before its first field of a beam, or `anywhere`.",
+        "names before its first field of a beam, or `anywhere`. The same holds for `output_path` and its folder.",
     )
 
     @field_validator("name")

@@ -31,6 +31,7 @@ from exporter.config.sections import (
     Web,
 )
 from exporter.config.values import AbsolutePath, Seconds, as_tuple, is_only_this_machine
+from exporter.logs.output_paths import OutputPathTemplate
 from exporter.logs.paths import LogPathError, LogPathTemplate
 
 SOURCES_LIMIT = 256
@@ -88,6 +89,13 @@ class Settings(Section):
             for text in source.log_path
         )
 
+    def output_templates(self, source: Source) -> tuple[OutputPathTemplate, ...]:
+        """The output paths of one of ``sources``, ready to render."""
+        return tuple(
+            OutputPathTemplate(text, base_directory=self.base_directory, root=source.log_root)
+            for text in source.output_path
+        )
+
     def warnings(self) -> list[str]:
         """What is allowed but probably not meant, one sentence each, beginning with the key."""
         return list(self._doubts())
@@ -115,13 +123,18 @@ class Settings(Section):
         for position, source in enumerate(self.sources):
             for number, text in enumerate(source.log_path):
                 yield from self._faults_of_template(source, text, ("sources", position, "log_path", number))
+            for number, text in enumerate(source.output_path):
+                yield from self._faults_of_template(source, text, ("sources", position, "output_path", number))
 
     def _faults_of_template(self, source: Source, text: str, at: Location) -> Iterator[Contradiction]:
+        # With a stand-in for the base directory, so that what else is wrong shows as well.
+        base = self.base_directory or "/base_directory"
+        template: LogPathTemplate | OutputPathTemplate
         try:
-            # With a stand-in for the base directory, so that what else is wrong shows as well.
-            template = LogPathTemplate(
-                text, base_directory=self.base_directory or "/base_directory", log_root=source.log_root
-            )
+            if at[2] == "log_path":
+                template = LogPathTemplate(text, base_directory=base, log_root=source.log_root)
+            else:
+                template = OutputPathTemplate(text, base_directory=base, root=source.log_root)
         except LogPathError as error:
             yield Contradiction(at, str(error), ((*at[:2], "log_root"),))
             return
@@ -130,7 +143,8 @@ class Settings(Section):
             wrong = f"discovery.kind directory has no {{{min(unknown)}}}; use {{case_id}} and {{beam_id}}"
             yield Contradiction(at, wrong, (("discovery", "kind"),))
         if self.progress_tracking.enabled and self.base_directory is None and _uses_base_directory(source, text):
-            wrong = "is not set, but a log_path uses it; set it to the communicator's own"
+            user = "a log_path" if at[2] == "log_path" else "an output_path"
+            wrong = f"is not set, but {user} uses it; set it to the communicator's own"
             yield Contradiction(("base_directory",), wrong, (at, ("progress_tracking", "enabled")))
 
     def _missing_database(self) -> Iterator[Contradiction]:
@@ -168,6 +182,9 @@ class Settings(Section):
             for key in ("key_file", "resolve_for"):
                 if getattr(self.privacy, key):
                     yield f"privacy.{key}: not used with privacy.identifiers plain"
+        for position, source in enumerate(self.sources):
+            if not source.output_path and "output_minimum_bytes" in source.model_fields_set:
+                yield f"sources[{position}].output_minimum_bytes: not used without output_path"
         monitoring, stall = self.progress_tracking.monitoring, self.progress_tracking.stall
         if stall.minimum_seconds <= monitoring.poll_interval_seconds:
             yield "progress_tracking.stall.minimum_seconds: not longer than poll_interval_seconds: all runs stall"

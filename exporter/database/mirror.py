@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Literal
 
-from exporter.beams.snapshot import ENDED_STATES, BeamKey, BeamState, BeamView, BoardSnapshot
+from exporter.beams.snapshot import ENDED_STATES, BeamKey, BeamState, BeamView, BoardSnapshot, OutputState
 from exporter.database.beams_table import BeamsTable, ProgressUpdate, UpdateKind
 from exporter.database.unavailable import DatabaseUnavailable
 
@@ -30,6 +30,10 @@ _SAME = 0.01
 
 _COMMUNICATORS_END = 100.0
 """What the communicator writes at a run's end, whatever its scale is before (facts on it, section 2)."""
+
+_WITHOUT_DOSE = frozenset({OutputState.NOT_DUE, OutputState.PENDING, OutputState.BLOCKED, OutputState.MISSING})
+_HIGHEST_WITHOUT_DOSE = 99.0
+"""Where the dose file is looked for, 100 % is written when it has been found, and not while the last batch runs."""
 
 _SEEN_AFTER_SECONDS = 2.0
 """A row read so long after a write shows it: the write itself may have waited for a lock."""
@@ -185,6 +189,8 @@ class Mirror:
         ended = view.state in ENDED_STATES
         ratio = view.progress_ratio if self._value == "batch" else view.estimated_ratio
         percent = 100.0 if view.log_succeeded else round(100.0 * ratio, 2)
+        if view.output in _WITHOUT_DOSE:
+            percent = min(percent, _HIGHEST_WITHOUT_DOSE)
         if not math.isfinite(percent):
             return None  # one bad beam must not hold up the others of its transaction
         if written is None:

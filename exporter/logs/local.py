@@ -13,14 +13,25 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 from exporter.logs.paths import inside
-from exporter.logs.source import NOTHING_SETTLED, LogProblem, LogStat, ReadRequest, led_astray
+from exporter.logs.source import (
+    ENTRIES_LIMIT,
+    NOTHING_SETTLED,
+    Entry,
+    LogProblem,
+    LogStat,
+    ReadRequest,
+    led_astray,
+    too_many_entries,
+)
 
 _OPEN_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _FIND_FLAGS = os.O_PATH | os.O_CLOEXEC
+_FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _MISSING = frozenset({errno.ENOENT, errno.ENOTDIR})
 _ADVICE = {
     "permission": "give the exporter's user read access to it and search access to the folders above",
@@ -200,6 +211,34 @@ class LocalSource:
         """See :meth:`LogSource.missing_folders`."""
         return frozenset(folder for folder in folders if _is_missing(folder))
 
+    def entries(
+        self,
+        folder: str,
+        names: str | re.Pattern[str],
+        visit: Callable[[Entry], bool],
+        within: Collection[str] | None,
+    ) -> None:
+        """See :meth:`LogSource.entries`."""
+        roots = None if within is None else [f"{os.path.realpath(each).rstrip('/')}/" for each in within]
+        try:
+            if isinstance(names, str):
+                # Search access to the folder is enough for one name.
+                descriptor = os.open(folder, _FIND_FLAGS | os.O_DIRECTORY)
+            else:
+                descriptor = os.open(folder, _FOLDER_FLAGS)
+            try:
+                if _is_outside(descriptor, roots):
+                    raise led_astray(folder)
+                for name in (names,) if isinstance(names, str) else _names(descriptor, names, folder):
+                    entry = _entry(descriptor, name, roots)
+                    if entry is not None and visit(entry):
+                        return
+            finally:
+                os.close(descriptor)
+        except (OSError, ValueError) as error:
+            if not isinstance(error, OSError) or error.errno not in _MISSING:
+                raise _problem("list", folder, error) from error
+
     def folder_mark(self, folder: str) -> object:
         """Something that is another after a name has come or gone; ``None`` where the folder cannot be looked at.
 
@@ -222,6 +261,49 @@ def _is_missing(folder: str) -> bool:
         return error.errno in _MISSING
     except ValueError:
         return True  # no path at all
+
+
+def _names(descriptor: int, names: re.Pattern[str], folder: str) -> Iterator[str]:
+    """Names in an opened folder that match as a whole."""
+    with os.scandir(descriptor) as entries:
+        for number, entry in enumerate(entries):
+            if number >= ENTRIES_LIMIT:
+                raise too_many_entries(folder)
+            if names.fullmatch(entry.name):
+                yield entry.name
+
+
+def _entry(folder: int, name: str, roots: Collection[str] | None) -> Entry | None:
+    """A file or folder in an opened folder; ``None`` where it is neither, is gone, or leads out of ``roots``."""
+    try:
+        status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+    if stat.S_ISLNK(status.st_mode):
+        try:
+            descriptor = os.open(name, _FIND_FLAGS, dir_fd=folder)
+        except OSError:
+            return None  # leads nowhere, in a circle, or to where we may not look
+        try:
+            if _is_outside(descriptor, roots):
+                return None
+            status = os.fstat(descriptor)
+        finally:
+            os.close(descriptor)
+    if stat.S_ISDIR(status.st_mode):
+        return Entry(name, None)
+    return Entry(name, _log_stat(status)) if stat.S_ISREG(status.st_mode) else None
+
+
+def _is_outside(descriptor: int, roots: Collection[str] | None) -> bool:
+    """Whether what has been opened is in none of ``roots``, which end with a slash; each counts as in itself."""
+    if roots is None:
+        return False
+    try:
+        where = os.readlink(f"/proc/self/fd/{descriptor}").rstrip("/")
+    except FileNotFoundError:
+        raise OSError(errno.ENOTSUP, "where it is cannot be told without /proc") from None
+    return not any(f"{where}/".startswith(root) for root in roots)
 
 
 def _missing_or_problem(path: str, error: OSError | ValueError) -> LogProblem | None:

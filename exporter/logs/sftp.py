@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import stat
 import struct
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -54,6 +54,7 @@ _DEPTH_LIMIT = 1 << 16
 _HANDLE_LIMIT = 256
 """Of the draft."""
 _READDIRS_AT_ONCE = 512
+_SCANNED_AT_ONCE = 32
 _MESSAGE_LIMIT = 200
 
 
@@ -206,6 +207,30 @@ class SftpSession:
             asks = {index: 2 * asked for index, asked in asks.items()}
         self._close(open_handles.values())
         return found
+
+    def scan(self, folder: bytes) -> Generator[Mapping[bytes, Attributes], None, None]:
+        """The entries of a folder, some at a time, links not followed; nothing of it is kept.
+
+        Raises:
+            SftpRefusal: the folder cannot be listed.
+        """
+        [answer] = self._ask([(_OPENDIR, _string(folder))])
+        handle = _opened(*answer)
+        if not isinstance(handle, bytes):
+            raise handle
+        at_once = 1
+        try:
+            while True:
+                for kind, body in self._ask([(_READDIR, _string(handle))] * at_once):
+                    if kind != _NAME:
+                        refusal = _refusal(kind, body)
+                        if refusal.code != _EOF:
+                            raise refusal
+                        return
+                    yield dict(_names(body))
+                at_once = min(2 * at_once, _SCANNED_AT_ONCE)
+        finally:
+            self._close([handle])
 
     def read(
         self,

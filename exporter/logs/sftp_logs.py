@@ -12,17 +12,30 @@ on the host, is not noticed. The account's own rights are what bounds that.
 from __future__ import annotations
 
 import posixpath
+import re
 import stat
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from functools import lru_cache
 
 from exporter.logs.paths import inside
 from exporter.logs.sftp import FILES_AT_ONCE, Attributes, SftpRefusal, SftpSession
-from exporter.logs.source import LogProblem, LogStat, ReadRequest, led_astray
+from exporter.logs.source import (
+    ENTRIES_LIMIT,
+    Entry,
+    LogProblem,
+    LogStat,
+    ReadRequest,
+    led_astray,
+    too_many_entries,
+)
 
 _HUGE_FOLDER = 5000
 """A listing of more entries costs more than asking for a few of them one by one."""
+_REQUESTS_PER_FOLDER = 500
+"""Entries of one folder that are asked for by themselves, since they are links or the listing does not tell enough."""
+_UNKNOWN = Attributes(None, None, None)
 _REMEMBERED_MORE = 20_000
 """So many more folders and links are remembered than logs are asked for at once."""
 
@@ -144,6 +157,47 @@ class SftpLogs:
         answers = self.session.stat([_encoded(folder) for folder in folders])
         return frozenset(folder for folder, answer in zip(folders, answers, strict=True) if _is_missing(answer))
 
+    def entries(
+        self,
+        folder: str,
+        names: str | re.Pattern[str],
+        visit: Callable[[Entry], bool],
+        within: Collection[str] | None,
+    ) -> None:
+        """See :meth:`exporter.logs.source.LogSource.entries`.
+
+        Links, and entries of which the listing does not tell all, cost requests of their own; there is a limit to them.
+        """
+        roots: list[str] | None = None
+        if within is not None:
+            real, *allowed = self.session.real_paths([_encoded(folder), *(_encoded(each) for each in within)])
+            roots = [_decoded(each) for each in allowed if isinstance(each, bytes)]
+            if isinstance(real, SftpRefusal):
+                if real.missing:
+                    return
+                raise _problem("list", folder, real)
+            if not inside(f"{_decoded(real)}/", roots):
+                if roots:
+                    raise led_astray(folder)
+                return  # the folders themselves do not exist
+        if isinstance(names, str):
+            _Entries(self.session, folder, visit, roots).show({names: _UNKNOWN})
+            return
+        shown = _Entries(self.session, folder, visit, roots)
+        seen = 0
+        try:
+            with closing(self.session.scan(_encoded(folder))) as scan:
+                for entries in scan:
+                    seen += max(1, len(entries))
+                    if seen > ENTRIES_LIMIT:
+                        raise too_many_entries(folder)
+                    decoded = {_decoded(name): attributes for name, attributes in entries.items()}
+                    if shown.show({name: each for name, each in decoded.items() if names.fullmatch(name)}):
+                        return
+        except SftpRefusal as refusal:
+            if not refusal.missing:
+                raise _problem("list", folder, refusal) from None
+
     def _astray(self, folders: Collection[str], links: Mapping[str, Attributes]) -> set[str]:
         """Those folders and links that lead to where logs must not be, or that nobody can tell of.
 
@@ -181,6 +235,78 @@ class SftpLogs:
             else:
                 self._folders_met.discard(folder)
         return listings
+
+
+class _Entries:
+    """Shows entries of one folder to somebody.
+
+    Args:
+        session: the conversation with the host.
+        folder: the folder.
+        visit: see :meth:`exporter.logs.source.LogSource.entries`.
+        roots: where links may lead, as paths without links; ``None``: anywhere.
+    """
+
+    def __init__(
+        self, session: SftpSession, folder: str, visit: Callable[[Entry], bool], roots: Collection[str] | None
+    ) -> None:
+        self._session = session
+        self._folder = folder
+        self._visit = visit
+        self._roots = roots
+        self._requests_left = _REQUESTS_PER_FOLDER
+
+    def show(self, entries: Mapping[str, Attributes]) -> bool:
+        """Show some entries.
+
+        Args:
+            entries: what a listing tells of each.
+
+        Returns:
+            Whether that was enough.
+        """
+        for name, listed in entries.items():
+            attributes = self._followed(posixpath.join(self._folder, name), listed)
+            if attributes is None:
+                continue
+            if attributes.mode is not None and stat.S_ISDIR(attributes.mode):
+                entry = Entry(name, None)
+            elif attributes.regular and attributes.size_bytes is not None and attributes.modified_at is not None:
+                entry = Entry(name, LogStat(attributes.size_bytes, attributes.modified_at))
+            else:
+                continue
+            if self._visit(entry):
+                return True
+        return False
+
+    def _followed(self, path: str, listed: Attributes) -> Attributes | None:
+        """What an entry is, links followed; ``None`` where it is gone or leads to where it must not."""
+        attributes = listed
+        if None in (listed.mode, listed.size_bytes, listed.modified_at):
+            self._count_request()
+            [answer] = self._session.lstat([_encoded(path)])
+            if isinstance(answer, SftpRefusal):
+                if not answer.missing:
+                    raise _problem("look at", path, answer)
+                return None
+            attributes = answer
+        if not attributes.link:
+            return attributes
+        self._count_request()
+        [real] = [None] if self._roots is None else self._session.real_paths([_encoded(path)])
+        if self._roots is not None and not (isinstance(real, bytes) and inside(f"{_decoded(real)}/", self._roots)):
+            return None
+        [answer] = self._session.stat([_encoded(path)])
+        return answer if isinstance(answer, Attributes) else None
+
+    def _count_request(self) -> None:
+        self._requests_left -= 1
+        if self._requests_left < 0:
+            raise LogProblem(
+                "too_many",
+                f"{self._folder} has more than {_REQUESTS_PER_FOLDER} matching links",
+                "name the file more exactly",
+            )
 
 
 @lru_cache(maxsize=20_000)

@@ -6,7 +6,8 @@ A source knows paths and bytes, nothing of beams. It is used by one thread. What
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Protocol
@@ -92,6 +93,28 @@ class UnexpectedError(SourceUnavailable):
 _WORDS_LIMIT = 300
 """An exception's message may quote what a host has sent."""
 
+
+ENTRIES_LIMIT = 250_000
+"""Most entries of one folder that :meth:`LogSource.entries` goes through; none of them is kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One entry of a folder: a regular file with its ``stat``, or a folder (``stat`` is ``None``)."""
+
+    name: str
+    stat: LogStat | None
+
+
+def too_many_entries(folder: str) -> LogProblem:
+    """A folder has too many entries to go through."""
+    return LogProblem(
+        "too_many",
+        f"{folder} has more than {ENTRIES_LIMIT} entries",
+        "name the file more exactly: a last part without a glob is looked up directly; or move old files away",
+    )
+
+
 NOTHING_SETTLED: Mapping[str, LogStat] = MappingProxyType({})
 
 
@@ -156,6 +179,28 @@ class LogSource(Protocol):
         One that may not be looked at does not count: nobody knows whether it exists.
 
         Raises:
+            SourceUnavailable: none can be asked now.
+        """
+        ...
+
+    def entries(
+        self,
+        folder: str,
+        names: str | re.Pattern[str],
+        visit: Callable[[Entry], bool],
+        within: Collection[str] | None,
+    ) -> None:
+        """Show files and folders of ``folder``, one by one; nothing is read of them and nothing is kept.
+
+        Args:
+            folder: where to look; one that does not exist has no entries.
+            names: the name of the only entry asked for, or a pattern that whole names must match.
+            visit: called with each entry; returns ``True`` to stop. After a lost connection it may get entries again.
+            within: folders that hold what may be shown, wherever links lead; ``None`` where links may lead anywhere.
+                Entries elsewhere are left out.
+
+        Raises:
+            LogProblem: the folder cannot be listed, leads elsewhere, or has more than :data:`ENTRIES_LIMIT` entries.
             SourceUnavailable: none can be asked now.
         """
         ...

@@ -8,6 +8,7 @@ made anew at once and asked the same: the host is not down for that.
 from __future__ import annotations
 
 import random
+import re
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -17,7 +18,7 @@ import paramiko
 
 from exporter.logs.sftp import SftpEnded, SftpError
 from exporter.logs.sftp_logs import SftpLogs
-from exporter.logs.source import NOTHING_SETTLED, LogProblem, LogStat, ReadRequest, SourceUnavailable
+from exporter.logs.source import NOTHING_SETTLED, Entry, LogProblem, LogStat, ReadRequest, SourceUnavailable
 from exporter.logs.ssh_connection import SshConnection, open_sftp
 from exporter.logs.ssh_host import SshHost
 
@@ -73,6 +74,16 @@ class _SftpSource(ABC):
     def missing_folders(self, folders: Collection[str]) -> frozenset[str]:
         """See :meth:`exporter.logs.source.LogSource.missing_folders`."""
         return self._ask(lambda logs: logs.missing_folders(folders))
+
+    def entries(
+        self,
+        folder: str,
+        names: str | re.Pattern[str],
+        visit: Callable[[Entry], bool],
+        within: Collection[str] | None,
+    ) -> None:
+        """See :meth:`exporter.logs.source.LogSource.entries`."""
+        self._ask(lambda logs: logs.entries(folder, names, visit, within))
 
     @abstractmethod
     def _connected(self) -> SftpLogs:

@@ -40,6 +40,7 @@ _SEARCHED = (
     "status",
     "hpc_job_id",
     "log_path",
+    "output_path",
 )
 """Fields in which ``text`` is looked for."""
 _ANSWERS_REMEMBERED = 256

@@ -20,12 +20,13 @@ from exporter.beams.snapshot import (
     BoardSnapshot,
     DatabaseView,
     EndedRun,
+    OutputState,
     SourceView,
 )
 from exporter.logs.events import DIALECTS, FAILURE_REASONS, PHASES
 from exporter.privacy.identifiers import Identifiers
 from exporter.web.families import encodable
-from exporter.web.words import reason_words
+from exporter.web.words import output_words, reason_words
 
 Json: TypeAlias = dict[str, Any]
 Thing = TypeVar("Thing")
@@ -239,6 +240,30 @@ BEAM: Fields[BeamView] = (
         NUMBER_OR_NULL,
         "When the log was last written; its age is the time since then.",
         lambda beam, _: _seconds(beam.log_modified_at),
+    ),
+    Field(
+        "output",
+        {"type": "string", "enum": [state.value for state in OutputState]},
+        "What is known of the run's dose file (`output_path`).",
+        lambda beam, _: beam.output.value,
+    ),
+    Field(
+        "output_text",
+        TEXT_OR_NULL,
+        "The same in words; null where there is nothing to say.",
+        lambda beam, _: output_words(beam.output, beam.output_problem),
+    ),
+    Field(
+        "output_path",
+        TEXT_OR_NULL,
+        "The dose file; null until it is found.",
+        lambda beam, shown: None if beam.output_file is None else shown.path(beam.output_file.path),
+    ),
+    Field(
+        "output_size_bytes",
+        COUNT_OR_NULL,
+        "Its size when it was found.",
+        lambda beam, _: None if beam.output_file is None else beam.output_file.size_bytes,
     ),
     Field(
         "buffered",

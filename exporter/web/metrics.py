@@ -218,6 +218,12 @@ BEAM_METRICS: tuple[Definition[BeamView], ...] = (
         lambda beam: beam.log_modified_at,
     ),
     gauge(
+        "mqi_beam_output_size_bytes",
+        _BEAM,
+        "Size of the run's dose file when it was found; absent until then, and without output_path.",
+        lambda beam: None if beam.output_file is None else beam.output_file.size_bytes,
+    ),
+    gauge(
         "mqi_beam_log_buffered",
         _BEAM,
         "1 where the log arrives in blocks and stands still between them, else 0; absent while there is none.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from exporter.beams.snapshot import BeamState
+from exporter.beams.snapshot import BeamState, OutputState
 
 STATE_WORDS: Mapping[BeamState, str] = {
     BeamState.WAITING: "Waiting",
@@ -71,3 +71,35 @@ def reason_words(reason: str | None, status: str | None = None) -> str | None:
     if reason == "status" and status:
         return f"its row says {status}; the log does not say why"
     return None if reason is None else REASON_WORDS.get(reason, reason)
+
+
+OUTPUT_WORDS: Mapping[OutputState, str] = {
+    OutputState.SKIPPED: "dose file not looked for: the run was over when it was first seen",
+    OutputState.PENDING: "looking for the dose file",
+    OutputState.BLOCKED: "dose file cannot be looked for",
+    OutputState.FOUND: "dose file found",
+    OutputState.MISSING: "no dose file of this run is there",
+}
+"""Of the states that say something to people."""
+
+OUTPUT_PROBLEM_WORDS: Mapping[str, str] = {
+    "permission": "the exporter may not list its folder",
+    "link": "a link leads out of the folder of output_path",
+    "too_many": "there are too many files or folders",
+    "path": "the beam's ids do not fit output_path",
+    "not_a_file": "something is not a folder where one should be",
+    "io": "the file system reports an error",
+}
+
+
+def output_words(state: OutputState, problem: str | None) -> str | None:
+    """What is known of a dose file in words; ``None`` where there is nothing to say.
+
+    Args:
+        state: what is known.
+        problem: why it cannot be looked for, as a kind of :class:`~exporter.logs.source.LogProblem`.
+    """
+    words = OUTPUT_WORDS.get(state)
+    if words is None or problem is None:
+        return words
+    return f"{words}: {OUTPUT_PROBLEM_WORDS.get(problem, problem)}"

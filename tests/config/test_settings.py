@@ -234,7 +234,10 @@ def test_keys_of_an_ssh_source_do_not_belong_to_a_local_one() -> None:
 
 def test_what_is_known_in_a_source_are_the_keys_of_its_kind() -> None:
     (only,) = mistakes("sources: [{name: a, zzz: 1}]")
-    assert only == "3: sources[0].zzz: unknown key; known here: name, log_path, log_root, follow_links, kind"
+    assert only == (
+        "3: sources[0].zzz: unknown key; known here: name, log_path, log_root, "
+        "output_path, output_minimum_bytes, follow_links, kind"
+    )
     (only,) = mistakes("sources: [{name: a, kind: ssh, host: hpc1, zzz: 1}]")
     assert "kind, host, port, " in only
 
@@ -272,6 +275,40 @@ def test_a_template_that_leads_nowhere_is_refused_with_its_position(template: st
     (only,) = mistakes(f"sources:\n  - log_path:\n      - '/a/{{beam_id}}'\n      - '{template}'\n")
     assert only.startswith("6: sources[0].log_path[1]: ")
     assert wrong in only
+
+
+@pytest.mark.parametrize(
+    ("template", "wrong"),
+    [
+        ("dose/{case_id}/*", "is not an absolute path"),
+        ("/dose/{case}/*", "unknown field {case}"),
+        ("/dose/*", "names no beam"),
+        ("/dose/*/{case_id}", "glob before its first field"),
+        ("/dose/{case_id}/**", "one * for each folder"),
+        ("/dose/{case_id}/[a", "[ without ]"),
+        ("{beam_path}/*", "write a fixed folder before it"),
+    ],
+)
+def test_an_output_path_that_cannot_be_used_is_refused_with_its_position(template: str, wrong: str) -> None:
+    paths = f"    output_path:\n      - '/b/{{case_id}}/*'\n      - '{template}'\n"
+    (only,) = mistakes(f"sources:\n  - log_path: '/a/{{beam_id}}'\n{paths}")
+    assert only.startswith("7: sources[0].output_path[1]: ")
+    assert wrong in only
+
+
+def test_an_output_path_needs_the_base_directory_and_bytes_make_sense() -> None:
+    paths = "log_path: '/a/{beam_id}', output_path: '{base_directory}/d/{case_id}/*'"
+    text = f"sources: [{{{paths}, output_minimum_bytes: 0}}]\n"
+    with pytest.raises(ConfigError) as caught:
+        settings_from(f"{text}database: {{path: /mqi.db}}\n", "x.yaml")
+    assert any("output_minimum_bytes" in mistake for mistake in caught.value.mistakes)
+    with pytest.raises(ConfigError, match="base_directory: is not set, but an output_path uses it"):
+        settings_from(f"{text.replace('bytes: 0', 'bytes: 1')}database: {{path: /mqi.db}}\n", "x.yaml")
+
+
+def test_a_smallest_size_without_output_path_is_warned_of() -> None:
+    found = settings("sources: [{output_minimum_bytes: 5}]")
+    assert "sources[0].output_minimum_bytes: not used without output_path" in found.warnings()
 
 
 def test_a_template_may_begin_with_a_field_where_log_root_is_set() -> None:
@@ -462,7 +499,7 @@ def test_listening_on_this_machine_alone_is_no_reason_for_a_warning(address: str
 
 def test_the_example_holds_every_key_with_its_default() -> None:
     path = REPOSITORY / "config" / "exporter.yaml"
-    needed = "base_directory: /opt/mqi\ndatabase: {path: /opt/mqi/mqi_communicator.db}\n"
+    needed = "base_directory: /opt/mqi\ndatabase: {path: /opt/mqi/data/mqi_communicator.db}\n"
     assert load(path) == settings_from(needed, "needed")
     text = path.read_text(encoding="utf-8")
     missing = [key.shown for key in keys(Settings) if f"{key.path[-1]}:" not in text]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping, Sequence
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from exporter.logs.parser import SitePatterns
 from exporter.logs.paths import LogPathTemplate
 from exporter.logs.source import (
     NOTHING_SETTLED,
+    Entry,
     LogProblem,
     LogSource,
     LogStat,
@@ -23,6 +25,7 @@ from exporter.logs.source import (
     SourceUnavailable,
 )
 from exporter.monitor import SourceMonitor
+from exporter.output_check import OutputRules
 from exporter.privacy.identifiers import PlainIdentifiers
 from tests.support.replay import LOGS
 
@@ -48,6 +51,16 @@ class FragileSource(LocalSource):
         self._check()
         return super().read(requests)
 
+    def entries(
+        self,
+        folder: str,
+        names: str | re.Pattern[str],
+        visit: Callable[[Entry], bool],
+        within: Collection[str] | None,
+    ) -> None:
+        self._check()
+        super().entries(folder, names, visit, within)
+
 
 class World:
     """One exporter without threads. ``at`` is now; :meth:`look` is one round of everything.
@@ -57,6 +70,7 @@ class World:
         rules: of the board.
         templates: log paths below ``folder``.
         source: where logs are read; local by default.
+        outputs: which dose files must be there; the rules name the source, too.
     """
 
     def __init__(
@@ -66,6 +80,7 @@ class World:
         *,
         templates: tuple[str, ...] = ("{beam_id}.log",),
         source: LogSource | None = None,
+        outputs: OutputRules | None = None,
     ) -> None:
         self.folder = folder
         self.at = 1_800_000_000.0
@@ -73,6 +88,7 @@ class World:
         self.source = source or LocalSource("local")
         self._rules = rules or BoardRules()
         self._templates = templates
+        self._outputs = outputs
         self._begin()
 
     def _begin(self) -> None:
@@ -84,6 +100,7 @@ class World:
             site=SitePatterns(),
             identifiers=PlainIdentifiers(),
             clock=lambda: self.at,
+            outputs=self._outputs,
         )
 
     def saved(self) -> list[bytes]:

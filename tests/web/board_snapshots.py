@@ -14,6 +14,8 @@ from exporter.beams.snapshot import (
     BoardSnapshot,
     DatabaseView,
     HistogramView,
+    OutputFile,
+    OutputState,
     SourceView,
     Summary,
 )
@@ -112,12 +114,14 @@ def make_snapshot(*beams: BeamView, **changes: Any) -> BoardSnapshot:
 def make_full_snapshot() -> BoardSnapshot:
     """A board on which every metric has a sample and every state a beam."""
     ended: dict[str, Any] = {"ended_at": NOW - 5, "remaining_seconds": None}
+    file = OutputFile("/dose/70010001/1_Dose.dcm", 640_000, NOW - 6)
+    found: dict[str, Any] = {"output": OutputState.FOUND, "output_file": file, "log_succeeded": True}
     return make_snapshot(
         make_waiting_beam(),
         make_beam(beam_id="starting", state=BeamState.STARTING, phase="loading"),
         make_beam(beam_id="running"),
         make_beam(beam_id="stalled", state=BeamState.STALLED, log_buffered=True, dialect="moqui"),
-        make_beam(beam_id="succeeded", state=BeamState.SUCCEEDED, estimated_ratio=1.0, log_succeeded=True, **ended),
+        make_beam(beam_id="succeeded", state=BeamState.SUCCEEDED, estimated_ratio=1.0, **found, **ended),
         make_beam(beam_id="failed", state=BeamState.FAILED, reason="killed", status_mismatch=True, **ended),
         make_beam(beam_id="expired", state=BeamState.EXPIRED, log_unmatched=True),
         make_beam(beam_id="unreachable", state=BeamState.UNREACHABLE, source="hpc1"),

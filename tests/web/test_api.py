@@ -17,7 +17,16 @@ from openapi_spec_validator import validate as validate_openapi
 from starlette.applications import Starlette
 from starlette.routing import Route
 
-from exporter.beams.snapshot import BeamKey, BeamRow, BeamState, BeamView, BoardSnapshot, EndedRun
+from exporter.beams.snapshot import (
+    BeamKey,
+    BeamRow,
+    BeamState,
+    BeamView,
+    BoardSnapshot,
+    EndedRun,
+    OutputFile,
+    OutputState,
+)
 from exporter.logs.events import FAILURE_REASONS
 from exporter.privacy.identifiers import PlainIdentifiers
 from exporter.web import routes
@@ -148,6 +157,10 @@ def test_a_running_beam_says_all_that_is_known(site: Site, board: Board) -> None
         "log_path": "/logs/70010001_b1.log",
         "log_size_bytes": 4711,
         "log_modified_at": NOW - 3,
+        "output": "not_configured",
+        "output_text": None,
+        "output_path": None,
+        "output_size_bytes": None,
         "buffered": False,
         "log_unmatched": False,
         "status": "simulation_running",
@@ -162,6 +175,28 @@ def test_what_is_unknown_is_null_and_not_nought(site: Site, board: Board) -> Non
     [beam] = ask(site, "/api/v1/beams")["beams"]
     unknown = ("phase", "batches_total", "expected_end", "started_at", "log_path", "log_modified_at", "status")
     assert [beam[name] for name in unknown] == [None] * len(unknown)
+
+
+@pytest.mark.parametrize(
+    ("state", "problem", "words"),
+    [
+        (OutputState.NOT_DUE, None, None),
+        (OutputState.PENDING, None, "looking for the dose file"),
+        (OutputState.FOUND, None, "dose file found"),
+        (OutputState.MISSING, None, "no dose file of this run is there"),
+        (OutputState.BLOCKED, "permission", "dose file cannot be looked for: the exporter may not list its folder"),
+        (OutputState.BLOCKED, "other", "dose file cannot be looked for: other"),
+    ],
+)
+def test_what_is_known_of_the_dose_file_is_said_in_words(
+    site: Site, board: Board, state: OutputState, problem: str | None, words: str | None
+) -> None:
+    file = OutputFile("/dose/1.dcm", 4096, NOW) if state is OutputState.FOUND else None
+    board.shown = make_snapshot(make_beam(output=state, output_problem=problem, output_file=file))
+    [beam] = ask(site, "/api/v1/beams")["beams"]
+    assert (beam["output"], beam["output_text"]) == (state.value, words)
+    known = ("/dose/1.dcm", 4096) if file else (None, None)
+    assert (beam["output_path"], beam["output_size_bytes"]) == known
 
 
 @pytest.mark.parametrize("reason", FAILURE_REASONS)
@@ -352,7 +387,12 @@ def test_nothing_leaves_but_through_the_identifiers() -> None:
     secret = "geheim"
     key = BeamKey(f"{secret}1", f"{secret}22")
     beam = make_beam(
-        state=BeamState.FAILED, reason="error", failure_text=secret, log_path=secret, recent=secret.encode()
+        state=BeamState.FAILED,
+        reason="error",
+        failure_text=secret,
+        log_path=secret,
+        recent=secret.encode(),
+        output_file=OutputFile(secret, 1, NOW),
     )._replace(
         key=key,
     )

@@ -34,6 +34,7 @@ INTERFACE = {
     "mqi_beam_particles_per_batch": ("gauge", BEAM),
     "mqi_beam_particles": ("gauge", BEAM),
     "mqi_beam_log_size_bytes": ("gauge", BEAM),
+    "mqi_beam_output_size_bytes": ("gauge", BEAM),
     "mqi_beam_log_modified_timestamp_seconds": ("gauge", BEAM),
     "mqi_beam_run": ("gauge", BEAM),
     "mqi_beam_state_since_timestamp_seconds": ("gauge", BEAM),

@@ -19,7 +19,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
 from playwright.sync_api import Browser
 
-from exporter.beams.snapshot import BeamKey, BeamState, BoardSnapshot, EndedRun, SourceView
+from exporter.beams.snapshot import BeamKey, BeamState, BoardSnapshot, EndedRun, OutputFile, OutputState, SourceView
 from exporter.privacy.pseudonyms import PseudonymKey, Pseudonyms
 from exporter.web.names import Names
 from exporter.web.page import Links
@@ -349,6 +349,7 @@ def test_whatever_ids_and_lines_hold_is_shown_as_text_and_never_run(visit: Visit
                 source=text,
                 failure_text=text,
                 log_path=text,
+                output_file=OutputFile(text, 1, at),
                 log_modified_at=at,
                 ended_at=at - 60,
                 recent="\n".join(HOSTILE).encode(),
@@ -458,6 +459,27 @@ def test_a_keyboard_is_enough(visit: Visit) -> None:
         assert visitor.value("document.activeElement.tagName") == "H2"
         keys.press("Escape")
         visitor.until("document.querySelector('#detail').hidden", "the overview again")
+
+
+def test_the_dose_file_stands_on_the_beams_page(visit: Visit) -> None:
+    def make(at: float) -> BoardSnapshot:
+        file = OutputFile("/dose/TP-1/1G000_Dose.dcm", 640_000, at)
+        return make_snapshot(
+            make_beam("TP-1", "found", output=OutputState.FOUND, output_file=file),
+            make_beam("TP-1", "pending", phase="saving", output=OutputState.PENDING),
+            make_beam("TP-1", "blocked", phase="saving", output=OutputState.BLOCKED, output_problem="permission"),
+            at=at,
+        )
+
+    with clinic_site(Board(make)) as address:
+        for beam_id, said in (
+            ("found", "/dose/TP-1/1G000_Dose.dcm, 640.0 kB"),
+            ("pending", "looking for the dose file"),
+            ("blocked", "dose file cannot be looked for: the exporter may not list its folder"),
+        ):
+            visitor = visit()
+            visitor.go(address, f"/#/beam/TP-1/{beam_id}")
+            visitor.sees(said, ".facts")
 
 
 def test_the_theme_follows_the_system_until_one_is_chosen(visit: Visit) -> None:

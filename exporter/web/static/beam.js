@@ -43,6 +43,7 @@ export function explanation(beam, now) {
   else if (beam.state === "succeeded") said.push(beam.started_at ? `took ${duration(beam.ended_at - beam.started_at)}` : "done");
   else said.push(settings.phases[beam.phase] ?? "beginning");
   if (beam.state === "waiting" && beam.status !== null) said.push(`database: ${beam.status}`);
+  if (beam.output === "pending" || beam.output === "blocked") said.push(beam.output_text);
   if (beam.buffered && AT_WORK.has(beam.state)) said.push("log arrives in blocks");
   if (beam.log_unmatched) said.push("nothing in its log is understood");
   if (beam.status_mismatch) said.push(`but the database says ${beam.status}`);
@@ -73,6 +74,11 @@ function endWords(beam, now) {
 }
 
 const logAge = (beam, now) => (beam.log_modified_at === null ? "no log" : `${age(now - beam.log_modified_at)} ago`);
+
+function doseFile(beam) {
+  if (beam.output_path === null) return beam.output_text ?? "–";
+  return `${beam.output_path}, ${bytes(beam.output_size_bytes)}`;
+}
 
 /** A bar of the estimate, with the plan's value as a mark on it and both as text. */
 class Bar {
@@ -241,6 +247,7 @@ const FACTS = [
   ["Database", (beam) => beam.status ?? "–"],
   ["Job", (beam) => beam.hpc_job_id ?? "–"],
   ["Log", (beam) => beam.log_path ?? "–"],
+  ["Dose file", doseFile],
 ];
 
 /** One beam in full, with its log's last lines, which are asked for when the log has grown. */
