@@ -37,7 +37,7 @@ from exporter.config.values import (
     as_tuple,
     compiled,
 )
-from exporter.logs.ssh_host import SshHost
+from exporter.logs.ssh_host import SshHost, WeakAlgorithm
 from exporter.web.listener import ListenError, parse_listen_address
 
 SOURCE_KINDS = ("local", "ssh")
@@ -187,6 +187,10 @@ class SshSource(_AnySource):
     password_file: NamedFile | None = Field(
         default=None, description="File with a password; only its owner may read it. Without it, none is ever used."
     )
+    jump_password_file: NamedFile | None = Field(
+        default=None,
+        description="File with a password for the hosts of `ProxyJump`, which never get that of `password_file`.",
+    )
     use_agent: bool = Field(default=False, description="Try the keys of a running SSH agent, too.")
     known_hosts_file: NamedFile | None = Field(
         default=None, description="Host keys that are trusted; `~/.ssh/known_hosts` and the system's where not set."
@@ -201,6 +205,11 @@ class SshSource(_AnySource):
         default=10, gt=0, le=25, description="Longest wait for an answer: a dead link is noticed so soon."
     )
     keepalive_seconds: int = Field(default=15, ge=1, le=3600, description="How often an idle connection is kept open.")
+    allow_algorithms: Annotated[tuple[WeakAlgorithm, ...], BeforeValidator(as_tuple)] = Field(
+        default=(),
+        description="Weak ciphers and MACs that an old host may use: `3des-cbc`, `aes128-cbc`, `aes192-cbc`, "
+        "`aes256-cbc`, `hmac-sha1`, `hmac-sha1-96`, `hmac-md5`, `hmac-md5-96`.",
+    )
 
     @field_validator("host")
     @classmethod
@@ -219,12 +228,14 @@ class SshSource(_AnySource):
             key_file=self.key_file,
             passphrase_file=self.passphrase_file,
             password_file=self.password_file,
+            jump_password_file=self.jump_password_file,
             use_agent=self.use_agent,
             known_hosts_file=self.known_hosts_file,
             ssh_config_file=self.ssh_config_file,
             connect_timeout_seconds=self.connect_timeout_seconds,
             operation_timeout_seconds=self.operation_timeout_seconds,
             keepalive_seconds=self.keepalive_seconds,
+            allow_algorithms=self.allow_algorithms,
         )
 
 

@@ -1,8 +1,9 @@
 """Logs on one SSH host, over SFTP: one connection and one channel, however many logs (:mod:`exporter.logs.sftp_logs`).
 
 A host that does not answer is given up after the operation's time-out and tried again with growing pauses, so that a
-dead link is noticed and nothing hangs. A connection that has merely ended (sshd was restarted, a firewall forgot it) is
-made anew at once and asked the same: the host is not down for that.
+dead link is noticed and nothing hangs. After a refused login the pauses are minutes, since more tries lock accounts. A
+connection that has merely ended (sshd was restarted, a firewall forgot it) is made anew at once and asked the same: the
+host is not down for that.
 """
 
 from __future__ import annotations
@@ -18,12 +19,27 @@ import paramiko
 
 from exporter.logs.sftp import SftpEnded, SftpError
 from exporter.logs.sftp_logs import SftpLogs
-from exporter.logs.source import NOTHING_SETTLED, Entry, LogProblem, LogStat, ReadRequest, SourceUnavailable
+from exporter.logs.source import (
+    NOTHING_SETTLED,
+    Entry,
+    LogProblem,
+    LogStat,
+    ReadRequest,
+    SourceUnavailable,
+    UnexpectedError,
+)
 from exporter.logs.ssh_connection import SshConnection, open_sftp
 from exporter.logs.ssh_host import SshHost
+from exporter.logs.ssh_login import LoginRefused
 
 _FIRST_PAUSE_SECONDS = 1.0
 _LONGEST_PAUSE_SECONDS = 60.0
+
+_FIRST_LOGIN_PAUSE_SECONDS = 120.0
+_LONGEST_LOGIN_PAUSE_SECONDS = 900.0
+"""Pauses after a refused login: 2, 4, 8 and then 15 minutes."""
+_ENDED_LOGINS = 2
+"""A host that ends the connection during the login so many times in a row is taken to refuse it."""
 
 Answer = TypeVar("Answer")
 
@@ -99,6 +115,10 @@ class _SftpSource(ABC):
         """The session is lost, and not to be had again at once; returns what to say."""
 
     @abstractmethod
+    def _failed(self, error: Exception) -> SourceUnavailable:
+        """Something unexpected was raised, and the session is ended for it; returns what to say."""
+
+    @abstractmethod
     def close(self) -> None:
         """End the session."""
 
@@ -116,13 +136,22 @@ class _SftpSource(ABC):
             kind, reason, ended = "connection_lost", str(error) or "the host has ended the connection", True
         except SftpError as error:
             kind, reason, ended = "connection_lost", str(error), False
+        except (LogProblem, SourceUnavailable):
+            raise
+        except Exception as error:
+            # Nobody knows which answers are still under way: the next question needs a session of its own.
+            self._end_session()
+            raise self._failed(error) from error
         again = ended and once_more and not self._given_up
-        self.close()
-        self._past_round_trips = self.round_trips
-        self._logs = None
+        self._end_session()
         if not again:
             raise self._lost(kind, reason)
         return self._ask(question, once_more=False)
+
+    def _end_session(self) -> None:
+        self.close()
+        self._past_round_trips = self.round_trips
+        self._logs = None
 
 
 class ClientSource(_SftpSource):
@@ -159,6 +188,9 @@ class ClientSource(_SftpSource):
     def _lost(self, kind: str, reason: str) -> SourceUnavailable:
         return SourceUnavailable(kind, f"the SFTP session over the given client is lost: {reason}")
 
+    def _failed(self, error: Exception) -> SourceUnavailable:
+        return UnexpectedError(error)
+
 
 class SshSource(_SftpSource):
     """One SSH host as a :class:`~exporter.logs.source.LogSource`.
@@ -187,6 +219,8 @@ class SshSource(_SftpSource):
         self._connection: SshConnection | None = None
         self._connected_before = False
         self._failures = 0
+        self._refusals = 0
+        self._ended_logins = 0
         self._next_at = float("-inf")
         self._last_trouble: SourceUnavailable | None = None
 
@@ -209,9 +243,12 @@ class SshSource(_SftpSource):
             self._connection.close()
             self._pause(trouble)
             raise
+        except Exception as error:
+            self._connection.close()
+            raise self._failed(error) from error
         self.reconnects += self._connected_before
         self._connected_before = True
-        self._failures = 0
+        self._failures = self._refusals = self._ended_logins = 0
         self._last_trouble = None
         return self._logs
 
@@ -224,9 +261,21 @@ class SshSource(_SftpSource):
         self._pause(trouble)
         return trouble
 
+    def _failed(self, error: Exception) -> SourceUnavailable:
+        trouble = UnexpectedError(error)
+        self._pause(trouble)
+        return trouble
+
     def _pause(self, trouble: SourceUnavailable) -> None:
         """Leave the host alone for a while; until then, the same trouble is the answer."""
-        pause = min(_FIRST_PAUSE_SECONDS * 2**self._failures, _LONGEST_PAUSE_SECONDS)
-        self._failures = min(self._failures + 1, 10)
-        self._next_at = self._clock() + pause * (0.5 + 0.5 * self._jitter())
+        self._ended_logins = self._ended_logins + 1 if trouble.kind == "login_ended" else 0
+        if isinstance(trouble, LoginRefused) or self._ended_logins >= _ENDED_LOGINS:
+            pause = min(_FIRST_LOGIN_PAUSE_SECONDS * 2**self._refusals, _LONGEST_LOGIN_PAUSE_SECONDS)
+            self._refusals = min(self._refusals + 1, 10)
+            pause *= 1.0 + 0.25 * self._jitter()
+        else:
+            pause = min(_FIRST_PAUSE_SECONDS * 2**self._failures, _LONGEST_PAUSE_SECONDS)
+            self._failures = min(self._failures + 1, 10)
+            pause *= 0.5 + 0.5 * self._jitter()
+        self._next_at = self._clock() + pause
         self._last_trouble = trouble

@@ -4,6 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, get_args
+
+WeakAlgorithm = Literal[
+    "3des-cbc", "aes128-cbc", "aes192-cbc", "aes256-cbc", "hmac-sha1", "hmac-sha1-96", "hmac-md5", "hmac-md5-96"
+]
+"""Ciphers and MACs that are not offered unless the configuration allows one by name."""
+
+WEAK_ALGORITHMS: tuple[str, ...] = get_args(WeakAlgorithm)
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +24,8 @@ class SshHost:
         user: ``None`` for the alias's, else the exporter's own.
         key_file: private key; ``None`` for the alias's.
         passphrase_file: file with the key's passphrase.
-        password_file: file with a password; passwords are not used without it.
+        password_file: file with a password for the host; passwords are not used without it.
+        jump_password_file: file with a password for the hosts of ``ProxyJump``; they never get another one.
         use_agent: whether keys of a running agent may be used (an agent is never forwarded).
         known_hosts_file: host keys that are trusted; ``None`` for the alias's, else ``~/.ssh/known_hosts`` and
             ``/etc/ssh/ssh_known_hosts``.
@@ -24,6 +33,7 @@ class SshHost:
         connect_timeout_seconds: for the connection, the banner and the login, each.
         operation_timeout_seconds: the longest wait for an answer: a link that is dead is noticed so soon.
         keepalive_seconds: how often an idle connection is kept open.
+        allow_algorithms: those of :data:`WEAK_ALGORITHMS` that may be used.
     """
 
     host: str
@@ -32,9 +42,11 @@ class SshHost:
     key_file: Path | None = None
     passphrase_file: Path | None = None
     password_file: Path | None = None
+    jump_password_file: Path | None = None
     use_agent: bool = False
     known_hosts_file: Path | None = None
     ssh_config_file: Path | None = None
     connect_timeout_seconds: float = 10.0
     operation_timeout_seconds: float = 10.0
     keepalive_seconds: float = 15.0
+    allow_algorithms: tuple[str, ...] = ()

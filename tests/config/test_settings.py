@@ -527,7 +527,7 @@ def test_all_but_two_keys_have_a_default() -> None:
     unset = {"base_directory", "database.path", "sources[].log_root", "discovery.name_pattern", "state.file"}
     unset |= {"privacy.key_file", "web.config_file", "web.grafana_url", "web.runbook_url"}
     # Of a host these are its alias's, the system's, or not used.
-    for name in ("host", "port", "user", "key_file", "passphrase_file", "password_file"):
+    for name in ("host", "port", "user", "key_file", "passphrase_file", "password_file", "jump_password_file"):
         unset.add(f"sources[].{name}")
     unset |= {"sources[].known_hosts_file", "sources[].ssh_config_file"}
     assert {key.shown for key in keys(Settings) if not key.default and not key.section} == unset

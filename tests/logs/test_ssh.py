@@ -166,7 +166,7 @@ class TestHostKeys:
         written.chmod(0o666)
         found = trouble(replace(sshd.host, known_hosts_file=written))
         assert found.kind == "known_hosts"
-        assert f"chmod o-w {written}" in str(found)
+        assert f"chmod go-w {written}" in str(found)
 
     def test_a_key_for_another_port_does_not_count(self, sshd: Sshd, here: Path) -> None:
         kind, key, *_ = Path(f"{sshd.host_key}.pub").read_text(encoding="utf-8").split()
