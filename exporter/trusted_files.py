@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pwd
 import stat
-from pathlib import Path
 
 
 def changeable_by_others(

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from exporter.logs.trusted_files import read_bounded
+from exporter.logs.ssh_files import read_trusted
 
 _FIELDS = {"ssh-ed25519": 2, "ssh-rsa": 3, "ecdsa-sha2-nistp256": 3, "ecdsa-sha2-nistp384": 3, "ecdsa-sha2-nistp521": 3}
 """Key types that we can check, with the number of strings that such a key consists of."""
@@ -113,9 +113,10 @@ def read_known_hosts(path: Path, name: str) -> HostKeys:
         name: the host, see :func:`host_name`.
 
     Raises:
+        UntrustedFile: others can change the file.
         OSError: the file cannot be read.
     """
-    return parse_known_hosts(read_bounded(path), str(path), name)
+    return parse_known_hosts(read_trusted(path), str(path), name)
 
 
 def parse_known_hosts(data: bytes, file: str, name: str) -> HostKeys:

@@ -18,7 +18,7 @@ from urllib.parse import unquote
 
 from exporter.accounts import login_user
 from exporter.logs.known_hosts import matches
-from exporter.logs.trusted_files import read_bounded, written_by_others
+from exporter.logs.ssh_files import UntrustedFile, read_trusted
 
 _WHITESPACE = " \t\r\n"
 _DEPTH_LIMIT = 16
@@ -203,9 +203,9 @@ class _Reading:
         if depth > _DEPTH_LIMIT or self.files > _FILES_LIMIT:
             raise ConfigProblem(f"{path}: too many files include one another; does one include itself?")
         try:
-            if (problem := written_by_others(path)) is not None:
-                raise ConfigProblem(f"not used: {problem}")
-            data = read_bounded(path)
+            data = read_trusted(path)
+        except UntrustedFile as problem:
+            raise ConfigProblem(str(problem)) from None
         except OSError as error:
             raise ConfigProblem(f"cannot read {path}: {error.strerror}; correct ssh_config_file") from None
         if b"\0" in data:

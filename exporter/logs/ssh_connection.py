@@ -21,10 +21,10 @@ import structlog
 from exporter.logs.known_hosts import HostKeys, fingerprint, read_known_hosts
 from exporter.logs.sftp import SftpError, SftpSession
 from exporter.logs.source import SourceUnavailable
+from exporter.logs.ssh_files import UntrustedFile
 from exporter.logs.ssh_host import WEAK_ALGORITHMS, SshHost
 from exporter.logs.ssh_login import Credentials, log_in
 from exporter.logs.ssh_target import Target, route
-from exporter.logs.trusted_files import written_by_others
 
 _log = structlog.get_logger(__name__)
 
@@ -166,9 +166,9 @@ def _host_keys(target: Target) -> HostKeys:
     known = HostKeys()
     for path in target.known_hosts:
         try:
-            if (problem := written_by_others(path)) is not None:
-                raise SourceUnavailable("known_hosts", f"cannot trust {target.shown}: {problem}")
             known += read_known_hosts(path, target.known_as)
+        except UntrustedFile as problem:
+            raise SourceUnavailable("known_hosts", f"cannot trust {target.shown}: {problem}") from None
         except FileNotFoundError:
             if target.given.known_hosts_file is not None:
                 raise SourceUnavailable(
@@ -233,8 +233,8 @@ def _check_host(target: Target, known: HostKeys, key: paramiko.PKey) -> None:
     raise SourceUnavailable(
         "host_key_unknown",
         f"refused {target.shown}: its host key is in none of {files}{named}{''.join(f' ({hint})' for hint in hints)}; "
-        f"ask the host's administrator whether {key.get_name()} {fingerprint(blob)} is the host's, or check the output of "
-        f"`ssh-keyscan -p {target.port} {target.address}`, and add it there",
+        f"ask the host's administrator whether {key.get_name()} {fingerprint(blob)} is the host's, or check the output "
+        f"of `ssh-keyscan -p {target.port} {target.address}`, and add it there",
     )
 
 

@@ -13,8 +13,8 @@ import paramiko
 
 from exporter.accounts import own_user
 from exporter.logs.source import SourceUnavailable
+from exporter.logs.ssh_files import readable_by_others
 from exporter.logs.ssh_target import Target
-from exporter.logs.trusted_files import read_by_others
 
 _KEY_CLASSES = (paramiko.Ed25519Key, paramiko.ECDSAKey, paramiko.RSAKey)
 
@@ -145,7 +145,7 @@ def _load(path: Path, passphrase: str | None, target: Target) -> paramiko.PKey:
     """A private key, with its certificate where there is one beside it."""
     cannot = f"cannot log in to {target.shown}"
     try:
-        if (problem := read_by_others(path)) is not None:
+        if (problem := readable_by_others(path)) is not None:
             raise SourceUnavailable("key_open", f"{cannot}: {problem}")
         path.read_bytes()
     except PermissionError:
@@ -189,7 +189,7 @@ def secret(path: Path | None) -> str | None:
     if path is None:
         return None
     try:
-        if (problem := read_by_others(path)) is not None:
+        if (problem := readable_by_others(path)) is not None:
             raise SourceUnavailable("secret", problem)
         return path.read_text(encoding="utf-8").rstrip("\r\n")
     except (OSError, UnicodeDecodeError) as error:

@@ -244,7 +244,7 @@ class TestFiles:
         (tmp_path / which).chmod(mode)
         with pytest.raises(SourceUnavailable) as caught:
             route(SshHost("gpu", ssh_config_file=config))
-        assert f"{who} may write {tmp_path / which}; run `chmod go-w {tmp_path / which}`" in str(caught.value)
+        assert f"{tmp_path / which}: {who} can change it (mode {mode:04o}); run `chmod go-w " in str(caught.value)
 
     @pytest.mark.parametrize("which", ["config", "part"])
     def test_a_file_of_another_user_is_refused(self, tmp_path: Path, which: str) -> None:
@@ -253,7 +253,7 @@ class TestFiles:
         os.chown(tmp_path / which, 12345, -1)
         with pytest.raises(SourceUnavailable) as caught:
             route(SshHost("gpu", ssh_config_file=config))
-        assert f"{tmp_path / which} belongs to user 12345" in str(caught.value)
+        assert f"{tmp_path / which}: belongs to user 12345" in str(caught.value)
 
     def test_an_include_may_be_relative_to_the_users_own_folder_and_hold_signs(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

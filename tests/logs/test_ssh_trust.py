@@ -196,7 +196,7 @@ def test_a_file_that_others_may_write_is_not_trusted(sshd: Sshd, known: Path, mo
     known.chmod(mode)
     found = trouble(host)
     assert found.kind == "known_hosts"
-    assert f"{who} may write {known}; run `chmod go-w {known}`" in str(found)
+    assert f"{known}: {who} can change it (mode {mode:04o}); run `chmod go-w {known}`" in str(found)
 
 
 def test_a_file_of_another_user_is_not_trusted(sshd: Sshd, known: Path) -> None:
@@ -204,7 +204,7 @@ def test_a_file_of_another_user_is_not_trusted(sshd: Sshd, known: Path) -> None:
     os.chown(known, 12345, -1)
     found = trouble(host)
     assert found.kind == "known_hosts"
-    assert f"{known} belongs to user 12345; run `chown " in str(found)
+    assert f"{known}: belongs to user 12345, who can change it; run `chown " in str(found)
 
 
 @pytest.mark.parametrize("alias", ["gpu-cluster", "GPU-Cluster"])
