@@ -33,10 +33,12 @@ def read_trusted(path: Path) -> bytes:
     with path.open("rb") as file:
         if (problem := changeable_by_others(path, os.fstat(file.fileno()))) is not None:
             raise UntrustedFile(f"{path}: {problem}")
-        data = file.read(FILE_LIMIT_BYTES + 1)
-    if len(data) > FILE_LIMIT_BYTES:
-        raise OSError(0, f"longer than {FILE_LIMIT_BYTES} bytes")
-    return data
+        data = bytearray()
+        while piece := file.read(1 << 16):
+            data += piece
+            if len(data) > FILE_LIMIT_BYTES:
+                raise OSError(0, f"longer than {FILE_LIMIT_BYTES} bytes")
+    return bytes(data)
 
 
 def readable_by_others(path: Path) -> str | None:
