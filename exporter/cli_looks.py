@@ -21,6 +21,7 @@ from exporter.database.unavailable import DatabaseUnavailable
 from exporter.following import site_patterns
 from exporter.logs.parser import SitePatterns
 from exporter.logs.source import LogProblem, SourceUnavailable
+from exporter.pattern_cost import findings
 from exporter.privacy.configured import pseudonym_key
 from exporter.privacy.pseudonyms import is_pseudonym
 from exporter.terminal import fail
@@ -74,6 +75,7 @@ def check_config(flags: Flags, connect: bool) -> None:
     settings = settings_of(flags)
     for warning in warnings_of(settings):
         click.echo(f"warning: {warning}", err=True)
+    _check_patterns(settings)
     identifiers = shown_by(settings)
     if os.geteuid() != 0:  # root looks for an exporter of another user, as a rule
         web_file = settings.web.config_file
@@ -95,6 +97,19 @@ def check_config(flags: Flags, connect: bool) -> None:
             works = works and finding.outcome != "FAILED"
         if not works:
             sys.exit(1)
+
+
+def _check_patterns(settings: Settings) -> None:
+    """Warn of patterns that become slow on long lines; ends the command where one takes too long."""
+    too_slow: list[str] = []
+    for finding in findings(settings):
+        said = str(settings.refused((finding.location, finding.text)))
+        if finding.cost.too_slow:
+            too_slow.append(said)
+        else:
+            click.echo(f"warning: {said}", err=True)
+    if too_slow:
+        fail("\n".join(too_slow))
 
 
 @click.command()
