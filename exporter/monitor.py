@@ -25,6 +25,7 @@ from exporter.moments import moved
 from exporter.output_check import OutputChecker, OutputRules
 from exporter.privacy.identifiers import Identifiers
 from exporter.progress_monitor import ProgressMonitor
+from exporter.source_clock import SourceClock
 from exporter.source_report import SourceReport
 from exporter.turns import Candidates, Turns
 
@@ -47,12 +48,14 @@ class _Following:
         live: false until all has been read that stood there at the first look.
         resumed: an earlier process had read some of it, or had looked for it in vain; true until what came meanwhile
             has been read.
+        polled: how the log looked at the last poll; ``None`` where that is not known.
     """
 
     tailer: Tailer
     parser: TpsLogParser
     live: bool
     resumed: bool = False
+    polled: LogStat | None = None
 
 
 class SourceMonitor:
@@ -93,6 +96,7 @@ class SourceMonitor:
         self._bookmarks: dict[BeamKey, Bookmark | None] = {}
         # When the last whole round began; with the board's moved_seconds it moves as moments do when the clock is set.
         self._looked_at_unmoved: float | None = None
+        self._source_clock = SourceClock(source.name, board, self._report, clock)
         self._closed = False
         templates = tuple(templates)
         self._folders = MissingFolders(templates)
@@ -112,6 +116,7 @@ class SourceMonitor:
         self._folders.adopt(other._folders)
         self._bookmarks = other._bookmarks
         self._looked_at_unmoved = other._looked_at_unmoved
+        self._source_clock.adopt(other._source_clock)
 
     def resume(self, bookmarks: Mapping[BeamKey, Bookmark | None], looked_at: float | None) -> None:
         """Go on where an earlier process stopped.
@@ -122,6 +127,7 @@ class SourceMonitor:
         """
         self._bookmarks = dict(bookmarks)
         self._looked_at_unmoved = moved(looked_at, -self._board.moved_seconds)
+        self._source_clock.resume()
 
     def look(self, *, announced_only: bool = False) -> bool:
         """Look at the logs once and read what has been written.
@@ -189,6 +195,8 @@ class SourceMonitor:
         for folder in turn.distrusted:
             self._report.distrusted(folder)
         stats = self._source.stat([path for each in turn.candidates for path in each.paths], turn.settled)
+        if self._source_clock.forget_if_ours_was_set():
+            self._turns.clock_was_set()
         grown: list[tuple[BeamKey, _Following, LogStat]] = []
         for candidates in [*turn.candidates, *self._turns.unsettle(stats)]:
             found = self._newest(candidates, stats, at)
@@ -198,6 +206,8 @@ class SourceMonitor:
                 # One that cannot be read looks changed at every look.
                 if not self._report.has_problem(path):
                     self._turns.changed(candidates, path)
+        self._turns.polled(at)
+        self._source_clock.publish()
         for _ in range(ROUNDS_PER_LOOK):
             if not grown:
                 break
@@ -218,7 +228,7 @@ class SourceMonitor:
             elif stat is not None:
                 self._report.is_there(path)
                 there.append((path, stat))
-        appeared = self._turns.seen(candidates, there)
+        appeared = self._turns.seen(candidates, there, at)
         following = self._following.get(beam.row.key)
         if following is not None and len(there) == 1:
             # The usual case, for every beam at every look.
@@ -228,13 +238,21 @@ class SourceMonitor:
                 return None
         there.sort(key=lambda one: one[1].modified_at, reverse=True)
         moved = beam.path is not None and beam.path not in candidates.paths
+        before: tuple[str, LogStat] | None = None
+        if following is not None and following.polled is not None:
+            before, following.polled = (following.tailer.path, following.polled), None
+        grown = self._source_clock.grown(beam.row.key, before, there, candidates.polled_before)
         for path, stat in there:
-            if not self._board.claim(beam.row.key, self._source.name, path, stat, at, moved=moved):
+            written = path in appeared or path in grown
+            if not self._board.claim(beam.row.key, self._source.name, path, stat, at, moved=moved, written=written):
                 continue
             if following is None or following.tailer.path != path:
                 following = self._follow(beam.row.key, path, path in appeared)
                 self._following[beam.row.key] = following
+            following.polled = stat
+            self._source_clock.keep(beam.row.key, [one for one in there if one[0] != path])
             return (following, stat) if following.tailer.changed(stat) else None
+        self._source_clock.keep(beam.row.key, there)
         return None
 
     def _follow(self, key: BeamKey, path: str, appeared: bool) -> _Following:
@@ -297,7 +315,7 @@ class SourceMonitor:
             events += following.parser.feed(chunk.read, chunk.start)
             events.append(LogRead(following.tailer.offset, following.parser.line_complete, following.live))
         # What is new was written between the last look and now, whatever the clock of the log's host says.
-        written_at = min(stat.modified_at, at)
+        written_at = min(stat.modified_at - (self._source_clock.offset_seconds or 0.0), at)
         looked_at = moved(self._looked_at_unmoved, moved_seconds) if following.live or following.resumed else None
         if looked_at is not None:
             written_at = max(written_at, min(looked_at, at))
@@ -329,3 +347,4 @@ class SourceMonitor:
                 continue
             for key in [key for key in known if key not in keys]:
                 del known[key]
+        self._source_clock.forget_all_but(keys)

@@ -98,7 +98,8 @@ class NameRounds:
             return
         folders = {folder: self._files(folder) for folder in self._folders}
         # Files that a beam on the board could still have: logs of years may lie there.
-        look = self._discovery.look(at, folders, between, written_since=at - self._kept_seconds)
+        by_their_clock = at + (self._board.clock_offset_seconds(self._source.name) or 0.0)
+        look = self._discovery.look(at, folders, between, written_since=by_their_clock - self._kept_seconds)
         self._board.refused(look.refused)
         between()
         self._board.take_rows(look.rows, (), at, moved_seconds=moved_seconds)

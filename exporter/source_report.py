@@ -21,6 +21,8 @@ _UNEXPECTED = "unexpected"
 
 _REASON_LIMIT = 500
 """Characters of a reason that readers are shown."""
+CLOCK_WARNING_SECONDS = 5.0
+"""An offset of a source's clock from ours that is worth a warning."""
 
 
 class SourceReport:
@@ -46,6 +48,8 @@ class SourceReport:
         self._errors: Counter[str] = Counter()
         self._poll_seconds = Summary()
         self._read_bytes = 0
+        self._clock_offset_seconds: float | None = None
+        self._clock_is_off = False
         # What the source had done before a reload made it anew.
         self._reconnects_before = 0
         self._round_trips_before = 0
@@ -60,6 +64,8 @@ class SourceReport:
         self._errors = other._errors
         self._poll_seconds = other._poll_seconds
         self._read_bytes = other._read_bytes
+        self._clock_offset_seconds = other._clock_offset_seconds
+        self._clock_is_off = other._clock_is_off
         self._reconnects_before = other._reconnects_before + other._source.reconnects
         self._round_trips_before = other._round_trips_before + other._source.round_trips
 
@@ -82,6 +88,7 @@ class SourceReport:
             dict(self._errors),
             reason=self._reason,
             folders_missing=folders_missing,
+            clock_offset_seconds=self._clock_offset_seconds,
         )
 
     # Its looks
@@ -148,6 +155,33 @@ class SourceReport:
         """Only these beams are watched."""
         for key in [key for key in self._output_problems if key not in keys]:
             del self._output_problems[key]
+
+    # Its clock
+
+    @property
+    def clock_offset_seconds(self) -> float | None:
+        """How much later its files are dated than our clock says; ``None`` while that is not known."""
+        return self._clock_offset_seconds
+
+    def has_clock_offset(self, seconds: float | None) -> None:
+        """Its files are dated so much later than our clock says; ``None`` where that is not known.
+
+        Said once when it is more than a few seconds, until it is less again.
+        """
+        self._clock_offset_seconds = seconds
+        if seconds is None:
+            return
+        off = abs(seconds) > CLOCK_WARNING_SECONDS
+        if off and not self._clock_is_off:
+            _log.warning(
+                "the clock that dates the logs of this source is off, all its dates are corrected; synchronise it",
+                source=self._source.name,
+                offset_seconds=round(seconds, 1),
+                clock="ahead" if seconds > 0 else "behind",
+            )
+        elif self._clock_is_off and not off:
+            _log.info("the clock of the source is right again", source=self._source.name)
+        self._clock_is_off = off
 
     # Its logs
 

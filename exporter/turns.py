@@ -26,6 +26,9 @@ from exporter.privacy.identifiers import Cleared, Identifiers
 _log = structlog.get_logger(__name__)
 
 _RARELY_EVERY_SECONDS = 30.0
+_NONE_RARELY_SECONDS = 60.0
+"""In the first minute every log is polled in every round: one that seems to be of long ago may be written on a host
+whose clock is behind."""
 
 
 @dataclass(slots=True, eq=False)
@@ -33,7 +36,9 @@ class Candidates:
     """Where a beam's log may be; worked out once for the fields of its row.
 
     ``there`` is where one was, last time. ``announced`` says that the kernel announces every change of what is
-    ``there`` (``identities``) and every log that may come. ``group`` are those it has its turn with.
+    ``there`` (``identities``) and every log that may come. ``group`` are those it has its turn with. ``polled_at`` is
+    when the last poll of its logs began, and ``polled_before`` the one before that: epoch seconds, ``None`` where that
+    is not known. While a log is settled its group's ``polled_at`` counts.
     """
 
     beam: Watched
@@ -43,6 +48,8 @@ class Candidates:
     announced: bool = False
     identities: tuple[object, ...] | None = None
     group: _Group | None = None
+    polled_at: float | None = None
+    polled_before: float | None = None
 
 
 class _Group:
@@ -52,13 +59,15 @@ class _Group:
         open: those whose logs are looked into.
         settled: how the only log of each of the others looked when there was nothing to do, by its path: as long as it
             looks like that there is nothing to do.
+        polled_at: when the last poll of the settled logs began, epoch seconds.
     """
 
-    __slots__ = ("open", "settled")
+    __slots__ = ("open", "polled_at", "settled")
 
     def __init__(self) -> None:
         self.open: dict[Candidates, None] = {}
         self.settled: dict[str, LogStat] = {}
+        self.polled_at: float | None = None
 
     def take(self, candidates: Candidates) -> None:
         """Have a beam's turn here from now on."""
@@ -66,6 +75,7 @@ class _Group:
         settled = before.settled.get(candidates.paths[0]) if before is not None and candidates.paths else None
         if settled is not None and before is not None and candidates not in before.open:
             self.settled[candidates.paths[0]] = settled
+            candidates.polled_at = _later(candidates.polled_at, before.polled_at)
         else:
             self.open[candidates] = None
 
@@ -79,6 +89,7 @@ class _Group:
         if candidates not in self.open:
             self.open[candidates] = None
             self.settled.pop(candidates.paths[0], None)
+            candidates.polled_at = _later(candidates.polled_at, self.polled_at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +141,7 @@ class Turns:
         self._rounds_per_announced_log = rounds_per_announced_log
         self._candidates: dict[BeamKey, Candidates] = {}
         self._looked_rarely_at = float("-inf")
+        self._first_round_at: float | None = None
         self._watch_version: int | None = None
         self._regroup = True
         self._by_path: dict[str, tuple[Candidates, ...]] = {}
@@ -139,6 +151,7 @@ class Turns:
         self._once_more: list[Candidates] = []
         self._unfinished: AbstractSet[BeamKey] = frozenset()
         self._told: AbstractSet[Candidates] = frozenset()
+        self._groups: Sequence[_Group] = ()
         self._unannounced: set[str] = set()
         self._listed_folders: frozenset[str] = frozenset()
         self._names_changed = True
@@ -154,19 +167,37 @@ class Turns:
         if announced is None or announced.lost or not announced_only:
             return self._round_of(at, announced)
         expected = self._expected(announced.paths)
-        self._told = set(expected)
+        self._told, self._groups = set(expected), ()
         return Turn(expected, NOTHING_SETTLED, whole_round=False)
 
-    def seen(self, candidates: Candidates, there: list[tuple[str, LogStat]]) -> Collection[str]:
+    def polled(self, at: float) -> None:
+        """The poll of the last turn is over.
+
+        Args:
+            at: when it began, epoch seconds.
+        """
+        for group in self._groups:
+            group.polled_at = at
+
+    def clock_was_set(self) -> None:
+        """Forget when logs were polled: it was by another clock."""
+        for group in (self._each_round, self._rare, *self._slices):
+            group.polled_at = None
+        for candidates in self._candidates.values():
+            candidates.polled_at = None
+
+    def seen(self, candidates: Candidates, there: list[tuple[str, LogStat]], at: float) -> Collection[str]:
         """A beam's logs have been looked at.
 
         Args:
             candidates: the beam's.
             there: those of its paths at which a log is.
+            at: when the poll began, epoch seconds.
 
         Returns:
             Those at which there was none last time; nothing can be said of a first time.
         """
+        candidates.polled_before, candidates.polled_at = candidates.polled_at, at
         before, now = candidates.there, tuple(path for path, _ in there)
         # The usual case shares the tuple: ten thousand of them are a megabyte.
         candidates.there = candidates.paths if now == candidates.paths else now
@@ -256,7 +287,12 @@ class Turns:
         if self._regroup:
             self._group()
         # A clock that was set back must not stop rare looks.
-        rarely = not 0 <= at - self._looked_rarely_at < _RARELY_EVERY_SECONDS
+        if self._first_round_at is None:
+            self._first_round_at = at
+        rarely = (
+            not 0 <= at - self._looked_rarely_at < _RARELY_EVERY_SECONDS
+            or 0 <= at - self._first_round_at < _NONE_RARELY_SECONDS
+        )
         if rarely:
             self._looked_rarely_at = at
         if announced is None:
@@ -266,6 +302,7 @@ class Turns:
             groups = [self._slices[self._round], self._each_round]
         if rarely:
             groups.append(self._rare)
+        self._groups = groups
         once_more = [each for each in self._once_more if self._candidates.get(each.beam.row.key) is each]
         self._once_more = []
         for candidates in once_more:
@@ -383,6 +420,11 @@ def _look_into(candidates: Candidates) -> None:
     """Have a beam's logs looked into when it is its turn."""
     if candidates.group is not None:
         candidates.group.unsettle(candidates)
+
+
+def _later(one: float | None, other: float | None) -> float | None:
+    """The later of two moments that may not be known."""
+    return max((each for each in (one, other) if each is not None), default=None)
 
 
 def _settled(groups: Iterable[_Group]) -> Mapping[str, LogStat]:

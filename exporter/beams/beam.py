@@ -12,6 +12,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from exporter.beams.attribution import STALE_SECONDS, FirstRead
 from exporter.beams.output import NO_CHECK, OutputCheck
 from exporter.beams.rules import StatusRules
 from exporter.beams.run import BeamRun, RunState
@@ -23,9 +24,6 @@ from exporter.logs.events import Event, LogRead, LogReplaced, RunHead
 from exporter.logs.source import LogStat
 from exporter.moments import moved
 from exporter.plain_state import give, take
-
-STALE_SECONDS = 2.0
-"""A row's time stamp has whole seconds, and its writer may be a moment behind the log's."""
 
 _NEWER_LOG_SECONDS = 10.0
 """A second log of a beam takes over when it is newer by so much; less may be the same file seen over the network."""
@@ -58,6 +56,8 @@ class SavedBeam:
     unknown_to_row_since: float | None = None
     set_aside: RunState | None = None
     output: OutputCheck = NO_CHECK
+    clock_offset_seconds: float | None = None
+    first_read: FirstRead | None = None
 
 
 @dataclass(slots=True)
@@ -71,6 +71,8 @@ class Beam:
         first_seen_at: epoch seconds.
         succession: its runs.
         source, path, stat: the log that is followed.
+        clock_offset_seconds: how much later it is dated than our clock says; ``None`` while that is not known.
+        first_read: by which times it was dated and attributed, while it is as it was when it was first read.
         bookmark: how far it has been read; ``backlog``: whether there is more to read at once.
         state, state_since: as it was judged last.
         waiting_since: when the beam, or its current run, was met.
@@ -88,7 +90,9 @@ class Beam:
         standing: how long its state holds; ``None`` when it must be judged anew.
     """
 
-    NOT_SAVED: ClassVar[frozenset[str]] = frozenset({"gone_since", "recent", "standing", "read_again", "_refused"})
+    NOT_SAVED: ClassVar[frozenset[str]] = frozenset(
+        {"gone_since", "recent", "standing", "read_again", "_refused", "_restamped", "_stale_failure"}
+    )
     """Discovery says again which rows are gone; the log's last lines are read again; a beam is judged anew; what must
     be read again, and which logs are copies, is found out again."""
 
@@ -116,9 +120,13 @@ class Beam:
     shown_announcements: int = 0
     unknown_to_row_since: float | None = None
     output: OutputCheck = NO_CHECK
+    clock_offset_seconds: float | None = None
+    first_read: FirstRead | None = None
     standing: Standing | None = None
     _refused: tuple[str, LogStat] | None = None
     _looked: bool = False
+    _restamped: bool = False  # at the last poll the log was as long as before, and dated later
+    _stale_failure: bool = False  # the log of the run before tells its failure, and nothing after that
     _clock_set_since_row: bool = False  # and no log has been looked at since
 
     def __post_init__(self) -> None:
@@ -159,6 +167,11 @@ class Beam:
         return self.succession.run
 
     @property
+    def log_modified_at(self) -> float | None:
+        """When the log was last written, epoch seconds by our clock."""
+        return None if self.stat is None else self.stat.modified_at - (self.clock_offset_seconds or 0.0)
+
+    @property
     def stage(self) -> tuple[object, ...]:
         """What the column ``progress`` follows; it moves with the log, not with the clock."""
         run, batches = self.run, self.run.batches
@@ -196,7 +209,9 @@ class Beam:
         if told or not self._was_reset(before, statuses, known=met_at is None):
             return False
         began = self.run.started_at is not None
+        self.first_read = None
         if began:
+            self._stale_failure = self.run.failed
             self.stale, self.set_aside = not self.succession.replaced, None
             self.succession.begin(with_what_waits=True)
             self._forget_run(at)
@@ -251,7 +266,16 @@ class Beam:
         return moment is not None and grown is not None and moment <= grown + STALE_SECONDS
 
     def claim(
-        self, source: str, path: str, stat: LogStat, at: float, statuses: StatusRules, *, moved: bool = False
+        self,
+        source: str,
+        path: str,
+        stat: LogStat,
+        at: float,
+        statuses: StatusRules,
+        *,
+        moved: bool = False,
+        written: bool = False,
+        clock_offset_seconds: float | None = None,
     ) -> bool:
         """A log was found for this beam.
 
@@ -260,6 +284,9 @@ class Beam:
             at: now, epoch seconds.
             statuses: what they mean.
             moved: by its row the beam's log is not where the one is that is followed.
+            written: it appeared or grew since the last poll.
+            clock_offset_seconds: how much later the source's files are dated than our clock says; ``None`` while that
+                is not known.
 
         Returns:
             Whether it is the one to follow: the first found, or one clearly newer than the one followed.
@@ -267,22 +294,37 @@ class Beam:
         if self.source == source and self.path == path:
             if self.stat != stat:
                 self.changed()
-                self.stat = stat
+                before, self.stat = self.stat, stat
+                same_size = before is not None and stat.size_bytes == before.size_bytes
+                self._restamped = same_size and before is not None and stat.modified_at > before.modified_at
             return True
-        if self.stat is not None:
-            if stat.modified_at <= self.stat.modified_at + (0.0 if moved else _NEWER_LOG_SECONDS):
+        if self.log_modified_at is not None:
+            same_clock = source == self.source
+            comparable = same_clock or None not in (clock_offset_seconds, self.clock_offset_seconds)
+            outlived = written and not comparable and self._silent_since_polls(at)
+            offset = self.clock_offset_seconds if same_clock else clock_offset_seconds
+            modified_at, followed_at = stat.modified_at - (offset or 0.0), self.log_modified_at
+            if not comparable:
+                followed_at = max(followed_at, self.run.last_growth_at or followed_at)
+            if not outlived and modified_at <= followed_at + (0.0 if moved else _NEWER_LOG_SECONDS):
                 return False
             if self._is_copy(path, stat, statuses):
                 return False
         self.changed()
         self.source, self.path, self.stat, self.recent, self.bookmark = source, path, stat, b"", None
+        self.clock_offset_seconds = clock_offset_seconds
         self._looked = self.stale = self.read_again = False
-        self.set_aside = None
+        self.set_aside = self.first_read = None
         if self.run.started_at is not None:
             self.succession.begin()
             self._forget_run(at)
             self.unknown_to_row_since = at
         return True
+
+    def _silent_since_polls(self, at: float) -> bool:
+        """The log that is followed has not been written for a while, whatever the clock that dates it says."""
+        grown = self.run.last_growth_at
+        return not (self.grew and grown is not None and at - grown <= _NEWER_LOG_SECONDS)
 
     def _is_copy(self, path: str, stat: LogStat, statuses: StatusRules) -> bool:
         """Another log seems to be one that was made of ours when the run was over: it is as long, or does not grow.
@@ -337,6 +379,8 @@ class Beam:
             self.set_aside = None
         began, unmet = False, self.run.started_at is None
         live = any(isinstance(event, LogRead) and event.live for event in events)
+        if self._looked and events:
+            self.first_read = None
         for event in events:
             if self.succession.apply(event, at, stood_there=not (self._looked or live)):
                 began = True
@@ -346,10 +390,13 @@ class Beam:
             self.grew = True
         if not self._looked and not more:
             self._looked = True
-            if self.run.ended and self._belongs_to_run_before(statuses):
-                self.set_aside, self.succession.run = self.run, BeamRun()
-                self._forget_run(at)
-                self.stale = True
+            # A log that appeared while we watched is of this run, whatever its time stamp says.
+            if not live and self.stat is not None:
+                self.first_read = self._first_read(self.stat, at, read_at, statuses)
+                if self.run.ended and self.first_read.predates_row:
+                    self.set_aside, self.succession.run = self.run, BeamRun()
+                    self._forget_run(at)
+                    self.stale, self._stale_failure = True, self.set_aside.failed
             self._clock_set_since_row = False
         if began or (unmet and self.run.started_at is not None):
             self.output = OutputCheck(run_after=polled_at)
@@ -360,35 +407,86 @@ class Beam:
     def _of_this_run(self, events: list[Event], at: float, statuses: StatusRules) -> list[Event]:
         """What a log that was of the run before says of this one.
 
-        Nothing, until it was replaced or goes on with a head. One that only grows may have been replaced all the same,
-        by one that begins with the same bytes: where the row says that the engine runs and the log goes on after that,
-        it is to be read again.
+        Nothing, until it was replaced or goes on with a head. But it may have been replaced by one that begins with the
+        same bytes: where the row says that the engine runs and the log goes on after that, it is to be read again. So
+        is one that was written anew with nothing but the same bytes, as by a run that fails as the one before did.
         """
         for number, event in enumerate(events):
             if isinstance(event, LogReplaced | RunHead):
                 return events[number:]
+            self._stale_failure &= isinstance(event, LogRead)
+        if all(isinstance(event, LogRead) for event in events):
+            # Only a failure: a finished log that was merely touched must not become a dose of this run. Its row may not
+            # have been read since the run began.
+            self.read_again = self._stale_failure and self._restamped and self._may_run(statuses)
+            return []
         runs_since = self.row.updated_at if self.row.status in statuses.simulating else None
-        if runs_since is not None and at > runs_since + STALE_SECONDS:
-            self.read_again = any(not isinstance(event, LogRead) for event in events)
+        self.read_again = runs_since is not None and at > runs_since + STALE_SECONDS
         return []
 
-    def _belongs_to_run_before(self, statuses: StatusRules) -> bool:
+    def _first_read(self, stat: LogStat, at: float, read_at: float, statuses: StatusRules) -> FirstRead:
+        """What the attribution of a log that stood there rests on; see :class:`FirstRead`."""
         row = self.row
-        if row.status is None or row.updated_at is None or self.stat is None:
+        comparable = row.updated_at is not None and self._may_run(statuses)
+        # By which clock the log is dated nobody knows where ours was set, also where the row was written since: the log
+        # may have been before. (What was read before it was written tells of a clock that was set while no exporter
+        # ran.)
+        if self._clock_set_since_row or (row.updated_at is not None and row.updated_at > row.read_at + STALE_SECONDS):
+            comparable = False
+        by_stamp = min(stat.modified_at - (self.clock_offset_seconds or 0.0), read_at)
+        return FirstRead(
+            modified_at=stat.modified_at,
+            dated_at=at,
+            read_at=read_at,
+            earliest=at if at > by_stamp else None,
+            row_updated_at=row.updated_at if comparable else None,
+        )
+
+    def _may_run(self, statuses: StatusRules) -> bool:
+        """The row does not say that the engine is done."""
+        status = self.row.status
+        return status is not None and status not in statuses.terminal and status not in statuses.post_run
+
+    def correct_dates(self, clock_offset_seconds: float, statuses: StatusRules) -> bool:
+        """The log's source dates its files otherwise than was thought.
+
+        Where the log is as it was at its first read, it is dated anew, and attributed anew to this run or the one
+        before.
+
+        Args:
+            clock_offset_seconds: how much later they are dated than our clock says.
+            statuses: what they mean.
+
+        Returns:
+            Whether a new run has begun: what was taken for this run was the one before.
+        """
+        self.changed()
+        self.clock_offset_seconds = clock_offset_seconds
+        self.output = self.output.corrected(clock_offset_seconds)
+        if self.first_read is None:
             return False
-        # Also of a row that was written since the clock was set: the log may have been before.
-        if self._clock_set_since_row or row.updated_at > row.read_at + STALE_SECONDS:
-            # By which clock the log is dated nobody knows. (What was read before it was written tells of a clock that
-            # was set back while no exporter ran.)
-            return False
-        active = row.status not in statuses.terminal and row.status not in statuses.post_run
-        return active and row.updated_at > self.stat.modified_at + STALE_SECONDS
+        before, self.first_read = self.first_read, self.first_read.dated(clock_offset_seconds)
+        for run in (self.run, self.set_aside):
+            if run is not None:
+                run.redate(before.dated_at, self.first_read.dated_at)
+        if self.set_aside is not None and not self.first_read.predates_row:
+            self.succession.run, self.set_aside, self.stale = self.set_aside, None, False
+        elif self.set_aside is None and self.run.ended and self.first_read.predates_row and self._may_run(statuses):
+            run = self.run
+            self.succession.begin()
+            self.set_aside, self.stale, self._stale_failure = run, True, run.failed
+            self._forget_run(self.first_read.read_at)
+            return True
+        return False
 
     def move(self, seconds: float) -> None:
         """The clock was set: every moment is another now, but for those that others have written down."""
         self.changed()
         self.succession.move(seconds)
         self._clock_set_since_row = True
+        self.first_read = None
+        # The log keeps its time stamp, which is of before.
+        self.clock_offset_seconds = (self.clock_offset_seconds or 0.0) - seconds
         self.first_seen_at += seconds
         self.state_since += seconds
         self.waiting_since += seconds

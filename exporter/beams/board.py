@@ -57,7 +57,7 @@ class Board:
     NOT_SAVED = frozenset(
         {
             "_roster",  # saved all the same, by exporter.beams.restart
-            *("_lock", "_listeners", "_moved_seconds"),
+            *("_lock", "_listeners", "_moved_seconds", "_clock_steps"),
             *("_database", "_refused", "_errors"),  # of the process: they begin at 0 with it
         }
     )
@@ -70,6 +70,7 @@ class Board:
         self._errors: Counter[str] = Counter()
         self._listeners: tuple[Callable[[], None], ...] = ()
         self._moved_seconds = 0.0
+        self._clock_steps = 0
 
     def listen(self, told: Callable[[], None]) -> None:
         """Have ``told`` called when a beam has made progress, in the thread that brought it; it must be quick."""
@@ -95,6 +96,7 @@ class Board:
         """The clock was set by so much: what began ten seconds ago did so by the new time, too."""
         with self._lock:
             self._moved_seconds += seconds
+            self._clock_steps += 1
             self._roster.move(seconds)
             if self._database is not None:
                 self._database = replace(self._database, last_write_at=moved(self._database.last_write_at, seconds))
@@ -109,6 +111,11 @@ class Board:
     def moved_seconds(self) -> float:
         """How much moments have been moved in all: whoever keeps one elsewhere adds what came since."""
         return self._moved_seconds
+
+    @property
+    def clock_steps(self) -> int:
+        """How often our clock was set: what was learned of others by comparing it with theirs holds no longer."""
+        return self._clock_steps
 
     def moment(self, clock: Callable[[], float]) -> tuple[float, float]:
         """The time, and what :attr:`moved_seconds` was then: whoever is told both knows what time that is later."""
@@ -226,7 +233,34 @@ class Board:
         with self._lock:
             return self._roster.watched(source)
 
-    def claim(self, key: BeamKey, source: str, path: str, stat: LogStat, at: float, *, moved: bool = False) -> bool:
+    def clock_offset_seconds(self, source: str) -> float | None:
+        """How much the files of a source are dated later than our clock says; ``None`` while that is not known."""
+        with self._lock:
+            return self._roster.sources.state(source).clock_offset_seconds
+
+    def set_clock_offset(self, source: str, seconds: float | None, *, clock_steps: int) -> None:
+        """Take what was learned of the clock that dates a source's files.
+
+        Args:
+            source: its name.
+            seconds: how much later it is than ours; negative where it is behind; ``None`` where that is not known.
+            clock_steps: what :attr:`clock_steps` was then; nothing is taken where our clock was set since.
+        """
+        with self._lock:
+            if clock_steps == self._clock_steps:
+                self._roster.set_clock_offset(source, seconds)
+
+    def claim(
+        self,
+        key: BeamKey,
+        source: str,
+        path: str,
+        stat: LogStat,
+        at: float,
+        *,
+        moved: bool = False,
+        written: bool = False,
+    ) -> bool:
         """A source has found a log of a beam, or looked at it again.
 
         Args:
@@ -234,12 +268,13 @@ class Board:
             source, path, stat: the log.
             at: now.
             moved: by the beam's row its log is not where the one is that is followed.
+            written: it appeared or grew since the last poll.
 
         Returns:
             Whether the source should follow it.
         """
         with self._lock:
-            return self._roster.claim(key, source, path, stat, at, moved=moved)
+            return self._roster.claim(key, source, path, stat, at, moved=moved, written=written)
 
     def apply(
         self,

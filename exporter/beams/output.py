@@ -109,6 +109,11 @@ class OutputCheck:
             return self
         return replace(self, clock_offset_seconds=offset)
 
+    def corrected(self, clock_offset_seconds: float) -> OutputCheck:
+        """Note how the source's file times differ from our clock, as was learned from all its logs."""
+        known = clock_offset_seconds if abs(clock_offset_seconds) >= _LEAST_OFFSET_SECONDS else 0.0
+        return self if known == self.clock_offset_seconds else replace(self, clock_offset_seconds=known)
+
     def claim(self, at: float, *, ended_at: float, watched: bool, skip_before: float) -> OutputCheck:
         """The run claims success.
 

@@ -199,14 +199,39 @@ class Roster:
             for beam in self.beams.values()
         ]
 
-    def claim(self, key: BeamKey, source: str, path: str, stat: LogStat, at: float, *, moved: bool) -> bool:
+    def set_clock_offset(self, source: str, seconds: float | None) -> None:
+        """Take how a source's files are dated; what was concluded from their dates before is corrected."""
+        self.sources.set_clock_offset(source, seconds)
+        if seconds is None:
+            return
+        for key, beam in self.beams.items():
+            if beam.source != source:
+                continue
+            self._changed(key)
+            run, number, output = beam.run, beam.succession.number, beam.output.state
+            if beam.correct_dates(seconds, self.rules.statuses):
+                # It was over before anybody watched: it is not counted.
+                self._run_begun(beam, run, number, True, output)
+
+    def claim(
+        self, key: BeamKey, source: str, path: str, stat: LogStat, at: float, *, moved: bool, written: bool
+    ) -> bool:
         """A source has found a log of a beam, or looked at it again; see :meth:`Beam.claim`."""
         beam = self.beams.get(key)
         if beam is None:
             return False
         before = self._run_of(beam)
         where = beam.source, beam.path
-        claimed = beam.claim(source, path, stat, at, self.rules.statuses, moved=moved)
+        claimed = beam.claim(
+            source,
+            path,
+            stat,
+            at,
+            self.rules.statuses,
+            moved=moved,
+            written=written,
+            clock_offset_seconds=self.sources.state(source).clock_offset_seconds,
+        )
         self.watch_version += where != (beam.source, beam.path)
         if where == (None, None) and self.retired.begins_anew(beam):
             beam.succession.number += 1

@@ -38,6 +38,11 @@ UNMATCHED_SECONDS = 60.0
 
 _LINE_BUFFERED_READS = 2
 
+_MOMENTS = (
+    *("started_at", "ended_at", "running_since", "batch_since"),
+    *("last_progress_at", "last_growth_at", "_first_growth_at"),
+)
+
 
 @dataclass(slots=True)
 class Pace:
@@ -271,6 +276,12 @@ class BeamRun:
     def began_at(self) -> float | None:
         """When it started; ``None`` where nobody knows."""
         return self.started_at if self.start_seen else None
+
+    def redate(self, before: float, after: float) -> None:
+        """Every moment that was taken to be ``before`` was ``after``, epoch seconds: the log's date was wrong."""
+        for name in _MOMENTS:
+            if getattr(self, name) == before:
+                setattr(self, name, after)
 
     def move(self, seconds: float) -> None:
         """The clock was set: every moment is another now."""

@@ -130,7 +130,7 @@ def _view(beam: Beam, at: float, rules: BoardRules, forecast: Forecast, *, endle
         particles=run.particles,
         log_path=beam.path,
         log_size_bytes=None if stat is None else stat.size_bytes,
-        log_modified_at=None if stat is None else stat.modified_at,
+        log_modified_at=None if stat is None else beam.log_modified_at,
         log_grew=beam.grew,
         log_buffered=run.buffered,
         log_unmatched=run.unmatched,

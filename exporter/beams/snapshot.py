@@ -230,6 +230,9 @@ class SourceView:
     ``up`` is ``None`` before its first poll; ``reason`` says why the source is down, and is ``None`` while it is not.
 
     ``folders_missing`` are folders of ``log_path`` that do not exist; ``None`` before they were looked for.
+
+    ``clock_offset_seconds`` is how much later its files are dated than our clock says, negative where its clock is
+    behind; ``None`` while no log has been seen to grow.
     """
 
     name: str
@@ -244,6 +247,7 @@ class SourceView:
     anomalies: Mapping[str, int] = field(default_factory=dict)
     reason: str | None = None
     folders_missing: tuple[str, ...] | None = None
+    clock_offset_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,10 +12,17 @@ from exporter.moments import moved
 
 @dataclass(frozen=True, slots=True)
 class SourceState:
-    """Whether a source answers, as far as its beams are concerned."""
+    """What its beams must know of a source: whether it answers, and how its files are dated.
+
+    Args:
+        down_since: since when it does not answer, epoch seconds; ``None`` while it does.
+        last_poll_at: when it was polled last, epoch seconds.
+        clock_offset_seconds: how much later its files are dated than our clock says; ``None`` while that is not known.
+    """
 
     down_since: float | None = None
     last_poll_at: float | None = None
+    clock_offset_seconds: float | None = None
 
     def looked_since(self, moment: float | None) -> bool:
         """The source has been looked at after that moment; never after one that is not known."""
@@ -58,9 +65,14 @@ class Sources:
     def publish(self, view: SourceView, at: float) -> None:
         """A source has been looked at, which was over at that moment."""
         self._views[view.name] = view
-        down_since = (self.state(view.name).down_since or at) if view.up is False else None
-        self._source_states[view.name] = SourceState(down_since, view.last_poll_at)
+        before = self.state(view.name)
+        down_since = (before.down_since or at) if view.up is False else None
+        self._source_states[view.name] = SourceState(down_since, view.last_poll_at, before.clock_offset_seconds)
         self._changed()
+
+    def set_clock_offset(self, name: str, seconds: float | None) -> None:
+        """Take how much later the source's files are dated than our clock says; ``None`` where that is not known."""
+        self._source_states[name] = replace(self.state(name), clock_offset_seconds=seconds)
 
     def remove(self, name: str) -> None:
         """A source has left the configuration."""
@@ -70,7 +82,7 @@ class Sources:
         self._changed()
 
     def move(self, seconds: float) -> None:
-        """The clock was set by so much."""
+        """Our clock was set by so much: how far others are from it is not known any more."""
         self._source_states = {
             name: SourceState(moved(each.down_since, seconds), moved(each.last_poll_at, seconds))
             for name, each in self._source_states.items()

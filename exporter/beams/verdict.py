@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import math
 
-from exporter.beams.beam import STALE_SECONDS, Beam
+from exporter.beams.attribution import STALE_SECONDS
+from exporter.beams.beam import Beam
 from exporter.beams.estimate import stall_threshold_seconds
 from exporter.beams.output import GRACE_SECONDS
 from exporter.beams.rules import BoardRules, StatusRules

@@ -404,6 +404,13 @@ SOURCE: Fields[SourceAndBeams] = (
         "The last look that worked; that of an earlier process until one of this has.",
         lambda it, _: _seconds(it.source.last_poll_at),
     ),
+    Field(
+        "clock_offset_seconds",
+        NUMBER_OR_NULL,
+        "How much the clock that dates its logs is ahead of the exporter's, negative where it is behind; all times are "
+        "corrected by it. Null until a log has been seen to grow.",
+        lambda it, _: _seconds(it.source.clock_offset_seconds),
+    ),
     Field("beams", COUNT, "Beams whose log is there.", lambda it, _: it.beams),
     Field("polls", COUNT, "Looks since the start.", lambda it, _: it.source.poll_seconds.count),
     Field(

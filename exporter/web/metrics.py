@@ -334,6 +334,13 @@ SOURCE_METRICS: tuple[Definition[SourceView], ...] = (
         "Folders of the source's log_path that do not exist; absent before they were looked for.",
         lambda source: None if source.folders_missing is None else len(source.folders_missing),
     ),
+    gauge(
+        "mqi_source_clock_offset_seconds",
+        _SOURCE,
+        "How far the clock that dates the source's logs is ahead of the exporter's, negative where it is behind. It is "
+        "learned from logs that are seen to grow, absent before that, and all times of the source are corrected by it.",
+        lambda source: source.clock_offset_seconds,
+    ),
     counter(
         "mqi_source_reconnects_total",
         _SOURCE,

@@ -321,3 +321,8 @@ def test_process_and_python_metrics_come_from_the_client() -> None:
     names = {family.name for family in parse_text(generate_latest(process_registry()).decode())}
 
     assert {"process_resident_memory_bytes", "process_cpu_seconds", "python_info", "python_gc_collections"} <= names
+
+
+def test_a_clock_offset_is_exported_for_sources_of_which_it_is_known() -> None:
+    sources = (SourceView("local", "local"), SourceView("hpc1", "ssh", clock_offset_seconds=-300.2))
+    assert _of(_scrape(sources=sources), "mqi_source_clock_offset_seconds", "source") == {("hpc1",): -300.2}

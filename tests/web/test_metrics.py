@@ -49,6 +49,7 @@ INTERFACE = {
     "mqi_batch_duration_seconds": ("histogram", ("source",)),
     "mqi_source_up": ("gauge", ("source", "kind")),
     "mqi_source_folders_missing": ("gauge", ("source",)),
+    "mqi_source_clock_offset_seconds": ("gauge", ("source",)),
     "mqi_source_reconnects_total": ("counter", ("source",)),
     "mqi_source_round_trips_total": ("counter", ("source",)),
     "mqi_source_poll_seconds": ("summary", ("source",)),

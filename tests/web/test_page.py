@@ -116,6 +116,8 @@ def test_the_table_shows_what_the_page_shows() -> None:
     words = " ".join(elements.text.split())
     assert "Failed: dose was not written: disk full? (runbook)" in words
     assert "hpc1 does not answer." in words
+    assert "its clock is 5 min 00 s behind (times shown are corrected)" in words
+    assert words.count("its clock is") == 1
     assert "3 more beams are not shown" in words
     assert "5 of 18 15 min" in words
     assert "gone, run 2: dose was not written: disk full?, after 10 min" in words

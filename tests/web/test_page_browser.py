@@ -319,7 +319,10 @@ def test_sources_and_a_database_that_do_not_answer_are_told(visit: Visit) -> Non
         assert snapshot.database is not None
         return replace(
             snapshot,
-            sources=(local, replace(hpc, up=False, last_poll_at=at - 300)),
+            sources=(
+                replace(local, clock_offset_seconds=3.0),
+                replace(hpc, up=False, last_poll_at=at - 300, clock_offset_seconds=-300.0),
+            ),
             database=replace(snapshot.database, up=False),
             beams_dropped=2,
         )
@@ -333,6 +336,8 @@ def test_sources_and_a_database_that_do_not_answer_are_told(visit: Visit) -> Non
         board.make = make
         for text in ("hpc1 does not answer since", "The database does not take progress", "2 more beams are not shown"):
             visitor.sees(text, "#banners")
+        assert "its clock is 5 min behind (times shown are corrected)" in visitor.text("#sources")
+        assert visitor.text("#sources").count("its clock is") == 1
         board.make = clinic
         visitor.sees_no_more("hpc1", "#banners")
 

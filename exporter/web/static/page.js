@@ -387,17 +387,24 @@ function missingWords({ folders_missing: folders }) {
 }
 const silent = (source, at) => source.up === true && at - (source.last_poll_at ?? at) > SILENT_SOURCE_SECONDS;
 
+/** How far the clock of a source is off, where that is more than the few seconds that nobody needs to know of. */
+function clockOffset(source) {
+  const seconds = source.clock_offset_seconds ?? 0;
+  if (Math.abs(seconds) <= 5) return "";
+  return ` · its clock is ${duration(Math.abs(seconds))} ${seconds < 0 ? "behind" : "ahead"} (times shown are corrected)`;
+}
+
 let sourcesShown = "";
 function drawSources(at) {
-  const found = board.sources.map((source) => [source, ...health(source, at)]);
+  const found = board.sources.map((source) => [source, ...health(source, at), clockOffset(source)]);
   const database = board.database;
-  const signature = JSON.stringify([found.map(([source, , text]) => [source.name, source.kind, source.beams, text, source.reason]), database?.up]);
+  const signature = JSON.stringify([found.map(([source, , ...texts]) => [source.name, source.kind, source.beams, ...texts, source.reason]), database?.up]);
   if (signature === sourcesShown) return;
   sourcesShown = signature;
-  const items = found.map(([source, state, text]) => {
+  const items = found.map(([source, state, text, offset]) => {
     const where = source.kind === "ssh" ? "over SSH" : "this machine";
     const reason = source.reason ? `: ${source.reason}` : "";
-    return item(source.name, state, `${text} · ${countOfBeams(source.beams)} · ${where}${reason}`);
+    return item(source.name, state, `${text} · ${countOfBeams(source.beams)} · ${where}${offset}${reason}`);
   });
   if (database) items.push(item("database", database.up ? "succeeded" : "failed", database.up ? "takes progress" : "does not take progress"));
   arrange(byId("sources"), items);

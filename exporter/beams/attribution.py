@@ -1,0 +1,40 @@
+"""Whether a log that stood there when it was first polled is of the beam's present run or of the one before."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+STALE_SECONDS = 2.0
+"""A row's time stamp has whole seconds, and its writer may be a moment behind the log's."""
+
+
+@dataclass(frozen=True, slots=True)
+class FirstRead:
+    """By which times a log that stood there when it was first polled was dated and attributed to a run.
+
+    Both are done again when the offset of its source's clock is learned.
+
+    Args:
+        modified_at: its modification time, epoch seconds by the source's clock.
+        dated_at: when it was taken to be written, epoch seconds.
+        read_at: when it was read, epoch seconds.
+        earliest: it was not written before, epoch seconds; ``None`` where that is not known.
+        row_updated_at: when the row was updated that it was compared with, epoch seconds; ``None`` where the two could
+            not be compared.
+    """
+
+    modified_at: float
+    dated_at: float
+    read_at: float
+    earliest: float | None
+    row_updated_at: float | None
+
+    @property
+    def predates_row(self) -> bool:
+        """The log was written before the row's last update, so it is of the run before."""
+        return self.row_updated_at is not None and self.row_updated_at > self.dated_at + STALE_SECONDS
+
+    def dated(self, clock_offset_seconds: float) -> FirstRead:
+        """The same with the date that the source's clock offset gives."""
+        dated_at = min(self.modified_at - clock_offset_seconds, self.read_at)
+        return replace(self, dated_at=dated_at if self.earliest is None else max(dated_at, self.earliest))
