@@ -1,4 +1,8 @@
-"""From a line appended to a log to the column ``progress``, and how long the mirror holds the database's lock."""
+"""From a line appended to a log to the column ``progress``, and what each use of the database costs.
+
+The database is opened for each use and closed after it. Beside a communicator that has it open, closing does nothing;
+else it takes what was written into the file and removes ``-wal`` and ``-shm``.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import random
 import sqlite3
 import tempfile
 import time
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 from bench import beside
@@ -30,31 +34,38 @@ def run(short: bool) -> tuple[str, dict[str, float]]:
     """
     figures: dict[str, float] = {}
     lines: list[str] = []
-    for rows in (1, 10) if short else (1, 10, 100, 1000):
-        _lock(rows, 5 if short else 50, figures, lines)
-    lock = table(("what", "median", "worst"), lines)
+    for beside_communicator in (True, False):
+        for rows in (1, 10) if short else (1, 10, 100, 1000):
+            _uses(rows, 5 if short else 50, beside_communicator, figures, lines)
+    uses = table(("what", "median", "worst"), lines)
     lines = []
     for polling_only in (False, True):
         _append_to_column(*((3, 2, 0.1) if short else (50, 100, 60.0)), polling_only, figures, lines)
-    return f"{lock}\n\n{table(('what', 'p50', 'p99', 'to reach'), lines)}", figures
+    return f"{uses}\n\n{table(('what', 'p50', 'p99', 'to reach'), lines)}", figures
 
 
-def _lock(rows: int, times: int, figures: dict[str, float], lines: list[str]) -> None:
-    """How long a transaction of so many rows takes."""
-    with tempfile.TemporaryDirectory() as folder:
+def _uses(rows: int, times: int, beside_communicator: bool, figures: dict[str, float], lines: list[str]) -> None:
+    """How long it takes to write so many rows, and to read them; to open and close the database each time included."""
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         path = db.make(Path(folder) / "mqi_communicator.db")
         for number in range(rows):
             db.add(path, f"b{number}")
-        beams = BeamsTable(path)
-        taken = []
+        if beside_communicator:
+            stack.callback(db.Program(path).stop)
+        beams = BeamsTable(path, alone_in_process=True)
+        written, read = [], []
         for value in range(1, times + 1):
             updates = [ProgressUpdate(f"b{number}", float(value)) for number in range(rows)]
             began = time.perf_counter()
             beams.write(updates)
-            taken.append(1000 * (time.perf_counter() - began))
-        beams.close()
-    figures[f"{rows} rows"] = median(taken)
-    lines.append(row(f"{rows} rows in one transaction", f"{median(taken):.2f} ms", f"{max(taken):.1f} ms"))
+            written.append(1000 * (time.perf_counter() - began))
+            began = time.perf_counter()
+            beams.rows()
+            read.append(1000 * (time.perf_counter() - began))
+    where = "beside a communicator" if beside_communicator else "alone"
+    for what, taken in (("written", written), ("read", read)):
+        figures[f"{rows} rows {what} {where}"] = median(taken)
+        lines.append(row(f"{rows} rows {what}, {where}", f"{median(taken):.2f} ms", f"{max(taken):.1f} ms"))
 
 
 def _append_to_column(

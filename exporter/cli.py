@@ -94,7 +94,9 @@ def migrate(flags: Flags) -> None:
     settings = settings_of(flags)
     if settings.database is None:
         fail(f"{flags.path}: database.path is not set; there is nothing to migrate")
-    table = BeamsTable(Path(settings.database.path), busy_timeout_ms=settings.database.busy_timeout_ms)
+    table = BeamsTable(
+        Path(settings.database.path), busy_timeout_ms=settings.database.busy_timeout_ms, alone_in_process=True
+    )
     try:
         added = table.migrate()
     except DatabaseUnavailable as error:

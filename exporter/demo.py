@@ -13,12 +13,13 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import yaml
 
+from exporter.database.database_file import ONE_AT_A_TIME
 from exporter.demo_host import DemoHost
 from exporter.simulator import Player, Simulation, simulate
 
@@ -351,10 +352,8 @@ class DemoCommunicator:
     @contextmanager
     def _database(self) -> Iterator[sqlite3.Connection]:
         """One short transaction."""
-        database = sqlite3.connect(self.database_path, timeout=_LOCKED_AT_MOST_SECONDS)
-        try:
+        # The exporter of the demo runs in this process, too, and must not look at the file's locks meanwhile.
+        with ONE_AT_A_TIME, closing(sqlite3.connect(self.database_path, timeout=_LOCKED_AT_MOST_SECONDS)) as database:
+            database.execute("PRAGMA foreign_keys=ON")
             with database:
-                database.execute("PRAGMA foreign_keys=ON")
                 yield database
-        finally:
-            database.close()

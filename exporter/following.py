@@ -283,6 +283,8 @@ class Following:
         # A source may be waiting for its host: its connection is ended under it.
         for monitor in self._monitors.values():
             monitor.close()
+        if self._table is not None:
+            self._table.interrupt()
         deadline = time.monotonic() + _STOP_SECONDS
         for loop in self._loops:
             if not loop.join(max(0.0, deadline - time.monotonic())):
@@ -291,12 +293,10 @@ class Following:
             self._table.mirror(now=True)
 
     def close(self) -> None:
-        """Give back the connections to the database and the kernel's announcements; :meth:`stop` comes first."""
+        """Give back the kernel's announcements; :meth:`stop` comes first."""
         for waits in self._waits:
             waits.close()
         self._waits = []
-        if self._table is not None:
-            self._table.close()
 
     def trouble(self) -> str | None:
         """Why following cannot be said to work; ``None`` when it does."""

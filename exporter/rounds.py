@@ -19,6 +19,7 @@ from exporter.beams.board import Board
 from exporter.beams.snapshot import BeamRow, DatabaseView, Summary
 from exporter.config import Database, Settings
 from exporter.database.beams_table import BeamsTable
+from exporter.database.database_file import DatabaseFile
 from exporter.database.discovery import DatabaseDiscovery, DirectoryDiscovery
 from exporter.database.mirror import OUTCOMES, Mirror
 from exporter.database.unavailable import DatabaseUnavailable
@@ -163,7 +164,9 @@ class TableRounds:
         self._board = board
         self._identifiers = identifiers
         self._clock = clock
-        self._reading = _table(settings, database)
+        same = before is not None and _same_mirror(before._settings, settings)
+        self._file: DatabaseFile = before._file if before is not None and same else _file(database)
+        self._reading = _table(settings, self._file)
         self._discovery = DatabaseDiscovery(self._reading, retention_seconds=settings.retention_seconds)
         self._health: _Health = _Health(board, identifiers) if before is None else before._health
         self._writing: BeamsTable | None = None
@@ -179,10 +182,9 @@ class TableRounds:
         settings = self._settings
         if before is not None and before._mirror is not None and _same_mirror(before._settings, settings):
             self._writing, self._mirror = before._writing, before._mirror
-            before._writing = None
             return
         mirror = settings.mirror
-        self._writing = _table(settings, self._database)
+        self._writing = _table(settings, self._file)
         self._mirror = Mirror(
             self._writing,
             terminal_statuses=settings.discovery.terminal_statuses,
@@ -243,18 +245,13 @@ class TableRounds:
             result = self._mirror.flush(unmoved_at, now=now)
             error, outcomes = result.error, result.outcomes
             self._health.wrote(result.outcomes, result.seconds, result.pending, at, moved_seconds)
-        if error is not None and error.kind == "read_only":
-            # SQLite keeps what it may do to ``-shm`` for all connections of a process: while one is there that was
-            # opened before the rights were mended, none can write.
-            self._reading.reopen()
         # A round with nothing to write does not show that writing works again.
         if error is not None or outcomes:
             self._health.said("mirror", error)
         other = self._mirror.take_other_writer()
         if other is not None:
             _log.warning(
-                "another writer changes the column progress: set mirror.enabled to false where the communicator writes "
-                "its own progress, or mirror.range to [40, 90] to agree with it",
+                f"another writer changes the column progress: {self._mirror.advice}",
                 case=self._identifiers.case(other.case_id),
                 beam=self._identifiers.beam(other.beam_id),
             )
@@ -282,17 +279,22 @@ class TableRounds:
         self._migrated_generation = table.generation
         return None
 
+    def interrupt(self) -> None:
+        """End a statement that runs now, so that its thread can end; from any thread."""
+        self._file.interrupt()
+
     def close(self) -> None:
-        """Give the connections back."""
-        self._reading.close()
-        if self._writing is not None:
-            self._writing.close()
+        """Do nothing: no connection is open between rounds. For those that close what they have made."""
 
 
-def _table(settings: Settings, database: Database) -> BeamsTable:
+def _file(database: Database) -> DatabaseFile:
+    return DatabaseFile(Path(database.path), busy_timeout_ms=database.busy_timeout_ms, alone_in_process=True)
+
+
+def _table(settings: Settings, file: DatabaseFile) -> BeamsTable:
     return BeamsTable(
-        Path(database.path),
-        busy_timeout_ms=database.busy_timeout_ms,
+        file.path,
+        file=file,
         terminal_statuses=settings.discovery.terminal_statuses,
         completed_statuses=settings.discovery.completed_statuses,
     )

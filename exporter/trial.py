@@ -118,6 +118,7 @@ def _database(settings: Settings, database: Database, identifiers: Identifiers) 
         database.path,
         busy_timeout_ms=database.busy_timeout_ms,
         terminal_statuses=settings.discovery.terminal_statuses,
+        alone_in_process=True,
     )
     written = settings.mirror.enabled and settings.discovery.kind == "database"
     try:

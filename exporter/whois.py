@@ -56,7 +56,7 @@ def every_id(settings: Settings) -> Iterator[tuple[str, str]]:
             for row in DirectoryDiscovery(settings.discovery.name_pattern).look(0.0, files).rows:
                 yield row.key.case_id, row.key.beam_id
     elif settings.database is not None:
-        with contextlib.closing(BeamsTable(settings.database.path)) as table:
+        with contextlib.closing(BeamsTable(settings.database.path, alone_in_process=True)) as table:
             for beam in table.every_row():
                 if fault_of_row(beam) is None:
                     yield str(beam.case_id), str(beam.beam_id)

@@ -6,6 +6,8 @@ import contextlib
 import io
 import logging
 import re
+import sqlite3
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,9 +22,10 @@ from exporter.beams.succession import Succession
 from exporter.config import ConfigError, settings_from
 from exporter.config.reading import MISTAKES_LIMIT
 from exporter.config.settings import SOURCES_LIMIT
-from exporter.database import beams_table, discovery
-from exporter.database.beams_table import TEXT_LIMIT_BYTES, BeamsTable
+from exporter.database import beams_table, database_file, discovery
+from exporter.database.beams_table import TEXT_LIMIT_BYTES, BeamsTable, ProgressUpdate
 from exporter.database.discovery import DatabaseDiscovery
+from exporter.database.unavailable import DatabaseUnavailable
 from exporter.log_output import VALUE_CHARACTERS, render_json, render_logfmt
 from exporter.logs.events import BatchesAnnounced, BatchStarted, LogRead, LogReplaced, RunFailed
 from exporter.logs.parser import TpsLogParser
@@ -153,6 +156,61 @@ class TestRows:
         table.close()
         assert len(value) == TEXT_LIMIT_BYTES + 1
 
+    @pytest.mark.parametrize("column", ["beam_path", "status", "beam_id", "hpc_job_id"])
+    def test_a_value_too_long_to_be_read_at_all_refuses_its_row_alone(self, path: Path, column: str) -> None:
+        db.add(path, "bad")
+        # A process of its own: limits of SQLite's memory are those of a process.
+        statement = f"UPDATE beams SET {column} = cast(zeroblob(100000000) AS TEXT) WHERE beam_id = 'bad'"
+        subprocess.run(["sqlite3", path, statement], check=True, timeout=60)
+        assert self.look(path) == ({"good"}, {"too_long": 1})
+
+    def test_rows_with_long_values_are_read_up_to_so_many_bytes(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(beams_table, "ROWS_BYTES", 10_000)
+        for number in range(10):
+            db.add(path, f"b{number}")
+            db.execute(path, "UPDATE beams SET beam_path = ? WHERE beam_id = ?", "x" * 3000, f"b{number}")
+            db.execute(path, f"UPDATE beams SET updated_at = '2099-01-0{number}' WHERE beam_id = 'b{number}'")
+        assert self.look(path)[0] == {"b9", "b8", "b7"}
+
+    @pytest.mark.parametrize("also", [(), ("b5",)])
+    def test_a_view_without_end_ends_the_look_and_not_the_exporter(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch, also: tuple[str, ...]
+    ) -> None:
+        monkeypatch.setattr(database_file, "READ_SECONDS", 0.2)
+        db.execute(path, "DROP TABLE beams")
+        db.execute(
+            path,
+            "CREATE VIEW beams AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) "
+            "SELECT 'b' || i AS beam_id, 'c' AS parent_case_id, 'pending' AS status, '' AS updated_at FROM n",
+        )
+        with pytest.raises(DatabaseUnavailable) as caught:
+            BeamsTable(path).rows(None, also)
+        assert caught.value.kind == "too_slow"
+
+    def test_a_trigger_without_end_holds_the_lock_for_a_moment_only(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(beams_table, "WRITE_SECONDS", 0.2)
+        db.execute(
+            path,
+            "CREATE TRIGGER endless AFTER UPDATE ON beams BEGIN INSERT INTO cases WITH RECURSIVE "
+            "n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT 'x', 'x', 0 FROM n WHERE i < 0; END",
+        )
+        with pytest.raises(DatabaseUnavailable) as caught:
+            BeamsTable(path).write([ProgressUpdate("good", 5.0)])
+        assert caught.value.kind == "too_slow"
+        assert db.progress(path, "good") == 0.0
+
+    def test_a_look_that_takes_long_ends_when_the_exporter_does(self, path: Path) -> None:
+        endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
+        table = BeamsTable(path)
+        with table._use("read") as connection:
+            table.interrupt()
+            with pytest.raises(sqlite3.OperationalError, match="interrupted"):
+                connection.execute(endless)
+
     def test_a_status_longer_than_any_is_no_label(self, path: Path) -> None:
         db.add(path, "odd", "s" * 256)
         assert self.look(path) == ({"good"}, {"too_long": 1})
@@ -165,7 +223,7 @@ class TestRows:
         assert self.look(path)[0] == {"b3", "b2"}
 
     def test_every_row_is_found_however_many_there_are(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(beams_table, "ROWS_LIMIT", 2)
+        monkeypatch.setattr(beams_table, "_ROWS_AT_ONCE", 2)
         for number in range(4):
             db.add(path, f"b{number}", "completed")
         with contextlib.closing(BeamsTable(path)) as table:

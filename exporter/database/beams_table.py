@@ -1,9 +1,8 @@
 """The communicator's table ``beams``: its rows, its column ``progress``, and the one guarded statement that writes it.
 
 Somebody else's database: other processes write it all the time, some of its revisions fail a case when they wait for a
-lock longer than five seconds, and its file may be deleted or replaced under us, after which SQLite writes happily into
-the file that is gone. Therefore: never create it, never a read transaction that stays open, never a write longer than a
-few milliseconds, and before each use a look whether the file at the path is still the one we hold open.
+lock longer than five seconds, and its file may be deleted or replaced at any time. Therefore: never create it, never
+keep it open (:mod:`exporter.database.database_file`), never a write longer than a few milliseconds.
 
 Columns are addressed by name (migrated databases have them in another order), and every value is taken for what it is:
 SQLite stores any type in any column.
@@ -12,19 +11,17 @@ SQLite stores any type in any column.
 from __future__ import annotations
 
 import contextlib
-import errno
 import math
-import os
 import sqlite3
-import stat
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import quote
 
-from exporter.database.unavailable import DatabaseUnavailable, kind_of, kind_of_place, unavailable
+from exporter.database.database_file import TOO_LONG, WRITE_SECONDS, DatabaseFile
+from exporter.database.files import not_writable
+from exporter.database.unavailable import DatabaseUnavailable  # noqa: F401 - what callers of the table catch
 
 TERMINAL_STATUSES = ("completed", "failed", "cancelled")
 COMPLETED_STATUSES = ("completed",)
@@ -34,11 +31,17 @@ _NEEDED_COLUMNS = frozenset({"beam_id", "parent_case_id", "status", "updated_at"
 _IDS_PER_STATEMENT = 500
 """Fewer than the 999 variables that an old SQLite allows in one statement."""
 
+_ROWS_AT_ONCE = 1000
+"""Rows that are in memory together where all are read one after another."""
+
 TEXT_LIMIT_BYTES = 4096
 """Longest value worth reading, as long as a path may be: of a longer one only the beginning is read, as bytes."""
 
 ROWS_LIMIT = 100_000
 """Most rows of one look that are not over; those updated last come first."""
+
+ROWS_BYTES = 64 * 1024 * 1024
+"""Most text in the rows of one query, bytes. A usual row has about a hundred."""
 
 UpdateKind = Literal["raise", "lower", "complete"]
 
@@ -86,13 +89,15 @@ class WriteResult:
 
 
 class BeamsTable:
-    """One connection to the table; for one thread at a time.
+    """The table. The database is open only while a method works on it.
 
     Args:
         path: the database file.
         busy_timeout_ms: how long a statement waits for somebody else's lock, milliseconds.
         terminal_statuses: rows in these are not written (but see :class:`ProgressUpdate`).
         completed_statuses: those of them that mean success.
+        file: the same file, where several tables of one process share it.
+        alone_in_process: see :class:`~exporter.database.database_file.DatabaseFile`; not with ``file``.
     """
 
     def __init__(
@@ -102,39 +107,37 @@ class BeamsTable:
         busy_timeout_ms: int = 500,
         terminal_statuses: Collection[str] = TERMINAL_STATUSES,
         completed_statuses: Collection[str] = COMPLETED_STATUSES,
+        file: DatabaseFile | None = None,
+        alone_in_process: bool = False,
     ) -> None:
-        self._connection: sqlite3.Connection | None = None
         self.path = Path(path)
-        self._busy_timeout_ms = busy_timeout_ms
+        self._file = file or DatabaseFile(self.path, busy_timeout_ms=busy_timeout_ms, alone_in_process=alone_in_process)
         self._terminal = tuple(terminal_statuses)
         self._completed = tuple(completed_statuses)
-        self._identity: tuple[int, int] | None = None
-        self._generation = 0
-        self._reopen = False
 
     @property
     def generation(self) -> int:
         """Goes up whenever another file is at the path; this looks there."""
-        # What is wrong with the path is said by those who want to use the file.
-        with contextlib.suppress(OSError):
-            self._identify()
-        return self._generation
+        return self._file.generation
 
-    def reopen(self) -> None:
-        """Have the next use open another connection; from any thread."""
-        self._reopen = True
+    def unchanged_since(self, moment: float) -> bool:
+        """Whether the rows are certainly as they were at a moment; see :class:`DatabaseFile`."""
+        return self._file.unchanged_since(moment)
+
+    def reading(self) -> contextlib.AbstractContextManager[object]:
+        """Keep the database open for several methods that read.
+
+        Raises:
+            DatabaseUnavailable: it cannot be read.
+        """
+        return self._use("read")
+
+    def interrupt(self) -> None:
+        """End a statement that runs now; from any thread."""
+        self._file.interrupt()
 
     def close(self) -> None:
-        """Give the connection back; the next use opens another."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            # What could go wrong here concerns a connection that is not used any more.
-            with contextlib.suppress(sqlite3.Error):
-                connection.close()
-
-    def __del__(self) -> None:
-        # Whoever forgets a table gives its connection back, too.
-        self.close()
+        """Do nothing: no connection is open between uses. For callers that close what they have made."""
 
     def migrate(self) -> bool:
         """Add the column ``progress`` if it is missing, as the plan's phase 1 does.
@@ -145,7 +148,7 @@ class BeamsTable:
         Raises:
             DatabaseUnavailable: it cannot be.
         """
-        with self._use("add the column progress to") as connection:
+        with self._use("add the column progress to", write=True) as connection:
             if "progress" in self._columns(connection):
                 return False
             try:
@@ -160,21 +163,19 @@ class BeamsTable:
     def try_writing(self) -> None:
         """Find out whether this account may write here; nothing is changed, and no file is left that was not there.
 
-        Asked before the first use: SQLite opens a file that it may not write for reading, and leaves a ``-shm`` of ours
-        beside it, which the communicator may not be able to write. ``BEGIN IMMEDIATE`` is no question: on such a file
-        it begins to read. An update of no row is one: it takes the lock for writing, holds it for that one statement
-        (some microseconds), and touches neither journal nor ``-wal``.
+        ``BEGIN IMMEDIATE`` would not tell: on a file that may not be written SQLite begins to read. An update of no row
+        does. It takes the lock for writing for some microseconds, and writes neither ``-wal`` nor ``-journal``.
 
         Raises:
             DatabaseUnavailable: it may not, or (``locked``) somebody else was writing all the time.
         """
-        # Without its folder there is no journal, and no new -wal after the last connection has taken the old one away.
-        for place in (self.path, self.path.parent) if os.path.exists(self.path) else ():
-            if not _may_write(place):
-                raise self._unavailable("read_only", "write progress to", f"this account may not write {place}")
         with self._use("read") as connection:
             self._columns(connection)
-        with self._use("write progress to") as connection:
+        # Without its folder there is no new -wal when the communicator has stopped.
+        place = not_writable(self.path, folder=True)
+        if place is not None:
+            raise self._file.unavailable("read_only", "write progress to", f"this account may not write {place}")
+        with self._use("write progress to", write=True) as connection:
             connection.execute("UPDATE beams SET updated_at = updated_at WHERE 0")
 
     def has_progress(self) -> bool:
@@ -203,24 +204,18 @@ class BeamsTable:
             DatabaseUnavailable: it cannot be read.
         """
         with self._use("read") as connection:
-            there = self._columns(connection)
-            columns = [name for name in _KNOWN_COLUMNS if name in there]
-            select = f"SELECT {', '.join(map(_bounded, columns))} FROM beams"
+            columns = _known(self._columns(connection))
             condition = f"status IS NULL OR status NOT IN ({_marks(self._terminal)})"
             values: list[Any] = [*self._terminal]
             if updated_since is not None:
                 condition += " OR updated_at >= ?"
                 values.append(_stamp(updated_since))
-            found = connection.execute(
-                f"{select} WHERE {condition} ORDER BY updated_at DESC LIMIT {ROWS_LIMIT}", values
-            ).fetchall()
-            stored = [_stored(dict(zip(columns, row, strict=True))) for row in found]
+            stored = _select(connection, columns, condition, values)
             known = {beam.beam_id for beam in stored}
             wanted = [beam_id for beam_id in also if beam_id not in known]
             for start in range(0, len(wanted), _IDS_PER_STATEMENT):
                 some = wanted[start : start + _IDS_PER_STATEMENT]
-                found = connection.execute(f"{select} WHERE beam_id IN ({_marks(some)})", some).fetchall()
-                stored += (_stored(dict(zip(columns, row, strict=True))) for row in found)
+                stored += _select(connection, columns, f"beam_id IN ({_marks(some)})", some)
             return stored
 
     def rows_of_cases(self, case_ids: Collection[str]) -> list[StoredBeam]:
@@ -238,16 +233,10 @@ class BeamsTable:
         stored: list[StoredBeam] = []
         wanted = sorted(case_ids)
         with self._use("read") as connection:
-            there = self._columns(connection)
-            columns = [name for name in _KNOWN_COLUMNS if name in there]
-            select = f"SELECT {', '.join(map(_bounded, columns))} FROM beams"
+            columns = _known(self._columns(connection))
             for start in range(0, len(wanted), _IDS_PER_STATEMENT):
                 some = wanted[start : start + _IDS_PER_STATEMENT]
-                found = connection.execute(
-                    f"{select} WHERE parent_case_id IN ({_marks(some)}) ORDER BY updated_at DESC LIMIT {ROWS_LIMIT}",
-                    some,
-                ).fetchall()
-                stored += (_stored(dict(zip(columns, row, strict=True))) for row in found)
+                stored += _select(connection, columns, f"parent_case_id IN ({_marks(some)})", some)
         return stored
 
     def is_over(self, status: str | None) -> bool:
@@ -255,7 +244,7 @@ class BeamsTable:
         return status in self._terminal
 
     def every_row(self) -> Iterator[StoredBeam]:
-        """All rows, however many and however old; :data:`ROWS_LIMIT` are read at once.
+        """All rows, however many and however old; :data:`_ROWS_AT_ONCE` are read at once.
 
         Raises:
             DatabaseUnavailable: they cannot be read.
@@ -263,15 +252,14 @@ class BeamsTable:
         after: int | None = None
         while True:
             with self._use("read") as connection:
-                there = self._columns(connection)
-                columns = [name for name in _KNOWN_COLUMNS if name in there]
+                columns = _known(self._columns(connection))
                 found = connection.execute(
                     f"SELECT rowid, {', '.join(map(_bounded, columns))} FROM beams "
-                    f"WHERE ? IS NULL OR rowid > ? ORDER BY rowid LIMIT {ROWS_LIMIT}",
+                    f"WHERE ? IS NULL OR rowid > ? ORDER BY rowid LIMIT {_ROWS_AT_ONCE}",
                     (after, after),
                 ).fetchall()
             yield from (_stored(dict(zip(columns, row[1:], strict=True))) for row in found)
-            if len(found) < ROWS_LIMIT:
+            if len(found) < _ROWS_AT_ONCE:
                 return
             after = found[-1][0]
 
@@ -289,9 +277,10 @@ class BeamsTable:
             if not 0.0 <= update.value <= 100.0:
                 raise ValueError(f"progress must be within 0 and 100, not {update.value}")
         written = set()
-        with self._use("write progress to") as connection:
+        with self._use("write progress to", write=True) as connection:
             connection.execute("BEGIN IMMEDIATE")
             try:
+                self._file.limit_time(WRITE_SECONDS)
                 for update in updates:
                     try:
                         changed = self._write_one(connection, update)
@@ -301,6 +290,7 @@ class BeamsTable:
                         changed = False  # a site's own constraint or trigger refuses this row; the others must not wait
                     if changed:
                         written.add(update.beam_id)
+                self._file.check_unchanged("write progress to")
                 connection.execute("COMMIT")
             except BaseException:
                 with contextlib.suppress(sqlite3.Error):
@@ -348,76 +338,57 @@ class BeamsTable:
         return cursor.rowcount > 0
 
     def _columns(self, connection: sqlite3.Connection) -> frozenset[str]:
-        columns = frozenset(row[1] for row in connection.execute("PRAGMA table_info(beams)").fetchall())
-        if not columns:
-            raise self._unavailable("no_table", "use", "it has no table beams")
-        missing = sorted(_NEEDED_COLUMNS - columns)
+        there = frozenset(row[1] for row in connection.execute("PRAGMA table_info(beams)").fetchall())
+        if not there:
+            raise self._file.unavailable("no_table", "use", "it has no table beams")
+        missing = sorted(_NEEDED_COLUMNS - there)
         if missing:
-            raise self._unavailable("no_table", "use", f"its table beams has no column {', '.join(missing)}")
-        return columns
+            raise self._file.unavailable("no_table", "use", f"its table beams has no column {', '.join(missing)}")
+        return there
 
-    @contextlib.contextmanager
-    def _use(self, action: str) -> Iterator[sqlite3.Connection]:
-        """The connection to the file that is at the path now; whatever goes wrong is :class:`DatabaseUnavailable`."""
+    def _use(self, action: str, *, write: bool = False) -> contextlib.AbstractContextManager[sqlite3.Connection]:
+        return self._file.use(action, write=write)
+
+
+def _known(columns: Collection[str]) -> list[str]:
+    return [name for name in _KNOWN_COLUMNS if name in columns]
+
+
+def _select(
+    connection: sqlite3.Connection, columns: Sequence[str], condition: str, values: Sequence[object]
+) -> list[StoredBeam]:
+    """Rows that meet a condition, at most :data:`ROWS_LIMIT` and :data:`ROWS_BYTES`; those updated last come first."""
+    query = f"SELECT {', '.join(map(_bounded, columns))} FROM beams WHERE ({condition})"
+    stored: list[StoredBeam] = []
+    left_bytes = ROWS_BYTES
+    try:
+        for row in connection.execute(f"{query} ORDER BY updated_at DESC LIMIT {ROWS_LIMIT}", values):
+            left_bytes -= sum(len(value) for value in row if isinstance(value, (str, bytes)))
+            if left_bytes < 0:
+                break
+            stored.append(_stored(dict(zip(columns, row, strict=True))))
+    except TOO_LONG:
+        return _select_one_by_one(connection, columns, query, values)
+    return stored
+
+
+def _select_one_by_one(
+    connection: sqlite3.Connection, columns: Sequence[str], query: str, values: Sequence[object]
+) -> list[StoredBeam]:
+    """The same where a value of some row is longer than SQLite may read."""
+    # The table itself is walked: an index may hold the long value.
+    numbers = connection.execute(
+        f"SELECT rowid FROM beams NOT INDEXED ORDER BY rowid DESC LIMIT {ROWS_LIMIT}"
+    ).fetchall()
+    stored: list[StoredBeam] = []
+    for (number,) in numbers:
         try:
-            yield self._connected()
-        except DatabaseUnavailable:
-            self.close()
-            raise
-        except OSError as error:
-            self.close()
-            kind = kind_of_place(error)
-            raise self._unavailable(kind, action, error.strerror or str(error)) from error
-        except sqlite3.Error as error:
-            kind = kind_of(error)
-            if kind != "locked":
-                self.close()
-            raise self._unavailable(kind, action, str(error)) from error
-
-    def _connected(self) -> sqlite3.Connection:
-        if self._reopen:
-            self._reopen = False
-            self.close()
-        self._identify()
-        if self._connection is None:
-            # autocommit: every transaction is one we begin ourselves, and no read is left open
-            connection = sqlite3.connect(
-                f"file://{quote(str(self.path.absolute()))}?mode=rw",
-                uri=True,
-                isolation_level=None,
-                timeout=self._busy_timeout_ms / 1000,
-                check_same_thread=False,
-            )
-            # Kept before it is used: what goes wrong from here on closes it.
-            self._connection = connection
-            connection.text_factory = _text
-            # In WAL mode this leaves out the fsync at each commit, as the communicator does.
-            connection.execute("PRAGMA synchronous = NORMAL")
-        return self._connection
-
-    def _identify(self) -> None:
-        """Let go of a file that is not at the path any more.
-
-        Raises:
-            OSError: nothing can be found there, or a folder.
-        """
-        status = os.stat(self.path)
-        if stat.S_ISDIR(status.st_mode):
-            raise IsADirectoryError(errno.EISDIR, "it is a folder", str(self.path))
-        identity = (status.st_dev, status.st_ino)
-        if identity != self._identity:
-            self.close()
-            self._generation += self._identity is not None
-            self._identity = identity
-
-    def _unavailable(self, kind: str, action: str, reason: str) -> DatabaseUnavailable:
-        return unavailable(kind, action, self.path, reason)
-
-
-def _may_write(place: Path) -> bool:
-    """Whether the account that this runs as now may write a file, or put others into a folder."""
-    needed = os.W_OK | os.X_OK if place.is_dir() else os.W_OK
-    return os.access(place, needed, effective_ids=os.access in os.supports_effective_ids)
+            found = connection.execute(f"{query} AND rowid = ?", (*values, number)).fetchall()
+        except TOO_LONG:
+            stored.append(StoredBeam(f"row {number}", "", None, None, None, None, None, too_long=True))
+            continue
+        stored += (_stored(dict(zip(columns, row, strict=True))) for row in found)
+    return stored
 
 
 def _marks(values: Iterable[object]) -> str:
@@ -430,10 +401,6 @@ def _bounded(column: str) -> str:
         f"CASE WHEN length(CAST({column} AS BLOB)) > {TEXT_LIMIT_BYTES} "
         f"THEN substr(CAST({column} AS BLOB), 1, {TEXT_LIMIT_BYTES + 1}) ELSE {column} END"
     )
-
-
-def _text(raw: bytes) -> str:
-    return raw.decode("utf-8", "surrogateescape")
 
 
 def _stamp(at: float) -> str:

@@ -7,6 +7,7 @@ the others are not affected.
 from __future__ import annotations
 
 import re
+import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +26,9 @@ _REFUSED_KEPT = 10_000
 
 _WHOLE_SECONDS = 300.0
 """All rows of the open cases are read again so often. In between, only those of cases that have become open."""
+
+_READ_AGAIN_SECONDS = 30.0
+"""The rows are read so often even if the files seem to be unchanged."""
 
 _CONTROL_CHARACTER = re.compile("[\\x00-\\x1f\\x7f]")
 
@@ -106,10 +110,17 @@ class DatabaseDiscovery:
     Args:
         table: the table.
         retention_seconds: the first look reads rows that ended this long ago, too.
+        timer: seconds of a clock that never steps.
     """
 
-    def __init__(self, table: BeamsTable, *, retention_seconds: float) -> None:
+    def __init__(
+        self, table: BeamsTable, *, retention_seconds: float, timer: Callable[[], float] = time.monotonic
+    ) -> None:
         self._table = table
+        self._timer = timer
+        self._read: list[StoredBeam] = []
+        self._read_at = float("-inf")
+        self._asked_for: frozenset[str] = frozenset()
         self._retention_seconds = retention_seconds
         self._looked_at: float | None = None
         self._refusals = _Refusals()
@@ -122,6 +133,8 @@ class DatabaseDiscovery:
         Of a case that has a row that is not over, the other rows are read, too, however old they are: case progress
         counts them. They come last.
 
+        The database is not opened when its files are as they were at the last look: then its rows are, too.
+
         Args:
             at: now, epoch seconds.
             watched: beams whose end is not known yet.
@@ -132,8 +145,15 @@ class DatabaseDiscovery:
         # A clock that was set back dates what is new before the last look.
         known_since = None if self._looked_at is None else min(self._looked_at, at)
         since = at - self._retention_seconds if known_since is None else known_since - _SLACK_SECONDS
-        stored = self._table.rows(since, [key.beam_id for key in watched])
-        stored += self._siblings(stored, at)
+        asked_for = frozenset(key.beam_id for key in watched)
+        if self._knows(asked_for):
+            stored = [beam for beam in self._read if self._is_wanted(beam, since, asked_for)]
+        else:
+            began = self._timer()
+            with self._table.reading():
+                self._read = stored = self._table.rows(since, asked_for)
+                stored = stored + self._siblings(stored, at)
+            self._read_at, self._asked_for = began, asked_for
         self._looked_at = at
         rows, faults = [], {}
         for beam in stored:
@@ -144,6 +164,19 @@ class DatabaseDiscovery:
                 faults[f"{beam.case_id!r:.300} {beam.beam_id!r:.300}"] = fault
         there = {row.key for row in rows}
         return Look(tuple(rows), self._refusals.count(faults), frozenset(set(watched) - there))
+
+    def _knows(self, asked_for: frozenset[str]) -> bool:
+        """Whether the rows are certainly as they were read last, and all that are asked for were read."""
+        return (
+            asked_for <= self._asked_for
+            and self._timer() - self._read_at < _READ_AGAIN_SECONDS
+            and self._table.unchanged_since(self._read_at)
+        )
+
+    def _is_wanted(self, beam: StoredBeam, since: float, asked_for: frozenset[str]) -> bool:
+        """What the query of :meth:`BeamsTable.rows` says, of a row that is known."""
+        updated = beam.updated_at is not None and beam.updated_at >= since
+        return updated or not self._table.is_over(beam.status) or beam.beam_id in asked_for
 
     def _siblings(self, stored: Sequence[StoredBeam], at: float) -> list[StoredBeam]:
         """The other rows of cases that have become open since the last look."""

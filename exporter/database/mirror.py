@@ -15,8 +15,17 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Literal
 
-from exporter.beams.snapshot import ENDED_STATES, BeamKey, BeamState, BeamView, BoardSnapshot, OutputState
+from exporter.beams.snapshot import (
+    ENDED_STATES,
+    BeamKey,
+    BeamRow,
+    BeamState,
+    BeamView,
+    BoardSnapshot,
+    OutputState,
+)
 from exporter.database.beams_table import BeamsTable, ProgressUpdate, UpdateKind
+from exporter.database.other_writer import OtherWriter
 from exporter.database.unavailable import DatabaseUnavailable
 
 ROWS_PER_TRANSACTION = 100
@@ -44,7 +53,9 @@ class _Written:
     """What was given to the database last, and for which stage of which run.
 
     ``accepted`` is false where the row was over, gone, or as high already: then it holds something else.
-    ``row_updated_at`` tells which row was known then. ``at`` is by the clock that nobody sets.
+    ``row_updated_at`` and ``row_status`` tell which row was known then. ``at`` is by the clock that nobody sets, and
+    ``moved_seconds`` is how far the board's time was before it. ``ours`` is the last value of this run that the row
+    took, and ``ours_at`` when.
     """
 
     percent: float
@@ -53,8 +64,12 @@ class _Written:
     announcements: int
     grew: bool
     row_updated_at: float | None
+    row_status: str | None
     accepted: bool = False
     at: float = 0.0
+    moved_seconds: float = 0.0
+    ours: float | None = None
+    ours_at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +131,10 @@ class Mirror:
         self._generation = table.generation
         self._next_at = float("-inf")
         self._failures = 0
+        self._moved_seconds = 0.0
         self._other_writer: BeamKey | None = None
-        self._told = False
+        self._others = OtherWriter(value_range)
+        self.advice = ""
 
     @property
     def pending(self) -> int:
@@ -130,7 +147,7 @@ class Mirror:
         return self._next_at
 
     def take_other_writer(self) -> BeamKey | None:
-        """A beam whose column somebody else changes, the first time one is met; ``None`` otherwise."""
+        """A beam whose column somebody else changes on another scale, once; :attr:`advice` says what to do."""
         key, self._other_writer = self._other_writer, None
         return key
 
@@ -141,6 +158,7 @@ class Mirror:
             snapshot: what the board shows.
             moved_seconds: how far its time is before the clock of :meth:`flush`.
         """
+        self._moved_seconds = moved_seconds
         if self._table.generation != self._generation:
             # Another file is at the path: what we wrote is not in it.
             self._generation = self._table.generation
@@ -149,8 +167,12 @@ class Mirror:
             # A row that was read by an earlier process may be the next run's by now.
             if view.row.status is not None and view.key not in snapshot.rows_of_before:
                 written = self._written.get(view.key)
-                if written is not None:
-                    self._watch_for_others(view, written, snapshot.at, moved_seconds)
+                if written is not None and _was_read_after(written, view.row, snapshot.at, moved_seconds):
+                    if _is_lost(written, view.row, moved_seconds):
+                        del self._written[view.key]
+                        written = None
+                    else:
+                        self._watch_for_others(view, written)
                 self._consider(view, written)
         shown = {view.key for view in snapshot.beams}
         for key in self._written.keys() - shown:
@@ -176,6 +198,7 @@ class Mirror:
             view.announcements,
             view.log_grew,
             view.row.updated_at,
+            view.row.status,
         )
 
     def _next(self, view: BeamView, written: _Written | None) -> tuple[UpdateKind, float] | None:
@@ -225,15 +248,15 @@ class Mirror:
         )
         return ("complete", 100.0) if view.row.status in self._completed and view.log_succeeded and not done else None
 
-    def _watch_for_others(self, view: BeamView, written: _Written, now: float, moved_seconds: float) -> None:
-        row = view.row
-        # One read later than now was read before the clock was set back, and perhaps before the write.
-        read_since = written.at + moved_seconds + _SEEN_AFTER_SECONDS < row.read_at <= now
-        if self._told or not written.accepted or not read_since:
+    def _watch_for_others(self, view: BeamView, written: _Written) -> None:
+        progress = view.row.progress
+        if not progress or progress >= _COMMUNICATORS_END or view.row.status in self._terminal:
+            return  # a reset, or the end, which the communicator writes on every scale
+        if written.ours is None or abs(progress - written.ours) <= _SAME:
             return
-        expected = not row.progress or row.progress >= _COMMUNICATORS_END or row.status in self._terminal
-        if not expected and row.progress is not None and abs(row.progress - written.update.value) > _SAME:
-            self._other_writer, self._told = view.key, True
+        advice = self._others.saw(progress, view.batch_current, view.batches_total)
+        if advice is not None:
+            self._other_writer, self.advice = view.key, advice
 
     def flush(self, at: float, *, now: bool = False) -> FlushResult:
         """Write what is due, if the time has come.
@@ -263,8 +286,31 @@ class Mirror:
             for key in some:
                 written = self._due.pop(key)
                 written.accepted = written.update.beam_id in result.written
-                written.at = at
+                written.at, written.moved_seconds = at, self._moved_seconds
+                before = self._written.get(key)
+                if written.accepted:
+                    written.ours, written.ours_at = written.update.value, at
+                elif before is not None and before.run_number == written.run_number:
+                    written.ours, written.ours_at = before.ours, before.ours_at
                 outcomes["written" if written.accepted else "refused"] += 1
                 self._written[key] = written
         self._failures = 0
         return FlushResult(outcomes, tuple(seconds), 0, None)
+
+
+def _was_read_after(written: _Written, row: BeamRow, now: float, moved_seconds: float) -> bool:
+    """Whether the row was read after our last value was written into it."""
+    # One read later than now was read before the clock was set back, and perhaps before the write.
+    return written.ours_at + moved_seconds + _SEEN_AFTER_SECONDS < row.read_at <= now
+
+
+def _is_lost(written: _Written, row: BeamRow, moved_seconds: float) -> bool:
+    """Whether the row is as it was before our write: the database was restored from a backup.
+
+    Our write changed ``updated_at``, and so does whoever writes the row after us. So a lower value with the same or an
+    older time stamp is from before. Where the clock was set since, time stamps prove nothing.
+    """
+    if not written.accepted or row.updated_at is None or moved_seconds != written.moved_seconds:
+        return False
+    older = written.row_updated_at is not None and row.updated_at <= written.row_updated_at
+    return older and row.status == written.row_status and (row.progress or 0.0) < written.update.value - _SAME

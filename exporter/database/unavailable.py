@@ -9,13 +9,22 @@ _ADVICE = {
     "missing": "it is never created; check database.path, and whether the communicator has been started",
     "folder": "name the database file in it (database.path)",
     "locked": "another process writes; it is tried again",
-    "read_only": "let the exporter's user write the file, its -wal and -shm, and their folder",
-    "permission": "let the exporter's user read and write the file, its -wal and -shm, and their folder",
+    "read_only": "let the exporter's user write the file, its -wal and -shm, and their folder "
+    "(docs/operations.md, Rights that last)",
+    "permission": "let the exporter's user read and write the file, its -wal and -shm, and their folder "
+    "(docs/operations.md, Rights that last)",
     "corrupt": "check it with `sqlite3 FILE 'PRAGMA integrity_check'`",
     "not_a_database": "check database.path",
     "no_table": "check database.path: the communicator creates the table at its first start",
     "no_column": "run `mqi-exporter migrate`, or set database.migrate to true",
     "disk_full": "make room on its file system",
+    "changing": "it is tried again",
+    "unfinished": "its -wal or -journal is applied when the communicator starts, or when the files have been unchanged "
+    "for a few seconds",
+    "not_its_wal": "start the communicator again; if it is stopped and the database was restored from a backup, remove "
+    "the -wal and -shm beside it first (docs/operations.md, Backup)",
+    "too_slow": "is `beams` a view, or does it have triggers?",
+    "too_large": "is there a very long value in the table beams?",
     "other": "it is tried again",
 }
 
@@ -25,7 +34,9 @@ class DatabaseUnavailable(Exception):
 
     Args:
         kind: ``missing``, ``folder``, ``locked``, ``read_only``, ``permission``, ``corrupt``, ``not_a_database``,
-            ``no_table``, ``no_column``, ``disk_full`` or ``other``.
+            ``no_table``, ``no_column``, ``disk_full``, ``changing`` (another program writes over the file),
+            ``unfinished`` (a killed process has left a ``-wal`` or ``-journal``), ``not_its_wal`` (one that belongs to
+            another file), ``too_slow``, ``too_large`` or ``other``.
         message: the file, and what was tried.
         advice: what to do about it.
     """
@@ -72,6 +83,7 @@ def kind_of(error: sqlite3.Error) -> str:
         ("no such column", "no_column"),
         ("is full", "disk_full"),
         ("unable to open", "permission"),
+        ("interrupted", "too_slow"),
     ):
         if phrase in text:
             return kind

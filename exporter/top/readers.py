@@ -165,7 +165,7 @@ class TableReader:
         self._retention_seconds = _RETENTION_SECONDS if settings is None else settings.retention_seconds
         self._identifiers = identifiers or PlainIdentifiers()
         self._clock = clock
-        self._table = BeamsTable(path, terminal_statuses=self._terminal)
+        self._table = BeamsTable(path, terminal_statuses=self._terminal, alone_in_process=True)
         self._path = path
 
     def look(self) -> Look:

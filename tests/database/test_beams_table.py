@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -157,8 +158,6 @@ class TestRows:
         db.add(path, "b")
         table = BeamsTable(path)
         table.rows(0.0)
-        assert table._connection is not None
-        assert not table._connection.in_transaction
         # A read that stayed open would keep the log of writes from being taken in.
         db.execute(path, "UPDATE beams SET status = 'pending'")
         [(busy, *_)] = db.execute(path, "PRAGMA wal_checkpoint(TRUNCATE)")
@@ -340,20 +339,26 @@ class TestUnavailable:
             BeamsTable(path).rows()
         assert caught.value.kind == "no_table"
 
-    def test_disk_full(self, path: Path) -> None:
+    def test_disk_full(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         db.add(path, "b")
         table = BeamsTable(path)
-        table.rows()
-        assert table._connection is not None
-        [(pages,)] = table._connection.execute("PRAGMA page_count").fetchall()
-        table._connection.execute(f"PRAGMA max_page_count = {pages}")
+        connect = sqlite3.connect
+
+        def without_room(*arguments: Any, **options: Any) -> sqlite3.Connection:
+            connection: sqlite3.Connection = connect(*arguments, **options)
+            [(pages,)] = connection.execute("PRAGMA page_count").fetchall()
+            connection.execute(f"PRAGMA max_page_count = {pages}")
+            return connection
+
         db.execute(
             path,
             "CREATE TRIGGER grow AFTER UPDATE ON beams BEGIN "
             "INSERT INTO cases SELECT hex(randomblob(9000)), 'x', 0; END",
         )
-        with pytest.raises(DatabaseUnavailable) as caught:
-            table.write([ProgressUpdate("b", 5.0)])
+        with monkeypatch.context() as patched:
+            patched.setattr("exporter.database.database_file.sqlite3.connect", without_room)
+            with pytest.raises(DatabaseUnavailable) as caught:
+                table.write([ProgressUpdate("b", 5.0)])
         assert caught.value.kind == "disk_full"
         assert db.progress(path, "b") == 0.0
 

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from exporter.beams.snapshot import BeamKey
-from exporter.database.beams_table import BeamsTable
+from exporter.database.beams_table import BeamsTable, StoredBeam
+from exporter.database.database_file import DatabaseFile
 from exporter.database.discovery import DatabaseDiscovery, DirectoryDiscovery
 from exporter.database.unavailable import DatabaseUnavailable
 from exporter.logs.source import LogStat
@@ -70,6 +72,44 @@ class TestDatabase:
         db.add(path, "restored", "completed")
         age(path, "restored", 900)
         assert "restored" in {row.key.beam_id for row in discovery.look(now + 301, ()).rows}
+
+    def test_while_the_files_do_not_change_the_rows_are_known_without_opening_the_database(self, path: Path) -> None:
+        at = 0.0
+        file = DatabaseFile(path, timer=lambda: at)
+        discovery = DatabaseDiscovery(BeamsTable(path, file=file), retention_seconds=3600, timer=lambda: at)
+        db.add(path, "runs")
+        db.add(path, "over", "completed")
+        now = time.time()
+
+        def found(seconds: float, *watched: str) -> tuple[set[str], bool]:
+            """What a look finds, and whether it has opened the database."""
+            nonlocal at
+            at = seconds
+            uses = []
+            with pytest.MonkeyPatch.context() as patched:
+                rows = BeamsTable.rows
+
+                def counted(*arguments: Any) -> list[StoredBeam]:
+                    uses.append(arguments)
+                    return rows(*arguments)
+
+                patched.setattr(BeamsTable, "rows", counted)
+                look = discovery.look(now + seconds, [BeamKey("c", beam_id) for beam_id in watched])
+            assert {row.read_at for row in look.rows} <= {now + seconds}
+            return {row.key.beam_id for row in look.rows}, bool(uses)
+
+        assert found(0, "over") == ({"runs", "over"}, True)
+        assert found(2, "over") == ({"runs", "over"}, True), "a change may have had the same time stamp"
+        assert found(4, "over") == ({"runs", "over"}, True)
+        assert found(6, "over") == ({"runs", "over"}, False)
+        assert found(8) == ({"runs"}, False), "nobody asks for the other one any more, and it is over"
+        assert found(10, "new") == ({"runs"}, True), "a row that was not asked for"
+        db.add(path, "new")
+        assert found(12, "new") == ({"runs", "new"}, True)
+        for seconds in (14, 16):
+            found(seconds)
+        assert found(18) == ({"runs", "new"}, False)
+        assert found(50) == ({"runs", "new"}, True), "now and then it is read all the same"
 
     def test_a_beam_that_starts_and_fails_between_two_looks_is_seen(
         self, path: Path, discovery: DatabaseDiscovery

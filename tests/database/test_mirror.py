@@ -80,6 +80,20 @@ def snapshot(*views: BeamView, at: float = 0.0) -> BoardSnapshot:
     return BoardSnapshot(at, views, 0, (), None, {}, {}, {}, {}, ())
 
 
+def row(
+    current: int,
+    *,
+    progress: float | None = None,
+    updated_at: float | None,
+    read_at: float = 0.0,
+    status: str = "simulation_running",
+) -> BeamView:
+    """A beam in batch ``current`` of 18 whose row was read as this."""
+    return view(current, 18)._replace(
+        row=BeamRow(KEY, read_at, status=status, progress=progress, updated_at=updated_at)
+    )
+
+
 class Site:
     """A database with one row, and a mirror whose clock is passed in."""
 
@@ -359,6 +373,41 @@ class TestTroubles:
         assert (result.outcomes["written"], len(result.seconds), result.pending) == (len(keys), 3, 0)
 
 
+class TestRestored:
+    """A backup was copied over the file: what we wrote is not in it, although it is the same file."""
+
+    def test_progress_is_written_again(self, site: Site) -> None:
+        site.shows(row(5, updated_at=100.0))
+        site.stands(0.0)
+        assert site.shows(row(5, progress=0.0, updated_at=90.0, read_at=site.at + 50)) == 27.78
+
+    def test_progress_is_written_again_into_a_backup_as_old_as_the_row_was(self, site: Site) -> None:
+        site.shows(row(5, updated_at=100.0))
+        site.stands(11.11)
+        assert site.shows(row(5, progress=11.11, updated_at=100.0, read_at=site.at + 50)) == 27.78
+
+    @pytest.mark.parametrize(
+        ("progress", "updated_at", "status"),
+        [(0.0, 300.0, "simulation_running"), (0.0, 90.0, "pending"), (0.0, None, "simulation_running")],
+    )
+    def test_what_the_communicator_has_reset_is_not(
+        self, site: Site, progress: float, updated_at: float | None, status: str
+    ) -> None:
+        site.shows(row(5, updated_at=100.0))
+        site.stands(progress, status)
+        shown = row(5, progress=progress, updated_at=updated_at, read_at=site.at + 50, status=status)
+        assert site.shows(shown) == progress
+
+    def test_time_stamps_prove_nothing_where_the_clock_was_set(self, site: Site) -> None:
+        site.shows(row(5, updated_at=100.0))
+        site.stands(0.0)
+        site.at += 100.0
+        shown = snapshot(row(5, progress=0.0, updated_at=90.0, read_at=site.at + 3600), at=site.at + 3600)
+        site.mirror.update(shown, moved_seconds=3600.0)
+        site.mirror.flush(site.at)
+        assert site.column == 0.0
+
+
 class TestAnotherWriter:
     def test_is_told_once(self, site: Site) -> None:
         site.shows(view(5, 18))
@@ -399,11 +448,11 @@ class TestAnotherWriter:
         site.at += 100.0
         site.mirror.update(snapshot(view(9, 18), at=site.at + step), moved_seconds=step)
         site.mirror.flush(site.at)
-        shown = snapshot(view(9, 18, row_progress=27.78, read_at=read_at), at=site.at + step)
+        shown = snapshot(view(9, 18, row_progress=45.6, read_at=read_at), at=site.at + step)
         site.mirror.update(shown, moved_seconds=step)
         assert site.mirror.take_other_writer() is None
         now = site.at + step + 5
-        shown = snapshot(view(9, 18, row_progress=27.78, read_at=now), at=now)
+        shown = snapshot(view(9, 18, row_progress=45.6, read_at=now), at=now)
         site.mirror.update(shown, moved_seconds=step)
         assert site.mirror.take_other_writer() == KEY
 

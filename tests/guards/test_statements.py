@@ -29,7 +29,7 @@ class Site:
     def __init__(self, folder: Path, statements: list[str]) -> None:
         self.statements = statements
         self.at = time.time()
-        path = db.make(folder / "mqi.db")
+        self.path = path = db.make(folder / "mqi.db")
         for number in range(BEAMS):
             db.add(path, f"b{number}")
         settings = settings_from(f"base_directory: {folder}\ndatabase: {{path: {path}}}\n", "exporter.yaml")
@@ -65,7 +65,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
         connection.set_trace_callback(statements.append)
         return connection
 
-    monkeypatch.setattr("exporter.database.beams_table.sqlite3.connect", traced)
+    monkeypatch.setattr("exporter.database.database_file.sqlite3.connect", traced)
     made = Site(tmp_path, statements)
     yield made
     made.rounds.close()
@@ -74,6 +74,15 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
 def test_a_look_at_the_table_is_two_statements_however_many_beams_run(site: Site) -> None:
     assert len(site.keys) == BEAMS
     assert site.statements_of("discover") == ["PRAGMA", "SELECT"], "its columns, and its rows"
+
+
+def test_a_look_at_files_that_have_not_changed_opens_nothing(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("exporter.database.database_file._TIME_STAMP_SECONDS", 0.0)
+    site.statements_of("discover")
+    for _ in range(3):
+        assert site.statements_of("discover") == []
+    db.execute(site.path, "UPDATE beams SET status = 'completed' WHERE beam_id = 'b7'")
+    assert site.statements_of("discover")[:2] == ["PRAGMA", "SELECT"]
 
 
 def test_an_update_is_one_statement_and_beams_without_news_cost_none(site: Site) -> None:
@@ -86,4 +95,4 @@ def test_an_update_is_one_statement_and_beams_without_news_cost_none(site: Site)
     for key in site.keys[:30]:
         site.start_batch(key, 2)
 
-    assert site.statements_of("mirror") == ["BEGIN", *["UPDATE"] * 30, "COMMIT"]
+    assert site.statements_of("mirror") == ["PRAGMA", "BEGIN", *["UPDATE"] * 30, "COMMIT"]

@@ -195,3 +195,87 @@ class Locker:
         output, _ = self._process.communicate("go\n", timeout=30)
         assert output == "done\n"
         assert self._process.returncode == 0
+
+
+_PROGRAM = """
+import os, sqlite3, sys
+database = sqlite3.connect(sys.argv[1], timeout=5.0, isolation_level=None)
+database.execute("PRAGMA journal_mode = WAL")
+database.execute("PRAGMA synchronous = NORMAL")
+print("open", database.execute("SELECT count(*) FROM beams").fetchone()[0], flush=True)
+for line in sys.stdin:
+    name, first, last, status = line.split()
+    database.execute("BEGIN")
+    for number in range(int(first), int(last)):
+        database.execute(
+            "INSERT INTO beams (beam_id, parent_case_id, beam_path, status) VALUES (?, 'c', '/data', ?)",
+            (f"{name}{number}", status),
+        )
+    database.execute("COMMIT")
+    print("done", flush=True)
+database.close()
+print("closed", flush=True)
+"""
+
+
+class Program:
+    """A process that keeps the database open from its start to its end, as the communicator does.
+
+    Args:
+        path: the database, which must have the tables.
+        as_user: its user id; ``None`` for that of the tests.
+    """
+
+    def __init__(self, path: Path, as_user: int | None = None) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", _PROGRAM, str(path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            user=as_user,
+        )
+        assert self._answer().startswith("open ")
+
+    def add(self, name: str, first: int, last: int, status: str = "pending") -> None:
+        """Rows ``name`` + number, in one transaction."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{name} {first} {last} {status}\n")
+        self._process.stdin.flush()
+        assert self._answer() == "done\n"
+
+    def stop(self) -> None:
+        """Close the database and end."""
+        output, _ = self._process.communicate(timeout=30)
+        assert output == "closed\n"
+
+    def kill(self) -> None:
+        """End without closing anything."""
+        self._process.kill()
+        self._process.communicate(timeout=30)
+
+    def _answer(self) -> str:
+        assert self._process.stdout is not None
+        return self._process.stdout.readline()
+
+
+def beside(path: Path) -> list[str]:
+    """Names of the files that SQLite keeps beside a database, as far as they are there."""
+    return sorted(each.name for each in path.parent.glob(f"{path.name}-*"))
+
+
+def open_files(process: int, path: Path) -> list[str]:
+    """The files of a database that a process has open."""
+    found = []
+    for descriptor in Path(f"/proc/{process}/fd").iterdir():
+        try:
+            target = str(descriptor.readlink())
+        except FileNotFoundError:
+            continue  # closed meanwhile
+        if target.startswith(str(path)):
+            found.append(target)
+    return found
+
+
+def integrity(path: Path) -> object:
+    """What SQLite says of the file."""
+    return execute(path, "PRAGMA integrity_check")[0][0]

@@ -1,0 +1,354 @@
+"""The communicator's database file, opened for one use and closed after it.
+
+No connection stays open between uses. So the communicator is the last one to close its database when it stops, and
+SQLite then completes the file and removes ``-wal`` and ``-shm``, as it does without us. An operator may copy, restore
+or delete the file while we run.
+
+An ordinary SQLite client would do harm in three cases, so we look at the files before we open them:
+
+- Nobody uses the database, but a ``-wal`` with content lies beside it. A process was killed, or somebody is copying
+  files. We wait until the files are quiet. If the database was replaced meanwhile, the ``-wal`` belongs to the file
+  that was there before, and we leave it alone until it is gone or the communicator has started.
+- The ``-shm`` is in use, but this database is not: the file was replaced under a running communicator. We wait.
+- This account may read but not write. SQLite would then make a ``-wal`` and a ``-shm`` that the communicator may not
+  write, and leave them there. If nobody uses the database we read it without these files, else with the existing ones.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import sqlite3
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+from exporter.database import files
+from exporter.database.files import DatabaseFiles, FileState, Use
+from exporter.database.unavailable import DatabaseUnavailable, kind_of, kind_of_place, unavailable
+
+ONE_AT_A_TIME = threading.RLock()
+"""Held while this process has a connection to a communicator's database.
+
+:func:`exporter.database.files.used_by` must not run while another thread has the file open.
+"""
+
+READ_SECONDS = 5.0
+"""Longest time one use may read. A hundred thousand rows take less than a second."""
+
+WRITE_SECONDS = 1.0
+"""Longest time a transaction may hold the write lock: the communicator fails when it waits for five seconds."""
+
+QUIET_SECONDS = 3.0
+"""A ``-wal`` that nobody uses is applied when it and the database have not changed for so long."""
+
+OLD_SECONDS = 60.0
+"""The same by the files' time stamps, for a process that has just started."""
+
+_TIME_STAMP_SECONDS = 2.5
+"""Two changes within the resolution of a file's time stamp look like one. FAT has the coarsest: two seconds."""
+
+_MOMENT_SECONDS = 0.01
+"""Longer than SQLite takes to close a database whose files are in the system's cache."""
+
+_VALUE_LIMIT_BYTES = 16 * 1024 * 1024
+"""Longest value of a row that SQLite reads at all; it could be as large as a gigabyte."""
+
+_HEAP_LIMIT_BYTES = 64 * 1024 * 1024
+"""Most memory of SQLite in this process, where Python (before 3.11) cannot set the limit above."""
+
+TOO_LONG = (sqlite3.DataError, MemoryError)
+"""What SQLite raises for a value beyond these limits."""
+
+_STEPS_BETWEEN_CHECKS = 10_000
+"""Steps of SQLite's virtual machine between two checks of the deadline: well below a millisecond."""
+
+
+class DatabaseFile:
+    """One database file; used by several threads, one at a time.
+
+    Args:
+        path: the database.
+        busy_timeout_ms: how long a statement waits for somebody else's lock, milliseconds.
+        alone_in_process: nothing else in this process opens the file. Only then can we ask who uses it, and limit
+            SQLite's memory. Set it to false inside the communicator's process.
+        timer: seconds of a clock that never steps.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        busy_timeout_ms: int = 500,
+        alone_in_process: bool = False,
+        timer: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.path = path
+        self._busy_timeout_ms = busy_timeout_ms
+        self._alone = alone_in_process
+        self._timer = timer
+        self._connection: sqlite3.Connection | None = None
+        self._deadline = float("inf")
+        self._used = True
+        self._opened_as: DatabaseFiles | None = None
+        self._seen: DatabaseFiles | None = None
+        self._seen_since = 0.0
+        self._changed_at = float("-inf")
+        self._not_its_own: FileState | None = None
+        """A ``-wal`` or ``-journal`` that belongs to a file that was at the path before."""
+        self._generation = 0
+
+    @property
+    def generation(self) -> int:
+        """Goes up whenever another file is at the path; this looks there."""
+        with ONE_AT_A_TIME, contextlib.suppress(OSError):
+            self._look()
+        return self._generation
+
+    def unchanged_since(self, moment: float) -> bool:
+        """Whether the files are certainly as they were at a moment.
+
+        Args:
+            moment: by the timer; a read began then.
+        """
+        with ONE_AT_A_TIME:
+            try:
+                self._look()
+            except OSError:
+                return False
+            # A change right after the files were seen may not show in their time stamps.
+            return self._seen_since + _TIME_STAMP_SECONDS <= moment
+
+    def interrupt(self) -> None:
+        """End the statement that runs now; from any thread."""
+        self._deadline = float("-inf")
+
+    @contextlib.contextmanager
+    def use(self, action: str, *, write: bool = False) -> Iterator[sqlite3.Connection]:
+        """A connection to the file that is at the path now. It is closed at the end.
+
+        A use within a use has the same connection.
+
+        Args:
+            action: what for, as in "cannot ... FILE".
+            write: the connection must be able to write.
+
+        Raises:
+            DatabaseUnavailable: whatever goes wrong with it.
+        """
+        with ONE_AT_A_TIME:
+            if self._connection is not None:
+                with self._explained(action):
+                    yield self._connection
+                return
+            with self._explained(action):
+                try:
+                    self._connection = self._open(action, write=write)
+                    yield self._connection
+                    if not write:
+                        self.check_unchanged(action)
+                finally:
+                    self._close()
+
+    def check_unchanged(self, action: str) -> None:
+        """Make sure that nobody has copied another database over the file since it was opened.
+
+        While another process uses the database it may change the file at any time, and this is not checked.
+
+        Raises:
+            DatabaseUnavailable: somebody has.
+            OSError: the file is gone.
+        """
+        if not self._used and self._opened_as is not None:
+            opened, now = self._opened_as.database, files.look(self.path).database
+            if opened != now:
+                raise self.unavailable("changing", action, "another program wrote the file at the same time")
+
+    def limit_time(self, seconds: float) -> None:
+        """Interrupt statements of this use that are not done in ``seconds`` from now."""
+        self._deadline = self._timer() + seconds
+
+    def unavailable(self, kind: str, action: str, reason: str) -> DatabaseUnavailable:
+        """The error for this file; see :func:`exporter.database.unavailable.unavailable`."""
+        return unavailable(kind, action, self.path, reason)
+
+    def _open(self, action: str, *, write: bool) -> sqlite3.Connection:
+        how = self._how(action, write=write)
+        # Every transaction is one that we begin ourselves (isolation_level), and no read stays open.
+        connection = sqlite3.connect(
+            f"file://{quote(str(self.path.absolute()))}?{how}",
+            uri=True,
+            isolation_level=None,
+            timeout=self._busy_timeout_ms / 1000,
+            check_same_thread=False,
+        )
+        try:
+            connection.text_factory = _text
+            self.limit_time(READ_SECONDS)
+            connection.set_progress_handler(self._is_late, _STEPS_BETWEEN_CHECKS)
+            if sys.version_info >= (3, 11):
+                connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _VALUE_LIMIT_BYTES)
+            elif self._alone:
+                _limit_memory()
+            if write:
+                # In WAL mode this leaves out the fsync at each commit, as the communicator does.
+                connection.execute("PRAGMA synchronous = NORMAL")
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        with contextlib.suppress(sqlite3.Error):
+            connection.close()
+        with contextlib.suppress(OSError):
+            self._look(changed_by_us=True)
+
+    def _how(self, action: str, *, write: bool) -> str:
+        """How to open the file, as parameters of SQLite's URI."""
+        now = self._look()
+        self._used = self._is_used(action)
+        tries = 3
+        while not self._used and now.unfinished is not None and tries:
+            # A process that was just closing the database has removed its -wal by now.
+            time.sleep(_MOMENT_SECONDS)
+            now, tries = self._look(), tries - 1
+            self._used = self._is_used(action)
+        self._opened_as = now
+        if self._used:
+            self._not_its_own = None
+        else:
+            self._check_unfinished(now, action)
+        # Who closes the database last must be able to remove the files beside it.
+        place = files.not_writable(self.path, folder=not self._used or not write)
+        if place is None:
+            return "mode=rw"
+        if write:
+            raise self.unavailable("read_only", action, self._why_read_only(place))
+        if self._used:
+            return "mode=ro"
+        if now.unfinished is None:
+            return "mode=ro&immutable=1"
+        if not os.path.exists(files.beside(self.path, "-shm")):
+            raise self.unavailable("unfinished", action, "a process that wrote it was killed")
+        return "mode=ro"
+
+    def _is_used(self, action: str) -> bool:
+        """Whether somebody else uses this very file."""
+        if not self._alone:
+            return True
+        for _ in range(2):
+            match files.used_by(self.path):
+                case Use.NOBODY:
+                    return False
+                case Use.OTHERS:
+                    return True
+                case Use.THIS_PROCESS:
+                    self._alone = False
+                    return True
+            time.sleep(_MOMENT_SECONDS)  # the other process may have been about to close the database
+        # When that process ends it does not remove its -wal: SQLite sees that the database is another one.
+        self._not_its_own = self._look().unfinished
+        raise self.unavailable(
+            "not_its_wal",
+            action,
+            "the file was replaced while a process used it, and the -wal beside it is that process's",
+        )
+
+    def _check_unfinished(self, now: DatabaseFiles, action: str) -> None:
+        """Nobody uses the database: may a ``-wal`` or ``-journal`` be applied to it?"""
+        left = now.unfinished
+        if left is None:
+            return
+        if _is_same(left, self._not_its_own):
+            raise self.unavailable(
+                "not_its_wal", action, "the file was replaced, and the -wal beside it is that of the file before"
+            )
+        quiet = self._timer() - self._seen_since >= QUIET_SECONDS
+        if not quiet and time.time() - now.newest_ns / 1e9 < OLD_SECONDS:
+            raise self.unavailable("unfinished", action, "a process that wrote it was killed, or it is being copied")
+
+    def _look(self, *, changed_by_us: bool = False) -> DatabaseFiles:
+        """The files now; takes note of what has changed since the last look.
+
+        Raises:
+            OSError: there is no such file, or a folder.
+        """
+        now, before = files.look(self.path), self._seen
+        if now == before:
+            return now
+        if before is not None:
+            self._generation += not now.database.is_same_file(before.database)
+            if now.database != before.database and not changed_by_us:
+                self._changed_at = self._timer()
+                if now.unfinished == before.unfinished:
+                    # Copied over by somebody, or a checkpoint by a process that uses it.
+                    self._not_its_own = now.unfinished
+        if not _is_same(now.unfinished, self._not_its_own):
+            self._not_its_own = None
+        self._seen, self._seen_since = now, self._timer()
+        return now
+
+    def _why_read_only(self, place: Path) -> str:
+        reason = f"this account may not write {place}"
+        if self._generation > 0 and place == self.path:
+            reason += "; the file is a new one, and SQLite lets only the owner of a new file write it"
+        return reason
+
+    def _is_late(self) -> bool:
+        return self._timer() > self._deadline
+
+    @contextlib.contextmanager
+    def _explained(self, action: str) -> Iterator[None]:
+        """Whatever goes wrong becomes :class:`DatabaseUnavailable`."""
+        try:
+            yield
+        except DatabaseUnavailable as error:
+            if error.kind == "no_table" and self._is_changing():
+                raise self._changing(action) from error
+            raise
+        except OSError as error:
+            raise self.unavailable(kind_of_place(error), action, error.strerror or str(error)) from error
+        except sqlite3.Error as error:
+            if isinstance(error, TOO_LONG):
+                raise self.unavailable("too_large", action, "a value is too long") from error
+            kind = kind_of(error)
+            if kind in ("corrupt", "not_a_database", "no_table") and self._is_changing():
+                raise self._changing(action) from error
+            raise self.unavailable(kind, action, str(error)) from error
+        except MemoryError as error:
+            raise self.unavailable("too_large", action, "a value is too long") from error
+
+    def _is_changing(self) -> bool:
+        """Nobody else uses the database, and it was changed a moment ago: it may be half of a copy."""
+        if self._used or self._opened_as is None:
+            return False
+        with contextlib.suppress(OSError):
+            if files.look(self.path).database != self._opened_as.database:
+                return True
+        return self._timer() - self._changed_at < _TIME_STAMP_SECONDS
+
+    def _changing(self, action: str) -> DatabaseUnavailable:
+        return self.unavailable("changing", action, "another program is writing the file")
+
+
+def _is_same(one: FileState | None, other: FileState | None) -> bool:
+    return one is not None and other is not None and one.is_same_file(other)
+
+
+@functools.cache
+def _limit_memory() -> None:
+    """Bound the memory of all SQLite connections of this process; SQLite before 3.31 cannot."""
+    with contextlib.closing(sqlite3.connect(":memory:")) as connection:
+        connection.execute(f"PRAGMA hard_heap_limit = {_HEAP_LIMIT_BYTES}")
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode("utf-8", "surrogateescape")
