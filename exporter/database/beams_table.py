@@ -124,14 +124,6 @@ class BeamsTable:
         """Whether the rows are certainly as they were at a moment; see :class:`DatabaseFile`."""
         return self._file.unchanged_since(moment)
 
-    def reading(self) -> contextlib.AbstractContextManager[object]:
-        """Keep the database open for several methods that read.
-
-        Raises:
-            DatabaseUnavailable: it cannot be read.
-        """
-        return self._use("read")
-
     def interrupt(self) -> None:
         """End a statement that runs now; from any thread."""
         self._file.interrupt()
@@ -210,13 +202,13 @@ class BeamsTable:
             if updated_since is not None:
                 condition += " OR updated_at >= ?"
                 values.append(_stamp(updated_since))
-            stored = _select(connection, columns, condition, values)
-            known = {beam.beam_id for beam in stored}
+            rows = _select(connection, columns, condition, values)
+            known = {row[0] for row in rows}
             wanted = [beam_id for beam_id in also if beam_id not in known]
             for start in range(0, len(wanted), _IDS_PER_STATEMENT):
                 some = wanted[start : start + _IDS_PER_STATEMENT]
-                stored += _select(connection, columns, f"beam_id IN ({_marks(some)})", some)
-            return stored
+                rows += _select(connection, columns, f"beam_id IN ({_marks(some)})", some)
+        return _all_stored(columns, rows)
 
     def rows_of_cases(self, case_ids: Collection[str]) -> list[StoredBeam]:
         """All beams of some cases, whatever their status and age.
@@ -230,14 +222,14 @@ class BeamsTable:
         Raises:
             DatabaseUnavailable: they cannot be read.
         """
-        stored: list[StoredBeam] = []
+        rows: list[_Row] = []
         wanted = sorted(case_ids)
         with self._use("read") as connection:
             columns = _known(self._columns(connection))
             for start in range(0, len(wanted), _IDS_PER_STATEMENT):
                 some = wanted[start : start + _IDS_PER_STATEMENT]
-                stored += _select(connection, columns, f"parent_case_id IN ({_marks(some)})", some)
-        return stored
+                rows += _select(connection, columns, f"parent_case_id IN ({_marks(some)})", some)
+        return _all_stored(columns, rows)
 
     def is_over(self, status: str | None) -> bool:
         """Whether a row in this status is done with."""
@@ -258,7 +250,7 @@ class BeamsTable:
                     f"WHERE ? IS NULL OR rowid > ? ORDER BY rowid LIMIT {_ROWS_AT_ONCE}",
                     (after, after),
                 ).fetchall()
-            yield from (_stored(dict(zip(columns, row[1:], strict=True))) for row in found)
+            yield from _all_stored(columns, [row[1:] for row in found])
             if len(found) < _ROWS_AT_ONCE:
                 return
             after = found[-1][0]
@@ -354,41 +346,52 @@ def _known(columns: Collection[str]) -> list[str]:
     return [name for name in _KNOWN_COLUMNS if name in columns]
 
 
+_Row = tuple[object, ...]
+
+
 def _select(
     connection: sqlite3.Connection, columns: Sequence[str], condition: str, values: Sequence[object]
-) -> list[StoredBeam]:
-    """Rows that meet a condition, at most :data:`ROWS_LIMIT` and :data:`ROWS_BYTES`; those updated last come first."""
+) -> list[_Row]:
+    """Rows that meet a condition, at most :data:`ROWS_LIMIT` and :data:`ROWS_BYTES`; those updated last come first.
+
+    The first column is ``beam_id``. What they mean is worked out when the database has been closed.
+    """
     query = f"SELECT {', '.join(map(_bounded, columns))} FROM beams WHERE ({condition})"
-    stored: list[StoredBeam] = []
+    rows: list[_Row] = []
     left_bytes = ROWS_BYTES
     try:
-        for row in connection.execute(f"{query} ORDER BY updated_at DESC LIMIT {ROWS_LIMIT}", values):
-            left_bytes -= sum(len(value) for value in row if isinstance(value, (str, bytes)))
-            if left_bytes < 0:
-                break
-            stored.append(_stored(dict(zip(columns, row, strict=True))))
+        found = connection.execute(f"{query} ORDER BY updated_at DESC LIMIT {ROWS_LIMIT}", values)
+        while left_bytes > 0 and (some := found.fetchmany(_ROWS_AT_ONCE)):
+            for row in some:
+                left_bytes -= sum([len(value) for value in row if isinstance(value, (str, bytes))])
+                if left_bytes < 0:
+                    break
+                rows.append(row)
     except TOO_LONG:
         return _select_one_by_one(connection, columns, query, values)
-    return stored
+    return rows
 
 
 def _select_one_by_one(
     connection: sqlite3.Connection, columns: Sequence[str], query: str, values: Sequence[object]
-) -> list[StoredBeam]:
+) -> list[_Row]:
     """The same where a value of some row is longer than SQLite may read."""
     # The table itself is walked: an index may hold the long value.
     numbers = connection.execute(
         f"SELECT rowid FROM beams NOT INDEXED ORDER BY rowid DESC LIMIT {ROWS_LIMIT}"
     ).fetchall()
-    stored: list[StoredBeam] = []
+    rows: list[_Row] = []
     for (number,) in numbers:
         try:
-            found = connection.execute(f"{query} AND rowid = ?", (*values, number)).fetchall()
+            rows += connection.execute(f"{query} AND rowid = ?", (*values, number)).fetchall()
         except TOO_LONG:
-            stored.append(StoredBeam(f"row {number}", "", None, None, None, None, None, too_long=True))
-            continue
-        stored += (_stored(dict(zip(columns, row, strict=True))) for row in found)
-    return stored
+            too_long = b"x" * (TEXT_LIMIT_BYTES + 1)
+            rows.append((f"row {number}", *[too_long for _ in columns[1:]]))
+    return rows
+
+
+def _all_stored(columns: Sequence[str], rows: Iterable[_Row]) -> list[StoredBeam]:
+    return [_stored(dict(zip(columns, row, strict=True))) for row in rows]
 
 
 def _marks(values: Iterable[object]) -> str:

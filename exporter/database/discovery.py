@@ -150,9 +150,8 @@ class DatabaseDiscovery:
             stored = [beam for beam in self._read if self._is_wanted(beam, since, asked_for)]
         else:
             began = self._timer()
-            with self._table.reading():
-                self._read = stored = self._table.rows(since, asked_for)
-                stored = stored + self._siblings(stored, at)
+            self._read = self._table.rows(since, asked_for)
+            stored = self._read + self._siblings(self._read, at)
             self._read_at, self._asked_for = began, asked_for
         self._looked_at = at
         rows, faults = [], {}
