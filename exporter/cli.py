@@ -124,16 +124,22 @@ def migrate(flags: Flags) -> None:
     metavar="PATH",
     help="The communicator's base directory, where its configuration does not tell.",
 )
-def init(theirs: Path, output: Path | None, force: bool, base_directory: str | None) -> None:
+@click.option(
+    "--database",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="The communicator's database, or a copy of it.  [default: the one that its configuration names]",
+)
+def init(theirs: Path, output: Path | None, force: bool, base_directory: str | None, database: Path | None) -> None:
     """Make a configuration from the communicator's own.
 
-    Each value says where it was taken from; what cannot be known is listed on top, to be checked by hand. Secrets are
-    not copied.
+    Its database is looked at, too, and not changed: which columns it has, and what stands in them. Each value says what
+    it was taken or inferred from; what cannot be known is listed on top, to be checked by hand. Secrets are not copied.
     """
     if base_directory is not None and not base_directory.startswith("/"):
         raise click.BadParameter(f"{base_directory!r} is not an absolute path", param_hint="--base-directory")
     try:
-        draft = ours(theirs, base_directory=base_directory)
+        draft = ours(theirs, base_directory=base_directory, database=database)
     except ConfigError as error:
         fail(str(error))
     if output is None:

@@ -6,22 +6,40 @@ believe, is collected in a list of things to check by hand, which stands on top 
 
 from __future__ import annotations
 
-import json
+import glob
+import itertools
+import os
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
+from exporter.communicator.table import TableState, TheirTable, look_at_table
 from exporter.communicator.theirs import SUBMITTER, Ssh, Theirs, read_theirs
+from exporter.communicator.writing import inferred
+from exporter.communicator.yaml_text import Section, one_line, wrapped, yaml_value
 from exporter.config import ConfigError, settings_from
+from exporter.config.sections import Discovery
 from exporter.config.values import compiled
 from exporter.logs.events import PhaseEntered, RunFailed, RunSucceeded
+from exporter.logs.output_paths import OutputPathTemplate
 from exporter.logs.parser import SitePatterns, TpsLogParser
+from exporter.logs.paths import LogPathError
 from exporter.logs.patterns import PLAN_PATTERNS
 
-_WIDTH = 118
-_OWN_RANGES = {40.0: (40, 90), 70.0: (30, 90)}
-"""What the communicator writes for 0 and 100 % of the batches, by what it writes when a simulation starts."""
+_VALUES_SHOWN = 8
+_FILES_LOOKED_AT = 100
+_DISCOVERY = Discovery()
+_KNOWN_STATUSES = frozenset(
+    (
+        *_DISCOVERY.terminal_statuses,
+        *_DISCOVERY.post_run_statuses,
+        *_DISCOVERY.simulating_statuses,
+        *_DISCOVERY.reset_statuses,
+        # Before a simulation; the exporter need not know them.
+        *("csv_interpreting", "uploading", "tps_generation", "hpc_queued"),
+    )
+)
+_PLACEHOLDER_HOST = re.compile(r"example\.(?:com|org|net)$|placeholder", re.IGNORECASE)
 _LONGEST_CONNECT_SECONDS = 60
 _MONITORING_RANGES = {
     "poll_interval_seconds": (0.01, 3600.0),
@@ -43,17 +61,20 @@ class Draft:
     checks: tuple[str, ...]
 
 
-def ours(path: Path, *, base_directory: str | None = None) -> Draft:
-    """Make a configuration from the communicator's.
+def ours(path: Path, *, base_directory: str | None = None, database: Path | None = None) -> Draft:
+    """Make a configuration from the communicator's, and from what its table shows.
 
     Args:
-        path: its ``config.yaml``, of either revision.
+        path: its ``config.yaml``, of any revision.
         base_directory: instead of the one that the file names.
+        database: where its database, or a copy of it, can be looked at, instead of where the file says.
 
     Raises:
         ConfigError: the file cannot be read or used; file, line and key are named.
     """
-    draft = _Writer(read_theirs(path, base_directory=base_directory)).draft()
+    theirs = read_theirs(path, base_directory=base_directory)
+    table = look_at_table(Path(theirs.database.text) if database is None else database)
+    draft = _Writer(theirs, table).draft()
     try:
         settings_from(draft.text, "the configuration made from it")
     except ConfigError as error:
@@ -61,23 +82,10 @@ def ours(path: Path, *, base_directory: str | None = None) -> Draft:
     return draft
 
 
-@dataclass
-class _Section:
-    lines: list[str] = field(default_factory=list)
-
-    def comment(self, text: str, indent: int = 0) -> None:
-        self.lines += _wrapped(text, " " * indent + "# ")
-
-    def put(self, key: str, value: object, indent: int = 0) -> None:
-        self.lines.append(f"{' ' * indent}{key}: {_yaml(value)}")
-
-    def line(self, text: str) -> None:
-        self.lines.append(text)
-
-
 class _Writer:
-    def __init__(self, theirs: Theirs) -> None:
+    def __init__(self, theirs: Theirs, table: TheirTable) -> None:
         self._theirs = theirs
+        self._table = table
         self._checks: list[str] = []
 
     def draft(self) -> Draft:
@@ -90,24 +98,44 @@ class _Writer:
             self._tracking(),
             self._markers(),
         ]
-        head = _Section()
+        head = Section()
         shape = "log_path: the newest revision" if self._theirs.newest else "remote_log_path: the plan's revision"
         head.comment(
-            f"Made by `mqi-exporter init` from the communicator's {_one_line(self._theirs.file)} "
+            f"Made by `mqi-exporter init` from the communicator's {one_line(self._theirs.file)} "
             f"(it has {shape}, or near it). Behind `theirs:` stands the key that a value was taken from."
         )
+        head.comment(self._table_words())
         head.line("#")
         head.comment("To check by hand:")
         for number, check in enumerate(self._checks, start=1):
-            head.lines += _wrapped(check, "#    ", f"# {number}. ")
+            head.lines += wrapped(check, "#    ", f"# {number}. ")
         texts = ["\n".join(section.lines) for section in (head, *sections) if section.lines]
         return Draft("\n\n".join(texts) + "\n", tuple(self._checks))
 
     def _check(self, text: str) -> None:
         self._checks.append(text)
 
-    def _base_directory(self) -> _Section:
-        theirs, section = self._theirs, _Section()
+    def _table_words(self) -> str:
+        """What was seen in the table, or why it was not looked at."""
+        table = self._table
+        where = f"Its database {one_line(table.path)}"
+        if table.state is not TableState.READ:
+            return (
+                f"{where} was not looked at: {one_line(table.problem)[1:-1]}. Some values are assumptions; see below."
+            )
+        values = ", ".join(f"{value:.6g}" for value in table.values[:_VALUES_SHOWN])
+        more = ", ..." if len(table.values) > _VALUES_SHOWN else ""
+        progress = (
+            f"a column progress (values: {values or 'none'}{more})" if table.has_progress else "no column progress"
+        )
+        statuses = ", ".join(one_line(status)[1:-1] for status in table.statuses) or "none"
+        return (
+            f"{where} was looked at, and not changed: its table beams has {progress}, {table.rows} rows, statuses: "
+            f"{statuses}; hpc_job_id is filled in {table.job_ids} of them."
+        )
+
+    def _base_directory(self) -> Section:
+        theirs, section = self._theirs, Section()
         section.comment(f"theirs: {theirs.base_directory_from}")
         section.put("base_directory", theirs.base_directory)
         if theirs.base_directory_from.startswith("the folder") or "environment" in theirs.base_directory_from:
@@ -116,8 +144,8 @@ class _Writer:
 
     # Sources
 
-    def _sources(self) -> _Section:
-        theirs, section = self._theirs, _Section()
+    def _sources(self) -> Section:
+        theirs, section = self._theirs, Section()
         section.line("sources:")
         if theirs.mode_key is None:
             self._check(f"sources: theirs has no ExecutionHandler.{SUBMITTER}; simulations are taken to run here.")
@@ -128,6 +156,7 @@ class _Writer:
             section.put("log_path", self._log_path(), 4)
         else:
             self._ssh_source(section, theirs.ssh)
+        self._output_path(section)
         if theirs.log.emptied:
             fields = ", ".join(f"{{{name}}}" for name in theirs.log.emptied)
             self._check(f"log_path: theirs uses {fields}, which is left out; add a template for each of its values.")
@@ -146,7 +175,30 @@ class _Writer:
             raise ConfigError([f"{self._theirs.file}: {self._theirs.log.key}: {wrong}"])
         return template
 
-    def _ssh_source(self, section: _Section, ssh: Ssh) -> None:
+    def _output_path(self, section: Section) -> None:
+        """Where dose files are, if their configuration names the folder; in use only where some are there."""
+        templates = [each for each in self._theirs.outputs if _is_output_path(f"{_as_glob(each.text)}/*")]
+        if not templates:
+            return
+        paths = [f"{_as_glob(template.text)}/*" for template in templates]
+        keys = ", ".join(dict.fromkeys(template.key for template in templates))
+        rooms = " Rooms are taken to be G1 and G2." if any(template.emptied for template in templates) else ""
+        if self._theirs.mode == "local" and any(_has_files(self._theirs.base_directory, path) for path in paths):
+            section.comment(f"theirs: {keys}. Dose files are there. A run has succeeded only when it wrote one.", 4)
+            section.put("output_path", paths, 4)
+            self._check(
+                "sources[0].output_path: see that each run writes a dose file there; one that does not is shown as "
+                f"failed (output_missing).{rooms}"
+            )
+            return
+        section.comment(f"theirs: {keys}. A proposal: no dose file was found there from this machine.", 4)
+        section.line(f"    # output_path: {yaml_value(paths)}")
+        self._check(
+            "sources[0].output_path: with it, a run has succeeded only when its dose file is there. Take the # away "
+            f"when you see that dose files are written to these folders.{rooms}"
+        )
+
+    def _ssh_source(self, section: Section, ssh: Ssh) -> None:
         section.comment(f"theirs: {self._theirs.log.key}, {ssh.key}", 2)
         section.line("  - name: hpc")
         section.put("kind", "ssh", 4)
@@ -157,6 +209,7 @@ class _Writer:
             section.put("user", ssh.user, 4)
         else:
             self._check("sources[0].user: theirs names none; the exporter's own user name is used.")
+        self._check_section(ssh)
         self._login(section, ssh)
         section.comment("Theirs trusts every host; the exporter trusts only the keys in this file.", 4)
         section.put("known_hosts_file", "/etc/mqi-exporter/known_hosts", 4)
@@ -172,7 +225,16 @@ class _Writer:
                 "where that is another one."
             )
 
-    def _login(self, section: _Section, ssh: Ssh) -> None:
+    def _check_section(self, ssh: Ssh) -> None:
+        """Their code and the file that it ships do not agree on where the host is described."""
+        if ssh.key == "connections.hpc":
+            looks = " What stands there looks like a placeholder." if _PLACEHOLDER_HOST.search(ssh.host) else ""
+            self._check(
+                "sources[0].host: taken from connections.hpc. The plan's revision reads only a top-level section hpc, "
+                f"and there is none.{looks} Write the host that is used."
+            )
+
+    def _login(self, section: Section, ssh: Ssh) -> None:
         if ssh.key_file is not None:
             section.put("key_file", ssh.key_file, 4)
             self._check(
@@ -209,8 +271,8 @@ class _Writer:
 
     # The table
 
-    def _discovery(self) -> _Section:
-        section = _Section()
+    def _discovery(self) -> Section:
+        section = Section()
         section.comment(
             "Which beams there are is read from the table beams. The exporter's own lists of statuses hold those of "
             "both revisions, so none are written here."
@@ -219,8 +281,8 @@ class _Writer:
         section.put("kind", "database", 2)
         return section
 
-    def _database(self) -> _Section:
-        theirs, section = self._theirs, _Section()
+    def _database(self) -> Section:
+        theirs, section = self._theirs, Section()
         section.line("database:")
         section.comment(f"theirs: {theirs.database.key}", 2)
         section.put("path", theirs.database.text, 2)
@@ -228,21 +290,47 @@ class _Writer:
             "database.path: the exporter must run on the communicator's machine, as a user that may write this file, "
             "its -wal and -shm, and their folder."
         )
-        if theirs.newest:
-            section.comment("This revision has the column progress.", 2)
-            section.put("migrate", False, 2)
+        self._migrate(section)
+        self._check_rows()
+        return section
+
+    def _migrate(self, section: Section) -> None:
+        theirs, table = self._theirs, self._table
+        if table.state is TableState.READ:
+            missing = not table.has_progress
+            section.comment(f"The table has {'no' if missing else 'the'} column progress.", 2)
         else:
-            section.comment("This revision has no column progress; it is added once. false: `mqi-exporter migrate`.", 2)
-            section.put("migrate", True, 2)
+            missing = not theirs.newest
+            section.comment(f"Assumed of the table: {'no' if missing else 'the'} column progress.", 2)
+            self._check(
+                f"database: {one_line(table.path)} was not looked at ({one_line(table.problem)[1:-1]}). Make this "
+                "file again where it can be read, or with --database COPY."
+            )
+        section.put("migrate", missing, 2)
+        if missing:
+            section.comment("It is added once. false: `mqi-exporter migrate` adds it when it suits.", 2)
             self._check(
                 "database.migrate: adds the column progress to the communicator's table. Its screens do not show it "
                 "yet (docs/communicator.md)."
             )
-        return section
 
-    def _mirror(self) -> _Section:
-        tracking, section = self._theirs.tracking, _Section()
-        own = None if tracking.coarse_running is None else _OWN_RANGES.get(tracking.coarse_running)
+    def _check_rows(self) -> None:
+        """What rows show that fits neither the exporter's defaults nor the log path."""
+        table = self._table
+        if table.state is not TableState.READ:
+            return
+        unknown = [status for status in table.statuses if status not in _KNOWN_STATUSES]
+        if unknown:
+            shown = ", ".join(one_line(status) for status in unknown)
+            self._check(
+                f"discovery: the table holds statuses that the exporter does not know: {shown}. If one of them means "
+                "that a beam is over, add it to terminal_statuses."
+            )
+        if table.rows and not table.job_ids and "{hpc_job_id}" in self._theirs.log.text:
+            self._check("log_path: it uses {hpc_job_id}, which is empty in every row: no log will be found.")
+
+    def _mirror(self) -> Section:
+        tracking, section = self._theirs.tracking, Section()
         section.line("mirror:")
         if tracking.planned and tracking.enabled:
             section.comment(
@@ -253,35 +341,35 @@ class _Writer:
                 "mirror.enabled: theirs writes the column itself, so the exporter does not. To let the exporter do it, "
                 "set progress_tracking.enabled to false in theirs and this to true."
             )
-        elif own is not None:
-            section.comment(
-                "theirs: progress_tracking.coarse_phase_progress.HPC_RUNNING. The communicator writes this range "
-                "itself, but only twice a minute. The same range keeps its bar from jumping.",
-                2,
-            )
-            section.put("enabled", True, 2)
-            section.put("range", list(own), 2)
-            self._check(
-                f"mirror.range: {list(own)} agrees with what this communicator writes; its screens read other ranges "
-                "(docs/communicator.md). Where the column is not to be written by two, set mirror.enabled to false."
-            )
-        elif (tracking.there and not tracking.planned) or self._theirs.newest:
-            section.comment("It writes progress itself, on a scale that its configuration does not tell.", 2)
+            return section
+        writing = inferred(self._theirs, self._table)
+        section.comment(writing.because, 2)
+        if writing.range is None:
             section.put("enabled", False, 2)
             self._check(
                 "mirror.enabled: on which scale this communicator writes progress is not known; look what it writes, "
                 "set mirror.range to the same, and this to true."
             )
-        else:
-            section.comment("This revision writes no progress of its own: 0 and 100 % are written as they are.", 2)
-            section.put("enabled", True, 2)
-            section.put("range", [0, 100], 2)
+            return section
+        section.put("enabled", True, 2)
+        section.put("range", list(writing.range), 2)
+        if writing.assumed:
+            self._check(
+                f"mirror.range: {list(writing.range)} is an assumption. {writing.because} Look at the column progress "
+                "while a beam runs: [30, 90] agrees with revisions from October 2025 to April 2026, [40, 90] with the "
+                "newest, [0, 100] with one that writes nothing for batches (docs/communicator.md)."
+            )
+        elif writing.range != (0, 100):
+            self._check(
+                f"mirror.range: {list(writing.range)} agrees with what this communicator writes; its screens read "
+                "other ranges (docs/communicator.md). If only one of the two should write, set mirror.enabled to false."
+            )
         return section
 
     # Logs
 
-    def _tracking(self) -> _Section:
-        tracking, section = self._theirs.tracking, _Section()
+    def _tracking(self) -> Section:
+        tracking, section = self._theirs.tracking, Section()
         patterns = {
             name: [text for text in texts if text.encode() not in PLAN_PATTERNS]
             for name, texts in tracking.patterns.items()
@@ -313,8 +401,8 @@ class _Writer:
                 section.put(name, value, 4)
         return section
 
-    def _markers(self) -> _Section:
-        theirs, section = self._theirs, _Section()
+    def _markers(self) -> Section:
+        theirs, section = self._theirs, Section()
         kept: dict[str, list[str]] = {}
         left_out: list[str] = []
         for key, texts in (("success_patterns", theirs.success), ("failure_patterns", theirs.failure)):
@@ -322,15 +410,15 @@ class _Writer:
                 known = _meaning(text)
                 if known in (None, "phase"):
                     if known == "phase" and key == "success_patterns":
-                        left_out.append(f"{_one_line(text)} (printed before the dose is saved: no end)")
+                        left_out.append(f"{one_line(text)} (printed before the dose is saved: no end)")
                         self._check(
-                            f"completion_markers: {_one_line(text)} is not taken for the end of a run: the engine "
+                            f"completion_markers: {one_line(text)} is not taken for the end of a run: the engine "
                             "prints it before it saves the dose, which may fail."
                         )
                         continue
                     kept.setdefault(key, []).append(_escaped(text))
                 else:
-                    left_out.append(_one_line(text))
+                    left_out.append(one_line(text))
         if left_out:
             section.comment(f"theirs: completion_markers. Built in, so not repeated here: {', '.join(left_out)}.")
         if kept:
@@ -345,6 +433,25 @@ class _Writer:
                 "pattern that also stands in a good run makes it failed."
             )
         return section
+
+
+def _as_glob(path: str) -> str:
+    """A path of theirs as an output path: what a glob is made of stands for itself."""
+    return re.sub(r"[*?[]", r"[\g<0>]", path)
+
+
+def _has_files(base_directory: str, path: str) -> bool:
+    """Whether any file is where the dose files of some case would be."""
+    pattern = re.sub(r"\{\w+\}", "*", path.replace("{base_directory}", glob.escape(base_directory)))
+    return any(os.path.isfile(found) for found in itertools.islice(glob.iglob(pattern), _FILES_LOOKED_AT))
+
+
+def _is_output_path(template: str) -> bool:
+    try:
+        OutputPathTemplate(template, base_directory="/base_directory")
+    except LogPathError:
+        return False
+    return True
 
 
 def _meaning(text: str) -> str | None:
@@ -370,38 +477,3 @@ def _valid_pattern(file: str, key: str, text: str) -> None:
 def _escaped(text: str) -> str:
     """A piece of a line as a regular expression, with no more backslashes than needed."""
     return re.sub(r"([.^$*+?{}\[\]\\|()])", r"\\\1", text)
-
-
-def _yaml(value: object) -> str:
-    """A value on one line: JSON is YAML."""
-    if isinstance(value, (list, tuple)):
-        return f"[{', '.join(_yaml(item) for item in value)}]"
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if isinstance(value, str) and re.fullmatch(r"[A-Za-z/][\w/.-]*", value) and value.lower() not in _WORDS:
-        return value
-    return _one_line(value) if isinstance(value, str) else json.dumps(value)
-
-
-_WORDS = frozenset({"true", "false", "null", "yes", "no", "on", "off", "y", "n"})
-
-
-def _one_line(text: str) -> str:
-    """Text in quotes; what would end the line, or show nothing, is written as an escape."""
-    return "".join(
-        character if character.isprintable() else f"\\U{ord(character):08x}"
-        for character in json.dumps(text, ensure_ascii=False)
-    )
-
-
-def _wrapped(text: str, prefix: str, first: str | None = None) -> Iterable[str]:
-    """Comment lines that are not too long."""
-    lines, line = [], first or prefix
-    empty = True
-    for word in text.split():
-        if not empty and len(line) + 1 + len(word) > _WIDTH:
-            lines.append(line)
-            line, empty = prefix, True
-        line += word if empty else f" {word}"
-        empty = False
-    return [*lines, line]

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import math
 import os
+import posixpath
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,6 +29,14 @@ _ROUNDS = 8
 _LONGEST_PATH = 4096
 _EMPTY_FIELDS = frozenset({"room", "room_path"})
 """Fields that it fills with nothing where it is not told their value."""
+_ROOMS = ("G1", "G2")
+"""Rooms that it knows; each has a folder of its own."""
+_OUTPUT_FOLDERS: tuple[Location, ...] = (
+    ("moqui_tps_parameters", "OutputDir"),
+    ("paths", "MODE", "simulation_output_dir"),
+    ("paths", "MODE", "final_dicom_dir"),
+)
+"""Where folders of dose files are named: the engine's, the communicator's, and that of what is made of them."""
 _SECRET = re.compile(r"pass(?:word|phrase|wd)?$|secret|token|private_key$", re.IGNORECASE)
 
 Mode = Literal["local", "remote"]
@@ -91,6 +100,8 @@ class Theirs:
         mode: where simulations run.
         mode_key: where that is said; ``None`` where it is not.
         base_directory: an absolute path, and where it is from.
+        log, database: where they are.
+        outputs: folders of dose files that name the beam or its case.
         command_key: the command that starts a simulation; ``None`` where there is none.
         command_seen: it starts the engine itself, and not a script that may do anything.
         redirected, errors_redirected: that command writes its output, and its errors, into the log.
@@ -104,6 +115,7 @@ class Theirs:
     base_directory: str
     base_directory_from: str
     log: Template
+    outputs: tuple[Template, ...]
     database: Template
     ssh: Ssh | None
     command_key: str | None
@@ -152,6 +164,7 @@ class _Reader:
             base_directory=base,
             base_directory_from=base_from,
             log=self._template(log_name, mode),
+            outputs=tuple(self._outputs(mode)),
             database=self._database(mode, base),
             ssh=self._ssh() if mode == "remote" else None,
             command_key=command_key,
@@ -228,7 +241,10 @@ class _Reader:
         at = self._find(name, mode)
         if at is None:
             raise self._mistake(("paths", mode, name), "is missing")
-        text = self._text(at) or ""
+        return self._filled(at, self._text(at) or "", mode)
+
+    def _filled(self, at: Location, text: str, mode: Mode, room: str = "") -> Template:
+        """A text with other paths filled in, as the communicator does it; ``room`` is that of the simulation."""
         emptied: list[str] = []
 
         def put(match: re.Match[str]) -> str:
@@ -240,7 +256,7 @@ class _Reader:
                 return self._text(found) or ""
             if field_name in _EMPTY_FIELDS:
                 emptied.append(field_name)
-                return ""
+                return f"{room}/" if room and field_name == "room_path" else room
             known = "another path, base_directory, or a column of the table beams"
             raise self._mistake(at, f"{{{field_name}}} is not known: neither {known}")
 
@@ -266,12 +282,43 @@ class _Reader:
             raise self._mistake(at, "differs from beam to beam")
         return Template(template.key, text, template.emptied)
 
+    # Dose files
+
+    def _outputs(self, mode: Mode) -> Iterator[Template]:
+        """Folders that the file names for dose files; what does not fit is left out, since this is a proposal."""
+        found: set[str] = set()
+        for named in _OUTPUT_FOLDERS:
+            at = tuple(mode if part == "MODE" else part for part in named)
+            for room in ("", *_ROOMS):
+                try:
+                    template = self._output(at, mode, room)
+                except ConfigError:
+                    break
+                if template is None or (room and not template.emptied):
+                    break
+                if template.text not in found:
+                    found.add(template.text)
+                    yield template
+
+    def _output(self, at: Location, mode: Mode, room: str) -> Template | None:
+        text = self._text(at)
+        if not text or re.match(r"[A-Za-z]:", text):
+            return None
+        if not text.startswith(("/", "{")):
+            # The engine runs in this folder, and takes the path from there.
+            text = f"{{mqi_run_dir}}/{text}"
+        template = self._filled(at, text, mode, room)
+        normal = posixpath.normpath(template.text)
+        fixed = normal.startswith("{base_directory}/") or (normal.startswith("/") and normal[1:2] not in ("", "{"))
+        if not fixed or not set(_PLACEHOLDER.findall(normal)) & BEAM_FIELDS or ".." in normal.split("/"):
+            return None
+        return replace(template, text=normal)
+
     # Connection
 
     def _ssh(self) -> Ssh:
-        at: Location = ("connections", "hpc")
-        if not self._section(at) and self._section(("hpc",)):
-            at = ("hpc",)
+        # The plan's revision reads the top-level section; what it ships as connections.hpc are placeholders.
+        at: Location = ("hpc",) if self._section(("hpc",)) else ("connections", "hpc")
         host = self._text((*at, "host"))
         if not host:
             raise self._mistake((*at, "host"), f"is missing, but ExecutionHandler.{SUBMITTER} is remote")
