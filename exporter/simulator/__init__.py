@@ -5,9 +5,9 @@ A :class:`Simulation` describes a run; :func:`simulate` makes it a :class:`Scrip
 caller may run any number of them in one thread. ``python -m exporter.simulator --help`` does both from a shell.
 """
 
-from exporter.simulator.engine import simulate
 from exporter.simulator.player import Player, play
 from exporter.simulator.process import BLOCK_BYTES
+from exporter.simulator.runs import simulate
 from exporter.simulator.script import Script, Step, read_growth, replay_growth
 from exporter.simulator.simulation import Simulation
 

@@ -53,6 +53,8 @@ def replay(log: Path, growth: Path, target: Path, speed: float) -> None:
 @click.option("--at-batch", type=int, help="where the failure strikes")
 @click.option("--shell", type=click.Choice(get_args(Shell)), default="dash", show_default=True)
 @click.option("--line-buffered", is_flag=True, help="as under stdbuf -oL")
+@click.option("--production", is_flag=True, help="the production engine")
+@click.option("--batch-lines/--no-batch-lines", default=True, help="whether it prints lines about its batches")
 @click.option("--seed", type=int, default=-1932780356, show_default=True)
 @_SPEED
 def run(target: Path, speed: float, **description: object) -> None:

@@ -9,8 +9,7 @@ from collections.abc import Iterator
 from typing import NoReturn
 
 from exporter.simulator import text
-from exporter.simulator.process import Process, ProcessEnded
-from exporter.simulator.script import Script
+from exporter.simulator.process import Process
 from exporter.simulator.simulation import Failure, Simulation
 
 _SIGNALS = {
@@ -18,15 +17,6 @@ _SIGNALS = {
     "killed": ("Killed", 137),
     "terminated": ("Terminated", 143),
 }
-
-
-def simulate(simulation: Simulation) -> Script:
-    """The writes of one run; the same for the same description."""
-    run = _SmcRun(simulation) if simulation.dialect.startswith("smc") else _MoquiRun(simulation)
-    try:
-        run.write()
-    except ProcessEnded as end:
-        return Script(run.process.steps(), end.exit_code)
 
 
 class _Run(ABC):
@@ -61,12 +51,16 @@ class _Run(ABC):
         for index, batches in enumerate(self.simulation.batches):
             self._fields |= self._pointers() | {"beam": self.simulation.beam_number + index}
             self.beam(index, 0 if self.simulation.failure == "no_particles" else batches)
-        self.process.print(f"Time taken by MC engine: {self.process.elapsed_seconds * 1000:.6g} milli-seconds")
+        self.end()
         self.process.exit(0)
 
     @abstractmethod
     def start(self) -> None:
         """What is printed once."""
+
+    def end(self) -> None:
+        """What is printed at the normal end."""
+        self.process.print(f"Time taken by MC engine: {self.process.elapsed_seconds * 1000:.6g} milli-seconds")
 
     @abstractmethod
     def beam(self, index: int, batches: int) -> None:
@@ -151,7 +145,7 @@ class _Run(ABC):
         return {name: hex(node + offset) for name, offset in offsets.items()}
 
 
-class _SmcRun(_Run):
+class SmcRun(_Run):
     """moqui_v2, per beam and per spot."""
 
     cuda_error = "CUDA error after (transport particle table): an illegal memory access was encountered"
@@ -231,7 +225,7 @@ class _SmcRun(_Run):
         output("Transportation call ended!")
 
 
-class _MoquiRun(_Run):
+class MoquiRun(_Run):
     """The original moqui, per beam, per spot and with its statistics stop. Its "seconds" are tenths of true ones."""
 
     cuda_error = "CUDA error: (transport particle) an illegal memory access was encountered"

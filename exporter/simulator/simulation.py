@@ -19,10 +19,12 @@ Failure = Literal[
     "terminated",
     "output_error",
     "no_particles",
+    "empty_dose",
+    "crash_after_dose",
     "hang",
 ]
 
-_OUTSIDE_BATCHES = frozenset({"exception", "output_error", "no_particles"})
+_OUTSIDE_BATCHES = frozenset({"exception", "output_error", "no_particles", "empty_dose", "crash_after_dose"})
 _DEFAULT_BATCH_HISTORIES = 10_000_000
 
 
@@ -42,9 +44,12 @@ class Simulation:
         saving_seconds: from a beam's last batch until its dose is written.
         gpu: the GPU build; it prints other lines.
         failure, at_batch: what goes wrong, and in which batch of the run (1-based); ``exception`` strikes while
-            loading, ``output_error`` while saving, ``no_particles`` leaves nothing to simulate.
+            loading, ``output_error`` while saving, ``no_particles`` leaves nothing to simulate, ``empty_dose`` and
+            ``crash_after_dose`` strike when the dose has been written (production only).
         shell: what started the engine; bash does not write its last word into the log.
         line_buffered: started with ``stdbuf -oL``.
+        production: the production engine, a variant of ``smc``.
+        batch_lines, banner: it prints lines about its batches, and the public engine's first lines.
         beam_number, plan_beams, spots: first beam, beams in the plan, spots of a beam.
         case_directory, output_directory: paths as printed.
         seed: printed, and the source of all variation.
@@ -67,6 +72,9 @@ class Simulation:
     at_batch: int | None = None
     shell: Shell = "dash"
     line_buffered: bool = False
+    production: bool = False
+    batch_lines: bool = True
+    banner: bool = True
     beam_number: int = 1
     plan_beams: int = 2
     spots: int = 200
@@ -104,6 +112,10 @@ class Simulation:
             yield "assertion needs the CPU build"
         if self.failure == "no_particles" and self.dialect not in ("smc", "moqui"):
             yield "no_particles is known per beam only"
+        if self.production and self.dialect != "smc":
+            yield "the production engine's dialect is smc"
+        if self.failure in ("empty_dose", "crash_after_dose") and not self.production:
+            yield f"{self.failure} needs the production engine"
         seconds = self.batch_seconds if isinstance(self.batch_seconds, tuple) else (self.batch_seconds,)
         if min(self.loading_seconds, self.saving_seconds, *seconds) < 0 or not 0 <= self.generation_share <= 1:
             yield "times must not be negative, and generation_share is a part of 1"
