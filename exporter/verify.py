@@ -10,12 +10,16 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from exporter.beams.dose import NO_ENGINE_TIMES, EngineTimes
 from exporter.beams.run import BeamRun
 from exporter.logs.events import (
     BatchesAnnounced,
     BatchFinished,
     BatchStarted,
     DialectRecognised,
+    DoseDescribed,
+    DoseWritten,
+    EngineTimed,
     Event,
     HistoriesCounted,
     LogRead,
@@ -28,6 +32,7 @@ from exporter.logs.local import LocalSource
 from exporter.logs.parser import SitePatterns, TpsLogParser
 from exporter.logs.source import LogProblem, ReadRequest
 from exporter.privacy.identifiers import Identifiers, PlainIdentifiers
+from exporter.web.words import dose_words
 
 _READ_BYTES = 1 << 20
 _DIALECTS = {
@@ -45,6 +50,9 @@ _LINES = {
     BatchesAnnounced: "batches announced",
     BatchStarted: "batch started",
     BatchFinished: "batch finished",
+    DoseDescribed: "dose described",
+    DoseWritten: "dose written",
+    EngineTimed: "engine's own timing",
     RunSucceeded: "normal end",
     RunFailed: "failure",
 }
@@ -63,6 +71,12 @@ _PUBLIC_KEYS = frozenset(
         "particles",
         "anomalies",
         "buffered",
+        "dose_path",
+        "dose_dimensions",
+        "dose_max_gy",
+        "doses_written",
+        "dose_text",
+        "engine_times",
     }
 )
 
@@ -89,6 +103,12 @@ class Report:
     announcements: int = 0
     particles_per_batch: int | None = None
     text: str | None = None
+    dose_path: str | None = None
+    dose_dimensions: str | None = None
+    dose_max_gy: float | None = None
+    doses_written: int = 0
+    dose_text: str | None = None
+    engine_times: EngineTimes = NO_ENGINE_TIMES
     error: str | None = None
 
     @property
@@ -134,6 +154,8 @@ def verify(path: Path, site: SitePatterns, shown: Identifiers | None = None, nam
     _describe(run, parser, lines, report)
     if report.text is not None:
         report.text = shown.text(report.text)
+    if report.dose_path is not None:
+        report.dose_path = shown.path(report.dose_path)
     return report
 
 
@@ -165,10 +187,15 @@ def _describe(run: BeamRun, parser: TpsLogParser, lines: Counter[str], report: R
     report.anomalies = dict(run.anomalies)
     report.buffered = run.buffered
     report.unfinished_line = not parser.line_complete
+    dose = run.dose
+    report.dose_path, report.dose_dimensions, report.dose_max_gy = dose.path, dose.dimensions, dose.max_dose_gy
+    report.doses_written = dose.written
+    report.dose_text = dose_words(run.reason, written_before_failure=dose.written_before(run.reason))
+    report.engine_times = run.engine_times
 
 
 def text(report: Report) -> str:
-    """The report for a person, in about ten lines."""
+    """The report for a person, in eleven lines."""
     if report.error is not None:
         return f"{report.log}\n  cannot be read: {report.error}"
     rows = [
@@ -177,6 +204,7 @@ def text(report: Report) -> str:
         ("batches", _batches(report)),
         ("particles", _particles(report)),
         ("phases", ", ".join(report.phases) or "none"),
+        ("dose", _dose(report)),
         ("outcome", _outcome(report)),
         ("progress", f"{100 * report.progress_ratio:.2f} % (batch {report.batches_started}, as the plan counts)"),
         ("arrives", _arrival(report)),
@@ -205,13 +233,34 @@ def _particles(report: Report) -> str:
     return f"{total} in all, {report.particles_per_batch or 'unknown'} in a full batch"
 
 
+def _dose(report: Report) -> str:
+    if report.dose_path is None:
+        return "the log does not say that a dose file was written"
+    facts = [report.dose_dimensions] if report.dose_dimensions is not None else []
+    if report.dose_max_gy is not None:
+        facts.append(f"at most {report.dose_max_gy:.4g} Gy")
+    if report.doses_written > 1:
+        facts.append(f"the last of {report.doses_written}")
+    return f"{report.dose_path} ({', '.join(facts)})" if facts else report.dose_path
+
+
 def _outcome(report: Report) -> str:
     quoted = f': "{report.text}"' if report.text else ""
     if report.outcome == "failed":
-        return f"failed ({report.reason}){quoted}"
+        return f"failed ({report.reason}){quoted}" + (f"; {report.dose_text}" if report.dose_text else "")
     if report.outcome == "succeeded":
-        return f"succeeded{quoted}"
+        parts = [f"{value:.1f} s {name}" for name, value in _parts(report.engine_times)]
+        return f"succeeded{quoted}" + (f" (of it {', '.join(parts)})" if parts else "")
     return "none: it runs still, or was ended without a word (then only the row in the database tells)"
+
+
+def _parts(times: EngineTimes) -> list[tuple[str, float]]:
+    parts = (
+        ("initialization", times.initialization_seconds),
+        ("simulation", times.simulation_seconds),
+        ("output", times.output_seconds),
+    )
+    return [(name, value) for name, value in parts if value is not None]
 
 
 def _arrival(report: Report) -> str:
@@ -220,7 +269,7 @@ def _arrival(report: Report) -> str:
             "in blocks of 4096 bytes or all at its end: batches show late, a stall is called late; "
             "start the engine with `stdbuf -oL` to have each line at once"
         )
-    if report.dialect == "smc":
+    if report.dialect == "smc" and report.batches_total is not None:
         return "twice per batch: a batch shows when its particles are generated, and when they are transported"
     unfinished = "; its last line is unfinished" if report.unfinished_line else ""
     return f"not told by what is there{unfinished}"

@@ -6,6 +6,15 @@ from exporter.logs.parser import SitePatterns
 from exporter.verify import text, verify
 from tests.support.replay import LOGS, expected, names
 
+DOSE_AND_TIMES = (
+    "dose_path",
+    "dose_dimensions",
+    "dose_max_gy",
+    "doses_written",
+    "dose_text",
+    "engine_times",
+)
+
 
 @pytest.mark.parametrize("name", names())
 def test_every_captured_log_is_reported_as_it_is(name: str) -> None:
@@ -25,13 +34,14 @@ def test_every_captured_log_is_reported_as_it_is(name: str) -> None:
         "particles": report["particles"],
         "anomalies": {},
         "buffered": report["buffered"],
+        **{key: report[key] for key in DOSE_AND_TIMES},
     }
     assert report["buffered"] == (row["dialect"] not in ("", "smc")) or not row["dialect"]
 
 
 @pytest.mark.parametrize("name", names())
-def test_a_report_for_a_person_has_ten_lines(name: str) -> None:
-    assert len(text(verify(LOGS / f"{name}.log", SitePatterns())).splitlines()) == 10
+def test_a_report_for_a_person_has_eleven_lines(name: str) -> None:
+    assert len(text(verify(LOGS / f"{name}.log", SitePatterns())).splitlines()) == 11
 
 
 def test_particles_are_all_histories_whatever_the_limit_per_batch() -> None:
@@ -60,3 +70,36 @@ def test_a_log_that_cannot_be_read_is_said_so(tmp_path: Path, kind: str) -> None
     assert report.error is not None
     assert str(path) in text(report)
     assert not report.understood
+
+
+@pytest.mark.parametrize("name", names())
+def test_a_captured_dose_file_is_reported_with_its_size_and_largest_dose(name: str) -> None:
+    """Every ``Successfully ... DICOM`` line of a capture is one dose file, and the last one is shown."""
+    lines = (LOGS / f"{name}.log").read_bytes().splitlines()
+    files = [line.split(b" file: ")[1] for line in lines if b"Successfully " in line and b" DICOM " in line]
+    report = verify(LOGS / f"{name}.log", SitePatterns())
+    assert report.doses_written == len(files)
+    assert report.dose_path == (files[-1].decode() if files else None)
+    if files:
+        assert report.dose_dimensions is not None
+        assert report.dose_max_gy is not None
+        assert str(report.dose_path) in text(report)
+
+
+@pytest.mark.parametrize(
+    ("name", "before"),
+    [
+        ("goodmain_abort_at_exit", True),
+        ("goodmain_multibeam", True),
+        ("goodmain_rel_dcm", True),
+        ("jkh_main_abort_at_save", True),
+        ("goodmain_rel_outdir_missing", False),
+        ("jkh_rel_diskfull", False),
+        ("good_sigkill", False),
+        ("jkh_rel_dcm", False),
+    ],
+)
+def test_a_crash_after_the_dose_was_written_is_told_from_one_before(name: str, before: bool) -> None:
+    report = verify(LOGS / f"{name}.log", SitePatterns())
+    assert (report.dose_text is not None) == before
+    assert ("the dose file was written before the crash" in text(report)) == before

@@ -25,12 +25,17 @@ Work = tuple[str, float]
 
 
 def stall_threshold_seconds(run: BeamRun, rules: StallRules) -> float:
-    """Silence longer than this is a stall."""
+    """Return how long a run may be silent before that is a stall, in seconds.
+
+    Downloading and saving the dose has nothing to do with how long a batch takes, and happens in silence: it may take
+    as long as a first batch.
+    """
     if run.buffered:
         return rules.buffered_seconds
     if not run.pace.count:
         return rules.first_batch_seconds
-    return max(rules.minimum_seconds, rules.factor * run.pace.longest_seconds)
+    threshold = max(rules.minimum_seconds, rules.factor * run.pace.longest_seconds)
+    return max(threshold, rules.first_batch_seconds) if run.phase == "saving" else threshold
 
 
 @dataclass(slots=True)

@@ -8,17 +8,23 @@ give the same state however the bytes were cut, times aside: what arrives in one
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
+from exporter.beams.dose import NO_ENGINE_TIMES, DoseFacts, EngineTimes
+from exporter.beams.pace import Pace
 from exporter.logs.batches import BatchTally, TallyState
 from exporter.logs.events import (
     BUFFERED_DIALECTS,
     FAILURE_REASONS,
+    PHASES,
     Anomaly,
     BatchesAnnounced,
     BatchFinished,
     BatchStarted,
     DialectRecognised,
+    DoseDescribed,
+    DoseWritten,
+    EngineTimed,
     Event,
     HistoriesCounted,
     HistoriesGenerated,
@@ -42,70 +48,6 @@ _MOMENTS = (
     *("started_at", "ended_at", "running_since", "batch_since"),
     *("last_progress_at", "last_growth_at", "_first_growth_at"),
 )
-
-
-_MEASURED_WITHOUT_WARM_UP = 2
-
-
-@dataclass(slots=True)
-class Pace:
-    """How long the batches of a run have taken, in seconds, and how much work they were.
-
-    Work is particles, or 1 per batch where the log does not say how many particles one holds. The plain mean foretells
-    the next batch as well as any weighting of the recent ones (``docs/accuracy.md``). The first batch often takes much
-    longer (memory is allocated, kernels are compiled): it is left out of the mean once two others are known.
-
-    Attributes:
-        count, total_seconds, total_work: all batches measured.
-        longest_seconds: the longest of them, the first one included.
-        chunk_batches: how many batches the last block of the C library brought.
-        warm_up_count, warm_up_seconds, warm_up_work: those of them that came in the same read as the run's first batch.
-    """
-
-    count: int = 0
-    total_seconds: float = 0.0
-    total_work: float = 0.0
-    longest_seconds: float = 0.0
-    chunk_batches: int = 1
-    warm_up_count: int = 0
-    warm_up_seconds: float = 0.0
-    warm_up_work: float = 0.0
-
-    def add(self, seconds: float, work: float, *, warm_up: bool = False) -> None:
-        """Add one measured batch.
-
-        Args:
-            seconds: how long it took.
-            work: how much work it was.
-            warm_up: it is the run's first batch, or came together with it.
-        """
-        self.count += 1
-        self.total_seconds += seconds
-        self.total_work += work
-        self.longest_seconds = max(self.longest_seconds, seconds)
-        if warm_up:
-            self.warm_up_count += 1
-            self.warm_up_seconds += seconds
-            self.warm_up_work += work
-
-    @property
-    def _without_warm_up(self) -> bool:
-        return self.count - self.warm_up_count >= _MEASURED_WITHOUT_WARM_UP
-
-    @property
-    def mean_seconds(self) -> float | None:
-        """Mean duration of the finished batches; ``None`` before the first."""
-        if self._without_warm_up:
-            return (self.total_seconds - self.warm_up_seconds) / (self.count - self.warm_up_count)
-        return self.total_seconds / self.count if self.count else None
-
-    @property
-    def seconds_per_work(self) -> float | None:
-        """Mean pace; ``None`` before the first batch has finished."""
-        seconds, work = self.total_seconds, self.total_work
-        if self._without_warm_up:
-            seconds, work = seconds - self.warm_up_seconds, work - self.warm_up_work
-        return seconds / work if work else None
 
 
 @dataclass(slots=True)
@@ -135,6 +77,9 @@ class RunState:
     line_buffered_reads: int
     read_over: bool
     start_seen: bool = True
+    dose: DoseFacts = field(default_factory=DoseFacts)
+    engine_times: EngineTimes = NO_ENGINE_TIMES
+    last_batch_done: bool = False
 
 
 class BeamRun:
@@ -142,7 +87,6 @@ class BeamRun:
 
     Attributes:
         dialect: one of :data:`~exporter.logs.events.DIALECTS`.
-        phase: what the engine does, ``None`` before it says so.
         batches: announced, started and finished.
         histories: particles of the run as far as announced, ``None`` while unknown.
         started_at, ended_at: epoch seconds of the first line and of the line that told the end.
@@ -151,26 +95,28 @@ class BeamRun:
         failures: what the log says went wrong, by reason.
         last_progress_at: when the last line about a batch or a phase arrived.
         last_growth_at: when the log last grew.
-        running_since: when the first batch began.
+        running_since: when the simulation began; a log need not have lines about batches.
         batch_since: when the running batch began; ``None`` where that is not known.
         pace: durations of the batches finished so far.
         timed: seconds of each batch whose beginning and end were both seen live, for the last read.
         anomalies: what did not fit, by kind.
         size_bytes: how much of the log has been read.
+        dose: the dose files that were written.
+        engine_times: durations as the engine measured them.
     """
 
     __slots__ = (
-        *("dialect", "phase", "batches", "histories", "started_at", "start_seen", "ended_at", "failures"),
+        *("dialect", "_phase", "batches", "histories", "started_at", "start_seen", "ended_at", "failures"),
         *("last_progress_at", "last_growth_at", "running_since", "batch_since", "pace", "timed"),
-        *("anomalies", "size_bytes", "_family", "_past_histories", "_succeeded", "_understood"),
-        *("_first_growth_at", "_finished_in_read", "_line_buffered_reads", "_read_over"),
+        *("anomalies", "size_bytes", "dose", "engine_times", "_family", "_past_histories", "_succeeded", "_understood"),
+        *("_first_growth_at", "_finished_in_read", "_line_buffered_reads", "_read_over", "_last_batch_done"),
     )
     NOT_SAVED = frozenset({"timed"})
     """The board has taken them by the end of the read."""
 
     def __init__(self) -> None:
         self.dialect = "unknown"
-        self.phase: str | None = None
+        self._phase: str | None = None
         self.batches = BatchTally()
         self.histories: int | None = None
         self.started_at: float | None = None
@@ -185,6 +131,8 @@ class BeamRun:
         self.timed: list[float] = []
         self.anomalies: Counter[str] = Counter()
         self.size_bytes = 0
+        self.dose = DoseFacts()
+        self.engine_times = NO_ENGINE_TIMES
         self._family: str | None = None
         self._past_histories = 0
         self._succeeded = False
@@ -193,6 +141,7 @@ class BeamRun:
         self._finished_in_read = 0
         self._line_buffered_reads = 0
         self._read_over = False
+        self._last_batch_done = False
 
     def to_state(self) -> RunState:
         """The run between two reads, as plain data."""
@@ -202,6 +151,7 @@ class BeamRun:
             batches=self.batches.to_state(),
             failures=dict(self.failures),
             pace=replace(self.pace),
+            dose=replace(self.dose),
             anomalies=dict(self.anomalies),
         )
 
@@ -221,6 +171,7 @@ class BeamRun:
             batches=BatchTally.from_state(state.batches),
             failures=dict(state.failures),
             pace=replace(state.pace),
+            dose=replace(state.dose),
             anomalies=Counter(state.anomalies),
         )
         return run
@@ -249,6 +200,15 @@ class BeamRun:
     def reason(self) -> str | None:
         """Why it failed: the cause, not its echo."""
         return min(self.failures, key=FAILURE_REASONS.index) if self.failures else None
+
+    @property
+    def phase(self) -> str | None:
+        """What the engine does; ``None`` before it says so.
+
+        After the last batch it downloads and saves the dose, and says nothing meanwhile. A run that stops by its
+        statistics may announce more batches instead.
+        """
+        return "saving" if self._last_batch_done and self.dialect != "moqui-stat" else self._phase
 
     @property
     def particles(self) -> int | None:
@@ -295,7 +255,7 @@ class BeamRun:
             return True
         if self.dialect != "unknown":
             return False
-        return self._family == "moqui" or (self._family == "smc" and self.phase == "simulating")
+        return self._family == "moqui" or (self._family == "smc" and self._phase == "simulating")
 
     @property
     def unmatched(self) -> bool:
@@ -347,9 +307,7 @@ class BeamRun:
         match event:  # the lines of batches first: there are thousands of them
             case BatchStarted():
                 self._note(self.batches.start(event.number, event.total))
-                self.phase = "simulating"
-                if self.running_since is None:
-                    self.running_since = at
+                self._simulate(at)
                 if self.batch_since is None:
                     self.batch_since = at
                 self._progressed(at)
@@ -359,13 +317,23 @@ class BeamRun:
                 anomalies = self.batches.finish()
                 self._note(anomalies)
                 self._finished_in_read += not anomalies
+                self._last_batch_done = self.batches.all_finished
                 self._progressed(at)
             case RunHead():
                 self._family = event.family
             case DialectRecognised():
                 self.dialect = event.dialect
             case PhaseEntered():
-                self.phase = event.phase
+                self._enter(event, at)
+                self._progressed(at)
+            case DoseDescribed():
+                self.dose.describe(event.dimensions, event.max_dose_gy)
+                self._progressed(at)
+            case DoseWritten():
+                self.dose.write(event.path)
+                self._progressed(at)
+            case EngineTimed():
+                self.engine_times = self.engine_times.plus(event.part, event.seconds)
                 self._progressed(at)
             case HistoriesCounted():
                 self._past_histories += self.histories or 0
@@ -374,7 +342,7 @@ class BeamRun:
             case BatchesAnnounced():
                 self._settle(at, live=True)
                 self._note(self.batches.announce(event.total, event.particles_per_batch))
-                self.phase = "simulating"
+                self._simulate(at)
                 self.batch_since = at
                 self._progressed(at)
             case RunSucceeded():
@@ -382,6 +350,8 @@ class BeamRun:
                 self.ended_at = at
                 self._progressed(at)
             case RunFailed():
+                if event.reason == "empty_dose" and "no_particles" in self.failures:
+                    return  # nothing else can come of no particles
                 if event.reason not in self.failures or event.text.startswith("what()"):
                     self.failures[event.reason] = event.text
                 self.ended_at = at
@@ -394,6 +364,25 @@ class BeamRun:
             case LogReplaced():
                 return
         self._understood = True
+
+    def _enter(self, event: PhaseEntered, at: float) -> None:
+        phase = self.phase
+        if event.unless_later and phase is not None and PHASES.index(phase) >= PHASES.index(event.phase):
+            return
+        if event.phase == "simulating":
+            self._simulate(at)
+            return
+        self._phase, self._last_batch_done = event.phase, False
+        if event.phase != "saving":
+            self.dose.begin_beam()
+        elif self.running_since is None:
+            self.running_since = at
+
+    def _simulate(self, at: float) -> None:
+        self._phase, self._last_batch_done = "simulating", False
+        self.dose.begin_beam()
+        if self.running_since is None:
+            self.running_since = at
 
     def _note(self, anomalies: list[str]) -> None:
         if anomalies:
@@ -410,7 +399,7 @@ class BeamRun:
         if self._finished_in_read and read.live and read.line_complete and not self.ended:
             # A block of the C library ends at a line's end by chance once in some thirty times; twice it is none. The
             # next beam's set-up flushes what is left of the last one's batches: that proves nothing.
-            self._line_buffered_reads += self.phase == "simulating"
+            self._line_buffered_reads += self._phase == "simulating"
         self._settle(at, live=read.live)
         if not read.live:
             self.batch_since = None

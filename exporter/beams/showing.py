@@ -98,7 +98,8 @@ def _estimates(
 
 def _view(beam: Beam, at: float, rules: BoardRules, forecast: Forecast, *, endless: bool) -> BeamView:
     run, state, stat = beam.run, beam.state, None if beam.stale else beam.stat
-    batches, pace = run.batches, run.pace
+    batches, pace, dose = run.batches, run.pace, run.dose
+    reason = failure_reason(beam, rules) if state is BeamState.FAILED else None
     ended_at = run.ended_at if run.ended else beam.state_since if state in ENDED_STATES else None
     output = output_state(beam, rules)
     saving = run.succeeded and output.undecided
@@ -134,11 +135,17 @@ def _view(beam: Beam, at: float, rules: BoardRules, forecast: Forecast, *, endle
         log_grew=beam.grew,
         log_buffered=run.buffered,
         log_unmatched=run.unmatched,
-        reason=failure_reason(beam, rules) if state is BeamState.FAILED else None,
+        reason=reason,
         failure_text=run.failures[run.reason] if run.reason else None,
         log_succeeded=run.succeeded and not output.undecided and output is not OutputState.MISSING,
         row=beam.row,
         start_seen=run.start_seen,
+        dose_path=dose.path,
+        dose_dimensions=dose.dimensions,
+        dose_max_gy=dose.max_dose_gy,
+        doses_written=dose.written,
+        dose_written_before_failure=dose.written_before(reason),
+        engine_times=run.engine_times,
         status_mismatch=mismatch(beam, at, rules),
         recent=b"" if stat is None else beam.recent,
         output=output,

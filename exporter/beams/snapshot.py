@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple
 
+from exporter.beams.dose import NO_ENGINE_TIMES, EngineTimes
+
 
 class BeamState(str, Enum):
     """State of a beam as users see it (``mqi_beam_state``)."""
@@ -140,6 +142,12 @@ class BeamView(NamedTuple):
     log_succeeded: bool
     status_mismatch: bool
     start_seen: bool = True
+    dose_path: str | None = None
+    dose_dimensions: str | None = None
+    dose_max_gy: float | None = None
+    doses_written: int = 0
+    dose_written_before_failure: bool = False
+    engine_times: EngineTimes = NO_ENGINE_TIMES
     recent: bytes = b""
     output: OutputState = OutputState.NOT_CONFIGURED
     output_file: OutputFile | None = None

@@ -122,7 +122,7 @@ class Succession:
             self._undecided = [(event, at)]
             return False
         if self._undecided is None:
-            appended = isinstance(event, RunHead) and _may_be_followed(self.run)
+            appended = isinstance(event, RunHead) and _may_be_followed(self.run, event)
             if appended and stood_there:
                 self.run = BeamRun()
             elif appended:
@@ -158,7 +158,7 @@ class Succession:
                 # No log begins with the middle of a batch.
                 return not self.run.ended
             case RunSucceeded() | RunFailed():
-                return not self.run.ended and batches.started > 0
+                return not self.run.ended and self.run.running_since is not None
             case LogRead(size_bytes=size):
                 assert self._undecided is not None
                 since = self._undecided[0][1]
@@ -167,13 +167,15 @@ class Succession:
                 return None
 
 
-def _may_be_followed(run: BeamRun) -> bool:
+def _may_be_followed(run: BeamRun, head: RunHead) -> bool:
     """A head further down in a run's log is that of another run: an engine prints one at its beginning.
 
-    Not where the run has had neither head nor batch: several processes may write one log, and standard error comes
+    Not where the run has had neither head nor simulation: several processes may write one log, and standard error comes
     before standard output that is buffered. Nor where its engine has failed by itself: a script that goes on with
     another process must not make anybody forget that. One that was ended by others is put back into the queue.
     """
+    if not head.certain and not run.ended:
+        return False
     if run.failed:
-        return run.batches.started > 0 and run.failures.keys() <= _ENDED_BY_OTHERS
-    return run.batches.started > 0 or (run.succeeded and run.has_head)
+        return run.running_since is not None and run.failures.keys() <= _ENDED_BY_OTHERS
+    return run.running_since is not None or (run.succeeded and run.has_head)

@@ -97,7 +97,10 @@ class Stall(Section):
 
     factor: float = Field(default=3, ge=1, le=1000, description="Times the longest finished batch of the run.")
     minimum_seconds: Seconds = Field(default=120, description="Never earlier than this.")
-    first_batch_seconds: Seconds = Field(default=900, description="Used instead while no batch has finished.")
+    first_batch_seconds: Seconds = Field(
+        default=900,
+        description="Used instead while no batch has finished; while the dose is saved, never earlier than this.",
+    )
     buffered_seconds: Seconds = Field(
         default=7200,
         description="Used instead where the engine's log arrives in blocks.",

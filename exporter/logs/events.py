@@ -48,9 +48,15 @@ BUFFERED_DIALECTS = frozenset({"smc-spot", "moqui", "moqui-spot", "moqui-stat"})
 
 @dataclass(frozen=True, slots=True)
 class RunHead:
-    """The engine's first lines: a process has just begun. ``family`` is ``smc`` or ``moqui``."""
+    """The engine's first lines: a process has just begun.
+
+    Args:
+        family: ``smc`` or ``moqui``.
+        certain: ``False`` for a line that proves little by itself: it begins a new run only after the end of another.
+    """
 
     family: str
+    certain: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +68,13 @@ class DialectRecognised:
 
 @dataclass(frozen=True, slots=True)
 class PhaseEntered:
-    """The engine says what it does now (one of :data:`PHASES`)."""
+    """The engine says what it does now (one of :data:`PHASES`).
+
+    ``unless_later``: the line is printed in later phases, too, and says nothing there.
+    """
 
     phase: str
+    unless_later: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +113,43 @@ class HistoriesGenerated:
     """``generated`` histories of the beam exist now, the running batch's included."""
 
     generated: int
+
+
+@dataclass(frozen=True, slots=True)
+class DoseDescribed:
+    """A fact about the dose that is about to be written, or was written just now.
+
+    Args:
+        dimensions: the grid's size as ``400x400x1``.
+        max_dose_gy: its largest dose, in Gy.
+    """
+
+    dimensions: str | None = None
+    max_dose_gy: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DoseWritten:
+    """The engine says that it has written a dose file; ``path`` is as printed, and may hold a patient's ids."""
+
+    path: str
+
+
+ENGINE_TIMES: tuple[str, ...] = ("initialization", "simulation", "output", "total")
+"""What the engine measures itself: three parts of each beam, and the whole process."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineTimed:
+    """The engine says how long something took.
+
+    Args:
+        part: one of :data:`ENGINE_TIMES`.
+        seconds: how long.
+    """
+
+    part: str
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +203,9 @@ Event: TypeAlias = (
     | BatchStarted
     | BatchFinished
     | HistoriesGenerated
+    | DoseDescribed
+    | DoseWritten
+    | EngineTimed
     | RunSucceeded
     | RunFailed
     | Anomaly
@@ -172,7 +222,7 @@ class EventState:
     """An event as plain data: its class's name, and its fields."""
 
     kind: str
-    fields: dict[str, bool | int | str | None]
+    fields: dict[str, bool | int | float | str | None]
 
 
 def event_to_state(event: Event) -> EventState:

@@ -304,9 +304,10 @@ class TpsLogParser:
         """Which dialect prints such a line: engine and way of simulating come together from several of them."""
         if line.family is None and line.mode is None:
             return
-        self._family = line.family or self._family
+        if line.usual_mode is None or self._family is None:
+            self._family = line.family or self._family
         if line.mode == "stat" or self._mode is None or (line.mode is not None and self._mode != "stat"):
-            self._mode = line.mode or self._mode
+            self._mode = line.mode or self._mode or line.usual_mode
         family, mode = self._family, self._mode
         if family is None or mode is None:
             return

@@ -17,6 +17,9 @@ from exporter.logs.events import (
     BatchesAnnounced,
     BatchFinished,
     BatchStarted,
+    DoseDescribed,
+    DoseWritten,
+    EngineTimed,
     Event,
     HistoriesCounted,
     HistoriesGenerated,
@@ -25,11 +28,13 @@ from exporter.logs.events import (
     RunHead,
     RunSucceeded,
 )
+from exporter.logs.values import DURATION, GRID, NUMBER, SCIENTIFIC, number, seconds
 
 PREFIX_LENGTH = 4
 """So many bytes at the beginning of a line select the rules worth trying; the shortest beginning is this long."""
 
 _TEXT_LIMIT = 500
+_PATH_LIMIT = 1024
 _N = rb"(\d{1,20})(?!\d)"
 
 Match = re.Match[bytes]
@@ -50,6 +55,8 @@ class Line:
         family: the engine that prints it (``smc`` or ``moqui``), where no other does.
         mode: the way of simulating that prints it (``beam``, ``spot`` or ``stat``), where no other does.
         beginning: what every such line begins with, literally.
+        usual_mode: the way of simulating where no earlier line has told it. Each way announces its batches before its
+            first batch, if it announces them at all.
     """
 
     pattern: re.Pattern[bytes]
@@ -57,6 +64,7 @@ class Line:
     family: str | None = None
     mode: str | None = None
     beginning: bytes = b""
+    usual_mode: str | None = None
 
 
 def _histories(match: Match) -> Iterable[Event]:
@@ -80,17 +88,49 @@ def _succeeded(match: Match) -> Iterable[Event]:
     yield RunSucceeded(shown(match.string))
 
 
+def _described(match: Match) -> Iterable[Event]:
+    """The size of the dose grid."""
+    yield DoseDescribed(dimensions="x".join(str(int(size)) for size in match.groups()))
+
+
+def _max_dose(match: Match) -> Iterable[Event]:
+    """The largest dose; a dose of 0 everywhere is no dose."""
+    dose = number(match[1])
+    if dose is not None and match[2] in (b"", b"Gy"):
+        yield DoseDescribed(max_dose_gy=dose)
+    if dose == 0.0:
+        yield RunFailed("empty_dose", shown(match.string))
+
+
+def _dose_written(match: Match) -> Iterable[Event]:
+    yield PhaseEntered("saving")
+    yield DoseWritten(match[1][:_PATH_LIMIT].decode("utf-8", "replace").strip())
+
+
+def _timed(part: str) -> Callable[[Match], Iterable[Event]]:
+    """How long a part of the run took; behind the end line, how long all of it took."""
+
+    def events(match: Match) -> Iterable[Event]:
+        took = seconds(match[1], match[2]) if match[1] is not None else None
+        if took is not None:
+            yield EngineTimed(part, took)
+        if part == "total":
+            yield RunSucceeded(shown(match.string))
+
+    return events
+
+
 def _always(*events: Event) -> Callable[[Match], Iterable[Event]]:
     """Lines which say the same each time share their events: they never change."""
     return lambda _: events
 
 
-def _phase(phase: str) -> Callable[[Match], Iterable[Event]]:
-    return _always(PhaseEntered(phase))
+def _phase(phase: str, *, unless_later: bool = False) -> Callable[[Match], Iterable[Event]]:
+    return _always(PhaseEntered(phase, unless_later))
 
 
-def _head(family: str) -> Callable[[Match], Iterable[Event]]:
-    return _always(RunHead(family), PhaseEntered("loading"))
+def _head(family: str, *, certain: bool = True) -> Callable[[Match], Iterable[Event]]:
+    return _always(RunHead(family, certain), PhaseEntered("loading", unless_later=not certain))
 
 
 def _failed(reason: str) -> Callable[[Match], Iterable[Event]]:
@@ -140,23 +180,36 @@ def _line(
     *,
     family: str | None = None,
     mode: str | None = None,
+    usual_mode: str | None = None,
 ) -> tuple[bytes, Line]:
     """A row of the tables below: the literal beginning of a line and a regular expression for what follows it."""
-    return beginning[:PREFIX_LENGTH], Line(re.compile(re.escape(beginning) + rest), events, family, mode, beginning)
+    pattern = re.compile(re.escape(beginning) + rest)
+    return beginning[:PREFIX_LENGTH], Line(pattern, events, family, mode, beginning, usual_mode)
 
 
 _ENGINE_LINES = (
     # Heads: printed once per process, by its constructor.
     _line(b"MOQUI SMC Treatment machine model", _head("smc"), family="smc"),
     _line(b"master seed ", _head("moqui"), rb"-?\d", family="moqui"),
+    # The same where there is no banner: read from the input file once per process.
+    _line(b"Gantry number : ", _head("smc", certain=False), family="smc"),
+    _line(b"Machine name: ", _head("smc", certain=False), rb".{0,200}\(Same as selected gantry number\)", family="smc"),
     # Phases.
+    _line(b"GPU ID: ", _phase("loading", unless_later=True), rb"-?\d", family="smc"),
+    _line(b"Inserted seed: ", _phase("loading", unless_later=True), rb"-?\d", family="smc"),
+    _line(b"RT Plan header information ", _phase("loading", unless_later=True), family="smc"),
     _line(b"Starting process of loading ", _phase("loading")),
     _line(b"Reading DICOM directory", _phase("loading")),
     _line(b"Loading RT Ion plan", _phase("loading")),
     _line(b"Starting process of creating ", _phase("preparing")),
     _line(b"bnb ", _phase("preparing"), rb"\d+ seed "),
+    _line(b"RT Plan type: ", _phase("preparing"), family="smc"),
+    # Printed twice per beam: while it is prepared, and while its dose is saved.
+    _line(b"=== Filtering beams in RT Plan", _phase("preparing", unless_later=True), family="smc"),
+    _line(b"=== Total treatment beams: ", _phase("preparing", unless_later=True), family="smc"),
     _line(b"Starting process of Monte Carlo simulation", _phase("simulating")),
-    _line(b"Starting to download node data", _phase("saving")),
+    _line(b"Starting simulation per field", _phase("simulating"), family="smc"),
+    _line(b"Starting to download node data", _phase("saving"), family="smc", usual_mode="beam"),
     _line(b"Simlulation finalizing", _phase("saving")),
     _line(b"Simulation finalizing", _phase("saving")),
     _line(b"finalizing", _phase("saving"), rb"\s*$"),
@@ -199,9 +252,26 @@ _ENGINE_LINES = (
     _line(b"Run transportation ", _always(BatchFinished()), rb"[\d.]+ s", family="moqui"),
     _line(b"run simulation ", _always(BatchFinished()), rb"[\d.]+ ms", family="smc", mode="spot"),
     _line(b"run simulation ", _always(BatchFinished()), rb"[\d.]+ s", family="moqui", mode="spot"),
+    # The dose. Some variants describe it before they write it, some afterwards.
+    *(
+        _line(written, _dose_written, rb"(?:RT Dose )?file: (.*\S)", family="smc", usual_mode="beam")
+        for written in (b"Successfully wrote DICOM ", b"Successfully saved DICOM ")
+    ),
+    *(_line(size, _described, GRID) for size in (b"  Dimensions: ", b"Dimensions: ", b"DCM Save Info - Dimension: ")),
+    *(
+        _line(largest, _max_dose, NUMBER + rb" ?([A-Za-z]*)")
+        for largest in (b"  Max dose: ", b"Max dose: ", b"DCM Save Info - Max dose: ")
+    ),
+    # "  Maximum dose: 0.000 Gy" says nothing: it is rounded, and printed for doses that are not 0.
+    _line(b"Maximum dose: ", _max_dose, SCIENTIFIC + rb" ?([A-Za-z]*)"),
+    # What the private engine measures of each beam.
+    _line(b"=== Beam ", _phase("saving"), rb"\d+ Timing Summary ===", family="smc", usual_mode="beam"),
+    _line(b"  Initialization: ", _timed("initialization"), DURATION),
+    _line(b"  Simulation: ", _timed("simulation"), DURATION),
+    _line(b"  Output: ", _timed("output"), DURATION),
     # Normal ends: the public engines', the private one's, and the one the plan expects.
     _line(b"Time taken by MC engine:", _succeeded),
-    _line(b"Total execution time:", _succeeded),
+    _line(b"Total execution time:", _timed("total"), rb"(?: +" + DURATION + rb")?", family="smc", usual_mode="beam"),
     _line(b"Simulation completed successfully", _succeeded),
 )
 

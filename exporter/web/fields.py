@@ -26,7 +26,7 @@ from exporter.beams.snapshot import (
 from exporter.logs.events import DIALECTS, FAILURE_REASONS, PHASES
 from exporter.privacy.identifiers import Identifiers
 from exporter.web.families import encodable
-from exporter.web.words import output_words, reason_words
+from exporter.web.words import dose_words, output_words, reason_words
 
 Json: TypeAlias = dict[str, Any]
 Thing = TypeVar("Thing")
@@ -163,6 +163,12 @@ BEAM: Fields[BeamView] = (
         "The line of the log that says so; null where none does.",
         lambda beam, shown: shown.text(beam.failure_text),
     ),
+    Field(
+        "dose_text",
+        TEXT_OR_NULL,
+        "In words, that a run which failed had written its dose file before; null otherwise.",
+        lambda beam, _: dose_words(beam.reason, written_before_failure=beam.dose_written_before_failure),
+    ),
     Field("run", COUNT, "Which run of the beam, 1 is the first seen.", lambda beam, _: beam.run_number),
     Field(
         "dialect",
@@ -228,11 +234,54 @@ BEAM: Fields[BeamView] = (
     Field(
         "batch_duration_seconds",
         NUMBER_OR_NULL,
-        "Mean of the batches finished in this run.",
+        "Mean of the batches finished in this run, without the first one (warm-up) as soon as two others are known.",
         lambda beam, _: _seconds(beam.batch_duration_seconds),
     ),
     Field("particles_per_batch", COUNT_OR_NULL, "Histories in a full batch.", lambda beam, _: beam.particles_per_batch),
     Field("particles", COUNT_OR_NULL, "Histories of the whole run.", lambda beam, _: beam.particles),
+    Field(
+        "dose_path",
+        TEXT_OR_NULL,
+        "The dose file that the engine says it has written, as printed; null until then. Of several the last.",
+        lambda beam, shown: shown.path(beam.dose_path),
+    ),
+    Field(
+        "dose_dimensions",
+        TEXT_OR_NULL,
+        "The dose grid's size as `400x400x1`, where the log says so.",
+        lambda beam, _: beam.dose_dimensions,
+    ),
+    Field(
+        "dose_max_gy",
+        NUMBER_OR_NULL,
+        "Its largest dose in Gy, where the log says so.",
+        lambda beam, _: beam.dose_max_gy,
+    ),
+    Field("doses_written", COUNT, "Dose files written in this run.", lambda beam, _: beam.doses_written),
+    Field(
+        "engine_initialization_seconds",
+        NUMBER_OR_NULL,
+        "How long the engine says that its initialization took, added up over the beams of the process.",
+        lambda beam, _: _seconds(beam.engine_times.initialization_seconds),
+    ),
+    Field(
+        "engine_simulation_seconds",
+        NUMBER_OR_NULL,
+        "The same of the simulation.",
+        lambda beam, _: _seconds(beam.engine_times.simulation_seconds),
+    ),
+    Field(
+        "engine_output_seconds",
+        NUMBER_OR_NULL,
+        "The same of saving the dose.",
+        lambda beam, _: _seconds(beam.engine_times.output_seconds),
+    ),
+    Field(
+        "engine_seconds",
+        NUMBER_OR_NULL,
+        "How long the engine says that the whole run took.",
+        lambda beam, _: _seconds(beam.engine_times.total_seconds),
+    ),
     Field("log_path", TEXT_OR_NULL, "Its log, null until one is found.", lambda beam, shown: shown.path(beam.log_path)),
     Field("log_size_bytes", COUNT_OR_NULL, "The log's size.", lambda beam, _: beam.log_size_bytes),
     Field(

@@ -190,7 +190,8 @@ BEAM_METRICS: tuple[Definition[BeamView], ...] = (
     gauge(
         "mqi_beam_batch_duration_seconds",
         _BEAM,
-        "Mean duration of the finished batches of the current run; absent before the first.",
+        "Mean duration of the finished batches of the current run, without the first one (warm-up) as soon as two "
+        "others are known; absent before the first.",
         lambda beam: beam.batch_duration_seconds,
     ),
     gauge(

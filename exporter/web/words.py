@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from exporter.beams.snapshot import BeamState, OutputState
+from exporter.logs.events import INTERRUPTIONS
 
 STATE_WORDS: Mapping[BeamState, str] = {
     BeamState.WAITING: "Waiting",
@@ -103,3 +104,19 @@ def output_words(state: OutputState, problem: str | None) -> str | None:
     if words is None or problem is None:
         return words
     return f"{words}: {OUTPUT_PROBLEM_WORDS.get(problem, problem)}"
+
+
+_STOPPED = frozenset({"killed", "terminated", "time_limit", "status"}) | INTERRUPTIONS
+"""Reasons of runs that did not crash by themselves, or of which nobody knows that they did."""
+
+
+def dose_words(reason: str | None, *, written_before_failure: bool) -> str | None:
+    """Say that a failed run had written its dose; ``None`` where it had not.
+
+    Args:
+        reason: why the run failed.
+        written_before_failure: the dose file of the beam was written by then.
+    """
+    if reason is None or not written_before_failure:
+        return None
+    return f"the dose file was written before the {'run was stopped' if reason in _STOPPED else 'crash'}"

@@ -38,6 +38,7 @@ SAID = {
     "a job": "Haraldsson",
     "a message of SQLite": "Wolfeschlegel",
     "a folder of a log": "Papadopoulos",
+    "a dose file": "Bhattacharya",
 }
 NEVER_SHOWN = ("Featherstonehaugh", "Csikszentmihalyi")
 """In a refused id, and in a column that is not read."""
@@ -111,7 +112,8 @@ privacy: {privacy}
         self.write(RUNNING, _HEAD + _batch(1) + f"Patient: {SAID['a line of a log']}\n".encode())
         failure = f"cannot read the plan /data/{SAID['a failure']}/plan.dcm\n".encode()
         self.write(INSIDE_ANOTHER, _HEAD + _batch(1) + failure)
-        self.write(HANGUL, _HEAD + _batch(2))
+        dose = f"Successfully wrote DICOM RT Dose file: ../data/Dose_dcm/{SAID['a dose file']}/1G000_Dose.dcm\n"
+        self.write(HANGUL, _HEAD + _batch(2) + dose.encode())
         self.write(REMOTE, _HEAD + _batch(3), self.remote)
         # What is no log where one should be: it cannot be read, and that is said with its path.
         folder = self.logs / SAID["a path of a row"] / "3" / "run.log" / SAID["a folder of a log"]

@@ -17,6 +17,7 @@ from openapi_spec_validator import validate as validate_openapi
 from starlette.applications import Starlette
 from starlette.routing import Route
 
+from exporter.beams.dose import EngineTimes
 from exporter.beams.snapshot import (
     BeamKey,
     BeamRow,
@@ -154,6 +155,15 @@ def test_a_running_beam_says_all_that_is_known(site: Site, board: Board) -> None
         "batch_duration_seconds": 70.0,
         "particles_per_batch": 10_000_000,
         "particles": 172_000_000,
+        "dose_text": None,
+        "dose_path": None,
+        "dose_dimensions": None,
+        "dose_max_gy": None,
+        "doses_written": 0,
+        "engine_initialization_seconds": None,
+        "engine_simulation_seconds": None,
+        "engine_output_seconds": None,
+        "engine_seconds": None,
         "log_path": "/logs/70010001_b1.log",
         "log_size_bytes": 4711,
         "log_modified_at": NOW - 3,
@@ -168,6 +178,42 @@ def test_a_running_beam_says_all_that_is_known(site: Site, board: Board) -> None
         "status_updated_at": None,
         "hpc_job_id": None,
     }
+
+
+@pytest.mark.parametrize(
+    ("reason", "written", "words"),
+    [
+        ("aborted", True, "the dose file was written before the crash"),
+        ("segmentation_fault", True, "the dose file was written before the crash"),
+        ("killed", True, "the dose file was written before the run was stopped"),
+        ("preempted", True, "the dose file was written before the run was stopped"),
+        ("status", True, "the dose file was written before the run was stopped"),
+        ("aborted", False, None),
+    ],
+)
+def test_a_failed_beam_says_whether_its_dose_file_was_written(
+    site: Site, board: Board, reason: str, written: bool, words: str | None
+) -> None:
+    beam = make_beam(
+        state=BeamState.FAILED,
+        reason=reason,
+        dose_path="../data/Dose_dcm/1/a.dcm",
+        dose_dimensions="400x400x1",
+        dose_max_gy=1.5e-05,
+        doses_written=1,
+        dose_written_before_failure=written,
+        engine_times=EngineTimes(2.674, 8.058, 0.571, 11.993),
+    )
+    board.shown = make_snapshot(beam)
+    [answer] = ask(site, "/api/v1/beams")["beams"]
+    assert answer["dose_text"] == words
+    assert (answer["dose_path"], answer["dose_dimensions"]) == ("../data/Dose_dcm/1/a.dcm", "400x400x1")
+    assert (answer["dose_max_gy"], answer["doses_written"]) == (1.5e-05, 1)
+    assert answer["engine_initialization_seconds"] == 2.674
+    assert answer["engine_simulation_seconds"] == 8.058
+    assert answer["engine_output_seconds"] == 0.571
+    assert answer["engine_seconds"] == 11.993
+    assert (words or "the dose file was written") in site.client.get("/table").text or words is None
 
 
 def test_what_is_unknown_is_null_and_not_nought(site: Site, board: Board) -> None:

@@ -35,12 +35,14 @@ function noLogWords() {
 /** What is going on, in words. */
 export function explanation(beam, now) {
   const said = [];
-  if (beam.state === "failed") said.push(beam.reason_text ?? settings.states.failed.meaning);
-  else if (beam.state === "stalled") said.push(stalledWords(beam, now));
+  if (beam.state === "failed") {
+    said.push(beam.reason_text ?? settings.states.failed.meaning);
+    if (beam.dose_text !== null) said.push(beam.dose_text);
+  } else if (beam.state === "stalled") said.push(stalledWords(beam, now));
   else if (beam.state === "expired") said.push(`log silent for ${age(now - (beam.log_modified_at ?? now))}: probably dead`);
   else if (beam.state === "unreachable") said.push(`${beam.source} does not answer: last known values`);
   else if (beam.state === "waiting") said.push(noLogWords());
-  else if (beam.state === "succeeded") said.push(beam.started_at ? `took ${duration(beam.ended_at - beam.started_at)}` : "done");
+  else if (beam.state === "succeeded") said.push(tookWords(beam));
   else said.push(settings.phases[beam.phase] ?? "beginning");
   if (beam.state === "waiting" && beam.status !== null) said.push(`database: ${beam.status}`);
   if (beam.output === "pending" || beam.output === "blocked") said.push(beam.output_text);
@@ -48,6 +50,12 @@ export function explanation(beam, now) {
   if (beam.log_unmatched) said.push("nothing in its log is understood");
   if (beam.status_mismatch) said.push(`but the database says ${beam.status}`);
   return said.join(" · ");
+}
+
+/** How long a run took: by the engine's own measurement where the beginning of the run was not seen. */
+function tookWords(beam) {
+  if (beam.started_at !== null) return `took ${duration(beam.ended_at - beam.started_at)}`;
+  return beam.engine_seconds === null ? "done" : `took ${duration(beam.engine_seconds)}`;
 }
 
 function stalledWords(beam, now) {
@@ -227,6 +235,28 @@ export class Row {
   }
 }
 
+/** The dose file's size and largest dose, and how many there were. */
+function doseWords(beam) {
+  if (beam.dose_path === null) return "–";
+  const said = [beam.dose_dimensions ?? "written"];
+  if (beam.dose_max_gy !== null) said.push(`at most ${Number(beam.dose_max_gy.toPrecision(4))} Gy`);
+  if (beam.doses_written > 1) said.push(`the last of ${beam.doses_written}`);
+  return said.join(", ");
+}
+
+const ENGINE_PARTS = [
+  ["engine_initialization_seconds", "initialization"],
+  ["engine_simulation_seconds", "simulation"],
+  ["engine_output_seconds", "output"],
+  ["engine_seconds", "in all"],
+];
+
+/** What the engine has measured itself. */
+function engineTimes(beam) {
+  const known = ENGINE_PARTS.filter(([field]) => beam[field] !== null);
+  return known.map(([field, name]) => `${name} ${beam[field].toFixed(1)} s`).join(", ") || "–";
+}
+
 const FACTS = [
   ["Time left", timeLeft],
   ["Expected end", (beam, now) => (ended(beam) ? "–" : clock(beam.expected_end, now))],
@@ -248,6 +278,9 @@ const FACTS = [
   ["Job", (beam) => beam.hpc_job_id ?? "–"],
   ["Log", (beam) => beam.log_path ?? "–"],
   ["Dose file", doseFile],
+  ["Dose, as the log says", doseWords],
+  ["Written to", (beam) => beam.dose_path ?? "–"],
+  ["Engine's own timing", engineTimes],
 ];
 
 /** One beam in full, with its log's last lines, which are asked for when the log has grown. */
