@@ -95,9 +95,15 @@ bench-%: setup tools
 FUZZ := parser
 RUNS := 1000000
 
-fuzz: setup
-	$(BIN)/python -m pip install -q --disable-pip-version-check --no-build-isolation -e '.[fuzz]'
-	$(BIN)/python -m tests.fuzz $(FUZZ) --runs $(RUNS) --corpus .fuzz/$(FUZZ)
+fuzz: .venv-fuzz/.installed
+	.venv-fuzz/bin/python -m tests.fuzz $(FUZZ) --runs $(RUNS) --corpus .fuzz/$(FUZZ)
+
+# An environment of its own, with digests: what only fuzzing needs comes into no other.
+.venv-fuzz/.installed: requirements-fuzz.lock pyproject.toml
+	$(PYTHON) -m venv .venv-fuzz
+	.venv-fuzz/bin/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements-fuzz.lock
+	.venv-fuzz/bin/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
 
 # SEED says what goes wrong and when; SECONDS how long. A failure prints both, and what happened.
 SEED := 1
@@ -138,8 +144,9 @@ lock:
 	$(LOCK) --extra dev pyproject.toml -o requirements.lock
 	$(LOCK) -c requirements.lock pyproject.toml -o requirements-runtime.lock
 	sed -n 's/^requires = \["\(.*\)"\]$$/\1/p' pyproject.toml | $(LOCK) -c requirements.lock - -o requirements-build.lock
+	$(LOCK) --extra dev --extra fuzz -c requirements.lock pyproject.toml -o requirements-fuzz.lock
 	echo pip-audit | $(LOCK) - -o requirements-audit.lock
 
 clean:
-	rm -rf build dist *.egg-info .fuzz .hypothesis .mypy_cache .pytest_cache .ruff_cache $(VENV) .venv-3.* .venv-audit
+	rm -rf build dist *.egg-info .fuzz .hypothesis .mypy_cache .pytest_cache .ruff_cache $(VENV) .venv-3.* .venv-audit .venv-fuzz
 	find exporter tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -8,6 +8,7 @@ Usage: python -m supply.wheelhouse FOLDER [VERSION...]      (default: Python 3.1
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from pathlib import Path
 
 from supply.locks import ROOT, RUNTIME_LOCK, pins
 
+SUMS = "SHA256SUMS"
 PLATFORMS = ("manylinux_2_34_x86_64", "manylinux_2_28_x86_64", "manylinux2014_x86_64", "manylinux_2_17_x86_64")
 
 
@@ -64,6 +66,24 @@ def main(folder: str, *versions: str) -> None:
     shutil.copy(RUNTIME_LOCK, target)
     for version in versions or ("3.10", "3.11"):
         fetch(target, version)
+    sys.stdout.write(f"sha256 of {target / SUMS}, to be published apart from the files: {write_sums(target)}\n")
+
+
+def write_sums(target: Path) -> str:
+    """Write the digests of all files of a folder into its file ``SHA256SUMS``, for ``sha256sum --check``.
+
+    Args:
+        target: the folder.
+
+    Returns:
+        The digest of ``SHA256SUMS`` itself. Published where the files are not, it vouches for all of them.
+    """
+    sums = target / SUMS
+    sums.unlink(missing_ok=True)
+    files = sorted(path.relative_to(target).as_posix() for path in target.rglob("*") if path.is_file())
+    lines = [f"{hashlib.sha256((target / name).read_bytes()).hexdigest()}  {name}\n" for name in files]
+    sums.write_text("".join(lines), encoding="utf-8")
+    return hashlib.sha256(sums.read_bytes()).hexdigest()
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from exporter import __version__
 from supply import licences, sbom
 from supply.licences import Licensed
 from supply.locks import ROOT, RUNTIME_LOCK, pins
+from supply.wheelhouse import write_sums
 
 RUNNING = f"{sys.version_info.major}.{sys.version_info.minor}"
 LOCKS = sorted(ROOT.glob("requirements*.lock"))
@@ -38,6 +40,38 @@ def test_what_runs_is_what_is_tested_without_the_tools(version: str) -> None:
     assert runtime < everything
     assert not {"pytest", "mypy", "grafanalib"} & {pin.name for pin in runtime}
     assert set(pins(ROOT / "requirements-build.lock", version)) < everything
+
+
+def test_fuzzing_uses_the_releases_that_are_tested_and_one_of_atheris_for_each_python() -> None:
+    for version in VERSIONS:
+        everything = {(pin.name, pin.version) for pin in pins(ROOT / "requirements.lock", version)}
+        fuzzing = {(pin.name, pin.version) for pin in pins(ROOT / "requirements-fuzz.lock", version)}
+        assert everything < fuzzing
+        assert [name for name, _ in fuzzing - everything] == ["atheris"]
+
+
+@pytest.mark.parametrize("file", ["Makefile", "Dockerfile"])
+def test_no_installation_goes_without_digests(file: str) -> None:
+    """Each ``pip install`` asks for digests, or takes nothing but the exporter itself."""
+    text = (ROOT / file).read_text(encoding="utf-8").replace("\\\n", " ")
+    commands = [command for line in text.splitlines() for command in line.split("&&") if "pip install" in command]
+    assert commands
+    for command in commands:
+        assert ("--require-hashes" in command) != ("--no-deps" in command), command
+
+
+def test_one_digest_vouches_for_every_file_of_the_wheelhouse(tmp_path: Path) -> None:
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "a.whl").write_bytes(b"a")
+    (tmp_path / "docs" / "b c.md").write_bytes(b"b")
+    first = write_sums(tmp_path)
+    assert write_sums(tmp_path) == first
+    check = ["sha256sum", "--check", "--quiet", "--strict", "SHA256SUMS"]
+    assert subprocess.run(check, cwd=tmp_path, check=False, timeout=60).returncode == 0
+    assert (tmp_path / "SHA256SUMS").read_text(encoding="utf-8").count("\n") == 2
+    (tmp_path / "docs" / "b c.md").write_bytes(b"another")
+    assert subprocess.run(check, cwd=tmp_path, check=False, timeout=60).returncode != 0
+    assert write_sums(tmp_path) != first
 
 
 def test_the_document_of_licences_is_current() -> None:
