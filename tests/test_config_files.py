@@ -71,6 +71,7 @@ def test_the_image_is_built_from_all_that_the_package_needs(name: str) -> None:
 def test_the_unit_gives_its_user_what_sqlite_needs_and_takes_the_rest() -> None:
     lines = (CONFIG / "mqi-exporter.service").read_text(encoding="utf-8").splitlines()
     settings = dict(line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
+    assert "#IPAddressDeny=any" in lines
     assert settings["User"] != "root"
     assert settings["ReadWritePaths"].count("/opt/mqi") == 1
     expected = {
@@ -81,5 +82,7 @@ def test_the_unit_gives_its_user_what_sqlite_needs_and_takes_the_rest() -> None:
         "LimitCORE": "0",
         "StateDirectoryMode": "0700",
         "UMask": "0007",
+        "ProtectHome": "yes",
+        "PrivateUsers": "yes",
     }
     assert {key: settings[key] for key in expected} == expected

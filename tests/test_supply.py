@@ -42,6 +42,13 @@ def test_what_runs_is_what_is_tested_without_the_tools(version: str) -> None:
     assert set(pins(ROOT / "requirements-build.lock", version)) < everything
 
 
+def test_the_guide_names_what_python_3_10_gets_older_releases_of() -> None:
+    old, new = ({pin.name: pin.version for pin in pins(RUNTIME_LOCK, version)} for version in ("3.10", "3.13"))
+    older = sorted(name for name in old.keys() & new.keys() if old[name] != new[name])
+    guide = " ".join((ROOT / "docs" / "security.md").read_text(encoding="utf-8").split())
+    assert f"Older releases than on other versions are locked for it of {' and '.join(older)} (" in guide
+
+
 def test_fuzzing_uses_the_releases_that_are_tested_and_one_of_atheris_for_each_python() -> None:
     for version in VERSIONS:
         everything = {(pin.name, pin.version) for pin in pins(ROOT / "requirements.lock", version)}

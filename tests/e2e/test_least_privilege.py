@@ -155,6 +155,29 @@ def test_it_follows_beams_to_their_ends_and_opens_nothing_else_for_writing(site:
     assert after == before
 
 
+def test_it_follows_and_writes_where_other_users_have_no_names(site: Site, folder: Path) -> None:
+    """As the unit's ``PrivateUsers=yes`` has it: logs and database belong to nobody there, rights are as before."""
+    account = Account(folder / "opt", EXPORTER, GROUP, private_users=True)
+    who = subprocess.run(
+        [*account.python(), "-c", f"import os; print(os.stat({str(site.log)!r}).st_uid)"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert int(who.stdout) == 65534
+    with ExporterProcess("--config.file", site.config, python=account.python()) as exporter:
+        for log in (site.log, site.remote_log):
+            log.write_bytes((LOGS / "v2_b2.log").read_bytes())
+        for beam_id in (LOCAL, REMOTE):
+            exporter.reaches(beam_id, "succeeded")
+        wait_for(lambda: site.progress() == [100.0, 100.0], "100 in the column")
+        wait_for((site.state / "state.json").exists, "the state")
+        exporter.signal(signal.SIGTERM)
+        assert exporter.wait() == 0
+        assert not exporter.said("level=error")
+
+
 _PROBE = """
 import json, os, sys
 

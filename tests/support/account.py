@@ -18,6 +18,29 @@ CHANGING_CALLS = (
 )
 
 
+_PRIVATE_USERS = """
+import ctypes, os, sys
+ids, command = sys.argv[1:3], sys.argv[3:]
+unshared, mapped = os.pipe(), os.pipe()
+helper = os.fork()
+if helper == 0:
+    os.read(unshared[0], 1)
+    for kind, number in zip(("uid", "gid"), ids):
+        with open(f"/proc/{os.getppid()}/{kind}_map", "w") as file:
+            file.write(f"0 0 1\\n{number} {number} 1\\n")
+    os.write(mapped[1], b".")
+    os._exit(0)
+os.close(mapped[1])
+CLONE_NEWUSER = 0x10000000
+assert ctypes.CDLL(None).unshare(CLONE_NEWUSER) == 0, "no user namespace can be made here"
+os.write(unshared[1], b".")
+assert os.read(mapped[0], 1) == b".", "its users could not be mapped"
+os.waitpid(helper, 0)
+os.execvp(command[0], command)
+"""
+"""Runs a command in a user namespace with two users and two groups; the process stays the same one."""
+
+
 class Account:
     """Runs Python as an account of this user and group, with the exporter's packages where it can read them.
 
@@ -28,12 +51,15 @@ class Account:
         folder: every account must be able to reach it.
         user: its number.
         group: its only group's number.
+        private_users: in a user namespace as systemd's ``PrivateUsers=yes`` makes it, which knows only root, the user
+            and the group.
     """
 
-    def __init__(self, folder: Path, user: int, group: int) -> None:
+    def __init__(self, folder: Path, user: int, group: int, *, private_users: bool = False) -> None:
         assert os.geteuid() == 0, "only root can run a process as another account: run this test as root"
         self.user = user
         self.group = group
+        self.private_users = private_users
         self.packages = folder / "packages"
         self._folder = folder
         self._bound = {
@@ -62,6 +88,7 @@ class Account:
         return [
             *("unshare", "--mount", "sh", "-euc", " && ".join(become), "sh"),
             *(tracing if trace is not None else ()),
+            *((sys.executable, "-c", _PRIVATE_USERS, str(self.user), str(self.group)) if self.private_users else ()),
             *("setpriv", f"--reuid={self.user}", f"--regid={self.group}", "--clear-groups", "--no-new-privs"),
             *("--bounding-set=-all", "--inh-caps=-all", "--ambient-caps=-all"),
             str(self._folder / "python" / program),
