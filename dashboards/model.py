@@ -258,8 +258,10 @@ def table(
         if column.hidden:
             continue
         properties: list[Json] = [{"id": "custom.width", "value": column.width}] if column.width else []
-        if column.unit:
-            properties.append({"id": "unit", "value": column.unit})
+        # A label is text, also one like 04010004 or 7.1, which Grafana would show as a number, and link to it.
+        unit = column.unit or (None if isinstance(column.field, Query) else "string")
+        if unit:
+            properties.append({"id": "unit", "value": unit})
         if column.decimals is not None:
             properties.append({"id": "decimals", "value": column.decimals})
         properties += [{"id": key, "value": value} for key, value in column.properties]

@@ -27,7 +27,7 @@ FILES = sorted(FOLDER.glob("*.json"))
 GAUGES_NAMED_LIKE_COUNTERS = {"mqi_beam_batches_total"}
 MAGIC = {"__rate_interval": "5m", "__interval": "1m", "__range": "1h"}
 UNITS = {
-    *("none", "short", "percentunit", "s", "dtdurations", "bytes", "binBps", "cps"),
+    *("none", "short", "string", "percentunit", "s", "dtdurations", "bytes", "binBps", "cps"),
     "dateTimeAsIsoNoDateIfToday",
 }
 """Those in use, all known to Grafana 12 (``valueFormats`` of @grafana/data); a new one is looked up there first."""
@@ -189,6 +189,15 @@ def test_every_panel_has_a_unit_that_grafana_knows(path: Path) -> None:
         for override in panel["fieldConfig"].get("overrides", ()):
             for each in override["properties"]:
                 assert each["id"] != "unit" or each["value"] in UNITS
+
+
+@every_dashboard
+def test_an_id_that_looks_like_a_number_is_shown_as_it_is(path: Path) -> None:
+    """04010004 would be shown as 4010004 and 7.1 as 7.10, and a click on it would lead there."""
+    for panel in panels(path):
+        for override in panel["fieldConfig"].get("overrides", ()) if panel["type"] == "table" else ():
+            if override["matcher"]["options"] in ("Case", "Beam", "Source"):
+                assert {"id": "unit", "value": "string"} in override["properties"], panel["title"]
 
 
 @every_dashboard
