@@ -20,7 +20,7 @@ def trouble(address: str) -> str | None:
     try:
         return _answer(http.client.HTTPConnection(address, timeout=_PATIENCE_SECONDS))
     except (http.client.HTTPException, OSError):
-        pass  # it may speak TLS
+        pass  # it may speak TLS; the exporter says so in a 400
     # Whose certificate it is does not matter: what it says is shown to nobody, and nothing is told to it.
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
@@ -41,6 +41,8 @@ def _answer(connection: http.client.HTTPConnection) -> str | None:
         said = answer.read(4096).decode("utf-8", "replace").strip()
     finally:
         connection.close()
+    if answer.status == http.HTTPStatus.BAD_REQUEST:
+        raise http.client.HTTPException(said)
     return None if answer.status == http.HTTPStatus.OK or answer.status in _WANTS_A_LOGIN else f"{answer.status} {said}"
 
 

@@ -29,6 +29,14 @@ CONNECTIONS_AT_MOST = 256
 CONNECTIONS_OF_ONE_ADDRESS = 96
 """Everybody behind a reverse proxy comes from one address: pages of 32 listeners, scrapers, and some to spare."""
 HANDSHAKE_SECONDS = 10.0
+_LEAST_SECONDS = 0.1
+_TELL_SECONDS = 2.0
+_READ_BYTES_AT_MOST = 16 * 1024
+_PLAIN_TEXT = b"This port speaks HTTPS: use https:// instead of http://\n"
+_PLAIN_ANSWER = (
+    b"HTTP/1.0 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\n"
+    b"Content-Length: %d\r\nConnection: close\r\n\r\n" % len(_PLAIN_TEXT)
+) + _PLAIN_TEXT
 _SAY_AGAIN_SECONDS = 60.0
 _NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _PAUSE_SECONDS = 0.2
@@ -180,12 +188,16 @@ class Door:
     async def _welcome(self, guest: Guest, connection: socket.socket) -> None:
         guest.began = True
         context = self._context()
+        until = time.monotonic() + HANDSHAKE_SECONDS
         try:
+            if context is not None and not await _begins_tls(connection, until):
+                self.left(guest)
+                return
             await asyncio.get_running_loop().connect_accepted_socket(
                 lambda: self._make_protocol(guest),
                 connection,
                 ssl=context,
-                ssl_handshake_timeout=None if context is None else HANDSHAKE_SECONDS,
+                ssl_handshake_timeout=None if context is None else max(_LEAST_SECONDS, until - time.monotonic()),
             )
         except ssl.SSLError as error:
             self.left(guest)
@@ -224,22 +236,73 @@ class Door:
             _LOG.warning(event, **fields)
 
 
+async def _begins_tls(connection: socket.socket, until: float) -> bool:
+    """Whether a client begins a TLS handshake, or anything else that is for TLS to refuse.
+
+    One that speaks plain HTTP is told so in one line. It must have said something by ``until`` (monotonic seconds).
+    Where this is not true, the connection is closed.
+    """
+    try:
+        first = await _peeked(connection, until)
+        if first.isalpha():
+            await asyncio.wait_for(_tell_of_https(connection), min(_TELL_SECONDS, max(0.0, until - time.monotonic())))
+    except (OSError, asyncio.TimeoutError):
+        first = b""
+    except asyncio.CancelledError:
+        connection.close()
+        raise
+    if first and not first.isalpha():
+        return True
+    connection.close()
+    return False
+
+
+async def _tell_of_https(connection: socket.socket) -> None:
+    """Answer a plain HTTP request, and let its client read that: what it still sends is read, up to a limit."""
+    loop = asyncio.get_running_loop()
+    await loop.sock_sendall(connection, _PLAIN_ANSWER)
+    connection.shutdown(socket.SHUT_WR)
+    read_bytes = 0
+    while read_bytes < _READ_BYTES_AT_MOST and (data := await loop.sock_recv(connection, 4096)):
+        read_bytes += len(data)
+
+
+async def _peeked(connection: socket.socket, until: float) -> bytes:
+    """The first byte that a client sends, which stays to be read; nothing where it has gone, or says nothing."""
+    while True:
+        try:
+            return connection.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            seconds = until - time.monotonic()
+            if seconds <= 0:
+                return b""
+            await _readable(connection, seconds)
+
+
 async def _accepted(listener: socket.socket) -> tuple[socket.socket, Any]:
     """The next connection. One that is cancelled has taken none; the loop's own ``sock_accept`` may lose one then."""
-    loop = asyncio.get_running_loop()
     while True:
         try:
             connection, peer = listener.accept()
         except BlockingIOError:
-            readable = loop.create_future()
-            loop.add_reader(listener, _set, readable)
-            try:
-                await readable
-            finally:
-                loop.remove_reader(listener)
+            await _readable(listener)
         else:
             connection.setblocking(False)
             return connection, peer
+
+
+async def _readable(waited_on: socket.socket, seconds: float | None = None) -> None:
+    """Wait until there is something to read or to accept, or so long. One that is cancelled ends at once."""
+    loop = asyncio.get_running_loop()
+    readable = loop.create_future()
+    timer = None if seconds is None else loop.call_later(seconds, _set, readable)
+    loop.add_reader(waited_on, _set, readable)
+    try:
+        await readable
+    finally:
+        loop.remove_reader(waited_on)
+        if timer is not None:
+            timer.cancel()
 
 
 def _set(readable: asyncio.Future[None]) -> None:

@@ -6,7 +6,7 @@ Nothing here reads a file or a database while it answers.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import structlog
 from prometheus_client import CollectorRegistry
@@ -14,7 +14,7 @@ from starlette.applications import Starlette
 from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from exporter import garbage
@@ -133,7 +133,7 @@ def build_app(
     app = Starlette(routes=routes)
     app.router.redirect_slashes = False  # a redirect would name the host of the request, which a proxy may have changed
     protection = protection or Protection()
-    in_turn = Turns(app, _turn_of, {"page": _PAGES_AT_ONCE, "probe": _PROBES_AT_ONCE})
+    in_turn = Turns(_with_options(app, routes), _turn_of, {"page": _PAGES_AT_ONCE, "probe": _PROBES_AT_ONCE})
     inside = Authentication(in_turn, lambda: protection.users, failed_logins or FailedLogins())
     return _outermost(inside, count_error, protection)
 
@@ -159,6 +159,26 @@ def _turn_of(path: str) -> str | None:
 
 def _state(word: str, trouble: str | None) -> Response:
     return PlainTextResponse(f"{word}\n") if trouble is None else PlainTextResponse(f"not {word}: {trouble}\n", 503)
+
+
+def _with_options(app: ASGIApp, routes: Sequence[BaseRoute]) -> ASGIApp:
+    """Answers ``OPTIONS`` for each route, and for ``*``: with the methods that there are, and nothing else."""
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "OPTIONS":
+            await app(scope, receive, send)
+            return
+        methods: set[str] = set()
+        for route in routes:
+            if scope["path"] == "*" or route.matches(scope)[0] is not Match.NONE:
+                methods |= getattr(route, "methods", None) or set()
+        if methods:
+            response = Response(status_code=204, headers={"Allow": ", ".join(sorted({"OPTIONS", *methods}))})
+        else:
+            response = PlainTextResponse("Not Found", 404)
+        await response(scope, receive, send)
+
+    return answer
 
 
 def _outermost(app: ASGIApp, count_error: Callable[[str], None], protection: Protection) -> ASGIApp:

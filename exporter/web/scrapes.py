@@ -11,12 +11,14 @@ from typing import cast
 
 import structlog
 from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import choose_encoder
+from prometheus_client.exposition import generate_latest
+from prometheus_client.openmetrics import exposition as openmetrics_encoder
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 from exporter.web.collectors import ScrapeMeter
+from exporter.web.content_types import content_type
 from exporter.web.encodings import gzip_accepted
 from exporter.web.exposition import Exposition
 from exporter.web.metrics import named
@@ -25,7 +27,6 @@ from exporter.web.sharing import Answer, Shared
 
 _LOG = structlog.get_logger(__name__)
 
-_OPENMETRICS = "application/openmetrics-text"
 _NAMES = "name[]"
 """Parameter of ``/metrics``: only metrics of these names, as Prometheus' clients have it."""
 _NAMES_AT_MOST = 100
@@ -52,11 +53,7 @@ def scrapes(metrics: Metrics) -> Answer:
 
 def _sort_of_scrape(request: Request) -> tuple[str, bool, frozenset[str] | None]:
     """Format, compression and names: what is the same for two scrapes with the same answer."""
-    try:
-        _, content_type = choose_encoder(",".join(request.headers.getlist("accept")))
-    except (TypeError, ValueError):  # a version that is no number
-        content_type = ""
-    return content_type, gzip_accepted(request.headers), _names(request)
+    return content_type(request.headers)[0], gzip_accepted(request.headers), _names(request)
 
 
 def _names(request: Request) -> frozenset[str] | None:
@@ -91,10 +88,10 @@ class Metrics:
 
     async def answer(self, request: Request) -> Response:
         """One scrape; :class:`~exporter.web.sharing.Shared` asks for one at a time."""
-        accept = ",".join(request.headers.getlist("accept"))
+        said, openmetrics = content_type(request.headers)
         compress = gzip_accepted(request.headers)
         try:
-            return await run_in_threadpool(self._render, accept, compress, _names(request))
+            return await run_in_threadpool(self._render, said, openmetrics, compress, _names(request))
         except Exception as error:  # noqa: BLE001 -- whatever a collector does, the scraper gets an answer
             # The client adds the whole family with all its samples to the exception; a log line must not hold it.
             error.args = error.args[:1]
@@ -102,20 +99,16 @@ class Metrics:
             self._count_error("scrape")
             return PlainTextResponse("The metrics could not be collected; the exporter's log says why.\n", 500)
 
-    def _render(self, accept: str, compress: bool, names: frozenset[str] | None) -> Response:
+    def _render(self, said: str, openmetrics: bool, compress: bool, names: frozenset[str] | None) -> Response:
         started = self._clock()
-        try:
-            encode, content_type = choose_encoder(accept)
-        except (TypeError, ValueError):  # a version that is no number
-            encode, content_type = choose_encoder("")
-        openmetrics = content_type.startswith(_OPENMETRICS)
+        encode = openmetrics_encoder.generate_latest if openmetrics else generate_latest
         if names is None:
             scrape = self._exposition.render(openmetrics=openmetrics, further=encode(self._registry))
         else:
             # The client's type wants a registry, its encoders nothing but what a restricted one has, too.
             further = encode(cast(CollectorRegistry, self._registry.restricted_registry(names)))
             scrape = self._exposition.render(openmetrics=openmetrics, further=further, names=named(names))
-        headers = {"Content-Type": content_type, "Vary": "Accept, Accept-Encoding"}
+        headers = {"Content-Type": said, "Vary": "Accept, Accept-Encoding"}
         if compress:
             body = gzipped(scrape)
             headers["Content-Encoding"] = "gzip"

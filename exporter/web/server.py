@@ -12,6 +12,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import Any
 
 import h11
@@ -25,6 +26,7 @@ from exporter.web.authentication import FailedLogins
 from exporter.web.connections import Door, Guest
 from exporter.web.listener import address_of, open_listener
 from exporter.web.protection import Protection
+from exporter.web.request_heads import Requests
 from exporter.web.tls import names_of
 
 _LOG = structlog.get_logger(__name__)
@@ -38,28 +40,11 @@ _REFRESH_SECONDS = 1.0
 """How often it is looked whether the web configuration and its files have changed."""
 _DATE_SECONDS = 1.0
 """How old the date in an answer's head may be."""
-_REQUEST_HEAD_BYTES_AT_MOST = 16 * 1024
+_REFUSED_SECONDS = 1.0
+"""How long a connection may last that has been told that it is over; with TLS its client is to say goodbye."""
 _FINISH_SECONDS = 1
 """How long answers under way may take at a stop."""
 _STOP_SECONDS = 2.0
-
-
-class _Requests(h11.Connection):
-    """Refuses a head that is too large also where all of it came at once: h11 bounds only what is incomplete."""
-
-    def __init__(self) -> None:
-        super().__init__(h11.SERVER, _REQUEST_HEAD_BYTES_AT_MOST)
-
-    def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
-        if self.their_state is not h11.IDLE:
-            return super().next_event()
-        waiting_bytes = len(self.trailing_data[0])
-        event = super().next_event()
-        if waiting_bytes > _REQUEST_HEAD_BYTES_AT_MOST and isinstance(event, h11.Request):
-            head_bytes = waiting_bytes - len(self.trailing_data[0])
-            if head_bytes > _REQUEST_HEAD_BYTES_AT_MOST:
-                raise h11.RemoteProtocolError("the head of a request is too large", error_status_hint=431)
-        return event
 
 
 class _Connection(H11Protocol):
@@ -71,8 +56,9 @@ class _Connection(H11Protocol):
 
     def __init__(self, guest: Guest, door: Door, protection: Protection, refused: Callable[[], None], **parts: Any):
         super().__init__(**parts)
-        self.conn = _Requests()
+        self.conn: Requests = Requests()
         self.answered = False
+        self._over = False
         self._guest = guest
         self._door = door
         self._protection = protection
@@ -101,6 +87,8 @@ class _Connection(H11Protocol):
             self.abort()
 
     def data_received(self, data: bytes) -> None:
+        if self._over:
+            return
         super().data_received(data)
         if self.cycle is None or self.cycle.response_complete:
             self._expect_head()
@@ -141,16 +129,31 @@ class _Connection(H11Protocol):
         self._bound_the_end()
 
     def send_400_response(self, msg: str) -> None:
-        """Say that this is no HTTP; in the place of the answer under way, if there is one."""
+        """Say that this is no HTTP, or why it is refused; in the place of the answer under way, if there is one."""
+        self._over = True
         cycle = self.cycle
         if cycle is not None and not cycle.response_complete:
             # The connection ends a moment later only: until then the application would answer into what is over.
             cycle.disconnected = True
             cycle.message_event.set()
-        try:
-            super().send_400_response(msg)
-        except h11.LocalProtocolError:  # another answer has begun, or one to HEAD has no body
-            self.transport.close()
+        status, text = self.conn.refused or (400, msg)
+        with contextlib.suppress(h11.LocalProtocolError):  # another answer has begun, or one to HEAD has no body
+            self._send_refusal(status, text)
+        self.transport.close()
+        self._forget_deadline()
+        if self._patience is None:
+            self._patience = self.loop.call_later(_REFUSED_SECONDS, self.abort)
+
+    def _send_refusal(self, status: int, text: str) -> None:
+        body = f"{text}\n".encode()
+        headers = [
+            (b"content-type", b"text/plain; charset=utf-8"),
+            (b"content-length", str(len(body)).encode()),
+            (b"connection", b"close"),
+        ]
+        answer = h11.Response(status_code=status, headers=headers, reason=HTTPStatus(status).phrase.encode())
+        self.transport.write(self.conn.send(answer) or b"")
+        self.transport.write(self.conn.send(h11.Data(data=body)) or b"")
 
     def timeout_keep_alive_handler(self) -> None:
         super().timeout_keep_alive_handler()

@@ -69,6 +69,14 @@ async def endless_body(reader: asyncio.StreamReader, writer: asyncio.StreamWrite
         await writer.drain()
 
 
+async def tiny_chunks(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """A body without end in chunks of one byte, also after it was refused."""
+    writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
+    while True:
+        writer.write(b"1\r\nx\r\n" * 10_000)
+        await writer.drain()
+
+
 async def listener(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Listens to events, and reads them."""
     writer.write(_GET.format("/api/v1/events").encode())
@@ -97,6 +105,7 @@ KINDS: dict[str, Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitabl
     "garbage": garbage,
     "huge_head": huge_head,
     "endless_body": endless_body,
+    "tiny_chunks": tiny_chunks,
     "listener": listener,
     "flood_metrics": flood("/metrics"),
     "flood_openmetrics": flood("/metrics", "Accept: application/openmetrics-text\r\nAccept-Encoding: gzip\r\n"),

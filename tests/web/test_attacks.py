@@ -157,6 +157,8 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         ("garbage", 50),
         ("huge_head", 30),
         ("endless_body", 30),
+        ("tiny_chunks", 4),
+        ("tiny_chunks", 90),
         ("listener", 200),
         ("flood_metrics", 80),
         ("flood_openmetrics", 80),
@@ -201,9 +203,10 @@ def raw(site: Site, request: bytes) -> bytes:
         ("POST /metrics HTTP/1.1", 405),
         ("DELETE / HTTP/1.1", 405),
         ("BREW /metrics HTTP/1.1", 405),
-        ("OPTIONS * HTTP/1.1", 404),
+        ("OPTIONS * HTTP/1.1", 204),
         ("CONNECT example.org:443 HTTP/1.1", 404),
-        ("GET http://example.org/ HTTP/1.1", 404),
+        ("GET http://example.org/ HTTP/1.1", 200),
+        ("GET ftp://example.org/ HTTP/1.1", 404),
         ("TRACE / HTTP/1.1", 405),
         ("GET /metrics HTTP/1.0", 200),
         ("GET /metrics HTTP/9.9", 200),
@@ -270,6 +273,9 @@ def test_a_head_that_is_too_large_is_refused(site: Site, head: str) -> None:
     [
         "Content-Length: 5\r\nTransfer-Encoding: chunked",
         "Content-Length: 5\r\nContent-Length: 6",
+        "Content-Length: 5, 5",
+        "X: a\nTransfer-Encoding: chunked",
+        "X: a\r\n b",
         "Content-Length: -1",
         "Content-Length: +5",
         "Transfer-Encoding: chunked, chunked",
@@ -280,7 +286,8 @@ def test_a_head_that_is_too_large_is_refused(site: Site, head: str) -> None:
 )
 def test_requests_whose_end_is_unclear_are_not_followed_by_another(site: Site, framing: str) -> None:
     smuggled = "GET /api/v1/openapi.json HTTP/1.1\r\nHost: x\r\n\r\n"
-    request = f"POST /-/reload HTTP/1.1\r\nHost: x\r\n{framing}\r\nConnection: close\r\n\r\n0\r\n\r\n{smuggled}"
+    # It must not say itself that it closes: then nothing would follow whatever the server does.
+    request = f"POST /-/reload HTTP/1.1\r\nHost: x\r\n{framing}\r\n\r\n0\r\n\r\n{smuggled}"
     with closing(socket.create_connection(parse_listen_address(site.running.address), PATIENCE_SECONDS)) as connection:
         connection.sendall(request.encode())
         received = b""
@@ -289,5 +296,5 @@ def test_requests_whose_end_is_unclear_are_not_followed_by_another(site: Site, f
                 received += chunk
         except ConnectionResetError:
             pass
-    assert received.count(b"HTTP/1.1 ") <= 1
+    assert received.count(b"HTTP/1.1 ") == 1
     assert b"openapi" not in received
