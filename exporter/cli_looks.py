@@ -17,6 +17,7 @@ from exporter import whois
 from exporter.beams.snapshot import BeamState
 from exporter.cli_flags import Flags, common_flags, settings_of, shown_by, warnings_of
 from exporter.config import ConfigError, Settings
+from exporter.database.rights import code_in_folder
 from exporter.database.unavailable import DatabaseUnavailable
 from exporter.following import site_patterns
 from exporter.logs.parser import SitePatterns
@@ -87,6 +88,9 @@ def check_config(flags: Flags, connect: bool) -> None:
                 check()
             except ConfigError as error:
                 click.echo(f"warning: {error}, unless the exporter runs as its owner", err=True)
+    code = None if settings.database is None else code_in_folder(settings.database.path)
+    if code is not None:
+        click.echo(f"warning: database.path: {code}", err=True)
     click.echo(f"{flags.path}: valid")
     if settings.web.config_file is not None:
         click.echo(f"{settings.web.config_file}: valid")

@@ -10,6 +10,7 @@ With a :class:`~exporter.privacy.seal.Seal` the lines are sealed, and nothing in
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import itertools
@@ -79,6 +80,10 @@ class StateFile:
         name = f"{self.path}.lock"
         lock = os.open(name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
+            status = os.fstat(lock)
+            if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+                # Somebody else's file may be linked to this name; it would be emptied below.
+                raise OSError(errno.EEXIST, f"{name} is not a lock file of ours; remove it")
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.ftruncate(lock, 0)
             os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)

@@ -12,6 +12,7 @@ from typing import Literal
 
 from exporter.config import Database, Settings, Source, SshSource
 from exporter.database.beams_table import BeamsTable
+from exporter.database.rights import will_not_last
 from exporter.database.unavailable import DatabaseUnavailable
 from exporter.following import make_source
 from exporter.logs.source import LogProblem, LogSource, SourceUnavailable
@@ -130,6 +131,9 @@ def _database(settings: Settings, database: Database, identifiers: Identifiers) 
                     raise
                 unknown = "somebody was writing all the time, so whether it can be written is not known; try again"
                 yield Finding(f"database: {database.path}: {unknown}", "warning")
+            brief = will_not_last(database.path)
+            if brief is not None:
+                yield Finding(f"database: {brief}", "warning")
         beams = table.rows()
         has_column = table.has_progress()
     except DatabaseUnavailable as error:

@@ -221,6 +221,20 @@ def test_a_killed_process_holds_no_lock(file: StateFile) -> None:
         file.lock()
 
 
+def test_a_lock_file_that_is_another_name_of_some_file_is_refused_and_not_emptied(
+    file: StateFile, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    other.write_bytes(b"somebody's work")
+    os.link(other, f"{file.path}.lock")
+    for _ in range(2):
+        with pytest.raises(OSError, match="is not a lock file of ours; remove it"):
+            file.lock()
+    assert other.read_bytes() == b"somebody's work"
+    os.unlink(f"{file.path}.lock")
+    file.lock()
+
+
 class TestSealed:
     @pytest.fixture
     def sealed(self, file: StateFile) -> StateFile:

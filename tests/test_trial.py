@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from click.testing import CliRunner
 
 from exporter.cli import main
 from tests.support import communicator_db as db
-from tests.support.files import open_the_way_to, unprivileged
+from tests.support.files import NOBODY, open_the_way_to, unprivileged
 from tests.support.sshd import Sshd
 
 
@@ -104,6 +105,38 @@ def test_a_database_that_cannot_be_written_fails_and_nothing_is_left_beside_it(
     assert f"this account may not write {shared / what}; let the exporter's user write the file" in output
     assert "not over" not in output
     assert journals(shared) == []
+
+
+def test_rights_that_end_with_the_file_are_warned_of(shared: Path, text: str) -> None:
+    status, output = check_as_somebody_else(shared, text)
+    assert status == 0, output
+    assert f"warning  database: {shared}/mqi.db belongs to root: when the communicator makes a new database" in output
+    assert "Rights that last" in output
+
+
+@pytest.mark.parametrize("owner", [NOBODY, 0])
+def test_rights_that_last_are_not_warned_of(shared: Path, text: str, owner: int) -> None:
+    os.chown(shared / "mqi.db", owner, -1)
+    status, output = check(shared / "c.yaml", text) if owner == 0 else check_as_somebody_else(shared, text)
+    assert status == 0, output
+    assert "belongs to" not in output
+
+
+@pytest.mark.parametrize("name", ["main.py", "src", ".git"])
+@pytest.mark.parametrize("arguments", [[], ["--connect"]])
+def test_code_in_a_databases_folder_that_the_exporter_may_write_is_warned_of(
+    shared: Path, text: str, name: str, arguments: list[str]
+) -> None:
+    (shared / name).mkdir() if "." not in name[1:] else (shared / name).touch()
+    with unprivileged():
+        (shared / "c.yaml").write_text(text, encoding="utf-8")
+        result = CliRunner().invoke(main, ["check-config", *arguments, "--config.file", str(shared / "c.yaml")])
+    assert result.exit_code == 0, result.output
+    assert f"the database's folder {shared} holds code ({name})" in result.output
+    shared.chmod(0o755)
+    with unprivileged():
+        result = CliRunner().invoke(main, ["check-config", "--config.file", str(shared / "c.yaml")])
+    assert "holds code" not in result.output
 
 
 def test_a_shm_that_cannot_be_written_fails(shared: Path, text: str) -> None:

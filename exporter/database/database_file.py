@@ -236,7 +236,7 @@ class DatabaseFile:
             return "mode=ro"
         if now.unfinished is None:
             return "mode=ro&immutable=1"
-        if not os.path.exists(files.beside(self.path, "-shm")):
+        if not os.path.exists(files.beside(files.resolved(self.path), "-shm")):
             raise self.unavailable("unfinished", action, "a process that wrote it was killed")
         return "mode=ro"
 

@@ -78,6 +78,11 @@ def beside(path: Path, suffix: str) -> Path:
     return path.with_name(f"{path.name}{suffix}")
 
 
+def resolved(path: Path) -> Path:
+    """Where the database is that a link leads to: SQLite keeps ``-wal`` and ``-shm`` there."""
+    return Path(os.path.realpath(path))
+
+
 def look(path: Path) -> DatabaseFiles:
     """The files of a database now.
 
@@ -87,6 +92,7 @@ def look(path: Path) -> DatabaseFiles:
     Raises:
         OSError: there is no such file, or it is a folder.
     """
+    path = resolved(path)
     status = os.stat(path)
     if stat.S_ISDIR(status.st_mode):
         raise IsADirectoryError(errno.EISDIR, "it is a folder", str(path))
@@ -111,6 +117,7 @@ def used_by(path: Path) -> Use:
     No connection of our own may be open: when a process closes a file, it gives up all its locks on that file. If this
     process turns out to use the database all the same, the file is left open, so that its locks stay. Do not ask again.
     """
+    path = resolved(path)
     descriptors = [_opened(each) for each in (beside(path, "-shm"), path)]
     shm, database = descriptors
     # Who closes the database lets go of -shm first.
@@ -132,6 +139,7 @@ def not_writable(path: Path, *, folder: bool) -> Path | None:
         path: the database.
         folder: the folder must be writable, too. It is needed to make or remove ``-wal``, ``-shm`` and ``-journal``.
     """
+    path = resolved(path)
     places = [path, beside(path, "-wal"), beside(path, "-shm")]
     for place in [*places, path.parent] if folder else places:
         if os.path.exists(place) and not _may_write(place):

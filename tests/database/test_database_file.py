@@ -188,6 +188,20 @@ class TestAfterAKill:
         assert site.count() == 30
 
 
+def test_the_files_beside_the_target_of_a_link_are_looked_at(tmp_path: Path, path: Path) -> None:
+    """SQLite keeps them where the link leads to."""
+    link = tmp_path / "elsewhere" / "link.db"
+    link.parent.mkdir()
+    link.symlink_to(path)
+    site = Site(link)
+    communicator = db.Program(link)
+    communicator.add("new", 0, 100)
+    assert files.used_by(link) is Use.OTHERS
+    assert site.count() == 101
+    communicator.kill()
+    assert site.kind() == "unfinished"
+
+
 class TestReplaced:
     def test_a_file_moved_over_that_of_a_running_communicator_waits_for_its_end(self, path: Path) -> None:
         communicator = db.Program(path)

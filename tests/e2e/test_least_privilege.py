@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+import struct
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import communicator_db as db
-from tests.support.account import Account, changes
+from tests.support.account import ROOT, Account, changes
 from tests.support.process import ExporterProcess, wait_for
 from tests.support.replay import LOGS
 from tests.support.sshd import Sshd
@@ -32,10 +33,13 @@ class Site:
         self.logs = self._folder("logs", COMMUNICATOR, 0o750)
         self.remote_logs = self._folder("host", 0, 0o700)
         self.configuration = self._folder("etc", 0, 0o750)
-        self.data = self._folder("data", COMMUNICATOR, 0o770)
+        self.data = self._folder("mqi/data", COMMUNICATOR, 0o755)
+        self.doses = self._folder("mqi/data/Dose_dcm", COMMUNICATOR, 0o755)
+        self.program = self._folder("mqi/mqi_communicator", COMMUNICATOR, 0o755)
+        self.code = self._file(self.program / "main.py", b"import json", COMMUNICATOR, 0o644)
         self.state = self._folder("state", EXPORTER, 0o700)
         self.private = self._folder("private", 0, 0o700)
-        self.database = db.make(self.data / "mqi.db")
+        self.database = db.make(self.data / "mqi_communicator.db")
         for beam_id in (LOCAL, REMOTE):
             db.add(self.database, beam_id, case_id="70010001")
         db.execute(self.database, "INSERT INTO cases (case_id, status) VALUES ('70010001', 'running')")
@@ -65,8 +69,17 @@ sources:
     log_path: "{self.remote_logs}/{{beam_id}}.log"
 """
         self.config = self._file(self.configuration / "exporter.yaml", text.encode(), 0, 0o640)
-        for path in self.data.iterdir():
-            self._own(path, COMMUNICATOR, 0o660)
+        self._own(self.database, COMMUNICATOR, 0o644)
+        self._give_rights()
+
+    def _give_rights(self) -> None:
+        """The commands of the guide, on these folders."""
+        lines = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8").splitlines()
+        commands = [line[2:] for line in lines if re.match(r"# ch(grp|mod|own) .*/opt/mqi/data", line)]
+        assert len(commands) == 3
+        for command in commands:
+            here = command.replace("/opt/mqi", str(self.folder / "mqi")).replace("chgrp mqi ", f"chgrp {GROUP} ")
+            subprocess.run(["sh", "-euc", here], check=True, timeout=60)
 
     def _folder(self, name: str, owner: int, mode: int) -> Path:
         path = self.folder / name
@@ -178,6 +191,128 @@ def test_it_follows_and_writes_where_other_users_have_no_names(site: Site, folde
         assert not exporter.said("level=error")
 
 
+_COMMUNICATOR = """
+import os, sqlite3, sys
+path, end = sys.argv[1:]
+database = sqlite3.connect(path, timeout=10, isolation_level=None)
+database.execute("PRAGMA journal_mode = WAL")
+database.execute("CREATE TABLE IF NOT EXISTS cases (case_id TEXT PRIMARY KEY, status TEXT)")
+database.execute(
+    "CREATE TABLE IF NOT EXISTS beams (beam_id TEXT PRIMARY KEY, parent_case_id TEXT, beam_path TEXT, status TEXT, "
+    "progress REAL DEFAULT 0.0, updated_at TIMESTAMP DEFAULT CURRENT_TIMESTAMP)"
+)
+database.execute(
+    "INSERT OR IGNORE INTO beams (beam_id, parent_case_id, beam_path, status) "
+    "VALUES ('70010001_beam_1', '70010001', '/data', 'simulation_running')"
+)
+database.execute("UPDATE beams SET updated_at = CURRENT_TIMESTAMP")
+print("written", flush=True)
+sys.stdin.readline()
+if end == "killed":
+    os._exit(0)
+database.close()
+"""
+
+
+class Communicator:
+    """A process with the communicator's account that makes, writes and holds the database."""
+
+    def __init__(self, site: Site, account: Account, end: str = "stopped") -> None:
+        self._process = subprocess.Popen(
+            [*account.python(), "-c", _COMMUNICATOR, str(site.database), end],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline() == "written\n"
+
+    def end(self) -> None:
+        self._process.communicate("go\n", timeout=60)
+        assert self._process.returncode == 0
+
+
+def test_a_new_database_of_the_communicators_is_said_to_be_read_only_and_the_communicator_goes_on(
+    site: Site, folder: Path
+) -> None:
+    """SQLite makes the new file 0644; the exporter must not leave a ``-wal`` that the communicator may not write."""
+    account, theirs = Account(folder / "opt", EXPORTER, GROUP), Account(folder / "opt", COMMUNICATOR, GROUP)
+    with ExporterProcess("--config.file", site.config, python=account.python()) as exporter:
+        site.log.write_bytes((LOGS / "v2_b2.log").read_bytes()[:300])
+        wait_for(lambda: exporter.state(LOCAL) is not None, "the beam")
+        site.database.unlink()
+        Communicator(site, theirs).end()
+        assert site.database.stat().st_mode & 0o777 == 0o640
+        site.log.write_bytes((LOGS / "v2_b2.log").read_bytes())
+        wait_for(lambda: exporter.said("kind=read_only"), "a word about it")
+        [line] = [line for line in exporter.lines if "kind=read_only" in line]
+        assert f"this account may not write {site.database}; the file is a new one" in line
+        assert "Rights that last" in line
+        exporter.reaches(LOCAL, "succeeded")
+        assert db.beside(site.database) == []
+        for _ in range(5):
+            Communicator(site, theirs).end()
+        site.database.chmod(0o660)
+        wait_for(lambda: db.progress(site.database, LOCAL) == 100.0, "100 in the column")
+
+
+def test_a_file_made_before_sqlite_makes_it_stays_writable(site: Site, folder: Path) -> None:
+    """The way that docs/operations.md recommends (Rights that last), as the communicator's account would."""
+    account, theirs = Account(folder / "opt", EXPORTER, GROUP), Account(folder / "opt", COMMUNICATOR, GROUP)
+    guide = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    [command] = re.findall(r"install -m 660 -g mqi /dev/null DB", guide)
+    with ExporterProcess("--config.file", site.config, python=account.python()) as exporter:
+        site.log.write_bytes((LOGS / "v2_b2.log").read_bytes())
+        for _ in range(2):
+            site.database.unlink()
+            here = command.replace("-g mqi", f"-g {GROUP}").replace("DB", str(site.database))
+            become = ["setpriv", f"--reuid={COMMUNICATOR}", f"--regid={GROUP}", "--clear-groups"]
+            subprocess.run([*become, *here.split()], check=True, timeout=60)
+            communicator = Communicator(site, theirs)
+            wait_for(lambda: db.progress(site.database, LOCAL) == 100.0, "100 in the column")
+            communicator.end()
+        assert not exporter.said("kind=read_only")
+
+
+@pytest.mark.parametrize("way", ["default ACL", "set-group-id and umask"])
+def test_rights_of_the_folder_do_not_reach_a_new_database_file(site: Site, folder: Path, way: str) -> None:
+    """SQLite opens it with mode 0644, and the mask of the ACL is cut to that. Why the guide does not advise these."""
+    if way == "default ACL":
+        os.setxattr(site.data, "system.posix_acl_default", _acl(EXPORTER))
+    site.database.unlink()
+    Communicator(site, Account(folder / "opt", COMMUNICATOR, GROUP)).end()
+    status = site.database.stat()
+    assert (status.st_gid, status.st_mode & 0o777) == (GROUP, 0o640)
+    probe = "import os, sys; print(os.access(sys.argv[1], os.W_OK))"
+    command = [*Account(folder / "opt", EXPORTER, GROUP).python(), "-c", probe, str(site.database)]
+    assert subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout == "False\n"
+
+
+def _acl(user: int) -> bytes:
+    """The default ACL ``u::rwx,u:USER:rwx,g::rwx,m::rwx,o::---``, as in ``linux/posix_acl_xattr.h``."""
+    nobody = 0xFFFFFFFF
+    entries = [(1, 7, nobody), (2, 7, user), (4, 7, nobody), (16, 7, nobody), (32, 0, nobody)]
+    return struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
+
+
+def test_in_a_folder_with_the_sticky_bit_the_wal_of_a_killed_communicator_is_applied_and_stays(
+    site: Site, folder: Path
+) -> None:
+    account, theirs = Account(folder / "opt", EXPORTER, GROUP), Account(folder / "opt", COMMUNICATOR, GROUP)
+    Communicator(site, theirs, "killed").end()
+    left = [f"{site.database.name}-shm", f"{site.database.name}-wal"]
+    assert db.beside(site.database) == left
+    with ExporterProcess("--config.file", site.config, python=account.python()) as exporter:
+        site.log.write_bytes((LOGS / "v2_b2.log").read_bytes())
+        exporter.reaches(LOCAL, "succeeded")
+        wait_for(lambda: exporter.value("mqi_database_pending_updates") == 0.0, "everything written")
+        assert db.beside(site.database) == left
+        Communicator(site, theirs).end()
+        wait_for(lambda: db.beside(site.database) == [], "the communicator's files removed by itself")
+    assert db.progress(site.database, LOCAL) == 100.0
+    assert db.integrity(site.database) == "ok"
+
+
 _PROBE = """
 import json, os, sys
 
@@ -215,6 +350,9 @@ def test_what_such_a_user_tries_beyond_that_is_refused(site: Site, folder: Path)
     # Its key is its own, but what lies at its path is not for it to choose.
     forbidden += [(attempt, site.key) for attempt in ("remove", "rename", "replace")]
     forbidden += [("make", path) for path in (site.logs, site.configuration, account.packages, site.folder)]
+    forbidden += [(attempt, site.code) for attempt in changing]
+    forbidden += [("make", site.program), ("rename", site.program), ("rename", site.data), ("rename", site.doses)]
+    forbidden += [(attempt, site.database) for attempt in ("remove", "rename", "replace", "mode", "owner")]
     forbidden += [("read", site.others_log), ("list", site.private), ("read", site.plan), ("list", site.remote_logs)]
     forbidden += [("become root", site.folder), ("trace", site.folder)]
     allowed = [("read", site.log), ("read", site.config), ("read", site.key), ("write", site.database)]
