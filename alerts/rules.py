@@ -268,8 +268,8 @@ mqi_beam_state{{state="waiting"}} == 1
 and on ({_BEAM}) mqi_beam_info{{status=~"{simulating}"}}
 """,
             f"{_THE_BEAM} is said to be simulated, but has no log",
-            f"Its row has said {_STATUS} for {duration(parameters.waiting_for_seconds)}, and no source has a log of it "
-            "that belongs to this run. The process has not started, or writes elsewhere.",
+            f"Its row has said {_STATUS} for {duration(parameters.waiting_for_seconds)}, and no source that answers "
+            "has a log of it that belongs to this run. The process has not started, or writes elsewhere.",
             "beam",
             parameters.waiting_for_seconds,
             parameters.kept_seconds,

@@ -99,6 +99,7 @@ class SourceMonitor:
         self._source_clock = SourceClock(source.name, board, self._report, clock)
         self._closed = False
         templates = tuple(templates)
+        self._log_places = len(templates)
         self._folders = MissingFolders(templates)
         self._turns = Turns(
             source.name,
@@ -175,7 +176,7 @@ class SourceMonitor:
         """
         ended, moved_by_then = self._now()
         self._report.looked(max(0.0, (ended - moved_by_then) - began_unmoved))
-        view = self._report.view(moved(self._looked_at_unmoved, moved_by_then), self._folders.missing)
+        view = self._report.view(moved(self._looked_at_unmoved, moved_by_then), self._folders.missing, self._log_places)
         self._board.publish_source(view, ended, moved_seconds=moved_by_then)
 
     def close(self) -> None:

@@ -69,12 +69,15 @@ class SourceReport:
         self._reconnects_before = other._reconnects_before + other._source.reconnects
         self._round_trips_before = other._round_trips_before + other._source.round_trips
 
-    def view(self, last_poll_at: float | None, folders_missing: tuple[str, ...] | None = None) -> SourceView:
+    def view(
+        self, last_poll_at: float | None, folders_missing: tuple[str, ...] | None = None, log_places: int = 0
+    ) -> SourceView:
         """The source as readers see it; what did not fit in its logs the board knows.
 
         Args:
             last_poll_at: when its last whole round began, epoch seconds.
             folders_missing: folders of ``log_path`` that do not exist, if they have been looked for.
+            log_places: at how many places each log is looked for.
         """
         return SourceView(
             self._source.name,
@@ -89,6 +92,7 @@ class SourceReport:
             reason=self._reason,
             folders_missing=folders_missing,
             clock_offset_seconds=self._clock_offset_seconds,
+            log_places=log_places,
         )
 
     # Its looks

@@ -106,6 +106,9 @@ class BeamView(NamedTuple):
     ``edition`` is the same object in all views of a beam that differ in what the clock changes alone: the two
     estimates, and the time at which the row was read. ``None``: nobody knows which others are like this one.
 
+    ``status_is_simulating`` says that the row's status means a running engine; ``log_of_earlier_run`` that the log is
+    of the run before this one, ``attributed_by_date`` that only its date tells so.
+
     A tuple, since a scrape makes thousands: a frozen dataclass takes five times as long.
     """
 
@@ -148,6 +151,9 @@ class BeamView(NamedTuple):
     doses_written: int = 0
     dose_written_before_failure: bool = False
     engine_times: EngineTimes = NO_ENGINE_TIMES
+    status_is_simulating: bool = False
+    log_of_earlier_run: bool = False
+    attributed_by_date: bool = False
     recent: bytes = b""
     output: OutputState = OutputState.NOT_CONFIGURED
     output_file: OutputFile | None = None
@@ -240,7 +246,8 @@ class SourceView:
     ``folders_missing`` are folders of ``log_path`` that do not exist; ``None`` before they were looked for.
 
     ``clock_offset_seconds`` is how much later its files are dated than our clock says, negative where its clock is
-    behind; ``None`` while no log has been seen to grow.
+    behind; ``None`` while no log has been seen to grow. ``log_places`` is at how many places each log is
+    looked for.
     """
 
     name: str
@@ -256,6 +263,7 @@ class SourceView:
     reason: str | None = None
     folders_missing: tuple[str, ...] | None = None
     clock_offset_seconds: float | None = None
+    log_places: int = 0
 
 
 @dataclass(frozen=True, slots=True)

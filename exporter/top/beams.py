@@ -34,6 +34,8 @@ class TopBeam:
     expected_end: float | None = None
     last_progress_at: float | None = None
     status: str | None = None
+    waiting_text: str | None = None
+    needs_attention: bool = False
 
     @property
     def ratio(self) -> float | None:
@@ -116,6 +118,8 @@ def _beam(item: Mapping[str, Any]) -> TopBeam | None:
         expected_end=_number(item, "expected_end"),
         last_progress_at=_number(item, "last_progress_at"),
         status=_text(item, "status"),
+        waiting_text=_text(item, "waiting_text"),
+        needs_attention=item.get("needs_attention") is True,
     )
 
 

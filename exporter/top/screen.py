@@ -148,7 +148,8 @@ def _line(text: str, style: str = "") -> Text:
 
 
 def _state(beam: TopBeam, now: float) -> Text:
-    return Text(beam.state, style=_STYLES.get(beam.state, ""))
+    overdue = beam.state == "waiting" and beam.needs_attention
+    return Text(beam.state, style=_STYLES["stalled" if overdue else beam.state] if beam.state in _STYLES else "")
 
 
 def _progress(beam: TopBeam, now: float) -> Text:
@@ -186,10 +187,12 @@ def _age(beam: TopBeam, now: float) -> Text:
 
 
 def _remarks(beam: TopBeam, now: float) -> Text:
-    """Why it failed, else what it does and what its row says."""
+    """Why it failed or waits, else what it does and what its row says."""
     reason, status = beam.reason, beam.status
     if reason == "status" and status is not None:
         reason, status = f"its row says {status}", None
+    if beam.waiting_text is not None:
+        reason, status = beam.waiting_text, None if status is not None and status in beam.waiting_text else status
     run = f"run {beam.run}" if beam.run is not None and beam.run > 1 else None
     return Text(", ".join(text for text in (reason, beam.phase, status, run) if text) or _UNKNOWN)
 

@@ -20,7 +20,9 @@ ATTENTION = ("failed", "stalled", "expired", "unreachable", "running", "starting
 
 
 def _attention(beam: TopBeam) -> _Order:
-    order = ATTENTION.index(beam.state) if beam.state in ATTENTION else len(ATTENTION)
+    # A beam that should have a log by now comes after those that are stalled.
+    state = "stalled" if beam.state == "waiting" and beam.needs_attention else beam.state
+    order = ATTENTION.index(state) if state in ATTENTION else len(ATTENTION)
     return (order, *_by_name(beam))
 
 

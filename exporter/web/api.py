@@ -92,7 +92,7 @@ class Api:
         def answer(request: Request) -> Response:
             snapshot = self._snapshot()
             try:
-                said = content(request, snapshot, Shown(self._identifiers, snapshot.at))
+                said = content(request, snapshot, Shown.of(self._identifiers, snapshot))
             except _Refused as refused:
                 body = compact({"error": str(refused)})
                 return Response(body, refused.status_code, _HEADERS, _JSON)

@@ -52,6 +52,9 @@ _IDS = ("case_id", "beam_id")
 
 Beams: TypeAlias = dict[tuple[str, str], Json]
 
+_OF_SOURCES = ("name", "kind", "up", "reason", "folders_missing", "clock_offset_seconds", "beams", "errors")
+"""What of a source is worth telling at once."""
+
 
 class Told:
     """What listeners have been told, and what is to be told next."""
@@ -102,10 +105,7 @@ class Told:
         parts = source_parts(snapshot, shown)
         # Counters of looks move at every look: they come along with what matters.
         matters = (
-            [
-                {name: source[name] for name in ("name", "kind", "up", "reason", "folders_missing", "beams", "errors")}
-                for source in parts["sources"]
-            ],
+            [{name: source[name] for name in _OF_SOURCES} for source in parts["sources"]],
             None if parts["database"] is None else parts["database"]["up"],
             int(shown.at // (2 * _BEAT_SECONDS)),
         )
@@ -254,7 +254,7 @@ class Events:
     def _look(self, told: Told, everything: bool, news: bool) -> tuple[bytes | None, bytes | None]:
         """The messages that are wanted."""
         snapshot = self._snapshot()
-        change = told.take(snapshot, Shown(self._identifiers, snapshot.at))
+        change = told.take(snapshot, Shown.of(self._identifiers, snapshot))
         at = round(snapshot.at, 3)
         return (
             message("state", told.state(at)) if everything else None,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeAlias, TypeVar
 
@@ -26,6 +26,7 @@ from exporter.beams.snapshot import (
 from exporter.logs.events import DIALECTS, FAILURE_REASONS, PHASES
 from exporter.privacy.identifiers import Identifiers
 from exporter.web.families import encodable
+from exporter.web.waiting import WAITING_REASONS, Waiting, needs_attention, waiting
 from exporter.web.words import dose_words, output_words, reason_words
 
 Json: TypeAlias = dict[str, Any]
@@ -42,10 +43,17 @@ class Shown:
     Args:
         identifiers: turns ids, paths and texts into what may leave the process.
         at: the snapshot's time.
+        sources: all sources: beams that wait are explained by them.
     """
 
     identifiers: Identifiers
     at: float
+    sources: Sequence[SourceView] = ()
+
+    @classmethod
+    def of(cls, identifiers: Identifiers, snapshot: BoardSnapshot) -> Shown:
+        """How the things of a snapshot are shown."""
+        return cls(identifiers, snapshot.at, snapshot.sources)
 
     def case(self, case_id: str) -> str:
         return encodable(self.identifiers.case(case_id))
@@ -139,6 +147,10 @@ def _time_left(beam: BeamView) -> float | None:
     return None if beam.state is BeamState.UNREACHABLE else _seconds(beam.remaining_seconds)
 
 
+def _waiting(beam: BeamView, shown: Shown) -> Waiting | None:
+    return waiting(beam, shown.sources, shown.identifiers)
+
+
 BEAM: Fields[BeamView] = (
     Field("case_id", TEXT, "The case's id, as shown.", lambda beam, shown: shown.case(beam.key.case_id)),
     Field("beam_id", TEXT, "The beam's id, as shown.", lambda beam, shown: shown.beam(beam.key.beam_id)),
@@ -168,6 +180,25 @@ BEAM: Fields[BeamView] = (
         TEXT_OR_NULL,
         "In words, that a run which failed had written its dose file before; null otherwise.",
         lambda beam, _: dose_words(beam.reason, written_before_failure=beam.dose_written_before_failure),
+    ),
+    Field(
+        "waiting_reason",
+        one_of(WAITING_REASONS),
+        "Why it waits; null unless it does.",
+        lambda beam, shown: None if (why := _waiting(beam, shown)) is None else why.reason,
+    ),
+    Field(
+        "waiting_text",
+        TEXT_OR_NULL,
+        "The same in words.",
+        lambda beam, shown: None if (why := _waiting(beam, shown)) is None else why.text,
+    ),
+    Field(
+        "needs_attention",
+        YES_OR_NO,
+        "Whether somebody should look at it: it failed, is stalled, expired or unreachable, or its row has said for "
+        "ten minutes that it is being simulated and there is no log.",
+        lambda beam, shown: needs_attention(beam, shown.sources, shown.at),
     ),
     Field("run", COUNT, "Which run of the beam, 1 is the first seen.", lambda beam, _: beam.run_number),
     Field(

@@ -116,12 +116,11 @@ class Page:
 
     def _table(self, request: Request) -> Response:
         snapshot = self._snapshot()
-        shown = Shown(self._identifiers, snapshot.at)
+        shown = Shown.of(self._identifiers, snapshot)
         body = self._table_template.render(
             at=snapshot.at,
             zone=time.strftime("%Z", time.localtime(snapshot.at)),
             summary=fields.summary(snapshot),
-            missing_folder=_missing_folder(snapshot, shown),
             beams_dropped=snapshot.beams_dropped,
             cases=[
                 (rendered(fields.CASE, case, shown), [rendered(fields.BEAM, beam, shown) for beam in case.beams])
@@ -147,21 +146,10 @@ def _static_files() -> dict[str, tuple[bytes, str]]:
     return {file.name: (file.read_bytes(), _MEDIA_TYPES[end]) for file, end in named if end in _MEDIA_TYPES}
 
 
-def _missing_folder(snapshot: BoardSnapshot, shown: Shown) -> str:
-    """Why beams may have no log, in words; empty where every folder exists."""
-    missing = [(source, folder) for source in snapshot.sources for folder in source.folders_missing or ()]
-    if not missing:
-        return ""
-    source, folder = missing[0]
-    where = f" on {source.name}" if source.kind == "ssh" else ""
-    more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
-    return f"the folder {shown.path(folder)} does not exist{where}{more}"
-
-
 def _settings(links: Links) -> str:
     """What the script needs to know, as JSON."""
     settings: dict[str, Any] = {
-        "runbooks": {reason: links.runbook(reason) for reason in (*REASON_WORDS, "stalled")},
+        "runbooks": {reason: links.runbook(reason) for reason in (*REASON_WORDS, "stalled", "waiting")},
         "states": {state.value: {"word": STATE_WORDS[state], "meaning": STATE_MEANINGS[state]} for state in BeamState},
         "phases": dict(PHASE_WORDS),
         "reasons": dict(REASON_WORDS),

@@ -30,11 +30,12 @@ _OF_REASONS = {
     "cancelled": "MQIBeamInterrupted",
     "no_particles": "MQINoParticles",
     "stalled": "MQIBeamStalled",
+    "waiting": "MQIBeamWaitingForLog",
 }
 
 
 def runbook_name(reason: str) -> str:
-    """The runbook for a failure's reason, or for ``stalled``."""
+    """The runbook for a failure's reason, or for ``stalled`` or ``waiting``."""
     return _OF_REASONS.get(reason, _OTHERS)
 
 

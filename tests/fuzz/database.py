@@ -147,7 +147,7 @@ def _show(snapshot: BoardSnapshot) -> None:
     text = plain(Exposition(groups).render(openmetrics=True)).decode()
     assert text.count('mqi_beam_run{case_id="case",beam_id="good"') == 1
     assert max(map(len, text.splitlines())) < _LONGEST_LINE
-    shown = fields.Shown(identifiers, snapshot.at)
+    shown = fields.Shown.of(identifiers, snapshot)
     for view in snapshot.beams:
         assert len(compact(fields.rendered(fields.BEAM, view, shown))) < _LONGEST_ANSWER
 

@@ -26,6 +26,12 @@ def test_what_needs_attention_comes_first_and_numbers_count_as_numbers() -> None
     assert shown(View()) == ["c1_beam_2", "c2_beam_2", "c2_beam_10", "Ärztin_1", "c1_beam_1"]
 
 
+def test_beam_that_should_have_a_log_by_now_comes_before_those_that_run() -> None:
+    overdue = TopBeam("c4", "overdue", state="waiting", status="simulation_running", needs_attention=True)
+    order = [beam.beam_id for beam in View().chosen((*BEAMS, overdue))]
+    assert order == ["c1_beam_2", "overdue", "c2_beam_2", "c2_beam_10", "Ärztin_1", "c1_beam_1"]
+
+
 def test_each_order() -> None:
     assert shown(View("case")) == ["c1_beam_1", "c1_beam_2", "c2_beam_2", "c2_beam_10", "Ärztin_1"]
     assert shown(View("progress")) == ["c1_beam_1", "c2_beam_10", "c1_beam_2", "c2_beam_2", "Ärztin_1"]

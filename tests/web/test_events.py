@@ -72,7 +72,7 @@ def next_change(told: Iterator[Event]) -> Any:
 
 
 def take(told: Told, snapshot: BoardSnapshot) -> Any:
-    return told.take(snapshot, Shown(PlainIdentifiers(), snapshot.at))
+    return told.take(snapshot, Shown.of(PlainIdentifiers(), snapshot))
 
 
 # What there is to tell
@@ -140,7 +140,8 @@ def test_looks_at_a_source_are_no_news_but_its_loss_is() -> None:
     assert take(told, replace(snapshot, sources=polled)) is None
     lost = tuple(replace(source, up=False) for source in snapshot.sources)
     change = take(told, replace(snapshot, sources=lost))
-    assert list(change) == ["sources"]
+    assert list(change) == ["beams", "sources"]
+    assert all("waiting_text" in beam for beam in change["beams"]), "beams that wait are explained by their sources"
 
 
 # Over the connection

@@ -92,7 +92,7 @@ def test_the_page_knows_the_words_and_the_links() -> None:
     assert settings is not None
     said = json.loads(settings)
     assert said["reasons"] == {reason: REASON_WORDS[reason] for reason in FAILURE_REASONS}
-    assert said["runbooks"].keys() == {*FAILURE_REASONS, "stalled"}
+    assert said["runbooks"].keys() == {*FAILURE_REASONS, "stalled", "waiting"}
     assert said["runbooks"]["output_error"] == 'https://wiki.example/"x"/MQIDoseNotWritten.md'
     assert links.grafana_url in [its.get("href") for tag, its in elements if tag == "a"]
 

@@ -19,7 +19,16 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
 from playwright.sync_api import Browser
 
-from exporter.beams.snapshot import BeamKey, BeamState, BoardSnapshot, EndedRun, OutputFile, OutputState, SourceView
+from exporter.beams.snapshot import (
+    BeamKey,
+    BeamRow,
+    BeamState,
+    BoardSnapshot,
+    EndedRun,
+    OutputFile,
+    OutputState,
+    SourceView,
+)
 from exporter.privacy.pseudonyms import PseudonymKey, Pseudonyms
 from exporter.web.names import Names
 from exporter.web.page import Links
@@ -143,6 +152,33 @@ def test_a_folder_that_does_not_exist_makes_its_source_amber_and_is_named_at_wai
         folders["missing"] = ()
         visitor.sees("hpc1 answers", "#sources .state-succeeded + .said")
         wait_for(lambda: "lgos" not in visitor.text("#main"), "nothing said of the folder any more")
+
+
+def test_beam_that_should_have_a_log_by_now_needs_attention(visit: Visit) -> None:
+    """A row that has said for days that its beam is being simulated must not look like one that queues."""
+
+    def make(at: float) -> BoardSnapshot:
+        rows = {
+            name: BeamRow(BeamKey("70010001", name), at, status=status, updated_at=at - 4 * 86400)
+            for name, status in (("queued", "pending"), ("overdue", "simulation_running"))
+        }
+        beams = [make_waiting_beam(name, row=row, status_is_simulating=name == "overdue") for name, row in rows.items()]
+        sources = (
+            SourceView("local", "local", up=True, last_poll_at=at, log_places=2),
+            SourceView("hpc1", "ssh", up=False, last_poll_at=at - 60, reason="connection refused"),
+        )
+        return make_snapshot(*beams, sources=sources, at=at)
+
+    with clinic_site(Board(make)) as address:
+        visitor = visit()
+        visitor.go(address)
+        unseen = "hpc1 cannot be reached: nobody could look for a log there"
+        visitor.sees_row("queued", f"no log yet; {unseen} · database: pending")
+        visitor.sees_row("overdue", "the communicator has said simulation_running since")
+        visitor.sees_row("overdue", f"but no log has been found at 2 places; {unseen}")
+        visitor.sees_row("overdue", "What to do")
+        assert "database:" not in visitor.text(".beam[data-attention=true]")
+        assert visitor.page.title().startswith("1 needs attention")
 
 
 def test_the_expected_end_is_in_the_browsers_time(visit: Visit) -> None:

@@ -15,23 +15,6 @@ export const stateWord = (state) => settings.states[state]?.word ?? state;
 export const caseLink = (caseId) => `#/case/${encodeURIComponent(caseId)}`;
 export const beamLink = (beam) => `#/beam/${encodeURIComponent(beam.case_id)}/${encodeURIComponent(beam.beam_id)}`;
 
-let sources = [];
-
-/** What is known of the sources: beams without a log are explained by it. */
-export function tellSources(known) {
-  sources = known;
-}
-
-/** Why a beam has no log, as far as the sources tell. */
-function noLogWords() {
-  const missing = sources.flatMap((source) => source.folders_missing.map((folder) => [source, folder]));
-  if (missing.length === 0) return "no log yet";
-  const [[source, folder]] = missing;
-  const where = source.kind === "ssh" ? ` on ${source.name}` : "";
-  const more = missing.length === 1 ? "" : ` (and ${missing.length - 1} more)`;
-  return `no log yet; the folder ${folder} does not exist${where}${more}`;
-}
-
 /** What is going on, in words. */
 export function explanation(beam, now) {
   const said = [];
@@ -41,10 +24,10 @@ export function explanation(beam, now) {
   } else if (beam.state === "stalled") said.push(stalledWords(beam, now));
   else if (beam.state === "expired") said.push(`log silent for ${age(now - (beam.log_modified_at ?? now))}: probably dead`);
   else if (beam.state === "unreachable") said.push(`${beam.source} does not answer: last known values`);
-  else if (beam.state === "waiting") said.push(noLogWords());
+  else if (beam.state === "waiting") said.push(beam.waiting_text ?? "no log yet");
   else if (beam.state === "succeeded") said.push(tookWords(beam));
   else said.push(settings.phases[beam.phase] ?? "beginning");
-  if (beam.state === "waiting" && beam.status !== null) said.push(`database: ${beam.status}`);
+  if (beam.state === "waiting" && beam.status !== null && beam.waiting_text?.includes(beam.status) !== true) said.push(`database: ${beam.status}`);
   if (beam.output === "pending" || beam.output === "blocked") said.push(beam.output_text);
   if (beam.buffered && AT_WORK.has(beam.state)) said.push("log arrives in blocks");
   if (beam.log_unmatched) said.push("nothing in its log is understood");
@@ -64,6 +47,7 @@ function stalledWords(beam, now) {
 }
 
 function runbook(beam) {
+  if (beam.state === "waiting" && beam.needs_attention) return settings.runbooks.waiting;
   const reason = beam.reason ?? (beam.state === "stalled" || beam.state === "expired" ? "stalled" : null);
   return reason === null ? null : settings.runbooks[reason] ?? settings.runbooks.error;
 }
@@ -209,6 +193,7 @@ export class Row {
     this.state.update(beam);
     this.bar.update(beam);
     attribute(node, "data-state", beam.state);
+    attribute(node, "data-attention", String(beam.needs_attention));
     this.realId.set(nameOfBeam(beam.beam_id));
     this.run.set(beam.run > 1 ? `run ${beam.run}` : "");
     this.batch.set(batches(beam));

@@ -1,6 +1,6 @@
 // The page: what is known of the board, which part of it is shown, and drawing no more than has changed.
 
-import { Detail, Row, beamLink, caseLink, ended, explanation, stateWord, tellSources } from "./beam.js";
+import { Detail, Row, beamLink, caseLink, ended, explanation, stateWord } from "./beam.js";
 import { Words, arrange, attribute, element, icon } from "./dom.js";
 import { follow } from "./feed.js";
 import { clock, countOfBeams, duration, exactClock, midnight, percent } from "./format.js";
@@ -11,6 +11,9 @@ const SILENT_SOURCE_SECONDS = 60;
 const CLOCKS_DIFFER_SECONDS = 2;
 const ANNOUNCED_AT_MOST = 3;
 const RANK = { failed: 0, expired: 1, stalled: 1, unreachable: 2, running: 3, starting: 3, waiting: 4, succeeded: 5 };
+/** A beam that the communicator has said to run for a while, and that has no log. */
+const isOverdue = (beam) => beam.state === "waiting" && beam.needs_attention;
+const rank = (beam) => (isOverdue(beam) ? RANK.stalled : RANK[beam.state]);
 const WORTH_ANNOUNCING = new Set(["failed", "stalled", "expired", "unreachable", "succeeded"]);
 const TILES = [
   { id: "running", label: "Running", sign: "running", states: ["running", "starting"] },
@@ -48,7 +51,6 @@ function takeState(state) {
   const { beams, ...rest } = state;
   tellTime(state.at);
   board = rest;
-  tellSources(board.sources);
   const there = new Set();
   const before = rows.size > 0;
   for (const beam of beams) {
@@ -65,12 +67,11 @@ function takeChange({ beams = [], gone = [], ...rest }) {
   let layout = gone.length > 0 || view.sort !== "attention" || view.words.length > 0;
   for (const beam of beams) {
     const key = keyOf(beam);
-    layout = layout || !rows.has(key) || "state" in beam || "expected_end" in beam;
+    layout = layout || !rows.has(key) || "state" in beam || "expected_end" in beam || "needs_attention" in beam;
     takeBeam(key, beam, true);
   }
   for (const [case_id, beam_id] of gone) dropBeam(keyOf({ case_id, beam_id }));
   Object.assign(board, rest);
-  tellSources(board.sources);
   redraw({ layout, rest: layout || Object.keys(rest).length > 1 });
 }
 
@@ -155,7 +156,7 @@ function wanted(row) {
 
 const least = (numbers) => numbers.reduce((one, other) => Math.min(one, other), Infinity);
 const ORDERS = {
-  attention: (group) => [least(group.shown.map((row) => RANK[row.beam.state])), soonest(group)],
+  attention: (group) => [least(group.shown.map((row) => rank(row.beam))), soonest(group)],
   end: (group) => [soonest(group)],
   progress: (group) => [-group.ratio()],
   recent: (group) => [least(group.shown.map((row) => -row.beam.state_since))],
@@ -325,7 +326,8 @@ function drawRest(at) {
     attribute(tile.button, "data-none", String(numbers[tile.id] === 0));
     tile.item.hidden = tile.rare === true && numbers[tile.id] === 0 && !view.tiles.has(tile.id);
   }
-  const trouble = numbers.failed + numbers.stalled + numbers.unreachable;
+  const overdue = [...rows.values()].filter(({ beam }) => isOverdue(beam)).length;
+  const trouble = numbers.failed + numbers.stalled + numbers.unreachable + overdue;
   const wanting = trouble === 0 ? "" : `${trouble} ${trouble === 1 ? "needs" : "need"} attention, `;
   document.title = `${wanting}${numbers.running} running – Dose simulations`;
   drawEnded(today, at);

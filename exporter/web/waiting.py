@@ -1,0 +1,138 @@
+"""Why a beam waits, in words: the one place that explains a beam without a run to page, API and ``top``.
+
+"No log yet" is said only of sources that answered. A beam whose row says that it is being simulated is told from one
+that queues, and needs attention after a while.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from exporter.beams.snapshot import BeamState, BeamView, SourceView
+from exporter.privacy.identifiers import Identifiers
+from exporter.web.families import encodable
+
+WAITING_REASONS = (
+    "log_of_earlier_run",
+    "log_unreadable",
+    "source_down",
+    "not_polled",
+    "folder_missing",
+    "no_log_while_running",
+    "no_log",
+)
+
+ATTENTION_SECONDS = 600.0
+"""A row that has said so long that its beam is being simulated, without a log, needs attention; as the alert
+MQIBeamWaitingForLog has it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Why a beam waits.
+
+    Args:
+        reason: one of :data:`WAITING_REASONS`.
+        text: the same in words.
+    """
+
+    reason: str
+    text: str
+
+
+def waiting(beam: BeamView, sources: Sequence[SourceView], identifiers: Identifiers) -> Waiting | None:
+    """Explain a beam that waits; ``None`` for one that does not.
+
+    Args:
+        beam: the beam.
+        sources: all sources, as they are.
+        identifiers: how statuses and paths are shown.
+    """
+    if beam.state is not BeamState.WAITING:
+        return None
+    if beam.log_path is not None:
+        return _with_log(beam, sources, identifiers)
+    polled = [source for source in sources if source.up]
+    down = [source for source in sources if source.up is False]
+    parts: list[str] = []
+    reason = "not_polled" if sources and not polled else "no_log"
+    if polled or not sources:
+        parts.append(_no_log(beam, polled, identifiers))
+        if beam.status_is_simulating:
+            reason = "no_log_while_running"
+    missing = [(source, folder) for source in polled for folder in source.folders_missing or ()]
+    if missing:
+        source, folder = missing[0]
+        where = f" on {encodable(source.name)}" if source.kind == "ssh" else ""
+        more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
+        parts.append(f"the folder {encodable(identifiers.path(folder))} does not exist{where}{more}")
+        reason = "folder_missing"
+    if down:
+        parts.append(f"{_names(down)} cannot be reached: nobody could look for a log there")
+        reason = "source_down"
+    unpolled = [source for source in sources if source.up is None]
+    if unpolled:
+        have = "has" if len(unpolled) == 1 else "have"
+        parts.append(f"{_names(unpolled)} {have} not been polled yet")
+    return Waiting(reason, "; ".join(parts))
+
+
+def needs_attention(beam: BeamView, sources: Sequence[SourceView], at: float) -> bool:
+    """Whether somebody should look at a beam.
+
+    Args:
+        beam: the beam.
+        sources: all sources, as they are.
+        at: now, epoch seconds.
+    """
+    if beam.state in (BeamState.FAILED, BeamState.STALLED, BeamState.EXPIRED, BeamState.UNREACHABLE):
+        return True
+    if beam.state is not BeamState.WAITING or not beam.status_is_simulating:
+        return False
+    return at - _simulating_since(beam) >= ATTENTION_SECONDS and any(source.up for source in sources)
+
+
+def _simulating_since(beam: BeamView) -> float:
+    return beam.state_since if beam.row.updated_at is None else beam.row.updated_at
+
+
+def _with_log(beam: BeamView, sources: Sequence[SourceView], identifiers: Identifiers) -> Waiting:
+    """A beam that waits although there is a log."""
+    if not beam.log_of_earlier_run:
+        return Waiting("log_unreadable", "its log is there, but cannot be read")
+    text = "only the log of an earlier run is there"
+    if beam.status_is_simulating:
+        text = f"{_said(beam, identifiers)}, but {text}"
+    source = next((each for each in sources if each.name == beam.source), None)
+    if beam.attributed_by_date:
+        text += ": it is older than the row's last change"
+        if source is not None and source.clock_offset_seconds is None:
+            text += f" (as its date says; whether the clock of {encodable(source.name)} is right is not known yet)"
+    if source is not None and source.up is False:
+        text += f"; {encodable(source.name)} cannot be reached"
+    return Waiting("log_of_earlier_run", text)
+
+
+def _no_log(beam: BeamView, polled: Sequence[SourceView], identifiers: Identifiers) -> str:
+    if not beam.status_is_simulating:
+        return "no log yet"
+    count = 1 if beam.row.log_path is not None else sum(source.log_places for source in polled)
+    places = f" at {count} {'place' if count == 1 else 'places'}" if count else ""
+    return f"{_said(beam, identifiers)}, but no log has been found{places}"
+
+
+def _said(beam: BeamView, identifiers: Identifiers) -> str:
+    """What the row says and since when, in this machine's time zone."""
+    status = encodable(identifiers.status(beam.row.status or ""))
+    try:
+        since = time.strftime("%Y-%m-%d %H:%M %Z", time.localtime(_simulating_since(beam)))
+    except (ValueError, OverflowError, OSError):  # a row may hold any time
+        return f"the communicator says {status}"
+    return f"the communicator has said {status} since {since}"
+
+
+def _names(sources: Sequence[SourceView]) -> str:
+    names = [encodable(source.name) for source in sources]
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

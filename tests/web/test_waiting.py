@@ -1,0 +1,134 @@
+"""Why a beam waits, as people are told."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from alerts.parameters import Parameters
+from exporter.beams.snapshot import BeamKey, BeamRow, BeamState, BeamView, SourceView
+from exporter.privacy.identifiers import PlainIdentifiers
+from exporter.web.waiting import ATTENTION_SECONDS, WAITING_REASONS, needs_attention, waiting
+from tests.web.board_snapshots import NOW, make_beam, make_waiting_beam
+
+LOCAL = SourceView("local", "local", up=True, last_poll_at=NOW, log_places=2)
+HPC = SourceView("hpc1", "ssh", up=True, last_poll_at=NOW, log_places=1)
+DOWN = replace(HPC, up=False, reason="connection refused")
+UNPOLLED = SourceView("hpc2", "ssh")
+
+
+def beam(status: str | None = "pending", *, updated_ago: float | None = 60.0, **changes: Any) -> BeamView:
+    updated_at = None if updated_ago is None else NOW - updated_ago
+    row = BeamRow(BeamKey("70010001", "b"), NOW, status=status, updated_at=updated_at)
+    return make_waiting_beam(row=row, status_is_simulating=status == "simulation_running", **changes)
+
+
+def said(view: BeamView, *sources: SourceView) -> tuple[str, str]:
+    """Reason and words, without the time."""
+    found = waiting(view, sources, PlainIdentifiers())
+    assert found is not None
+    assert found.reason in WAITING_REASONS
+    return found.reason, re.sub(r"since \d{4}-\d\d-\d\d \d\d:\d\d \w+", "since THEN", found.text)
+
+
+def test_queued_beam_has_no_log_yet() -> None:
+    assert said(beam(), LOCAL, HPC) == ("no_log", "no log yet")
+
+
+def test_host_that_is_down_is_named_and_no_log_is_claimed() -> None:
+    words = "hpc1 cannot be reached: nobody could look for a log there"
+    assert said(beam(), DOWN) == ("source_down", words)
+    assert said(beam("simulation_running"), DOWN) == ("source_down", words)
+
+
+def test_only_sources_that_answered_are_said_to_have_no_log() -> None:
+    words = "no log yet; hpc1 cannot be reached: nobody could look for a log there"
+    assert said(beam(), LOCAL, DOWN) == ("source_down", words)
+    other = replace(DOWN, name="hpc3")
+    assert "hpc1 and hpc3 cannot be reached" in said(beam(), LOCAL, DOWN, other)[1]
+
+
+def test_source_that_was_never_polled_is_named() -> None:
+    assert said(beam(), UNPOLLED) == ("not_polled", "hpc2 has not been polled yet")
+    assert said(beam(), LOCAL, UNPOLLED) == ("no_log", "no log yet; hpc2 has not been polled yet")
+
+
+@pytest.mark.parametrize(
+    ("sources", "places"), [((LOCAL,), "2 places"), ((LOCAL, HPC), "3 places"), ((HPC,), "1 place")]
+)
+def test_row_that_says_simulating_is_told_from_one_that_queues(sources: tuple[SourceView, ...], places: str) -> None:
+    words = f"the communicator has said simulation_running since THEN, but no log has been found at {places}"
+    assert said(beam("simulation_running", updated_ago=4 * 86400.0), *sources) == ("no_log_while_running", words)
+
+
+def test_places_of_a_host_that_is_down_do_not_count_as_looked_at() -> None:
+    assert "no log has been found at 2 places; hpc1 cannot" in said(beam("simulation_running"), LOCAL, DOWN)[1]
+
+
+def test_log_path_of_the_row_is_one_place() -> None:
+    view = beam("simulation_running")
+    view = view._replace(row=replace(view.row, log_path="/x.log"))
+    assert "at 1 place" in said(view, LOCAL, HPC)[1]
+
+
+def test_folder_that_does_not_exist_is_named() -> None:
+    source = replace(HPC, folders_missing=("/data/lgos", "/more"))
+    words = "no log yet; the folder /data/lgos does not exist on hpc1 (and 1 more)"
+    assert said(beam(), LOCAL, source) == ("folder_missing", words)
+
+
+def test_log_of_an_earlier_run_is_no_log_of_this_one() -> None:
+    view = beam(log_path="/a.log", source="local", log_of_earlier_run=True)
+    assert said(view, LOCAL) == ("log_of_earlier_run", "only the log of an earlier run is there")
+    running = beam("simulation_running", log_path="/a.log", source="local", log_of_earlier_run=True)
+    assert "simulation_running since THEN, but only the log of an earlier run is there" in said(running, LOCAL)[1]
+
+
+@pytest.mark.parametrize(("offset", "doubt"), [(None, True), (0.0, False), (-300.0, False)])
+def test_where_only_a_date_tells_the_runs_apart_doubt_of_the_clock_is_said(offset: float | None, doubt: bool) -> None:
+    view = beam(log_path="/a.log", source="hpc1", log_of_earlier_run=True, attributed_by_date=True)
+    text = said(view, replace(HPC, clock_offset_seconds=offset))[1]
+    assert text.startswith("only the log of an earlier run is there: it is older than the row's last change")
+    assert ("whether the clock of hpc1 is right is not known yet" in text) is doubt
+
+
+def test_log_that_cannot_be_read_is_there() -> None:
+    assert said(beam(log_path="/a.log", source="local"), LOCAL)[0] == "log_unreadable"
+
+
+def test_beams_that_do_not_wait_are_not_explained() -> None:
+    assert waiting(make_beam(), (LOCAL,), PlainIdentifiers()) is None
+
+
+@pytest.mark.parametrize("updated_ago", [-1e300, 1e300, float(NOW)])
+def test_time_stamp_that_is_no_date_raises_nothing(updated_ago: float) -> None:
+    assert "simulation_running" in said(beam("simulation_running", updated_ago=updated_ago), LOCAL)[1]
+
+
+@pytest.mark.parametrize(
+    ("status", "updated_ago", "sources", "needed"),
+    [
+        ("simulation_running", ATTENTION_SECONDS - 1, (LOCAL,), False),
+        ("simulation_running", ATTENTION_SECONDS, (LOCAL,), True),
+        ("simulation_running", 4 * 86400.0, (LOCAL, DOWN), True),
+        ("simulation_running", 4 * 86400.0, (DOWN,), False),
+        ("pending", 4 * 86400.0, (LOCAL,), False),
+    ],
+)
+def test_row_that_says_simulating_for_long_without_a_log_needs_attention(
+    status: str, updated_ago: float, sources: tuple[SourceView, ...], needed: bool
+) -> None:
+    assert needs_attention(beam(status, updated_ago=updated_ago), sources, NOW) is needed
+
+
+@pytest.mark.parametrize("state", list(BeamState))
+def test_beams_in_trouble_need_attention(state: BeamState) -> None:
+    trouble = state.value in {"failed", "stalled", "expired", "unreachable"}
+    assert needs_attention(make_beam(state=state), (LOCAL,), NOW) is trouble
+
+
+def test_the_alert_waits_as_long_as_the_page() -> None:
+    assert Parameters().waiting_for_seconds == ATTENTION_SECONDS
