@@ -39,6 +39,7 @@ SAID = {
     "a message of SQLite": "Wolfeschlegel",
     "a folder of a log": "Papadopoulos",
     "a dose file": "Bhattacharya",
+    "a dose file that was found": "Abernathy",
 }
 NEVER_SHOWN = ("Featherstonehaugh", "Csikszentmihalyi")
 """In a refused id, and in a column that is not read."""
@@ -76,6 +77,7 @@ sources:
   - name: local
     log_path: ["{self.logs}/{{case_id}}/{{beam_id}}.log", "{self.logs}/{{beam_path}}/run.log",
                "{self.logs}/{{hpc_job_id}}.log"]
+    output_path: "{folder}/doses/{{case_id}}/*"
   - {{name: hpc1, kind: ssh, host: {host.host}, port: {host.port}, user: {host.user}, key_file: {host.key_file},
       known_hosts_file: {host.known_hosts_file}, operation_timeout_seconds: 2, connect_timeout_seconds: 2,
       log_path: "{self.remote}/{{case_id}}/{{beam_id}}.log"}}
@@ -83,7 +85,7 @@ database: {{path: {self.database}}}
 discovery: {{interval_seconds: 0.1}}
 mirror: {{minimum_interval_seconds: 0.1}}
 progress_tracking: {{monitoring: {{poll_interval_seconds: 0.1}}}}
-completion_markers: {{failure_patterns: "cannot read the plan"}}
+completion_markers: {{failure_patterns: "cannot read the plan", success_patterns: "this beam is done"}}
 web: {{listen_address: "127.0.0.1:0"}}
 state: {{file: {self.var}/state.json, interval_seconds: 0.1}}
 log: {{level: debug}}
@@ -113,7 +115,10 @@ privacy: {privacy}
         failure = f"cannot read the plan /data/{SAID['a failure']}/plan.dcm\n".encode()
         self.write(INSIDE_ANOTHER, _HEAD + _batch(1) + failure)
         dose = f"Successfully wrote DICOM RT Dose file: ../data/Dose_dcm/{SAID['a dose file']}/1G000_Dose.dcm\n"
-        self.write(HANGUL, _HEAD + _batch(2) + dose.encode())
+        file = self.folder / "doses" / HANGUL[0] / f"{SAID['a dose file that was found']}.dcm"
+        file.parent.mkdir(parents=True)
+        file.write_bytes(b"dose")
+        self.write(HANGUL, _HEAD + _batch(2) + f"{dose}this beam is done\n".encode())
         self.write(REMOTE, _HEAD + _batch(3), self.remote)
         # What is no log where one should be: it cannot be read, and that is said with its path.
         folder = self.logs / SAID["a path of a row"] / "3" / "run.log" / SAID["a folder of a log"]
@@ -162,7 +167,7 @@ privacy: {privacy}
         def all_known() -> bool:
             answer = exporter.get("/api/v1/beams")
             states = sorted(beam["state"] for beam in answer.json()["beams"])
-            return states == ["failed", "running", "running", "running", "waiting", "waiting"]
+            return states == ["failed", "running", "running", "succeeded", "waiting", "waiting"]
 
         wait_for(all_known, "every beam in its state")
         # Where an exception was met, it is answered once with an error.
