@@ -25,7 +25,7 @@ from exporter.database.mirror import OUTCOMES, Mirror
 from exporter.database.unavailable import DatabaseUnavailable
 from exporter.logs.local import LocalSource
 from exporter.logs.paths import LogPathTemplate
-from exporter.logs.source import LogProblem, LogSource, LogStat, SourceUnavailable
+from exporter.logs.source import ENTRIES_LIMIT, LogProblem, LogSource, LogStat, SourceUnavailable
 from exporter.privacy.identifiers import Identifiers
 
 _log = structlog.get_logger(__name__)
@@ -97,7 +97,11 @@ class NameRounds:
         self._due_at = unmoved_at + self._interval_seconds
         if not self._may_have_changed():
             return
-        folders = {folder: self._files(folder) for folder in self._folders}
+        folders: dict[str, Mapping[str, LogStat]] = {}
+        room = ENTRIES_LIMIT
+        for folder in self._folders:
+            folders[folder] = self._files(folder, room)
+            room -= len(folders[folder])
         # Files that a beam on the board could still have: logs of years may lie there.
         by_their_clock = at + (self._board.clock_offset_seconds(self._source.name) or 0.0)
         look = self._discovery.look(at, folders, between, written_since=by_their_clock - self._kept_seconds)
@@ -120,10 +124,16 @@ class NameRounds:
             return True
         return False
 
-    def _files(self, folder: str) -> Mapping[str, LogStat]:
-        """The files of a folder; none where it cannot be listed."""
+    def _files(self, folder: str, most: int) -> Mapping[str, LogStat]:
+        """The files of a folder; none where it cannot be listed, or has more than ``most`` of them."""
         try:
             listing = self._source.listing(folder)
+            if len(listing) > most:
+                raise LogProblem(
+                    "too_many",
+                    f"{folder} and the folders before it have more than {ENTRIES_LIMIT} files",
+                    "move old logs to another place",
+                )
         except (LogProblem, SourceUnavailable) as problem:
             if self._said.get(folder) != problem.kind:
                 self._said[folder] = problem.kind

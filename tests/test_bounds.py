@@ -8,12 +8,14 @@ import logging
 import re
 import sqlite3
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
-from exporter import log_output
+from exporter import log_output, rounds
 from exporter.beams import retirement
 from exporter.beams.board import Board
 from exporter.beams.rules import BoardRules
@@ -28,7 +30,10 @@ from exporter.database.discovery import DatabaseDiscovery
 from exporter.database.unavailable import DatabaseUnavailable
 from exporter.log_output import VALUE_CHARACTERS, render_json, render_logfmt
 from exporter.logs.events import BatchesAnnounced, BatchStarted, LogRead, LogReplaced, RunFailed
+from exporter.logs.local import LocalSource
 from exporter.logs.parser import TpsLogParser
+from exporter.logs.paths import LogPathTemplate
+from exporter.privacy.identifiers import PlainIdentifiers
 from tests.support import communicator_db as db
 from tests.support.world import World
 
@@ -235,6 +240,24 @@ class TestRows:
         assert refusals.count({"a": "empty", "b": "empty", "c": "empty"}) == {"empty": 3}
         assert refusals.count({"c": "empty", "b": "empty"}) == {}
         assert refusals.count({"a": "empty"}) == {"empty": 1}
+
+
+def test_files_of_all_folders_of_a_source_are_bounded_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rounds, "ENTRIES_LIMIT", 5)
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        for number in range(3):
+            (tmp_path / folder / f"case{folder}_beam{number}.log").write_bytes(b"x")
+    templates = [LogPathTemplate(f"{tmp_path}/{folder}/{{case_id}}_{{beam_id}}.log") for folder in ("a", "b")]
+    settings = settings_from(f"base_directory: {tmp_path}\ndiscovery: {{kind: directory}}\n", "x.yaml")
+    board = Board(BoardRules(), NOW)
+    source = LocalSource("local")
+    finding = rounds.NameRounds(settings, source, templates, board, PlainIdentifiers(), time.time)
+    with capture_logs() as lines:
+        finding.discover()
+    assert {beam.key.case_id for beam in board.snapshot(NOW).beams} == {"casea"}
+    [line] = lines
+    assert f"{tmp_path}/b and the folders before it have more than 5 files" in line["error"]
 
 
 class TestConfiguration:

@@ -6,7 +6,8 @@ they come; here a batch of requests goes out together and its answers are gather
 spoken: STAT, LSTAT, REALPATH, OPENDIR, READDIR, OPEN for reading, READ, CLOSE.
 
 A host is not trusted to answer as it should: answers that nobody asked for, or that are longer than what was asked
-for, end the session (:class:`SftpError`). So whatever it sends, what is kept of it is bounded.
+for, end the session (:class:`SftpError`). So whatever it sends, what is kept of it is bounded. Of a folder only the
+entries that are wanted are kept, and its listing is taken apart while it comes.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Protocol
 _INIT, _VERSION = 1, 2
 _OPEN, _CLOSE, _READ, _LSTAT, _OPENDIR, _READDIR, _REALPATH, _STAT = 3, 4, 5, 7, 11, 12, 16, 17
 _STATUS, _HANDLE, _DATA, _NAME, _ATTRS = 101, 102, 103, 104, 105
-_OK, _EOF, _NO_SUCH_FILE, _PERMISSION_DENIED = 0, 1, 2, 3
+_OK, _EOF, _NO_SUCH_FILE, _PERMISSION_DENIED, _UNSUPPORTED = 0, 1, 2, 3, 8
 _FOR_READING = struct.pack(">II", 1, 0)
 
 _SIZE, _OWNER, _PERMISSIONS, _TIMES, _EXTENDED = 1, 2, 4, 8, 0x80000000
@@ -48,6 +49,15 @@ ENTRIES_LIMIT = 1 << 20
 
 ANSWERS_LIMIT_BYTES = 256 << 20
 """Most bytes of the answers to one batch of questions, or of the folders listed at once: a million usual names."""
+
+GATHERED_LIMIT_BYTES = 64 << 20
+"""Most bytes of answers that are held at once; listings are taken apart while they come."""
+
+_SHORT_ANSWER_BYTES = 64 * 1024
+"""Longest answer to a question that names one file."""
+
+_NAME_LIMIT = 255
+"""Longest name of a file on the usual file systems; longer ones are none that is wanted."""
 
 _PACKET_LIMIT = 1 << 20
 _DEPTH_LIMIT = 1 << 16
@@ -98,6 +108,11 @@ class SftpRefusal(Exception):
         """This account may not."""
         return self.code == _PERMISSION_DENIED
 
+    @property
+    def unsupported(self) -> bool:
+        """The server does not know the question."""
+        return self.code == _UNSUPPORTED
+
 
 @dataclass(frozen=True, slots=True)
 class Attributes:
@@ -108,14 +123,46 @@ class Attributes:
     mode: int | None
 
     @property
+    def type_known(self) -> bool:
+        """The host says what kind of file it is; a mode may hold permissions alone."""
+        return self.mode is not None and stat.S_IFMT(self.mode) != 0
+
+    @property
+    def complete(self) -> bool:
+        """The host says all that following a log needs."""
+        return self.size_bytes is not None and self.modified_at is not None and self.type_known
+
+    @property
     def regular(self) -> bool:
         """It is a regular file, as far as the host says."""
-        return self.mode is None or stat.S_ISREG(self.mode)
+        return self.mode is None or not self.type_known or stat.S_ISREG(self.mode)
+
+    @property
+    def folder(self) -> bool:
+        """It is a folder."""
+        return self.mode is not None and stat.S_ISDIR(self.mode)
 
     @property
     def link(self) -> bool:
         """It is a symbolic link: what it leads to must be asked for by itself."""
         return self.mode is not None and stat.S_ISLNK(self.mode)
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """A folder, as far as it was wanted.
+
+    Args:
+        entries: those that were wanted, links not followed.
+        count: how many entries the folder has in all.
+    """
+
+    entries: dict[bytes, Attributes]
+    count: int
+
+
+Wanted = Callable[[bytes, Attributes], bool]
+"""Whether an entry of a folder is to be kept, by its name and attributes."""
 
 
 class SftpSession:
@@ -168,29 +215,32 @@ class SftpSession:
         ]
 
     def listings(
-        self, folders: Sequence[bytes], expected_entries: Sequence[int]
-    ) -> list[dict[bytes, Attributes] | SftpRefusal]:
+        self, folders: Sequence[bytes], expected_entries: Sequence[int], wanted: Sequence[Wanted] = ()
+    ) -> list[Listing | SftpRefusal]:
         """The entries of many folders, without ``.`` and ``..``, links not followed.
 
         Args:
             folders: their paths.
             expected_entries: how many entries each is thought to have: as many questions go out at once.
+            wanted: which entries of each are kept; all of them where nothing is said.
         """
         opened = [_opened(*answer) for answer in self._ask((_OPENDIR, _string(folder)) for folder in folders)]
-        found: list[dict[bytes, Attributes] | SftpRefusal] = [
-            {} if isinstance(handle, bytes) else handle for handle in opened
-        ]
+        kept: list[dict[bytes, Attributes]] = [{} for _ in folders]
+        refused: dict[int, SftpRefusal] = {
+            index: handle for index, handle in enumerate(opened) if isinstance(handle, SftpRefusal)
+        }
         open_handles = {index: handle for index, handle in enumerate(opened) if isinstance(handle, bytes)}
         unread = dict.fromkeys(open_handles, True)
         asks = {index: expected_entries[index] // ENTRIES_PER_READDIR + 2 for index in open_handles}
         told = dict.fromkeys(open_handles, 0)
+        counts = dict.fromkeys(open_handles, 0)
         size_bytes = 0
         while any(unread.values()):
             order = [index for index in unread if unread[index] for _ in range(min(asks[index], _READDIRS_AT_ONCE))]
-            answers = self._ask((_READDIR, _string(open_handles[index])) for index in order)
-            for index, (kind, body) in zip(order, answers, strict=True):
-                entries = found[index]
-                if kind == _NAME and isinstance(entries, dict):
+            questions = ((_READDIR, _string(open_handles[index])) for index in order)
+            for number, kind, body in self._answers(questions, _PACKET_LIMIT):
+                index = order[number]
+                if kind == _NAME:
                     # An answer without a name counts, too: else there could be no end of them.
                     told[index] += max(1, _count(body))
                     if told[index] > ENTRIES_LIMIT:
@@ -198,15 +248,19 @@ class SftpSession:
                     size_bytes += len(body)
                     if size_bytes > ANSWERS_LIMIT_BYTES:
                         raise SftpError(f"listings of more than {ANSWERS_LIMIT_BYTES} bytes")
-                    entries.update(_names(body))
+                    keep, entries = wanted[index] if wanted else _all, kept[index]
+                    for name, attributes in _names(body):
+                        counts[index] += 1
+                        if len(name) <= _NAME_LIMIT and keep(name, attributes):
+                            entries[name] = attributes
                 else:
                     refusal = _refusal(kind, body)
                     unread[index] = False
                     if refusal.code != _EOF:
-                        found[index] = refusal
+                        refused[index] = refusal
             asks = {index: 2 * asked for index, asked in asks.items()}
         self._close(open_handles.values())
-        return found
+        return [refused.get(index) or Listing(entries, counts[index]) for index, entries in enumerate(kept)]
 
     def scan(self, folder: bytes) -> Generator[Mapping[bytes, Attributes], None, None]:
         """The entries of a folder, some at a time, links not followed; nothing of it is kept.
@@ -221,7 +275,7 @@ class SftpSession:
         at_once = 1
         try:
             while True:
-                for kind, body in self._ask([(_READDIR, _string(handle))] * at_once):
+                for kind, body in self._ask([(_READDIR, _string(handle))] * at_once, _PACKET_LIMIT):
                     if kind != _NAME:
                         refusal = _refusal(kind, body)
                         if refusal.code != _EOF:
@@ -304,17 +358,39 @@ class SftpSession:
         self._next_id = (self._next_id + 1) & 0xFFFFFFFF
         return self._next_id, struct.pack(">IBI", len(payload) + 5, kind, self._next_id) + payload
 
-    def _ask(self, questions: Iterable[tuple[int, bytes]]) -> list[tuple[int, bytes]]:
+    def _ask(
+        self, questions: Iterable[tuple[int, bytes]], longest_bytes: int = _SHORT_ANSWER_BYTES
+    ) -> list[tuple[int, bytes]]:
         """Send all questions and gather their answers, in the order of the questions."""
+        found: dict[int, tuple[int, bytes]] = {}
+        size_bytes = 0
+        for number, kind, body in self._answers(questions, longest_bytes):
+            found[number] = (kind, body)
+            size_bytes += len(body)
+            if size_bytes > GATHERED_LIMIT_BYTES:
+                raise SftpError(f"answers of more than {GATHERED_LIMIT_BYTES} bytes")
+        return [found[number] for number in range(len(found))]
+
+    def _answers(
+        self, questions: Iterable[tuple[int, bytes]], longest_bytes: int
+    ) -> Generator[tuple[int, int, bytes], None, None]:
+        """Send all questions and yield their answers as they come.
+
+        Args:
+            questions: kind and payload of each.
+            longest_bytes: of one answer.
+
+        Returns:
+            Of each answer the number of its question, its kind and its body. They must all be taken.
+        """
         packed = [self._packed(kind, payload) for kind, payload in questions]
         if not packed:
-            return []
-        waiting = {request_id for request_id, _ in packed}
-        answers: dict[int, tuple[int, bytes]] = {}
+            return
+        waiting = {request_id: number for number, (request_id, _) in enumerate(packed)}
         sent = size_bytes = 0
         self.round_trips += 1
-        while len(answers) < len(packed):
-            room = REQUESTS_IN_FLIGHT - (sent - len(answers))
+        while waiting:
+            room = REQUESTS_IN_FLIGHT - (sent - (len(packed) - len(waiting)))
             if sent < len(packed) and room >= REQUESTS_IN_FLIGHT // 2:
                 self._send(b"".join(packet for _, packet in packed[sent : sent + room]))
                 sent = min(len(packed), sent + room)
@@ -322,17 +398,18 @@ class SftpSession:
             if len(body) < 4:
                 raise SftpError("an answer without a number")
             request_id = struct.unpack(">I", body[:4])[0]
-            if request_id in waiting:
-                waiting.remove(request_id)
-                answers[request_id] = (kind, body[4:])
+            number = waiting.pop(request_id, None)
+            if number is not None:
                 size_bytes += len(body)
                 if size_bytes > ANSWERS_LIMIT_BYTES:
                     raise SftpError(f"answers of more than {ANSWERS_LIMIT_BYTES} bytes")
+                if len(body) > longest_bytes:
+                    raise SftpError(f"an answer of {len(body)} bytes")
+                yield number, kind, body[4:]
             elif request_id in self._closing:
                 self._closing.remove(request_id)
             else:
                 raise SftpError("an answer that nobody asked for")
-        return [answers[request_id] for request_id, _ in packed]
 
     def _send(self, data: bytes) -> None:
         self._channel.sendall(data)
@@ -354,6 +431,10 @@ class SftpSession:
         taken = bytes(self._buffer[:count])
         del self._buffer[:count]
         return taken
+
+
+def _all(_name: bytes, _attributes: Attributes) -> bool:
+    return True
 
 
 def _string(value: bytes) -> bytes:

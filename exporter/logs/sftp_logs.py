@@ -20,7 +20,7 @@ from dataclasses import replace
 from functools import lru_cache
 
 from exporter.logs.paths import inside
-from exporter.logs.sftp import FILES_AT_ONCE, Attributes, SftpRefusal, SftpSession
+from exporter.logs.sftp import FILES_AT_ONCE, Attributes, Listing, SftpRefusal, SftpSession, Wanted
 from exporter.logs.source import (
     ENTRIES_LIMIT,
     Entry,
@@ -51,6 +51,9 @@ class SftpLogs:
     def __init__(self, session: SftpSession, folders: Collection[str] | None = None) -> None:
         self.session = session
         self._entries: dict[str, int] = {}
+        # Folders whose listings do not tell all of a log, so that each log is asked for by itself.
+        self._untold: set[str] = set()
+        self._knows_lstat = True
         self._folders = folders
         # Those that led to where logs may be, when that was asked last.
         self._folders_met: set[str] = set()
@@ -61,33 +64,65 @@ class SftpLogs:
         by_folder: dict[str, list[str]] = {}
         for path in paths:
             by_folder.setdefault(_split(path)[0], []).append(path)
-        singly = [
-            path
+        alone = {
+            folder
             for folder, wanted in by_folder.items()
-            if self._entries.get(folder, 0) > _HUGE_FOLDER + 10 * len(wanted)
-            for path in wanted
-        ]
-        huge = {_split(path)[0] for path in singly}
-        listed = [folder for folder in by_folder if folder not in huge]
+            if folder in self._untold or self._entries.get(folder, 0) > _HUGE_FOLDER + 10 * len(wanted)
+        }
+        listed = [folder for folder in by_folder if folder not in alone]
+        wanted = [_is_one_of({_split(path)[1] for path in by_folder[folder]}) for folder in listed]
+        singly = [path for folder in alone for path in by_folder[folder]]
         found: dict[str, LogStat | LogProblem] = {}
         entries: dict[str, Attributes] = {}
-        for folder, listing in zip(listed, self._listings(listed), strict=True):
+        for folder, listing in zip(listed, self._listings(listed, wanted), strict=True):
             for path in by_folder[folder]:
                 if isinstance(listing, SftpRefusal):
                     if not listing.missing:
                         found[path] = _problem("list", folder, listing)
                 elif (attributes := listing.get(_split(path)[1])) is not None:
                     entries[path] = attributes
-        for path, answer in zip(singly, self.session.lstat([_encoded(path) for path in singly]), strict=True):
+                    if not attributes.complete:
+                        self._untold.add(folder)
+                        singly.append(path)
+        for path, answer in zip(singly, self._looked_at(singly), strict=True):
             if isinstance(answer, Attributes):
                 entries[path] = answer
-            elif not answer.missing:
+                continue
+            entries.pop(path, None)
+            if not answer.missing:
                 found[path] = _problem("look at", path, answer)
-        links = {path: attributes for path, attributes in entries.items() if attributes.link}
+        return found | self._stats(entries)
+
+    def _looked_at(self, paths: Sequence[str]) -> list[Attributes | SftpRefusal]:
+        """What is at each path, links not followed, as far as the host tells."""
+        encoded = [_encoded(path) for path in paths]
+        if self._knows_lstat:
+            answers = self.session.lstat(encoded)
+            if not any(isinstance(answer, SftpRefusal) and answer.unsupported for answer in answers):
+                return answers
+            self._knows_lstat = False
+        # Without LSTAT nobody can tell a link from what it leads to.
+        return [
+            replace(answer, mode=None) if isinstance(answer, Attributes) and not answer.folder else answer
+            for answer in self.session.stat(encoded)
+        ]
+
+    def _stats(self, entries: Mapping[str, Attributes]) -> dict[str, LogStat | LogProblem]:
+        """Sizes and times of what is there, links followed where they may lead.
+
+        Args:
+            entries: what is at each path, links not followed. What may be a link is treated as one.
+        """
+        entries = dict(entries)
+        found: dict[str, LogStat | LogProblem] = {}
+        links = {
+            path: attributes for path, attributes in entries.items() if attributes.link or not attributes.type_known
+        }
         astray = self._astray({_split(path)[0] for path in entries}, links)
-        for path, answer in zip(links, self.session.stat([_encoded(path) for path in links]), strict=True):
+        unclear = [path for path, attributes in entries.items() if attributes.link or not attributes.complete]
+        for path, answer in zip(unclear, self.session.stat([_encoded(path) for path in unclear]), strict=True):
             if isinstance(answer, Attributes):
-                entries[path] = answer
+                entries[path] = answer if path in links else _both(answer, entries[path])
                 continue
             del entries[path]
             self._links_met.pop(path, None)
@@ -137,20 +172,48 @@ class SftpLogs:
 
     def listing(self, folder: str) -> dict[str, LogStat]:
         """See :meth:`exporter.logs.source.LogSource.listing`."""
-        [listing] = self._listings([folder])
+        stats: dict[str, LogStat] = {}
+        count = 0
+
+        def keep(name: bytes, attributes: Attributes) -> bool:
+            nonlocal count
+            if attributes.folder or count > ENTRIES_LIMIT:
+                return False
+            count += 1
+            if not attributes.complete or attributes.link:
+                return True
+            # The usual case, for every file of a folder: nothing more is kept of it.
+            if attributes.regular:
+                stats[_decoded(name)] = LogStat(attributes.size_bytes or 0, attributes.modified_at or 0.0)
+            return False
+
+        [listing] = self._listings([folder], [keep])
         if isinstance(listing, SftpRefusal):
             if listing.missing:
                 return {}
             raise _problem("list", folder, listing)
+        if count > ENTRIES_LIMIT:
+            raise too_many_entries(folder)
         paths = {posixpath.join(folder, _decoded(name)): attributes for name, attributes in listing.items()}
-        links = {path: attributes for path, attributes in paths.items() if attributes.link}
+        untold = [path for path, attributes in paths.items() if not attributes.complete]
+        for path, answer in zip(untold, self._looked_at(untold), strict=True):
+            if isinstance(answer, Attributes):
+                paths[path] = answer
+            else:
+                del paths[path]
+        unclear = {path: each for path, each in paths.items() if each.link or not each.complete}
+        links = {path: each for path, each in unclear.items() if each.link or not each.type_known}
         astray = self._astray({folder}, links) if links else set()
-        for path, answer in zip(links, self.session.stat([_encoded(path) for path in links]), strict=True):
+        for path, answer in zip(unclear, self.session.stat([_encoded(path) for path in unclear]), strict=True):
             if isinstance(answer, Attributes):
                 # Of one that leads astray nothing but its name is told: a look at it will say why it is not read.
-                paths[path] = replace(links[path], mode=answer.mode) if path in astray else answer
-        stats = {path: _log_stat(path, attributes) for path, attributes in paths.items()}
-        return {posixpath.basename(path): stat for path, stat in stats.items() if isinstance(stat, LogStat)}
+                listed = unclear[path]
+                paths[path] = replace(listed, mode=answer.mode) if path in astray else _both(answer, listed)
+        return stats | {
+            posixpath.basename(path): LogStat(each.size_bytes or 0, each.modified_at or 0.0)
+            for path, each in paths.items()
+            if each.regular
+        }
 
     def missing_folders(self, folders: Collection[str]) -> frozenset[str]:
         """See :meth:`exporter.logs.source.LogSource.missing_folders`; one round trip for all of them."""
@@ -181,9 +244,9 @@ class SftpLogs:
                     raise led_astray(folder)
                 return  # the folders themselves do not exist
         if isinstance(names, str):
-            _Entries(self.session, folder, visit, roots).show({names: _UNKNOWN})
+            _Entries(self.session, folder, visit, roots, self._looked_at).show({names: _UNKNOWN})
             return
-        shown = _Entries(self.session, folder, visit, roots)
+        shown = _Entries(self.session, folder, visit, roots, self._looked_at)
         seen = 0
         try:
             with closing(self.session.scan(_encoded(folder))) as scan:
@@ -211,7 +274,8 @@ class SftpLogs:
             self._folders_met.clear()
             self._links_met.clear()
         new_folders = [folder for folder in folders if folder not in self._folders_met]
-        new_links = [path for path in links if self._links_met.get(path) != links[path]]
+        # What may be a link, for all that the host tells, is asked for each time.
+        new_links = [path for path in links if self._links_met.get(path) != links[path] or not links[path].type_known]
         if new_folders or new_links:
             asked = [*self._folders, *new_folders, *new_links]
             answers = self.session.real_paths([_encoded(path) for path in asked])
@@ -226,15 +290,20 @@ class SftpLogs:
             path for path in links if path not in self._links_met
         }
 
-    def _listings(self, folders: Sequence[str]) -> list[dict[bytes, Attributes] | SftpRefusal]:
+    def _listings(
+        self, folders: Sequence[str], wanted: Sequence[Wanted]
+    ) -> list[dict[bytes, Attributes] | SftpRefusal]:
         expected = [self._entries.get(folder, 0) for folder in folders]
-        listings = self.session.listings([_encoded(folder) for folder in folders], expected)
+        listings = self.session.listings([_encoded(folder) for folder in folders], expected, wanted)
+        found: list[dict[bytes, Attributes] | SftpRefusal] = []
         for folder, listing in zip(folders, listings, strict=True):
-            if isinstance(listing, dict):
-                self._entries[folder] = len(listing)
+            if isinstance(listing, Listing):
+                self._entries[folder] = listing.count
+                found.append(listing.entries)
             else:
                 self._folders_met.discard(folder)
-        return listings
+                found.append(listing)
+        return found
 
 
 class _Entries:
@@ -245,12 +314,19 @@ class _Entries:
         folder: the folder.
         visit: see :meth:`exporter.logs.source.LogSource.entries`.
         roots: where links may lead, as paths without links; ``None``: anywhere.
+        look_at: asks what is at paths, links not followed.
     """
 
     def __init__(
-        self, session: SftpSession, folder: str, visit: Callable[[Entry], bool], roots: Collection[str] | None
+        self,
+        session: SftpSession,
+        folder: str,
+        visit: Callable[[Entry], bool],
+        roots: Collection[str] | None,
+        look_at: Callable[[Sequence[str]], list[Attributes | SftpRefusal]],
     ) -> None:
         self._session = session
+        self._look_at = look_at
         self._folder = folder
         self._visit = visit
         self._roots = roots
@@ -269,12 +345,14 @@ class _Entries:
             attributes = self._followed(posixpath.join(self._folder, name), listed)
             if attributes is None:
                 continue
-            if attributes.mode is not None and stat.S_ISDIR(attributes.mode):
-                entry = Entry(name, None)
-            elif attributes.regular and attributes.size_bytes is not None and attributes.modified_at is not None:
-                entry = Entry(name, LogStat(attributes.size_bytes, attributes.modified_at))
-            else:
+            if not attributes.folder and not attributes.regular:
                 continue
+            entry = Entry(name, None)
+            if not attributes.folder:
+                found = _log_stat(posixpath.join(self._folder, name), attributes)
+                if isinstance(found, LogProblem):
+                    raise found
+                entry = Entry(name, found)
             if self._visit(entry):
                 return True
         return False
@@ -282,22 +360,25 @@ class _Entries:
     def _followed(self, path: str, listed: Attributes) -> Attributes | None:
         """What an entry is, links followed; ``None`` where it is gone or leads to where it must not."""
         attributes = listed
-        if None in (listed.mode, listed.size_bytes, listed.modified_at):
+        if not listed.complete:
             self._count_request()
-            [answer] = self._session.lstat([_encoded(path)])
+            [answer] = self._look_at([path])
             if isinstance(answer, SftpRefusal):
                 if not answer.missing:
                     raise _problem("look at", path, answer)
                 return None
             attributes = answer
-        if not attributes.link:
+        if attributes.complete and not attributes.link:
             return attributes
         self._count_request()
-        [real] = [None] if self._roots is None else self._session.real_paths([_encoded(path)])
-        if self._roots is not None and not (isinstance(real, bytes) and inside(f"{_decoded(real)}/", self._roots)):
-            return None
+        if attributes.link or not attributes.type_known:
+            [real] = [None] if self._roots is None else self._session.real_paths([_encoded(path)])
+            if self._roots is not None and not (isinstance(real, bytes) and inside(f"{_decoded(real)}/", self._roots)):
+                return None
         [answer] = self._session.stat([_encoded(path)])
-        return answer if isinstance(answer, Attributes) else None
+        if isinstance(answer, SftpRefusal):
+            return None
+        return _both(answer, attributes)
 
     def _count_request(self) -> None:
         self._requests_left -= 1
@@ -341,4 +422,30 @@ def _problem(action: str, path: str, refusal: SftpRefusal) -> LogProblem:
 def _log_stat(path: str, attributes: Attributes) -> LogStat | LogProblem:
     if not attributes.regular:
         return LogProblem("not_a_file", f"{path} is not a regular file", "check log_path")
-    return LogStat(attributes.size_bytes or 0, attributes.modified_at or 0.0)
+    missing = [
+        name
+        for name, value in (("size", attributes.size_bytes), ("modification time", attributes.modified_at))
+        if value is None
+    ]
+    if attributes.size_bytes is None or attributes.modified_at is None:
+        return LogProblem(
+            "attributes",
+            f"the host's SFTP server does not tell the {' and '.join(missing)} of {path}",
+            "both are needed; OpenSSH's server (`Subsystem sftp internal-sftp`) tells them",
+        )
+    return LogStat(attributes.size_bytes, attributes.modified_at)
+
+
+def _both(first: Attributes, second: Attributes) -> Attributes:
+    """What two answers tell of one file; the first counts where both do. Of a link the second tells nothing of use."""
+    if second.link or not second.type_known:
+        return first
+    return Attributes(
+        second.size_bytes if first.size_bytes is None else first.size_bytes,
+        second.modified_at if first.modified_at is None else first.modified_at,
+        first.mode if first.type_known else second.mode,
+    )
+
+
+def _is_one_of(names: Collection[bytes]) -> Wanted:
+    return lambda name, _: name in names

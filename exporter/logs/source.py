@@ -95,7 +95,7 @@ _WORDS_LIMIT = 300
 
 
 ENTRIES_LIMIT = 250_000
-"""Most entries of one folder that :meth:`LogSource.entries` goes through; none of them is kept."""
+"""Most entries of one folder that are gone through or kept, and most that are kept of all folders of a source."""
 
 
 @dataclass(frozen=True, slots=True)

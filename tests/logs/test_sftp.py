@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+import tracemalloc
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.logs import sftp
+from exporter.logs import sftp, sftp_logs
+from exporter.logs import source as source_module
 from exporter.logs.sftp import Attributes, SftpError, SftpRefusal, SftpSession
 from exporter.logs.sftp_logs import SftpLogs
 from exporter.logs.source import LogProblem, ReadRequest
@@ -238,3 +240,85 @@ class TestRoundTrips:
         self.cost(source, paths)
         assert self.cost(source, paths) == 1
         assert isinstance(source._logs, SftpLogs)
+
+
+class Crowded(Endless):
+    """A host whose folders each hold very many names, told of as they are asked for."""
+
+    def __init__(self, names: int) -> None:
+        super().__init__(b"", b"")
+        self.answers = VERSION
+        self._names = names
+        self._folders = 0
+        self._left: dict[bytes, int] = {}
+        self._taken = 0
+
+    def recv(self, size: int) -> bytes:
+        while not self.answers and self._taken < len(self.sent):
+            end = self._taken + 4 + struct.unpack_from(">I", self.sent, self._taken)[0]
+            question = self.sent[self._taken + 4 : end]
+            self.sent, self._taken = self.sent[end:], 0
+            if question[0] != 1:
+                self.answers = self._answer(question[0], struct.unpack_from(">I", question, 1)[0], question[9:])
+        return Channel.recv(self, size)
+
+    def _answer(self, kind: int, number: int, handle: bytes) -> bytes:
+        if kind == 11:
+            self._folders += 1
+            handle = b"%d" % self._folders
+            self._left[handle] = self._names
+            return packet(102, number, text(handle))
+        left = self._left.get(handle, 0) if kind == 12 else 0
+        if not left:
+            return packet(101, number, struct.pack(">I", 1) + text(b"") + text(b""))
+        some = min(left, 1000)
+        self._left[handle] = left - some
+        names = b"".join(
+            text(b"%08d_beam_1.log" % each) + text(b"") + attributes(1, 1_700_000_000)
+            for each in range(left - some, left)
+        )
+        return packet(104, number, struct.pack(">I", some) + names)
+
+
+def peak_bytes(work: Callable[[], object]) -> int:
+    """Most memory that some work holds at once."""
+    tracemalloc.start()
+    try:
+        work()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_of_crowded_folders_only_the_names_that_are_asked_for_are_kept() -> None:
+    logs = SftpLogs(SftpSession(Crowded(20_000)))
+    paths = [f"/folder{number}/00000007_beam_1.log" for number in range(7)]
+    found: dict[str, object] = {}
+    assert peak_bytes(lambda: found.update(logs.stat(paths))) < 4_000_000
+    assert found.keys() == set(paths)
+
+
+def test_a_listing_of_too_many_files_is_a_problem_of_that_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sftp_logs, "ENTRIES_LIMIT", 5000)
+    monkeypatch.setattr(source_module, "ENTRIES_LIMIT", 5000)
+    logs = SftpLogs(SftpSession(Crowded(20_000)))
+
+    def list_it() -> None:
+        with pytest.raises(LogProblem, match="/crowded has more than 5000 entries"):
+            logs.listing("/crowded")
+
+    assert peak_bytes(list_it) < 4_000_000
+    assert len(SftpLogs(SftpSession(Crowded(5000))).listing("/full")) == 5000
+
+
+def test_answers_that_are_held_at_once_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sftp, "GATHERED_LIMIT_BYTES", 50_000)
+    answers = b"".join(packet(105, number, attributes(1, 1) + b"x" * 20_000) for number in range(1, 5))
+    with pytest.raises(SftpError, match="answers of more than 50000 bytes"):
+        SftpSession(Channel(VERSION + answers)).stat([b"a", b"b", b"c", b"d"])
+
+
+def test_an_answer_about_one_file_is_no_book() -> None:
+    answers = VERSION + packet(105, 1, attributes(1, 1) + b"x" * 100_000)
+    with pytest.raises(SftpError, match="an answer of 100028 bytes"):
+        SftpSession(Channel(answers)).stat([b"a"])

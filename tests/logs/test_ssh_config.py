@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from exporter.logs import ssh_files
 from exporter.logs.source import SourceUnavailable
 from exporter.logs.ssh_config import ConfigProblem, HostConfig, Jump, read_ssh_config
 from exporter.logs.ssh_host import SshHost
@@ -266,9 +267,13 @@ class TestFiles:
         [target] = route(SshHost("gpu", ssh_config_file=write(tmp_path, "Include parts/*.conf nothing\n")))
         assert (target.user, target.port) == ("first", 2222)
 
-    def test_files_that_include_each_other_end(self, tmp_path: Path) -> None:
+    def test_files_that_are_too_long_or_include_each_other_are_one_message(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         config = tmp_path / "config"
         assert "does one include itself" in problem(tmp_path, f"Include {config}\n")
+        monkeypatch.setattr(ssh_files, "FILE_LIMIT_BYTES", 100)
+        assert "longer than 100 bytes" in problem(tmp_path, "# remark\n" * 20)
 
     @pytest.mark.parametrize("content", [b"\x00\xff\xfe" * 50, b"Host gpu\n  Port \xff\n", b'Host "gpu\n', b"Port\n"])
     def test_a_file_that_is_none_is_one_message(self, tmp_path: Path, content: bytes) -> None:
