@@ -30,6 +30,7 @@ _length = struct.Struct(">I").unpack_from
 _USUAL_FLAGS = _SIZE | _OWNER | _PERMISSIONS | _TIMES
 _USUAL = struct.Struct(">IQIIIII")
 _usual = _USUAL.unpack_from
+_USUAL_START = struct.pack(">I", _USUAL_FLAGS)
 
 REQUESTS_IN_FLIGHT = 128
 """So many requests go out before the first answer is awaited. More gain nothing (measured: 100 to 200 are best), and
@@ -59,6 +60,7 @@ _SHORT_ANSWER_BYTES = 64 * 1024
 _NAME_LIMIT = 255
 """Longest name of a file on the usual file systems; longer ones are none that is wanted."""
 
+_TYPE_BITS = 0o170000
 _PACKET_LIMIT = 1 << 20
 _DEPTH_LIMIT = 1 << 16
 _HANDLE_LIMIT = 256
@@ -133,9 +135,19 @@ class Attributes:
         return self.size_bytes is not None and self.modified_at is not None and self.type_known
 
     @property
+    def plain(self) -> bool:
+        """The host says all that following a log needs, and it is no link."""
+        return (
+            self.size_bytes is not None
+            and self.modified_at is not None
+            and self.mode is not None
+            and self.mode & _TYPE_BITS not in (0, stat.S_IFLNK)
+        )
+
+    @property
     def regular(self) -> bool:
         """It is a regular file, as far as the host says."""
-        return self.mode is None or not self.type_known or stat.S_ISREG(self.mode)
+        return self.mode is None or self.mode & _TYPE_BITS in (0, stat.S_IFREG)
 
     @property
     def folder(self) -> bool:
@@ -161,8 +173,8 @@ class Listing:
     count: int
 
 
-Wanted = Callable[[bytes, Attributes], bool]
-"""Whether an entry of a folder is to be kept, by its name and attributes."""
+Wanted = Collection[bytes] | Callable[[bytes, Attributes], bool]
+"""Which entries of a folder are to be kept: those of these names, or what says so by name and attributes."""
 
 
 class SftpSession:
@@ -248,11 +260,7 @@ class SftpSession:
                     size_bytes += len(body)
                     if size_bytes > ANSWERS_LIMIT_BYTES:
                         raise SftpError(f"listings of more than {ANSWERS_LIMIT_BYTES} bytes")
-                    keep, entries = wanted[index] if wanted else _all, kept[index]
-                    for name, attributes in _names(body):
-                        counts[index] += 1
-                        if len(name) <= _NAME_LIMIT and keep(name, attributes):
-                            entries[name] = attributes
+                    counts[index] += _keep(body, wanted[index] if wanted else _all, kept[index])
                 else:
                     refusal = _refusal(kind, body)
                     unread[index] = False
@@ -433,6 +441,25 @@ class SftpSession:
         return taken
 
 
+def _keep(body: bytes, wanted: Wanted, entries: dict[bytes, Attributes]) -> int:
+    """Keep the wanted entries of an answer; returns how many it has."""
+    count = 0
+    if callable(wanted):
+        for name, attributes in _names(body):
+            count += 1
+            if len(name) <= _NAME_LIMIT and wanted(name, attributes):
+                entries[name] = attributes
+        return count
+    for name, attributes in _names(body, wanted):
+        count += 1
+        if attributes is not _PASSED_OVER:
+            entries[name] = attributes
+    return count
+
+
+_PASSED_OVER = Attributes(None, None, None)
+
+
 def _all(_name: bytes, _attributes: Attributes) -> bool:
     return True
 
@@ -508,11 +535,17 @@ def _count(body: bytes) -> int:
     return int(_length(body, 0)[0])
 
 
-def _names(body: bytes) -> Iterator[tuple[bytes, Attributes]]:
+def _names(body: bytes, wanted: Collection[bytes] | None = None) -> Iterator[tuple[bytes, Attributes]]:
+    """The entries of an answer; of names that are not ``wanted`` the attributes are not looked at."""
     at = 4
     for _ in range(_count(body)):
         name, at = _take_string(body, at)
         _, at = _take_string(body, at)
-        attributes, at = _take_attributes(body, at)
+        if wanted is None or name in wanted:
+            attributes, at = _take_attributes(body, at)
+        elif body[at : at + 4] == _USUAL_START:
+            attributes, at = _PASSED_OVER, at + _USUAL.size
+        else:
+            attributes, at = _PASSED_OVER, _take_attributes(body, at)[1]
         if name not in (b".", b".."):
             yield name, attributes

@@ -70,7 +70,7 @@ class SftpLogs:
             if folder in self._untold or self._entries.get(folder, 0) > _HUGE_FOLDER + 10 * len(wanted)
         }
         listed = [folder for folder in by_folder if folder not in alone]
-        wanted = [_is_one_of({_split(path)[1] for path in by_folder[folder]}) for folder in listed]
+        wanted = [{_split(path)[1] for path in by_folder[folder]} for folder in listed]
         singly = [path for folder in alone for path in by_folder[folder]]
         found: dict[str, LogStat | LogProblem] = {}
         entries: dict[str, Attributes] = {}
@@ -81,7 +81,7 @@ class SftpLogs:
                         found[path] = _problem("list", folder, listing)
                 elif (attributes := listing.get(_split(path)[1])) is not None:
                     entries[path] = attributes
-                    if not attributes.complete:
+                    if not attributes.plain and not attributes.complete:
                         self._untold.add(folder)
                         singly.append(path)
         for path, answer in zip(singly, self._looked_at(singly), strict=True):
@@ -115,11 +115,9 @@ class SftpLogs:
         """
         entries = dict(entries)
         found: dict[str, LogStat | LogProblem] = {}
-        links = {
-            path: attributes for path, attributes in entries.items() if attributes.link or not attributes.type_known
-        }
+        unclear = {path: attributes for path, attributes in entries.items() if not attributes.plain}
+        links = {path: each for path, each in unclear.items() if each.link or not each.type_known}
         astray = self._astray({_split(path)[0] for path in entries}, links)
-        unclear = [path for path, attributes in entries.items() if attributes.link or not attributes.complete]
         for path, answer in zip(unclear, self.session.stat([_encoded(path) for path in unclear]), strict=True):
             if isinstance(answer, Attributes):
                 entries[path] = answer if path in links else _both(answer, entries[path])
@@ -180,7 +178,7 @@ class SftpLogs:
             if attributes.folder or count > ENTRIES_LIMIT:
                 return False
             count += 1
-            if not attributes.complete or attributes.link:
+            if not attributes.plain:
                 return True
             # The usual case, for every file of a folder: nothing more is kept of it.
             if attributes.regular:
@@ -201,7 +199,7 @@ class SftpLogs:
                 paths[path] = answer
             else:
                 del paths[path]
-        unclear = {path: each for path, each in paths.items() if each.link or not each.complete}
+        unclear = {path: each for path, each in paths.items() if not each.plain}
         links = {path: each for path, each in unclear.items() if each.link or not each.type_known}
         astray = self._astray({folder}, links) if links else set()
         for path, answer in zip(unclear, self.session.stat([_encoded(path) for path in unclear]), strict=True):
@@ -368,7 +366,7 @@ class _Entries:
                     raise _problem("look at", path, answer)
                 return None
             attributes = answer
-        if attributes.complete and not attributes.link:
+        if attributes.plain:
             return attributes
         self._count_request()
         if attributes.link or not attributes.type_known:
@@ -422,12 +420,9 @@ def _problem(action: str, path: str, refusal: SftpRefusal) -> LogProblem:
 def _log_stat(path: str, attributes: Attributes) -> LogStat | LogProblem:
     if not attributes.regular:
         return LogProblem("not_a_file", f"{path} is not a regular file", "check log_path")
-    missing = [
-        name
-        for name, value in (("size", attributes.size_bytes), ("modification time", attributes.modified_at))
-        if value is None
-    ]
     if attributes.size_bytes is None or attributes.modified_at is None:
+        told = {"size": attributes.size_bytes, "modification time": attributes.modified_at}
+        missing = [name for name, value in told.items() if value is None]
         return LogProblem(
             "attributes",
             f"the host's SFTP server does not tell the {' and '.join(missing)} of {path}",
@@ -445,7 +440,3 @@ def _both(first: Attributes, second: Attributes) -> Attributes:
         second.modified_at if first.modified_at is None else first.modified_at,
         first.mode if first.type_known else second.mode,
     )
-
-
-def _is_one_of(names: Collection[bytes]) -> Wanted:
-    return lambda name, _: name in names
