@@ -244,6 +244,17 @@ def test_verify_withholds_names_and_lines_where_the_configuration_says_so(site: 
     assert str(site.folder) not in result.output
 
 
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_verify_withholds_the_path_of_a_dose_file(site: Site, form: list[str]) -> None:
+    log = site.folder / "a.log"
+    line = f"Successfully wrote DICOM RT Dose file: ../data/Dose_dcm/{CASE}/a.dcm"
+    log.write_text(f"{line}\n  Dimensions: 400x400x1\n", encoding="utf-8")
+    shown = site.call("verify", *form, str(log)).output
+    assert CASE not in shown
+    assert "a.dcm" not in shown
+    assert "400x400x1" in shown
+
+
 def test_verify_withholds_also_where_the_configuration_is_not_named(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:

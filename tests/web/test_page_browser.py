@@ -19,6 +19,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
 from playwright.sync_api import Browser
 
+from exporter.beams.dose import EngineTimes
 from exporter.beams.snapshot import (
     BeamKey,
     BeamRow,
@@ -521,6 +522,31 @@ def test_the_dose_file_stands_on_the_beams_page(visit: Visit) -> None:
             visitor = visit()
             visitor.go(address, f"/#/beam/TP-1/{beam_id}")
             visitor.sees(said, ".facts")
+
+
+def test_a_dose_file_that_was_written_before_a_crash_is_told_on_the_page(visit: Visit) -> None:
+    def make(at: float) -> BoardSnapshot:
+        dose = {"dose_path": "/dose/1G000_Dose.dcm", "dose_dimensions": "400x400x1", "dose_max_gy": 1.56002e-05}
+        crashed = make_beam(
+            "TP-1",
+            "crashed",
+            state=BeamState.FAILED,
+            reason="aborted",
+            ended_at=at - 5,
+            doses_written=2,
+            dose_written_before_failure=True,
+            engine_times=EngineTimes(2.674, 8.058, 0.571, 11.993),
+            **dose,
+        )
+        return make_snapshot(crashed, at=at)
+
+    with clinic_site(Board(make)) as address:
+        visitor = visit()
+        visitor.go(address, "/#/beam/TP-1/crashed")
+        visitor.sees("the dose file was written before the crash", ".verdict")
+        visitor.sees("400x400x1, at most 0.0000156 Gy, the last of 2", ".facts")
+        visitor.sees("/dose/1G000_Dose.dcm", ".facts")
+        visitor.sees("initialization 2.7 s, simulation 8.1 s, output 0.6 s, in all 12.0 s", ".facts")
 
 
 def test_the_theme_follows_the_system_until_one_is_chosen(visit: Visit) -> None:
