@@ -52,6 +52,8 @@ def say(notice: Notice, identifiers: Identifiers) -> None:
 
 
 def _duration(view: BeamView) -> float | None:
-    if view.began_at is None or view.ended_at is None:
-        return None
-    return round(view.ended_at - view.began_at, 1)
+    """How long a run took, in seconds: as seen, else as its engine has measured; ``None`` where neither is known."""
+    if view.began_at is not None and view.ended_at is not None:
+        return round(view.ended_at - view.began_at, 1)
+    total_seconds = view.engine_times.total_seconds
+    return None if total_seconds is None else round(total_seconds, 1)

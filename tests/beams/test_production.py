@@ -5,12 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from exporter.beams.run import BeamRun
 from exporter.beams.snapshot import BeamState
 from exporter.continuity import decoded, encoded
 from exporter.logs.events import LogRead, RunFailed
 from exporter.logs.parser import SitePatterns, TpsLogParser
+from exporter.notices import say
+from exporter.privacy.identifiers import PlainIdentifiers
 from exporter.verify import text, verify
 from tests.support.world import BEAM, World, quick
 
@@ -57,6 +60,25 @@ def test_a_growing_production_log_goes_from_waiting_to_succeeded(world: World, n
     assert world.view().dialect == "smc"
     world.look(5)
     assert world.runs == {("succeeded", ""): 1}
+
+
+@pytest.mark.parametrize(("from_the_start", "seconds"), [(True, 0.5), (False, 11.4)])
+def test_the_engine_says_how_long_a_run_took_whose_beginning_was_not_seen(
+    world: World, from_the_start: bool, seconds: float
+) -> None:
+    known = lines("without_batches")
+    world.row()
+    if from_the_start:
+        world.look()
+    world.write(b"".join(known[:-1]))
+    world.look()
+    world.write(known[-1])
+    world.look()
+    with capture_logs() as said:
+        for notice in world.board.notices():
+            say(notice, PlainIdentifiers())
+    [took] = [line["seconds"] for line in said if line["event"] == "run succeeded"]
+    assert took == pytest.approx(seconds)
 
 
 @pytest.mark.parametrize("name", GOOD)
