@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from exporter.embedding import ProgressMonitor, RemoteLogTailer
 from tests.support import communicator_db as db
 from tests.support.process import ExporterProcess, wait_for
 from tests.support.replay import LOGS
-from tests.support.sshd import Sshd
+from tests.support.sshd import Sshd, keygen
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +112,30 @@ def test_a_lost_connection_ends_nothing_but_is_said(sshd: Sshd, client: paramiko
     threading.Timer(0.3, tailer.stop).start()
     assert list(lines) == []
     assert any("SFTP session" in error for error in errors)
+
+
+def test_after_a_refused_login_a_reload_tries_at_once(tmp_path: Path) -> None:
+    database = db.make(tmp_path / "mqi.db")
+    config = tmp_path / "exporter.yaml"
+    with Sshd(tmp_path / "sshd") as server:
+        host, key = server.host, keygen(tmp_path / "new_key")
+        config.write_text(
+            f"""
+database: {{path: {database}}}
+progress_tracking: {{monitoring: {{poll_interval_seconds: 0.1}}}}
+web: {{listen_address: "127.0.0.1:0"}}
+sources:
+  - {{name: hpc1, kind: ssh, host: {host.host}, port: {host.port}, user: {host.user}, key_file: {key},
+     known_hosts_file: {host.known_hosts_file}, log_path: "{tmp_path}/logs/{{beam_id}}.log"}}
+""",
+            encoding="utf-8",
+        )
+        with ExporterProcess("--config.file", config) as exporter:
+            wait_for(lambda: exporter.said("cannot log in"), "the refused login")
+            (server.folder / "authorized_keys").write_bytes(Path(f"{key}.pub").read_bytes())
+            exporter.signal(signal.SIGHUP)
+            wait_for(lambda: exporter.value("mqi_source_up", source="hpc1") == 1, "the login after the reload")
+            assert exporter.value("mqi_source_errors_total", source="hpc1", error="authentication") == 1
 
 
 def test_the_exporter_follows_remote_beams_through_a_loss_of_their_host(tmp_path: Path) -> None:

@@ -302,6 +302,8 @@ def _explained(target: Target) -> Iterator[None]:
         raise SourceUnavailable("protocol", f"cannot talk to {shown}: {error}{advice}") from None
     except socket.gaierror as error:
         raise SourceUnavailable("unknown_name", f"cannot find {target.address}: {error.strerror}; check host") from None
+    except UnicodeError:
+        raise SourceUnavailable("unknown_name", f"{target.address!r} is not the name of a host; check host") from None
     except TimeoutError:
         limit = given.connect_timeout_seconds
         raise SourceUnavailable(

@@ -230,6 +230,10 @@ class TestReaching:
     def test_a_name_that_nobody_knows(self) -> None:
         assert trouble(SshHost("no-such-host.invalid")).kind == "unknown_name"
 
+    @pytest.mark.parametrize("name", ["a..b", "x" * 64 + ".example", "\udcff"])
+    def test_a_name_that_is_none(self, name: str) -> None:
+        assert trouble(SshHost(name, user="mqi")).kind == "unknown_name"
+
     def test_a_port_where_nobody_listens(self, sshd: Sshd) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))

@@ -108,6 +108,8 @@ def test_the_table_shows_what_the_page_shows() -> None:
     run = EndedRun(BeamKey("70010001", "gone"), "local", 2, "failed", "output_error", NOW - 700, NOW - 100)
     failed = make_beam(beam_id="no dose", state=BeamState.FAILED, reason="output_error", ended_at=NOW, run_number=3)
     snapshot = replace(snapshot, beams=(*snapshot.beams, failed), ended=(run,))
+    sources = tuple(replace(each, reason="no route <to> it") if each.up is False else each for each in snapshot.sources)
+    snapshot = replace(snapshot, sources=sources)
     with serve(snapshot=lambda: snapshot, links=Links(runbook_url="https://wiki.example")) as site:
         page = site.get("/table").text
     elements = Elements(page)
@@ -115,7 +117,7 @@ def test_the_table_shows_what_the_page_shows() -> None:
         assert beam.key.beam_id in elements.text
     words = " ".join(elements.text.split())
     assert "Failed: dose was not written: disk full? (runbook)" in words
-    assert "hpc1 does not answer." in words
+    assert "hpc1 does not answer. Its beams show what was known last. Reason: no route <to> it." in words
     assert "its clock is 5 min 00 s behind (times shown are corrected)" in words
     assert words.count("its clock is") == 1
     assert "3 more beams are not shown" in words

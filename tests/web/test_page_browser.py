@@ -358,7 +358,7 @@ def test_sources_and_a_database_that_do_not_answer_are_told(visit: Visit) -> Non
             snapshot,
             sources=(
                 replace(local, clock_offset_seconds=3.0),
-                replace(hpc, up=False, last_poll_at=at - 300, clock_offset_seconds=-300.0),
+                replace(hpc, up=False, reason="no <b>route</b>", last_poll_at=at - 300, clock_offset_seconds=-300.0),
             ),
             database=replace(snapshot.database, up=False),
             beams_dropped=2,
@@ -373,6 +373,8 @@ def test_sources_and_a_database_that_do_not_answer_are_told(visit: Visit) -> Non
         board.make = make
         for text in ("hpc1 does not answer since", "The database does not take progress", "2 more beams are not shown"):
             visitor.sees(text, "#banners")
+        visitor.sees("Reason: no <b>route</b>.", "#banners")
+        visitor.sees(": no <b>route</b>", "#sources")
         assert "its clock is 5 min behind (times shown are corrected)" in visitor.text("#sources")
         assert visitor.text("#sources").count("its clock is") == 1
         board.make = clinic
