@@ -375,7 +375,7 @@ def test_sources_and_a_database_that_do_not_answer_are_told(visit: Visit) -> Non
             visitor.sees(text, "#banners")
         visitor.sees("Reason: no <b>route</b>.", "#banners")
         visitor.sees(": no <b>route</b>", "#sources")
-        assert "its clock is 5 min behind (times shown are corrected)" in visitor.text("#sources")
+        assert "its clock is 5 min 00 s behind (times shown are corrected)" in visitor.text("#sources")
         assert visitor.text("#sources").count("its clock is") == 1
         board.make = clinic
         visitor.sees_no_more("hpc1", "#banners")
