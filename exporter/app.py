@@ -116,9 +116,10 @@ class Exporter:
         self._board = Board(board_rules(settings), clock())
         self._clock = Clock(self._board, said=_say_time, wall=clock)
         self._ticking = Loop("clock", self._tick, self._board.count_error)
-        for where in ("clock", "monitor", "scrape", "web"):
+        for where in ("clock", "monitor", "scrape", "web", "web configuration"):
             self._board.expect_errors(where)
-        self._protection = Protection(None if settings.web.config_file is None else Path(settings.web.config_file))
+        web_config = None if settings.web.config_file is None else Path(settings.web.config_file)
+        self._protection = Protection(web_config, self._board.count_error)
         check_resolvers(settings, self._protection.users)
         self._failed_logins = FailedLogins()
         self._names = Names(
@@ -157,6 +158,7 @@ class Exporter:
             enable_lifecycle=settings.web.enable_lifecycle,
             count_error=self._board.count_error,
             version=__version__,
+            allowed_hosts=settings.web.allowed_hosts,
             protection=self._protection,
             failed_logins=self._failed_logins,
         )

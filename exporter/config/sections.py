@@ -6,6 +6,7 @@ The descriptions are the reference: ``docs/configuration.md`` is made from them.
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterator
 from typing import Annotated, Literal, TypeAlias
 
@@ -22,6 +23,7 @@ from pydantic import (
 )
 
 from exporter.beams.snapshot import UNKNOWN_SOURCE
+from exporter.config.document import quoted
 from exporter.config.reading import Contradiction, Contradictions
 from exporter.config.values import (
     AbsoluteFile,
@@ -39,6 +41,9 @@ from exporter.config.values import (
 )
 from exporter.logs.ssh_host import SshHost, WeakAlgorithm
 from exporter.web.listener import ListenError, parse_listen_address
+
+_HOST_LABEL = "[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?"
+_HOST_NAME = re.compile(rf"(?=.{{1,254}}\Z){_HOST_LABEL}(?:\.{_HOST_LABEL})*\.?")
 
 SOURCE_KINDS = ("local", "ssh")
 PLAN_LOG_PATH = "{base_directory}/tps_env/logs/{case_id}_{beam_id}.log"
@@ -399,6 +404,12 @@ class Web(Section):
         "of its own, read again when it changes.",
     )
     enable_lifecycle: bool = Field(default=False, description="Allow `POST /-/reload`.")
+    allowed_hosts: Annotated[tuple[str, ...], BeforeValidator(as_tuple)] = Field(
+        default=(),
+        description="Names, without ports, by which browsers and scrapers may ask; others get 421. Addresses and "
+        "`localhost` are always answered. Any name where not set: then a page of somebody else's, whose name is made "
+        "to lead here, can read what asks for no password (docs/security.md).",
+    )
     grafana_url: HttpUrl | None = Field(
         default=None, description="Where the page's link to Grafana leads; no link where not set."
     )
@@ -412,6 +423,16 @@ class Web(Section):
     def address(self) -> tuple[str, int]:
         """Host (IPv6 without brackets; ``0.0.0.0`` where none is written) and port to listen on."""
         return parse_listen_address(self.listen_address)
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _are_names(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        Contradictions.raise_any(
+            Contradiction((position,), f"{quoted(name)} is no host name; write mqi.hospital.example, without a port")
+            for position, name in enumerate(names)
+            if not _HOST_NAME.fullmatch(name)
+        )
+        return tuple(name.lower().removesuffix(".") for name in names)
 
     @field_validator("listen_address")
     @classmethod

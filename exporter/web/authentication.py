@@ -1,10 +1,10 @@
 """Basic authentication: who may have an answer.
 
 A check costs a bcrypt computation, a tenth of a second or more of a processor. So one is made at a time, in a worker
-thread, never in the event loop; who was right once is remembered (by a keyed digest, in memory only) and never waits
-again, which is what a scraper is. A name that does not exist costs the same as one that does. Addresses that were
-wrong too often are turned away unchecked for a while, unless what they bring is remembered as right: a proxy brings
-everybody.
+thread, never in the event loop, and addresses take turns. Who was right once is remembered (by a keyed digest, in
+memory only) and never waits again, which is what a scraper is. A name that does not exist costs the same as one that
+does. Addresses that were wrong too often are turned away unchecked for a while, unless what they bring is remembered as
+right: a proxy brings everybody.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from exporter.web.connections import address_key
+from exporter.web.login_turns import TurnedAway, TurnsByAddress
 
 _LOG = structlog.get_logger(__name__)
 
@@ -116,7 +117,7 @@ class Authentication:
         self._right: OrderedDict[bytes, None] = OrderedDict()
         self._checks: dict[bytes, asyncio.Task[bool]] = {}
         self._checks_of: Counter[str] = Counter()
-        self._one_at_a_time = asyncio.Semaphore(1)
+        self._turns = TurnsByAddress(_CHECKS_WAITING_AT_MOST)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         users = self._users()
@@ -148,12 +149,14 @@ class Authentication:
             if self._checks_of[address] >= _CHECKS_OF_ONE_ADDRESS:
                 self._failed.count("limited")
                 return _turned_away(429, 1, "Too many logins at once from this address")
-            if len(self._checks) >= _CHECKS_WAITING_AT_MOST:
-                self._failed.count("limited")
-                return _turned_away(503, 1, "Too many logins at once")
             check = self._checks[digest] = asyncio.create_task(self._check(address, digest, password, hashed))
-        # Several requests with the same login share its check, and none of them may end it for the others.
-        if await asyncio.shield(check) and known is not None:
+        try:
+            # Several requests with the same login share its check, and none of them may end it for the others.
+            right = await asyncio.shield(check)
+        except TurnedAway:
+            self._failed.count("limited")
+            return _turned_away(503, 1, "Too many logins at once")
+        if right and known is not None:
             self._remember(digest)
             return None
         return self._wrong(address)
@@ -161,7 +164,7 @@ class Authentication:
     async def _check(self, address: str, digest: bytes, password: bytes, hashed: str) -> bool:
         self._checks_of[address] += 1
         try:
-            async with self._one_at_a_time:
+            async with self._turns.turn(address):
                 return await run_in_threadpool(_matches, password, hashed)
         finally:
             del self._checks[digest]

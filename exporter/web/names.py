@@ -21,6 +21,7 @@ from exporter.privacy.identifiers import Identifiers
 from exporter.web.api import PREFIX, compact
 from exporter.web.authentication import USER
 from exporter.web.families import encodable
+from exporter.web.other_sites import is_of_another_site
 
 _LOG = structlog.get_logger(__name__)
 
@@ -69,10 +70,14 @@ class Names:
             why = "nobody may see ids here: privacy.resolve_for" if self._withheld else "ids are shown as they are"
             return _json({"error": why}, 404)
         user = request.scope.get(USER)
-        allowed = user in self._users
+        elsewhere = is_of_another_site(request)
+        allowed = user in self._users and not elsewhere
         with self._lock:
             self._counts["shown" if allowed else "refused"] += 1
         who = {"user": user, "address": request.client.host if request.client else None}
+        if elsewhere:
+            _LOG.warning("ids behind pseudonyms refused: a page of another site asked", **who)
+            return _json({"error": "a page of another site asked for this"}, 403)
         if not allowed:
             _LOG.warning("ids behind pseudonyms refused", **who)
             return _json({"error": "you may not see ids; privacy.resolve_for says who may"}, 403)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ssl
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import structlog
@@ -27,13 +27,15 @@ class Protection:
 
     Args:
         path: the web configuration; ``None``: nothing is protected.
+        count_error: told ``web configuration`` when reading it has raised something unexpected.
 
     Raises:
         ConfigError: it cannot be used.
     """
 
-    def __init__(self, path: Path | None = None) -> None:
+    def __init__(self, path: Path | None = None, count_error: Callable[[str], None] = lambda where: None) -> None:
         self._path = path
+        self._count_error = count_error
         self._lock = threading.Lock()
         self._seen = self._look()
         self._now = prepare(path)
@@ -107,10 +109,12 @@ class Protection:
             ConfigError: they cannot be used; the old ones stay in use.
         """
         with self._lock:
-            seen = self._look()
-            if self._path is None or (only_if_changed and seen == self._seen and self._refused is None):
+            if self._path is None:
                 return False
             try:
+                seen = self._look()
+                if only_if_changed and seen == self._seen and self._refused is None:
+                    return False
                 found = prepare(self._path)
                 self._forbid_less(found)
             except ConfigError as error:
@@ -118,6 +122,14 @@ class Protection:
                     _LOG.error("web configuration refused, the old one stays in use", error=Cleared(error))
                 self._refused = str(error)
                 raise
+            except Exception as error:
+                # Whatever it is: what was not read must not look as if it were in use.
+                said = f"{self._path}: cannot be read ({type(error).__name__}); check it with `check-config`"
+                if self._refused != said:
+                    self._count_error("web configuration")
+                    _LOG.error("web configuration cannot be read, the old one stays in use", exc_info=error)
+                self._refused = said
+                raise ConfigError([said]) from error
             changed = seen != self._seen
             self._now, self._seen, self._refused = found, seen, None
             self._generation += changed
@@ -162,4 +174,6 @@ def _stamp(path: str) -> object:
         found = Path(path).stat()
     except OSError as error:
         return error.errno
+    except ValueError as error:  # no file can have such a name
+        return str(error)
     return found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino

@@ -6,12 +6,12 @@ Nothing here reads a file or a database while it answers.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import structlog
 from prometheus_client import CollectorRegistry
 from starlette.applications import Starlette
-from starlette.datastructures import MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Match, Route
@@ -26,6 +26,7 @@ from exporter.web.collectors import ScrapeMeter
 from exporter.web.events import Events
 from exporter.web.exposition import Exposition
 from exporter.web.names import Names
+from exporter.web.other_sites import is_known_host, is_of_another_site
 from exporter.web.page import CONTENT_SECURITY_POLICY, Links, Page
 from exporter.web.protection import Protection
 from exporter.web.runbooks import Runbooks
@@ -44,13 +45,19 @@ _HEADERS_OF_ALL = (
     ("X-Content-Type-Options", "nosniff"),
     ("Content-Security-Policy", CONTENT_SECURITY_POLICY),
     ("Referrer-Policy", "no-referrer"),
+    ("Cross-Origin-Resource-Policy", "same-origin"),
 )
-_OUR_SITE = ("same-origin", "none")
-"""What ``Sec-Fetch-Site`` says of a page of ours, and of what the user has typed."""
 _RELOAD_FORBIDDEN = (
     "Reloading over HTTP is not enabled. Start the exporter with --web.enable-lifecycle, or send it SIGHUP.\n"
 )
 _RELOAD_FROM_ELSEWHERE = "A page of another site asked for this. Reload with curl, or send the exporter SIGHUP.\n"
+
+
+_MISDIRECTED = PlainTextResponse(
+    "This exporter does not answer to the name that was asked for. If it is one of its own, add it to "
+    "web.allowed_hosts in its configuration.\n",
+    421,
+)
 
 
 class ReloadFailed(Exception):
@@ -73,6 +80,7 @@ def build_app(
     enable_lifecycle: bool,
     count_error: Callable[[str], None],
     version: str,
+    allowed_hosts: Collection[str] = (),
     protection: Protection | None = None,
     failed_logins: FailedLogins | None = None,
     clock: Callable[[], float] = time.perf_counter,
@@ -96,6 +104,7 @@ def build_app(
         enable_lifecycle: whether ``/-/reload`` is allowed.
         count_error: told where an unexpected error happened: ``scrape`` or ``web``.
         version: shown on the page.
+        allowed_hosts: names in lower case by which requests may come; any, where there is none.
         protection: who is let in, and further headers; everybody, where not given.
         failed_logins: counts who is not.
         clock: seconds from any start, for the duration of scrapes.
@@ -110,7 +119,7 @@ def build_app(
     def reloading(request: Request) -> Response:
         if not enable_lifecycle:
             return PlainTextResponse(_RELOAD_FORBIDDEN, 403)
-        if _is_of_another_site(request):
+        if is_of_another_site(request):
             return PlainTextResponse(_RELOAD_FROM_ELSEWHERE, 403)
         try:
             reload()
@@ -135,19 +144,7 @@ def build_app(
     protection = protection or Protection()
     in_turn = Turns(_with_options(app, routes), _turn_of, {"page": _PAGES_AT_ONCE, "probe": _PROBES_AT_ONCE})
     inside = Authentication(in_turn, lambda: protection.users, failed_logins or FailedLogins())
-    return _outermost(inside, count_error, protection)
-
-
-def _is_of_another_site(request: Request) -> bool:
-    """Whether a browser sends this for a page that is not ours; it does so with the passwords and certificates it has.
-
-    Browsers say so themselves: newer ones in ``Sec-Fetch-Site`` (where they trust the connection), all in ``Origin``.
-    What is no browser sends neither.
-    """
-    ours = request.headers.get("host", "").casefold()
-    origins = (origin.partition("://")[2].casefold() for origin in request.headers.getlist("origin"))
-    sites = (site.casefold() for site in request.headers.getlist("sec-fetch-site"))
-    return any(not origin or origin != ours for origin in origins) or any(site not in _OUR_SITE for site in sites)
+    return _outermost(inside, count_error, protection, frozenset(allowed_hosts))
 
 
 def _turn_of(path: str) -> str | None:
@@ -181,7 +178,9 @@ def _with_options(app: ASGIApp, routes: Sequence[BaseRoute]) -> ASGIApp:
     return answer
 
 
-def _outermost(app: ASGIApp, count_error: Callable[[str], None], protection: Protection) -> ASGIApp:
+def _outermost(
+    app: ASGIApp, count_error: Callable[[str], None], protection: Protection, allowed_hosts: frozenset[str]
+) -> ASGIApp:
     """Around every answer: the headers that all have, and the end of unexpected errors (Starlette has answered 500)."""
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
@@ -198,8 +197,9 @@ def _outermost(app: ASGIApp, count_error: Callable[[str], None], protection: Pro
                     headers[name] = value
             await send(message)
 
+        known = not allowed_hosts or scope["type"] != "http" or is_known_host(Headers(scope=scope), allowed_hosts)
         try:
-            await app(scope, receive, send_with_headers)
+            await (app if known else _MISDIRECTED)(scope, receive, send_with_headers)
         except Exception as error:  # noqa: BLE001 -- logged and counted here; the server would only log it a second time
             _LOG.error("cannot answer a request", path=scope.get("path"), exc_info=error)
             count_error("web")

@@ -267,12 +267,15 @@ class _Server(uvicorn.Server):
         generation = self._protection.generation
         while True:
             await asyncio.sleep(_REFRESH_SECONDS)
-            await run_in_threadpool(self._protection.refresh)
-            if generation != self._protection.generation:
-                generation = self._protection.generation
-                self._end_streams(False)
-                for connection in list(self.server_state.connections):
-                    connection.shutdown()
+            try:
+                await run_in_threadpool(self._protection.refresh)
+                if generation != self._protection.generation:
+                    generation = self._protection.generation
+                    self._end_streams(False)
+                    for connection in list(self.server_state.connections):
+                        connection.shutdown()
+            except Exception as error:  # noqa: BLE001 -- a loop that ended would leave revoked passwords in use for ever
+                _LOG.error("cannot use a changed web configuration", exc_info=error)
 
 
 class WebServer:

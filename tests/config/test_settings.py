@@ -440,6 +440,14 @@ def test_the_communicator_never_waits_longer_than_a_second_for_us() -> None:
 # Web and privacy
 
 
+def test_allowed_hosts_are_names_without_scheme_and_port() -> None:
+    assert Web(allowed_hosts=("MQI.Hospital.example.", "mqi-1")).allowed_hosts == ("mqi.hospital.example", "mqi-1")
+    for wrong in ("http://mqi.example", "mqi.example:10813", "mqi example", "", "mqi..example", "-mqi", "한글.example"):
+        (only,) = mistakes(f"web: {{allowed_hosts: ['{wrong}']}}")
+        assert only.startswith("3: web.allowed_hosts"), wrong
+        assert "is no host name" in only
+
+
 @pytest.mark.parametrize(
     ("text", "address"),
     [

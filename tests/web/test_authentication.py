@@ -7,6 +7,7 @@ import statistics
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -286,6 +287,38 @@ def test_logins_that_wait_are_bounded_for_all_addresses_together(
     with protected(web_yaml) as (site, _):
         answer = get(site)
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+
+
+def test_forty_new_logins_from_nine_addresses_do_not_shut_out_a_tenth(
+    web_yaml: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_check = threading.Event()
+    matches = authentication._matches
+
+    def held_up(password: bytes, hashed: str) -> bool:
+        assert may_check.wait(PATIENCE_SECONDS)
+        return matches(password, hashed)
+
+    monkeypatch.setattr(authentication, "_matches", held_up)
+    answers: list[int] = []
+
+    def ask(site: Site, host: str, password: str) -> int:
+        own = httpx.HTTPTransport(local_address=host)
+        with httpx.Client(transport=own, timeout=PATIENCE_SECONDS) as client:
+            answer = client.get(f"http://{site.server.address}/metrics", auth=("prometheus", password))
+        answers.append(answer.status_code)
+        return answer.status_code
+
+    with protected(web_yaml) as (site, failed), ThreadPoolExecutor(48) as threads:
+        attackers = [threads.submit(ask, site, f"127.0.0.{10 + number % 9}", f"guess {number}") for number in range(40)]
+        wait_for(lambda: failed.read()["limited"] >= 40 - 32, "more logins than may wait")
+        newcomer = threads.submit(ask, site, "127.0.0.2", PASSWORD)
+        wait_for(lambda: failed.read()["limited"] > 40 - 32 or newcomer.done(), "the newcomer's place")
+        may_check.set()
+        assert newcomer.result() == 200
+        # The one that has its turn, and one of each other address at most, come first.
+        assert answers[: answers.index(200)].count(401) <= 10
+        assert {each.result() for each in attackers} <= {401, 429, 503}
 
 
 def test_a_changed_password_is_asked_for_without_a_restart(web_yaml: Path) -> None:

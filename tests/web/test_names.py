@@ -54,6 +54,27 @@ def ask(address: str, user: str = "physicist", method: str = "GET", path: str = 
     return answer
 
 
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"sec-fetch-site": "cross-site"},
+        {"sec-fetch-site": "same-site"},
+        {"origin": "http://evil.example"},
+        {"origin": "null"},
+    ],
+    ids=str,
+)
+def test_a_page_of_another_site_gets_no_ids_though_its_browser_has_the_password(
+    protection: Protection, headers: dict[str, str]
+) -> None:
+    with served(protection, "physicist") as (address, names), recorded_logs() as lines:
+        answer = httpx.get(address + PATH, auth=("physicist", PASSWORD), headers=headers, timeout=PATIENCE_SECONDS)
+        assert ask(address).status_code == 200
+        assert names.counts() == {"shown": 1, "refused": 1}
+    assert (answer.status_code, answer.json()) == (403, {"error": "a page of another site asked for this"})
+    assert "ids behind pseudonyms refused: a page of another site asked" in [line["event"] for line in lines]
+
+
 def test_who_may_see_them_gets_every_id_on_the_board_and_of_ended_runs(protection: Protection) -> None:
     with served(protection, "physicist") as (address, _):
         answer = ask(address)

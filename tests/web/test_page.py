@@ -46,6 +46,7 @@ def test_no_answer_may_run_or_load_anything_foreign(path: str) -> None:
     assert "unsafe" not in CONTENT_SECURITY_POLICY
     assert headers["x-content-type-options"] == "nosniff"
     assert headers["referrer-policy"] == "no-referrer"
+    assert headers["cross-origin-resource-policy"] == "same-origin"
 
 
 @pytest.mark.parametrize("path", ["/", "/table"])

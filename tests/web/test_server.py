@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import bcrypt
 import httpx
 import pytest
 import uvicorn
@@ -41,6 +42,7 @@ from exporter.web.routes import ReloadFailed, build_app
 from exporter.web.server import WebServer
 from tests.support.certificates import Authority
 from tests.support.logs import recorded_logs
+from tests.support.process import wait_for
 from tests.support.scheduling import seconds_of
 from tests.web.board_snapshots import make_full_snapshot
 
@@ -430,6 +432,8 @@ def test_a_refused_configuration_is_shown_to_who_asked_for_it() -> None:
         {"origin": "http://exporter.example:10813.evil.example"},
         {"origin": "http://exporter.example:3000"},
         {"origin": "http://exporter.example"},
+        {"origin": "https://exporter.example:10813"},
+        {"origin": "HTTPS://exporter.example:10813", "sec-fetch-site": "none"},
         {"origin": "null"},
         {"origin": ""},
         {"origin": "http://exporter.example:10813", "sec-fetch-site": "cross-site"},
@@ -480,6 +484,65 @@ def test_who_is_no_page_of_another_site_may_reload(headers: dict[str, str]) -> N
         answer = site.client.post("/-/reload", headers={"host": "exporter.example:10813", **headers})
 
     assert (answer.status_code, reloads) == (200, [1])
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/", "/-/healthy", "/api/v1/beams", "/static/page.js", "/nothing"])
+@pytest.mark.parametrize(
+    "host",
+    ["evil.example", "evil.example:10813", "mqi.hospital.example.evil.example", "localhost.evil.example", "0x7f.1"],
+)
+def test_a_name_of_somebody_elses_that_leads_here_gets_nothing(path: str, host: str) -> None:
+    with serve(allowed_hosts=("mqi.hospital.example",)) as site:
+        answer = site.client.get(path, headers={"host": host})
+    assert answer.status_code == 421
+    assert answer.text.startswith("This exporter does not answer to the name that was asked for.")
+    assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        *("mqi.hospital.example", "MQI.Hospital.Example:10813", "mqi.hospital.example."),
+        *("127.0.0.1:10813", "10.1.2.3", "[::1]:10813", "[fe80::1%25eth0]:1", "localhost:10813"),
+    ],
+)
+def test_the_servers_own_names_and_addresses_are_answered(host: str) -> None:
+    with serve(allowed_hosts=("mqi.hospital.example",)) as site:
+        assert site.client.get("/-/healthy", headers={"host": host}).status_code == 200
+
+
+def test_any_name_is_answered_where_none_is_configured() -> None:
+    with serve() as site:
+        assert site.client.get("/-/healthy", headers={"host": "evil.example"}).status_code == 200
+
+
+def test_a_web_configuration_comes_into_use_after_an_error_of_any_kind(tmp_path: Path) -> None:
+    path = tmp_path / "web.yaml"
+    path.touch(mode=0o600)
+    good = bcrypt.hashpw(b"secret", bcrypt.gensalt(10)).decode()
+    path.write_text(f"basic_auth_users: {{leaves: '{good}', stays: '{good}'}}\n", encoding="utf-8")
+    protection = Protection(path)
+    refresh, raised = protection.refresh, list[int]()
+
+    def fails_once() -> bool:
+        if not raised:
+            raised.append(1)
+            raise RuntimeError
+        return refresh()
+
+    protection.refresh = fails_once  # type: ignore[method-assign]
+    with serve(protection=protection) as site:
+
+        def status(user: str) -> int:
+            return site.client.get("/-/healthy", auth=(user, "secret")).status_code
+
+        assert status("leaves") == 200
+        path.write_text('tls_server_config: {cert_file: "\\uD800", key_file: x}\n', encoding="utf-8")
+        wait_for(lambda: protection.up_to_date is False, "the refusal")
+        path.write_text(f"basic_auth_users: {{stays: '{good}'}}\n", encoding="utf-8")
+        wait_for(lambda: status("leaves") == 401, "the revoked user's end")
+        assert raised
+        assert (status("stays"), protection.up_to_date) == (200, True)
 
 
 def test_reload_by_get_is_not_allowed() -> None:

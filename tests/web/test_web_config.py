@@ -334,6 +334,46 @@ def test_a_changed_file_comes_into_use_and_a_broken_one_does_not(folder: Path) -
     assert (list(protection.users), protection.up_to_date) == (["prometheus"], True)
 
 
+NO_PATHS = ['"\\uD800"', '"a\\uDFFFb"', '"\\0"', f'"{"x" * 5000}"', '"\\uD83D/../server.crt"']
+
+
+@pytest.mark.parametrize("name", NO_PATHS)
+@pytest.mark.parametrize("key", ["cert_file", "key_file", "client_ca_file"])
+def test_a_path_that_no_file_can_have_does_not_end_the_refreshing(folder: Path, key: str, name: str) -> None:
+    path = write(folder, TLS + USERS)
+    protection = Protection(path)
+    path.write_text(f"tls_server_config: {{{key}: {name}}}\n" + USERS, encoding="utf-8")
+    assert not protection.refresh()
+    assert protection.up_to_date is False
+    path.write_text(TLS + USERS.replace("prometheus", "grafana"), encoding="utf-8")
+    assert protection.refresh()
+    assert (list(protection.users), protection.up_to_date) == (["grafana"], True)
+
+
+def test_an_unexpected_error_of_reading_is_said_counted_and_not_up_to_date(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(folder, USERS)
+    errors: list[str] = []
+    protection = Protection(path, errors.append)
+
+    def fails(path: Path) -> None:
+        raise RecursionError("too deep")
+
+    with monkeypatch.context() as broken, recorded_logs() as lines:
+        broken.setattr("exporter.web.protection.prepare", fails)
+        path.write_text(USERS.replace("prometheus", "grafana"), encoding="utf-8")
+        assert not protection.refresh()
+        assert not protection.refresh()
+        with pytest.raises(ConfigError, match="cannot be read \\(RecursionError\\)"):
+            protection.reload()
+    assert protection.up_to_date is False
+    assert errors == ["web configuration"]
+    assert [line["event"] for line in lines] == ["web configuration cannot be read, the old one stays in use"]
+    assert protection.refresh()
+    assert (list(protection.users), protection.up_to_date) == (["grafana"], True)
+
+
 def test_a_certificate_without_its_new_key_waits_for_it(folder: Path) -> None:
     protection = Protection(write(folder, TLS))
     before, old_key = protection.context, (folder / "server.key").read_bytes()
