@@ -120,6 +120,11 @@ class BeamsTable:
         """Goes up whenever another file is at the path; this looks there."""
         return self._file.generation
 
+    @property
+    def unexplained_changes(self) -> int:
+        """Goes up when the database may have been restored; see :class:`DatabaseFile`."""
+        return self._file.unexplained_changes
+
     def unchanged_since(self, moment: float) -> bool:
         """Whether the rows are certainly as they were at a moment; see :class:`DatabaseFile`."""
         return self._file.unchanged_since(moment)

@@ -101,6 +101,9 @@ class DatabaseFile:
         self._not_its_own: FileState | None = None
         """A ``-wal`` or ``-journal`` that belongs to a file that was at the path before."""
         self._generation = 0
+        self._closed_as: FileState | None = None
+        self.unexplained_changes = 0
+        """How often the file was another than we had left it, and nobody used it: it may have been restored."""
 
     @property
     def generation(self) -> int:
@@ -209,7 +212,7 @@ class DatabaseFile:
         with contextlib.suppress(sqlite3.Error):
             connection.close()
         with contextlib.suppress(OSError):
-            self._look(changed_by_us=True)
+            self._closed_as = self._look(changed_by_us=True).database
 
     def _how(self, action: str, *, write: bool) -> str:
         """How to open the file, as parameters of SQLite's URI."""
@@ -225,6 +228,8 @@ class DatabaseFile:
         if self._used:
             self._not_its_own = None
         else:
+            self.unexplained_changes += self._closed_as not in (None, now.database)
+            self._closed_as = now.database
             self._check_unfinished(now, action)
         # Who closes the database last must be able to remove the files beside it.
         place = files.not_writable(self.path, folder=not self._used or not write)

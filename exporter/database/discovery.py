@@ -121,6 +121,7 @@ class DatabaseDiscovery:
         self._read: list[StoredBeam] = []
         self._read_at = float("-inf")
         self._asked_for: frozenset[str] = frozenset()
+        self._changes = 0
         self._retention_seconds = retention_seconds
         self._looked_at: float | None = None
         self._refusals = _Refusals()
@@ -151,6 +152,10 @@ class DatabaseDiscovery:
         else:
             began = self._timer()
             self._read = self._table.rows(since, asked_for)
+            if self._table.unexplained_changes != self._changes:
+                # Rows of a backup have old time stamps.
+                self._changes = self._table.unexplained_changes
+                self._read = self._table.rows(at - self._retention_seconds, asked_for)
             stored = self._read + self._siblings(self._read, at)
             self._read_at, self._asked_for = began, asked_for
         self._looked_at = at

@@ -48,6 +48,10 @@ _SEEN_AFTER_SECONDS = 2.0
 """A row read so long after a write shows it: the write itself may have waited for a lock."""
 
 
+_STAMPS_KEPT = 15
+"""Time stamps of a row that are remembered. A backup is of a moment of the current run, as a rule a recent one."""
+
+
 @dataclass(slots=True)
 class _Written:
     """What was given to the database last, and for which stage of which run.
@@ -55,7 +59,7 @@ class _Written:
     ``accepted`` is false where the row was over, gone, or as high already: then it holds something else.
     ``row_updated_at`` and ``row_status`` tell which row was known then. ``at`` is by the clock that nobody sets, and
     ``moved_seconds`` is how far the board's time was before it. ``ours`` is the last value of this run that the row
-    took, and ``ours_at`` when.
+    took, and ``ours_at`` when. ``stamps_before`` are the last time stamps of the row that were seen before the write.
     """
 
     percent: float
@@ -70,6 +74,7 @@ class _Written:
     moved_seconds: float = 0.0
     ours: float | None = None
     ours_at: float = 0.0
+    stamps_before: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +173,7 @@ class Mirror:
             if view.row.status is not None and view.key not in snapshot.rows_of_before:
                 written = self._written.get(view.key)
                 if written is not None and _was_read_after(written, view.row, snapshot.at, moved_seconds):
-                    if _is_lost(written, view.row, moved_seconds):
+                    if _is_lost(written, view.row, moved_seconds, self._completed):
                         del self._written[view.key]
                         written = None
                     else:
@@ -199,6 +204,7 @@ class Mirror:
             view.log_grew,
             view.row.updated_at,
             view.row.status,
+            stamps_before=_stamps_before(view, written),
         )
 
     def _next(self, view: BeamView, written: _Written | None) -> tuple[UpdateKind, float] | None:
@@ -304,13 +310,26 @@ def _was_read_after(written: _Written, row: BeamRow, now: float, moved_seconds: 
     return written.ours_at + moved_seconds + _SEEN_AFTER_SECONDS < row.read_at <= now
 
 
-def _is_lost(written: _Written, row: BeamRow, moved_seconds: float) -> bool:
-    """Whether the row is as it was before our write: the database was restored from a backup.
+def _stamps_before(view: BeamView, written: _Written | None) -> tuple[float, ...]:
+    """Time stamps that the row has had in this run, the last ones."""
+    before = written.stamps_before if written is not None and written.run_number == view.run_number else ()
+    now = view.row.updated_at
+    return before if now is None or now in before else (*before[-_STAMPS_KEPT:], now)
 
-    Our write changed ``updated_at``, and so does whoever writes the row after us. So a lower value with the same or an
-    older time stamp is from before. Where the clock was set since, time stamps prove nothing.
+
+def _is_lost(written: _Written, row: BeamRow, moved_seconds: float, completed: Collection[str]) -> bool:
+    """Whether our last value is not in the row any more: the database was restored from a backup.
+
+    A lower value with a time stamp from before our write is from before: our write changed ``updated_at``, and so does
+    whoever writes the row after us. An older time stamp proves nothing where the clock was set back since, but one that
+    the row had does. A completed row is never lowered by anybody.
     """
-    if not written.accepted or row.updated_at is None or moved_seconds != written.moved_seconds:
+    if not written.accepted or (row.progress or 0.0) >= written.update.value - _SAME:
         return False
-    older = written.row_updated_at is not None and row.updated_at <= written.row_updated_at
-    return older and row.status == written.row_status and (row.progress or 0.0) < written.update.value - _SAME
+    if row.status in completed:
+        return True
+    if row.updated_at is None or row.status != written.row_status:
+        return False
+    newest = max(written.stamps_before, default=None)
+    older = newest is not None and row.updated_at < newest and moved_seconds >= written.moved_seconds
+    return older or row.updated_at in written.stamps_before

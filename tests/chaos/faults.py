@@ -315,6 +315,16 @@ class DatabaseReplaced(DatabaseFault):
         self.site.table.replace()
 
 
+class DatabaseRestored(DatabaseFault):
+    """The communicator is stopped; its database is copied, and some time later the copy takes the file's place."""
+
+    def happen(self) -> None:
+        self.site.table.copy()
+
+    def end(self) -> None:
+        self.site.table.restore(in_place=self.chance.random() < 0.5, remove=self.chance.random() < 0.5)
+
+
 class DatabaseReadOnly(DatabaseFault):
     """A copy that nobody may write takes its place."""
 
@@ -411,6 +421,7 @@ FAULTS: tuple[type[Fault], ...] = (
     DatabaseLocked,
     DatabaseDeleted,
     DatabaseReplaced,
+    DatabaseRestored,
     DatabaseReadOnly,
     DiskFull,
     ClockSetForwards,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 import threading
 import time
@@ -129,6 +130,31 @@ class Table:
                 path.unlink()
             restored.chmod(mode)
             restored.rename(self.path)
+
+    def copy(self) -> None:
+        """The communicator stops, and the file is copied; nobody gets at it until :meth:`restore`."""
+        self._lock.acquire()
+        shutil.copy(self.path, self._backup)
+
+    def restore(self, *, in_place: bool, remove: bool) -> None:
+        """The copy takes the place of the file, and the communicator starts again.
+
+        Args:
+            in_place: ``cp`` and not ``mv``.
+            remove: all files beside it are removed; else a ``-wal`` alone, which the guide asks for.
+        """
+        if in_place:
+            shutil.copy(self._backup, self.path)
+        else:
+            self._backup.rename(self.path)
+        for path in self.files[1:]:
+            if remove or path.name.endswith("-wal"):
+                path.unlink(missing_ok=True)
+        self._lock.release()
+
+    @property
+    def _backup(self) -> Path:
+        return self.path.with_name("backup.db")
 
     def allow(self) -> None:
         """Everything may be written again."""

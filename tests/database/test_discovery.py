@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -110,6 +111,22 @@ class TestDatabase:
             found(seconds)
         assert found(18) == ({"runs", "new"}, False)
         assert found(50) == ({"runs", "new"}, True), "now and then it is read all the same"
+
+    def test_rows_that_are_over_are_read_again_when_the_database_may_have_been_restored(self, path: Path) -> None:
+        table = BeamsTable(path, alone_in_process=True)
+        discovery = DatabaseDiscovery(table, retention_seconds=3600)
+        db.add(path, "over", "completed", "case 1")
+        age(path, "over", 30)
+        db.add(path, "long over", "completed", "case 2")
+        age(path, "long over", 90)
+        now = time.time()
+        assert {row.key.beam_id for row in discovery.look(now, ()).rows} == {"over"}
+        assert discovery.look(now + 2, ()).rows == ()
+        backup = path.with_name("backup.db")
+        shutil.copy(path, backup)
+        shutil.copy(backup, path)
+        assert {row.key.beam_id for row in discovery.look(now + 4, ()).rows} == {"over"}
+        assert discovery.look(now + 6, ()).rows == ()
 
     def test_a_beam_that_starts_and_fails_between_two_looks_is_seen(
         self, path: Path, discovery: DatabaseDiscovery

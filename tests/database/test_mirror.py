@@ -386,6 +386,20 @@ class TestRestored:
         site.stands(11.11)
         assert site.shows(row(5, progress=11.11, updated_at=100.0, read_at=site.at + 50)) == 27.78
 
+    def test_progress_is_written_again_into_a_backup_of_an_earlier_moment_whatever_the_clock_said_then(
+        self, site: Site
+    ) -> None:
+        site.shows(row(1, updated_at=5000.0))
+        site.shows(row(5, progress=5.56, updated_at=200.0, read_at=site.at + 50))  # the clock was set back in between
+        site.stands(0.0)
+        assert site.shows(row(5, progress=0.0, updated_at=5000.0, read_at=site.at + 50)) == 27.78
+
+    def test_a_completed_row_that_has_lost_its_end_is_completed_again(self, site: Site) -> None:
+        site.shows(ended())
+        site.stands(40.0, "completed")
+        restored = BeamRow(KEY, site.at + 50, status="completed", progress=40.0, updated_at=9e9)
+        assert site.shows(ended(row=restored)) == 100.0
+
     @pytest.mark.parametrize(
         ("progress", "updated_at", "status"),
         [(0.0, 300.0, "simulation_running"), (0.0, 90.0, "pending"), (0.0, None, "simulation_running")],
@@ -398,14 +412,20 @@ class TestRestored:
         shown = row(5, progress=progress, updated_at=updated_at, read_at=site.at + 50, status=status)
         assert site.shows(shown) == progress
 
-    def test_time_stamps_prove_nothing_where_the_clock_was_set(self, site: Site) -> None:
+    @pytest.mark.parametrize(
+        ("step", "updated_at", "column"),
+        [(-3600.0, 90.0, 0.0), (-3600.0, 100.0, 27.78), (3600.0, 90.0, 27.78), (3600.0, 100.0, 27.78)],
+    )
+    def test_an_older_time_stamp_proves_nothing_where_the_clock_was_set_back(
+        self, site: Site, step: float, updated_at: float, column: float
+    ) -> None:
         site.shows(row(5, updated_at=100.0))
         site.stands(0.0)
         site.at += 100.0
-        shown = snapshot(row(5, progress=0.0, updated_at=90.0, read_at=site.at + 3600), at=site.at + 3600)
-        site.mirror.update(shown, moved_seconds=3600.0)
+        shown = snapshot(row(5, progress=0.0, updated_at=updated_at, read_at=site.at + step), at=site.at + step)
+        site.mirror.update(shown, moved_seconds=step)
         site.mirror.flush(site.at)
-        assert site.column == 0.0
+        assert site.column == column
 
 
 class TestAnotherWriter:
