@@ -13,6 +13,9 @@ from tests.chaos.truth import Truth, truth
 HOSTS = ("hpc1", "hpc2")
 SOURCES = ("local", *HOSTS)
 
+_CLOCK_OFFSETS = (-3600.0, -300.0, -30.0, -10.0, -3.0, 3.0, 10.0, 300.0, 3600.0)
+"""Seconds by which the clock that dates a source's files may be ahead of the exporter's."""
+
 _DIALECTS: tuple[dict[str, Any], ...] = (
     {"dialect": "smc"},
     {"dialect": "smc", "gpu": True},
@@ -74,6 +77,7 @@ class Beam:
         log: the file.
         runs: all so far; the last is the current one.
         troubled: a fault holds its log now.
+        clock_offset_seconds: how much the clock that dates its log is ahead of the exporter's.
     """
 
     number: int
@@ -81,6 +85,7 @@ class Beam:
     log: Path
     runs: list[Run] = field(default_factory=list)
     troubled: bool = False
+    clock_offset_seconds: float = 0.0
 
     @property
     def case_id(self) -> str:
@@ -146,13 +151,29 @@ def _failure(chance: random.Random, dialect: str, gpu: bool, batches: int) -> di
     return {"failure": kind, "at_batch": chance.randint(1, batches), "shell": shell}
 
 
-def all_beams(count: int, folders: dict[str, Path]) -> list[Beam]:
+def clock_offsets(seed: int) -> dict[str, float]:
+    """Clocks that are wrong all along: that of one host, and that of the file server of the local folder.
+
+    Args:
+        seed: of the choice; drawn apart, so that runs and faults of a seed stay what they are.
+
+    Returns:
+        Seconds by which each source's clock is ahead of the exporter's.
+    """
+    chance = random.Random(f"clocks of {seed}")
+    offsets = dict.fromkeys(SOURCES, 0.0)
+    offsets[chance.choice(HOSTS)] = chance.choice(_CLOCK_OFFSETS)
+    offsets["local"] = chance.choice(_CLOCK_OFFSETS)
+    return offsets
+
+
+def all_beams(count: int, folders: dict[str, Path], clock_offsets: dict[str, float]) -> list[Beam]:
     """So many beams, half of them here, the others on the hosts."""
     beams = []
     for number in range(count):
         # Every dialect is everywhere: eight of them go round in a count of ten.
         source = "local" if number % 10 < 5 else HOSTS[number % 2]
-        beam = Beam(number, source, Path())
+        beam = Beam(number, source, Path(), clock_offset_seconds=clock_offsets[source])
         beam.log = folders[source] / f"sim_{beam.beam_id}.log"
         beams.append(beam)
     return beams

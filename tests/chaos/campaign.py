@@ -31,6 +31,7 @@ class Report:
         processes, scrapes: of the exporter.
         checks_while_running, checks_in_the_end: comparisons.
         longest_polls: the longest that a healthy beam was shown as another.
+        clocks: sources whose clocks were wrong, and by how much.
     """
 
     seed: int
@@ -44,6 +45,7 @@ class Report:
     checks_while_running: int
     checks_in_the_end: int
     longest_polls: int
+    clocks: str
 
     def __str__(self) -> str:
         total = self.survived.total() + self.retries
@@ -53,7 +55,8 @@ class Report:
             f"retries over the old log {self.retries}); {self.runs} runs of {BEAMS} beams, {self.processes} exporters, "
             f"{self.scrapes} scrapes; {self.checks_while_running} checks meanwhile and {self.checks_in_the_end} in the "
             f"end; a healthy beam was shown as another for {self.longest_polls} polls at most; {self.unsure} runs were "
-            "retried before they were surely counted"
+            "retried before they were surely counted; "
+            f"clocks that were wrong: {self.clocks}"
         )
 
 
@@ -69,8 +72,10 @@ def run(folder: Path, seed: int, seconds: float) -> Report:
         schedule = Schedule(site, planned)
         watcher, oracle = Watcher(site, schedule), Oracle(site)
 
+        clocks = ", ".join(f"{source} {seconds:+g} s" for source, seconds in site.clock_offsets.items() if seconds)
+
         def fail(what: list[str]) -> None:
-            happened = "\n".join(schedule.history)
+            happened = "\n".join([f"clocks: {clocks}", *schedule.history])
             runs = [f"{beam.beam_id} {beam.source} {run}" for beam in site.beams for run in beam.runs]
             (folder / "runs.txt").write_text("\n".join(runs), encoding="utf-8")
             raise ChaosFailed(
@@ -113,4 +118,5 @@ def run(folder: Path, seed: int, seconds: float) -> Report:
             checks_while_running=watcher.checks,
             checks_in_the_end=oracle.checks,
             longest_polls=watcher.longest,
+            clocks=clocks,
         )

@@ -30,7 +30,7 @@ class Engine:
         self._steps = list(script.steps)
         self._due_at = began_at + self._steps[0].delay_seconds
 
-    def step(self, at: float, date: Callable[[Path], None]) -> bool:
+    def step(self, at: float, date: Callable[[Path, float], None]) -> bool:
         """Write what is due; returns whether that was all."""
         if not self.lock.acquire(blocking=False):
             return False
@@ -50,7 +50,7 @@ class Engine:
         finally:
             self.lock.release()
 
-    def _write(self, data: bytes, at: float, date: Callable[[Path], None]) -> None:
+    def _write(self, data: bytes, at: float, date: Callable[[Path, float], None]) -> None:
         # A shell's ``>`` empties what stands there; later writes go to its end.
         opened = os.open(
             self.beam.log,
@@ -59,7 +59,7 @@ class Engine:
         )
         with open(opened, "wb", buffering=0) as file:
             file.write(data)
-        date(self.beam.log)
+        date(self.beam.log, self.beam.clock_offset_seconds)
         self.run.wrote_at = at
         if self.run.began_at is None:
             self.run.began_at = at

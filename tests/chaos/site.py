@@ -10,7 +10,7 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 
-from tests.chaos.beams import HOSTS, SOURCES, all_beams
+from tests.chaos.beams import HOSTS, SOURCES, all_beams, clock_offsets
 from tests.chaos.communicator import Communicator
 from tests.chaos.engines import Engines
 from tests.chaos.table import Table
@@ -43,6 +43,7 @@ class Site:
         seed: of runs and their times.
 
     Attributes:
+        clock_offsets: seconds by which the clock that dates each source's files is ahead of the exporter's.
         exporter: the process that runs now; ``None`` between two.
         processes: how many there have been.
         said: what processes that have ended had said.
@@ -55,7 +56,8 @@ class Site:
         for path in (self.disk, *folders.values()):
             path.mkdir(parents=True)
         self.clock = TimeOfDay(folder / "time_of_day")
-        self.beams = all_beams(beams, folders)
+        self.clock_offsets = clock_offsets(seed)
+        self.beams = all_beams(beams, folders, self.clock_offsets)
         self.engines = Engines(self.clock)
         self.hosts: dict[str, Sshd] = {}
         self.relays: dict[str, Relay] = {}
