@@ -14,6 +14,10 @@ from exporter.source_report import SourceReport
 Log = tuple[str, LogStat]
 """A log's path, and how it looks."""
 
+_RESTAMPED_SECONDS = 60.0
+"""A time stamp that changes so soon after growth replaces that of the growth: who copies logs may write first and date
+the file afterwards."""
+
 
 class SourceClock:
     """What is known of one source's clock. Used by the source's thread.
@@ -33,6 +37,8 @@ class SourceClock:
         self._offset = ClockOffset()
         self._clock_steps = board.clock_steps
         self._other_logs: dict[BeamKey, list[Log]] = {}
+        # When the poll before the last growth of a log began, and when that growth was seen.
+        self._growths: dict[BeamKey, tuple[str, float, float]] = {}
 
     @property
     def offset_seconds(self) -> float | None:
@@ -54,6 +60,7 @@ class SourceClock:
             return False
         self._clock_steps = steps
         self._offset.forget()
+        self._growths.clear()
         return True
 
     def grown(self, key: BeamKey, followed: Log | None, there: list[Log], earliest: float | None) -> set[str]:
@@ -71,12 +78,24 @@ class SourceClock:
         before = dict(self._other_logs.pop(key, ()))
         if followed is not None:
             before[followed[0]] = followed[1]
-        grown = [(path, stat) for path, stat in there if path in before and _has_grown(stat, before[path])]
-        if grown and earliest is not None:
+        known = [(path, stat, before[path]) for path, stat in there if path in before]
+        grown = {path for path, now, then in known if _has_grown(now, then)}
+        if known and earliest is not None:
             latest, _ = self._board.moment(self._clock)
-            for path, stat in grown if self._board.clock_steps == self._clock_steps else ():
-                self._offset.observe(path, stat.modified_at, earliest, latest)
-        return {path for path, _ in grown}
+            for path, now, then in known if self._board.clock_steps == self._clock_steps else ():
+                if path in grown:
+                    self._offset.observe(path, now.modified_at, earliest, latest)
+                    self._growths[key] = path, earliest, latest
+                elif _was_restamped(now, then):
+                    self._restamp(key, path, now.modified_at, latest)
+        return grown
+
+    def _restamp(self, key: BeamKey, path: str, modified_at: float, latest: float) -> None:
+        """A log got another time stamp without growing: just after growth it dates that growth."""
+        grown, earliest, seen_at = self._growths.get(key, ("", 0.0, 0.0))
+        if grown == path and 0.0 <= latest - seen_at <= _RESTAMPED_SECONDS:
+            self._offset.withdraw(path)
+            self._offset.observe(path, modified_at, earliest, latest)
 
     def keep(self, key: BeamKey, others: list[Log]) -> None:
         """Remember how those logs of a beam look that are not followed: they may grow, too."""
@@ -87,6 +106,8 @@ class SourceClock:
         """Only these beams are left."""
         for key in [key for key in self._other_logs if key not in keys]:
             del self._other_logs[key]
+        for key in [key for key in self._growths if key not in keys]:
+            del self._growths[key]
 
     def publish(self) -> None:
         """Let the board know what has been learned."""
@@ -99,3 +120,9 @@ class SourceClock:
 def _has_grown(now: LogStat, before: LogStat) -> bool:
     """A log was appended to between two polls."""
     return now.size_bytes > before.size_bytes and now.identity == before.identity
+
+
+def _was_restamped(now: LogStat, before: LogStat) -> bool:
+    """A log got another time stamp, and nothing else changed."""
+    same = now.size_bytes == before.size_bytes and now.identity == before.identity
+    return same and now.modified_at != before.modified_at

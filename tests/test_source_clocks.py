@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -116,21 +117,6 @@ class TestALogThatAppearedWhileWeWatched:
         world.look()
         assert shown(world) == ("succeeded", 2, None)
 
-    def test_retry_that_fails_with_the_same_words_in_the_same_file_is_seen(self, world: World) -> None:
-        world.row("simulation_running")
-        world.look(5)
-        world.write(FAILED)
-        world.look()
-        world.look(15)
-        world.row("pending")
-        world.look(5)
-        world.row("simulation_running")
-        world.look(5)
-        world.write(FAILED, anew=True)
-        world.look()
-        world.look()
-        assert shown(world) == ("failed", 2, "out_of_memory")
-
 
 class TestALogThatStoodThere:
     """Nobody can tell its age before the source's clock is known."""
@@ -158,6 +144,19 @@ class TestALogThatStoodThere:
         other_log_grows(world)
         assert shown(world) == ("failed", 1, "out_of_memory")
         assert world.view().ended_at == pytest.approx(finished_at, abs=0.52)
+
+    def test_run_that_ended_after_the_start_is_counted_once_the_clock_is_known(self, world: World) -> None:
+        world.row("simulation_running")
+        world.rows[BEAM] = replace(world.rows[BEAM], updated_at=world.at - 10_000)
+        world.at += 5
+        world.write(FAILED)
+        world.look()
+        assert world.state == "failed"
+        passes(world, 15)
+        other_log_grows(world)
+        passes(world, 15)
+        assert shown(world) == ("failed", 1, "out_of_memory")
+        assert world.runs == {("failed", "out_of_memory"): 1}
 
     def test_where_the_clock_was_known_before_each_log_is_attributed_at_once(self, world: World) -> None:
         other_log_grows(world)
@@ -360,6 +359,21 @@ def other_log_grows_often(world: World) -> None:
         world.look()
         world.write(b"a line\n", OTHER)
     world.look()
+
+
+def test_log_that_is_dated_after_a_poll_has_seen_it_grow_tells_the_offset_all_the_same(tmp_path: Path) -> None:
+    """Who copies logs may write first and date the file afterwards."""
+    world = World(tmp_path, quick())
+    world.at += 0.25
+    world.row()
+    world.look()
+    for number in range(8):
+        world.write(b"a line\n")
+        if number:
+            world.look()
+        os.utime(world.log(), times=(world.at - 300,) * 2)
+        world.look()
+    assert source(world).clock_offset_seconds == pytest.approx(-300, abs=1.1)
 
 
 @pytest.mark.parametrize("how", ["rsync -t", "touch", "cp -p over it"])

@@ -90,9 +90,7 @@ class Beam:
         standing: how long its state holds; ``None`` when it must be judged anew.
     """
 
-    NOT_SAVED: ClassVar[frozenset[str]] = frozenset(
-        {"gone_since", "recent", "standing", "read_again", "_refused", "_restamped", "_stale_failure"}
-    )
+    NOT_SAVED: ClassVar[frozenset[str]] = frozenset({"gone_since", "recent", "standing", "read_again", "_refused"})
     """Discovery says again which rows are gone; the log's last lines are read again; a beam is judged anew; what must
     be read again, and which logs are copies, is found out again."""
 
@@ -125,8 +123,6 @@ class Beam:
     standing: Standing | None = None
     _refused: tuple[str, LogStat] | None = None
     _looked: bool = False
-    _restamped: bool = False  # at the last poll the log was as long as before, and dated later
-    _stale_failure: bool = False  # the log of the run before tells its failure, and nothing after that
     _clock_set_since_row: bool = False  # and no log has been looked at since
 
     def __post_init__(self) -> None:
@@ -211,7 +207,6 @@ class Beam:
         began = self.run.started_at is not None
         self.first_read = None
         if began:
-            self._stale_failure = self.run.failed
             self.stale, self.set_aside = not self.succession.replaced, None
             self.succession.begin(with_what_waits=True)
             self._forget_run(at)
@@ -294,9 +289,7 @@ class Beam:
         if self.source == source and self.path == path:
             if self.stat != stat:
                 self.changed()
-                before, self.stat = self.stat, stat
-                same_size = before is not None and stat.size_bytes == before.size_bytes
-                self._restamped = same_size and before is not None and stat.modified_at > before.modified_at
+                self.stat = stat
             return True
         if self.log_modified_at is not None:
             same_clock = source == self.source
@@ -396,7 +389,7 @@ class Beam:
                 if self.run.ended and self.first_read.predates_row:
                     self.set_aside, self.succession.run = self.run, BeamRun()
                     self._forget_run(at)
-                    self.stale, self._stale_failure = True, self.set_aside.failed
+                    self.stale = True
             self._clock_set_since_row = False
         if began or (unmet and self.run.started_at is not None):
             self.output = OutputCheck(run_after=polled_at)
@@ -407,21 +400,16 @@ class Beam:
     def _of_this_run(self, events: list[Event], at: float, statuses: StatusRules) -> list[Event]:
         """What a log that was of the run before says of this one.
 
-        Nothing, until it was replaced or goes on with a head. But it may have been replaced by one that begins with the
-        same bytes: where the row says that the engine runs and the log goes on after that, it is to be read again. So
-        is one that was written anew with nothing but the same bytes, as by a run that fails as the one before did.
+        Nothing, until it was replaced or goes on with a head. One that only grows may have been replaced all the same,
+        by one that begins with the same bytes: where the row says that the engine runs and the log goes on after that,
+        it is to be read again.
         """
         for number, event in enumerate(events):
             if isinstance(event, LogReplaced | RunHead):
                 return events[number:]
-            self._stale_failure &= isinstance(event, LogRead)
-        if all(isinstance(event, LogRead) for event in events):
-            # Only a failure: a finished log that was merely touched must not become a dose of this run. Its row may not
-            # have been read since the run began.
-            self.read_again = self._stale_failure and self._restamped and self._may_run(statuses)
-            return []
         runs_since = self.row.updated_at if self.row.status in statuses.simulating else None
-        self.read_again = runs_since is not None and at > runs_since + STALE_SECONDS
+        if runs_since is not None and at > runs_since + STALE_SECONDS:
+            self.read_again = any(not isinstance(event, LogRead) for event in events)
         return []
 
     def _first_read(self, stat: LogStat, at: float, read_at: float, statuses: StatusRules) -> FirstRead:
@@ -474,7 +462,7 @@ class Beam:
         elif self.set_aside is None and self.run.ended and self.first_read.predates_row and self._may_run(statuses):
             run = self.run
             self.succession.begin()
-            self.set_aside, self.stale, self._stale_failure = run, True, run.failed
+            self.set_aside, self.stale = run, True
             self._forget_run(self.first_read.read_at)
             return True
         return False

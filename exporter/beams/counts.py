@@ -95,6 +95,10 @@ class Counts:
         """So many things did not fit in a log."""
         self._anomalies.setdefault(source, Counter()).update(kinds)
 
+    def covers(self, ended_at: float) -> bool:
+        """Whether a run that ended then, epoch seconds, is counted: those that ended before the start are not."""
+        return ended_at >= self._earliest_since
+
     def count_run(
         self, beam: Beam, run: BeamRun, number: int, outcome: str, reason: str | None, ended_at: float | None = None
     ) -> None:
@@ -116,7 +120,7 @@ class Counts:
             self._rates[source, run.full_work] = rate
             if len(self._rates) > _RATES_KEPT:
                 self._rates.pop(next(iter(self._rates)))
-        if ended_at is None or ended_at < self._earliest_since:
+        if ended_at is None or not self.covers(ended_at):
             return
         self._runs[source, outcome, reason or ""] += 1
         status = beam.row.status if reason == "status" else None

@@ -209,9 +209,12 @@ class Roster:
                 continue
             self._changed(key)
             run, number, output = beam.run, beam.succession.number, beam.output.state
+            ended_at = run.ended_at
             if beam.correct_dates(seconds, self.rules.statuses):
                 # It was over before anybody watched: it is not counted.
                 self._run_begun(beam, run, number, True, output)
+            elif beam.counted and _counts_after_all(self.counts, ended_at, beam.run.ended_at):
+                beam.counted = False
 
     def claim(
         self, key: BeamKey, source: str, path: str, stat: LogStat, at: float, *, moved: bool, written: bool
@@ -519,6 +522,17 @@ def _was_watched(beam: Beam) -> bool:
     if run.started_at is None:
         return False
     return run.start_seen or beam.grew or beam.output.run_after is not None or (run.ended_at or 0.0) > run.started_at
+
+
+def _counts_after_all(counts: Counts, before: float | None, after: float | None) -> bool:
+    """A run seemed to have ended before anybody counted, and by its corrected end did not.
+
+    Args:
+        counts: what is counted, and since when.
+        before: when it seemed to have ended, epoch seconds.
+        after: when it ended, epoch seconds.
+    """
+    return before is not None and after is not None and not counts.covers(before) and counts.covers(after)
 
 
 def _looked_for(beam: Beam) -> tuple[object, ...]:

@@ -73,6 +73,13 @@ class ClockOffset:
         self._add(_Interval(path, modified_at - latest, modified_at - earliest + granularity))
         self._seconds = self._agreed()
 
+    def withdraw(self, path: str) -> None:
+        """Forget the last growth of a log: it got another time stamp just after, which is observed instead."""
+        for number in reversed(range(len(self._intervals))):
+            if self._intervals[number].path == path:
+                del self._intervals[number]
+                return
+
     def _add(self, interval: _Interval) -> None:
         kept = self._intervals
         of_this_log = [number for number, each in enumerate(kept) if each.path == interval.path]

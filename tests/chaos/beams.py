@@ -30,6 +30,7 @@ _FAILURES_OF_ANY = ("output_error", "exception")
 _FAILURES_PER_BATCH_OF_GPU = ("cuda", "out_of_memory")
 _FAILURES_PER_BATCH_OF_SMC = ("killed", "terminated", "segmentation_fault", "assertion", "out_of_memory")
 _FAILURE_SHARE = 0.35
+_AT_ONCE_SHARE = 0.15
 
 
 @dataclass(eq=False)
@@ -50,6 +51,11 @@ class Run:
     ended_at: float | None = None
     wrote_at: float = 0.0
     confirmed: bool = False
+
+    @property
+    def at_once(self) -> bool:
+        """Its whole log is written at once, as by an engine that fails at its first step; drawn apart from the rest."""
+        return random.Random(f"at once {self.simulation.seed}").random() < _AT_ONCE_SHARE
 
     @property
     def truth(self) -> Truth:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from exporter.simulator import Script, simulate
+from exporter.simulator.script import Step
 from tests.chaos.beams import Beam, Run
 from tests.chaos.time_of_day import TimeOfDay
 
@@ -28,6 +29,8 @@ class Engine:
         self.lock = threading.Lock()
         self.held = threading.Event()
         self._steps = list(script.steps)
+        if run.at_once:
+            self._steps = [Step(self._steps[0].delay_seconds, script.data)]
         self._due_at = began_at + self._steps[0].delay_seconds
 
     def step(self, at: float, date: Callable[[Path, float], None]) -> bool:

@@ -62,7 +62,7 @@ class Oracle:
             found += self._of_metrics(beam, by_beam.get(beam.beam_id, {}))
             found += self._of_api(beam, shown.get(beam.beam_id, {}))
             found += self._of_row(beam, rows.get(beam.beam_id))
-        return [*found, *self._of_counters(samples)]
+        return [*found, *self._of_clocks(samples), *self._of_counters(samples)]
 
     def _same(self, what: str, is_: object, should_be: object) -> Iterator[str]:
         self.checks += 1
@@ -115,6 +115,14 @@ class Oracle:
         yield from self._same(f"{name}: status", status, _LAST_STATUS[truth.outcome])
         yield from self._same(f"{name}: progress", progress, truth.percent)
 
+    def _of_clocks(self, samples: Samples) -> Iterator[str]:
+        """How far each source's clock is off; not known where nothing has grown since the exporter's own was set."""
+        for source, seconds in self._site.clock_offsets.items():
+            learned = samples.get(("mqi_source_clock_offset_seconds", frozenset({("source", source)})))
+            self.checks += 1
+            if learned is not None and abs(learned - seconds) > _CLOCK_ERROR_SECONDS:
+                yield f"the clock of {source} is shown to be off by {learned} s, not {seconds} s"
+
     def _of_counters(self, samples: Samples) -> Iterator[str]:
         ended, counted = runs_by_outcome(self._site.beams), counted_runs(samples)
         unsure: Counter[tuple[str, str, str]] = Counter()
@@ -125,6 +133,9 @@ class Oracle:
             if not ended[key] - unsure[key] <= counted[key] <= ended[key]:
                 yield f"runs {key}: {counted[key]} counted, {ended[key]} ended, {unsure[key]} may have been missed"
 
+
+_CLOCK_ERROR_SECONDS = 5.0
+"""Growth is dated within two polls, and polls of a host may take seconds while the machine is busy."""
 
 _LAST_STATUS = {"succeeded": "completed", "failed": "simulation_running"}
 """Of a row that is not said to have failed."""

@@ -183,6 +183,8 @@ class Watcher:
             self._check_values(beam, shown, state, process)
             run = before.get(beam)
             source_fine = self._hosts.get(beam.source, _Host()).fine
+            if source_fine and not beam.troubled and state == "waiting" and _has_ended(beam):
+                self._shown_wrongly(alarms, beam, beam.run, process, "waiting, though its log is there", shown, polled)
             if run is None or run is not beam.run or not run.going or beam.troubled or not source_fine:
                 continue
             if state == "failed" and _has_told_failure(beam, run):
@@ -190,18 +192,31 @@ class Watcher:
             what = self._alarming(run, shown, state, now, polled.get(beam.source, 0.0), engine_now)
             if what is None:
                 continue
-            key = (beam, run, process)
-            alarm = alarms[key] = self._alarms.get(key) or _Alarm(what)
-            alarm.polls.add(polled.get(beam.source, 0.0))
-            self.longest = max(self.longest, len(alarm.polls) - 1)
-            if len(alarm.polls) == _POLLS + 2:
-                engine_silent = engine_now - run.wrote_at
-                self.violations.append(
-                    f"{self._schedule.elapsed:7.1f} s  {beam.beam_id} at {beam.source} ({run.simulation.dialect}, run "
-                    f"{run.number}) is healthy, wrote {engine_silent:.1f} s ago and is shown as {what}: {shown}"
-                )
+            self._shown_wrongly(alarms, beam, run, process, what, shown, polled)
         self.checks += len(before)
         self._alarms = alarms
+
+    def _shown_wrongly(
+        self,
+        alarms: dict[tuple[Beam, Run, int], _Alarm],
+        beam: Beam,
+        run: Run,
+        process: int,
+        what: str,
+        shown: dict[str, float],
+        polled: dict[str, float],
+    ) -> None:
+        """A run is shown as what it is not, which may be for a few polls."""
+        key = (beam, run, process)
+        alarm = alarms[key] = self._alarms.get(key) or _Alarm(what)
+        alarm.polls.add(polled.get(beam.source, 0.0))
+        self.longest = max(self.longest, len(alarm.polls) - 1)
+        if len(alarm.polls) == _POLLS + 2:
+            engine_silent = self._site.engines.now() - run.wrote_at
+            self.violations.append(
+                f"{self._schedule.elapsed:7.1f} s  {beam.beam_id} at {beam.source} ({run.simulation.dialect}, run "
+                f"{run.number}) wrote {engine_silent:.1f} s ago and is shown as {what}: {shown}"
+            )
 
     def _alarming(
         self, run: Run, shown: dict[str, float], state: str, now: float, polled_at: float, engine_now: float
@@ -261,6 +276,11 @@ class Watcher:
             back = [key for key, value in self._counters.items() if counters.get(key, value) < value]
             self._expect(not back, f"counters went back: {back}")
         self._counters, self._counters_of = counters, process
+
+
+def _has_ended(beam: Beam) -> bool:
+    """The beam's current run has ended and its log is there."""
+    return bool(beam.runs) and beam.run.ended_at is not None and beam.log.exists()
 
 
 def _has_told_failure(beam: Beam, run: Run) -> bool:

@@ -173,7 +173,7 @@ def test_logs_dated_by_wrong_clocks_are_read_as_those_dated_by_right_ones(site: 
             site.row(f"fails {source}", "simulation_running")
         for source in SOURCES:
             site.delete(source, f"fails {source}")
-            site.write(source, f"fails {source}", FAILED)
+            site.write(source, f"fails {source}", b"module load moqui\n" + FAILED)
         for_each_source(exporter, "fails ", "has failed again", has_failed(2))
 
 
