@@ -101,6 +101,8 @@ class SourceMonitor:
         templates = tuple(templates)
         self._log_places = len(templates)
         self._folders = MissingFolders(templates)
+        # When the last poll began at which a folder was missing; moves as moments do when the clock is set.
+        self._folder_missing_unmoved: float | None = None
         self._turns = Turns(
             source.name,
             templates,
@@ -141,6 +143,8 @@ class SourceMonitor:
         """
         began, moved_seconds = self._now()
         more = round_over = False
+        if self._folders.missing:
+            self._folder_missing_unmoved = began - moved_seconds
         try:
             more, round_over = self._look(began, announced_only)
             if round_over:
@@ -230,6 +234,9 @@ class SourceMonitor:
                 self._report.is_there(path)
                 there.append((path, stat))
         appeared = self._turns.seen(candidates, there, at)
+        if self._folder_was_missing(candidates.polled_before):
+            # A file system was mounted, or a folder came back: its logs may be of any age.
+            appeared = ()
         following = self._following.get(beam.row.key)
         if following is not None and len(there) == 1:
             # The usual case, for every beam at every look.
@@ -255,6 +262,11 @@ class SourceMonitor:
             return (following, stat) if following.tailer.changed(stat) else None
         self._source_clock.keep(beam.row.key, there)
         return None
+
+    def _folder_was_missing(self, polled_at: float | None) -> bool:
+        """Whether a folder of the source did not exist at a poll that began then, epoch seconds."""
+        missing_at = moved(self._folder_missing_unmoved, self._board.moved_seconds)
+        return missing_at is not None and polled_at is not None and polled_at <= missing_at
 
     def _follow(self, key: BeamKey, path: str, appeared: bool) -> _Following:
         known = key in self._bookmarks

@@ -118,6 +118,26 @@ class TestALogThatAppearedWhileWeWatched:
         assert shown(world) == ("succeeded", 2, None)
 
 
+def test_logs_of_a_folder_that_comes_back_are_judged_by_their_dates(tmp_path: Path) -> None:
+    """A file system that is mounted late brings the logs of earlier runs: they did not appear while we watched."""
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    world = World(folder, quick())
+    world.write(captured("v2_b2"))
+    folder.rename(tmp_path / "away")
+    world.at += 60
+    world.row("pending")
+    passes(world, 10)
+    (tmp_path / "away").rename(folder)
+    passes(world, 20)
+    assert shown(world) == ("waiting", 1, None)
+    world.row("simulation_running")
+    passes(world, 1)
+    world.write(FAILED, anew=True)
+    passes(world, 1)
+    assert shown(world) == ("failed", 1, "out_of_memory")
+
+
 class TestALogThatStoodThere:
     """Nobody can tell its age before the source's clock is known."""
 
