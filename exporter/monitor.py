@@ -258,7 +258,8 @@ class SourceMonitor:
                 following = self._follow(beam.row.key, path, path in appeared)
                 self._following[beam.row.key] = following
             following.polled = stat
-            self._source_clock.keep(beam.row.key, [one for one in there if one[0] != path])
+            if len(there) > 1:
+                self._source_clock.keep(beam.row.key, [one for one in there if one[0] != path])
             return (following, stat) if following.tailer.changed(stat) else None
         self._source_clock.keep(beam.row.key, there)
         return None

@@ -75,7 +75,10 @@ class SourceClock:
         Returns:
             Their paths.
         """
-        before = dict(self._other_logs.pop(key, ()))
+        others = self._other_logs.pop(key, None) if self._other_logs else None
+        if followed is None and others is None:
+            return set()  # the first poll of each log, at the start of thousands
+        before = dict(others or ())
         if followed is not None:
             before[followed[0]] = followed[1]
         known = [(path, stat, before[path]) for path, stat in there if path in before]

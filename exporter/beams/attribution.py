@@ -8,11 +8,12 @@ STALE_SECONDS = 2.0
 """A row's time stamp has whole seconds, and its writer may be a moment behind the log's."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class FirstRead:
     """By which times a log that stood there when it was first polled was dated and attributed to a run.
 
-    Both are done again when the offset of its source's clock is learned.
+    Both are done again when the offset of its source's clock is learned. Never changed; not frozen, since a frozen one
+    takes three times as long to make, and thousands of logs may stand there at the start.
 
     Args:
         modified_at: its modification time, epoch seconds by the source's clock.
