@@ -19,9 +19,10 @@ from typing import Any
 
 from exporter.config import Settings
 from exporter.config.document import Location
+from exporter.logs.parser import SITE_LIMIT
 from exporter.pattern_attacks import Attack, attacks
 
-LINE_BYTES = 4096
+LINE_BYTES = SITE_LIMIT
 """So much of a line is measured: more than a line of any engine."""
 
 NAME_CHARACTERS = 255

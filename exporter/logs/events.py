@@ -33,7 +33,7 @@ FAILURE_REASONS: tuple[str, ...] = (
     "error",
     "status",
 )
-"""Why a run failed. Where a log shows several reasons, the first of this list is the cause; the others follow from it."""
+"""Why a run failed. Where a log shows several reasons, the first of this list is the cause and the others its echo."""
 
 INTERRUPTIONS = frozenset({"preempted", "node_failure", "cancelled"})
 """Reasons that are no fault of the run: the scheduler or a person took its place away."""

@@ -1,8 +1,10 @@
 """From the bytes of one run's log to events.
 
-Bytes may come in any slices: the events are those of the whole. A line counts when its newline has arrived. Lines come
-by the million a second when an exporter starts beside old logs, so most are dropped before they become Python objects
-(:mod:`exporter.logs.candidates`), unless a site has patterns of its own: those are searched for in every line.
+Bytes may come in any slices: the events are those of the whole. A line ends with ``\\n``, ``\\r\\n`` or ``\\r`` and
+counts when that has arrived. Colours and the prefixes of other programs are removed first
+(:mod:`exporter.logs.line_prefix`). Lines come by the million a second when an exporter starts beside old logs, so most
+are dropped before they become Python objects (:mod:`exporter.logs.candidates`), unless a site has patterns of its own:
+those are searched for in every line.
 """
 
 from __future__ import annotations
@@ -23,21 +25,30 @@ from exporter.logs.events import (
     RunSucceeded,
     SimulationProgress,
 )
-from exporter.logs.patterns import FOREIGN_LINES, FOREIGN_MARKS, LINES, PLAN_PATTERNS, PREFIX_LENGTH, Line, shown
+from exporter.logs.line_prefix import ESCAPE, Prefixes, PrefixFilter, without_escapes
+from exporter.logs.line_rules import PREFIX_LENGTH, Line, shown
+from exporter.logs.patterns import FOREIGN_LINES, FOREIGN_MARKS, LINES
 from exporter.plain_state import give
 
 LINE_LIMIT = 64 * 1024
 """Longest line in bytes; what is beyond is dropped (and counted), so that a log without newlines costs no memory."""
 
+FOREIGN_LIMIT = 2048
+"""Only so many bytes at either end of a line are searched for words of other writers: that bounds the time it takes."""
+
+SITE_LIMIT = 4096
+"""So many bytes of a line are searched for a site's own patterns, whose expressions may be slow."""
+
 
 def _compile(patterns: Iterable[str]) -> tuple[re.Pattern[bytes], ...]:
-    encoded = (pattern.encode("utf-8", "surrogatepass") for pattern in patterns)
-    return tuple(re.compile(pattern) for pattern in encoded if pattern not in PLAN_PATTERNS)
+    return tuple(re.compile(pattern.encode("utf-8", "surrogatepass")) for pattern in patterns)
 
 
 @dataclass(frozen=True, slots=True)
 class SitePatterns:
-    """A site's own patterns, searched in every line in addition to the built-in ones.
+    """A site's own patterns, searched anywhere in every line in addition to the built-in ones.
+
+    They see a line as it stands in the log, with its prefixes but without colours.
 
     Attributes:
         total_batches: one group: batches in all.
@@ -59,7 +70,7 @@ class SitePatterns:
         success: Iterable[str] = (),
         failure: Iterable[str] = (),
     ) -> SitePatterns:
-        """Compile regular expressions; those that the plan names are left out, since they are built in.
+        """Compile regular expressions.
 
         Raises:
             re.error: one is not a regular expression.
@@ -70,8 +81,8 @@ class SitePatterns:
         return bool(self.total_batches or self.current_batch or self.success or self.failure)
 
     @property
-    def searches(self) -> list[Callable[[bytes], object]]:
-        """Each says whether one of the patterns is in a line."""
+    def searches(self) -> list[Callable[[bytes, int, int], object]]:
+        """Each says whether one of the patterns is in a line, from one place in it to another."""
         return [each.search for each in (*self.total_batches, *self.current_batch, *self.success, *self.failure)]
 
     def events(self, line: bytes) -> Iterator[Event]:
@@ -100,6 +111,17 @@ def _has_long_line(data: bytes, start: int, end: int) -> bool:
     return False
 
 
+def foreign_events(line: bytes) -> tuple[Event, ...]:
+    """What the first rule of another writer that says something finds in a line; nothing where none does."""
+    for known in FOREIGN_LINES:
+        match = known.pattern.search(line, 0, FOREIGN_LIMIT)
+        if match is None and len(line) > FOREIGN_LIMIT:
+            match = known.pattern.search(line, len(line) - FOREIGN_LIMIT)
+        if match and (events := tuple(known.events(match))):
+            return events
+    return ()
+
+
 def _numbers(patterns: Iterable[re.Pattern[bytes]], line: bytes) -> Iterator[int]:
     """What the first groups of those that are found in a line capture."""
     for pattern in patterns:
@@ -122,6 +144,7 @@ class ParserState:
     family: str | None
     mode: str | None
     dialect: str | None
+    prefixes: str = Prefixes.UNDECIDED.value
 
 
 class TpsLogParser:
@@ -134,7 +157,7 @@ class TpsLogParser:
         matched: some pattern has matched since the beginning.
     """
 
-    __slots__ = ("_dialect", "_family", "_mode", "_site", "_skipping", "_tally", "_unfinished", "matched")
+    __slots__ = ("_dialect", "_family", "_mode", "_prefixes", "_site", "_skipping", "_tally", "_unfinished", "matched")
     NOT_SAVED = frozenset({"_site", "_tally"})
     """The site's patterns are the configuration's; the tally is :meth:`parse_line`'s, which nobody resumes."""
 
@@ -150,19 +173,31 @@ class TpsLogParser:
         self._family: str | None = None
         self._mode: str | None = None
         self._dialect: str | None = None
+        self._prefixes = PrefixFilter()
         self._tally: BatchTally | None = None
 
     def to_state(self) -> ParserState:
         """Where :meth:`feed` is, as plain data."""
         return ParserState(
-            self.matched, self._unfinished.decode("latin-1"), self._skipping, self._family, self._mode, self._dialect
+            self.matched,
+            self._unfinished.decode("latin-1"),
+            self._skipping,
+            self._family,
+            self._mode,
+            self._dialect,
+            self._prefixes.prefixes.value,
         )
 
     @classmethod
     def from_state(cls, state: ParserState, site: SitePatterns | None = None) -> TpsLogParser:
         """A parser that goes on where the one was whose state this is."""
         parser = cls(site)
-        give(parser, state, unfinished=state.unfinished.encode("latin-1"))
+        give(
+            parser,
+            state,
+            unfinished=state.unfinished.encode("latin-1"),
+            prefixes=PrefixFilter(Prefixes(state.prefixes)),
+        )
         return parser
 
     @property
@@ -184,6 +219,9 @@ class TpsLogParser:
             # A hole left by truncating a file that its writer goes on writing at its old offset. It may be a gigabyte:
             # translate() takes 1 ms for a MiB of it, replace() more than 20.
             data, start = data[start:].translate(None, b"\0"), 0
+        if data.find(b"\r", start) >= 0:
+            # "\r\n" becomes an empty line more, which says nothing.
+            data = data.replace(b"\r", b"\n")
         if self._skipping:
             newline = data.find(b"\n", start)
             if newline < 0:
@@ -192,7 +230,8 @@ class TpsLogParser:
         events: list[Event] = []
         first = data.find(b"\n", start)
         if first >= 0:
-            marks = marks_in(data, start)
+            # Colours may stand within a mark.
+            marks = marks_in(data, start) if data.find(ESCAPE, start) < 0 else FOREIGN_MARKS
             # A mark may have been cut.
             self._take_line(self._unfinished + data[start:first], events, FOREIGN_MARKS if self._unfinished else marks)
             end = data.rfind(b"\n", first) + 1
@@ -217,7 +256,8 @@ class TpsLogParser:
         """
         encoded = line.encode("utf-8", "surrogatepass") if isinstance(line, str) else line
         events: list[Event] = []
-        self._match(encoded.replace(b"\0", b"").rstrip(b"\r\n"), events)
+        for part in re.split(rb"[\r\n]", encoded.replace(b"\0", b"")):
+            self._match(part, events)
         progress = None
         tally = self._tally_of_lines()
         for event in events:
@@ -250,30 +290,47 @@ class TpsLogParser:
 
     def _scan(self, data: bytes, start: int, end: int, events: list[Event], marks: Sequence[bytes]) -> None:
         """Whole lines: those behind the newline at ``start``, until the one before ``end``."""
-        long = _has_long_line(data, start, end)
-        if self._site is None and not long:
-            lines = candidate_lines(data, start, end, marks)
-        else:
-            lines = data[start + 1 : end - 1].split(b"\n")
-            if self._site is not None and not long and data.find(b"\r", start, end) < 0:
-                wanted = {line for search in self._site.searches for line in lines if search(line)}
-                wanted |= {line for mark in marks for line in lines if mark in line}
-                lines = [line for line in lines if line[:PREFIX_LENGTH] in LINES or line in wanted]
-        for line in lines:
-            self._take_line(line, events, marks)
+        if _has_long_line(data, start, end):
+            for line in data[start + 1 : end - 1].split(b"\n"):
+                self._take_line(line, events, marks)
+            return
+        if data.find(ESCAPE, start, end) >= 0:
+            data, start = without_escapes(data[start:end]), 0
+            end = len(data)
+        raw = data
+        if self._prefixes.prefixes is not Prefixes.ABSENT:
+            data = self._prefixes.lines(data[start : end - 1]) + b"\n"
+        if self._site is None:
+            at, until = (start, end) if data is raw else (0, len(data))
+            for line in candidate_lines(data, at, until, marks):
+                self._match(line, events, marks)
+            return
+        seen = raw[start + 1 : end - 1].split(b"\n")
+        stripped = seen if data is raw else data[1:-1].split(b"\n")
+        wanted = {line for search in self._site.searches for line in seen if search(line, 0, SITE_LIMIT)}
+        for line, shown_line in zip(stripped, seen, strict=True):
+            if shown_line in wanted or line[:PREFIX_LENGTH] in LINES or any(mark in line for mark in marks):
+                self._match(line, events, marks, shown_line)
 
     def _take_line(self, line: bytes, events: list[Event], marks: Sequence[bytes]) -> None:
+        """A whole line, as it stands in the log."""
         if len(line) > LINE_LIMIT:
             self._cut_line(line, events)
         else:
-            self._match(line, events, marks)
+            self._take_short_line(line, events, marks)
 
     def _cut_line(self, line: bytes, events: list[Event]) -> None:
         events.append(Anomaly("line_too_long"))
-        self._match(line[:LINE_LIMIT], events)
+        self._take_short_line(line[:LINE_LIMIT], events, FOREIGN_MARKS)
 
-    def _match(self, line: bytes, events: list[Event], marks: Sequence[bytes] = FOREIGN_MARKS) -> None:
-        line = line.rstrip(b"\r")
+    def _take_short_line(self, line: bytes, events: list[Event], marks: Sequence[bytes]) -> None:
+        line = without_escapes(line)
+        self._match(self._prefixes.line(line), events, marks, line)
+
+    def _match(
+        self, line: bytes, events: list[Event], marks: Sequence[bytes] = FOREIGN_MARKS, raw: bytes | None = None
+    ) -> None:
+        """Match a line without colours and prefixes; ``raw`` is the line with its prefixes, for the site's patterns."""
         before = len(events)
         for known in LINES.get(line[:PREFIX_LENGTH], ()):
             if match := known.pattern.match(line):
@@ -284,21 +341,24 @@ class TpsLogParser:
         if marks and any(mark in line for mark in marks):
             self._match_foreign(line, events, before)
         if self._site is not None:
-            said = {type(event) for event in events[before:]}
-            if BatchStarted in said:
-                said.add(BatchesAnnounced)  # a batch's line counts: "(3 of 18 batches)" announces nothing
-            events.extend(event for event in self._site.events(line) if type(event) not in said)
+            kinds = {type(event) for event in events[before:]}
+            if BatchStarted in kinds:
+                kinds.add(BatchesAnnounced)  # a batch's line counts: "(3 of 18 batches)" announces nothing
+            events.extend(event for event in self._site.events((raw or line)[:SITE_LIMIT]) if type(event) not in kinds)
         if len(events) > before:
             self.matched = True
 
     def _match_foreign(self, line: bytes, events: list[Event], before: int) -> None:
-        """What another writer says in a line, unless the engine has told there that the run failed."""
-        if any(isinstance(event, RunFailed) for event in events[before:]):
+        """Add what another writer says in a line, unless the engine gave a cause there.
+
+        A bare ``error`` of the engine gives none: another writer's word replaces it.
+        """
+        told = [event for event in events[before:] if isinstance(event, RunFailed)]
+        if any(event.reason != "error" for event in told):
             return
-        for known in FOREIGN_LINES:
-            if match := known.pattern.search(line):
-                events.extend(known.events(match))
-                break
+        foreign = foreign_events(line)
+        if foreign:
+            events[before:] = [*(event for event in events[before:] if event not in told), *foreign]
 
     def _recognise(self, line: Line, events: list[Event]) -> None:
         """Which dialect prints such a line: engine and way of simulating come together from several of them."""

@@ -115,7 +115,7 @@ def test_without_hyperscan_the_marks_are_searched_for(monkeypatch: pytest.Monkey
 def test_a_noisy_log_makes_no_python_objects_of_its_noise(monkeypatch: pytest.MonkeyPatch) -> None:
     """The work per chunk is counted, not timed: lines handed to the matching, of all that were read."""
     matched: list[bytes] = []
-    monkeypatch.setattr(TpsLogParser, "_match", lambda self, line, events, marks=(): matched.append(line))
+    monkeypatch.setattr(TpsLogParser, "_match", lambda self, line, events, marks=(), raw=None: matched.append(line))
     chunk = noise(400, 1) * 20 + b"Generating particles for (3 of 9 batches) in CPU ..\n" + noise(400, 2) * 20
     TpsLogParser().feed(chunk)
     assert chunk.count(b"\n") > 16_000

@@ -230,7 +230,7 @@ class TestSitePatterns:
         with pytest.raises(re.error):
             SitePatterns.of(failure=["("])
 
-    def test_those_of_the_plan_change_nothing(self) -> None:
+    def test_patterns_of_the_development_plan_change_nothing_in_captured_logs(self) -> None:
         site = SitePatterns.of(
             [r"with (\d+) batches"],
             [r"Generating particles for \((\d+) of (\d+) batches\)"],
@@ -240,4 +240,14 @@ class TestSitePatterns:
         for name in names():
             data = (LOGS / f"{name}.log").read_bytes()
             assert fed(data, site=site)[0] == fed(data)[0]
-        assert fed(b"Relative ERROR: 0.01\n", site=site)[0] == []
+
+    @pytest.mark.parametrize("pattern", ["ERROR:", "FATAL ERROR", "Segmentation fault"])
+    def test_a_pattern_that_equals_a_built_in_one_matches_anywhere_in_a_line(self, pattern: str) -> None:
+        line = f"module 7 says {pattern} in the middle\n".encode()
+        assert fed(line)[0] == []
+        assert fed(line, site=SitePatterns.of(failure=[pattern]))[0] == [RunFailed("error", line.decode().strip())]
+
+    def test_the_first_4_kib_of_a_line_are_searched(self) -> None:
+        site = SitePatterns.of(failure=["needle"])
+        assert fed(b"x" * 4090 + b"needle\n", site=site)[0] != []
+        assert fed(b"x" * 4091 + b"needle\n", site=site)[0] == []

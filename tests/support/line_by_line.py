@@ -6,8 +6,9 @@ import re
 
 from exporter.logs import parser as parser_module
 from exporter.logs.events import Anomaly, Event, RunFailed
-from exporter.logs.parser import TpsLogParser
-from exporter.logs.patterns import FOREIGN_LINES, LINES
+from exporter.logs.line_prefix import without_escapes
+from exporter.logs.parser import TpsLogParser, foreign_events
+from exporter.logs.patterns import LINES
 
 _RULES = tuple(rule for rules in LINES.values() for rule in rules)
 _ANY_RULE = re.compile(b"|".join(b"(?:%s)" % rule.pattern.pattern for rule in _RULES))
@@ -19,7 +20,8 @@ class LineByLine(TpsLogParser):
 
     def feed(self, data: bytes, start: int = 0) -> list[Event]:
         limit = parser_module.LINE_LIMIT
-        *lines, self._unfinished = (self._unfinished + data[start:]).replace(b"\0", b"").split(b"\n")
+        text = (self._unfinished + data[start:]).replace(b"\0", b"").replace(b"\r", b"\n")
+        *lines, self._unfinished = text.split(b"\n")
         if len(self._unfinished) > limit:
             # A line that is too long says what it says when that is known: nobody waits for its end.
             lines.append(self._unfinished)
@@ -27,7 +29,7 @@ class LineByLine(TpsLogParser):
         for line in lines:
             if len(line) > limit:
                 events.append(Anomaly("line_too_long"))
-            self._match_every_rule(line[:limit].rstrip(b"\r"), events)
+            self._match_every_rule(self._prefixes.line(without_escapes(line[:limit])), events)
         return events
 
     def _match_every_rule(self, line: bytes, events: list[Event]) -> None:
@@ -37,9 +39,7 @@ class LineByLine(TpsLogParser):
                 self._recognise(rule, said)
                 said.extend(rule.events(match))
                 break
-        if not any(isinstance(event, RunFailed) for event in said):
-            for rule in FOREIGN_LINES:
-                if match := rule.pattern.search(line):
-                    said.extend(rule.events(match))
-                    break
+        told = [event for event in said if isinstance(event, RunFailed)]
+        if all(event.reason == "error" for event in told) and (foreign := foreign_events(line)):
+            said = [*(event for event in said if event not in told), *foreign]
         events.extend(said)

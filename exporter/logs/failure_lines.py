@@ -1,0 +1,169 @@
+"""Lines by which an engine, or whatever starts it, says that a run failed.
+
+Each public engine has words of its own for the same fault, and more are to come. So the rules go by how such lines
+begin (``Error:``, ``Failed to ...``, ``Exception in ...``), and what a line is about decides the reason. Known chatter
+of the loader and of module systems begins in the same way and is left out.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from exporter.logs.events import Event, RunFailed
+from exporter.logs.line_rules import Line, Match, failed, line_rule, said, shown
+
+_HARMLESS = re.compile(
+    rb"ERROR: ld\.so: "
+    rb"|ERROR: (?:Unable to locate a modulefile|Couldn't find modulefile|No module matching|Module cannot be loaded"
+    rb"|Load of requirement|Loading of|Conflicting '|Magic cookie|Invalid modulepath|Cannot use 'module)"
+    rb"|Failed to (?:initialize NVML|set locale|connect to (?:the )?(?:\w+ )?bus|create bus connection|load module \")"
+    # A figure and no fault: "Error: 0.8 %", "ERROR: none", "CUDA error: no error".
+    rb"|(?i:cuda error|error|fatal): *(?:\([\w ]*\) )?"
+    rb"(?:[-+]?\d[\d.]{0,30}(?:e[-+]?\d{1,4})? *%?|none|no errors?|cudaSuccess|0 errors?)\s*$"
+)
+
+_NO_FREE_GPU = re.compile(
+    rb"\bno (?:free|available|idle) gpu|\bno gpus? (?:is |are |was |were )?(?:free|available|left)"
+)
+_MEMORY = re.compile(rb"out of memory|bad_alloc|(?:not enough|insufficient|cannot allocate) (?:\w+ )?memory")
+_CUDA = re.compile(rb"(?<![\w/.\-])cuda(?![\w.\-]*/)")
+"""The library, and no folder that is named after it."""
+
+_OUTPUT = re.compile(
+    # Verbs of writing,
+    rb"\b(?:(?:over)?writ(?:e|es|ing|ten)|sav(?:e|ed|ing)|creat(?:e|ed|ing)|stor(?:e|ed|ing)|export(?:ed|ing)?)\b|\bsave_"
+    # what a full or lost file system says,
+    rb"|no space left|disk (?:is )?full|disk quota|quota exceeded|read-only file system|input/output error"
+    # and the words of engines that meet a fault while they save the dose.
+    rb"|insert pixel data|mandatory tag|data length|node is null|pointer is null|plan name is empty"
+    rb"|only \d+ could be read|cannot read rtplan|cannot get dataset|number of slices"
+    rb"|output (?:file|folder|directory|path)"
+)
+
+
+def _reason(text: bytes, otherwise: str) -> str:
+    """The reason for a text of an engine; ``otherwise`` where it says nothing more."""
+    lower = text.lower()
+    if _NO_FREE_GPU.search(lower):
+        return "no_free_gpu"
+    if _MEMORY.search(lower):
+        return "out_of_memory"
+    if _CUDA.search(lower):
+        return "cuda"
+    return "output_error" if _OUTPUT.search(lower) else otherwise
+
+
+def _engine_error(match: Match) -> Iterable[Event]:
+    text = said(match)
+    if not _HARMLESS.match(text):
+        yield RunFailed(_reason(text, "fatal_error" if text[:5].lower() == b"fatal" else "error"), shown(text))
+
+
+def _gpu_error(match: Match) -> Iterable[Event]:
+    text = said(match)
+    if not _HARMLESS.match(text):
+        yield RunFailed("out_of_memory" if _MEMORY.search(text.lower()) else "cuda", shown(text))
+
+
+def _exception(match: Match) -> Iterable[Event]:
+    text = said(match)
+    reason = _reason(text, "exception")
+    # An exception that speaks of writing need not be about the dose.
+    yield RunFailed("exception" if reason == "output_error" else reason, shown(text))
+
+
+_WRITING = rb"(?:\w+ ){0,4}?(?:write|save|create|store|export|be (?:written|saved|created|stored|exported))\b"
+"""Up to four words and a verb of writing: "not write", "to open or create"."""
+
+_OF_CUDA = rb"(?: after\b| in\b| at\b|:| ?[=(]| code\b| \d)"
+"""Not "CUDA error reporting is on"."""
+
+ENGINE_FAILURES = (
+    *(
+        line_rule(beginning, _engine_error)
+        for beginning in (b"Error:", b"ERROR:", b"error: ", b"FATAL:", b"FATAL ERROR", b"Fatal:", b"Fatal error:")
+    ),
+    *(line_rule(beginning, _engine_error) for beginning in (b"Failed to ", b"failed to ", b"Exception in ")),
+    *(
+        line_rule(beginning, _engine_error, _WRITING)
+        for beginning in (b"Could not ", b"could not ", b"Cannot ", b"cannot ", b"Unable to ", b"unable to ")
+    ),
+    line_rule(b"Cannot open file!", failed("output_error")),
+    line_rule(b"Error occurred at writing time!", failed("output_error")),
+    line_rule(b"Insufficient number of slices", failed("output_error")),
+    line_rule(b"No free GPU", failed("no_free_gpu")),
+    line_rule(b"CUDA error", _gpu_error, _OF_CUDA),
+    line_rule(b"CUDA Error", _gpu_error, _OF_CUDA),
+    line_rule(b"Thrust sort failed:", _gpu_error),
+    line_rule(b"  what():", _exception),
+    line_rule(b"There is nan in track direction", failed("simulation_error")),
+    line_rule(b"There is all-zeros in track direction", failed("simulation_error")),
+    # glibc: a word of the shell follows, which tells where one of these is glued to a line that was cut.
+    line_rule(b"double free or corruption", failed("aborted")),
+    line_rule(b"free(): ", failed("aborted"), rb"(?:invalid|double|corrupt)"),
+    line_rule(b"malloc", failed("aborted"), rb"(?:\(\)|_consolidate\(\)): |malloc\.c:\d+:"),
+    line_rule(b"munmap_chunk(): ", failed("aborted"), rb"invalid"),
+    line_rule(b"corrupted ", failed("aborted"), rb"(?:size vs\. prev_size|double-linked list)"),
+    line_rule(b"*** stack smashing detected", failed("aborted")),
+)
+"""Each of these begins its line."""
+
+CUT_LINE = (
+    rb"^(?:Run|Beam|Generating|Transporting|Initialization|Block|h0|Simulating|cum_vertiex|Cumulated|run|Thread)\b.* "
+)
+"""A line of the engine that was cut behind a blank. What follows is another line: no prose begins like this."""
+
+_GLUED = re.compile(
+    rb"(?:(?<=[^\s\"'(\[{/<])|" + CUT_LINE + rb")(?P<said>(?:(?:Error|ERROR): )?"
+    rb"(?:[Ff]ailed to (?:write|save)\b|[Cc](?:an|ould )not (?:write|save|create)\b|Exception in save|Mandatory tag"
+    rb"|data length is zero|cannot read RTPLAN|cannot get dataset|child node is null|source data pointer is null"
+    rb"|plan name is empty))"
+)
+"""Words about a dose that was not written, behind a line that was cut."""
+
+_PROGRAM = rb"(?:\./[\w+-]{1,100}(?:\.(?:exe|bin|x|out))?|[^\s:'\"`]{0,200}(?:tps|moqui|mqi)[\w.+-]{0,100})"
+"""The engine as a shell names it. Other programs of a job script may be missing without harm."""
+
+_QUOTE = "(?:['\"`]|‘|’)?".encode()
+_NOT_STARTED = (
+    rb"(?:(?:command )?not found|[Nn]o such file or directory|[Pp]ermission denied|cannot execute|[Ee]xec format error)"
+)
+
+NOT_STARTED = (
+    Line(
+        re.compile(
+            rb"(?:\S{1,200}: (?=error while|symbol lookup|relocation))?"
+            rb"(?:error while loading shared libraries|symbol lookup error|relocation error): "
+        ),
+        failed("error"),
+    ),
+    Line(re.compile(rb"(?:\S{1,200}: )?version `[^'\s]{1,100}' not found \(required by"), failed("error")),
+    Line(re.compile(rb"(?:\S{1,100}: )?failed to (?:run command|execute) "), failed("error")),
+    Line(re.compile(rb"(?:\S{1,100}: )?execution of " + _QUOTE + rb"\S{1,300}: " + _NOT_STARTED), failed("error")),
+    Line(re.compile(rb"\bexec(?:ve|vp|v)?(?:\(\):| error on file) .{0,300}" + _NOT_STARTED), failed("error")),
+    Line(
+        re.compile(
+            rb"(?:^|(?<=: ))(?:line \d{1,9}: |\d{1,9}: )?(?:exec: |cannot run )?"
+            + _QUOTE
+            + _PROGRAM
+            + _QUOTE
+            + rb": (?:/\S{1,200}: bad ELF interpreter: )?"
+            + _NOT_STARTED
+        ),
+        failed("error"),
+    ),
+    Line(re.compile(rb"\bzsh:(?:\d{1,9}:)? " + _NOT_STARTED + rb": " + _PROGRAM), failed("error")),
+    Line(re.compile(rb"\bmpi(?:run|exec) was unable to (?:launch|find|start)"), failed("error")),
+    Line(re.compile(rb"\bdocker: Error response from daemon:"), failed("error")),
+)
+"""The loader, a shell or a launcher could not start the engine. Found anywhere in a line."""
+
+GLUED_FAILURES = (
+    Line(re.compile(rb"terminate called (?:after|without|recursively)"), _exception),
+    Line(re.compile(rb"GPUassert: "), _gpu_error),
+    Line(re.compile(rb"Assertion `.{0,1000}' failed"), failed("assertion")),
+    Line(re.compile(rb"(?<!\w)No free GPU"), failed("no_free_gpu")),
+    Line(_GLUED, _engine_error),
+)
+"""Found anywhere in a line: standard error may come before a line of standard output was finished."""
