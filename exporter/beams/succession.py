@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from exporter.beams.run import UNMATCHED_BYTES, UNMATCHED_SECONDS, BeamRun, RunState
 from exporter.logs.events import (
+    INTERRUPTIONS,
     BatchesAnnounced,
     BatchFinished,
     BatchStarted,
@@ -27,7 +28,7 @@ from exporter.logs.events import (
 )
 from exporter.plain_state import give, take
 
-_ENDED_BY_OTHERS = frozenset({"killed", "terminated", "time_limit"})
+_ENDED_BY_OTHERS = INTERRUPTIONS | {"killed", "terminated", "time_limit"}
 """Reasons of a failure that is not the engine's own."""
 
 
@@ -177,5 +178,5 @@ def _may_be_followed(run: BeamRun, head: RunHead) -> bool:
     if not head.certain and not run.ended:
         return False
     if run.failed:
-        return run.running_since is not None and run.failures.keys() <= _ENDED_BY_OTHERS
+        return (run.has_head or run.running_since is not None) and run.failures.keys() <= _ENDED_BY_OTHERS
     return run.running_since is not None or (run.succeeded and run.has_head)

@@ -69,7 +69,8 @@ class Section(BaseModel):
 class Patterns(Section):
     """How the log says how far it is. The wording of the known engines is built in; these are added, for others.
 
-    Patterns are searched in each line as bytes (`\\d` is an ASCII digit, text is UTF-8).
+    Patterns are searched anywhere in the first 4 KiB of each line, as bytes (`\\d` is an ASCII digit, text is UTF-8).
+    A pattern that equals a built-in one is added like any other.
     """
 
     total_batches: TotalPatterns = Field(
