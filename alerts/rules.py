@@ -227,8 +227,8 @@ def beam_alerts(parameters: Parameters) -> Sequence[Alert]:
             "critical",
             f'max by ({_BEAM}, reason) (mqi_beam_failure{{reason="empty_dose"}}) == 1\n',
             f"{_THE_BEAM} looks finished, but its dose is zero everywhere",
-            "The simulation on {{ $labels.source }} wrote a dose whose maximum is 0 and may have exited with 0. The row "
-            "may say completed: do not use this dose.",
+            "The simulation on {{ $labels.source }} wrote a dose whose maximum is 0 and may have exited with 0. The "
+            "row may say completed: do not use this dose.",
             "beam",
             parameters.failed_for_seconds,
             parameters.kept_seconds,
@@ -238,8 +238,8 @@ def beam_alerts(parameters: Parameters) -> Sequence[Alert]:
             "info",
             f'max by ({_BEAM}, reason) (mqi_beam_failure{{reason=~"{_INTERRUPTED}"}}) == 1\n',
             f"{_THE_BEAM} was interrupted and has not started again",
-            f"The run on {{{{ $labels.source }}}} was interrupted at {_BATCH} ({{{{ $labels.reason }}}}), and no new run "
-            f"has started for {duration(parameters.interrupted_for_seconds)}. The beam itself is not at fault.",
+            f"The run on {{{{ $labels.source }}}} was interrupted at {_BATCH} ({{{{ $labels.reason }}}}), and no new "
+            f"run has started for {duration(parameters.interrupted_for_seconds)}. The beam itself is not at fault.",
             "beam",
             parameters.interrupted_for_seconds,
             parameters.kept_seconds,
