@@ -107,15 +107,14 @@ def test_any_mixture_in_any_slices_reads_as_line_by_line(parts: list[tuple[str, 
 
 
 def test_the_first_line_of_an_engine_decides() -> None:
-    prefixes = PrefixFilter()
+    prefixes, head = PrefixFilter(), DECISIVE_BEGINNINGS[0]
+    decided = [prefixes.prefixes]
     assert prefixes.lines(b"\n0: noise\n1: more") == b"\nnoise\nmore"
-    assert prefixes.prefixes is Prefixes.UNDECIDED
-    assert (
-        prefixes.lines(b"\n0: a\n" + DECISIVE_BEGINNINGS[0] + b"\n0: b")
-        == b"\na\n" + DECISIVE_BEGINNINGS[0] + b"\n0: b"
-    )
-    assert prefixes.prefixes is Prefixes.ABSENT
+    decided.append(prefixes.prefixes)
+    assert prefixes.lines(b"\n0: a\n" + head + b"\n0: b") == b"\na\n" + head + b"\n0: b"
+    decided.append(prefixes.prefixes)
     assert prefixes.line(b"0: c") == b"0: c"
+    assert decided == [Prefixes.UNDECIDED, Prefixes.UNDECIDED, Prefixes.ABSENT]
 
 
 def test_the_decision_survives_a_restart() -> None:
