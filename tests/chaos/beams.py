@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from exporter.simulator import Simulation
+from exporter.simulator import Script, Simulation, simulate
+from exporter.simulator.script import Step
 from tests.chaos.truth import Truth, truth
 
 HOSTS = ("hpc1", "hpc2")
@@ -31,6 +33,18 @@ _FAILURES_PER_BATCH_OF_GPU = ("cuda", "out_of_memory")
 _FAILURES_PER_BATCH_OF_SMC = ("killed", "terminated", "segmentation_fault", "assertion", "out_of_memory")
 _FAILURE_SHARE = 0.35
 _AT_ONCE_SHARE = 0.15
+_PREFIX_SHARE = 0.25
+_PREFIXES = (b"0: ", b"2026-01-02T03:04:05.123456789Z stdout F ", b"[2026-01-02 03:04:05] ", b"\x1b[32m")
+_SLURM_SHARE = 0.7
+_SLURM_ENDS = (
+    ("cancelled", b"slurmstepd-n1: error: *** JOB 7 ON n1 CANCELLED AT 2026-01-02T03:04:05 ***\n"),
+    ("cancelled", b"[2026-01-02T03:04:05.1] error: *** JOB 7 ON n1 CANCELLED AT 2026 DUE to SIGNAL Terminated ***\n"),
+    ("time_limit", b"slurmstepd: error: *** STEP 7.0 ON n1 CANCELLED AT 2026-01-02T03:04:05 DUE TO TIME LIMIT ***\n"),
+    ("preempted", b"slurmstepd-n1: error: *** JOB 7 ON n1 CANCELLED AT 2026-01-02T03:04:05 DUE TO PREEMPTION ***\n"),
+    ("node_failure", b"srun: error: Node failure on n1\n"),
+    ("killed", b"srun: error: n1: task 0: Killed\n"),
+)
+"""Slurm's last words instead of the shell's, and the reason they tell."""
 
 
 @dataclass(eq=False)
@@ -58,9 +72,35 @@ class Run:
         return random.Random(f"at once {self.simulation.seed}").random() < _AT_ONCE_SHARE
 
     @property
+    def slurm_end(self) -> tuple[str, bytes] | None:
+        """Reason and last words where Slurm ends it; drawn apart from the rest, as the prefix of its lines is."""
+        chance = random.Random(f"slurm {self.simulation.seed}")
+        if self.simulation.failure != "terminated" or chance.random() > _SLURM_SHARE:
+            return None
+        return chance.choice(_SLURM_ENDS)
+
+    @property
+    def prefix(self) -> bytes:
+        """What another program writes before each line of its log; most logs have none."""
+        chance = random.Random(f"prefix {self.simulation.seed}")
+        return chance.choice(_PREFIXES) if chance.random() < _PREFIX_SHARE else b""
+
+    @property
+    def script(self) -> Script:
+        """What its log receives, and when."""
+        script = simulate(self.simulation)
+        steps = list(script.steps)
+        if self.slurm_end is not None:
+            last = steps[-1]
+            assert last.data.endswith(b"Terminated\n")
+            steps[-1] = replace(last, data=last.data.removesuffix(b"Terminated\n") + self.slurm_end[1])
+        return replace(script, steps=tuple(_prefixed(steps, self.prefix)))
+
+    @property
     def truth(self) -> Truth:
         """What its finished log says."""
-        return truth(self.simulation)
+        said = truth(self.simulation)
+        return said if self.slurm_end is None else replace(said, reason=self.slurm_end[0])
 
     def __str__(self) -> str:
         times = "began {} ended {}".format(*(at and round(at, 1) for at in (self.began_at, self.ended_at)))
@@ -115,6 +155,17 @@ class Beam:
         run = Run(simulation, len(self.runs) + 1)
         self.runs.append(run)
         return run
+
+
+def _prefixed(steps: list[Step], prefix: bytes) -> Iterator[Step]:
+    """The same writes with ``prefix`` before each line, wherever a write begins or ends in a line."""
+    line_begins = True
+    for step in steps:
+        data = b""
+        for line in step.data.splitlines(keepends=True):
+            data += prefix + line if line_begins else line
+            line_begins = line.endswith(b"\n")
+        yield replace(step, data=data)
 
 
 def _simulation(chance: random.Random, number: int) -> Simulation:

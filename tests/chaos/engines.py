@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from exporter.simulator import Script, simulate
+from exporter.simulator import Script
 from exporter.simulator.script import Step
 from tests.chaos.beams import Beam, Run
 from tests.chaos.time_of_day import TimeOfDay
@@ -109,7 +109,7 @@ class Engines:
     def launch(self, beam: Beam, run: Run) -> None:
         """Begin a run."""
         with self._lock:
-            self._going[beam] = Engine(beam, run, simulate(run.simulation), self.now())
+            self._going[beam] = Engine(beam, run, run.script, self.now())
 
     def of(self, beam: Beam) -> Engine | None:
         """The engine that writes a beam's log now."""

@@ -26,7 +26,7 @@ _LATE_SECONDS = 1.0
 
 _POLLED_WITHIN_SECONDS = 60.0
 _ALARMING = ("stalled", "expired", "failed", "succeeded")
-_NO_PARTICLES = re.compile(rb"^Total histories .*: 0$", re.MULTILINE)
+_NO_PARTICLES = re.compile(rb"Total histories .*: 0$", re.MULTILINE)
 """What tells that a run has failed although its engine goes on to its usual last line."""
 _ON_ITS_WAY = ("starting", "running", "stalled", "expired")
 _SAMPLE = re.compile(r"(?P<name>\w+)(?:\{(?P<labels>.*)\})? (?P<value>\S+)")
