@@ -173,7 +173,7 @@ def raising_path() -> os.PathLike[str]:
     return Raising()
 
 
-@pytest.mark.parametrize("path", [None, 7, "", "a\0b", b"a\0b", ["a"], raising_path()], ids=repr)
+@pytest.mark.parametrize("path", [None, 7, "", "a\0b", b"a\0b", ["a"], raising_path()])
 @pytest.mark.parametrize("where", ["local", "remote"])
 def test_a_log_path_that_is_none_ends_monitoring_with_what_to_pass(sshd: Sshd, path: Any, where: str) -> None:
     logger = Logger()
@@ -244,7 +244,7 @@ def test_a_log_without_read_permission_is_logged_with_what_to_do(log: Path, monk
     assert "give the exporter's user read access" in about
 
 
-@pytest.mark.parametrize("client", [None, "host", object()], ids=repr)
+@pytest.mark.parametrize("client", [None, "host", object()])
 def test_what_is_no_ssh_client_ends_monitoring_with_what_to_pass(client: Any) -> None:
     logger = Logger()
     thread = Thread(ProgressMonitor("b", logger).monitor_remote, client, "/a.log", print)
@@ -321,7 +321,7 @@ def test_a_timeout_of_zero_or_less_is_one_poll(log: Path, timeout: Any) -> None:
     assert logger.said == []
 
 
-@pytest.mark.parametrize("timeout", [float("nan"), "soon", [], True, object()], ids=repr)
+@pytest.mark.parametrize("timeout", [float("nan"), "soon", [], True, object()])
 def test_a_timeout_that_is_no_number_is_logged_and_there_is_no_limit(log: Path, timeout: Any) -> None:
     seen: list[float] = []
     logger = Logger()
