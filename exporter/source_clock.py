@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 
+from exporter.beams.attribution import RESTAMPED_SECONDS
 from exporter.beams.board import Board
 from exporter.beams.snapshot import BeamKey
 from exporter.logs.clock_offset import ClockOffset
@@ -13,10 +14,6 @@ from exporter.source_report import SourceReport
 
 Log = tuple[str, LogStat]
 """A log's path, and how it looks."""
-
-_RESTAMPED_SECONDS = 60.0
-"""A time stamp that changes so soon after growth replaces that of the growth: who copies logs may write first and date
-the file afterwards."""
 
 
 class SourceClock:
@@ -96,7 +93,7 @@ class SourceClock:
     def _restamp(self, key: BeamKey, path: str, modified_at: float, latest: float) -> None:
         """A log got another time stamp without growing: just after growth it dates that growth."""
         grown, earliest, seen_at = self._growths.get(key, ("", 0.0, 0.0))
-        if grown == path and 0.0 <= latest - seen_at <= _RESTAMPED_SECONDS:
+        if grown == path and 0.0 <= latest - seen_at <= RESTAMPED_SECONDS:
             self._offset.withdraw(path)
             self._offset.observe(path, modified_at, earliest, latest)
 

@@ -289,6 +289,23 @@ class TestRestart:
         world.look()
         assert shown(world) == ("failed", 1, "out_of_memory")
 
+    def test_log_that_came_while_no_exporter_ran_and_our_clock_was_set_is_no_hour_old(self, world: World) -> None:
+        """It is dated by the clock of before: what is learned later holds for later writes only."""
+        world.row("simulation_running")
+        passes(world, 5)
+        state = world.saved()
+        world.at += 2
+        world.write(upto("v2_b18", b"(1 of 18"))
+        written_at = world.at
+        world.restart(state)
+        world.at += 3600
+        world.board.move(3600)
+        world.monitor.resume(*world.board.bookmarks("local"))
+        other_log_grows(world)
+        started_at = world.view().started_at
+        assert started_at is not None
+        assert abs(started_at - 3600 - written_at) < 10
+
     def test_log_attributed_by_the_wrong_clock_is_attributed_anew_in_the_next_process(self, world: World) -> None:
         world.row("simulation_running")
         world.at += 60
@@ -394,6 +411,24 @@ def test_log_that_is_dated_after_a_poll_has_seen_it_grow_tells_the_offset_all_th
         os.utime(world.log(), times=(world.at - 300,) * 2)
         world.look()
     assert source(world).clock_offset_seconds == pytest.approx(-300, abs=1.1)
+
+
+@pytest.mark.parametrize("seconds", [-300.0, 300.0])
+def test_log_that_is_dated_after_its_first_read_is_dated_anew(tmp_path: Path, seconds: float) -> None:
+    """As by who writes first and dates the file afterwards, where the offset is known already."""
+    world = World(tmp_path, quick())
+    world.at += 0.25
+    world.file_clock_seconds = seconds
+    other_log_grows(world)
+    world.write(FAILED)
+    world.row("simulation_running")
+    written_at = world.at
+    os.utime(world.log(), times=(world.at,) * 2)
+    passes(world, 1)
+    os.utime(world.log(), times=(written_at + seconds,) * 2)
+    passes(world, 1)
+    assert shown(world) == ("failed", 1, "out_of_memory")
+    assert world.view().started_at == pytest.approx(written_at, abs=1.1)
 
 
 @pytest.mark.parametrize("how", ["rsync -t", "touch", "cp -p over it"])

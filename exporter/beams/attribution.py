@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+RESTAMPED_SECONDS = 60.0
+"""A time stamp that changes so soon after a write, and nothing else with it, is that of the write: who copies logs may
+date them afterwards, and network file systems may tell a new size before the new time."""
+
 STALE_SECONDS = 2.0
 """A row's time stamp has whole seconds, and its writer may be a moment behind the log's."""
 
@@ -22,6 +26,7 @@ class FirstRead:
         earliest: it was not written before, epoch seconds; ``None`` where that is not known.
         row_updated_at: when the row was updated that it was compared with, epoch seconds; ``None`` where the two could
             not be compared.
+        size_bytes: its length.
     """
 
     modified_at: float
@@ -29,6 +34,7 @@ class FirstRead:
     read_at: float
     earliest: float | None
     row_updated_at: float | None
+    size_bytes: int
 
     @property
     def predates_row(self) -> bool:
@@ -36,6 +42,10 @@ class FirstRead:
         return self.row_updated_at is not None and self.row_updated_at > self.dated_at + STALE_SECONDS
 
     def dated(self, clock_offset_seconds: float) -> FirstRead:
-        """The same with the date that the source's clock offset gives."""
+        """The same with the date that the source's clock offset gives.
+
+        Args:
+            clock_offset_seconds: how much later the source's files are dated than our clock says.
+        """
         dated_at = min(self.modified_at - clock_offset_seconds, self.read_at)
         return replace(self, dated_at=dated_at if self.earliest is None else max(dated_at, self.earliest))

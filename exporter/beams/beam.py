@@ -9,10 +9,10 @@ cannot know.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
-from exporter.beams.attribution import STALE_SECONDS, FirstRead
+from exporter.beams.attribution import RESTAMPED_SECONDS, STALE_SECONDS, FirstRead
 from exporter.beams.output import NO_CHECK, OutputCheck
 from exporter.beams.rules import StatusRules
 from exporter.beams.run import BeamRun, RunState
@@ -364,6 +364,11 @@ class Beam:
         """
         self.changed()
         self.backlog = more
+        if self._looked and self.first_read is not None and events:
+            sizes = {event.size_bytes if isinstance(event, LogRead) else None for event in events}
+            if sizes == {self.first_read.size_bytes}:
+                return self._restamped(self.first_read, read_at, statuses)
+            self.first_read = None
         if self.stale:
             events = self._of_this_run(events, at, statuses)
             if not events:
@@ -372,8 +377,6 @@ class Beam:
             self.set_aside = None
         began, unmet = False, self.run.started_at is None
         live = any(isinstance(event, LogRead) and event.live for event in events)
-        if self._looked and events:
-            self.first_read = None
         for event in events:
             if self.succession.apply(event, at, stood_there=not (self._looked or live)):
                 began = True
@@ -385,8 +388,13 @@ class Beam:
             self._looked = True
             # A log that appeared while we watched is of this run, whatever its time stamp says.
             if not live and self.stat is not None:
-                self.first_read = self._first_read(self.stat, at, read_at, statuses)
-                if self.run.ended and self.first_read.predates_row:
+                size_bytes = sum(event.size_bytes for event in events if isinstance(event, LogRead))
+                first = FirstRead(
+                    self.stat.modified_at, at, read_at, polled_at, self._row_to_compare(statuses), size_bytes
+                )
+                # By which clock the log is dated nobody knows where ours was set: its date stays.
+                self.first_read = None if self._clock_set_since_row else first
+                if self.run.ended and first.predates_row:
                     self.set_aside, self.succession.run = self.run, BeamRun()
                     self._forget_run(at)
                     self.stale = True
@@ -412,23 +420,24 @@ class Beam:
             self.read_again = any(not isinstance(event, LogRead) for event in events)
         return []
 
-    def _first_read(self, stat: LogStat, at: float, read_at: float, statuses: StatusRules) -> FirstRead:
-        """What the attribution of a log that stood there rests on; see :class:`FirstRead`."""
+    def _row_to_compare(self, statuses: StatusRules) -> float | None:
+        """When the row was updated that the log is compared with; ``None`` where the two cannot be compared.
+
+        They cannot where our clock was set, also where the row was written since: the log may have been before. (What
+        was read before it was written tells of a clock that was set while no exporter ran.)
+        """
         row = self.row
-        comparable = row.updated_at is not None and self._may_run(statuses)
-        # By which clock the log is dated nobody knows where ours was set, also where the row was written since: the log
-        # may have been before. (What was read before it was written tells of a clock that was set while no exporter
-        # ran.)
-        if self._clock_set_since_row or (row.updated_at is not None and row.updated_at > row.read_at + STALE_SECONDS):
-            comparable = False
-        by_stamp = min(stat.modified_at - (self.clock_offset_seconds or 0.0), read_at)
-        return FirstRead(
-            modified_at=stat.modified_at,
-            dated_at=at,
-            read_at=read_at,
-            earliest=at if at > by_stamp else None,
-            row_updated_at=row.updated_at if comparable else None,
-        )
+        if row.updated_at is None or not self._may_run(statuses) or self._clock_set_since_row:
+            return None
+        return None if row.updated_at > row.read_at + STALE_SECONDS else row.updated_at
+
+    def _restamped(self, first: FirstRead, read_at: float, statuses: StatusRules) -> bool:
+        """The log holds what it held at its first read, and may be dated otherwise; see :meth:`correct_dates`."""
+        soon = read_at - first.read_at <= RESTAMPED_SECONDS
+        if self.stat is None or self.stat.modified_at == first.modified_at or not soon:
+            return False
+        again = replace(first, modified_at=self.stat.modified_at)
+        return self._judge_again(first, again.dated(self.clock_offset_seconds or 0.0), statuses)
 
     def _may_run(self, statuses: StatusRules) -> bool:
         """The row does not say that the engine is done."""
@@ -453,17 +462,21 @@ class Beam:
         self.output = self.output.corrected(clock_offset_seconds)
         if self.first_read is None:
             return False
-        before, self.first_read = self.first_read, self.first_read.dated(clock_offset_seconds)
+        return self._judge_again(self.first_read, self.first_read.dated(clock_offset_seconds), statuses)
+
+    def _judge_again(self, before: FirstRead, first: FirstRead, statuses: StatusRules) -> bool:
+        """Date and attribute the log anew; see :meth:`correct_dates`."""
+        self.first_read = first
         for run in (self.run, self.set_aside):
             if run is not None:
-                run.redate(before.dated_at, self.first_read.dated_at)
-        if self.set_aside is not None and not self.first_read.predates_row:
+                run.redate(before.dated_at, first.dated_at)
+        if self.set_aside is not None and not first.predates_row:
             self.succession.run, self.set_aside, self.stale = self.set_aside, None, False
-        elif self.set_aside is None and self.run.ended and self.first_read.predates_row and self._may_run(statuses):
+        elif self.set_aside is None and self.run.ended and first.predates_row and self._may_run(statuses):
             run = self.run
             self.succession.begin()
             self.set_aside, self.stale = run, True
-            self._forget_run(self.first_read.read_at)
+            self._forget_run(first.read_at)
             return True
         return False
 
