@@ -46,7 +46,7 @@ class TestAppended:
         world.look()
         world.look(15)
         assert shown(world) == ("succeeded", 2, 18, None)
-        assert world.runs == {("failed", "terminated"): 1, ("succeeded", ""): 1}
+        assert world.runs == {("failed", "preempted"): 1, ("succeeded", ""): 1}
 
     def test_after_one_that_succeeded(self, world: World) -> None:
         world.row(None)
