@@ -73,6 +73,11 @@ def _exception(match: Match) -> Iterable[Event]:
     yield RunFailed("exception" if reason == "output_error" else reason, shown(text))
 
 
+def _not_started(match: Match) -> Iterable[Event]:
+    """The whole line: before the words stands who says it."""
+    yield RunFailed("error", shown(match.string))
+
+
 _WRITING = rb"(?:\w+ ){0,4}?(?:write|save|create|store|export|be (?:written|saved|created|stored|exported))\b"
 """Up to four words and a verb of writing: "not write", "to open or create"."""
 
@@ -126,36 +131,25 @@ _PROGRAM = rb"(?:\./[\w+-]{1,100}(?:\.(?:exe|bin|x|out))?|[^\s:'\"`]{0,200}(?:tp
 """The engine as a shell names it. Other programs of a job script may be missing without harm."""
 
 _QUOTE = "(?:['\"`]|‘|’)?".encode()
-_NOT_STARTED = (
+_WHY_NOT = (
     rb"(?:(?:command )?not found|[Nn]o such file or directory|[Pp]ermission denied|cannot execute|[Ee]xec format error)"
 )
 
-NOT_STARTED = (
-    Line(
-        re.compile(
-            rb"(?:\S{1,200}: (?=error while|symbol lookup|relocation))?"
-            rb"(?:error while loading shared libraries|symbol lookup error|relocation error): "
-        ),
-        failed("error"),
-    ),
-    Line(re.compile(rb"(?:\S{1,200}: )?version `[^'\s]{1,100}' not found \(required by"), failed("error")),
-    Line(re.compile(rb"(?:\S{1,100}: )?failed to (?:run command|execute) "), failed("error")),
-    Line(re.compile(rb"(?:\S{1,100}: )?execution of " + _QUOTE + rb"\S{1,300}: " + _NOT_STARTED), failed("error")),
-    Line(re.compile(rb"\bexec(?:ve|vp|v)?(?:\(\):| error on file) .{0,300}" + _NOT_STARTED), failed("error")),
-    Line(
-        re.compile(
-            rb"(?:^|(?<=: ))(?:line \d{1,9}: |\d{1,9}: )?(?:exec: |cannot run )?"
-            + _QUOTE
-            + _PROGRAM
-            + _QUOTE
-            + rb": (?:/\S{1,200}: bad ELF interpreter: )?"
-            + _NOT_STARTED
-        ),
-        failed("error"),
-    ),
-    Line(re.compile(rb"\bzsh:(?:\d{1,9}:)? " + _NOT_STARTED + rb": " + _PROGRAM), failed("error")),
-    Line(re.compile(rb"\bmpi(?:run|exec) was unable to (?:launch|find|start)"), failed("error")),
-    Line(re.compile(rb"\bdocker: Error response from daemon:"), failed("error")),
+NOT_STARTED = tuple(
+    Line(re.compile(expression), _not_started)
+    for expression in (
+        rb"error while loading shared libraries: |symbol lookup error: |relocation error: ",
+        rb"version `[^'\s]{1,100}' not found \(required by",
+        rb"failed to (?:run command|execute) ",
+        rb"execution of " + _QUOTE + rb"\S{1,300}: " + _WHY_NOT,
+        rb"\bexec(?:ve|vp|v)?(?:\(\):| error on file) \S{1,300} \(?" + _WHY_NOT,
+        rb"(?:^|(?<=: ))(?:line \d{1,9}: |\d{1,9}: )?(?:exec: |cannot run )?"
+        + (_QUOTE + _PROGRAM + _QUOTE)
+        + (rb": (?:/\S{1,200}: bad ELF interpreter: )?" + _WHY_NOT),
+        rb"zsh:(?:\d{1,9}:)? " + _WHY_NOT + rb": " + _PROGRAM,
+        rb"mpi(?:run|exec) was unable to (?:launch|find|start)",
+        rb"docker: Error response from daemon:",
+    )
 )
 """The loader, a shell or a launcher could not start the engine. Found anywhere in a line."""
 

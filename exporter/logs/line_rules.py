@@ -12,6 +12,7 @@ PREFIX_LENGTH = 4
 """The first bytes of a line select the rules to try; the shortest beginning of a rule is this long."""
 
 _TEXT_LIMIT = 500
+_SAID_LIMIT = 2048
 
 Match = re.Match[bytes]
 Events = Callable[[Match], Iterable[Event]]
@@ -64,9 +65,12 @@ def always(*events: Event) -> Events:
 
 
 def said(match: Match) -> bytes:
-    """The line from the group ``said`` on, else from the match on: what stands before it is an unfinished line."""
+    """At most 2 KiB of the line, from the group ``said`` on, else from the match on.
+
+    What stands before it is an unfinished line.
+    """
     start = match.start("said") if "said" in match.re.groupindex else match.start()
-    return match.string[start:]
+    return match.string[start : start + _SAID_LIMIT]
 
 
 def failed(reason: str) -> Events:
