@@ -26,7 +26,7 @@ from exporter.database.unavailable import DatabaseUnavailable
 from exporter.logs.local import LocalSource
 from exporter.logs.paths import LogPathTemplate
 from exporter.logs.source import ENTRIES_LIMIT, LogProblem, LogSource, LogStat, SourceUnavailable
-from exporter.privacy.identifiers import Identifiers
+from exporter.privacy.identifiers import Cleared, Identifiers
 
 _log = structlog.get_logger(__name__)
 
@@ -261,7 +261,8 @@ class TableRounds:
         other = self._mirror.take_other_writer()
         if other is not None:
             _log.warning(
-                f"another writer changes the column progress: {self._mirror.advice}",
+                "another writer changes the column progress",
+                advice=Cleared(self._mirror.advice),
                 case=self._identifiers.case(other.case_id),
                 beam=self._identifiers.beam(other.beam_id),
             )

@@ -144,7 +144,7 @@ privacy: {privacy}
                 f"INSERT INTO {SAID['a message of SQLite']} VALUES (1); END",
             )
             self.write(RUNNING, _batch(2) + _batch(3))
-            wait_for(lambda: exporter.said("database unavailable"), "the database to be unavailable")
+            wait_for(lambda: exporter.said("kind=no_table"), "the mirror to be refused")
             said |= dict(self._answers(exporter))
             address = f"http://{exporter.address}"
             for name, origin in (("top", ("--url", address)), ("top of the table", ("--database",))):

@@ -282,7 +282,7 @@ def test_verify_without_a_configuration_shows_the_log_it_is_given(site: Site, mo
     log = str(a_failed_log(site))
     result = CliRunner().invoke(main, ["verify", log])
     assert result.output.startswith(log)
-    assert f'failed (error): "{LINE}"' in result.output
+    assert f'failed (output_error): "{LINE}"' in result.output
     site.configure("{identifiers: plain}")
     assert site.call("verify", log).output == result.output
 
