@@ -78,8 +78,11 @@ def _not_started(match: Match) -> Iterable[Event]:
     yield RunFailed("error", shown(match.string))
 
 
-_WRITING = rb"(?:\w+ ){0,4}?(?:write|save|create|store|export|be (?:written|saved|created|stored|exported))\b"
-"""Up to four words and a verb of writing: "not write", "to open or create"."""
+_WRITING = (
+    rb"(?:[\w']+ ){0,6}?"
+    rb"(?:writ(?:e|ing|ten)|sav(?:e|ing|ed)|creat(?:e|ing|ed)|stor(?:e|ing|ed)|export(?:ing|ed)?|output)\b"
+)
+"""Up to six words and a verb of writing: "open or create", "open the file for writing"."""
 
 _OF_CUDA = rb"(?: after\b| in\b| at\b|:| ?[=(]| code\b| \d)"
 """Not "CUDA error reporting is on"."""
@@ -89,7 +92,12 @@ ENGINE_FAILURES = (
         line_rule(beginning, _engine_error)
         for beginning in (b"Error:", b"ERROR:", b"error: ", b"FATAL:", b"FATAL ERROR", b"Fatal:", b"Fatal error:")
     ),
+    *(
+        line_rule(beginning, _engine_error)
+        for beginning in (b"[ERROR]", b"[Error]", b"[error]", b"[FATAL]", b"ERROR - ")
+    ),
     *(line_rule(beginning, _engine_error) for beginning in (b"Failed to ", b"failed to ", b"Exception in ")),
+    line_rule(b"Error ", failed("output_error"), _WRITING),
     *(
         line_rule(beginning, _engine_error, _WRITING)
         for beginning in (b"Could not ", b"could not ", b"Cannot ", b"cannot ", b"Unable to ", b"unable to ")

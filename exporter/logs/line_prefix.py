@@ -28,7 +28,7 @@ _STAMP = rb"(?:%s)" % rb"|".join(
         _WEEKDAY + _MONTH + rb" [ \d]?\d " + _TIME + rb"(?:(?: [A-Z]{3,4})? \d{4}\b)?",  # syslog, date, ts
         _TIME,
         rb"\d{10}\.\d{1,9}\b",  # seconds since 1970
-        rb"\[[^\]\n]{1,100}\]",  # anything in brackets: a time, a host, a pod
+        rb"\[(?!\d{1,4}\] *[-+] |ERROR\]|Error\]|error\]|FATAL\])[^\]\n]{1,100}\]",  # a time, a host, [INFO]
     )
 )
 _SYSLOG_TAG = rb"(?:[\w.-]{1,100} )?[\w./@-]{1,100}\[\d{1,9}\]: "

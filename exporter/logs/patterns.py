@@ -231,6 +231,7 @@ FOREIGN_MARKS = (
     b"ut of memory",
     b"srun: ",
     b"sbatch: ",
+    b"salloc: ",
     b"TERM_",
     b"PBS: job",
     b"zsh:",

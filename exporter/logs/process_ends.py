@@ -47,7 +47,7 @@ _REASON_OF_WORD = {word.lower(): reason for word, reason in SHELL_WORDS.items()}
 _ALONE = [word for word in SHELL_WORDS if word not in (b"Interrupt", b"Abort", b"Alarm", b"Broken pipe", b"Trace trap")]
 _ANY_ALONE = rb"|".join(map(re.escape, _ALONE))
 _ANY_WORD = rb"|".join(re.escape(word) for word in sorted(SHELL_WORDS, key=len, reverse=True))
-_DUMPED = rb"(?: ?\(core ?dumped\)| - core dumped)?"
+_DUMPED = rb"(?:: \d{1,2})?(?: ?\(core ?dumped\)| - core dumped)?"
 
 # The word is the whole line, or glued to one that was cut: behind another character without a blank between (never so
 # in prose, but so in a folder's name: no slash before it), or behind a blank where the line began as the engine's batch
@@ -62,7 +62,7 @@ _JOB = re.compile(
 _ZSH = re.compile(rb"zsh:(?:\d{1,9}:)? (?:\d{1,9} )?(?P<said>(?i:" + _ANY_WORD + rb"))\b")
 
 _BY_SIGNAL = re.compile(
-    rb"\b(?:terminated|exited|killed|died|aborted|ended|stopped|terminated by|caught|termination)"
+    rb"\b(?:[Tt]erminated|exited|[Kk]illed|died|[Aa]borted|ended|stopped|interrupted|caught|termination)"
     rb" (?:by |on |with |due to )?(?:signal|SIGNAL)(?: termination)?:? "
     rb"(?P<what>(?:SIG)?[A-Z]{2,5}\d?\b|\d{1,3}\b|(?i:" + _ANY_WORD + rb"))"
     rb"|\bKILLED BY SIGNAL: (?P<number>\d{1,3})\b"
@@ -173,6 +173,7 @@ _SRUN = Line(
     _first_of(
         ("node_failure", rb"^node failure|^node \S+ fail"),
         ("preempted", rb"preempt"),
+        ("cancelled", rb"has been revoked"),
         (
             "error",
             rb"^(?:unable to |batch job submission failed|execve|job/step already complet)|launch failed",
