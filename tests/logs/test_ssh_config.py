@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import random
 import subprocess
 from pathlib import Path
@@ -17,6 +18,8 @@ from exporter.logs.ssh_target import route
 
 HOSTS = ("gpu", "gpu1.example", "gpu2.example", "GPU", "10.0.0.7", "gate")
 USERS = (None, "root", "mqi")
+ME, HOME = (pwd.getpwuid(os.getuid()).pw_name, pwd.getpwuid(os.getuid()).pw_dir)
+"""As OpenSSH finds them: not by the environment."""
 
 
 def write(folder: Path, text: str, name: str = "config") -> Path:
@@ -68,7 +71,7 @@ def assert_alike(config: Path, host: str, user: str | None = None) -> None:
         return
     about = f"{host} as {user}\n{ours}\n{config.read_text()}"
     assert (ours.hostname or host).lower() == expected["hostname"][0], about
-    assert (ours.user or "root") == expected["user"][0], about
+    assert (ours.user or ME) == expected["user"][0], about
     assert (ours.port or 22) == int(expected["port"][0]), about
     assert ours.host_key_alias == expected.get("hostkeyalias", [None])[0], about
     identities = [] if expected["identityfile"][0] == "~/.ssh/id_rsa" else expected["identityfile"]
@@ -76,7 +79,7 @@ def assert_alike(config: Path, host: str, user: str | None = None) -> None:
     if ours.user_known_hosts is not None:
         assert [os.path.expanduser(" ".join(ours.user_known_hosts))] == expected["userknownhostsfile"], about
     else:
-        assert expected["userknownhostsfile"] == ["/root/.ssh/known_hosts /root/.ssh/known_hosts2"], about
+        assert expected["userknownhostsfile"] == [f"{HOME}/.ssh/known_hosts {HOME}/.ssh/known_hosts2"], about
     last = jump_of(ours.jumps[-1]) if ours.jumps else None
     shown = expected.get("proxyjump", [None])[0]
     assert last == (shown.split(",")[-1] if shown not in (None, "none") else None), about
