@@ -72,7 +72,7 @@ class Cost:
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class SlowPattern:
     """A pattern of the configuration that becomes slow.
 
     Args:
@@ -94,12 +94,12 @@ class Finding:
         )
 
 
-def findings(settings: Settings) -> Iterator[Finding]:
+def findings(settings: Settings) -> Iterator[SlowPattern]:
     """Patterns of a configuration that take more than linear time."""
     for location, pattern, whole in _patterns(settings):
         cost = measured(pattern, whole=whole)
         if cost is not None:
-            yield Finding(location, pattern, cost)
+            yield SlowPattern(location, pattern, cost)
 
 
 def _patterns(settings: Settings) -> Iterator[tuple[Location, str, bool]]:

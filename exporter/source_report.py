@@ -22,7 +22,7 @@ _UNEXPECTED = "unexpected"
 _REASON_LIMIT = 500
 """Characters of a reason that readers are shown."""
 CLOCK_WARNING_SECONDS = 5.0
-"""An offset of a source's clock from ours that is worth a warning."""
+"""Warn when a source's clock differs from ours by more than this, in seconds."""
 
 
 class SourceReport:

@@ -38,7 +38,7 @@ class FirstRead:
 
     @property
     def predates_row(self) -> bool:
-        """The log was written before the row's last update, so it is of the run before."""
+        """Whether the log is older than the row's last update. Then it belongs to the previous run."""
         return self.row_updated_at is not None and self.row_updated_at > self.dated_at + STALE_SECONDS
 
     def dated(self, clock_offset_seconds: float) -> FirstRead:

@@ -1,9 +1,9 @@
 """In which state a beam is, whether its row and its log agree about the end, and how long both hold.
 
 The log's verdict outranks the row's: the communicator writes ``completed`` on exit code 0 and fails siblings in bulk.
-The row decides only where the log says nothing (killed without a word). Where the output check is configured, a claim
-of success by either holds only when the dose file was found (:mod:`exporter.beams.output`). Functions of a beam and a
-moment; nothing is kept here.
+The row decides only where the log does not tell the end, as after a silent kill. Where the output check is configured,
+a claim of success by either holds only when the dose file was found (:mod:`exporter.beams.output`). Functions of a beam
+and a moment; nothing is kept here.
 """
 
 from __future__ import annotations

@@ -350,7 +350,7 @@ def _is_same(one: FileState | None, other: FileState | None) -> bool:
 
 @functools.cache
 def _limit_memory() -> None:
-    """Bound the memory of all SQLite connections of this process; SQLite before 3.31 cannot."""
+    """Limit the memory of all SQLite connections of this process. SQLite before 3.31 has no such limit."""
     with contextlib.closing(sqlite3.connect(":memory:")) as connection:
         connection.execute(f"PRAGMA hard_heap_limit = {_HEAP_LIMIT_BYTES}")
 

@@ -15,7 +15,7 @@ PHASE_VALUES = frozenset({0.0, 10.0, 20.0, 30.0, 40.0, 70.0, 80.0, 85.0, 95.0, 1
 """What they write at the start of a phase, whatever the batches."""
 
 _TOLERANCE = 0.051
-"""A value may be rounded to one decimal."""
+"""Values that differ by no more than this count as equal: the other writer may round to one decimal."""
 
 _VALUES_NEEDED = 3
 """So many different values that fit no scale, or are all of phases, are not by chance."""

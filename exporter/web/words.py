@@ -94,7 +94,7 @@ OUTPUT_PROBLEM_WORDS: Mapping[str, str] = {
 
 
 def output_words(state: OutputState, problem: str | None) -> str | None:
-    """What is known of a dose file in words; ``None`` where there is nothing to say.
+    """Describe the state of the dose file in words; ``None`` where there is nothing to say.
 
     Args:
         state: what is known.
