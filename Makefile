@@ -78,7 +78,7 @@ test-%: .venv-%/.installed tools
 
 docs: setup
 	$(BIN)/python -m exporter.config > docs/configuration.md
-	$(BIN)/python -m exporter.web.metrics > docs/metrics.md
+	$(BIN)/python -m exporter.metrics.definitions > docs/metrics.md
 	$(BIN)/python -m tests.support.replay > docs/accuracy.md
 	$(BIN)/python -m alerts
 	$(BIN)/python -m dashboards

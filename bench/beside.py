@@ -30,7 +30,7 @@ _PATIENCE_SECONDS = 120.0
 
 _POLLING_ONLY = (
     "from exporter.logs import announcements; announcements.announcements = lambda: None; "
-    "from exporter.cli import main; main()"
+    "from exporter.cli.main import main; main()"
 )
 _STAT_LOOP = """
 import os, sys, time
@@ -40,7 +40,7 @@ while True:
         os.stat(path)
     time.sleep(0.5)
 """
-_AS_SHIPPED = "from exporter.cli import main; main()"
+_AS_SHIPPED = "from exporter.cli.main import main; main()"
 
 
 def write_mtail_program(folder: Path) -> Path:

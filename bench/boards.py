@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from exporter.beams.board import Board
 from exporter.beams.rules import BoardRules
 from exporter.beams.snapshot import BeamKey, BeamRow
+from exporter.beams.store import Board
 from exporter.logs.events import (
     BatchesAnnounced,
     BatchFinished,
@@ -15,7 +15,7 @@ from exporter.logs.events import (
     LogRead,
     RunHead,
 )
-from exporter.logs.source import LogStat
+from exporter.sources.source import LogStat
 
 NOW = 1_760_000_000.0
 """When all beams have finished their fourth batch."""

@@ -22,7 +22,7 @@ import httpx
 
 from bench.beside import Running, exporter
 from bench.figures import median, row, table
-from exporter.simulator import Simulation, simulate
+from exporter.demo.simulator import Simulation, simulate
 
 REQUESTS_PER_SECOND = 10_000
 CONNECTIONS = 96

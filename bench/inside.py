@@ -6,7 +6,7 @@ import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from exporter import garbage
+from exporter.process import gc_tuning as garbage
 
 
 @contextmanager

@@ -16,12 +16,12 @@ from pathlib import Path
 from bench import noisy
 from bench.beside import Running, exporter, mtail
 from bench.figures import percentile, row, table
-from exporter.beams.board import Board
 from exporter.beams.rules import BoardRules
+from exporter.beams.store import Board
 from exporter.config import Settings
-from exporter.following import Following
-from exporter.logs import announcements
 from exporter.privacy.identifiers import PlainIdentifiers
+from exporter.runtime.pipeline import Following
+from exporter.sources import inotify as announcements
 
 COUNTS = (1000, 10_000)
 APPENDS = 100

@@ -6,15 +6,15 @@ import random
 from functools import lru_cache
 from pathlib import Path
 
-from exporter.beams.board import Board
 from exporter.beams.rules import BoardRules
 from exporter.beams.snapshot import BeamKey, BeamRow
-from exporter.logs.local import LocalSource
+from exporter.beams.store import Board
 from exporter.logs.parser import SitePatterns
-from exporter.logs.paths import LogPathTemplate
-from exporter.logs.source import LogSource
-from exporter.monitor import SourceMonitor
+from exporter.polling.poller import SourceMonitor
 from exporter.privacy.identifiers import PlainIdentifiers
+from exporter.sources.local import LocalSource
+from exporter.sources.log_paths import LogPathTemplate
+from exporter.sources.source import LogSource
 
 HEAD = (
     b"MOQUI SMC Treatment machine model and log-file based MC\n"

@@ -23,12 +23,12 @@ from prometheus_client.registry import Collector
 from bench import boards
 from bench.figures import median, row, table
 from bench.inside import as_in_the_exporter
-from exporter.beams.board import Board
-from exporter.logs.source import LogStat
+from exporter.beams.store import Board
+from exporter.metrics.collectors import BoardGroups
+from exporter.metrics.encoder import Exposition
+from exporter.metrics.gzip_chunks import gzipped
 from exporter.privacy.identifiers import PlainIdentifiers
-from exporter.web.collectors import BoardGroups
-from exporter.web.exposition import Exposition
-from exporter.web.pieces import gzipped
+from exporter.sources.source import LogStat
 from tests.support.client_encoder import GroupCollector
 
 SCRAPE_SECONDS = 15.0

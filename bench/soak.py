@@ -27,7 +27,7 @@ import click
 
 from bench.beside import Running, ending_what_was_started, free_port
 from bench.figures import row, table
-from exporter.simulator import Player, Script, Simulation, simulate
+from exporter.demo.simulator import Player, Script, Simulation, simulate
 from tests.support import communicator_db
 
 AT_ONCE = 200

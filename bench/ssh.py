@@ -20,16 +20,16 @@ from pathlib import Path
 import paramiko
 
 from bench.figures import median, percentile, row, table
-from exporter.beams.board import Board
 from exporter.beams.rules import BoardRules
 from exporter.beams.snapshot import BeamKey, BeamRow
+from exporter.beams.store import Board
 from exporter.logs.parser import SitePatterns
-from exporter.logs.paths import LogPathTemplate
-from exporter.logs.source import ReadRequest
-from exporter.logs.ssh import SshSource
-from exporter.logs.ssh_host import SshHost
-from exporter.monitor import SourceMonitor
+from exporter.polling.poller import SourceMonitor
 from exporter.privacy.identifiers import PlainIdentifiers
+from exporter.sources.log_paths import LogPathTemplate
+from exporter.sources.source import ReadRequest
+from exporter.sources.ssh.host import SshHost
+from exporter.sources.ssh.source import SshSource
 from tests.support.sshd import Sshd
 
 ROUND_TRIP_SECONDS = 0.020

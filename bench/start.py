@@ -53,7 +53,7 @@ def run(short: bool) -> tuple[str, dict[str, float]]:
 
 def _import_seconds() -> float:
     began = time.perf_counter()
-    subprocess.run([sys.executable, "-c", "import exporter.cli"], check=True)
+    subprocess.run([sys.executable, "-c", "import exporter.cli.main"], check=True)
     return time.perf_counter() - began
 
 

@@ -19,7 +19,7 @@ def _note(file: Path) -> None:
 
 if __name__ == "__main__":
     tracemalloc.start()
-    from exporter.cli import main
+    from exporter.cli.main import main
 
     threading.Thread(target=_note, args=(Path(sys.argv[1]),), name="traced", daemon=True).start()
     sys.argv[1:] = sys.argv[2:]

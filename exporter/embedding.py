@@ -9,8 +9,8 @@ from exporter.database.beams_table import BeamsTable
 from exporter.database.unavailable import DatabaseUnavailable
 from exporter.logs.events import SimulationProgress
 from exporter.logs.parser import TpsLogParser
-from exporter.logs.tailer import LocalLogTailer, RemoteLogTailer
-from exporter.progress_monitor import ProgressMonitor
+from exporter.polling.progress_monitor import ProgressMonitor
+from exporter.sources.tailer import LocalLogTailer, RemoteLogTailer
 
 __all__ = [
     "BeamsTable",

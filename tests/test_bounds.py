@@ -15,12 +15,11 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from exporter import log_output, rounds
-from exporter.beams import retirement
-from exporter.beams.board import Board
+from exporter.beams import retention as retirement
 from exporter.beams.rules import BoardRules
+from exporter.beams.runs import Succession
 from exporter.beams.snapshot import BeamKey, BeamRow
-from exporter.beams.succession import Succession
+from exporter.beams.store import Board
 from exporter.config import ConfigError, settings_from
 from exporter.config.reading import MISTAKES_LIMIT
 from exporter.config.settings import SOURCES_LIMIT
@@ -28,12 +27,14 @@ from exporter.database import beams_table, database_file, discovery
 from exporter.database.beams_table import TEXT_LIMIT_BYTES, BeamsTable, ProgressUpdate
 from exporter.database.discovery import DatabaseDiscovery
 from exporter.database.unavailable import DatabaseUnavailable
-from exporter.log_output import VALUE_CHARACTERS, render_json, render_logfmt
 from exporter.logs.events import BatchesAnnounced, BatchStarted, LogRead, LogReplaced, RunFailed
-from exporter.logs.local import LocalSource
 from exporter.logs.parser import TpsLogParser
-from exporter.logs.paths import LogPathTemplate
 from exporter.privacy.identifiers import PlainIdentifiers
+from exporter.runtime import log_output
+from exporter.runtime import table_loops as rounds
+from exporter.runtime.log_output import VALUE_CHARACTERS, render_json, render_logfmt
+from exporter.sources.local import LocalSource
+from exporter.sources.log_paths import LogPathTemplate
 from tests.support import communicator_db as db
 from tests.support.world import World
 
@@ -117,8 +118,8 @@ def test_the_text_of_a_failure_is_cut() -> None:
 def test_what_one_look_reads_is_bounded_and_the_rest_comes_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("exporter.monitor.ROUNDS_PER_LOOK", 2)
-    monkeypatch.setattr("exporter.logs.tailer.READ_BYTES", 1000)
+    monkeypatch.setattr("exporter.polling.poller.ROUNDS_PER_LOOK", 2)
+    monkeypatch.setattr("exporter.sources.tailer.READ_BYTES", 1000)
     world = World(tmp_path)
     world.row()
     world.board.take_rows(world.rows.values(), (), world.at)

@@ -14,7 +14,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from exporter.cli import main
+from exporter.cli.main import main
 from exporter.config import settings_from
 from exporter.logs import events
 from exporter.web.web_config import doubts, read_web_config

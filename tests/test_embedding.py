@@ -257,8 +257,9 @@ def test_lines_and_numbers_alone(shown: dict[str, Any], tmp_path: Path) -> None:
 
 def test_the_plans_names_are_in_one_module_and_their_old_places() -> None:
     from exporter.database import beams_table
-    from exporter.logs import parser, tailer
-    from exporter.monitor import ProgressMonitor
+    from exporter.logs import parser
+    from exporter.polling.poller import ProgressMonitor
+    from exporter.sources import tailer
 
     assert embedding.ProgressMonitor is ProgressMonitor
     assert embedding.TpsLogParser is parser.TpsLogParser

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from exporter import __version__
-from exporter.shipped import ALERTS, DASHBOARDS, RUNBOOKS, shipped
+from exporter.process.bundled_files import ALERTS, DASHBOARDS, RUNBOOKS, shipped
 from supply.locks import RUNTIME_LOCK, pins
 
 ROOT = Path(__file__).parents[1]

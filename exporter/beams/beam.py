@@ -16,14 +16,14 @@ from exporter.beams.attribution import RESTAMPED_SECONDS, STALE_SECONDS, FirstRe
 from exporter.beams.output import NO_CHECK, OutputCheck
 from exporter.beams.rules import StatusRules
 from exporter.beams.run import BeamRun, RunState
+from exporter.beams.runs import Succession, SuccessionState
 from exporter.beams.snapshot import BeamRow, BeamState
-from exporter.beams.standing import Standing
-from exporter.beams.succession import Succession, SuccessionState
-from exporter.logs.bookmark import Bookmark, BookmarkState
+from exporter.beams.view_cache import Standing
 from exporter.logs.events import Event, LogRead, LogReplaced, RunHead
-from exporter.logs.source import LogStat
-from exporter.moments import moved
-from exporter.plain_state import give, take
+from exporter.process.moments import moved
+from exporter.process.plain_state import give, take
+from exporter.sources.checkpoint import Bookmark, BookmarkState
+from exporter.sources.source import LogStat
 
 _NEWER_LOG_SECONDS = 10.0
 """A second log of a beam takes over when it is newer by so much; less may be the same file seen over the network."""

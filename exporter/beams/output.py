@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 
 from exporter.beams.run import BeamRun
 from exporter.beams.snapshot import OutputFile, OutputState
-from exporter.moments import moved
+from exporter.process.moments import moved
 
 GRACE_SECONDS = 30.0
 """So long after the claim a missing file is no failure: some file systems show a new file late."""
@@ -51,7 +51,7 @@ class OutputLook:
 
     Args:
         file: the file; ``None`` where there was none.
-        problem: why the source could not tell (a kind of :class:`~exporter.logs.source.LogProblem`), else ``None``.
+        problem: why the source could not tell (a kind of :class:`~exporter.sources.source.LogProblem`), else ``None``.
     """
 
     file: OutputFile | None = None

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from exporter.beams.beam import Beam
-from exporter.beams.retirement import Retirement
+from exporter.beams.retention import Retirement
 from exporter.beams.roster import Roster
 from exporter.beams.saved import Copies, SavedBoard
 from exporter.beams.snapshot import BeamKey
-from exporter.beams.verdict import log_verdict
-from exporter.logs.bookmark import Bookmark
-from exporter.plain_state import take
+from exporter.beams.state_rules import log_verdict
+from exporter.process.plain_state import take
+from exporter.sources.checkpoint import Bookmark
 
 
 def begin_to_save(roster: Roster) -> Copies:
@@ -69,7 +69,7 @@ def resume(roster: Roster, state: SavedBoard, beams: dict[BeamKey, Beam], source
 
 
 def bookmarks(roster: Roster, source: str) -> tuple[dict[BeamKey, Bookmark | None], float | None]:
-    """Where a source goes on; see :meth:`~exporter.beams.board.Board.bookmarks`."""
+    """Where a source goes on; see :meth:`~exporter.beams.store.Board.bookmarks`."""
     looked_at = roster.sources.state(source).last_poll_at
     found: dict[BeamKey, Bookmark | None] = {}
     for key in roster.unconfirmed:

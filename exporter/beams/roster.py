@@ -11,13 +11,12 @@ from collections.abc import Iterable, Sequence
 
 from exporter.beams.beam import Beam
 from exporter.beams.cases import CaseIndex
-from exporter.beams.counts import Counts
+from exporter.beams.counters import Counts
 from exporter.beams.output import OutputLook, checking_sources
-from exporter.beams.retirement import OVER_STATES, Retirement, leaves_at, was_deleted
+from exporter.beams.retention import OVER_STATES, Retirement, leaves_at, was_deleted
 from exporter.beams.rules import BoardRules
 from exporter.beams.run import BeamRun
 from exporter.beams.saved import Copies
-from exporter.beams.showing import shown_again, shown_anew
 from exporter.beams.snapshot import (
     ENDED_STATES,
     BeamKey,
@@ -31,11 +30,12 @@ from exporter.beams.snapshot import (
     Watched,
 )
 from exporter.beams.sources import Sources
-from exporter.beams.standing import Standing
-from exporter.beams.verdict import claimed_end, failure_reason, holds_until, output_state, row_may_speak, state_at
-from exporter.logs.bookmark import Bookmark
+from exporter.beams.state_rules import claimed_end, failure_reason, holds_until, output_state, row_may_speak, state_at
+from exporter.beams.view_cache import Standing
+from exporter.beams.views import shown_again, shown_anew
 from exporter.logs.events import Event
-from exporter.logs.source import LogStat
+from exporter.sources.checkpoint import Bookmark
+from exporter.sources.source import LogStat
 
 BEAMS_HELD = 2
 """So many times ``max_beams`` are held: those that are not shown are followed all the same, for when others go."""
@@ -255,7 +255,7 @@ class Roster:
         bookmark: Bookmark | None,
         polled_at: float | None,
     ) -> bool:
-        """Take what one read of a beam's log has brought; see :meth:`~exporter.beams.board.Board.apply`.
+        """Take what one read of a beam's log has brought; see :meth:`~exporter.beams.store.Board.apply`.
 
         Returns:
             Whether the beam has made progress.

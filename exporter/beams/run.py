@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from exporter.beams.dose import NO_ENGINE_TIMES, DoseFacts, EngineTimes
 from exporter.beams.pace import Pace
-from exporter.logs.batches import BatchTally, TallyState
+from exporter.logs.batch_counter import BatchTally, TallyState
 from exporter.logs.events import (
     BUFFERED_DIALECTS,
     FAILURE_REASONS,
@@ -35,8 +35,8 @@ from exporter.logs.events import (
     RunHead,
     RunSucceeded,
 )
-from exporter.moments import moved
-from exporter.plain_state import give, take
+from exporter.process.moments import moved
+from exporter.process.plain_state import give, take
 
 UNMATCHED_BYTES = 64 * 1024
 UNMATCHED_SECONDS = 60.0

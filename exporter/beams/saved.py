@@ -6,15 +6,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from exporter.beams.beam import Beam, SavedBeam
-from exporter.beams.retirement import Retired
+from exporter.beams.retention import Retired
 from exporter.beams.snapshot import BeamKey, EndedRun, HistogramView
 from exporter.beams.sources import SourceState
-from exporter.clock import Reading
+from exporter.process.clock import Reading
 
 
 @dataclass(slots=True)
 class SavedBoard:
-    """A :class:`~exporter.beams.board.Board` as plain data; mappings whose keys are no texts are lists of their items.
+    """A :class:`~exporter.beams.store.Board` as plain data; mappings whose keys are no texts are lists of their items.
 
     ``clocks`` is by which clocks its moments are; whoever saves it fills that in.
     """

@@ -101,7 +101,7 @@ class BeamRow:
 
 
 class BeamView(NamedTuple):
-    """One beam at the moment of the snapshot. ``recent`` is the log's last bytes (:mod:`exporter.logs.recent`).
+    """One beam at the moment of the snapshot. ``recent`` is the log's last bytes (:mod:`exporter.sources.tail_lines`).
 
     ``edition`` is the same object in all views of a beam that differ in what the clock changes alone: the two
     estimates, and the time at which the row was read. ``None``: nobody knows which others are like this one.

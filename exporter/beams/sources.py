@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 from exporter.beams.snapshot import SourceView
-from exporter.moments import moved
+from exporter.process.moments import moved
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import yaml
 
-from exporter.trusted_files import changeable_by_others
+from exporter.process.trusted_files import changeable_by_others
 
 MAXIMUM_SIZE_BYTES = 1024 * 1024
 """Larger files are refused unread: nobody writes one by hand, and PyYAML needs seconds per megabyte."""

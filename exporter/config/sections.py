@@ -24,6 +24,7 @@ from pydantic import (
 
 from exporter.beams.snapshot import UNKNOWN_SOURCE
 from exporter.config.document import quoted
+from exporter.config.listen_address import ListenError, parse_listen_address
 from exporter.config.reading import Contradiction, Contradictions
 from exporter.config.values import (
     AbsoluteFile,
@@ -39,8 +40,7 @@ from exporter.config.values import (
     as_tuple,
     compiled,
 )
-from exporter.logs.ssh_host import SshHost, WeakAlgorithm
-from exporter.web.listener import ListenError, parse_listen_address
+from exporter.sources.ssh.host import SshHost, WeakAlgorithm
 
 _HOST_LABEL = "[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?"
 _HOST_NAME = re.compile(rf"(?=.{{1,254}}\Z){_HOST_LABEL}(?:\.{_HOST_LABEL})*\.?")

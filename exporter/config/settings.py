@@ -31,8 +31,8 @@ from exporter.config.sections import (
     Web,
 )
 from exporter.config.values import AbsolutePath, Seconds, as_tuple, is_only_this_machine
-from exporter.logs.output_paths import OutputPathTemplate
-from exporter.logs.paths import LogPathError, LogPathTemplate
+from exporter.sources.log_paths import LogPathError, LogPathTemplate
+from exporter.sources.output_paths import OutputPathTemplate
 
 SOURCES_LIMIT = 256
 """Each source is a thread and, on another host, a connection."""

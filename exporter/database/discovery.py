@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from exporter.beams.snapshot import BeamKey, BeamRow
 from exporter.database.beams_table import BeamsTable, StoredBeam
-from exporter.logs.source import LogStat
+from exporter.sources.source import LogStat
 
 _ID_BYTES = 255
 """Longest id in bytes of UTF-8: as long as a file name may be."""

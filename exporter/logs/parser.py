@@ -3,7 +3,7 @@
 Bytes may come in any slices: the events are those of the whole. A line ends with ``\\n``, ``\\r\\n`` or ``\\r`` and
 counts when that has arrived. Colours and the prefixes of other programs are removed first
 (:mod:`exporter.logs.line_prefix`). Lines come by the million a second when an exporter starts beside old logs, so most
-are dropped before they become Python objects (:mod:`exporter.logs.candidates`), unless a site has patterns of its own:
+are dropped before they become Python objects (:mod:`exporter.logs.prefilter`), unless a site has patterns of its own:
 those are searched for in every line.
 """
 
@@ -13,8 +13,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from exporter.logs.batches import BatchTally
-from exporter.logs.candidates import candidate_lines, marks_in
+from exporter.logs.batch_counter import BatchTally
 from exporter.logs.events import (
     Anomaly,
     BatchesAnnounced,
@@ -28,7 +27,8 @@ from exporter.logs.events import (
 from exporter.logs.line_prefix import ESCAPE, Prefixes, PrefixFilter, without_escapes
 from exporter.logs.line_rules import PREFIX_LENGTH, Line, shown
 from exporter.logs.patterns import FOREIGN_LINES, FOREIGN_MARKS, LINES
-from exporter.plain_state import give
+from exporter.logs.prefilter import candidate_lines, marks_in
+from exporter.process.plain_state import give
 
 LINE_LIMIT = 64 * 1024
 """Longest line in bytes; what is beyond is dropped (and counted), so that a log without newlines costs no memory."""

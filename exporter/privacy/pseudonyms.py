@@ -23,8 +23,8 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from exporter.accounts import own_user
 from exporter.privacy.identifiers import Cleared, Problem
+from exporter.process.user import own_user
 
 WITHHELD = Cleared("withheld")
 CHARACTERS = 12

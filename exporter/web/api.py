@@ -22,10 +22,10 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from exporter.beams.snapshot import BeamState, BoardSnapshot
-from exporter.logs.recent import RECENT_LINE_CHARACTERS, RECENT_LINES, recent_lines
 from exporter.privacy.identifiers import Identifiers
+from exporter.sources.tail_lines import RECENT_LINE_CHARACTERS, RECENT_LINES, recent_lines
 from exporter.web import fields
-from exporter.web.encodings import gzip_accepted
+from exporter.web.content_negotiation import gzip_accepted
 from exporter.web.fields import Json, Shown, rendered
 
 PREFIX = "/api/v1"

@@ -21,7 +21,7 @@ from typing import Any, Protocol
 
 import structlog
 
-from exporter import garbage
+from exporter.process import gc_tuning as garbage
 
 _LOG = structlog.get_logger(__name__)
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from exporter.beams.cases import case_progress
+from exporter.beams.labels import dose_words, output_words, reason_words
 from exporter.beams.snapshot import (
     ENDED_STATES,
     BeamState,
@@ -24,10 +25,9 @@ from exporter.beams.snapshot import (
     SourceView,
 )
 from exporter.logs.events import DIALECTS, FAILURE_REASONS, PHASES
+from exporter.metrics.families import encodable
 from exporter.privacy.identifiers import Identifiers
-from exporter.web.families import encodable
 from exporter.web.waiting import WAITING_REASONS, Waiting, needs_attention, waiting
-from exporter.web.words import dose_words, output_words, reason_words
 
 Json: TypeAlias = dict[str, Any]
 Thing = TypeVar("Thing")

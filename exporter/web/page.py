@@ -19,13 +19,13 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
+from exporter.beams.labels import PHASE_WORDS, REASON_WORDS, STATE_MEANINGS, STATE_WORDS
 from exporter.beams.snapshot import BeamState, BoardSnapshot
 from exporter.privacy.identifiers import Identifiers
 from exporter.web import fields
 from exporter.web.api import cached_answer, source_parts
 from exporter.web.fields import Shown, rendered
 from exporter.web.runbooks import PATH, runbook_name
-from exporter.web.words import PHASE_WORDS, REASON_WORDS, STATE_MEANINGS, STATE_WORDS
 
 CONTENT_SECURITY_POLICY = "; ".join(
     (

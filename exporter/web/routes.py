@@ -17,21 +17,21 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from exporter import garbage
 from exporter.beams.snapshot import BoardSnapshot
+from exporter.metrics.collectors import ScrapeMeter
+from exporter.metrics.encoder import Exposition
 from exporter.privacy.identifiers import Identifiers
+from exporter.process import gc_tuning as garbage
 from exporter.web.api import PREFIX, Api
 from exporter.web.authentication import Authentication, FailedLogins
-from exporter.web.collectors import ScrapeMeter
 from exporter.web.events import Events
-from exporter.web.exposition import Exposition
-from exporter.web.names import Names
+from exporter.web.metrics_endpoint import Metrics, scrapes
 from exporter.web.other_sites import is_known_host, is_of_another_site
 from exporter.web.page import CONTENT_SECURITY_POLICY, Links, Page
-from exporter.web.protection import Protection
+from exporter.web.request_coalescing import Turns
+from exporter.web.reveal import Names
 from exporter.web.runbooks import Runbooks
-from exporter.web.scrapes import Metrics, scrapes
-from exporter.web.sharing import Turns
+from exporter.web.tls_reload import Protection
 
 _LOG = structlog.get_logger(__name__)
 

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from exporter.shipped import RUNBOOKS, shipped
+from exporter.process.bundled_files import RUNBOOKS, shipped
 from exporter.web.api import cached_answer
 
 _LOG = structlog.get_logger(__name__)

@@ -22,12 +22,12 @@ from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from exporter.config.listen_address import address_of, open_listener
 from exporter.web.authentication import FailedLogins
 from exporter.web.connections import Door, Guest
-from exporter.web.listener import address_of, open_listener
-from exporter.web.protection import Protection
 from exporter.web.request_heads import Requests
 from exporter.web.tls import names_of
+from exporter.web.tls_reload import Protection
 
 _LOG = structlog.get_logger(__name__)
 
@@ -294,7 +294,7 @@ class WebServer:
             or when another web configuration is in use (``False``).
 
     Raises:
-        exporter.web.listener.ListenError: the address cannot be listened at.
+        exporter.config.listen_address.ListenError: the address cannot be listened at.
     """
 
     def __init__(

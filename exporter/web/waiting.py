@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from exporter.beams.snapshot import BeamState, BeamView, SourceView
+from exporter.metrics.families import encodable
 from exporter.privacy.identifiers import Identifiers
-from exporter.web.families import encodable
 
 WAITING_REASONS = (
     "log_of_earlier_run",

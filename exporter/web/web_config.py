@@ -20,11 +20,11 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from exporter.config.document import ConfigError, Document, Trust, quoted, read_text
+from exporter.config.listen_address import parse_listen_address
 from exporter.config.reading import Contradiction, Contradictions, read_settings
 from exporter.config.sections import Section
 from exporter.config.values import NO_SECRET_HERE, as_tuple, is_one_name, is_only_this_machine
 from exporter.web import tls
-from exporter.web.listener import parse_listen_address
 
 _HASH = re.compile(r"\$2[aby]\$([0-9]{2})\$[./A-Za-z0-9]{53}")
 LEAST_COST, GREATEST_COST = 10, 14

@@ -14,9 +14,9 @@ import yaml
 from alerts.__main__ import FILE
 from alerts.parameters import GRAFANA_URL, RUNBOOK_URL, Parameters, duration
 from alerts.rules import alerts, groups, rule_file
-from exporter import cli_files
+from exporter.cli import export as cli_files
 from exporter.logs.events import FAILURE_REASONS, INTERRUPTIONS
-from exporter.web.metrics import GROUPS
+from exporter.metrics.definitions import GROUPS
 from tests.dashboards.test_dashboards import sample_names
 from tests.support.client_encoder import empty_family
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from exporter.beams.board import Board
 from exporter.beams.rules import BoardRules
 from exporter.beams.snapshot import BeamKey, BeamRow, SourceView
+from exporter.beams.store import Board
 from exporter.logs.events import BatchesAnnounced, BatchStarted, Event, LogRead, RunFailed, RunSucceeded
-from exporter.logs.source import LogStat
+from exporter.sources.source import LogStat
 
 NOW = 1_760_000_000.0
 KEY = BeamKey("c", "b")

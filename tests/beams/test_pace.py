@@ -8,9 +8,9 @@ from exporter.beams.estimate import Forecast, stall_threshold_seconds
 from exporter.beams.pace import Pace
 from exporter.beams.rules import StallRules
 from exporter.beams.run import BeamRun
+from exporter.demo.simulator import Simulation, simulate
 from exporter.logs.events import LogRead
 from exporter.logs.parser import TpsLogParser
-from exporter.simulator import Simulation, simulate
 
 
 def runs_of(simulation: Simulation) -> list[tuple[float, BeamRun]]:

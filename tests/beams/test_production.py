@@ -9,12 +9,12 @@ from structlog.testing import capture_logs
 
 from exporter.beams.run import BeamRun
 from exporter.beams.snapshot import BeamState
-from exporter.continuity import decoded, encoded
+from exporter.cli.verify import text, verify
 from exporter.logs.events import LogRead, RunFailed
 from exporter.logs.parser import SitePatterns, TpsLogParser
-from exporter.notices import say
+from exporter.persistence.writer import decoded, encoded
 from exporter.privacy.identifiers import PlainIdentifiers
-from exporter.verify import text, verify
+from exporter.runtime.event_log import say
 from tests.support.world import BEAM, World, quick
 
 LOGS = Path(__file__).parents[1] / "data" / "production"

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from exporter.simulator import Script, Simulation, simulate
-from exporter.simulator.script import Step
+from exporter.demo.simulator import Script, Simulation, simulate
+from exporter.demo.simulator.script import Step
 from tests.chaos.truth import Truth, truth
 
 HOSTS = ("hpc1", "hpc2")

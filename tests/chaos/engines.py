@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from exporter.simulator import Script
-from exporter.simulator.script import Step
+from exporter.demo.simulator import Script
+from exporter.demo.simulator.script import Step
 from tests.chaos.beams import Beam, Run
 from tests.chaos.time_of_day import TimeOfDay
 

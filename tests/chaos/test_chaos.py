@@ -6,7 +6,7 @@ import inspect
 
 import pytest
 
-from exporter.simulator import Simulation
+from exporter.demo.simulator import Simulation
 from tests.chaos.faults import FAULTS, Fault
 from tests.chaos.schedule import plan
 from tests.chaos.truth import Truth, truth

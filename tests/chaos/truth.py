@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from exporter.simulator import Simulation
+from exporter.demo.simulator import Simulation
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,7 @@ def main() -> None:
     time.time = now
     sqlite3.connect = connect  # type: ignore[assignment]
     # After that: what is defined there may take the clock as it is then.
-    from exporter.cli import main as exporter
+    from exporter.cli.main import main as exporter
 
     exporter()
 

@@ -18,7 +18,7 @@ from prometheus_client.core import Metric
 from alerts.parameters import Parameters
 from alerts.rules import groups
 from dashboards.__main__ import built
-from exporter.web.metrics import GROUPS
+from exporter.metrics.definitions import GROUPS
 from tests.support.client_encoder import empty_family
 
 Json = dict[str, Any]

@@ -12,7 +12,7 @@ from exporter.database.beams_table import BeamsTable, StoredBeam
 from exporter.database.database_file import DatabaseFile
 from exporter.database.discovery import DatabaseDiscovery, DirectoryDiscovery
 from exporter.database.unavailable import DatabaseUnavailable
-from exporter.logs.source import LogStat
+from exporter.sources.source import LogStat
 from tests.support import communicator_db as db
 
 

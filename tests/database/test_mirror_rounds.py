@@ -10,16 +10,16 @@ from typing import Any
 
 import pytest
 
-from exporter.beams.board import Board
 from exporter.beams.rules import BoardRules
 from exporter.beams.snapshot import BeamKey, BeamRow, BoardSnapshot
+from exporter.beams.store import Board
 from exporter.config import settings_from
 from exporter.database.beams_table import BeamsTable, ProgressUpdate, WriteResult
-from exporter.following import Following
 from exporter.logs.events import BatchesAnnounced, BatchStarted, Event, LogRead, RunSucceeded
-from exporter.logs.source import LogStat
 from exporter.privacy.identifiers import PlainIdentifiers
-from exporter.rounds import TableRounds
+from exporter.runtime.pipeline import Following
+from exporter.runtime.table_loops import TableRounds
+from exporter.sources.source import LogStat
 from tests.support import communicator_db as db
 
 INTERVAL_SECONDS = 2.0

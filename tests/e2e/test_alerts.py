@@ -16,7 +16,7 @@ import yaml
 
 from alerts.parameters import Parameters
 from alerts.rules import rule_file
-from exporter.simulator import Simulation, simulate
+from exporter.demo.simulator import Simulation, simulate
 from tests.support import communicator_db as db
 from tests.support.process import ExporterProcess, wait_for
 from tests.support.receivers import MailServer, Webhook

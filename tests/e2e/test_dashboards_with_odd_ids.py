@@ -11,9 +11,9 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from exporter.beams.snapshot import BeamState
+from exporter.metrics.collectors import BoardGroups
+from exporter.metrics.encoder import Exposition
 from exporter.privacy.identifiers import PlainIdentifiers
-from exporter.web.collectors import BoardGroups
-from exporter.web.exposition import Exposition
 from tests.support.grafana import ALL, interpolated, link
 from tests.support.process import wait_for
 from tests.support.servers import Prometheus

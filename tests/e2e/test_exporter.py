@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from exporter.simulator import Simulation, play, read_growth, replay_growth, simulate
+from exporter.demo.simulator import Simulation, play, read_growth, replay_growth, simulate
 from tests.support.process import ExporterProcess, wait_for
 from tests.support.replay import LOGS
 

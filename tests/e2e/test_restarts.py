@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from exporter.simulator import Simulation, play, simulate
+from exporter.demo.simulator import Simulation, play, simulate
 from tests.support import communicator_db as db
 from tests.support.process import ExporterProcess, wait_for
 from tests.support.sshd import Sshd

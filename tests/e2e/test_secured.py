@@ -17,7 +17,7 @@ import httpx
 import pytest
 import yaml
 
-from exporter.web.listener import parse_listen_address
+from exporter.config.listen_address import parse_listen_address
 from tests.support.certificates import Authority
 from tests.support.process import PATIENCE_SECONDS, ExporterProcess, wait_for
 from tests.support.secured import HASH, PASSWORD, TLS, exporter, job, write_config, write_web_config
@@ -228,7 +228,7 @@ def test_a_server_without_protection_says_so_when_it_starts(tmp_path: Path) -> N
 
 
 def check_health(address: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "exporter.healthy", address]
+    command = [sys.executable, "-m", "exporter.cli.healthcheck", address]
     return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False)
 
 

@@ -12,10 +12,10 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from exporter.communicator.theirs import read_theirs
 from exporter.config import ConfigError, load
 from exporter.config.reference import keys
 from exporter.config.settings import Settings
+from exporter.integrations.communicator.read import read_theirs
 from exporter.web.web_config import WebConfig, read_web_config
 from tests.fuzz.target import Check, Target, scratch
 

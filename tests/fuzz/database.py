@@ -13,20 +13,20 @@ from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 
-from exporter.beams.board import Board
 from exporter.beams.rules import BoardRules
 from exporter.beams.snapshot import BeamKey, BoardSnapshot
+from exporter.beams.store import Board
 from exporter.database.beams_table import COMPLETED_STATUSES, TERMINAL_STATUSES, BeamsTable
 from exporter.database.discovery import DatabaseDiscovery
 from exporter.database.mirror import Mirror
 from exporter.logs.events import BatchesAnnounced, BatchStarted, LogRead
-from exporter.logs.source import LogStat
+from exporter.metrics.collectors import BoardGroups
+from exporter.metrics.encoder import Exposition
+from exporter.metrics.gzip_chunks import plain
 from exporter.privacy.identifiers import PlainIdentifiers
+from exporter.sources.source import LogStat
 from exporter.web import fields
 from exporter.web.api import compact
-from exporter.web.collectors import BoardGroups
-from exporter.web.exposition import Exposition
-from exporter.web.pieces import plain
 from tests.fuzz.choices import Choices
 from tests.fuzz.target import Check, Target, draw, scratch
 

@@ -10,8 +10,8 @@ import pytest
 
 from exporter.beams.estimate import UNFINISHED_LIMIT, Forecast
 from exporter.beams.run import BeamRun
-from exporter.logs import candidates
 from exporter.logs import parser as parser_module
+from exporter.logs import prefilter as candidates
 from exporter.logs.events import Event, LogRead, RunFailed, RunSucceeded
 from exporter.logs.parser import SitePatterns, TpsLogParser
 from exporter.logs.patterns import BEGINNINGS, FOREIGN_MARKS

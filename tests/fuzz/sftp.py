@@ -12,10 +12,10 @@ from contextlib import contextmanager, suppress
 
 import pytest
 
-from exporter.logs import sftp
-from exporter.logs.sftp import SftpError, SftpSession
-from exporter.logs.sftp_logs import SftpLogs
-from exporter.logs.source import LogProblem, LogStat, ReadRequest
+from exporter.sources.source import LogProblem, LogStat, ReadRequest
+from exporter.sources.ssh import sftp
+from exporter.sources.ssh.sftp import SftpError, SftpSession
+from exporter.sources.ssh.sftp_logs import SftpLogs
 from tests.fuzz.choices import Choices
 from tests.fuzz.target import Check, Target
 

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from exporter.logs import tailer as tailer_module
-from exporter.logs.local import LocalSource
-from exporter.logs.recent import RECENT_BYTES
-from exporter.logs.source import LogStat
-from exporter.logs.tailer import Tailer
+from exporter.sources import tailer as tailer_module
+from exporter.sources.local import LocalSource
+from exporter.sources.source import LogStat
+from exporter.sources.tail_lines import RECENT_BYTES
+from exporter.sources.tailer import Tailer
 from tests.fuzz.choices import Choices
 from tests.fuzz.target import Check, Target, scratch
 

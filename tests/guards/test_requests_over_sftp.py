@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from bench import noisy
-from exporter.logs.ssh import SshSource
-from exporter.monitor import SourceMonitor
+from exporter.polling.poller import SourceMonitor
+from exporter.sources.ssh.source import SshSource
 from tests.support.requests import counted_requests
 from tests.support.sshd import Sshd
 

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from exporter.logs import local, sftp_logs
-from exporter.logs.local import LocalSource
-from exporter.logs.source import Entry, LogProblem, LogSource
-from exporter.logs.ssh import SshSource
+from exporter.sources import local
+from exporter.sources.local import LocalSource
+from exporter.sources.source import Entry, LogProblem, LogSource
+from exporter.sources.ssh import sftp_logs
+from exporter.sources.ssh.source import SshSource
 from tests.support.sshd import Sshd
 
 ANY = re.compile("(?s:.*)")

@@ -12,10 +12,10 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
-from exporter.beams.board import Board
-from exporter.cli import main
+from exporter.beams.store import Board
+from exporter.cli.main import main
+from exporter.metrics.collectors import BoardGroups
 from exporter.web import fields
-from exporter.web.collectors import BoardGroups
 
 settle, cases, groups = Board.settle, fields.cases, BoardGroups.__call__
 

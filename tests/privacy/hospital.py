@@ -16,7 +16,7 @@ from urllib.parse import quote
 import httpx
 from click.testing import CliRunner
 
-from exporter.cli import main
+from exporter.cli.main import main
 from tests.support import communicator_db as db
 from tests.support.process import PATIENCE_SECONDS, ExporterProcess, wait_for
 from tests.support.sshd import Sshd

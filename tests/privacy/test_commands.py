@@ -14,11 +14,12 @@ import httpx
 import pytest
 from click.testing import CliRunner, Result
 
-from exporter import cli_flags, whois
-from exporter.app import Exporter
-from exporter.cli import main
+from exporter.cli import options as cli_flags
+from exporter.cli import whois
+from exporter.cli.main import main
 from exporter.config import ConfigError, load
 from exporter.privacy.pseudonyms import Pseudonyms, read_key
+from exporter.runtime.exporter import Exporter
 from exporter.web.routes import ReloadFailed
 from tests.support import communicator_db as db
 from tests.support.files import open_the_way_to, unprivileged

@@ -9,8 +9,8 @@ from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 
-from exporter.web.exposition import Group
-from exporter.web.families import Definition
+from exporter.metrics.encoder import Group
+from exporter.metrics.families import Definition
 
 
 def empty_family(metric: Definition[Any]) -> Metric:

@@ -38,7 +38,7 @@ class ExporterProcess:
     """
 
     def __init__(
-        self, *arguments: str | Path, python: Sequence[str] = (sys.executable,), module: str = "exporter.cli"
+        self, *arguments: str | Path, python: Sequence[str] = (sys.executable,), module: str = "exporter.cli.main"
     ) -> None:
         self._process = subprocess.Popen(
             [*python, "-m", module, *map(str, arguments)],

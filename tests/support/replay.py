@@ -16,7 +16,7 @@ from pathlib import Path
 
 from exporter.beams.estimate import Forecast
 from exporter.beams.run import BeamRun
-from exporter.beams.succession import Succession
+from exporter.beams.runs import Succession
 from exporter.logs.events import BatchFinished, BatchStarted, LogRead
 from exporter.logs.parser import TpsLogParser
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from exporter.logs.sftp import SftpSession
+from exporter.sources.ssh.sftp import SftpSession
 
 _KINDS = {3: "open", 4: "close", 5: "read", 11: "opendir", 12: "readdir", 16: "realpath", 17: "stat"}
 

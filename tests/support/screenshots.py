@@ -13,9 +13,9 @@ from typing import Any
 from rich.console import Console
 
 from exporter import __version__
-from exporter.top.readers import ApiReader
-from exporter.top.screen import draw
-from exporter.top.view import View
+from exporter.cli.top.readers import ApiReader
+from exporter.cli.top.screen import draw
+from exporter.cli.top.view import View
 from exporter.web.page import Links
 from tests.support.browser import Visitor, open_browser
 from tests.web.clinic import clinic

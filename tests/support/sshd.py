@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
-from exporter.logs.ssh_host import SshHost
+from exporter.sources.ssh.host import SshHost
 from tests.support.process import wait_for
 
 

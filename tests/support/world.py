@@ -8,14 +8,17 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from exporter.beams.board import Board
 from exporter.beams.rules import BoardRules, StallRules, StatusRules
 from exporter.beams.snapshot import BeamKey, BeamRow, BeamView, BoardSnapshot
-from exporter.continuity import decoded, encoded
-from exporter.logs.local import LocalSource
+from exporter.beams.store import Board
 from exporter.logs.parser import SitePatterns
-from exporter.logs.paths import LogPathTemplate
-from exporter.logs.source import (
+from exporter.persistence.writer import decoded, encoded
+from exporter.polling.output_check import OutputRules
+from exporter.polling.poller import SourceMonitor
+from exporter.privacy.identifiers import PlainIdentifiers
+from exporter.sources.local import LocalSource
+from exporter.sources.log_paths import LogPathTemplate
+from exporter.sources.source import (
     NOTHING_SETTLED,
     Entry,
     LogProblem,
@@ -24,9 +27,6 @@ from exporter.logs.source import (
     ReadRequest,
     SourceUnavailable,
 )
-from exporter.monitor import SourceMonitor
-from exporter.output_check import OutputRules
-from exporter.privacy.identifiers import PlainIdentifiers
 from tests.support.replay import LOGS
 
 BEAM = BeamKey("70010001", "70010001_beam_1")

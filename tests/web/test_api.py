@@ -18,6 +18,7 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 
 from exporter.beams.dose import EngineTimes
+from exporter.beams.labels import PHASE_WORDS, REASON_WORDS, STATE_MEANINGS, STATE_WORDS
 from exporter.beams.snapshot import (
     BeamKey,
     BeamRow,
@@ -32,7 +33,6 @@ from exporter.logs.events import FAILURE_REASONS
 from exporter.privacy.identifiers import PlainIdentifiers
 from exporter.web import routes
 from exporter.web.api import openapi
-from exporter.web.words import PHASE_WORDS, REASON_WORDS, STATE_MEANINGS, STATE_WORDS
 from tests.support.process import wait_for
 from tests.web.board_snapshots import NOW, make_beam, make_full_snapshot, make_snapshot, make_waiting_beam
 from tests.web.test_server import Site, serve

@@ -21,8 +21,8 @@ import bcrypt
 import httpx
 import pytest
 
+from exporter.config.listen_address import parse_listen_address
 from exporter.web.connections import CONNECTIONS_OF_ONE_ADDRESS
-from exporter.web.listener import parse_listen_address
 from tests.support.attackers import attack
 from tests.support.certificates import Authority
 from tests.support.process import PATIENCE_SECONDS, ExporterProcess, wait_for

@@ -18,7 +18,7 @@ import pytest
 from exporter.web import authentication
 from exporter.web.authentication import FAILURE_SECONDS, FAILURES_AT_ONCE, FailedLogins, Patience
 from exporter.web.connections import address_key
-from exporter.web.protection import Protection
+from exporter.web.tls_reload import Protection
 from tests.support.process import PATIENCE_SECONDS, wait_for
 from tests.web.test_server import Site, serve
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
+from exporter.beams.labels import REASON_WORDS
 from exporter.beams.snapshot import BeamKey, BeamState, EndedRun, SourceView
 from exporter.logs.events import FAILURE_REASONS
 from exporter.web.page import CONTENT_SECURITY_POLICY, Links, clock, duration, percent
-from exporter.web.words import REASON_WORDS
 from tests.web.board_snapshots import NOW, make_beam, make_full_snapshot, make_snapshot, make_waiting_beam
 from tests.web.test_server import serve
 

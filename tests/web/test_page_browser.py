@@ -20,6 +20,7 @@ from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-unt
 from playwright.sync_api import Browser
 
 from exporter.beams.dose import EngineTimes
+from exporter.beams.labels import REASON_WORDS
 from exporter.beams.snapshot import (
     BeamKey,
     BeamRow,
@@ -31,10 +32,9 @@ from exporter.beams.snapshot import (
     SourceView,
 )
 from exporter.privacy.pseudonyms import PseudonymKey, Pseudonyms
-from exporter.web.names import Names
 from exporter.web.page import Links
-from exporter.web.protection import Protection
-from exporter.web.words import REASON_WORDS
+from exporter.web.reveal import Names
+from exporter.web.tls_reload import Protection
 from tests.e2e.test_exporter import Site as ExporterSite
 from tests.support.browser import Visitor, open_browser
 from tests.support.certificates import Authority

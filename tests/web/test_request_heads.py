@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from exporter.web.listener import parse_listen_address
+from exporter.config.listen_address import parse_listen_address
 from tests.support import secured
 from tests.support.certificates import Authority
 from tests.support.process import PATIENCE_SECONDS, ExporterProcess, wait_for

@@ -29,17 +29,17 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 from prometheus_client.registry import Collector
 
+from exporter.config.listen_address import ListenError, parse_listen_address
+from exporter.metrics.collectors import BoardGroups, ScrapeMeter, process_registry
+from exporter.metrics.encoder import Exposition
 from exporter.privacy.identifiers import PlainIdentifiers
-from exporter.web.collectors import BoardGroups, ScrapeMeter, process_registry
 from exporter.web.connections import CONNECTIONS_AT_MOST, CONNECTIONS_OF_ONE_ADDRESS
 from exporter.web.events import Events
-from exporter.web.exposition import Exposition
-from exporter.web.listener import ListenError, parse_listen_address
-from exporter.web.names import Names
 from exporter.web.page import Links
-from exporter.web.protection import Protection
+from exporter.web.reveal import Names
 from exporter.web.routes import ReloadFailed, build_app
 from exporter.web.server import WebServer
+from exporter.web.tls_reload import Protection
 from tests.support.certificates import Authority
 from tests.support.logs import recorded_logs
 from tests.support.process import wait_for

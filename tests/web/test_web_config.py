@@ -12,7 +12,7 @@ import pytest
 
 from exporter.config import ConfigError
 from exporter.web import tls
-from exporter.web.protection import Protection
+from exporter.web.tls_reload import Protection
 from exporter.web.web_config import WebConfig, doubts, read_web_config, serves_tls
 from tests.support.certificates import Authority
 from tests.support.logs import recorded_logs
@@ -361,7 +361,7 @@ def test_an_unexpected_error_of_reading_is_said_counted_and_not_up_to_date(
         raise RecursionError("too deep")
 
     with monkeypatch.context() as broken, recorded_logs() as lines:
-        broken.setattr("exporter.web.protection.prepare", fails)
+        broken.setattr("exporter.web.tls_reload.prepare", fails)
         path.write_text(USERS.replace("prometheus", "grafana"), encoding="utf-8")
         assert not protection.refresh()
         assert not protection.refresh()

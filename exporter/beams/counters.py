@@ -1,0 +1,163 @@
+"""What is counted over all beams: runs that have ended, batches and how long they took, what did not fit in logs.
+
+Readers are shown the counts that the state file holds, where there is one (:meth:`Counts.saved`). The board alone
+touches them, under its lock.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections import Counter, deque
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from exporter.beams.beam import Beam
+from exporter.beams.estimate import Work
+from exporter.beams.run import BeamRun
+from exporter.beams.saved import SavedBoard
+from exporter.beams.snapshot import UNKNOWN_SOURCE, EndedRun, HistogramView
+from exporter.process.moments import moved
+
+BATCH_SECONDS_BOUNDS = (0.5, 1, 2.5, 5, 10, 20, 30, 45, 60, 90, 120, 180, 300, 600, 1200, 1800, 3600)
+_ENDED_RUNS_KEPT = 200
+_RATES_KEPT = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class CountsView:
+    """The counters at one moment."""
+
+    runs: Mapping[tuple[str, str, str], int]
+    durations: Mapping[str, HistogramView]
+    anomalies: Mapping[str, Mapping[str, int]]
+
+
+class Counts:
+    """Counters, the last ended runs, and how fast they were.
+
+    Args:
+        at: now, epoch seconds: runs that ended earlier are not counted.
+    """
+
+    NOT_SAVED = frozenset({"_saved"})
+
+    def __init__(self, at: float) -> None:
+        self._since = self._earliest_since = at
+        self._runs: Counter[tuple[str, str, str]] = Counter()
+        self._durations: dict[str, tuple[list[int], list[float]]] = {}
+        self._anomalies: dict[str, Counter[str]] = {}
+        self._rates: dict[Work, float] = {}
+        self._ended: deque[EndedRun] = deque(maxlen=_ENDED_RUNS_KEPT)
+        self._saved: CountsView | None = None
+
+    @property
+    def rates(self) -> Mapping[Work, float]:
+        """Seconds per particle (or batch) of recent runs."""
+        return self._rates
+
+    @property
+    def ended(self) -> tuple[EndedRun, ...]:
+        """The last runs that were counted."""
+        return tuple(self._ended)
+
+    def view(self) -> CountsView:
+        """The counters as readers may see them."""
+        return self._saved or self._now()
+
+    def _now(self) -> CountsView:
+        return CountsView(
+            dict(self._runs), self._duration_views(), {source: dict(kinds) for source, kinds in self._anomalies.items()}
+        )
+
+    def _duration_views(self) -> dict[str, HistogramView]:
+        return {
+            source: HistogramView(BATCH_SECONDS_BOUNDS, tuple(counts), total[0])
+            for source, (counts, total) in self._durations.items()
+        }
+
+    def move(self, seconds: float) -> None:
+        """The clock was set by so much."""
+        self._since += seconds
+        # A log from before the clock was set is dated by the clock of then.
+        self._earliest_since = min(self._earliest_since, self._since)
+        for number, run in enumerate(self._ended):
+            self._ended[number] = replace(
+                run, started_at=moved(run.started_at, seconds), ended_at=run.ended_at + seconds
+            )
+
+    def count_batch(self, source: str, seconds: float) -> None:
+        """A batch took so long."""
+        counts, total = self._durations.setdefault(source, ([0] * (len(BATCH_SECONDS_BOUNDS) + 1), [0.0]))
+        counts[bisect.bisect_left(BATCH_SECONDS_BOUNDS, seconds)] += 1
+        total[0] += seconds
+
+    def count_anomalies(self, source: str, kinds: Mapping[str, int]) -> None:
+        """So many things did not fit in a log."""
+        self._anomalies.setdefault(source, Counter()).update(kinds)
+
+    def covers(self, ended_at: float) -> bool:
+        """Whether a run that ended then, epoch seconds, is counted: those that ended before the start are not."""
+        return ended_at >= self._earliest_since
+
+    def count_run(
+        self, beam: Beam, run: BeamRun, number: int, outcome: str, reason: str | None, ended_at: float | None = None
+    ) -> None:
+        """A run has ended.
+
+        Args:
+            beam: whose.
+            run: it, which need not be the beam's current one.
+            number: which of the beam's runs it is.
+            outcome: how it ended.
+            reason: why it failed.
+            ended_at: when its state became that, where its log does not say when it ended.
+        """
+        ended_at = run.ended_at if run.ended_at is not None else ended_at
+        source = beam.source or UNKNOWN_SOURCE
+        rate = run.pace.seconds_per_work
+        if rate is not None and outcome == "succeeded":
+            self._rates.pop((source, run.full_work), None)
+            self._rates[source, run.full_work] = rate
+            if len(self._rates) > _RATES_KEPT:
+                self._rates.pop(next(iter(self._rates)))
+        if ended_at is None or not self.covers(ended_at):
+            return
+        self._runs[source, outcome, reason or ""] += 1
+        status = beam.row.status if reason == "status" else None
+        self._ended.append(EndedRun(beam.row.key, source, number, outcome, reason, run.began_at, ended_at, status))
+
+    # Restarts
+
+    def to_state(self) -> dict[str, object]:
+        """Those fields of a :class:`SavedBoard` that are about counts."""
+        return {
+            "since": self._since,
+            "earliest_since": self._earliest_since,
+            "runs": list(self._runs.items()),
+            "durations": self._duration_views(),
+            "anomalies": {source: dict(kinds) for source, kinds in self._anomalies.items()},
+            "rates": list(self._rates.items()),
+            "ended": list(self._ended),
+        }
+
+    def resume(self, state: SavedBoard) -> None:
+        """Go on from there; before anything else is counted."""
+        self._since = state.since
+        self._earliest_since = state.since if state.earliest_since is None else state.earliest_since
+        self._runs = Counter(dict(state.runs))
+        self._durations = {
+            source: (list(view.counts), [view.total])
+            for source, view in state.durations.items()
+            if view.bounds == BATCH_SECONDS_BOUNDS and len(view.counts) == len(BATCH_SECONDS_BOUNDS) + 1
+        }
+        self._anomalies = {source: Counter(kinds) for source, kinds in state.anomalies.items()}
+        self._rates = dict(state.rates)
+        self._ended.extend(state.ended)
+
+    def saved(self, state: SavedBoard | None) -> None:
+        """Show the counters of this state from now on; ``None``: those of now. See :meth:`Board.saved` for why."""
+        self._saved = CountsView(dict(state.runs), state.durations, state.anomalies) if state else None
+
+    def unsaved_runs(self) -> bool:
+        """Whether runs have been counted that are not shown."""
+        return self._saved is not None and self._saved.runs != self._runs

@@ -1,0 +1,182 @@
+"""One run after another in the log of a beam: when does a new one begin?
+
+A log that no longer holds the bytes read before is a new run, unless it was merely rotated: then it begins without the
+engine's head, and its first counter goes on from the last one. Until a line decides, the run before is what is shown.
+A log that holds them still may go on with another process, which begins with a head.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from exporter.beams.run import UNMATCHED_BYTES, UNMATCHED_SECONDS, BeamRun, RunState
+from exporter.logs.events import (
+    INTERRUPTIONS,
+    BatchesAnnounced,
+    BatchFinished,
+    BatchStarted,
+    Event,
+    EventState,
+    HistoriesGenerated,
+    LogRead,
+    LogReplaced,
+    RunFailed,
+    RunHead,
+    RunSucceeded,
+    event_from_state,
+    event_to_state,
+)
+from exporter.process.plain_state import give, take
+
+_ENDED_BY_OTHERS = INTERRUPTIONS | {"killed", "terminated", "time_limit"}
+"""Reasons of a failure that is not the engine's own."""
+
+
+@dataclass(slots=True)
+class SuccessionState:
+    """A :class:`Succession` as plain data."""
+
+    run: RunState
+    number: int
+    undecided: list[tuple[EventState, float]] | None
+
+
+class Succession:
+    """The current run of a beam and how many there have been.
+
+    Attributes:
+        run: the current run.
+        number: 1, 2, ...; runs since the beam was first seen.
+    """
+
+    __slots__ = ("_undecided", "number", "run")
+    NOT_SAVED: frozenset[str] = frozenset()
+
+    def __init__(self, number: int = 1) -> None:
+        self.run = BeamRun()
+        self.number = number
+        self._undecided: list[tuple[Event, float]] | None = None
+
+    def to_state(self) -> SuccessionState:
+        """The runs as plain data."""
+        waiting = self._undecided
+        undecided = None if waiting is None else [(event_to_state(event), at) for event, at in waiting]
+        return take(self, SuccessionState, run=self.run.to_state(), undecided=undecided)
+
+    @classmethod
+    def from_state(cls, state: SuccessionState) -> Succession:
+        """The runs whose state this was.
+
+        Raises:
+            ValueError: it cannot be one.
+        """
+        waiting = state.undecided
+        undecided = None if waiting is None else [(event_from_state(event), at) for event, at in waiting]
+        runs = cls()
+        give(runs, state, run=BeamRun.from_state(state.run), undecided=undecided)
+        return runs
+
+    @property
+    def replaced(self) -> bool:
+        """The log was replaced, and nothing has told yet whether that was a new run."""
+        return self._undecided is not None
+
+    def begin(self, *, with_what_waits: bool = False) -> None:
+        """A new run is known to have begun: forget the one before.
+
+        Args:
+            with_what_waits: what the log has brought since it was replaced is of the new run (its row was reset).
+        """
+        waiting, self._undecided = self._undecided, None
+        self.run = BeamRun()
+        self.number += 1
+        for event, at in waiting if waiting and with_what_waits else ():
+            self.run.apply(event, at)
+
+    def move(self, seconds: float) -> None:
+        """See :meth:`BeamRun.move`."""
+        self.run.move(seconds)
+        self._move_undecided(seconds)
+
+    def excuse(self, seconds: float) -> None:
+        """See :meth:`BeamRun.excuse`."""
+        self.run.excuse(seconds)
+        self._move_undecided(seconds)
+
+    def _move_undecided(self, seconds: float) -> None:
+        if self._undecided is not None:
+            self._undecided = [(event, at + seconds) for event, at in self._undecided]
+
+    def apply(self, event: Event, at: float, *, stood_there: bool = False) -> bool:
+        """Take one event; see :meth:`BeamRun.apply`.
+
+        Args:
+            event, at: see there.
+            stood_there: the log is being read for the first time: runs before its last one have not been seen.
+
+        Returns:
+            Whether a new run has begun with it.
+        """
+        if isinstance(event, LogReplaced):
+            if self.run.started_at is None:
+                return False
+            self._undecided = [(event, at)]
+            return False
+        if self._undecided is None:
+            appended = isinstance(event, RunHead) and _may_be_followed(self.run, event)
+            if appended and stood_there:
+                self.run = BeamRun()
+            elif appended:
+                self.begin()
+            self.run.apply(event, at)
+            return appended and not stood_there
+        if isinstance(event, LogRead) and not event.size_bytes:
+            return False  # nothing has come yet, however often the empty log is touched
+        self._undecided.append((event, at))
+        continues = self._continues(event, at)
+        if continues is None:
+            return False
+        events, self._undecided = self._undecided, None
+        if not continues:
+            self.begin()
+        for waiting, since in events:
+            self.run.apply(waiting, since)
+        return not continues
+
+    def _continues(self, event: Event, at: float) -> bool | None:
+        """Whether the replaced log goes on with the run before, as far as ``event`` decides that."""
+        batches = self.run.batches
+        match event:
+            case RunHead() | BatchesAnnounced():
+                return False
+            case BatchStarted(number=None):
+                return not self.run.ended and batches.started > 0
+            case BatchStarted(number=int(number), total=total):
+                # The lines around the cut may be lost: the counter need only go on, not by exactly one.
+                same_total = total is None or total == batches.announced
+                return not self.run.ended and same_total and batches.started_of_announced < number
+            case HistoriesGenerated() | BatchFinished() if batches.finished < batches.started:
+                # No log begins with the middle of a batch.
+                return not self.run.ended
+            case RunSucceeded() | RunFailed():
+                return not self.run.ended and self.run.running_since is not None
+            case LogRead(size_bytes=size):
+                assert self._undecided is not None
+                since = self._undecided[0][1]
+                return False if size > UNMATCHED_BYTES or (size and at - since > UNMATCHED_SECONDS) else None
+            case _:
+                return None
+
+
+def _may_be_followed(run: BeamRun, head: RunHead) -> bool:
+    """A head further down in a run's log is that of another run: an engine prints one at its beginning.
+
+    Not where the run has had neither head nor simulation: several processes may write one log, and standard error comes
+    before standard output that is buffered. Nor where its engine has failed by itself: a script that goes on with
+    another process must not make anybody forget that. One that was ended by others is put back into the queue.
+    """
+    if not head.certain and not run.ended:
+        return False
+    if run.failed:
+        return (run.has_head or run.running_since is not None) and run.failures.keys() <= _ENDED_BY_OTHERS
+    return run.running_since is not None or (run.succeeded and run.has_head)

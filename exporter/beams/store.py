@@ -1,0 +1,477 @@
+"""Every beam now known: the one place where state lives, and the one thing all readers read.
+
+Discovery tells the board which beams there are, each source's monitor what their logs say, the mirror how the
+database is. Readers get a :class:`~exporter.beams.snapshot.BoardSnapshot`. The lock is held for short copies only and
+never while calling out; what is worth a log line is kept as a :class:`Notice` for whoever asks next.
+
+What becomes of the beams is the :class:`~exporter.beams.roster.Roster`'s, which knows no threads: here is who may touch
+it when, and by which clock. A board may go on where one of an earlier process stopped (:mod:`exporter.beams.restart`).
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import islice
+from typing import TypeVar
+
+from exporter.beams import restart
+from exporter.beams.output import OutputLook
+from exporter.beams.roster import Roster
+from exporter.beams.rules import BoardRules
+from exporter.beams.saved import SavedBoard
+from exporter.beams.snapshot import (
+    BeamKey,
+    BeamRow,
+    BeamView,
+    BoardSnapshot,
+    DatabaseView,
+    Notice,
+    OutputQuestion,
+    SourceView,
+    Watched,
+)
+from exporter.logs.events import Event
+from exporter.process.moments import moved
+from exporter.sources.checkpoint import Bookmark
+from exporter.sources.source import LogStat
+
+_BEAMS_AT_ONCE = 250
+"""So many are worked out under the lock in some milliseconds."""
+_SAVED_AT_ONCE = 200
+"""Beams copied under the lock at once: 3 to 6 ms."""
+Thing = TypeVar("Thing")
+
+
+class Board:
+    """All beams, thread-safe.
+
+    Args:
+        rules: limits and meanings from the configuration; may be exchanged with :meth:`set_rules`.
+        at: now, epoch seconds: runs that ended earlier are shown but not counted.
+    """
+
+    NOT_SAVED = frozenset(
+        {
+            "_roster",  # saved all the same, by exporter.beams.restart
+            *("_lock", "_listeners", "_moved_seconds", "_clock_steps"),
+            *("_database", "_refused", "_errors"),  # of the process: they begin at 0 with it
+        }
+    )
+
+    def __init__(self, rules: BoardRules, at: float) -> None:
+        self._lock = threading.Lock()
+        self._roster = Roster(rules, at)
+        self._database: DatabaseView | None = None
+        self._refused: Counter[str] = Counter()
+        self._errors: Counter[str] = Counter()
+        self._listeners: tuple[Callable[[], None], ...] = ()
+        self._moved_seconds = 0.0
+        self._clock_steps = 0
+
+    def listen(self, told: Callable[[], None]) -> None:
+        """Have ``told`` called when a beam has made progress, in the thread that brought it; it must be quick."""
+        with self._lock:
+            self._listeners = (*self._listeners, told)
+
+    def unlisten(self, told: Callable[[], None]) -> None:
+        """Have ``told`` called no more."""
+        with self._lock:
+            self._listeners = tuple(each for each in self._listeners if each != told)
+
+    def _tell(self) -> None:
+        """Call the listeners; never under the lock."""
+        for told in self._listeners:
+            told()
+
+    def set_rules(self, rules: BoardRules) -> None:
+        """Take a reloaded configuration; beams and their runs stay."""
+        with self._lock:
+            self._roster.set_rules(rules)
+
+    def move(self, seconds: float) -> None:
+        """The clock was set by so much: what began ten seconds ago did so by the new time, too."""
+        with self._lock:
+            self._moved_seconds += seconds
+            self._clock_steps += 1
+            self._roster.move(seconds)
+            if self._database is not None:
+                self._database = replace(self._database, last_write_at=moved(self._database.last_write_at, seconds))
+
+    def excuse(self, seconds: float) -> None:
+        """So much time has passed in which nobody could look: it is no beam's silence."""
+        with self._lock:
+            self._moved_seconds += seconds
+            self._roster.excuse(seconds)
+
+    @property
+    def moved_seconds(self) -> float:
+        """How much moments have been moved in all: whoever keeps one elsewhere adds what came since."""
+        return self._moved_seconds
+
+    @property
+    def clock_steps(self) -> int:
+        """How often our clock was set: what was learned of others by comparing it with theirs holds no longer."""
+        return self._clock_steps
+
+    def moment(self, clock: Callable[[], float]) -> tuple[float, float]:
+        """The time, and what :attr:`moved_seconds` was then: whoever is told both knows what time that is later."""
+        while True:
+            moved_seconds = self._moved_seconds
+            at = clock()
+            if moved_seconds == self._moved_seconds:
+                return at, moved_seconds
+
+    # Restarts
+
+    def to_state(self) -> SavedBoard:
+        """Everything that a next process needs to go on, as plain data, true at one moment. Called by one thread.
+
+        Beams are copied a few at a time, since all of ten thousand would keep sources waiting for a quarter of a
+        second; those that changed meanwhile are copied again in the end, together with the counters.
+        """
+        with self._lock:
+            keys = list(self._roster.beams)
+            copies = restart.begin_to_save(self._roster)
+        for some in _a_few_at_once(keys, _SAVED_AT_ONCE):
+            with self._lock:
+                copies.take(some, self._roster.beams)
+        with self._lock:
+            return restart.saved(self._roster, copies)
+
+    def resume(self, state: SavedBoard, sources: Collection[str]) -> None:
+        """Go on where the board stopped whose state this is; before anything else is told to this one.
+
+        Args:
+            state: from :meth:`to_state`.
+            sources: those of the configuration.
+
+        Raises:
+            ValueError: it cannot be a board's state; nothing has been taken of it.
+        """
+        beams = restart.beams_of(state)
+        with self._lock:
+            restart.resume(self._roster, state, beams, sources)
+
+    def bookmarks(self, source: str) -> tuple[dict[BeamKey, Bookmark | None], float | None]:
+        """Where a source goes on after a restart.
+
+        Returns:
+            How far the logs of its beams had been read (``None`` where one had been looked for in vain), and when the
+            source was looked at last.
+        """
+        with self._lock:
+            return restart.bookmarks(self._roster, source)
+
+    def saved(self, state: SavedBoard | None) -> None:
+        """A next process would go on with this state; ``None``: with none.
+
+        Counters are shown as they are there: what a next process counts again was never shown, and they never step
+        back, which Prometheus would take for a restart from 0.
+        """
+        with self._lock:
+            self._roster.counts.saved(state)
+
+    def unsaved_runs(self) -> bool:
+        """Whether runs have been counted that are not shown yet."""
+        with self._lock:
+            return self._roster.counts.unsaved_runs()
+
+    # Discovery
+
+    def keys(self) -> frozenset[BeamKey]:
+        """Every beam on the board."""
+        with self._lock:
+            return frozenset(self._roster.beams)
+
+    def take_rows(
+        self,
+        rows: Iterable[BeamRow],
+        missing: Collection[BeamKey],
+        at: float,
+        *,
+        moved_seconds: float | None = None,
+    ) -> None:
+        """Take what discovery has found.
+
+        Args:
+            rows: beams, known or new.
+            missing: known beams that are not there any more.
+            at: when discovery began to look.
+            moved_seconds: what :attr:`moved_seconds` was then, where the clock may have been set since.
+        """
+        news = False
+        with self._lock:
+            self._roster.turned_away = 0
+            unmoved_at = at - (self._moved_seconds if moved_seconds is None else moved_seconds)
+        for some in _a_few_at_once(list(rows)):
+            with self._lock:
+                for row in some:
+                    news |= self._roster.take_row(row, unmoved_at + self._moved_seconds)
+        with self._lock:
+            self._roster.miss(missing, unmoved_at + self._moved_seconds)
+        if news:
+            self._tell()
+
+    def refused(self, reasons: Mapping[str, int]) -> None:
+        """Count ids that discovery refused, by reason."""
+        with self._lock:
+            self._refused.update(reasons)
+
+    # Sources
+
+    @property
+    def watch_version(self) -> int:
+        """Another number whenever :meth:`watched` would answer something else: ten thousand idle beams need no list."""
+        return self._roster.watch_version
+
+    def watched(self, source: str) -> list[Watched]:
+        """Beams whose logs ``source`` should look for; those followed elsewhere too, since a newer log may turn up."""
+        with self._lock:
+            return self._roster.watched(source)
+
+    def clock_offset_seconds(self, source: str) -> float | None:
+        """How much the files of a source are dated later than our clock says; ``None`` while that is not known."""
+        with self._lock:
+            return self._roster.sources.state(source).clock_offset_seconds
+
+    def set_clock_offset(self, source: str, seconds: float | None, *, clock_steps: int) -> None:
+        """Take what was learned of the clock that dates a source's files.
+
+        Args:
+            source: its name.
+            seconds: how much later it is than ours; negative where it is behind; ``None`` where that is not known.
+            clock_steps: what :attr:`clock_steps` was then; nothing is taken where our clock was set since.
+        """
+        with self._lock:
+            if clock_steps == self._clock_steps:
+                self._roster.set_clock_offset(source, seconds)
+
+    def claim(
+        self,
+        key: BeamKey,
+        source: str,
+        path: str,
+        stat: LogStat,
+        at: float,
+        *,
+        moved: bool = False,
+        written: bool = False,
+    ) -> bool:
+        """A source has found a log of a beam, or looked at it again.
+
+        Args:
+            key: the beam.
+            source, path, stat: the log.
+            at: now.
+            moved: by the beam's row its log is not where the one is that is followed.
+            written: it appeared or grew since the last poll.
+
+        Returns:
+            Whether the source should follow it.
+        """
+        with self._lock:
+            return self._roster.claim(key, source, path, stat, at, moved=moved, written=written)
+
+    def apply(
+        self,
+        key: BeamKey,
+        path: str,
+        events: list[Event],
+        at: float,
+        *,
+        more: bool,
+        read_at: float | None = None,
+        moved_seconds: float | None = None,
+        recent: bytes = b"",
+        bookmark: Bookmark | None = None,
+        polled_at: float | None = None,
+    ) -> bool:
+        """Take what one read of a beam's log has brought.
+
+        Args:
+            key: the beam.
+            path: the log, as claimed; what comes from another is dropped.
+            events: what it says, ending with a :class:`~exporter.logs.events.LogRead`.
+            at: when it was written, as well as that is known.
+            more: there is more to read at once.
+            read_at: when it was read, where that was later.
+            moved_seconds: what :attr:`moved_seconds` was when it was read, where the clock may have been set since.
+            recent: the log's last bytes, for people.
+            bookmark: how far it has been read now.
+            polled_at: the poll before, by the clock of ``read_at``, which did not see what this read has brought;
+                ``None`` where there was none.
+
+        Returns:
+            Whether the log must be read again from its beginning, as one that has been replaced.
+        """
+        with self._lock:
+            since = 0.0 if moved_seconds is None else self._moved_seconds - moved_seconds
+            news = self._roster.apply(
+                key,
+                path,
+                events,
+                at + since,
+                read_at=(at if read_at is None else read_at) + since,
+                more=more,
+                recent=recent,
+                bookmark=bookmark,
+                polled_at=moved(polled_at, since),
+            )
+            again = self._roster.must_read_again(key)
+        if news:
+            self._tell()
+        return again
+
+    def outputs_due(self, source: str, at: float, limit: int) -> Sequence[OutputQuestion]:
+        """For which beams a source should look for the dose file now.
+
+        Args:
+            source: its name.
+            at: now.
+            limit: at most so many.
+        """
+        if not self._roster.outputs_open:
+            return ()
+        with self._lock:
+            return self._roster.outputs_due(source, at, limit)
+
+    def take_output(
+        self, question: OutputQuestion, source: str, look: OutputLook, at: float, *, moved_seconds: float
+    ) -> None:
+        """Take what a look for a dose file has shown.
+
+        Args:
+            question: for what it was.
+            source: where.
+            look: what it has shown.
+            at: when.
+            moved_seconds: what :attr:`moved_seconds` was then.
+        """
+        with self._lock:
+            news = self._roster.take_output(question, source, look, at + self._moved_seconds - moved_seconds)
+        if news:
+            self._tell()
+
+    def expect_source(self, name: str, kind: str = "local") -> None:
+        """There is a source of this name: a beam without a log may have one there until the source has been polled.
+
+        Args:
+            name: the source's name.
+            kind: ``local`` or ``ssh``.
+        """
+        with self._lock:
+            self._roster.expect_source(name, kind)
+
+    def publish_source(self, view: SourceView, at: float, *, moved_seconds: float | None = None) -> None:
+        """Take a source's health after a look at it.
+
+        Args:
+            view: it.
+            at: when the look was over.
+            moved_seconds: what :attr:`moved_seconds` was then, where the clock may have been set since.
+        """
+        with self._lock:
+            since = 0.0 if moved_seconds is None else self._moved_seconds - moved_seconds
+            view = replace(view, last_poll_at=moved(view.last_poll_at, since))
+            self._roster.publish_source(view, at + since)
+
+    def remove_source(self, name: str) -> None:
+        """A source has left the configuration."""
+        with self._lock:
+            self._roster.remove_source(name)
+
+    # Mirror, errors
+
+    def publish_database(self, view: DatabaseView | None, *, moved_seconds: float | None = None) -> None:
+        """Take the mirror's health.
+
+        Args:
+            view: it; ``None`` without a database. Where it says of no write, the last one is that of before.
+            moved_seconds: what :attr:`moved_seconds` was when it was written, where the clock may have been set since.
+        """
+        with self._lock:
+            if view is not None and view.last_write_at is not None:
+                since = 0.0 if moved_seconds is None else self._moved_seconds - moved_seconds
+                view = replace(view, last_write_at=view.last_write_at + since)
+            elif view is not None and self._database is not None:
+                view = replace(view, last_write_at=self._database.last_write_at)
+            self._database = view
+
+    def expect_errors(self, where: str) -> None:
+        """Count errors of this part of the exporter from 0 on: the first one would not show in ``increase()`` else."""
+        with self._lock:
+            self._errors[where] += 0
+
+    def count_error(self, where: str) -> None:
+        """An unexpected error was survived, in this part of the exporter."""
+        with self._lock:
+            self._errors[where] += 1
+
+    # Time
+
+    def settle(self, at: float) -> None:
+        """Let time pass: count runs that have ended, forget beams that ended long ago."""
+        with self._lock:
+            beams = list(self._roster.beams.items())
+            unmoved_at = at - self._moved_seconds
+        due: set[str] = set()
+        for some in _a_few_at_once(beams):
+            with self._lock:
+                due |= self._roster.settle(some, unmoved_at + self._moved_seconds)
+        for cases in _a_few_at_once(sorted(due)):
+            with self._lock:
+                self._roster.retire(cases, unmoved_at + self._moved_seconds)
+        with self._lock:
+            self._roster.notice_dropped()
+
+    def notices(self) -> list[Notice]:
+        """What happened since the last call."""
+        with self._lock:
+            notices = list(self._roster.notices)
+            self._roster.notices.clear()
+        return notices
+
+    def snapshot(self, at: float) -> BoardSnapshot:
+        """Everything readers may know, true at ``at``.
+
+        The lock is let go between some beams and the next. What arrives meanwhile is in the snapshot where its beam is
+        still to come.
+        """
+        roster = self._roster
+        with self._lock:
+            shown = list(islice(roster.beams.values(), roster.rules.max_beams))
+            unmoved_at = at - self._moved_seconds
+        beams: list[BeamView] = []
+        for some in _a_few_at_once(shown):
+            with self._lock:
+                at = unmoved_at + self._moved_seconds
+                beams += roster.views(some, at)
+        with self._lock:
+            counts = roster.counts.view()
+            return BoardSnapshot(
+                at=at,
+                beams=tuple(beams),
+                beams_dropped=roster.beyond(len(beams)),
+                sources=roster.sources.views(counts.anomalies),
+                database=self._database,
+                runs=counts.runs,
+                batch_durations=counts.durations,
+                discovery_refused=dict(self._refused),
+                errors=dict(self._errors),
+                ended=roster.counts.ended,
+                rows_of_before=frozenset(roster.rows_of_before),
+            )
+
+
+def _a_few_at_once(things: Sequence[Thing], at_once: int = _BEAMS_AT_ONCE) -> Iterator[Sequence[Thing]]:
+    """Things in parts, for work under the lock: a source that has read news must not wait for all of ten thousand.
+
+    The clock may be set between two parts: what is now must then be moved, too.
+    """
+    for start in range(0, len(things), at_once):
+        yield things[start : start + at_once]
+        time.sleep(0)  # whoever waits for the lock gets it

@@ -1,0 +1,151 @@
+"""Tries what a configuration names: every source and the database. Nothing is followed and nothing is changed."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from exporter.config import Database, Settings, Source, SshSource
+from exporter.database.beams_table import BeamsTable
+from exporter.database.rights import will_not_last
+from exporter.database.unavailable import DatabaseUnavailable
+from exporter.privacy.identifiers import Identifiers
+from exporter.runtime.pipeline import make_source
+from exporter.sources.source import LogProblem, LogSource, SourceUnavailable
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one trial has shown, as one line.
+
+    Args:
+        text: it.
+        outcome: ``FAILED`` where something must be done, ``warning`` where something may have to be.
+    """
+
+    text: str
+    outcome: Literal["ok", "warning", "FAILED"] = "ok"
+
+
+def trials(settings: Settings, identifiers: Identifiers) -> Iterator[Finding]:
+    """Try every source, then the database.
+
+    Args:
+        settings: the configuration.
+        identifiers: how the messages of other programs are shown.
+    """
+    for source in settings.sources:
+        yield from _source(settings, source, identifiers)
+    if settings.database is not None:
+        yield from _database(settings, settings.database, identifiers)
+
+
+def _source(settings: Settings, described: Source, identifiers: Identifiers) -> Iterator[Finding]:
+    templates = settings.templates(described)
+    source = make_source(described, templates)
+    about = f"source {described.name}"
+    try:
+        folders = sorted({template.fixed_folder for template in templates})
+        missing = source.missing_folders(folders)
+        if isinstance(described, SshSource):
+            yield Finding(f"{about}: {described.host}: host key known, logged in, SFTP works")
+        for folder in folders:
+            try:
+                files = source.listing(folder)
+            except LogProblem as problem:
+                yield Finding(f"{about}: {identifiers.problem(problem)}", "FAILED")
+                continue
+            if files:
+                yield Finding(f"{about}: {folder}: {_count(len(files), 'file')}")
+            elif isinstance(described, SshSource):
+                yield _without_files_there(about, folder, is_missing=folder in missing)
+            else:
+                yield _without_files(about, folder)
+        outputs = sorted({template.folder for template in settings.output_templates(described)})
+        missing = source.missing_folders(outputs)
+        for folder in outputs:
+            yield _output_folder(source, about, folder, identifiers, is_missing=folder in missing)
+    except SourceUnavailable as trouble:
+        yield Finding(f"{about}: {identifiers.problem(trouble)}", "FAILED")
+    finally:
+        source.close()
+
+
+def _without_files_there(about: str, folder: str, *, is_missing: bool) -> Finding:
+    """Why a folder of another host has no files."""
+    if is_missing:
+        text = f"{about}: the folder {folder} does not exist on the host; check log_path, or create the folder"
+        return Finding(text, "warning")
+    return Finding(f"{about}: {folder}: no files yet")
+
+
+def _output_folder(
+    source: LogSource, about: str, folder: str, identifiers: Identifiers, *, is_missing: bool
+) -> Finding:
+    """Whether dose files can be looked for in the fixed folder of an output_path."""
+    if is_missing:
+        return Finding(f"{about}: output_path: the folder {folder} does not exist; check output_path", "warning")
+    try:
+        source.entries(folder, re.compile(".*"), lambda _: True, None)
+    except LogProblem as problem:
+        return Finding(f"{about}: output_path: {identifiers.problem(problem)}", "FAILED")
+    return Finding(f"{about}: output_path: {folder} is there")
+
+
+def _without_files(about: str, folder: str) -> Finding:
+    """Why a folder of this machine has no files: a listing takes one that is not there for an empty one."""
+    try:
+        is_folder = stat.S_ISDIR(os.stat(folder).st_mode)
+    except FileNotFoundError:
+        # Nobody makes it before the first run.
+        there = next(parent for parent in map(str, Path(folder).parents) if os.path.isdir(parent))
+        return Finding(f"{about}: {folder}: no such folder yet, {there} is there; check log_path", "warning")
+    except NotADirectoryError:
+        is_folder = False
+    except OSError as error:
+        return Finding(f"{about}: cannot look at {folder}: {error.strerror}; check log_path", "FAILED")
+    if not is_folder:
+        return Finding(f"{about}: {folder} is not a folder, or is below a file; check log_path", "FAILED")
+    return Finding(f"{about}: {folder}: no files yet")
+
+
+def _database(settings: Settings, database: Database, identifiers: Identifiers) -> Iterator[Finding]:
+    table = BeamsTable(
+        database.path,
+        busy_timeout_ms=database.busy_timeout_ms,
+        terminal_statuses=settings.discovery.terminal_statuses,
+        alone_in_process=True,
+    )
+    written = settings.mirror.enabled and settings.discovery.kind == "database"
+    try:
+        if written:
+            try:
+                table.try_writing()
+            except DatabaseUnavailable as error:
+                if error.kind != "locked":
+                    raise
+                unknown = "somebody was writing all the time, so whether it can be written is not known; try again"
+                yield Finding(f"database: {database.path}: {unknown}", "warning")
+            brief = will_not_last(database.path)
+            if brief is not None:
+                yield Finding(f"database: {brief}", "warning")
+        beams = table.rows()
+        has_column = table.has_progress()
+    except DatabaseUnavailable as error:
+        yield Finding(f"database: {identifiers.problem(error)}", "FAILED")
+        return
+    finally:
+        table.close()
+    column = "" if has_column else ", no column progress yet (see `mqi-exporter migrate`)"
+    nobody_adds_it = written and not has_column and not database.migrate
+    said = f"database: {database.path}: {_count(len(beams), 'beam')} not over{column}"
+    yield Finding(said, "warning" if nobody_adds_it else "ok")
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"

@@ -1,0 +1,222 @@
+"""Whether a site's regular expressions become slow on long lines: found out by measuring (``check-config``).
+
+Each pattern is tried with the texts of :mod:`exporter.cli.pattern_attacks` in a process of its own. It is ended at a
+deadline, because a search cannot be interrupted from within.
+``python -m exporter.cli.pattern_cost`` is that process.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from exporter.cli.pattern_attacks import Attack, attacks
+from exporter.config import Settings
+from exporter.config.document import Location
+from exporter.logs.parser import SITE_LIMIT
+
+LINE_BYTES = SITE_LIMIT
+"""So much of a line is measured: more than a line of any engine."""
+
+NAME_CHARACTERS = 255
+"""Longest file name."""
+
+SEARCH_LIMIT_SECONDS = 0.25
+"""A search that takes longer holds up all other beams of its source for too long."""
+
+DEADLINE_SECONDS = 20.0
+"""Longest time for one pattern, on a slow and busy machine."""
+
+_WORTH_A_LOOK_SECONDS = 0.001
+"""A search of the longest text that is faster is no trouble, however it grows."""
+
+_FIRST_LENGTH = 16
+_LINEAR_FACTOR = 3.0
+"""A text twice as long takes twice as long where growth is linear, four times where it is quadratic."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """How slow a pattern is with the worst text that was found.
+
+    Args:
+        length: of the text, characters.
+        seconds: for one search; not finite where it was given up.
+        growth: how many times longer a text of twice the length takes; not finite where that was given up.
+        text: what the text is like.
+    """
+
+    length: int
+    seconds: float
+    growth: float
+    text: str
+
+    @property
+    def too_slow(self) -> bool:
+        """Whether such a line would hold up other beams; it was given up."""
+        return not math.isfinite(self.seconds)
+
+    def __str__(self) -> str:
+        if self.too_slow:
+            took = f"takes longer than {SEARCH_LIMIT_SECONDS:g} s"
+        else:
+            took = f"takes {1000 * self.seconds:.0f} ms, {self.growth:.1f} times as long as half of it"
+        return f"a text of {self.length} characters ({self.text}) {took}"
+
+
+@dataclass(frozen=True, slots=True)
+class SlowPattern:
+    """A pattern of the configuration that becomes slow.
+
+    Args:
+        location: its key.
+        pattern: the pattern.
+        cost: of the worst text.
+    """
+
+    location: Location
+    pattern: str
+    cost: Cost
+
+    @property
+    def text(self) -> str:
+        """What is wrong and what to do."""
+        return (
+            f"{self.pattern!r} becomes slow on long lines: {self.cost}; begin it with fixed text, and let no two "
+            "repeats that follow each other match the same characters"
+        )
+
+
+def findings(settings: Settings) -> Iterator[SlowPattern]:
+    """Patterns of a configuration that take more than linear time."""
+    for location, pattern, whole in _patterns(settings):
+        cost = measured(pattern, whole=whole)
+        if cost is not None:
+            yield SlowPattern(location, pattern, cost)
+
+
+def _patterns(settings: Settings) -> Iterator[tuple[Location, str, bool]]:
+    """Each pattern with its key, and whether it is for whole names instead of parts of lines."""
+    tracking, markers = ("progress_tracking", "patterns"), ("completion_markers",)
+    for section, values, keys in (
+        (tracking, settings.progress_tracking.patterns, ("total_batches", "current_batch")),
+        (markers, settings.completion_markers, ("success_patterns", "failure_patterns")),
+    ):
+        for key in keys:
+            for number, pattern in enumerate(getattr(values, key)):
+                yield (*section, key, number), pattern, False
+    if settings.discovery.name_pattern is not None:
+        yield ("discovery", "name_pattern"), settings.discovery.name_pattern, True
+
+
+def measured(pattern: str, *, whole: bool = False, deadline_seconds: float = DEADLINE_SECONDS) -> Cost | None:
+    """Measure a pattern in a process of its own.
+
+    Args:
+        pattern: a valid regular expression.
+        whole: it must match a whole file name; else it is searched for in lines, as bytes.
+        deadline_seconds: longest time for all of it.
+
+    Returns:
+        How slow it is; ``None`` where its time grows linearly, as far as was found.
+    """
+    command = [sys.executable, "-m", "exporter.cli.pattern_cost"]
+    question = json.dumps({"pattern": pattern, "whole": whole})
+    try:
+        done = subprocess.run(
+            command, input=question, capture_output=True, text=True, timeout=deadline_seconds, check=True
+        )
+    except subprocess.TimeoutExpired:
+        length = NAME_CHARACTERS if whole else LINE_BYTES
+        return Cost(length, math.inf, math.inf, "one of those that were tried")
+    answer = json.loads(done.stdout)
+    return None if answer is None else Cost(**answer)
+
+
+class _Overdue(Exception):
+    """A search takes too long."""
+
+
+def worst(pattern: str, *, whole: bool = False) -> Cost | None:
+    """The same in this process; for its main thread."""
+    if whole:
+        longest, texts = NAME_CHARACTERS, attacks(pattern)
+        whole_name = re.compile(pattern).fullmatch
+
+        def matches(text: str) -> object:
+            return whole_name(text)
+
+    else:
+        longest = LINE_BYTES
+        encoded = pattern.encode("utf-8", "surrogatepass")
+        searched = re.compile(encoded).search
+        texts = attacks(encoded)
+
+        def matches(text: str) -> object:
+            return searched(text.encode("latin-1", "replace"))
+
+    found: Cost | None = None
+    for attack in texts:
+        seconds = _seconds(matches, attack.text(longest))
+        if seconds < max(_WORTH_A_LOOK_SECONDS, found.seconds if found else 0.0):
+            continue
+        cost = _growth(matches, attack, longest)
+        if cost is not None:
+            found = cost
+            if cost.too_slow:
+                break
+    return found
+
+
+def _growth(matches: Callable[[Any], object], attack: Attack, longest: int) -> Cost | None:
+    """How the time grows with the text; ``None`` where it grows linearly."""
+    length, before = _FIRST_LENGTH, math.inf
+    growth = 0.0
+    while True:
+        seconds = _seconds(matches, attack.text(length))
+        growth = seconds / before if before else math.inf
+        if not math.isfinite(seconds):
+            return Cost(length, math.inf, math.inf, str(attack))
+        if length >= longest:
+            break
+        before, length = seconds, min(length * 2, longest)
+    # Of the shortest of three: another process may have been in the way of one.
+    half, full = (min(_seconds(matches, attack.text(each)) for _ in range(3)) for each in (longest // 2, longest))
+    growth = full / half if half else math.inf
+    return Cost(longest, full, growth, str(attack)) if growth > _LINEAR_FACTOR else None
+
+
+def _seconds(matches: Callable[[Any], object], text: str) -> float:
+    """Processor time of one search; infinite where it was given up."""
+    began = time.thread_time()
+    signal.setitimer(signal.ITIMER_VIRTUAL, SEARCH_LIMIT_SECONDS)
+    try:
+        matches(text)
+    except _Overdue:
+        return math.inf
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+    return time.thread_time() - began
+
+
+def _give_up(_number: int, _frame: object) -> None:
+    raise _Overdue
+
+
+def _main() -> None:
+    question = json.load(sys.stdin)
+    signal.signal(signal.SIGVTALRM, _give_up)
+    cost = worst(question["pattern"], whole=question["whole"])
+    json.dump(None if cost is None else asdict(cost), sys.stdout)
+
+
+if __name__ == "__main__":
+    _main()

@@ -1,0 +1,264 @@
+"""Where ``top`` gets its beams: a running exporter's API, or the table ``beams``."""
+
+from __future__ import annotations
+
+import os
+import ssl
+import stat
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import unquote, urlsplit
+
+import requests
+from requests.auth import HTTPBasicAuth
+
+from exporter.cli.top.beams import Look, TopBeam, from_api, printable
+from exporter.config import Settings
+from exporter.config.listen_address import parse_listen_address
+from exporter.config.values import is_only_this_machine
+from exporter.database.beams_table import BeamsTable, StoredBeam
+from exporter.database.discovery import fault_of_row
+from exporter.database.unavailable import DatabaseUnavailable
+from exporter.privacy.identifiers import Identifiers, PlainIdentifiers
+
+API_PATH = "/api/v1/beams"
+_CONNECT_SECONDS = 3.0
+_READ_SECONDS = 10.0
+_RETENTION_SECONDS = 3600.0
+_DEFAULT_STATUSES = ("completed", "failed", "cancelled")
+_DEFAULT_SIMULATING = ("hpc_running", "simulation_running")
+
+
+class Unavailable(Exception):
+    """Beams cannot be read now; says from where, why, and what to do."""
+
+
+class Reader(Protocol):
+    """Answers with all beams. Used by one thread at a time."""
+
+    def look(self) -> Look:
+        """All beams now.
+
+        Raises:
+            Unavailable: they cannot be read now; the next look may work.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give back what it holds."""
+        ...
+
+
+class ApiReader:
+    """Beams from a running exporter.
+
+    Args:
+        url: of the exporter, ``http://127.0.0.1:10813``; a user and password in it are used, and never shown.
+        clock: UTC epoch seconds.
+        credentials: user and password, instead of those in the URL.
+        ca_file: PEM file of the authorities that are trusted, instead of the system's.
+
+    Raises:
+        Unavailable: that is no such URL, or no such file.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        clock: Callable[[], float] = time.time,
+        *,
+        credentials: tuple[str, str] | None = None,
+        ca_file: Path | None = None,
+    ) -> None:
+        try:
+            parts = urlsplit(url if "://" in url else f"http://{url}")
+            host, port = parts.hostname, parts.port
+        except ValueError:
+            raise Unavailable("--url is not a URL; write http://host:port") from None
+        if parts.scheme not in ("http", "https") or not host:
+            raise Unavailable("--url is not a URL; write http://host:port")
+        shown_host = f"[{host}]" if ":" in host else host
+        self.shown = f"{parts.scheme}://{shown_host}{'' if port is None else f':{port}'}{parts.path.rstrip('/')}"
+        self._url = f"{self.shown}{API_PATH}"
+        self._clock = clock
+        self._session = requests.Session()
+        if credentials is None and parts.username is not None:
+            credentials = unquote(parts.username), unquote(parts.password or "")
+        if credentials is not None:
+            # As bytes: requests would write Latin-1, and refuse what that does not have.
+            self._session.auth = HTTPBasicAuth(credentials[0].encode(), credentials[1].encode())
+        self._verify: str | None = None  # as the environment says, or the system
+        if ca_file is not None:
+            try:
+                ssl.create_default_context(cafile=ca_file)
+            except OSError as error:
+                why = "holds no certificate" if isinstance(error, ssl.SSLError) else error.strerror
+                raise Unavailable(f"--ca-file {ca_file}: {why}") from None
+            self._verify = str(ca_file)
+        # What listens on this machine is not reached through the proxy of the environment.
+        self._session.trust_env = not is_only_this_machine(host)
+
+    def look(self) -> Look:
+        """See :class:`Reader`."""
+        try:
+            answer = self._session.get(
+                self._url,
+                timeout=(_CONNECT_SECONDS, _READ_SECONDS),
+                allow_redirects=False,
+                verify=self._verify,
+            )
+        except requests.exceptions.SSLError:
+            raise Unavailable(
+                f"{self.shown}: its certificate is not trusted, or it wants one of yours; name its authority: --ca-file"
+            ) from None
+        except requests.exceptions.Timeout:
+            raise Unavailable(f"{self.shown}: no answer in time") from None
+        except requests.exceptions.RequestException:
+            raise Unavailable(f"{self.shown}: no exporter answers; is it running, and there? (--url)") from None
+        if answer.status_code == requests.codes.unauthorized:
+            given = "knows no such user or password" if self._session.auth else "wants a user and password"
+            raise Unavailable(f"{self.shown}: {given}: --user NAME --password-file FILE")
+        if answer.status_code != requests.codes.ok:
+            raise Unavailable(
+                f"{self.shown}: {API_PATH} answers {answer.status_code}; is an exporter of this version there?"
+            )
+        try:
+            look = from_api(answer.json(), self._clock(), self.shown)
+        except (
+            ValueError,
+            RecursionError,
+        ):  # what json raises, nested too deeply or numbers of too many digits included
+            look = None
+        if look is None:
+            raise Unavailable(f"{self.shown}: {API_PATH} is no list of beams; is an exporter there?")
+        return look
+
+    def close(self) -> None:
+        """See :class:`Reader`."""
+        self._session.close()
+
+
+class TableReader:
+    """Beams straight from the communicator's table: ids, status, and the number in the column, as it stands there.
+
+    Args:
+        path: the database.
+        settings: which statuses mean what; the defaults where there is no configuration.
+        identifiers: how ids are shown.
+        clock: UTC epoch seconds.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        settings: Settings | None = None,
+        *,
+        identifiers: Identifiers | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        discovery = None if settings is None else settings.discovery
+        self._terminal: Sequence[str] = _DEFAULT_STATUSES if discovery is None else discovery.terminal_statuses
+        self._completed: Sequence[str] = ("completed",) if discovery is None else discovery.completed_statuses
+        self._simulating: Sequence[str] = _DEFAULT_SIMULATING if discovery is None else discovery.simulating_statuses
+        self._retention_seconds = _RETENTION_SECONDS if settings is None else settings.retention_seconds
+        self._identifiers = identifiers or PlainIdentifiers()
+        self._clock = clock
+        self._table = BeamsTable(path, terminal_statuses=self._terminal, alone_in_process=True)
+        self._path = path
+
+    def look(self) -> Look:
+        """See :class:`Reader`."""
+        at = self._clock()
+        try:
+            stored = self._table.rows(at - self._retention_seconds)
+            # A case that has an open row is shown with all its rows, as the exporter does.
+            known = {beam.beam_id for beam in stored}
+            open_cases = {
+                str(beam.case_id)
+                for beam in stored
+                if not self._table.is_over(beam.status) and fault_of_row(beam) is None
+            }
+            if open_cases:
+                stored += [beam for beam in self._table.rows_of_cases(open_cases) if beam.beam_id not in known]
+            note = "" if self._table.has_progress() else "the table has no column progress: mqi-exporter migrate"
+        except DatabaseUnavailable as error:
+            raise Unavailable(self._identifiers.problem(error)) from error
+        beams = tuple(self._beam(beam) for beam in stored if fault_of_row(beam) is None)
+        return Look(at, beams, printable(self._identifiers.path(str(self._path))), note)
+
+    def close(self) -> None:
+        """See :class:`Reader`."""
+        self._table.close()
+
+    def _beam(self, beam: StoredBeam) -> TopBeam:
+        return TopBeam(
+            case_id=printable(self._identifiers.case(str(beam.case_id))),
+            beam_id=printable(self._identifiers.beam(str(beam.beam_id))),
+            state=self._state(beam),
+            progress_ratio=None if beam.progress is None else max(0.0, min(1.0, beam.progress / 100.0)),
+            last_progress_at=beam.updated_at,
+            status=None if beam.status is None else printable(self._identifiers.status(beam.status)),
+        )
+
+    def _state(self, beam: StoredBeam) -> str:
+        """The state that a row suggests: no log has been looked at."""
+        if beam.status in self._completed:
+            return "succeeded"
+        if beam.status in self._terminal:
+            return "failed"
+        # The plan's revision never says that a beam simulates; that it has progress does.
+        return "running" if beam.status in self._simulating or beam.progress else "waiting"
+
+
+class FirstReader:
+    """The first of several readers that answers, tried anew at each look."""
+
+    def __init__(self, readers: Sequence[Reader]) -> None:
+        self._readers = readers
+
+    def look(self) -> Look:
+        """See :class:`Reader`."""
+        troubles: list[str] = []
+        for reader in self._readers:
+            try:
+                look = reader.look()
+            except Unavailable as trouble:
+                troubles.append(str(trouble))
+                continue
+            notes = [*troubles, *([look.note] if look.note else [])]
+            return Look(look.at, look.beams, look.origin, "; ".join(notes))
+        raise Unavailable("\n".join(troubles))
+
+    def close(self) -> None:
+        """See :class:`Reader`."""
+        for reader in self._readers:
+            reader.close()
+
+
+def login(user: str, password_file: Path) -> tuple[str, str]:
+    """User and password, which is the first line of a file that nobody else may read.
+
+    Raises:
+        Unavailable: there is none, or others may read it.
+    """
+    try:
+        with password_file.open(encoding="utf-8") as file:
+            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+            password = file.readline().rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "is not UTF-8 text"
+        raise Unavailable(f"--password-file {password_file}: {why}") from None
+    if mode & 0o077:
+        raise Unavailable(f"--password-file {password_file}: others may read it; chmod 600 {password_file}")
+    if not password:
+        raise Unavailable(f"--password-file {password_file}: its first line is empty")
+    return user, password
+
+
+def url_of(listen_address: str, *, tls: bool = False) -> str:
+    """Where to reach a server on this machine that listens at an address."""
+    host, port = parse_listen_address(listen_address)
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"http{'s' if tls else ''}://{f'[{host}]' if ':' in host else host}:{port}"

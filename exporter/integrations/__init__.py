@@ -1,0 +1,1 @@
+"""Neighbouring programs: the communicator's configuration and Grafana."""

@@ -1,0 +1,479 @@
+"""A configuration of this exporter, made from what the communicator's says.
+
+Each value is commented with the key it was taken from. What cannot be known from their file, and what is dangerous to
+believe, is collected in a list of things to check by hand, which stands on top of what is written.
+"""
+
+from __future__ import annotations
+
+import glob
+import itertools
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from exporter.config import ConfigError, settings_from
+from exporter.config.sections import Discovery
+from exporter.config.values import compiled
+from exporter.integrations.communicator.progress_scale import inferred
+from exporter.integrations.communicator.read import SUBMITTER, Ssh, Theirs, read_theirs
+from exporter.integrations.communicator.table import TableState, TheirTable, look_at_table
+from exporter.integrations.communicator.yaml_text import Section, one_line, wrapped, yaml_value
+from exporter.logs.events import PhaseEntered, RunFailed, RunSucceeded
+from exporter.logs.parser import SitePatterns, TpsLogParser
+from exporter.logs.patterns import PLAN_PATTERNS
+from exporter.sources.log_paths import LogPathError
+from exporter.sources.output_paths import OutputPathTemplate
+
+_VALUES_SHOWN = 8
+_FILES_LOOKED_AT = 100
+_DISCOVERY = Discovery()
+_KNOWN_STATUSES = frozenset(
+    (
+        *_DISCOVERY.terminal_statuses,
+        *_DISCOVERY.post_run_statuses,
+        *_DISCOVERY.simulating_statuses,
+        *_DISCOVERY.reset_statuses,
+        # Before a simulation; the exporter need not know them.
+        *("csv_interpreting", "uploading", "tps_generation", "hpc_queued"),
+    )
+)
+_PLACEHOLDER_HOST = re.compile(r"example\.(?:com|org|net)$|placeholder", re.IGNORECASE)
+_LONGEST_CONNECT_SECONDS = 60
+_MONITORING_RANGES = {
+    "poll_interval_seconds": (0.01, 3600.0),
+    "update_throttle_percent": (0.0, 100.0),
+    "timeout_seconds": (0.001, 2592000.0),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """What was made.
+
+    Attributes:
+        text: the configuration, as YAML.
+        checks: what somebody must look at before it is used; also in ``text``.
+    """
+
+    text: str
+    checks: tuple[str, ...]
+
+
+def ours(path: Path, *, base_directory: str | None = None, database: Path | None = None) -> Draft:
+    """Make a configuration from the communicator's, and from what its table shows.
+
+    Args:
+        path: its ``config.yaml``, of any revision.
+        base_directory: instead of the one that the file names.
+        database: where its database, or a copy of it, can be looked at, instead of where the file says.
+
+    Raises:
+        ConfigError: the file cannot be read or used; file, line and key are named.
+    """
+    theirs = read_theirs(path, base_directory=base_directory)
+    table = look_at_table(Path(theirs.database.text) if database is None else database)
+    draft = _Writer(theirs, table).draft()
+    try:
+        settings_from(draft.text, "the configuration made from it")
+    except ConfigError as error:
+        raise ConfigError(f"{path}: cannot be used: {mistake}" for mistake in error.mistakes) from error
+    return draft
+
+
+class _Writer:
+    def __init__(self, theirs: Theirs, table: TheirTable) -> None:
+        self._theirs = theirs
+        self._table = table
+        self._checks: list[str] = []
+
+    def draft(self) -> Draft:
+        sections = [
+            self._base_directory(),
+            self._sources(),
+            self._discovery(),
+            self._database(),
+            self._mirror(),
+            self._tracking(),
+            self._markers(),
+        ]
+        head = Section()
+        shape = "log_path: the newest revision" if self._theirs.newest else "remote_log_path: the plan's revision"
+        head.comment(
+            f"Made by `mqi-exporter init` from the communicator's {one_line(self._theirs.file)} "
+            f"(it has {shape}, or near it). Behind `theirs:` stands the key that a value was taken from."
+        )
+        head.comment(self._table_words())
+        head.line("#")
+        head.comment("To check by hand:")
+        for number, check in enumerate(self._checks, start=1):
+            head.lines += wrapped(check, "#    ", f"# {number}. ")
+        texts = ["\n".join(section.lines) for section in (head, *sections) if section.lines]
+        return Draft("\n\n".join(texts) + "\n", tuple(self._checks))
+
+    def _check(self, text: str) -> None:
+        self._checks.append(text)
+
+    def _table_words(self) -> str:
+        """What was seen in the table, or why it was not looked at."""
+        table = self._table
+        where = f"Its database {one_line(table.path)}"
+        if table.state is not TableState.READ:
+            return (
+                f"{where} was not looked at: {one_line(table.problem)[1:-1]}. Some values are assumptions; see below."
+            )
+        values = ", ".join(f"{value:.6g}" for value in table.values[:_VALUES_SHOWN])
+        more = ", ..." if len(table.values) > _VALUES_SHOWN else ""
+        progress = (
+            f"a column progress (values: {values or 'none'}{more})" if table.has_progress else "no column progress"
+        )
+        statuses = ", ".join(one_line(status)[1:-1] for status in table.statuses) or "none"
+        return (
+            f"{where} was looked at, and not changed: its table beams has {progress}, {table.rows} rows, statuses: "
+            f"{statuses}; hpc_job_id is filled in {table.job_ids} of them."
+        )
+
+    def _base_directory(self) -> Section:
+        theirs, section = self._theirs, Section()
+        section.comment(f"theirs: {theirs.base_directory_from}")
+        section.put("base_directory", theirs.base_directory)
+        if theirs.base_directory_from.startswith("the folder") or "environment" in theirs.base_directory_from:
+            self._check(f"base_directory: taken from {theirs.base_directory_from}.")
+        return section
+
+    # Sources
+
+    def _sources(self) -> Section:
+        theirs, section = self._theirs, Section()
+        section.line("sources:")
+        if theirs.mode_key is None:
+            self._check(f"sources: theirs has no ExecutionHandler.{SUBMITTER}; simulations are taken to run here.")
+        if theirs.ssh is None:
+            section.comment(f"theirs: {theirs.log.key}", 2)
+            section.line("  - name: local")
+            section.put("kind", "local", 4)
+            section.put("log_path", self._log_path(), 4)
+        else:
+            self._ssh_source(section, theirs.ssh)
+        self._output_path(section)
+        if theirs.log.emptied:
+            fields = ", ".join(f"{{{name}}}" for name in theirs.log.emptied)
+            self._check(f"log_path: theirs uses {fields}, which is left out; add a template for each of its values.")
+        self._check_command()
+        return section
+
+    def _log_path(self) -> str:
+        template, user = self._theirs.log.text, self._theirs.ssh.user if self._theirs.ssh is not None else None
+        if template.startswith("~/") and user is not None:
+            self._check(
+                f"log_path: theirs begins with ~, taken to be /home/{user} on the host; write where it really is."
+            )
+            return f"/home/{user}{template[1:]}"
+        if not template.startswith(("/", "{base_directory}")):
+            wrong = f"{template!r} is not an absolute path; write it from / on, in a copy of the file"
+            raise ConfigError([f"{self._theirs.file}: {self._theirs.log.key}: {wrong}"])
+        return template
+
+    def _output_path(self, section: Section) -> None:
+        """Where dose files are, if their configuration names the folder; in use only where some are there."""
+        templates = [each for each in self._theirs.outputs if _is_output_path(f"{_as_glob(each.text)}/*")]
+        if not templates:
+            return
+        paths = [f"{_as_glob(template.text)}/*" for template in templates]
+        keys = ", ".join(dict.fromkeys(template.key for template in templates))
+        rooms = " Rooms are taken to be G1 and G2." if any(template.emptied for template in templates) else ""
+        if self._theirs.mode == "local" and any(_has_files(self._theirs.base_directory, path) for path in paths):
+            section.comment(f"theirs: {keys}. Dose files are there. A run has succeeded only when it wrote one.", 4)
+            section.put("output_path", paths, 4)
+            self._check(
+                "sources[0].output_path: see that each run writes a dose file there; one that does not is shown as "
+                f"failed (output_missing).{rooms}"
+            )
+            return
+        section.comment(f"theirs: {keys}. A proposal: no dose file was found there from this machine.", 4)
+        section.line(f"    # output_path: {yaml_value(paths)}")
+        self._check(
+            "sources[0].output_path: with it, a run has succeeded only when its dose file is there. Take the # away "
+            f"when you see that dose files are written to these folders.{rooms}"
+        )
+
+    def _ssh_source(self, section: Section, ssh: Ssh) -> None:
+        section.comment(f"theirs: {self._theirs.log.key}, {ssh.key}", 2)
+        section.line("  - name: hpc")
+        section.put("kind", "ssh", 4)
+        section.put("host", ssh.host, 4)
+        if ssh.port is not None:
+            section.put("port", ssh.port, 4)
+        if ssh.user is not None:
+            section.put("user", ssh.user, 4)
+        else:
+            self._check("sources[0].user: theirs names none; the exporter's own user name is used.")
+        self._check_section(ssh)
+        self._login(section, ssh)
+        section.comment("Theirs trusts every host; the exporter trusts only the keys in this file.", 4)
+        section.put("known_hosts_file", "/etc/mqi-exporter/known_hosts", 4)
+        self._check(
+            "sources[0].known_hosts_file: write the host's key there (docs/remote-logs.md): theirs never checked it."
+        )
+        if ssh.connect_timeout_seconds is not None:
+            section.put("connect_timeout_seconds", min(_LONGEST_CONNECT_SECONDS, ssh.connect_timeout_seconds), 4)
+        section.put("log_path", self._log_path(), 4)
+        if "{base_directory}" in self._theirs.log.text:
+            self._check(
+                "sources[0].log_path: theirs fills in the base directory of its own machine; write the host's folder "
+                "where that is another one."
+            )
+
+    def _check_section(self, ssh: Ssh) -> None:
+        """Their code and the file that it ships do not agree on where the host is described."""
+        if ssh.key == "connections.hpc":
+            looks = " What stands there looks like a placeholder." if _PLACEHOLDER_HOST.search(ssh.host) else ""
+            self._check(
+                "sources[0].host: taken from connections.hpc. The plan's revision reads only a top-level section hpc, "
+                f"and there is none.{looks} Write the host that is used."
+            )
+
+    def _login(self, section: Section, ssh: Ssh) -> None:
+        if ssh.key_file is not None:
+            section.put("key_file", ssh.key_file, 4)
+            self._check(
+                "sources[0].key_file: it is the communicator's own key. The exporter's user must be able to read it; "
+                "better, make an account and a key that may only read logs (docs/remote-logs.md)."
+            )
+        else:
+            reason = (
+                f"what {ssh.key}.ssh_key_path holds is no absolute path" if ssh.odd_key_file else "theirs names none"
+            )
+            self._check(f"sources[0].key_file: {reason}; write it.")
+        for secret in ssh.secrets:
+            own = "passphrase_file" if "phrase" in secret.lower() else "password_file"
+            section.comment(f"theirs: {secret} (not copied)", 4)
+            section.line(f"    # {own}: /etc/mqi-exporter/hpc_{own.removesuffix('_file')}")
+            self._check(
+                f"sources[0].{own}: {secret} is a secret and was not copied; put it into a file that only the "
+                "exporter's user may read, and name that file."
+            )
+
+    def _check_command(self) -> None:
+        theirs = self._theirs
+        log_name = theirs.log.key.rpartition(".")[2]
+        if theirs.command_key is None or not (theirs.command_seen or theirs.redirected):
+            what = theirs.command_key or f"theirs has no command for {theirs.mode} simulations, so what starts them"
+            self._check(f"log: {what} does not show where the log goes; see that it ends in `> {{{log_name}}} 2>&1`.")
+        elif not theirs.redirected:
+            self._check(
+                f"NO LOG IS WRITTEN: {theirs.command_key} does not redirect the simulation's output, so there is "
+                f"nothing to follow. Let it end in ` > {{{log_name}}} 2>&1`, and make the folder: nobody else does."
+            )
+        elif not theirs.errors_redirected:
+            self._check(f"{theirs.command_key} has no `2>&1`: the causes of failures do not reach the log.")
+
+    # The table
+
+    def _discovery(self) -> Section:
+        section = Section()
+        section.comment(
+            "Which beams there are is read from the table beams. The exporter's own lists of statuses hold those of "
+            "both revisions, so none are written here."
+        )
+        section.line("discovery:")
+        section.put("kind", "database", 2)
+        return section
+
+    def _database(self) -> Section:
+        theirs, section = self._theirs, Section()
+        section.line("database:")
+        section.comment(f"theirs: {theirs.database.key}", 2)
+        section.put("path", theirs.database.text, 2)
+        self._check(
+            "database.path: the exporter must run on the communicator's machine, as a user that may write this file, "
+            "its -wal and -shm, and their folder."
+        )
+        self._migrate(section)
+        self._check_rows()
+        return section
+
+    def _migrate(self, section: Section) -> None:
+        theirs, table = self._theirs, self._table
+        if table.state is TableState.READ:
+            missing = not table.has_progress
+            section.comment(f"The table has {'no' if missing else 'the'} column progress.", 2)
+        else:
+            missing = not theirs.newest
+            section.comment(f"Assumed of the table: {'no' if missing else 'the'} column progress.", 2)
+            self._check(
+                f"database: {one_line(table.path)} was not looked at ({one_line(table.problem)[1:-1]}). Make this "
+                "file again where it can be read, or with --database COPY."
+            )
+        section.put("migrate", missing, 2)
+        if missing:
+            section.comment("It is added once. false: `mqi-exporter migrate` adds it when it suits.", 2)
+            self._check(
+                "database.migrate: adds the column progress to the communicator's table. Its screens do not show it "
+                "yet (docs/communicator.md)."
+            )
+
+    def _check_rows(self) -> None:
+        """What rows show that fits neither the exporter's defaults nor the log path."""
+        table = self._table
+        if table.state is not TableState.READ:
+            return
+        unknown = [status for status in table.statuses if status not in _KNOWN_STATUSES]
+        if unknown:
+            shown = ", ".join(one_line(status) for status in unknown)
+            self._check(
+                f"discovery: the table holds statuses that the exporter does not know: {shown}. If one of them means "
+                "that a beam is over, add it to terminal_statuses."
+            )
+        if table.rows and not table.job_ids and "{hpc_job_id}" in self._theirs.log.text:
+            self._check("log_path: it uses {hpc_job_id}, which is empty in every row: no log will be found.")
+
+    def _mirror(self) -> Section:
+        tracking, section = self._theirs.tracking, Section()
+        section.line("mirror:")
+        if tracking.planned and tracking.enabled:
+            section.comment(
+                "theirs: progress_tracking, as the plan has it: the communicator writes progress itself.", 2
+            )
+            section.put("enabled", False, 2)
+            self._check(
+                "mirror.enabled: theirs writes the column itself, so the exporter does not. To let the exporter do it, "
+                "set progress_tracking.enabled to false in theirs and this to true."
+            )
+            return section
+        writing = inferred(self._theirs, self._table)
+        section.comment(writing.because, 2)
+        if writing.range is None:
+            section.put("enabled", False, 2)
+            self._check(
+                "mirror.enabled: on which scale this communicator writes progress is not known; look what it writes, "
+                "set mirror.range to the same, and this to true."
+            )
+            return section
+        section.put("enabled", True, 2)
+        section.put("range", list(writing.range), 2)
+        if writing.assumed:
+            self._check(
+                f"mirror.range: {list(writing.range)} is an assumption. {writing.because} Look at the column progress "
+                "while a beam runs: [30, 90] agrees with revisions from October 2025 to April 2026, [40, 90] with the "
+                "newest, [0, 100] with one that writes nothing for batches (docs/communicator.md)."
+            )
+        elif writing.range != (0, 100):
+            self._check(
+                f"mirror.range: {list(writing.range)} agrees with what this communicator writes; its screens read "
+                "other ranges (docs/communicator.md). If only one of the two should write, set mirror.enabled to false."
+            )
+        return section
+
+    # Logs
+
+    def _tracking(self) -> Section:
+        tracking, section = self._theirs.tracking, Section()
+        patterns = {
+            name: [text for text in texts if text.encode() not in PLAN_PATTERNS]
+            for name, texts in tracking.patterns.items()
+        }
+        patterns = {name: texts for name, texts in patterns.items() if texts}
+        for name, texts in patterns.items():
+            for text in texts:
+                _valid_pattern(self._theirs.file, f"progress_tracking.patterns.{name}", text)
+        monitoring = {}
+        for name, value in tracking.monitoring.items():
+            low, high = _MONITORING_RANGES[name]
+            monitoring[name] = min(high, max(low, value))
+            if monitoring[name] != value:
+                self._check(f"progress_tracking.monitoring.{name}: theirs is {value:g}, which is not possible here.")
+        if not patterns and not monitoring:
+            return section
+        section.line("progress_tracking:")
+        if patterns:
+            section.comment("theirs: progress_tracking.patterns", 2)
+            section.line("  patterns:")
+            for name, texts in patterns.items():
+                section.put(name, texts, 4)
+        if monitoring:
+            section.comment(
+                "theirs: progress_tracking.monitoring. The timeout is counted from the log's last growth.", 2
+            )
+            section.line("  monitoring:")
+            for name, value in monitoring.items():
+                section.put(name, value, 4)
+        return section
+
+    def _markers(self) -> Section:
+        theirs, section = self._theirs, Section()
+        kept: dict[str, list[str]] = {}
+        left_out: list[str] = []
+        for key, texts in (("success_patterns", theirs.success), ("failure_patterns", theirs.failure)):
+            for text in texts:
+                known = _meaning(text)
+                if known in (None, "phase"):
+                    if known == "phase" and key == "success_patterns":
+                        left_out.append(f"{one_line(text)} (printed before the dose is saved: no end)")
+                        self._check(
+                            f"completion_markers: {one_line(text)} is not taken for the end of a run: the engine "
+                            "prints it before it saves the dose, which may fail."
+                        )
+                        continue
+                    kept.setdefault(key, []).append(_escaped(text))
+                else:
+                    left_out.append(one_line(text))
+        if left_out:
+            section.comment(f"theirs: completion_markers. Built in, so not repeated here: {', '.join(left_out)}.")
+        if kept:
+            section.comment(
+                "theirs: completion_markers. Theirs are searched anywhere in a line, as these regular expressions are."
+            )
+            section.line("completion_markers:")
+            for key, patterns in kept.items():
+                section.put(key, patterns, 2)
+            self._check(
+                "completion_markers: try them on logs of good and of failed runs with `mqi-exporter verify`: a failure "
+                "pattern that also stands in a good run makes it failed."
+            )
+        return section
+
+
+def _as_glob(path: str) -> str:
+    """A path of theirs as an output path: what a glob is made of stands for itself."""
+    return re.sub(r"[*?[]", r"[\g<0>]", path)
+
+
+def _has_files(base_directory: str, path: str) -> bool:
+    """Whether any file is where the dose files of some case would be."""
+    pattern = re.sub(r"\{\w+\}", "*", path.replace("{base_directory}", glob.escape(base_directory)))
+    return any(os.path.isfile(found) for found in itertools.islice(glob.iglob(pattern), _FILES_LOOKED_AT))
+
+
+def _is_output_path(template: str) -> bool:
+    try:
+        OutputPathTemplate(template, base_directory="/base_directory")
+    except LogPathError:
+        return False
+    return True
+
+
+def _meaning(text: str) -> str | None:
+    """What the exporter reads in a line that begins with a marker, without being told; ``None`` for nothing."""
+    if text.encode() in PLAN_PATTERNS:
+        return "end"
+    for line in (text, f"{text} 1"):
+        for event in TpsLogParser(SitePatterns()).feed(line.encode() + b"\n"):
+            if isinstance(event, (RunFailed, RunSucceeded)):
+                return "end"
+            if isinstance(event, PhaseEntered):
+                return "phase"
+    return None
+
+
+def _valid_pattern(file: str, key: str, text: str) -> None:
+    try:
+        compiled(text)
+    except ValueError as error:
+        raise ConfigError([f"{file}: {key}: {error}"]) from error
+
+
+def _escaped(text: str) -> str:
+    """A piece of a line as a regular expression, with no more backslashes than needed."""
+    return re.sub(r"([.^$*+?{}\[\]\\|()])", r"\\\1", text)

@@ -1,0 +1,109 @@
+"""On which scale the communicator writes ``progress`` itself: inferred from its configuration and its table.
+
+Its revisions differ (facts on it, section 2). The plan's has no column ``progress``. The next one (6232fb1, with the
+same configuration) writes fixed values for phases: 10, 20, 30, 70, 85, 95. Those from d7ce6a3 on also write
+``30 + 60 X/Y`` for batch X of Y, until April 2026 without a section ``progress_tracking``. The newest writes 40, then
+``40 + 50 X/Y``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from exporter.integrations.communicator.read import Theirs
+from exporter.integrations.communicator.table import TableState, TheirTable
+
+_PHASE_VALUES = frozenset({10.0, 20.0, 70.0, 85.0, 95.0})
+"""What only revisions until April 2026 write; 0, 30, 40, 80 and 100 say nothing."""
+
+_COARSE_RANGES = {40.0: (40, 90), 70.0: (30, 90)}
+"""What 0 and 100 % of the batches are written as, by ``coarse_phase_progress.HPC_RUNNING``."""
+
+_EXACT = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class Writing:
+    """What was inferred.
+
+    Attributes:
+        range: what 0 and 100 % of the batches should be written as; ``None`` where nobody knows.
+        because: from what that was inferred, as a sentence.
+        assumed: nothing proves it.
+    """
+
+    range: tuple[int, int] | None
+    because: str
+    assumed: bool = False
+
+
+def inferred(theirs: Theirs, table: TheirTable) -> Writing:
+    """On which scale progress should be written beside this communicator.
+
+    Args:
+        theirs: its configuration.
+        table: its table.
+    """
+    coarse = theirs.tracking.coarse_running
+    own = None if coarse is None else _COARSE_RANGES.get(coarse)
+    from_30 = [value for value in table.values if 30 < value < 40 and _is_theirs(value)]
+    if from_30:
+        return Writing(
+            (30, 90), f"{_told(from_30)} in the column: the communicator writes 30 + 60 X/Y for batch X of Y."
+        )
+    if own is not None:
+        return Writing(own, "theirs: progress_tracking.coarse_phase_progress.HPC_RUNNING.")
+    if theirs.tracking.there and not theirs.tracking.planned:
+        return Writing(None, "It writes progress itself, on a scale that its configuration does not tell.")
+    if table.state is not TableState.READ:
+        return _without_table(theirs)
+    if not table.has_progress and not theirs.newest:
+        return Writing((0, 100), "The table has no column progress: this revision writes none.")
+    return _without_section(theirs, table)
+
+
+def _without_table(theirs: Theirs) -> Writing:
+    """What the configuration alone tells, where it has no section ``progress_tracking``."""
+    if theirs.newest or (_redirects_here(theirs) and "/sim_" in theirs.log.text):
+        because = (
+            "It writes its log as revisions from October 2025 to April 2026 do, which write 30 + 60 X/Y themselves."
+        )
+        return Writing((30, 90), because, assumed=True)
+    return Writing((0, 100), "It is taken for the plan's revision, which writes no progress.", assumed=True)
+
+
+def _without_section(theirs: Theirs, table: TheirTable) -> Writing:
+    """What table and configuration tell together, where the latter has no section ``progress_tracking``."""
+    raw = [value for value in table.values if 0 < value < 30 and value not in _PHASE_VALUES]
+    batches = [value for value in table.values if 40 < value < 90 and _is_theirs(value)]
+    phases = [value for value in table.values if value in _PHASE_VALUES]
+    if raw:
+        return Writing((0, 100), f"{_told(raw)} in the column, which was written as 0 to 100 before.")
+    if batches or theirs.newest or _redirects_here(theirs):
+        seen = f"{_told(batches or phases)} in the column; " if batches or phases else ""
+        because = (
+            f"{seen}there is no section progress_tracking, and simulations write a log: revisions from October 2025 to "
+            "April 2026 are like that, and write 30 + 60 X/Y themselves."
+        )
+        return Writing((30, 90), because[0].upper() + because[1:], assumed=not seen)
+    if phases:
+        because = f"{_told(phases)} in the column: this revision writes fixed values for phases, and none for batches."
+        return Writing((0, 100), because)
+    because = "Nothing in the column shows that the communicator writes it; the exporter may have added it."
+    return Writing((0, 100), because, assumed=True)
+
+
+def _redirects_here(theirs: Theirs) -> bool:
+    """Local simulations write a log; at the plan's revision they do not."""
+    return theirs.mode == "local" and theirs.redirected
+
+
+def _is_theirs(value: float) -> bool:
+    """The communicator has written it: this exporter rounds to two decimals."""
+    return abs(value - round(value, 2)) > _EXACT
+
+
+def _told(values: list[float]) -> str:
+    """The first few values, as the beginning of a sentence."""
+    shown = ", ".join(f"{value:.6g}" for value in values[:3])
+    return f"{shown} {'is' if len(values) == 1 else 'are'}"

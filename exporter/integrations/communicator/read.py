@@ -1,0 +1,430 @@
+"""What the communicator's ``config.yaml`` says that concerns us, in either of its revisions.
+
+Its paths are templates of each other: ``{name}`` is another path of the same mode, or one common to all modes, or
+``base_directory``, or a field that is filled in for each beam. Which mode counts is said by ``ExecutionHandler``, by
+the name of the handler that submits simulations. Nothing is taken for granted: whatever is missing or of another type
+is a mistake with its line and key. Values that may be secrets are looked at, but never kept and never quoted.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import posixpath
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from exporter.config.document import ConfigError, Document, Location, Mistake, described, key_path, quoted, read_text
+from exporter.sources.log_paths import BEAM_FIELDS
+
+SUBMITTER = "HpcJobSubmitter"
+ROOT_VARIABLE = "MOQUI_SMC_ROOT"
+
+_PLACEHOLDER = re.compile(r"\{(\w+)\}")
+_ROUNDS = 8
+"""So often the communicator itself puts paths into each other."""
+_LONGEST_PATH = 4096
+_EMPTY_FIELDS = frozenset({"room", "room_path"})
+"""Fields that it fills with nothing where it is not told their value."""
+_ROOMS = ("G1", "G2")
+"""Rooms that it knows; each has a folder of its own."""
+_OUTPUT_FOLDERS: tuple[Location, ...] = (
+    ("moqui_tps_parameters", "OutputDir"),
+    ("paths", "MODE", "simulation_output_dir"),
+    ("paths", "MODE", "final_dicom_dir"),
+)
+"""Where folders of dose files are named: the engine's, the communicator's, and that of what is made of them."""
+_SECRET = re.compile(r"pass(?:word|phrase|wd)?$|secret|token|private_key$", re.IGNORECASE)
+
+Mode = Literal["local", "remote"]
+
+
+@dataclass(frozen=True, slots=True)
+class Ssh:
+    """How the communicator reaches its host. ``None`` where it does not say.
+
+    Attributes:
+        key: the section it was read from.
+        key_file: its private key; ``None`` where that is no absolute path, too.
+        odd_key_file: a key is named, but not by an absolute path.
+        secrets: keys with a secret in them, which is not kept.
+    """
+
+    key: str
+    host: str
+    port: int | None
+    user: str | None
+    key_file: str | None
+    odd_key_file: bool
+    connect_timeout_seconds: float | None
+    secrets: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """A path with everything filled in but ``{base_directory}`` and the fields of a beam.
+
+    Attributes:
+        key: where it stands.
+        text: the path.
+        emptied: fields that were filled with nothing.
+    """
+
+    key: str
+    text: str
+    emptied: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Tracking:
+    """Its ``progress_tracking``: of its own coarse kind, or as the development plan has it."""
+
+    there: bool = False
+    coarse_running: float | None = None
+    planned: bool = False
+    enabled: bool = True
+    patterns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    monitoring: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Theirs:
+    """What was read.
+
+    Attributes:
+        file: its name, for comments.
+        newest: it is of the newest revision's shape (``log_path``), else of the plan's (``remote_log_path``).
+        mode: where simulations run.
+        mode_key: where that is said; ``None`` where it is not.
+        base_directory: an absolute path, and where it is from.
+        log, database: where they are.
+        outputs: folders of dose files that name the beam or its case.
+        command_key: the command that starts a simulation; ``None`` where there is none.
+        command_seen: it starts the engine itself, and not a script that may do anything.
+        redirected, errors_redirected: that command writes its output, and its errors, into the log.
+        success, failure: completion markers, each a piece of a line.
+    """
+
+    file: str
+    newest: bool
+    mode: Mode
+    mode_key: str | None
+    base_directory: str
+    base_directory_from: str
+    log: Template
+    outputs: tuple[Template, ...]
+    database: Template
+    ssh: Ssh | None
+    command_key: str | None
+    command_seen: bool
+    redirected: bool
+    errors_redirected: bool
+    success: tuple[str, ...]
+    failure: tuple[str, ...]
+    tracking: Tracking
+
+
+def read_theirs(path: Path, *, base_directory: str | None = None) -> Theirs:
+    """Read a ``config.yaml`` of the communicator.
+
+    Args:
+        path: the file.
+        base_directory: instead of the one that the file names.
+
+    Raises:
+        ConfigError: it cannot be read or used; file, line and key are named.
+    """
+    document = Document(read_text(path), str(path))
+    if document.mistakes:
+        raise ConfigError(each.shown(document.name) for each in document.mistakes)
+    return _Reader(document, path).read(base_directory)
+
+
+class _Reader:
+    def __init__(self, document: Document, path: Path) -> None:
+        self._document = document
+        self._path = path
+
+    def read(self, base_directory: str | None) -> Theirs:
+        if not self._section(()).keys() & {"paths", "ExecutionHandler", "command_templates"}:
+            raise self._mistake(("paths",), "is missing: this is not a configuration of the communicator")
+        mode, mode_key = self._mode()
+        base, base_from = self._base_directory(base_directory)
+        log_name, newest = self._log_name(mode)
+        command_key, command = self._command(mode)
+        redirect = re.search(r">\s*['\"]?\{" + log_name + r"\}(.*)", command or "", re.DOTALL)
+        return Theirs(
+            file=str(self._path),
+            newest=newest,
+            mode=mode,
+            mode_key=mode_key,
+            base_directory=base,
+            base_directory_from=base_from,
+            log=self._template(log_name, mode),
+            outputs=tuple(self._outputs(mode)),
+            database=self._database(mode, base),
+            ssh=self._ssh() if mode == "remote" else None,
+            command_key=command_key,
+            command_seen="tps_env" in (command or ""),
+            redirected=redirect is not None,
+            errors_redirected=redirect is not None and "2>&1" in redirect[1],
+            success=self._markers("success_pattern", "success_patterns"),
+            failure=self._markers("failure_pattern", "failure_patterns"),
+            tracking=self._tracking(),
+        )
+
+    # Which shape
+
+    def _mode(self) -> tuple[Mode, str | None]:
+        at = ("ExecutionHandler", SUBMITTER)
+        value = self._text(at)
+        if value is None:
+            return "local", None
+        if value not in ("local", "remote"):
+            raise self._mistake(at, f"must be local or remote, not {described(value)}")
+        return ("remote" if value == "remote" else "local"), key_path(at)
+
+    def _log_name(self, mode: Mode) -> tuple[str, bool]:
+        for name in ("log_path", "remote_log_path"):
+            if self._find(name, mode) is not None:
+                return name, name == "log_path"
+        at = ("paths", mode, "log_path")
+        raise self._mistake(
+            at, "is missing, and so is remote_log_path: without one of them nobody knows where logs are"
+        )
+
+    def _command(self, mode: Mode) -> tuple[str | None, str | None]:
+        for name in ("submit_simulation", "remote_submit_simulation"):
+            at = ("command_templates", mode, name)
+            command = self._text(at)
+            if command is not None:
+                return key_path(at), command
+        return None, None
+
+    # Paths
+
+    def _base_directory(self, given: str | None) -> tuple[str, str]:
+        at = ("paths", "base_directory")
+        if given is not None:
+            return given, "--base-directory"
+        value = self._text(at)
+        if not value:
+            return self._root()
+        if not value.startswith("/"):
+            wrong = f"{quoted(value)} is not an absolute path on this kind of machine"
+            raise self._mistake(at, f"{wrong}; say with --base-directory where it is for the exporter")
+        return value, key_path(at)
+
+    def _root(self) -> tuple[str, str]:
+        """The communicator's own rule for an empty base directory."""
+        from_environment = os.environ.get(ROOT_VARIABLE, "")
+        if from_environment.startswith("/"):
+            return from_environment, f"{ROOT_VARIABLE} in the environment, since paths.base_directory is empty"
+        folder = self._path.absolute().parent
+        if folder.name == "config" and folder.parent != folder.parent.parent:
+            around = "the folder around the communicator's, since paths.base_directory is empty"
+            return str(folder.parent.parent), around
+        wrong = f"is empty, {ROOT_VARIABLE} is not set, and the file is not in the communicator's folder config"
+        raise self._mistake(("paths", "base_directory"), f"{wrong}; say it with --base-directory")
+
+    def _find(self, name: str, mode: Mode) -> Location | None:
+        """Where a path of this name stands: its mode's, or that of all modes."""
+        for at in (("paths", mode, name), ("paths", name)):
+            if self._text(at) is not None:
+                return at
+        return None
+
+    def _template(self, name: str, mode: Mode) -> Template:
+        at = self._find(name, mode)
+        if at is None:
+            raise self._mistake(("paths", mode, name), "is missing")
+        return self._filled(at, self._text(at) or "", mode)
+
+    def _filled(self, at: Location, text: str, mode: Mode, room: str = "") -> Template:
+        """A text with other paths filled in, as the communicator does it; ``room`` is that of the simulation."""
+        emptied: list[str] = []
+
+        def put(match: re.Match[str]) -> str:
+            field_name = match[1]
+            if field_name == "base_directory" or field_name in BEAM_FIELDS:
+                return match[0]
+            found = self._find(field_name, mode)
+            if found is not None:
+                return self._text(found) or ""
+            if field_name in _EMPTY_FIELDS:
+                emptied.append(field_name)
+                return f"{room}/" if room and field_name == "room_path" else room
+            known = "another path, base_directory, or a column of the table beams"
+            raise self._mistake(at, f"{{{field_name}}} is not known: neither {known}")
+
+        for _ in range(_ROUNDS):
+            before, text = text, _PLACEHOLDER.sub(put, text)
+            if len(text) > _LONGEST_PATH:
+                break
+            if before == text:
+                return Template(key_path(at), text, tuple(dict.fromkeys(emptied)))
+        raise self._mistake(at, "its placeholders lead back to themselves")
+
+    def _database(self, mode: Mode, base: str) -> Template:
+        # The database is on the communicator's machine, wherever its simulations run.
+        where: Mode = "local" if self._find("database_path", "local") is not None else mode
+        template = self._template("database_path", where)
+        text = template.text.replace("{base_directory}", base)
+        at = tuple(template.key.split("."))
+        if not text.startswith("/"):
+            raise self._mistake(
+                at, f"{quoted(text)} is not an absolute path; the communicator's working directory is not known here"
+            )
+        if "{" in text:
+            raise self._mistake(at, "differs from beam to beam")
+        return Template(template.key, text, template.emptied)
+
+    # Dose files
+
+    def _outputs(self, mode: Mode) -> Iterator[Template]:
+        """Folders that the file names for dose files; what does not fit is left out, since this is a proposal."""
+        found: set[str] = set()
+        for named in _OUTPUT_FOLDERS:
+            at = tuple(mode if part == "MODE" else part for part in named)
+            for room in ("", *_ROOMS):
+                try:
+                    template = self._output(at, mode, room)
+                except ConfigError:
+                    break
+                if template is None or (room and not template.emptied):
+                    break
+                if template.text not in found:
+                    found.add(template.text)
+                    yield template
+
+    def _output(self, at: Location, mode: Mode, room: str) -> Template | None:
+        text = self._text(at)
+        if not text or re.match(r"[A-Za-z]:", text):
+            return None
+        if not text.startswith(("/", "{")):
+            # The engine runs in this folder, and takes the path from there.
+            text = f"{{mqi_run_dir}}/{text}"
+        template = self._filled(at, text, mode, room)
+        normal = posixpath.normpath(template.text)
+        fixed = normal.startswith("{base_directory}/") or (normal.startswith("/") and normal[1:2] not in ("", "{"))
+        if not fixed or not set(_PLACEHOLDER.findall(normal)) & BEAM_FIELDS or ".." in normal.split("/"):
+            return None
+        return replace(template, text=normal)
+
+    # Connection
+
+    def _ssh(self) -> Ssh:
+        # The plan's revision reads the top-level section; what it ships as connections.hpc are placeholders.
+        at: Location = ("hpc",) if self._section(("hpc",)) else ("connections", "hpc")
+        host = self._text((*at, "host"))
+        if not host:
+            raise self._mistake((*at, "host"), f"is missing, but ExecutionHandler.{SUBMITTER} is remote")
+        if not re.fullmatch(r"[\w.:%-]+", host):
+            raise self._mistake((*at, "host"), "is no host name or address")
+        port, timeout = self._number((*at, "port")), self._number((*at, "connection_timeout_seconds"))
+        if port is not None and (port != int(port) or not 1 <= port <= 65535):
+            raise self._mistake((*at, "port"), "is no port")
+        key = self._text((*at, "ssh_key_path"))
+        usable = key is not None and re.fullmatch(r"/[^\n]{0,1000}", key) is not None
+        return Ssh(
+            key=key_path(at),
+            host=host,
+            port=None if port is None else int(port),
+            user=self._text((*at, "user")) or None,
+            key_file=key if usable else None,
+            odd_key_file=bool(key) and not usable,
+            connect_timeout_seconds=timeout if timeout is not None and timeout > 0 else None,
+            secrets=tuple(self._secrets(at)),
+        )
+
+    def _secrets(self, at: Location) -> Iterator[str]:
+        for name, value in self._section(at).items():
+            if _SECRET.search(name) and value not in (None, ""):
+                yield key_path((*at, name))
+
+    # What the log says
+
+    def _markers(self, *names: str) -> tuple[str, ...]:
+        found: list[str] = []
+        for name in names:
+            found += self._texts(("completion_markers", name))
+        return tuple(dict.fromkeys(each for each in found if each.strip()))
+
+    def _tracking(self) -> Tracking:
+        at: Location = ("progress_tracking",)
+        section = self._section(at)
+        enabled = section.get("enabled", True)
+        if not isinstance(enabled, bool):
+            raise self._mistake((*at, "enabled"), f"must be true or false, not {_kind(enabled)}")
+        patterns = {
+            name: texts
+            for name in ("total_batches", "current_batch")
+            if (texts := self._texts((*at, "patterns", name)))
+        }
+        monitoring = {
+            name: value
+            for name in ("poll_interval_seconds", "update_throttle_percent", "timeout_seconds")
+            if (value := self._number((*at, "monitoring", name))) is not None
+        }
+        return Tracking(
+            there=bool(section),
+            coarse_running=self._number((*at, "coarse_phase_progress", "HPC_RUNNING")),
+            planned=bool(patterns or monitoring or "enabled" in section),
+            enabled=enabled,
+            patterns=patterns,
+            monitoring=monitoring,
+        )
+
+    # Values
+
+    def _value(self, at: Location) -> Any:
+        node: Any = self._document.data
+        for depth, part in enumerate(at):
+            if node is None:
+                return None
+            if not isinstance(node, dict):
+                raise self._mistake(at[:depth], f"must be a section (lines of `key: value`), not {_kind(node)}")
+            node = node.get(part)
+        return node
+
+    def _section(self, at: Location) -> Mapping[str, Any]:
+        value = self._value(at)
+        if value is None:
+            return {}
+        if not isinstance(value, dict):
+            raise self._mistake(at, f"must be a section (lines of `key: value`), not {_kind(value)}")
+        return value
+
+    def _text(self, at: Location) -> str | None:
+        value = self._value(at)
+        if value is None or isinstance(value, str):
+            return value
+        raise self._mistake(at, f"must be text, not {_kind(value)}")
+
+    def _texts(self, at: Location) -> tuple[str, ...]:
+        value = self._value(at)
+        listed = value if isinstance(value, list) else [value]
+        for each in listed:
+            if each is not None and not isinstance(each, str):
+                raise self._mistake(at, f"must be text or a list of texts, not {_kind(each)}; put it in quotes")
+        return tuple(each for each in listed if each)
+
+    def _number(self, at: Location) -> float | None:
+        value = self._value(at)
+        if value is None or (isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)):
+            return value
+        raise self._mistake(at, f"must be a finite number, not {_kind(value)}")
+
+    def _mistake(self, at: Location, wrong: str) -> ConfigError:
+        mistake = Mistake(self._document.line(at), key_path(at), wrong)
+        return ConfigError([mistake.shown(self._document.name)])
+
+
+def _kind(value: object) -> str:
+    """What a value is, in words; never what it holds, which may be a secret."""
+    return (
+        described(value) if isinstance(value, (bool, dict, list)) else "text" if isinstance(value, str) else "a number"
+    )

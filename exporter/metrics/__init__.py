@@ -1,0 +1,1 @@
+"""Declarations of all metrics, their collectors and the text format."""

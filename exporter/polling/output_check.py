@@ -1,0 +1,190 @@
+"""Looks for the dose files of runs that claim success, on the source that holds their logs.
+
+Nothing is read of the files: their names, sizes and time stamps tell. How often to look, and what follows from it, is
+decided by :mod:`exporter.beams.output`.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
+
+from exporter.beams.output import OutputLook
+from exporter.beams.snapshot import BeamRow, OutputFile, OutputQuestion
+from exporter.beams.store import Board
+from exporter.polling.stats import SourceReport
+from exporter.sources.log_paths import LogPathError
+from exporter.sources.output_paths import Component, OutputPathTemplate
+from exporter.sources.source import Entry, LogProblem, LogSource
+
+LOOKS_PER_POLL = 16
+"""Beams whose dose file is looked for in one poll; the others wait for the next."""
+
+FOLDERS_PER_LOOK = 64
+"""Folders that one look goes into where a glob stands for a folder."""
+
+_COMPARED_ENTRIES = 1000
+"""Of so many entries of a folder the newest match is taken; of more, the first that is found."""
+
+
+@dataclass(frozen=True, slots=True)
+class OutputRules:
+    """What is looked for.
+
+    Args:
+        templates: where; any of them will do.
+        minimum_bytes: smaller files do not count.
+        follow_links: whether links may lead out of a template's fixed folder.
+    """
+
+    templates: tuple[OutputPathTemplate, ...]
+    minimum_bytes: int = 1
+    follow_links: bool = False
+
+
+class OutputChecker:
+    """Looks for dose files on one source. Used by its thread.
+
+    Args:
+        source: where.
+        rules: what is looked for.
+        board: knows which runs claim success, and is told what was found.
+        report: told what is wrong.
+    """
+
+    def __init__(self, source: LogSource, rules: OutputRules, board: Board, report: SourceReport) -> None:
+        self._source = source
+        self._rules = rules
+        self._board = board
+        self._report = report
+
+    def poll(self, now: Callable[[], tuple[float, float]]) -> None:
+        """Look for the files that are due.
+
+        Args:
+            now: the time, and by how much instants had been moved then (:meth:`Board.moment`).
+
+        Raises:
+            SourceUnavailable: the source cannot be asked.
+        """
+        at, _ = now()
+        for question in self._board.outputs_due(self._source.name, at, LOOKS_PER_POLL):
+            look = self._look(question)
+            at, moved_seconds = now()
+            self._board.take_output(question, self._source.name, look, at, moved_seconds=moved_seconds)
+
+    def _look(self, question: OutputQuestion) -> OutputLook:
+        """Look for the file of one run."""
+        problem: LogProblem | None = None
+        for template in self._rules.templates:
+            search = _Search(self._rules, template, question.written_after)
+            try:
+                search.go(self._source, _fields(question.row))
+            except LogProblem as error:
+                problem = error
+            if search.found is not None:
+                self._report.output_is_there(question.row.key)
+                return OutputLook(file=search.found)
+        if problem is None:
+            return OutputLook()
+        self._report.cannot_check_output(question.row.key, problem)
+        return OutputLook(problem=problem.kind)
+
+
+class _Search:
+    """The search for one run's file by one template.
+
+    Args:
+        rules: what is looked for.
+        template: where.
+        written_after: earlier files do not count; epoch seconds by the source's clock.
+
+    Attributes:
+        found: the file, once there is one.
+    """
+
+    def __init__(self, rules: OutputRules, template: OutputPathTemplate, written_after: float | None) -> None:
+        self._rules = rules
+        self._template = template
+        self._written_after = written_after
+        self._within: Collection[str] | None = None if rules.follow_links else (template.folder,)
+        self._folders_left = FOLDERS_PER_LOOK
+        self.found: OutputFile | None = None
+
+    def go(self, source: LogSource, fields: dict[str, str | None]) -> None:
+        """Search.
+
+        Raises:
+            LogProblem: whether the file is there cannot be told.
+            SourceUnavailable: the source cannot be asked.
+        """
+        try:
+            components = self._template.render(fields)
+        except LogPathError as error:
+            raise LogProblem("path", str(error), "check output_path and the beam's id") from None
+        if components is None:
+            missing = ", ".join(sorted(name for name in self._template.fields if not fields.get(name)))
+            raise LogProblem("path", f"the beam has no {missing}", "use other fields in output_path")
+        self._search(source, self._template.folder, components)
+
+    def _search(self, source: LogSource, folder: str, components: tuple[Component, ...]) -> None:
+        """Search ``folder`` for what the components below it name."""
+        if self._folders_left == 0:
+            raise LogProblem(
+                "too_many",
+                f"globs match more than {FOLDERS_PER_LOOK} folders below {self._template.folder}",
+                "name the folders in output_path more exactly",
+            )
+        self._folders_left -= 1
+        component, *below = components
+        if below and isinstance(component, str):
+            self._folders_left += 1
+            self._search(source, posixpath.join(folder, component), tuple(below))
+        elif below:
+            for name in self._folders(source, folder, component):
+                self._search(source, posixpath.join(folder, name), tuple(below))
+                if self.found is not None:
+                    return
+        else:
+            self._search_file(source, folder, component)
+
+    def _folders(self, source: LogSource, folder: str, component: Component) -> Iterable[str]:
+        """Names of the folders in ``folder`` that match."""
+        names: list[str] = []
+
+        def visit(entry: Entry) -> bool:
+            if entry.stat is None:
+                names.append(entry.name)
+            return len(names) > FOLDERS_PER_LOOK
+
+        source.entries(folder, component, visit, self._within)
+        return sorted(set(names))
+
+    def _search_file(self, source: LogSource, folder: str, component: Component) -> None:
+        seen = 0
+
+        def visit(entry: Entry) -> bool:
+            nonlocal seen
+            seen += 1
+            stat = entry.stat
+            if (
+                stat is not None
+                and stat.size_bytes >= self._rules.minimum_bytes
+                and (self._written_after is None or stat.modified_at >= self._written_after)
+                and (self.found is None or stat.modified_at > self.found.modified_at)
+            ):
+                path = posixpath.join(folder, entry.name).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+                self.found = OutputFile(path, stat.size_bytes, stat.modified_at)
+            return self.found is not None and seen >= _COMPARED_ENTRIES
+
+        source.entries(folder, component, visit, self._within)
+
+
+def _fields(row: BeamRow) -> dict[str, str | None]:
+    return {
+        "case_id": row.key.case_id,
+        "beam_id": row.key.beam_id,
+        "beam_path": row.beam_path,
+        "hpc_job_id": row.hpc_job_id,
+    }

@@ -1,0 +1,128 @@
+"""Compares the clock that dates a source's files with ours, poll by poll, and lets the board know of the offset."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Set as AbstractSet
+
+from exporter.beams.attribution import RESTAMPED_SECONDS
+from exporter.beams.snapshot import BeamKey
+from exporter.beams.store import Board
+from exporter.polling.stats import SourceReport
+from exporter.sources.clock_offset import ClockOffset
+from exporter.sources.source import LogStat
+
+Log = tuple[str, LogStat]
+"""A log's path, and how it looks."""
+
+
+class SourceClock:
+    """What is known of one source's clock. Used by the source's thread.
+
+    Args:
+        source: its name.
+        board: told of the offset; knows when our own clock was set.
+        report: says once that the offset is large.
+        clock: ours, epoch seconds.
+    """
+
+    def __init__(self, source: str, board: Board, report: SourceReport, clock: Callable[[], float]) -> None:
+        self._source = source
+        self._board = board
+        self._report = report
+        self._clock = clock
+        self._offset = ClockOffset()
+        self._clock_steps = board.clock_steps
+        self._other_logs: dict[BeamKey, list[Log]] = {}
+        # When the poll before the last growth of a log began, and when that growth was seen.
+        self._growths: dict[BeamKey, tuple[str, float, float]] = {}
+
+    @property
+    def offset_seconds(self) -> float | None:
+        """How much later the source's files are dated than our clock says; ``None`` while that is not known."""
+        return self._offset.seconds
+
+    def adopt(self, other: SourceClock) -> None:
+        """Go on with what ``other`` (of the same source before a reload) has learned."""
+        self._offset, self._clock_steps = other._offset, other._clock_steps
+
+    def resume(self) -> None:
+        """Go on with what an earlier process has learned."""
+        self._offset = ClockOffset(self._board.clock_offset_seconds(self._source))
+
+    def forget_if_ours_was_set(self) -> bool:
+        """Forget the offset where our own clock was set since the last call; returns whether it was."""
+        steps = self._board.clock_steps
+        if steps == self._clock_steps:
+            return False
+        self._clock_steps = steps
+        self._offset.forget()
+        self._growths.clear()
+        return True
+
+    def grown(self, key: BeamKey, followed: Log | None, there: list[Log], earliest: float | None) -> set[str]:
+        """Find out which logs of a beam have grown since the last poll, and learn from their time stamps.
+
+        Args:
+            key: the beam.
+            followed: the log that is followed, as it was at the last poll; ``None`` where that is not known.
+            there: all its logs, as they are now.
+            earliest: when the last poll of them began, epoch seconds; ``None`` where that is not known.
+
+        Returns:
+            Their paths.
+        """
+        others = self._other_logs.pop(key, None) if self._other_logs else None
+        if followed is None and others is None:
+            return set()  # the first poll of each log, at the start of thousands
+        before = dict(others or ())
+        if followed is not None:
+            before[followed[0]] = followed[1]
+        known = [(path, stat, before[path]) for path, stat in there if path in before]
+        grown = {path for path, now, then in known if _has_grown(now, then)}
+        if known and earliest is not None:
+            latest, _ = self._board.moment(self._clock)
+            for path, now, then in known if self._board.clock_steps == self._clock_steps else ():
+                if path in grown:
+                    self._offset.observe(path, now.modified_at, earliest, latest)
+                    self._growths[key] = path, earliest, latest
+                elif _was_restamped(now, then):
+                    self._restamp(key, path, now.modified_at, latest)
+        return grown
+
+    def _restamp(self, key: BeamKey, path: str, modified_at: float, latest: float) -> None:
+        """A log got another time stamp without growing: just after growth it dates that growth."""
+        grown, earliest, seen_at = self._growths.get(key, ("", 0.0, 0.0))
+        if grown == path and 0.0 <= latest - seen_at <= RESTAMPED_SECONDS:
+            self._offset.withdraw(path)
+            self._offset.observe(path, modified_at, earliest, latest)
+
+    def keep(self, key: BeamKey, others: list[Log]) -> None:
+        """Remember how those logs of a beam look that are not followed: they may grow, too."""
+        if others:
+            self._other_logs[key] = others
+
+    def forget_all_but(self, keys: AbstractSet[BeamKey]) -> None:
+        """Only these beams are left."""
+        for key in [key for key in self._other_logs if key not in keys]:
+            del self._other_logs[key]
+        for key in [key for key in self._growths if key not in keys]:
+            del self._growths[key]
+
+    def publish(self) -> None:
+        """Let the board know what has been learned."""
+        seconds = self._offset.seconds
+        if seconds != self._report.clock_offset_seconds:
+            self._board.set_clock_offset(self._source, seconds, clock_steps=self._clock_steps)
+            self._report.has_clock_offset(seconds)
+
+
+def _has_grown(now: LogStat, before: LogStat) -> bool:
+    """A log was appended to between two polls."""
+    return now.size_bytes > before.size_bytes and now.identity == before.identity
+
+
+def _was_restamped(now: LogStat, before: LogStat) -> bool:
+    """A log got another time stamp, and nothing else changed."""
+    same = now.size_bytes == before.size_bytes and now.identity == before.identity
+    return same and now.modified_at != before.modified_at

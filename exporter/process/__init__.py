@@ -1,0 +1,1 @@
+"""What every process of this project needs: worker threads, clock, hardening."""

@@ -1,0 +1,29 @@
+"""Files that come with the exporter: dashboards, rules, Alertmanager's example and runbooks.
+
+In a checkout they are where they are made (``dashboards/``, ``alerts/``, ``docs/runbooks``); ``setup.py`` copies them
+into the package, so that an installed exporter has them without a checkout.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+_PACKAGED = Path(__file__).parents[1] / "_shipped"
+_CHECKOUT = Path(__file__).parents[2]
+
+DASHBOARDS = ("dashboards", "*.json")
+ALERTS = ("alerts", "mqi*.yml", "alertmanager.yml", "mqi.tmpl")
+RUNBOOKS = ("docs/runbooks", "*.md")
+
+
+def shipped(folder: str, *patterns: str) -> list[Path]:
+    """The files of a folder that match one of the patterns, by name.
+
+    Raises:
+        FileNotFoundError: there is none: neither a checkout nor a whole installation.
+    """
+    for root in (_PACKAGED, _CHECKOUT):
+        found = sorted(path for pattern in patterns for path in (root / folder).glob(pattern))
+        if found:
+            return found
+    raise FileNotFoundError(f"this installation lacks its {folder}; install mqi-beam-exporter again")

@@ -1,0 +1,1 @@
+"""The running exporter: pipeline, table loops, reload, logging."""

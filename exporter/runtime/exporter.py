@@ -1,0 +1,288 @@
+"""Builds the rooms from the settings, starts, reloads and stops them.
+
+One thread per source, one for discovery, one for the mirror, one that prepares the first scrape, and the web server's
+own. Each survives whatever one round of its work meets, and ends within two seconds of being asked to.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import structlog
+
+from exporter import __version__
+from exporter.beams.rules import BoardRules, StallRules, StatusRules
+from exporter.beams.snapshot import BoardSnapshot
+from exporter.beams.store import Board
+from exporter.config import ConfigError, Settings
+from exporter.config.listen_address import ListenError
+from exporter.metrics.collectors import BoardGroups, ExporterGroups, ScrapeMeter, process_registry
+from exporter.metrics.definitions import ProtectionView, ReloadStatus
+from exporter.metrics.encoder import Exposition
+from exporter.persistence.writer import Continuity
+from exporter.privacy.encryption import Seal
+from exporter.privacy.identifiers import Cleared
+from exporter.process.clock import Clock, TimeEvent
+from exporter.process.worker import Loop
+from exporter.runtime.pipeline import Following
+from exporter.runtime.privacy import check_resolvers, follow, identifiers_of, is_other, pseudonym_key
+from exporter.web.authentication import FailedLogins
+from exporter.web.events import Events
+from exporter.web.page import Links
+from exporter.web.reveal import Names
+from exporter.web.routes import ReloadFailed, build_app
+from exporter.web.server import WebServer
+from exporter.web.tls_reload import Protection
+
+_log = structlog.get_logger(__name__)
+
+_TICK_SECONDS = 1.0
+"""Between two readings of the clock at most: that tells time in which we did not run from time that passed."""
+_PREPARE_SECONDS = 1.0
+_STOP_SECONDS = 2.0
+_NEVER_SECONDS = 365 * 86400.0
+
+
+def board_rules(settings: Settings) -> BoardRules:
+    """What the board needs of the configuration."""
+    tracking, discovery = settings.progress_tracking, settings.discovery
+    return BoardRules(
+        stall=StallRules(
+            factor=tracking.stall.factor,
+            minimum_seconds=tracking.stall.minimum_seconds,
+            first_batch_seconds=tracking.stall.first_batch_seconds,
+            buffered_seconds=tracking.stall.buffered_seconds,
+            timeout_seconds=tracking.monitoring.timeout_seconds,
+        ),
+        statuses=StatusRules(
+            terminal=frozenset(discovery.terminal_statuses),
+            completed=frozenset(discovery.completed_statuses),
+            post_run=frozenset(discovery.post_run_statuses),
+            simulating=frozenset(discovery.simulating_statuses),
+            reset=frozenset(discovery.reset_statuses),
+        ),
+        retention_seconds=settings.retention_seconds,
+        failed_retention_seconds=settings.failed_retention_seconds,
+        max_beams=settings.max_beams,
+        output_sources=frozenset(source.name for source in settings.sources if source.output_path),
+    )
+
+
+def _changed_keys(old: Settings, new: Settings, section: str) -> str:
+    """Which keys of a section are others than before, as users write them; empty where none is."""
+    before, now = getattr(old, section), getattr(new, section)
+    changed = (key for key in type(now).model_fields if getattr(before, key) != getattr(now, key))
+    return Cleared(", ".join(f"{section}.{key}" for key in changed))
+
+
+def _say_time(event: TimeEvent, seconds: float) -> None:
+    seconds = round(seconds, 1)
+    if event == "set":
+        _log.warning("the machine's clock was set: what is known moves with it", seconds=seconds)
+    else:
+        _log.warning("the exporter, or its machine, was stopped: that time is no beam's silence", seconds=seconds)
+
+
+class Exporter:
+    """The running exporter.
+
+    Args:
+        settings: the configuration.
+        read_settings: reads it again, for a reload.
+        clock: UTC epoch seconds; it may be set while we run.
+
+    Raises:
+        exporter.config.listen_address.ListenError: the web server's address cannot be had.
+        exporter.config.ConfigError: the web configuration, or the key of pseudonyms, cannot be used.
+        exporter.persistence.store.StateInUse: another exporter uses the state file.
+        exporter.persistence.store.StateNotOurs: the path of the state file is that of something else.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        read_settings: Callable[[], Settings],
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._settings = settings
+        self._read_settings = read_settings
+        self._key = pseudonym_key(settings)
+        self._identifiers = identifiers_of(settings, self._key)
+        self._board = Board(board_rules(settings), clock())
+        self._clock = Clock(self._board, said=_say_time, wall=clock)
+        self._ticking = Loop("clock", self._tick, self._board.count_error)
+        for where in ("clock", "monitor", "scrape", "web", "web configuration"):
+            self._board.expect_errors(where)
+        web_config = None if settings.web.config_file is None else Path(settings.web.config_file)
+        self._protection = Protection(web_config, self._board.count_error)
+        check_resolvers(settings, self._protection.users)
+        self._failed_logins = FailedLogins()
+        self._names = Names(
+            self._snapshot, self._identifiers, settings.privacy.resolve_for, withheld=self._key is not None
+        )
+        self._continuity: Continuity | None = None
+        if settings.state.file is not None and settings.progress_tracking.enabled:
+            self._continuity = Continuity(
+                settings.state.file,
+                settings.state.interval_seconds,
+                self._board,
+                self._identifiers,
+                self._clock,
+                None if self._key is None else Seal(self._key.state),
+            )
+            self._continuity.resume({source.name for source in settings.sources})
+        self._reload_lock = threading.Lock()
+        self._reload_status = ReloadStatus(True, self._clock())
+        self._following = Following(settings, self._board, self._identifiers, self._clock)
+        scrapes = ScrapeMeter()
+        events = Events(self._snapshot, self._identifiers, self._board.count_error)
+        exposition = self._exposition(scrapes)
+        self._preparing = Loop("scrape", partial(self._prepare, exposition), self._board.count_error)
+        app = build_app(
+            exposition=exposition,
+            registry=process_registry(),
+            meter=scrapes,
+            snapshot=self._snapshot,
+            identifiers=self._identifiers,
+            events=events,
+            names=self._names,
+            links=Links(settings.web.grafana_url, settings.web.runbook_url),
+            healthy=self._unhealthy,
+            ready=self._unready,
+            reload=self.reload,
+            enable_lifecycle=settings.web.enable_lifecycle,
+            count_error=self._board.count_error,
+            version=__version__,
+            allowed_hosts=settings.web.allowed_hosts,
+            protection=self._protection,
+            failed_logins=self._failed_logins,
+        )
+        try:
+            self._web = WebServer(
+                app,
+                settings.web.listen_address,
+                protection=self._protection,
+                failed_logins=self._failed_logins,
+                end_streams=events.end,
+            )
+        except ListenError:
+            if self._continuity is not None:
+                self._continuity.close()
+            raise
+
+    @property
+    def address(self) -> str:
+        """Where the web server listens, ``host:port``."""
+        return self._web.address
+
+    @property
+    def url(self) -> str:
+        """The same as the beginning of a URL, ``https://host:port``."""
+        return f"{'http' if self._protection.context is None else 'https'}://{self.address}"
+
+    def start(self) -> None:
+        """Start every thread."""
+        self._web.start()
+        self._ticking.start()
+        self._following.start()
+        self._preparing.start()
+        if self._continuity is not None:
+            self._continuity.start()
+        _log.info(
+            "exporter started",
+            version=__version__,
+            address=self.address,
+            tls=self._protection.context is not None,
+            authentication=self._protection.authenticates,
+        )
+
+    def stop(self) -> None:
+        """End every thread; what the mirror still holds, and the state, are written first if they can be."""
+        self._preparing.stop()
+        with self._reload_lock:
+            self._following.stop()
+            self._following.close()
+        if self._continuity is not None:
+            self._continuity.stop()
+        self._ticking.stop()
+        self._ticking.join(_TICK_SECONDS)
+        self._web.stop()
+        if not self._preparing.join(_STOP_SECONDS):
+            _log.error("thread did not end in time", thread=self._preparing.name, seconds=_STOP_SECONDS)
+        _log.info("exporter stopped")
+
+    def reload(self) -> None:
+        """Read the configuration again. The board, and the offsets of the logs still followed, stay.
+
+        Raises:
+            ReloadFailed: it is refused; the old one stays in use.
+        """
+        with self._reload_lock:
+            try:
+                settings = self._read_settings()
+                if is_other(self._settings, settings, self._key):
+                    # What has been shown already would not go with what is shown from now on.
+                    wrong = "is another, or its key is; restart the exporter to change it"
+                    raise settings.refused((("privacy",), wrong))
+                self._protection.reload()
+            except ConfigError as error:
+                self._reload_status = ReloadStatus(False, self._reload_status.at)
+                _log.error("configuration refused, the old one stays in use", error=Cleared(error))
+                raise ReloadFailed(str(error)) from error
+            if keys := _changed_keys(self._settings, settings, "web"):
+                _log.warning("settings of the web server take effect at the next start only", keys=keys)
+            if keys := _changed_keys(self._settings, settings, "state"):
+                _log.warning("settings of the state file take effect at the next start only", keys=keys)
+            if keys := _changed_keys(self._settings, settings, "log"):
+                _log.warning("settings of the log take effect at the next start only", keys=keys)
+            self._following.stop()
+            self._board.set_rules(board_rules(settings))
+            follow(self._identifiers, settings)
+            self._settings = settings
+            self._following = Following(settings, self._board, self._identifiers, self._clock, self._following)
+            self._following.start()
+            self._reload_status = ReloadStatus(True, self._clock())
+            _log.info("configuration reloaded")
+
+    def _tick(self) -> float:
+        self._clock()
+        return _TICK_SECONDS
+
+    def _unhealthy(self) -> str | None:
+        return self._following.trouble()
+
+    def _unready(self) -> str | None:
+        return self._following.unready()
+
+    def _snapshot(self) -> BoardSnapshot:
+        return self._board.snapshot(self._clock())
+
+    def _prepare(self, exposition: Exposition) -> float:
+        """Prepare the first scrape, when all logs have been read once and as long as more beams turn up."""
+        if self._following.unready() is not None:
+            return _PREPARE_SECONDS
+        return _NEVER_SECONDS if exposition.prepare() else _PREPARE_SECONDS
+
+    def _exposition(self, scrapes: ScrapeMeter) -> Exposition:
+        return Exposition(
+            BoardGroups(self._snapshot, identifiers=self._identifiers),
+            ExporterGroups(
+                __version__,
+                reload_status=lambda: self._reload_status,
+                scrapes=scrapes,
+                protection=self._protection_view,
+            ),
+        )
+
+    def _protection_view(self) -> ProtectionView:
+        return ProtectionView(
+            self._failed_logins.read(),
+            self._protection.up_to_date,
+            self._protection.certificate_expires_at,
+            self._names.counts(),
+        )

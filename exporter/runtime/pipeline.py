@@ -1,0 +1,308 @@
+"""Following beams as one configuration says: which there are, what their logs say, and the mirror of it.
+
+The rounds of work of each thread are here; what they call knows nothing of threads. After a reload a new
+:class:`Following` takes over from the one before, with the offsets of the logs that are still followed.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from functools import partial
+
+import structlog
+
+from exporter.beams.store import Board
+from exporter.config import Settings, Source, SshSource
+from exporter.logs.parser import SitePatterns
+from exporter.polling.output_check import OutputRules
+from exporter.polling.poller import SourceMonitor
+from exporter.privacy.identifiers import Identifiers
+from exporter.process.worker import Loop
+from exporter.runtime.event_log import say
+from exporter.runtime.table_loops import NameRounds, TableRounds
+from exporter.sources import inotify as announcements
+from exporter.sources.inotify import Announcements
+from exporter.sources.local import LocalSource
+from exporter.sources.log_paths import LogPathTemplate
+from exporter.sources.source import LogSource
+
+_log = structlog.get_logger(__name__)
+
+_STOP_SECONDS = 2.0
+_SHORTEST_PAUSE = 0.2
+"""Of the interval: looks that take longer than it must not become a busy loop."""
+
+_ANNOUNCED_POLL_SECONDS = 5.0
+"""A log whose changes the kernel announces is looked at so often all the same: the plan's limit for an update."""
+
+_LOOK_SECONDS = 0.2
+"""So long the mirror waits for the logs to be looked at before it writes."""
+
+_AFTER_ERROR_SECONDS = 1.0
+"""Pause after an unexpected error, so that one that comes again at once costs little."""
+
+_QUIET_SECONDS = 0.002
+_QUIET_TIMES = 9
+"""After an announced look, others are gathered for so long: at least the first, and so many times what the look has
+taken, so that a log written as fast as can be takes a tenth of a core and not all of it."""
+
+
+def make_source(source: Source, templates: Iterable[LogPathTemplate]) -> LogSource:
+    """Where a source of the configuration is read.
+
+    Args:
+        source: its section.
+        templates: its log paths.
+    """
+    folders = {template.folder for template in templates} if source.follow_links == "inside" else None
+    if isinstance(source, SshSource):
+        from exporter.sources.ssh import source as ssh
+
+        return ssh.SshSource(source.name, source.ssh_host, folders)
+    return LocalSource(source.name, folders)
+
+
+def output_rules(settings: Settings, source: Source) -> OutputRules | None:
+    """Which dose files must be there on a source of the configuration; ``None`` for none.
+
+    Args:
+        settings: the configuration.
+        source: one of its sources.
+    """
+    if not source.output_path:
+        return None
+    return OutputRules(
+        settings.output_templates(source), source.output_minimum_bytes, follow_links=source.follow_links == "anywhere"
+    )
+
+
+def site_patterns(settings: Settings) -> SitePatterns:
+    """The patterns that the configuration adds to the built-in ones."""
+    patterns, markers = settings.progress_tracking.patterns, settings.completion_markers
+    return SitePatterns.of(
+        patterns.total_batches, patterns.current_batch, markers.success_patterns, markers.failure_patterns
+    )
+
+
+class _Waits:
+    """When the next look is due, and what the thread of a source waits on until then.
+
+    Args:
+        announcements: the kernel's, which end a wait; ``None`` where there are none.
+        interval_seconds: from one round to the next.
+    """
+
+    def __init__(self, announcements: Announcements | None, interval_seconds: float) -> None:
+        self.announcements = announcements
+        self._interval_seconds = interval_seconds
+        self._round_due_at = float("-inf")
+        self._quiet_seconds = math.inf
+        self._asked: deque[threading.Event] = deque()
+        self._woken = threading.Event()
+
+    def look(self, monitor: SourceMonitor) -> float:
+        """Look at what is due; returns seconds until the next look."""
+        began = time.monotonic()
+        asked = [self._asked.popleft() for _ in range(len(self._asked))]
+        a_round = bool(asked) or began >= self._round_due_at or self.announcements is None
+        more = monitor.look(announced_only=not a_round)
+        for looked in asked:
+            looked.set()
+        took = time.monotonic() - began
+        interval = self._interval_seconds
+        # A round is no answer to an announcement, and must not hold up those that follow.
+        self._quiet_seconds = _QUIET_SECONDS if a_round else max(_QUIET_SECONDS, _QUIET_TIMES * took)
+        if a_round and not more:
+            # The interval is from round to round: what one takes (round trips to a host) is not added to it.
+            self._round_due_at = began + max(interval, took + _SHORTEST_PAUSE * interval)
+        return 0.0 if more else max(0.0, self._round_due_at - began - took)
+
+    def look_between(self, monitor: SourceMonitor) -> None:
+        """Look at what has been announced, while the thread is busy with something else."""
+        if self.announcements is not None and self.announcements.pending():
+            monitor.look(announced_only=True)
+
+    def wait(self, seconds: float) -> None:
+        """Wait until the next round, or until something is announced."""
+        # A look that failed leaves what was announced where it was: no hint may call for the next one early.
+        quiet, self._quiet_seconds = self._quiet_seconds, math.inf
+        if self.announcements is not None:
+            self.announcements.wait(seconds, quiet)
+        else:
+            self._woken.wait(seconds)
+            self._woken.clear()
+
+    def close(self) -> None:
+        """Give the announcements back; the thread has ended."""
+        if self.announcements is not None:
+            self.announcements.close()
+
+    def ask(self) -> threading.Event:
+        """Have a round now, from any thread; what is returned is set when it is over."""
+        looked = threading.Event()
+        self._asked.append(looked)
+        self.wake()
+        return looked
+
+    def wake(self) -> None:
+        """End the wait, also one that has not begun; from any thread."""
+        self._woken.set()
+        if self.announcements is not None:
+            self.announcements.wake()
+
+
+class Following:
+    """The threads that follow beams.
+
+    Args:
+        settings: the configuration.
+        board: told everything.
+        identifiers: how ids are shown in log lines.
+        clock: UTC epoch seconds.
+        before: what followed until a reload, stopped.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        board: Board,
+        identifiers: Identifiers,
+        clock: Callable[[], float],
+        before: Following | None = None,
+    ) -> None:
+        self._settings = settings
+        self._board = board
+        self._monitors: dict[str, SourceMonitor] = {}
+        self._looked: set[str] = set()
+        self._table: TableRounds | None = None
+        self._loops: list[Loop] = []
+        self._mirror: Loop | None = None
+        self._waits: list[_Waits] = []
+        if settings.progress_tracking.enabled:
+            self._build(identifiers, clock, before)
+        if before is not None:
+            before.close()
+            for name in before._monitors.keys() - self._monitors.keys():
+                board.remove_source(name)
+            if self._table is None:
+                board.publish_database(None)
+
+    def _build(self, identifiers: Identifiers, clock: Callable[[], float], before: Following | None) -> None:
+        settings, board = self._settings, self._board
+        site = site_patterns(settings)
+        names = settings.discovery.kind == "directory"
+        for each in settings.sources:
+            templates = settings.templates(each)
+            board.expect_source(each.name, each.kind)
+            source = make_source(each, templates)
+            interval = settings.progress_tracking.monitoring.poll_interval_seconds
+            waits = _Waits(announcements.announcements() if source.kind == "local" else None, interval)
+            self._waits.append(waits)
+            monitor = SourceMonitor(
+                source,
+                templates,
+                board,
+                site=site,
+                identifiers=identifiers,
+                clock=clock,
+                announcements=waits.announcements,
+                rounds_per_announced_log=max(1, round(_ANNOUNCED_POLL_SECONDS / interval)),
+                outputs=output_rules(settings, each),
+            )
+            if before is not None and each.name in before._monitors:
+                monitor.adopt(before._monitors[each.name])
+            else:
+                monitor.resume(*board.bookmarks(each.name))
+            self._monitors[each.name] = monitor
+            finding: NameRounds | None = None
+            if names:
+                changed = monitor.names_changed
+                finding = NameRounds(settings, source, templates, board, identifiers, clock, changed)
+            self._add_loop(f"source {each.name}", partial(self._look, monitor, finding, waits), waits)
+        rounds: TableRounds | None = None
+        if settings.database is not None and not names:
+            earlier = before._table if before is not None else None
+            self._table = rounds = TableRounds(
+                settings, settings.database, board, identifiers, clock, earlier, self._look_at_logs
+            )
+            if settings.mirror.enabled:
+                self._mirror = self._add_loop("mirror", rounds.mirror)
+        self._add_loop("discovery", partial(self._discover, rounds, identifiers, clock))
+
+    def _add_loop(self, name: str, step: Callable[[], float], waiting: _Waits | None = None) -> Loop:
+        def looking() -> float:
+            wait = step()
+            self._looked.add(name)
+            return wait
+
+        self._board.expect_errors(name)
+        loop = Loop(name, looking, self._board.count_error, waiting=waiting)
+        self._loops.append(loop)
+        return loop
+
+    def _look(self, monitor: SourceMonitor, finding: NameRounds | None, waits: _Waits) -> float:
+        try:
+            if finding is not None:
+                finding.discover(partial(waits.look_between, monitor))
+            return waits.look(monitor)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the source is down; said and counted
+            monitor.failed(error)
+            return _AFTER_ERROR_SECONDS
+
+    def _discover(self, rounds: TableRounds | None, identifiers: Identifiers, clock: Callable[[], float]) -> float:
+        if rounds is not None:
+            rounds.discover()
+        self._board.settle(clock())
+        for notice in self._board.notices():
+            say(notice, identifiers)
+        return self._settings.discovery.interval_seconds
+
+    def _look_at_logs(self) -> None:
+        """Have every source look at its logs; one that takes long is not waited for."""
+        deadline = time.monotonic() + _LOOK_SECONDS
+        for looked in [waits.ask() for waits in self._waits]:
+            looked.wait(max(0.0, deadline - time.monotonic()))
+
+    def start(self) -> None:
+        """Start every thread."""
+        if self._mirror is not None:
+            self._board.listen(self._mirror.wake)
+        for loop in self._loops:
+            loop.start()
+
+    def stop(self) -> None:
+        """End every thread and write what the mirror still holds."""
+        if self._mirror is not None:
+            self._board.unlisten(self._mirror.wake)
+        for loop in self._loops:
+            loop.stop()
+        # A source may be waiting for its host: its connection is ended under it.
+        for monitor in self._monitors.values():
+            monitor.close()
+        if self._table is not None:
+            self._table.interrupt()
+        deadline = time.monotonic() + _STOP_SECONDS
+        for loop in self._loops:
+            if not loop.join(max(0.0, deadline - time.monotonic())):
+                _log.error("thread did not end in time", thread=loop.name, seconds=_STOP_SECONDS)
+        if self._table is not None and self._settings.mirror.enabled:
+            self._table.mirror(now=True)
+
+    def close(self) -> None:
+        """Give back the kernel's announcements; :meth:`stop` comes first."""
+        for waits in self._waits:
+            waits.close()
+        self._waits = []
+
+    def trouble(self) -> str | None:
+        """Why following cannot be said to work; ``None`` when it does."""
+        return next((trouble for loop in self._loops if (trouble := loop.trouble) is not None), None)
+
+    def unready(self) -> str | None:
+        """What has not been looked at yet; ``None`` when all has been, once."""
+        missing = sorted(loop.name for loop in self._loops if loop.name not in self._looked)
+        return f"not looked yet: {', '.join(missing)}" if missing else None

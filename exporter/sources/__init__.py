@@ -1,0 +1,1 @@
+"""Where logs are: paths, sizes, bytes and the identity of a file, locally and over SSH."""

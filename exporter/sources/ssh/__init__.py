@@ -1,0 +1,1 @@
+"""One SSH host as a source of logs."""

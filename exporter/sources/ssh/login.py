@@ -1,0 +1,196 @@
+"""Logging in to an SSH host with keys, an agent's keys or a password, and saying why the host refuses.
+
+The library's own client asks on the terminal for a second factor, and calls it a login when the host wants another key.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import paramiko
+
+from exporter.process.user import own_user
+from exporter.sources.source import SourceUnavailable
+from exporter.sources.ssh.files import readable_by_others
+from exporter.sources.ssh.target import Target
+
+_KEY_CLASSES = (paramiko.Ed25519Key, paramiko.ECDSAKey, paramiko.RSAKey)
+
+
+class LoginRefused(SourceUnavailable):
+    """The host has refused what we logged in with. Trying again soon may lock the account."""
+
+
+class Credentials:
+    """What there is to log in with.
+
+    Args:
+        target: the host; its key files and secrets are read.
+
+    Raises:
+        SourceUnavailable: none of them can be used, or one must not be.
+    """
+
+    def __init__(self, target: Target) -> None:
+        given = target.given
+        self.keys: list[tuple[str, paramiko.PKey]] = []
+        self.password = secret(target.password_file)
+        passphrase = secret(given.passphrase_file)
+        troubles: list[SourceUnavailable] = []
+        for path in target.key_files:
+            try:
+                self.keys.append((str(path), _load(path, passphrase, target)))
+            except SourceUnavailable as trouble:
+                # As OpenSSH does, unless no other one is left; but a key that others can read is always refused.
+                if trouble.kind == "key_open":
+                    raise SourceUnavailable("key_file", str(trouble)) from None
+                troubles.append(trouble)
+        self.agent = paramiko.Agent() if given.use_agent else None
+        if troubles and not self.keys and self.agent is None and self.password is None:
+            others = f" (of {len(target.key_files)} key files none can be used)" if len(target.key_files) > 1 else ""
+            raise SourceUnavailable("key_file", f"{troubles[0]}{others}")
+
+    def close(self) -> None:
+        """End the conversation with the agent."""
+        if self.agent is not None:
+            with contextlib.suppress(Exception):
+                self.agent.close()
+
+    def every_key(self) -> Iterator[tuple[str, paramiko.PKey]]:
+        """The keys to try, each with its name."""
+        yield from self.keys
+        if self.agent is not None:
+            for number, key in enumerate(self.agent.get_keys(), 1):
+                yield f"key {number} of the agent", key
+
+
+def log_in(transport: paramiko.Transport, target: Target, credentials: Credentials) -> None:
+    """Log in.
+
+    Args:
+        transport: a connection to the host, whose own key has been checked.
+        target: the host.
+        credentials: what to log in with.
+
+    Raises:
+        LoginRefused: the host refuses.
+        SourceUnavailable: there is nothing to log in with, or the host has ended the connection.
+        paramiko.SSHException, OSError, EOFError: the connection is lost.
+    """
+    tried: list[str] = []
+    accepted: list[str] = []
+    wanted: list[str] = []
+    reason = ""
+    for name, key in credentials.every_key():
+        tried.append(name)
+        try:
+            wanted = list(transport.auth_publickey(target.user, key))
+        except paramiko.AuthenticationException as error:
+            reason, wanted = _refusal(error, target, wanted)
+            continue
+        accepted.append(name)
+        if not wanted:
+            return
+        if "publickey" not in wanted:
+            break
+    # A host that has accepted a key and wants nothing that a password answers is not given one.
+    if credentials.password is not None and (not accepted or {"password", "keyboard-interactive"} & {*wanted}):
+        tried.append("the password")
+        try:
+            wanted = list(transport.auth_password(target.user, credentials.password))
+            if not wanted:
+                return
+            accepted.append("the password")
+        except paramiko.AuthenticationException as error:
+            reason, wanted = _refusal(error, target, wanted)
+    if accepted:
+        raise LoginRefused(
+            "second_factor",
+            f"cannot log in to {target.shown}: the host has accepted {' and '.join(accepted)}, but a second factor is "
+            f"demanded ({', '.join(wanted) or 'unknown'}); let the key alone be enough for this account "
+            "(`AuthenticationMethods publickey` in the host's sshd_config); the next try is minutes away (a reload "
+            "tries at once)",
+        )
+    if not tried:
+        raise SourceUnavailable(
+            "authentication",
+            f"cannot log in to {target.shown}: there is nothing to log in with; set key_file, or use_agent",
+        )
+    allowed = f" (the host allows {', '.join(wanted)})" if wanted else ""
+    raise LoginRefused(
+        "authentication",
+        f"cannot log in to {target.shown} with {', '.join(tried)}: {reason}{allowed}; check the user, and that the "
+        "public key is in the account's authorized_keys; the next try is minutes away, since refused logins lock "
+        "accounts (a reload tries at once)",
+    )
+
+
+def _refusal(error: paramiko.AuthenticationException, target: Target, wanted: list[str]) -> tuple[str, list[str]]:
+    """What the host says, and what it would allow; raises where it has said nothing."""
+    if "timeout" in str(error).lower():
+        raise TimeoutError from None
+    if "transport shut down" in str(error):
+        raise SourceUnavailable(
+            "login_ended",
+            f"cannot log in to {target.shown}: the host has ended the connection during the login; its log says why",
+        ) from None
+    if isinstance(error, paramiko.BadAuthenticationType):
+        return "the host does not allow this kind of login", list(error.allowed_types)
+    return "the host refuses it", wanted
+
+
+def _load(path: Path, passphrase: str | None, target: Target) -> paramiko.PKey:
+    """A private key, with its certificate where there is one beside it."""
+    cannot = f"cannot log in to {target.shown}"
+    try:
+        if (problem := readable_by_others(path)) is not None:
+            raise SourceUnavailable("key_open", f"{cannot}: {problem}")
+        path.read_bytes()
+    except PermissionError:
+        raise SourceUnavailable(
+            "key_file",
+            f"{cannot}: {path} cannot be read; it must be the exporter's own: run `chown {own_user()} {path}`",
+        ) from None
+    except OSError as error:
+        raise SourceUnavailable("key_file", f"{cannot}: key file {path}: {error.strerror}; check key_file") from None
+    encrypted = False
+    reason = "it is no private key"
+    for key_class in _KEY_CLASSES:
+        try:
+            key = key_class.from_private_key_file(str(path), passphrase)
+            certificate = path.with_name(f"{path.name}-cert.pub")
+            if certificate.exists():
+                key.load_certificate(str(certificate))
+            return key
+        except paramiko.PasswordRequiredException:
+            encrypted = True
+        except Exception as error:  # noqa: BLE001 - the library raises what its parsers do
+            said = " ".join(str(error).split())[:200] or type(error).__name__
+            # That it is a key of another kind is no reason.
+            reason = reason if said.startswith("not a valid") else said
+    if encrypted:
+        raise SourceUnavailable("key_file", f"{cannot}: the key in {path} is encrypted; set passphrase_file")
+    raise SourceUnavailable(
+        "key_file", f"{cannot}: cannot use the key in {path}: {reason}; check key_file and passphrase_file"
+    )
+
+
+def secret(path: Path | None) -> str | None:
+    """The secret in a file, which nobody else may read.
+
+    Args:
+        path: the file; ``None`` for no secret.
+
+    Raises:
+        SourceUnavailable: it cannot be read, or others can read it.
+    """
+    if path is None:
+        return None
+    try:
+        if (problem := readable_by_others(path)) is not None:
+            raise SourceUnavailable("secret", problem)
+        return path.read_text(encoding="utf-8").rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SourceUnavailable("secret", f"cannot read the secret in {path}: {error}; correct the file") from None

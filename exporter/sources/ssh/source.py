@@ -1,0 +1,281 @@
+"""Logs on one SSH host over SFTP: one connection, one channel, any number of logs (:mod:`.sftp_logs`).
+
+A host that does not answer is given up after the operation's time-out and tried again with growing pauses, so that a
+dead link is noticed and nothing hangs. After a refused login the pauses are minutes, since more tries lock accounts. A
+connection that has merely ended (sshd was restarted, a firewall forgot it) is made anew at once and asked the same: the
+host is not down for that.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TypeVar
+
+import paramiko
+
+from exporter.sources.source import (
+    NOTHING_SETTLED,
+    Entry,
+    LogProblem,
+    LogStat,
+    ReadRequest,
+    SourceUnavailable,
+    UnexpectedError,
+)
+from exporter.sources.ssh.connection import SshConnection, open_sftp
+from exporter.sources.ssh.host import SshHost
+from exporter.sources.ssh.login import LoginRefused
+from exporter.sources.ssh.sftp import SftpEnded, SftpError
+from exporter.sources.ssh.sftp_logs import SftpLogs
+
+_FIRST_PAUSE_SECONDS = 1.0
+_LONGEST_PAUSE_SECONDS = 60.0
+
+_FIRST_LOGIN_PAUSE_SECONDS = 120.0
+_LONGEST_LOGIN_PAUSE_SECONDS = 900.0
+"""Pauses after a refused login: 2, 4, 8 and then 15 minutes."""
+_ENDED_LOGINS = 2
+"""A host that ends the connection during the login so many times in a row is taken to refuse it."""
+
+Answer = TypeVar("Answer")
+
+
+class _SftpSource(ABC):
+    """What sources over SFTP share: a question asked over a session that may be lost meanwhile.
+
+    Args:
+        name: the source's name.
+        operation_timeout_seconds: the longest wait for an answer.
+        clock: seconds of a clock that never steps.
+    """
+
+    kind = "ssh"
+
+    def __init__(self, name: str, operation_timeout_seconds: float, clock: Callable[[], float]) -> None:
+        self.name = name
+        self.reconnects = 0
+        self._operation_timeout_seconds = operation_timeout_seconds
+        self._clock = clock
+        self._logs: SftpLogs | None = None
+        self._past_round_trips = 0
+
+    @property
+    def round_trips(self) -> int:
+        """See :attr:`exporter.sources.source.LogSource.round_trips`."""
+        logs = self._logs
+        return self._past_round_trips + (logs.session.round_trips if logs is not None else 0)
+
+    def stat(
+        self, paths: Collection[str], settled: Mapping[str, LogStat] = NOTHING_SETTLED
+    ) -> Mapping[str, LogStat | LogProblem | None]:
+        """See :meth:`exporter.sources.source.LogSource.stat`."""
+        found = self._ask(lambda logs: logs.stat([*paths, *settled]))
+        changed: dict[str, LogStat | LogProblem | None] = {
+            path: found.get(path) for path, seen in settled.items() if found.get(path) != seen
+        }
+        return changed | {path: found[path] for path in paths if path in found}
+
+    def read(self, requests: Sequence[ReadRequest]) -> Sequence[bytes | LogProblem]:
+        """See :meth:`exporter.sources.source.LogSource.read`."""
+        return self._ask(lambda logs: logs.read(requests))
+
+    def listing(self, folder: str) -> Mapping[str, LogStat]:
+        """See :meth:`exporter.sources.source.LogSource.listing`."""
+        return self._ask(lambda logs: logs.listing(folder))
+
+    def missing_folders(self, folders: Collection[str]) -> frozenset[str]:
+        """See :meth:`exporter.sources.source.LogSource.missing_folders`."""
+        return self._ask(lambda logs: logs.missing_folders(folders))
+
+    def entries(
+        self,
+        folder: str,
+        names: str | re.Pattern[str],
+        visit: Callable[[Entry], bool],
+        within: Collection[str] | None,
+    ) -> None:
+        """See :meth:`exporter.sources.source.LogSource.entries`."""
+        self._ask(lambda logs: logs.entries(folder, names, visit, within))
+
+    @abstractmethod
+    def _connected(self) -> SftpLogs:
+        """The logs over a session that works, as far as is known."""
+
+    @property
+    @abstractmethod
+    def _given_up(self) -> bool:
+        """Whether it was :meth:`close` that ended the session."""
+
+    @abstractmethod
+    def _lost(self, kind: str, reason: str) -> SourceUnavailable:
+        """The session is lost, and not to be had again at once; returns what to say."""
+
+    @abstractmethod
+    def _failed(self, error: Exception) -> SourceUnavailable:
+        """Something unexpected was raised, and the session is ended for it; returns what to say."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """End the session."""
+
+    def _ask(self, question: Callable[[SftpLogs], Answer], *, once_more: bool = True) -> Answer:
+        """Ask a question, over a session made anew where the one there was has ended."""
+        logs = self._connected()
+        asked_at = self._clock()
+        try:
+            return question(logs)
+        except TimeoutError:
+            kind, reason = "timeout", "no answer in time"
+            # The library waits by the time of day: where that has been set, nobody has waited so long.
+            ended = self._clock() - asked_at < self._operation_timeout_seconds
+        except (SftpEnded, OSError, EOFError, paramiko.SSHException) as error:
+            kind, reason, ended = "connection_lost", str(error) or "the host has ended the connection", True
+        except SftpError as error:
+            kind, reason, ended = "connection_lost", str(error), False
+        except (LogProblem, SourceUnavailable):
+            raise
+        except Exception as error:
+            # Nobody knows which answers are still under way: the next question needs a session of its own.
+            self._end_session()
+            raise self._failed(error) from error
+        again = ended and once_more and not self._given_up
+        self._end_session()
+        if not again:
+            raise self._lost(kind, reason)
+        return self._ask(question, once_more=False)
+
+    def _end_session(self) -> None:
+        self.close()
+        self._past_round_trips = self.round_trips
+        self._logs = None
+
+
+class ClientSource(_SftpSource):
+    """Logs on the host that somebody else's client is connected to; the client stays theirs.
+
+    Args:
+        client: a connected client.
+        operation_timeout_seconds: the longest wait for an answer.
+    """
+
+    def __init__(self, client: paramiko.SSHClient, operation_timeout_seconds: float = 10.0) -> None:
+        super().__init__("remote", operation_timeout_seconds, time.monotonic)
+        self._client = client
+
+    def close(self) -> None:
+        """End the SFTP session; the client's connection stays."""
+        logs = self._logs
+        if logs is not None:
+            logs.session.close()
+
+    @property
+    def _given_up(self) -> bool:
+        return False  # one thread follows, and closes
+
+    def _connected(self) -> SftpLogs:
+        if self._logs is None:
+            seconds = self._operation_timeout_seconds
+            try:
+                self._logs = SftpLogs(open_sftp(self._client, connect_timeout=seconds, operation_timeout=seconds))
+            except (SftpError, OSError, EOFError, paramiko.SSHException) as error:
+                raise SourceUnavailable("sftp", f"no SFTP session over the given client: {error}") from error
+        return self._logs
+
+    def _lost(self, kind: str, reason: str) -> SourceUnavailable:
+        return SourceUnavailable(kind, f"the SFTP session over the given client is lost: {reason}")
+
+    def _failed(self, error: Exception) -> SourceUnavailable:
+        return UnexpectedError(error)
+
+
+class SshSource(_SftpSource):
+    """One SSH host as a :class:`~exporter.sources.source.LogSource`.
+
+    Args:
+        name: the source's name.
+        host: how to reach it.
+        folders: where its logs must be, wherever links in their paths lead; ``None`` where links may lead anywhere.
+        clock: seconds of a clock that never steps.
+        jitter: a random number within 0..1, so that exporters that lost the same host do not come back together.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        host: SshHost,
+        folders: Collection[str] | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        super().__init__(name, host.operation_timeout_seconds, clock)
+        self._host = host
+        self._folders = folders
+        self._jitter = jitter
+        self._connection: SshConnection | None = None
+        self._connected_before = False
+        self._failures = 0
+        self._refusals = 0
+        self._ended_logins = 0
+        self._next_at = float("-inf")
+        self._last_trouble: SourceUnavailable | None = None
+
+    def close(self) -> None:
+        """End the connection. May be called from any thread, to end a wait; the next question connects again."""
+        connection = self._connection
+        if connection is not None:
+            connection.close()
+
+    def _connected(self) -> SftpLogs:
+        if self._logs is not None:
+            return self._logs
+        if self._last_trouble is not None and self._clock() < self._next_at:
+            raise self._last_trouble.with_traceback(None)
+        # Known to close() before it is open, so that connecting can be ended, too.
+        self._connection = SshConnection(self._host)
+        try:
+            self._logs = SftpLogs(self._connection.open(), self._folders)
+        except SourceUnavailable as trouble:
+            self._connection.close()
+            self._pause(trouble)
+            raise
+        except Exception as error:
+            self._connection.close()
+            raise self._failed(error) from error
+        self.reconnects += self._connected_before
+        self._connected_before = True
+        self._failures = self._refusals = self._ended_logins = 0
+        self._last_trouble = None
+        return self._logs
+
+    @property
+    def _given_up(self) -> bool:
+        return self._connection is not None and self._connection.closed
+
+    def _lost(self, kind: str, reason: str) -> SourceUnavailable:
+        trouble = SourceUnavailable(kind, f"lost the connection to {self._host.host}: {reason}; it is tried again")
+        self._pause(trouble)
+        return trouble
+
+    def _failed(self, error: Exception) -> SourceUnavailable:
+        trouble = UnexpectedError(error)
+        self._pause(trouble)
+        return trouble
+
+    def _pause(self, trouble: SourceUnavailable) -> None:
+        """Leave the host alone for a while; until then, the same trouble is the answer."""
+        self._ended_logins = self._ended_logins + 1 if trouble.kind == "login_ended" else 0
+        if isinstance(trouble, LoginRefused) or self._ended_logins >= _ENDED_LOGINS:
+            pause = min(_FIRST_LOGIN_PAUSE_SECONDS * 2**self._refusals, _LONGEST_LOGIN_PAUSE_SECONDS)
+            self._refusals = min(self._refusals + 1, 10)
+            pause *= 1.0 + 0.25 * self._jitter()
+        else:
+            pause = min(_FIRST_PAUSE_SECONDS * 2**self._failures, _LONGEST_PAUSE_SECONDS)
+            self._failures = min(self._failures + 1, 10)
+            pause *= 0.5 + 0.5 * self._jitter()
+        self._next_at = self._clock() + pause
+        self._last_trouble = trouble

@@ -1,0 +1,186 @@
+"""Who is connected to: a configured host with its alias resolved, and the hosts of its ``ProxyJump`` before it."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from exporter.process.user import login_user
+from exporter.sources.source import SourceUnavailable
+from exporter.sources.ssh.config import ConfigProblem, HostConfig, Jump, expanded, read_ssh_config
+from exporter.sources.ssh.host import SshHost
+from exporter.sources.ssh.known_hosts import host_name
+
+_HOPS_LIMIT = 8
+
+_SYSTEM_KNOWN_HOSTS = ("/etc/ssh/ssh_known_hosts", "/etc/ssh/ssh_known_hosts2")
+_USER_KNOWN_HOSTS = ("~/.ssh/known_hosts", "~/.ssh/known_hosts2")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A host to log in to.
+
+    Args:
+        given: the host as configured.
+        address: name or address to connect to.
+        port: its SSH port.
+        user: the user to log in as.
+        key_files: private keys, in the order in which they are tried.
+        known_hosts: files of trusted host keys; one that is not there is passed over, unless it was configured.
+        known_as: what those files call the host.
+        password_file: file with a password for this host; ``None`` where none may be used.
+    """
+
+    given: SshHost
+    address: str
+    port: int
+    user: str
+    key_files: tuple[Path, ...]
+    known_hosts: tuple[Path, ...]
+    known_as: str
+    password_file: Path | None
+
+    @property
+    def shown(self) -> str:
+        """The target as people write it."""
+        return f"{self.user}@{self.address}" + (f" port {self.port}" if self.port != 22 else "")
+
+
+def route(host: SshHost) -> tuple[Target, ...]:
+    """The hosts to log in to one after another, the configured one last.
+
+    Args:
+        host: the host as configured.
+
+    Raises:
+        SourceUnavailable: the OpenSSH configuration cannot be used for it; says why, and what to do.
+    """
+    try:
+        return tuple(_hops(host, Jump(host.host, host.user, host.port), None, ()))
+    except ConfigProblem as problem:
+        raise SourceUnavailable("ssh_config", f"cannot connect to {host.host}: {problem}") from None
+
+
+def _hops(
+    host: SshHost, to: Jump, through: tuple[Jump, ...] | None, before: tuple[tuple[Jump, int], ...]
+) -> list[Target]:
+    """The hosts up to one of them.
+
+    Args:
+        host: the host as configured.
+        to: where these hops lead.
+        through: the jumps that a list of jumps demands; ``None`` where the host's own are taken.
+        before: the hosts that were asked for on the way here, the configured one first.
+    """
+    said = HostConfig()
+    if host.ssh_config_file is not None:
+        said = read_ssh_config(host.ssh_config_file, to.host, user=to.user, port=to.port)
+    target = _target(host, to, said, is_jump=bool(before))
+    jumps = said.jumps if through is None else through
+    step = (to, len(jumps) if through is not None else -1)
+    way = " via ".join(each.host for each, _ in (*before, step))
+    if step in before or len(before) >= _HOPS_LIMIT:
+        raise ConfigProblem(
+            f"{host.ssh_config_file}: ProxyJump leads back to where it came from, or through more than {_HOPS_LIMIT} "
+            f"hosts ({way}); leave the jump host out, as with `Host * !{to.host}`"
+        )
+    if not jumps:
+        return [target]
+    *rest, last = (_expanded_jump(jump, target, to.host) for jump in jumps)
+    if through is None and not rest and _same(last, target):
+        raise ConfigProblem(
+            f"{host.ssh_config_file}: ProxyJump of {way} leads through {last.host} itself; leave the jump host out, as "
+            f"with `Host * !{last.host}`"
+        )
+    return [*_hops(host, last, tuple(rest) or None, (*before, step)), target]
+
+
+def _same(jump: Jump, target: Target) -> bool:
+    """Whether a host is its own jump host, as OpenSSH decides it."""
+    return (jump.host, jump.port or 22, jump.user or target.user) == (target.address, target.port, target.user)
+
+
+def _expanded_jump(jump: Jump, target: Target, original: str) -> Jump:
+    tokens = {"h": target.address, "n": original, "p": str(target.port), "r": target.user}
+    user = None if jump.user is None else expanded(jump.user, tokens)
+    return replace(jump, host=expanded(jump.host, tokens), user=user)
+
+
+def _target(host: SshHost, to: Jump, said: HostConfig, *, is_jump: bool) -> Target:
+    user = to.user or said.user or login_user()
+    if user is None:
+        raise SourceUnavailable(
+            "user",
+            f"cannot log in to {to.host}: the exporter's own user {os.getuid()} has no name on this machine; set user",
+        )
+    address, port = said.hostname or to.host, to.port or said.port or 22
+    known_as = said.host_key_alias or host_name(address, port)
+    home = os.path.expanduser("~")
+    tokens = {
+        "d": home,
+        "h": address,
+        "i": str(os.getuid()),
+        "k": said.host_key_alias or to.host,
+        "L": socket.gethostname().partition(".")[0],
+        "l": socket.gethostname(),
+        "n": to.host,
+        "p": str(port),
+        "r": user,
+        "u": login_user() or str(os.getuid()),
+    }
+    identities = [host.key_file] if host.key_file else _files(said.identity_files, tokens)
+    return Target(
+        given=host,
+        address=address,
+        port=port,
+        user=user,
+        # A public key says which key of an agent is meant.
+        key_files=tuple(path for path in identities if path.suffix != ".pub"),
+        known_hosts=_known_hosts(host.known_hosts_file, said, tokens),
+        known_as=known_as,
+        password_file=host.jump_password_file if is_jump else host.password_file,
+    )
+
+
+def _known_hosts(given: Path | None, said: HostConfig, tokens: dict[str, str]) -> tuple[Path, ...]:
+    if given is not None:
+        return (given,)
+    paths: list[Path] = []
+    for names, usual in (
+        (said.user_known_hosts, _USER_KNOWN_HOSTS),
+        (said.global_known_hosts, _SYSTEM_KNOWN_HOSTS),
+    ):
+        if names is not None:
+            paths += _files(names, tokens)
+        else:
+            # Without a home directory there is no file of the user's.
+            found = [Path(os.path.expanduser(name)) for name in usual]
+            paths += [path for path in found if path.is_absolute() and (not path.name.endswith("2") or path.exists())]
+    return tuple(path for number, path in enumerate(paths) if path not in paths[:number])
+
+
+def _files(names: tuple[str, ...], tokens: dict[str, str]) -> list[Path]:
+    """Files that a configuration names, with ``~``, ``%`` and ``${...}`` replaced; ``none`` names none."""
+    paths = []
+    for name in names:
+        if name.lower() == "none":
+            continue
+        path = os.path.expanduser(_with_environment(expanded(name, tokens)))
+        if path.startswith("~"):
+            raise ConfigProblem(f"{name} is in no known home directory; write an absolute path")
+        paths.append(Path(path))
+    return paths
+
+
+def _with_environment(text: str) -> str:
+    def value(found: re.Match[str]) -> str:
+        name = found.group(1)
+        if name not in os.environ:
+            raise ConfigProblem(f"{text}: the environment has no {name}; write the value out")
+        return os.environ[name]
+
+    return re.sub(r"\$\{([^}]*)\}", value, text)

@@ -1,0 +1,200 @@
+from __future__ import annotations
+
+import base64
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from exporter.cli.top.beams import TopBeam
+from exporter.cli.top.readers import ApiReader, FirstReader, TableReader, Unavailable, url_of
+from exporter.config import settings_from
+from exporter.privacy.identifiers import PlainIdentifiers
+from tests.support import communicator_db as db
+from tests.support.api import StandIn, beam
+from tests.support.sshd import free_port
+
+NOW = 1_800_000_000.0
+
+
+@pytest.fixture
+def api() -> Iterator[StandIn]:
+    with StandIn({"at": NOW, "beams": [beam("c", "c_beam_1")], "summary": {}}) as server:
+        yield server
+
+
+def trouble(url: str) -> str:
+    reader = ApiReader(url)
+    try:
+        with pytest.raises(Unavailable) as caught:
+            reader.look()
+    finally:
+        reader.close()
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+class TestApi:
+    def test_beams_of_a_running_exporter(self, api: StandIn) -> None:
+        reader = ApiReader(f"127.0.0.1:{api.port}")
+        look = reader.look()
+        reader.close()
+        assert (look.at, look.beams, look.origin) == (NOW, (TopBeam("c", "c_beam_1", "local", "running"),), api.url)
+        assert api.asked == [("/api/v1/beams", None)]
+
+    def test_a_password_is_used_and_not_shown(self, api: StandIn) -> None:
+        reader = ApiReader(f"http://me:hunter2@127.0.0.1:{api.port}/")
+        look = reader.look()
+        reader.close()
+        assert api.asked[0][1] == "Basic " + base64.b64encode(b"me:hunter2").decode()
+        assert "hunter2" not in look.origin
+        api.status = 401
+        assert "hunter2" not in trouble(f"http://me:hunter2@127.0.0.1:{api.port}")
+
+    def test_a_proxy_of_the_environment_is_not_asked_about_this_machine(
+        self, api: StandIn, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{free_port()}")
+        reader = ApiReader(api.url)
+        assert len(reader.look().beams) == 1
+        reader.close()
+
+    @pytest.mark.parametrize(("status", "says"), [(404, "answers 404"), (302, "answers 302"), (401, "--password-file")])
+    def test_another_status_is_said(self, api: StandIn, status: int, says: str) -> None:
+        api.status = status
+        assert says in trouble(api.url)
+
+    @pytest.mark.parametrize(
+        "answer", [b"<html>", {"beams": 3}, b"\xff\xfe", b"[" * 100_000, b'{"at": ' + b"9" * 5000 + b"}"]
+    )
+    def test_what_is_no_list_of_beams_is_said(self, api: StandIn, answer: object) -> None:
+        api.answer = answer
+        assert "no list of beams" in trouble(api.url)
+
+    def test_nobody_there_is_said(self) -> None:
+        assert "no exporter answers" in trouble(f"http://127.0.0.1:{free_port()}")
+
+    def test_somebody_who_says_nothing_is_said(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("exporter.cli.top.readers._READ_SECONDS", 0.1)
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            assert "no answer in time" in trouble(f"http://127.0.0.1:{silent.getsockname()[1]}")
+
+    @pytest.mark.parametrize("url", ["ftp://x", "http://", "http://x:port", "http://[x", ""])
+    def test_what_is_no_url_is_refused(self, url: str) -> None:
+        with pytest.raises(Unavailable, match="not a URL"):
+            ApiReader(url)
+
+    @pytest.mark.parametrize(
+        ("address", "url"),
+        [
+            ("127.0.0.1:10813", "http://127.0.0.1:10813"),
+            (":10813", "http://127.0.0.1:10813"),
+            ("[::]:1", "http://[::1]:1"),
+            ("localhost:1", "http://localhost:1"),
+        ],
+    )
+    def test_a_listen_address_is_reached_on_this_machine(self, address: str, url: str) -> None:
+        assert url_of(address) == url
+
+
+class TestTable:
+    def test_rows_of_the_newest_revision(self, tmp_path: Path) -> None:
+        path = db.make(tmp_path / "mqi.db")
+        for beam_id, status, progress in (
+            ("c_1", "simulation_running", 53.9),
+            ("c_2", "pending", 0.0),
+            ("c_3", "completed", 100.0),
+            ("c_4", "failed", 40.0),
+        ):
+            db.add(path, beam_id, status)
+            db.execute(path, "UPDATE beams SET progress = ? WHERE beam_id = ?", progress, beam_id)
+        db.add(path, "../c_5")
+        reader = TableReader(path)
+        look = reader.look()
+        reader.close()
+        assert {(each.beam_id, each.state, each.status, each.ratio) for each in look.beams} == {
+            ("c_1", "running", "simulation_running", 0.539),
+            ("c_2", "waiting", "pending", 0.0),
+            ("c_3", "succeeded", "completed", 1.0),
+            ("c_4", "failed", "failed", 0.4),
+        }
+        assert (look.origin, look.note) == (str(path), "")
+
+    def test_a_table_of_the_plans_revision_before_and_after_the_migration(self, tmp_path: Path) -> None:
+        path = db.make(tmp_path / "mqi.db", db.PLAN_BEAMS)
+        db.add(path, "70010001_2025042401440800", "csv_interpreting", "70010001")
+        reader = TableReader(path)
+        look = reader.look()
+        assert "mqi-exporter migrate" in look.note
+        assert (look.beams[0].ratio, look.beams[0].state) == (None, "waiting")
+        table = reader._table
+        table.migrate()
+        table.update_beam_progress("70010001_2025042401440800", 27.78)
+        look = reader.look()
+        reader.close()
+        assert look.note == ""
+        assert (look.beams[0].ratio, look.beams[0].state) == (0.2778, "running")
+
+    def test_the_statuses_of_a_configuration_count(self, tmp_path: Path) -> None:
+        path = db.make(tmp_path / "mqi.db")
+        db.add(path, "c_1", "done")
+        db.add(path, "c_2", "calculating")
+        settings = settings_from(
+            f"base_directory: /x\ndatabase: {{path: {path}}}\ndiscovery: {{terminal_statuses: [done], "
+            "completed_statuses: [done], simulating_statuses: [calculating]}",
+            "test",
+        )
+        reader = TableReader(path, settings)
+        assert {(each.beam_id, each.state) for each in reader.look().beams} == {
+            ("c_1", "succeeded"),
+            ("c_2", "running"),
+        }
+        reader.close()
+
+    def test_ids_pass_through_the_identifiers(self, tmp_path: Path) -> None:
+        class Hidden(PlainIdentifiers):
+            def case(self, case_id: str) -> str:
+                return "CASE"
+
+            def beam(self, beam_id: str) -> str:
+                return "BEAM"
+
+            def path(self, path: str) -> str:
+                return "PATH"
+
+            def text(self, text: str) -> str:
+                return "TEXT"
+
+        path = db.make(tmp_path / "mqi.db")
+        db.add(path, "secret_1", case_id="secret")
+        reader = TableReader(path, identifiers=Hidden())
+        look = reader.look()
+        reader.close()
+        assert "secret" not in str(look)
+
+    def test_a_database_that_cannot_be_read_is_said(self, tmp_path: Path) -> None:
+        reader = TableReader(tmp_path / "none.db")
+        with pytest.raises(Unavailable, match="never created"):
+            reader.look()
+
+
+class TestFirst:
+    def test_the_database_stands_in_for_an_exporter_that_does_not_answer_and_says_so(
+        self, api: StandIn, tmp_path: Path
+    ) -> None:
+        path = db.make(tmp_path / "mqi.db")
+        db.add(path, "c_1")
+        reader = FirstReader([ApiReader(api.url), TableReader(path)])
+        assert reader.look().origin == api.url
+        api.stop()
+        look = reader.look()
+        assert look.origin == str(path)
+        assert "no exporter answers" in look.note
+        api.start()
+        assert reader.look().origin == api.url
+        path.unlink()
+        api.stop()
+        with pytest.raises(Unavailable, match=r"no exporter answers[\s\S]*never created"):
+            reader.look()
+        reader.close()

@@ -1,0 +1,132 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from exporter.logs.batch_counter import BatchTally
+
+
+def tally(total: int | None = 18) -> BatchTally:
+    batches = BatchTally()
+    if total is not None:
+        batches.announce(total, 1000)
+    return batches
+
+
+@pytest.mark.parametrize(
+    ("number", "total", "anomalies", "started", "of"),
+    [
+        (5, 18, [], 5, 18),
+        (5, 20, ["total_mismatch"], 5, 20),
+        (1, 0, ["total_zero"], 1, 18),
+        (19, 18, ["batch_beyond_total"], 18, 18),
+        (5, None, [], 5, 18),
+    ],
+)
+def test_a_counter_line(number: int, total: int | None, anomalies: list[str], started: int, of: int) -> None:
+    batches = tally()
+    assert batches.start(number, total) == anomalies
+    assert (batches.started, batches.total) == (started, of)
+
+
+def test_counters_that_step_back_or_repeat_lower_nothing() -> None:
+    batches = tally()
+    batches.start(7, 18)
+    assert batches.start(3, 18) == ["batch_backwards"]
+    assert batches.start(7, 18) == ["batch_repeated"]
+    assert batches.started == 7
+
+
+def test_a_counter_whose_total_is_below_what_was_started_takes_the_rest_back() -> None:
+    batches = tally()
+    batches.start(7, 18)
+    assert batches.start(3, 5) == ["total_mismatch", "batch_backwards"]
+    assert (batches.started, batches.finished, batches.total, batches.ratio) == (5, 5, 5, 1.0)
+
+
+def test_a_batch_zero_starts_nothing() -> None:
+    batches = tally()
+    assert batches.start(0, 18) == ["batch_repeated"]
+    assert (batches.started, batches.ratio) == (0, 0.0)
+
+
+@pytest.mark.parametrize("total", [None, 0])
+def test_without_a_total_there_is_no_progress(total: int | None) -> None:
+    batches = tally(total)
+    batches.start(None, None)
+    assert (batches.ratio, batches.progress) == (0.0, None)
+
+
+def test_a_batch_that_starts_says_that_those_before_it_are_done() -> None:
+    batches = tally()
+    batches.start(5, 18)
+    assert (batches.started, batches.finished) == (5, 4)
+
+
+def test_what_started_before_the_first_announcement_counts_as_announced() -> None:
+    batches = tally(None)
+    batches.start(None, None)
+    batches.finish()
+    batches.announce(3, 1000)
+    assert (batches.total, batches.started, batches.finished) == (4, 1, 1)
+
+
+def test_batches_without_numbers_are_counted() -> None:
+    batches = tally(3)
+    for _ in range(3):
+        batches.start(None, None)
+        batches.finish()
+    assert (batches.started, batches.finished, batches.all_finished) == (3, 3, True)
+
+
+def test_a_finish_without_a_batch_is_an_anomaly() -> None:
+    batches = tally()
+    assert batches.finish() == ["batch_finished_twice"]
+    assert batches.finished == 0
+
+
+def test_announcements_add_up_over_the_run() -> None:
+    batches = tally(3)
+    for number in (1, 2, 3):
+        batches.start(number, 3)
+        batches.finish()
+    batches.announce(2, 1000)
+    batches.start(1, 2)
+    assert (batches.total, batches.started, batches.finished, batches.announcements) == (5, 4, 3, 2)
+
+
+def test_an_announcement_that_came_to_nothing_is_replaced() -> None:
+    batches = tally(0)
+    assert batches.announce(4, 1000) == []
+    assert batches.announce(4, 1000) == ["announcement_repeated"]
+    assert batches.total == 4
+
+
+NUMBERS = st.one_of(st.none(), st.integers(0, 40), st.integers(0, 10**20))
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.tuples(st.just("announce"), st.integers(0, 40), st.none()),
+            st.tuples(st.just("start"), NUMBERS, NUMBERS),
+            st.tuples(st.just("finish"), st.none(), st.none()),
+        ),
+        max_size=60,
+    )
+)
+def test_counts_stay_in_order_whatever_the_log_says(steps: list[tuple[str, int | None, int | None]]) -> None:
+    batches = BatchTally()
+    for name, first, second in steps:
+        before = batches.ratio, batches.total
+        if name == "announce":
+            batches.announce(first or 0, 1000)
+        elif name == "start":
+            batches.start(first, second)
+        else:
+            batches.finish()
+        assert 0 <= batches.finished <= batches.started
+        if batches.total is not None:
+            assert batches.started <= batches.total
+        assert 0.0 <= batches.ratio <= 1.0
+        if batches.total == before[1]:
+            assert batches.ratio >= before[0]

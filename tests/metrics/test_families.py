@@ -1,0 +1,98 @@
+"""What a declaration makes of a thing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from exporter.beams.snapshot import HistogramView, Summary
+from exporter.metrics.encoder import lines
+from exporter.metrics.families import Definition, counter, encodable, gauge, gauge_by, histogram, one_of, summary
+
+
+def _lines(metric: Definition[Any], *things: tuple[str, object]) -> list[str]:
+    """The lines of things that each have one label ``n``."""
+    labels = "\n".join(f'n="{name}"' for name, _ in things if name)
+    return lines(metric, labels, [metric.read(thing) for _, thing in things]).splitlines(keepends=True)
+
+
+def test_a_value_that_is_not_known_has_no_sample_and_zero_has_one() -> None:
+    assert _lines(gauge("mqi_x", ("n",), "X.", lambda thing: thing), ("a", None), ("b", 0.0)) == ['mqi_x{n="b"} 0.0\n']
+
+
+@pytest.mark.parametrize(
+    ("values", "texts"),
+    [
+        ((1, False, -3), ("1", "0", "-3")),
+        ((0.5, 1e300), ("0.5", "1e+300")),
+        ((0.5, float("nan")), ("0.5", "NaN")),
+        ((1, 10**400), ("1", "+Inf")),
+        ((1, 2.5, True), ("1", "2.5", "1")),
+    ],
+)
+def test_values_of_one_kind_and_of_many_are_written_alike(values: tuple[float, ...], texts: tuple[str, ...]) -> None:
+    metric = gauge("mqi_x", ("n",), "X.", lambda thing: thing)
+    things = [(f"100%{number}", value) for number, value in enumerate(values)]
+
+    assert _lines(metric, *things) == [f'mqi_x{{n="100%{number}"}} {text}\n' for number, text in enumerate(texts)]
+
+
+@pytest.mark.parametrize("make", [gauge, counter])
+def test_samples_are_named_as_declared(make: Any) -> None:
+    assert _lines(make("mqi_x_total", (), "X.", lambda thing: thing), ("", 3)) == ["mqi_x_total 3\n"]
+
+
+def test_parts_of_a_thing_are_told_apart_by_further_labels() -> None:
+    by_colour: Definition[str] = gauge_by("mqi_x", ("n",), ("colour",), "X.", lambda _: [(("red",), 1), (("blue",), 2)])
+
+    assert by_colour.labels == ("n", "colour")
+    assert _lines(by_colour, ("a", "thing")) == ['mqi_x{n="a",colour="red"} 1\n', 'mqi_x{n="a",colour="blue"} 2\n']
+    assert _lines(by_colour, ("", "thing")) == ['mqi_x{colour="red"} 1\n', 'mqi_x{colour="blue"} 2\n']
+
+
+def test_parts_with_too_few_label_values_are_refused() -> None:
+    wrong: Definition[str] = gauge_by("mqi_x", (), ("colour", "size"), "X.", lambda _: [(("red",), 1)])
+
+    with pytest.raises(ValueError, match="zip"):
+        _lines(wrong, ("", "thing"))
+
+
+def test_one_of_several_is_one_and_the_others_zero() -> None:
+    colour: Definition[str] = one_of("mqi_x", ("n",), "colour", "X.", ["red", "blue"], lambda thing: thing)
+
+    assert colour.labels == ("n", "colour")
+    assert _lines(colour, ("a", "blue")) == ['mqi_x{n="a",colour="red"} 0\n', 'mqi_x{n="a",colour="blue"} 1\n']
+
+
+def test_a_summary_is_a_count_and_a_sum() -> None:
+    assert _lines(summary("mqi_x_seconds", (), "X.", lambda thing: thing), ("", Summary(4, 2.5))) == [
+        "mqi_x_seconds_count 4\n",
+        "mqi_x_seconds_sum 2.5\n",
+    ]
+
+
+def test_a_histograms_buckets_add_up_to_its_count() -> None:
+    durations = HistogramView((30.0, 60.0), (1, 2, 3), 400.0)
+
+    assert _lines(histogram("mqi_x_seconds", (), "X.", lambda thing: thing), ("", durations)) == [
+        'mqi_x_seconds_bucket{le="30.0"} 1\n',
+        'mqi_x_seconds_bucket{le="60.0"} 3\n',
+        'mqi_x_seconds_bucket{le="+Inf"} 6\n',
+        "mqi_x_seconds_count 6\n",
+        "mqi_x_seconds_sum 400.0\n",
+    ]
+
+
+def test_text_that_utf8_cannot_carry_becomes_escapes_and_stays_distinct() -> None:
+    undecodable = [b"beam\xff".decode(errors="surrogateescape"), b"beam\xfe".decode(errors="surrogateescape")]
+
+    shown = [encodable(text) for text in undecodable]
+
+    assert len(set(shown)) == 2
+    assert all(text.encode("utf-8") for text in shown)
+
+
+@pytest.mark.parametrize("text", ["plain", "환자", "ü"])
+def test_text_that_utf8_can_carry_stays_as_it_is(text: str) -> None:
+    assert encodable(text) == text

@@ -1,0 +1,129 @@
+"""``/metrics?name[]=...``: some metrics alone."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.parser import text_string_to_metric_families as parse_text
+
+from exporter.beams.snapshot import BoardSnapshot
+from exporter.metrics.collectors import BoardGroups
+from exporter.metrics.definitions import GROUPS, named
+from exporter.metrics.encoder import Exposition
+from exporter.metrics.gzip_chunks import plain
+from exporter.privacy.identifiers import PlainIdentifiers
+from tests.web.board_snapshots import make_beam, make_snapshot
+from tests.web.test_server import PROMETHEUS_2_ACCEPT, Site, serve
+
+BEAMS = 600
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    with serve() as site:
+        yield site
+
+
+def _families(site: Site, *names: str, **headers: str) -> dict[str, Any]:
+    answer = site.client.get("/metrics", params={"name[]": list(names)}, headers=headers)
+    assert answer.status_code == 200
+    openmetrics = answer.headers["content-type"].startswith("application/openmetrics-text")
+    families = parse_openmetrics(answer.text) if openmetrics else parse_text(answer.text)  # type: ignore[no-untyped-call]
+    return {family.name: family for family in families}
+
+
+@pytest.mark.parametrize("accept", ["", PROMETHEUS_2_ACCEPT])
+def test_named_metrics_are_shown_as_in_a_whole_scrape_and_no_others(site: Site, accept: str) -> None:
+    whole = _families(site, accept=accept)
+    some = _families(site, "mqi_beam_state", "mqi_beams", accept=accept)
+
+    assert some == {name: whole[name] for name in ("mqi_beam_state", "mqi_beams")}
+
+
+@pytest.mark.parametrize(
+    ("name", "family"),
+    [
+        ("mqi_batch_duration_seconds_bucket", "mqi_batch_duration_seconds"),
+        ("mqi_source_poll_seconds_sum", "mqi_source_poll_seconds"),
+        ("mqi_beam_runs_total", "mqi_beam_runs"),
+        ("mqi_beam_runs", "mqi_beam_runs"),
+        ("process_cpu_seconds_total", "process_cpu_seconds"),
+        ("python_info", "python_info"),
+    ],
+)
+def test_names_of_samples_mean_their_metrics(site: Site, name: str, family: str) -> None:
+    assert _families(site, name, accept=PROMETHEUS_2_ACCEPT).keys() == {family}
+
+
+def test_every_metric_can_be_asked_for_by_its_name() -> None:
+    for _, table in GROUPS:
+        for metric in table:
+            assert named([metric.name, "unknown"]) == {metric.name}
+
+
+@pytest.mark.parametrize(("accept", "text"), [("", ""), (PROMETHEUS_2_ACCEPT, "# EOF\n")])
+@pytest.mark.parametrize("encoding", ["identity", "gzip"])
+def test_an_unknown_name_is_an_empty_valid_answer(site: Site, accept: str, text: str, encoding: str) -> None:
+    headers = {"accept": accept, "accept-encoding": encoding}
+    with site.client.stream("GET", "/metrics?name[]=mqi_no_such", headers=headers) as answer:
+        body = b"".join(answer.iter_raw())
+
+    assert answer.status_code == 200
+    assert (gzip.decompress(body) if encoding == "gzip" else body) == text.encode()
+
+
+def test_head_answers_for_named_metrics_as_get_does(site: Site) -> None:
+    question = "/metrics?name[]=mqi_beam_state"
+    got, head = (site.client.request(method, question) for method in ("GET", "HEAD"))
+
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-length"] == got.headers["content-length"]
+
+
+def test_as_many_names_as_allowed_are_answered_and_one_more_is_refused(site: Site) -> None:
+    names = [f"unknown{number}" for number in range(101)]
+
+    assert site.client.get("/metrics", params={"name[]": names[:100]}).status_code == 200
+    refused = site.client.get("/metrics", params={"name[]": names})
+    assert refused.status_code == 400
+    assert refused.text == "At most 100 name[] at once, 101 were given; without any, all are shown.\n"
+
+
+def test_scrapes_of_some_metrics_are_not_measured_as_scrapes_of_all(site: Site) -> None:
+    site.get("/metrics?name[]=mqi_beam_state")
+
+    assert site.scrapes.read()[0].count == 0
+
+
+def test_scrapes_of_different_names_at_once_get_what_they_asked_for(site: Site) -> None:
+    names = ["mqi_beams", "mqi_beam_run", "mqi_beam_state"] * 4
+    with ThreadPoolExecutor(len(names)) as scrapers:
+        shown = [families.keys() for families in scrapers.map(lambda name: _families(site, name), names)]
+
+    assert shown == [{name} for name in names]
+
+
+def test_lines_of_other_metrics_are_not_made_and_none_is_stale_later() -> None:
+    beams = [make_beam(beam_id=f"b{number}") for number in range(BEAMS)]
+
+    def board() -> BoardSnapshot:
+        return make_snapshot(*beams)
+
+    groups = BoardGroups(board, identifiers=PlainIdentifiers())
+    exposition = Exposition(groups)
+    exposition.render(openmetrics=False, names={"mqi_beam_run"})
+    assert exposition.lines_made == BEAMS
+    exposition.render(openmetrics=False)
+    beams[5] = beams[5]._replace(batch_current=9, run_number=2)
+    before = exposition.lines_made
+
+    exposition.render(openmetrics=False, names={"mqi_beam_run"})
+
+    assert exposition.lines_made - before < BEAMS
+    whole = plain(exposition.render(openmetrics=False)).splitlines()
+    assert sorted(whole) == sorted(plain(Exposition(groups).render(openmetrics=False)).splitlines())

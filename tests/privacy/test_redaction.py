@@ -1,0 +1,181 @@
+"""The exporter's own log where ids are withheld: what has not been cleared does not get into it."""
+
+from __future__ import annotations
+
+import ast
+import io
+import json
+import logging
+import sys
+import threading
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import structlog
+
+import exporter
+from exporter.privacy import redaction as withholding
+from exporter.privacy.identifiers import Cleared
+from exporter.runtime import log_output
+from exporter.runtime.log_output import _Output, configure
+
+NAME = "Kowalczyk"
+
+
+@pytest.fixture
+def stream(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
+    """What is logged, as JSON; logging, and what Python prints by itself, are as before afterwards."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    for module, hook in ((sys, "excepthook"), (sys, "unraisablehook"), (threading, "excepthook")):
+        monkeypatch.setattr(module, hook, getattr(module, hook))
+    written = io.StringIO()
+    configure("debug", "json", written, withhold=True)
+    yield written
+    logging.captureWarnings(False)
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    structlog.reset_defaults()
+
+
+def entries(stream: io.StringIO) -> list[dict[str, object]]:
+    assert NAME not in stream.getvalue()
+    return [json.loads(line) for line in stream.getvalue().splitlines()]
+
+
+def test_texts_are_withheld_but_cleared_ones_numbers_and_our_own_words(stream: io.StringIO) -> None:
+    structlog.get_logger().warning(
+        "run failed",
+        case=Cleared("case-7"),
+        beam=NAME,
+        source="local",
+        run=2,
+        ratio=0.5,
+        ended=None,
+        late=True,
+        error=f"cannot read {NAME}",
+        keys=[NAME],
+        data=NAME.encode(),
+    )
+    [entry] = entries(stream)
+    assert {key: value for key, value in entry.items() if key != "ts"} == {
+        "level": "warning",
+        "msg": "run failed",
+        "case": "case-7",
+        "beam": "withheld",
+        "source": "local",
+        "run": 2,
+        "ratio": 0.5,
+        "ended": None,
+        "late": True,
+        "error": "withheld",
+        "keys": "withheld",
+        "data": "withheld",
+    }
+
+
+def test_exceptions_keep_their_types_and_places_and_lose_their_words(stream: io.StringIO) -> None:
+    try:
+        try:
+            raise FileNotFoundError(2, "No such file", NAME)
+        except FileNotFoundError as error:
+            raise ValueError(NAME) from error
+    except ValueError:
+        structlog.get_logger().exception("unexpected error")
+    [entry] = entries(stream)
+    lines = str(entry["exception"]).splitlines()
+    assert [line for line in lines if line.endswith(": withheld")] == [
+        "builtins.FileNotFoundError: withheld",
+        "builtins.ValueError: withheld",
+    ]
+    assert sum(f'"{__file__}"' in line for line in lines) == 2
+
+
+def test_exceptions_that_go_in_a_circle_come_to_an_end(stream: io.StringIO) -> None:
+    first, second = ValueError(NAME), KeyError(NAME)
+    first.__cause__, second.__cause__ = second, first
+    structlog.get_logger().error("unexpected error", exc_info=first)
+    [entry] = entries(stream)
+    assert str(entry["exception"]).count("withheld") == 2
+
+
+def test_of_a_library_only_its_name_and_the_place_are_told(stream: io.StringIO) -> None:
+    try:
+        raise OSError(NAME)
+    except OSError:
+        logging.getLogger("uvicorn.error").exception("lost %s", NAME)
+    [entry] = entries(stream)
+    assert (entry["msg"], entry["logger"]) == ("withheld", "uvicorn.error")
+    assert str(entry["where"]).startswith("test_withholding.py:")
+    assert str(entry["exception"]).endswith("builtins.OSError: withheld")
+
+
+def test_what_python_prints_by_itself_comes_to_the_log(
+    stream: io.StringIO, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> None:
+        raise ValueError(NAME)
+
+    # pytest's own hook catches it before Python's would.
+    monkeypatch.setattr(threading, "excepthook", withholding._uncaught_in_thread)
+    thread = threading.Thread(target=fail, name="faulty")
+    thread.start()
+    thread.join()
+    error = ValueError(NAME)
+    sys.excepthook(ValueError, error, None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        logging.captureWarnings(True)
+        warnings.warn(NAME, stacklevel=1)
+    assert [entry["msg"] for entry in entries(stream)] == [
+        "unexpected error, a thread ends",
+        "unexpected error, the exporter ends",
+        "withheld",
+    ]
+    assert NAME not in "".join(capsys.readouterr())
+
+
+def test_a_line_that_cannot_be_written_is_not_printed_instead(
+    stream: io.StringIO, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = logging.getLogger()
+    monkeypatch.setattr(root, "handlers", [each for each in root.handlers if isinstance(each, _Output)])
+    logging.getLogger("anybody").error("%d", NAME)
+    assert entries(stream) == []
+    said = capsys.readouterr().err
+    assert NAME not in said
+    assert said.startswith("a log line of test_withholding.py:")
+
+
+def test_messages_of_our_own_are_words_of_ours_alone() -> None:
+    """What stands in the message itself is not withheld: it must be written in the code, whole."""
+    methods = {"debug", "info", "warning", "error", "exception", "critical"}
+    found = []
+    for path in Path(exporter.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if (
+                isinstance(node, ast.Call)
+                and isinstance(node.func, ast.Attribute)
+                and node.func.attr in methods
+                and isinstance(node.func.value, ast.Name)
+                and node.func.value.id in ("_log", "_LOG")
+            ):
+                [*arguments] = node.args
+                literal = len(arguments) == 1 and isinstance(arguments[0], ast.Constant)
+                found.append((literal, f"{path.name}: {ast.unparse(node)[:80]}"))
+    assert len(found) > 30
+    # The one that is handed its message gets it from calls that are looked at here as well.
+    assert [call for literal, call in found if not literal] == ["connections.py: _LOG.warning(event, **fields)"]
+
+
+def test_that_lines_were_left_out_is_not_withheld(stream: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log_output, "LINES_PER_MINUTE", 1)
+    [handler] = [each for each in logging.getLogger().handlers if isinstance(each, _Output)]
+    for _ in range(3):
+        structlog.get_logger().warning("source down")
+    monkeypatch.setattr(handler, "_minute_began", handler._minute_began - 60)
+    structlog.get_logger().warning("source up")
+    said = [entry["msg"] for entry in entries(stream)]
+    assert said == ["source down", "log lines left out: 2, more than 1 came in a minute", "source up"]

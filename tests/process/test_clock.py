@@ -1,0 +1,451 @@
+"""A clock that is set, and a machine that sleeps, while beams are followed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from exporter.beams.rules import BoardRules
+from exporter.beams.snapshot import BeamKey, BeamState
+from exporter.beams.store import Board
+from exporter.config import settings_from
+from exporter.database.beams_table import BeamsTable
+from exporter.database.discovery import DatabaseDiscovery
+from exporter.persistence.writer import Continuity
+from exporter.privacy.identifiers import PlainIdentifiers
+from exporter.process.clock import Clock, Reading
+from exporter.runtime.table_loops import NameRounds, TableRounds
+from exporter.sources.local import LocalSource
+from exporter.sources.source import LogStat
+from tests.support import communicator_db as db
+from tests.support.world import BEAM, FragileSource, World, after, captured, quick, upto
+
+HOUR = 3600.0
+SECOND_BATCH = b"(2 of 18 batches)"
+
+
+class Times:
+    """Both clocks of a machine, and what was said of them."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.uptime = 1000.0
+        self.said: list[float] = []
+        self.clock = self.process()
+
+    def process(self) -> Clock:
+        """A process begins."""
+        return Clock(
+            self.world.board,
+            said=lambda _, seconds: self.said.append(seconds),
+            wall=lambda: self.world.at,
+            uptime=lambda: self.uptime,
+        )
+
+    def passes(self, seconds: float) -> None:
+        """Time passes and the clock is read every second."""
+        for _ in range(int(seconds)):
+            self.world.at += 1.0
+            self.uptime += 1.0
+            self.clock()
+
+    def set(self, seconds: float) -> None:
+        """Somebody sets the clock."""
+        self.world.at += seconds
+        self.clock()
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path, quick())
+
+
+@pytest.fixture
+def times(world: World) -> Times:
+    return Times(world)
+
+
+def running(world: World, times: Times) -> None:
+    """A beam with one finished batch of four seconds."""
+    world.row()
+    world.look(0)
+    world.write(upto("v2_b18", b"(1 of 18 batches)"))
+    times.passes(1)
+    world.look(0)
+    times.passes(4)
+    world.write(after("v2_b18", b"(1 of 18 batches)").partition(SECOND_BATCH)[0])
+    world.look(0)
+    assert world.state == "running"
+    assert world.view().batches_completed == 1
+
+
+@pytest.mark.parametrize("step", [HOUR, -HOUR])
+def test_a_clock_that_is_set_makes_no_stall_and_hides_none(world: World, times: Times, step: float) -> None:
+    running(world, times)
+    before = world.view()
+    times.passes(5)
+    times.set(step)
+    world.look(0)
+    view = world.view()
+    assert view.state is BeamState.RUNNING
+    assert view.last_progress_at == pytest.approx((before.last_progress_at or 0) + step)
+    assert view.started_at == pytest.approx((before.started_at or 0) + step)
+    assert times.said == [step]
+    assert view.stall_threshold_seconds <= 15
+    times.passes(11)
+    world.look(0)
+    assert world.state == "stalled"
+
+
+@pytest.mark.parametrize("step", [HOUR, -HOUR])
+def test_what_was_written_before_the_clock_was_set_and_read_after_it_is_not_an_hour_old(
+    world: World, times: Times, step: float
+) -> None:
+    running(world, times)
+    times.passes(1)
+    world.write(after("v2_b18", b"(1 of 18 batches)").partition(b"(3 of 18 batches)")[0][-300:])
+    times.set(step)
+    world.look(0)
+    assert world.state == "running"
+    duration = world.view().batch_duration_seconds
+    assert duration is not None
+    assert 0 < duration < 10
+
+
+@pytest.mark.parametrize("step", [HOUR, -HOUR])
+def test_a_run_that_ends_after_the_clock_was_set_is_counted_once(world: World, times: Times, step: float) -> None:
+    running(world, times)
+    times.set(step)
+    world.write(upto("v2_b18", b"Time taken").partition(SECOND_BATCH)[2])
+    world.look(0)
+    times.passes(3)
+    world.look(0)
+    assert world.runs == {("succeeded", ""): 1}
+    times.set(-step)
+    times.passes(3)
+    world.look(0)
+    assert world.runs == {("succeeded", ""): 1}
+    [ended] = world.snapshot().ended
+    assert ended.ended_at == pytest.approx(world.at, abs=10)
+
+
+@pytest.mark.parametrize("step", [HOUR, -HOUR])
+def test_a_run_whose_end_was_read_before_the_clock_was_set_and_taken_after_it_is_counted(
+    world: World, times: Times, step: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running(world, times)
+    world.write(upto("v2_b18", b"Time taken").partition(SECOND_BATCH)[2])
+    apply = world.board.apply
+
+    def set_first(*what: Any, **how: Any) -> None:
+        times.set(step)
+        apply(*what, **how)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(world.board, "apply", set_first)
+        world.look(0)
+    assert world.state == "succeeded"
+    assert world.view().ended_at == pytest.approx(world.at, abs=10)
+    times.passes(3)
+    world.look(0)
+    assert world.runs == {("succeeded", ""): 1}
+
+
+def test_a_reset_after_the_clock_was_set_back_is_seen(world: World, times: Times) -> None:
+    running(world, times)
+    times.set(-HOUR)
+    times.passes(20)
+    world.row("pending")
+    world.look(0)
+    assert (world.state, world.view().run_number) == ("waiting", 2)
+
+
+def test_a_retry_from_just_before_the_clock_was_set_back_is_one_run(world: World, times: Times) -> None:
+    running(world, times)
+    world.write(upto("v2_b18", b"Time taken").partition(SECOND_BATCH)[2])
+    world.look(0)
+    world.row("completed", 100.0)
+    world.look(0)
+    times.passes(10)
+    world.look(0)
+    world.row()
+    world.write(upto("v2_b18", b"Creating world geometry complete!"), anew=True)
+    times.set(-HOUR)
+    world.monitor.look()
+    world.look(0)
+    assert (world.state, world.view().run_number) == ("starting", 2)
+
+
+def test_a_row_that_is_said_to_have_failed_an_hour_from_now_fails_now(world: World, times: Times) -> None:
+    running(world, times)
+    world.row("failed")
+    times.set(-HOUR)
+    times.passes(20)
+    world.look(0)
+    times.passes(20)
+    world.look(0)
+    assert (world.state, world.runs) == ("failed", {("failed", "status"): 1})
+
+
+def test_time_in_which_the_process_stood_still_is_no_silence(world: World, times: Times) -> None:
+    running(world, times)
+    started_at = world.view().started_at
+    times.uptime += 600
+    world.at += 600
+    times.clock()
+    world.look(0)
+    assert world.state == "running"
+    assert times.said == [600.0]
+    assert world.view().started_at == started_at, "that was when it was"
+    times.passes(16)
+    world.look(0)
+    assert world.state == "stalled"
+
+
+def test_a_suspended_machine_is_no_clock_that_was_set(world: World, times: Times) -> None:
+    running(world, times)
+    ended_before = world.snapshot().ended
+    times.uptime += 600
+    world.at += 600 + HOUR
+    times.clock()
+    assert times.said == [HOUR, 600.0]
+    world.look(0)
+    assert world.state == "running"
+    assert world.snapshot().ended == ended_before
+
+
+def test_a_clock_that_was_set_between_two_processes(tmp_path: Path, world: World, times: Times) -> None:
+    running(world, times)
+    path = tmp_path / "state.json"
+    first = Continuity(path, 10.0, world.board, PlainIdentifiers(), times.clock)
+    first.start()
+    first.stop()
+    times.uptime += 3
+    world.at += 3 + HOUR
+    board = Board(BoardRules(quick().stall), world.at)
+    second = Continuity(
+        path, 10.0, board, PlainIdentifiers(), Clock(board, wall=lambda: world.at, uptime=lambda: times.uptime)
+    )
+    second.resume({"local"})
+    second.close()
+    [view] = board.snapshot(world.at).beams
+    assert view.state is BeamState.RUNNING
+    assert world.at - (view.last_progress_at or 0) == pytest.approx(3, abs=0.5)
+
+
+@pytest.mark.parametrize("step", [HOUR, -HOUR])
+def test_when_a_source_was_looked_at_last_moves_with_the_clock(world: World, times: Times, step: float) -> None:
+    running(world, times)
+    times.passes(2)
+    times.set(step)
+    [source] = world.snapshot().sources
+    assert source.last_poll_at == pytest.approx(world.at - 2)
+
+
+@pytest.mark.parametrize("step", [HOUR, -HOUR])
+def test_a_look_during_which_the_clock_was_set_took_no_hour_and_is_dated_by_the_new_time(
+    world: World, times: Times, step: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running(world, times)
+    stat = world.source.stat
+
+    def set_first(*what: Any, **how: Any) -> Any:
+        times.set(step)
+        return stat(*what, **how)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(world.source, "stat", set_first)
+        world.monitor.look()
+    [source] = world.snapshot().sources
+    assert source.last_poll_at == pytest.approx(world.at)
+    assert source.poll_seconds.total == pytest.approx(0)
+
+
+@pytest.mark.parametrize("step", [HOUR, -HOUR])
+def test_the_health_of_a_source_from_just_before_the_clock_was_set_is_dated_by_the_new_time(
+    tmp_path: Path, step: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = FragileSource("local")
+    world = World(tmp_path, quick(), source=source)
+    times = Times(world)
+    running(world, times)
+    publish = world.board.publish_source
+
+    def set_first(*what: Any, **how: Any) -> None:
+        times.set(step)
+        publish(*what, **how)
+
+    source.down = True
+    with monkeypatch.context() as patched:
+        patched.setattr(world.board, "publish_source", set_first)
+        world.monitor.look()
+    assert world.view().state is BeamState.UNREACHABLE
+    assert world.view().state_since == pytest.approx(world.at)
+    [view] = world.snapshot().sources
+    assert view.last_poll_at == pytest.approx(world.at)
+
+
+def test_a_row_that_was_read_just_before_the_clock_was_set_back_speaks_no_hour_later(
+    world: World, times: Times, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running(world, times)
+    path = db.make(tmp_path / "mqi.db")
+    db.add(path, BEAM.beam_id, "failed")
+    db.execute(
+        path, "UPDATE beams SET parent_case_id = ?, updated_at = datetime(?, 'unixepoch')", BEAM.case_id, world.at
+    )
+    settings = settings_from(f"base_directory: {tmp_path}\ndatabase: {{path: {path}}}\n", "exporter.yaml")
+    assert settings.database is not None
+    rounds = TableRounds(settings, settings.database, world.board, PlainIdentifiers(), times.clock)
+    rows = BeamsTable.rows
+
+    def set_after(*what: Any) -> Any:
+        found = rows(*what)
+        times.set(-HOUR)
+        return found
+
+    with monkeypatch.context() as patched:
+        patched.setattr(BeamsTable, "rows", set_after)
+        rounds.discover()
+    rounds.close()
+    times.passes(3)
+    world.monitor.look()
+    times.passes(1)
+    assert (world.state, world.view().reason) == ("failed", "status")
+
+
+def name_rounds(world: World, times: Times, source: LocalSource) -> NameRounds:
+    settings = settings_from(
+        f"sources: [{{name: local, kind: local, log_path: ['{world.folder}/{{case_id}}_{{beam_id}}.log']}}]\n"
+        "discovery: {kind: directory, interval_seconds: 2}\n",
+        "exporter.yaml",
+    )
+    templates = settings.templates(settings.sources[0])
+    return NameRounds(settings, source, templates, world.board, PlainIdentifiers(), times.clock)
+
+
+@pytest.mark.parametrize("step", [HOUR, -HOUR])
+def test_a_name_that_was_read_just_before_the_clock_was_set_is_dated_by_the_new_time(
+    world: World, times: Times, step: float
+) -> None:
+    class SetAfter(LocalSource):
+        def listing(self, folder: str) -> Mapping[str, LogStat]:
+            found = super().listing(folder)
+            times.set(step)
+            return found
+
+    world.write(captured("v2_b18"), BeamKey("c", "c_b1"))
+    name_rounds(world, times, SetAfter("local")).discover()
+    [view] = world.snapshot().beams
+    assert (view.key.beam_id, view.state) == ("b1", BeamState.WAITING)
+    assert view.state_since == pytest.approx(world.at)
+
+
+@pytest.mark.parametrize("step", [HOUR, -HOUR])
+def test_names_are_looked_at_as_often_when_the_clock_is_set(world: World, times: Times, step: float) -> None:
+    class Counting(LocalSource):
+        listings = 0
+
+        def listing(self, folder: str) -> Mapping[str, LogStat]:
+            self.listings += 1
+            return super().listing(folder)
+
+    source = Counting("local")
+    rounds = name_rounds(world, times, source)
+    rounds.discover()
+    times.passes(1)
+    times.set(step)
+    rounds.discover()
+    assert source.listings == 1
+    times.passes(1)
+    rounds.discover()
+    assert source.listings == 2
+
+
+def test_after_another_start_of_the_machine_nothing_is_known_of_its_clock() -> None:
+    before = Reading(100.0, 50.0, "a")
+    assert Reading(5000.0, 10.0, "b").set_since(before) == 0.0
+    assert Reading(5000.0, 60.0, "a").set_since(before) == 4890.0
+    assert Reading(110.5, 60.0, "a").set_since(before) == 0.0, "that is how clocks are kept right"
+
+
+def test_a_beam_that_began_and_failed_after_the_clock_was_set_back_is_found(tmp_path: Path) -> None:
+    path = db.make(tmp_path / "mqi.db")
+    table = BeamsTable(path)
+    discovery = DatabaseDiscovery(table, retention_seconds=HOUR)
+    discovery.look(2 * HOUR, ())
+    db.add(path, "b1", "failed")
+    db.execute(path, "UPDATE beams SET updated_at = '1970-01-01 01:00:01'")
+    [row] = discovery.look(HOUR + 2, ()).rows
+    assert row.key.beam_id == "b1"
+    table.close()
+
+
+@pytest.mark.parametrize("step", [HOUR, -HOUR])
+def test_a_run_whose_log_is_met_first_after_the_clock_was_set_does_not_belong_to_the_run_before(
+    world: World, times: Times, step: float
+) -> None:
+    world.row()
+    world.look(0)
+    times.passes(5)
+    if step < 0:
+        times.set(step)
+    world.write(captured("v2_b18"))
+    times.passes(5)
+    times.set(step if step > 0 else 2 * HOUR)
+    world.look(0)
+    assert world.state == "succeeded"
+    times.passes(3)
+    world.look(0)
+    assert world.runs == {("succeeded", ""): 1}, "it ended while the exporter ran"
+
+
+def test_a_log_from_before_the_clock_was_set_is_of_the_run_whose_row_was_written_since(
+    world: World, times: Times
+) -> None:
+    world.row("pending")
+    world.look(0)
+    times.passes(5)
+    world.write(captured("v2_b18"))
+    times.passes(5)
+    times.set(HOUR)
+    world.row()
+    world.look(0)
+    assert world.state == "succeeded"
+
+
+def test_a_row_from_the_future_does_not_make_a_log_that_of_the_run_before(world: World, times: Times) -> None:
+    world.row()
+    times.set(-HOUR)
+    times.passes(5)
+    world.write(captured("v2_b18"))
+    world.look(0)
+    assert world.state == "succeeded"
+
+
+def test_a_log_from_before_the_row_belongs_to_the_run_before_also_after_the_clock_was_set(
+    world: World, times: Times
+) -> None:
+    world.write(captured("v2_b18"))
+    times.passes(5)
+    times.set(HOUR)
+    world.row()
+    world.look(0)
+    assert world.state == "waiting"
+
+
+def test_a_beam_that_has_just_succeeded_stays_when_the_clock_is_set_forwards(world: World, times: Times) -> None:
+    world.row()
+    world.look(0)
+    world.write(captured("v2_b18"))
+    world.look(0)
+    times.passes(50)
+    times.set(HOUR)
+    world.look(0)
+    assert world.state == "succeeded"
+    times.passes(51)
+    world.look(0)
+    assert world.snapshot().beams == (), "that is how long it stays"

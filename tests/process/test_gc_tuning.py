@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import gc
+import weakref
+from collections.abc import Iterator
+
+import pytest
+
+from exporter.process import gc_tuning as garbage
+
+
+@pytest.fixture(autouse=True)
+def _as_before() -> Iterator[None]:
+    threshold = gc.get_threshold()
+    yield
+    gc.set_threshold(*threshold)
+    gc.unfreeze()
+
+
+def test_what_is_there_is_left_out_and_new_objects_are_looked_at_seldom() -> None:
+    before = gc.get_threshold()
+    garbage.look_seldom()
+
+    assert gc.isenabled()
+    assert gc.get_freeze_count() > 0
+    assert gc.get_threshold()[0] > 10 * before[0]
+    assert gc.get_threshold()[1:] == before[1:]
+
+
+class Ring:
+    """Garbage that only a search finds."""
+
+    def __init__(self) -> None:
+        self.me = self
+
+
+def test_what_requests_leave_behind_is_looked_for_by_its_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(garbage, "_left_bytes", 0)
+    monkeypatch.setattr(garbage, "_times", 0)
+    searches: list[int] = []
+    monkeypatch.setattr(gc, "collect", searches.append)
+    for _ in range(7):
+        garbage.left(1024 * 1024)
+    assert searches == []
+    garbage.left(1024 * 1024)
+    assert searches == [1]
+    for _ in range(15):
+        garbage.left(8 * 1024 * 1024)
+    assert searches == [1] * 15 + [2]
+
+
+def test_a_ring_that_a_request_left_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(garbage, "_left_bytes", 0)
+    garbage.look_seldom()
+    seen = weakref.ref(Ring())
+    assert seen() is not None
+    garbage.left(8 * 1024 * 1024)
+    assert seen() is None

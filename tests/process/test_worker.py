@@ -1,0 +1,98 @@
+import threading
+from functools import partial
+
+from exporter.process.worker import Loop
+from tests.support.process import wait_for
+
+
+def _has(rounds: list[int], count: int) -> bool:
+    return len(rounds) == count
+
+
+def test_a_loop_goes_on_after_an_unexpected_error_and_counts_it() -> None:
+    errors: list[str] = []
+    rounds: list[int] = []
+
+    def step() -> float:
+        rounds.append(len(rounds))
+        if len(rounds) == 1:
+            raise RuntimeError("once")
+        return 0.0
+
+    loop = Loop("test", step, errors.append)
+    loop.start()
+    wait_for(lambda: len(rounds) > 3, "rounds after the error")
+    loop.stop()
+    assert loop.join(5)
+    assert errors == ["test"]
+
+
+def test_a_stopped_loop_does_not_wait_for_its_next_round() -> None:
+    began = threading.Event()
+
+    def step() -> float:
+        began.set()
+        return 3600.0
+
+    loop = Loop("test", step, lambda _: None)
+    loop.start()
+    assert began.wait(10)
+    loop.stop()
+    assert loop.join(5)
+
+
+def test_a_loop_that_is_woken_does_not_wait_for_its_next_round() -> None:
+    rounds: list[int] = []
+
+    def step() -> float:
+        rounds.append(len(rounds))
+        return 3600.0
+
+    loop = Loop("test", step, lambda _: None)
+    loop.start()
+    for count in (1, 2, 3):
+        wait_for(partial(_has, rounds, count), f"round {count}")
+        loop.wake()
+    loop.stop()
+    assert loop.join(5)
+
+
+def test_a_loop_that_is_woken_during_a_round_has_another_at_once() -> None:
+    rounds: list[int] = []
+    began, release = threading.Event(), threading.Event()
+
+    def step() -> float:
+        rounds.append(len(rounds))
+        began.set()
+        assert release.wait(10)
+        return 3600.0
+
+    loop = Loop("test", step, lambda _: None)
+    loop.start()
+    assert began.wait(10)
+    loop.wake()
+    release.set()
+    wait_for(lambda: len(rounds) == 2, "a round after the one under way")
+    loop.stop()
+    assert loop.join(5)
+
+
+def test_a_loop_that_hangs_is_in_trouble_and_says_for_how_long() -> None:
+    now = [0.0]
+    release, hanging = threading.Event(), threading.Event()
+
+    def step() -> float:
+        hanging.set()
+        release.wait()
+        return 0.0
+
+    loop = Loop("test", step, lambda _: None, clock=lambda: now[0])
+    loop.start()
+    assert hanging.wait(10)
+    assert loop.trouble is None
+    now[0] = 90.0
+    assert loop.trouble == "the thread test is 90 s late"
+    loop.stop()
+    release.set()
+    assert loop.join(5)
+    assert loop.trouble == "the thread test has ended"

@@ -1,0 +1,138 @@
+"""The ids behind pseudonyms: for whom they are, and what is known of it afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import bcrypt
+import httpx
+import pytest
+
+from exporter.beams.snapshot import BeamKey, BoardSnapshot, EndedRun
+from exporter.privacy.pseudonyms import PseudonymKey, Pseudonyms
+from exporter.web.reveal import Names
+from exporter.web.tls_reload import Protection
+from tests.support.logs import recorded_logs
+from tests.support.process import PATIENCE_SECONDS
+from tests.web.board_snapshots import NOW, make_beam, make_snapshot
+from tests.web.test_api import validate
+from tests.web.test_server import serve
+
+PATH = "/api/v1/names"
+SHOWN = Pseudonyms(PseudonymKey.of(b"correct horse battery staple, and some more"))
+PASSWORD = "correct horse"
+
+
+def board() -> BoardSnapshot:
+    ended = EndedRun(BeamKey("Roe", "Roe_1"), "local", 1, "succeeded", None, NOW - 100, NOW - 50)
+    return replace(make_snapshot(make_beam("Doe", "Doe_1"), make_beam("Doe", "Doe_2")), ended=(ended,))
+
+
+@pytest.fixture
+def protection(tmp_path: Path) -> Protection:
+    path = tmp_path / "web.yaml"
+    path.touch(mode=0o600)
+    hashed = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(10)).decode()
+    path.write_text(f"basic_auth_users: {{physicist: '{hashed}', prometheus: '{hashed}'}}\n", encoding="utf-8")
+    return Protection(path)
+
+
+@contextmanager
+def served(protection: Protection, *users: str, withheld: bool = True) -> Iterator[tuple[str, Names]]:
+    names = Names(board, SHOWN, users, withheld=withheld)
+    with serve(snapshot=board, identifiers=SHOWN, names=names, protection=protection) as site:
+        yield f"http://{site.server.address}", names
+
+
+def ask(address: str, user: str = "physicist", method: str = "GET", path: str = PATH) -> httpx.Response:
+    answer = httpx.request(method, address + path, auth=(user, PASSWORD), timeout=PATIENCE_SECONDS)
+    if (method, path) == ("GET", PATH):
+        validate(answer.json(), path, answer.status_code)
+    return answer
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"sec-fetch-site": "cross-site"},
+        {"sec-fetch-site": "same-site"},
+        {"origin": "http://evil.example"},
+        {"origin": "null"},
+    ],
+    ids=str,
+)
+def test_a_page_of_another_site_gets_no_ids_though_its_browser_has_the_password(
+    protection: Protection, headers: dict[str, str]
+) -> None:
+    with served(protection, "physicist") as (address, names), recorded_logs() as lines:
+        answer = httpx.get(address + PATH, auth=("physicist", PASSWORD), headers=headers, timeout=PATIENCE_SECONDS)
+        assert ask(address).status_code == 200
+        assert names.counts() == {"shown": 1, "refused": 1}
+    assert (answer.status_code, answer.json()) == (403, {"error": "a page of another site asked for this"})
+    assert "ids behind pseudonyms refused: a page of another site asked" in [line["event"] for line in lines]
+
+
+def test_who_may_see_them_gets_every_id_on_the_board_and_of_ended_runs(protection: Protection) -> None:
+    with served(protection, "physicist") as (address, _):
+        answer = ask(address)
+    assert answer.json() == {
+        "cases": {SHOWN.case(case): case for case in ("Doe", "Roe")},
+        "beams": {SHOWN.beam(beam): beam for beam in ("Doe_1", "Doe_2", "Roe_1")},
+    }
+    assert answer.headers["cache-control"] == "no-store"
+    assert "etag" not in answer.headers
+
+
+def test_others_are_refused_whatever_else_they_may_see(protection: Protection) -> None:
+    with served(protection, "physicist") as (address, _):
+        answer = ask(address, "prometheus")
+        assert (answer.status_code, answer.headers["cache-control"]) == (403, "no-store")
+        assert "Doe" not in answer.text
+        assert ask(address, "prometheus", path="/api/v1/beams").status_code == 200
+        assert httpx.get(address + PATH, timeout=PATIENCE_SECONDS).status_code == 401
+        assert ask(address, "physicist", "HEAD").content == b""
+
+
+def test_each_time_is_logged_with_who_asked_and_counted(protection: Protection) -> None:
+    with served(protection, "physicist") as (address, names), recorded_logs() as logs:
+        assert names.counts() == {"shown": 0, "refused": 0}
+        ask(address)
+        ask(address, "prometheus")
+        assert names.counts() == {"shown": 1, "refused": 1}
+    about = {"address": "127.0.0.1", "log_level": "warning"}
+    assert logs == [
+        {"event": "ids behind pseudonyms shown", "user": "physicist", "beams": 3, **about},
+        {"event": "ids behind pseudonyms refused", "user": "prometheus", **about},
+    ]
+
+
+def test_where_nobody_may_see_them_nobody_is_asked(protection: Protection) -> None:
+    with served(protection) as (address, names):
+        assert ask(address).status_code == 404
+        assert names.counts() == {"shown": 0, "refused": 0}
+        assert 'id="names"' not in ask(address, path="/").text
+
+
+def test_without_pseudonyms_there_is_nothing_to_ask_for(protection: Protection) -> None:
+    with served(protection, "physicist", withheld=False) as (address, names):
+        assert ask(address).status_code == 404
+        assert names.counts() == {}
+        assert 'id="names"' not in ask(address, path="/").text
+
+
+def test_a_question_for_an_id_is_answered_as_one_for_nobody(protection: Protection) -> None:
+    """Nobody learns from the API whether somebody is a patient here."""
+    with served(protection) as (address, _):
+        for known, unknown in (
+            ("/api/v1/beams?case=Doe", "/api/v1/beams?case=Nobody"),
+            ("/api/v1/beams?text=Doe", "/api/v1/beams?text=Nobody"),
+            ("/api/v1/beams/Doe/Doe_1", "/api/v1/beams/Nobody/Nobody_1"),
+        ):
+            one, other = ask(address, path=known), ask(address, path=unknown)
+            assert (one.status_code, one.text) == (other.status_code, other.text)
+        shown = ask(address, path=f"/api/v1/beams?case={SHOWN.case('Doe')}").json()
+        assert [beam["beam_id"] for beam in shown["beams"]] == [SHOWN.beam("Doe_1"), SHOWN.beam("Doe_2")]
+        assert ask(address, path=f"/api/v1/beams/{SHOWN.case('Doe')}/{SHOWN.beam('Doe_1')}").status_code == 200
