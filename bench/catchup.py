@@ -42,13 +42,13 @@ def _one(folder: Path, count: int, size_bytes: int, rounds: int, figures: dict[s
     for _ in range(rounds):
         counted.append(_command(f"find {logs} -name '*.log' -print0 | xargs -0 wc -l"))
         searched.append(_command(f"find {logs} -name '*.log' -print0 | xargs -0 grep -c 'Generating particles'"))
-        board, monitor = noisy.watch(logs, count)
+        store, monitor = noisy.watch(logs, count)
         began, began_cpu = time.perf_counter(), time.process_time()
         while monitor.look():
             pass
         ours.append(time.perf_counter() - began)
         cpu.append(time.process_time() - began_cpu)
-        found = {view.key.beam_id: view.batch_current for view in board.snapshot(time.time()).beams}
+        found = {view.key.beam_id: view.batch_current for view in store.snapshot(time.time()).beams}
         assert found == {f"b{number}": started for number, started in enumerate(batches)}
     theirs = _mtail(folder, logs, size_bytes, megabytes)
     key = f"{count} x {size_bytes >> 10} KiB"

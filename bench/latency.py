@@ -1,6 +1,6 @@
 """From a line's end in a log until /metrics serves it, with a thousand and ten thousand logs beside it.
 
-Three figures: until the board holds it (what a scrape would show, without the scrape), until a scrape of the metric
+Three figures: until the store holds it (what a scrape would show, without the scrape), until a scrape of the metric
 alone (``name[]``) has shown it, and until a scrape of everything has; scrapes follow each other without a pause, so one
 of them at least is part of the delay.
 """
@@ -16,11 +16,11 @@ from pathlib import Path
 from bench import noisy
 from bench.beside import Running, exporter, mtail
 from bench.figures import percentile, row, table
-from exporter.beams.rules import BoardRules
-from exporter.beams.store import Board
+from exporter.beams.rules import StoreRules
+from exporter.beams.store import BeamStore
 from exporter.config import Settings
 from exporter.privacy.identifiers import PlainIdentifiers
-from exporter.runtime.pipeline import Following
+from exporter.runtime.pipeline import Pipeline
 from exporter.sources import inotify as announcements
 
 COUNTS = (1000, 10_000)
@@ -48,7 +48,7 @@ def run(short: bool) -> tuple[str, dict[str, float]]:
             cells = [str(count)]
             for kind, polling_only in (("announced", False), ("polling", True)):
                 delays = _until_the_board_holds_it(logs, count, appends if not polling_only else scrapes, polling_only)
-                cells.append(_note(f"{count} {kind} board", delays, figures))
+                cells.append(_note(f"{count} {kind} store", delays, figures))
             with exporter(folder, logs, count, polling_only=False) as running:
                 one = _until_a_scrape_shows_it(running, logs, appends, METRIC)
                 cells.append(_note(f"{count} metric alone", one, figures))
@@ -60,7 +60,7 @@ def run(short: bool) -> tuple[str, dict[str, float]]:
                     else _note(f"{count} mtail metrics", _until_a_scrape_shows_it(other, logs, scrapes), figures)
                 )
             lines.append(row(*cells))
-    head = ("logs", "board", "board, polling only", "/metrics, one metric", "/metrics", "mtail's /metrics")
+    head = ("logs", "store", "store, polling only", "/metrics, one metric", "/metrics", "mtail's /metrics")
     return table(head, lines), figures
 
 
@@ -81,11 +81,11 @@ def _pause(step: int) -> None:
     time.sleep(0.020 + 0.013 * (step % 37))
 
 
-class _Watching(Board):
+class _Watching(BeamStore):
     """Says when something is there; asking a thousand times a second would slow what is measured."""
 
     def __init__(self, at: float) -> None:
-        super().__init__(BoardRules(), at)
+        super().__init__(StoreRules(), at)
         self.told = threading.Event()
 
     def apply(self, *arguments: object, **named: object) -> bool:
@@ -101,25 +101,25 @@ def _until_the_board_holds_it(logs: Path, count: int, appends: int, polling_only
             "discovery": {"kind": "directory"},
         }
     )
-    board = _Watching(time.time())
+    store = _Watching(time.time())
     kernel = announcements.announcements
     if polling_only:
         announcements.announcements = lambda: None
-    following = Following(settings, board, PlainIdentifiers(), time.time)
+    following = Pipeline(settings, store, PlainIdentifiers(), time.time)
     announcements.announcements = kernel
     following.start()
     try:
-        while sum(view.batches_total is not None for view in board.snapshot(time.time()).beams) < count:
+        while sum(view.batches_total is not None for view in store.snapshot(time.time()).beams) < count:
             time.sleep(0.05)
         # Until every log's changes are announced, and after the listings that follow a start.
         time.sleep(8.0 if count > 5 else 1.0)
         delays = []
         for step in range(appends):
             _pause(step)
-            board.told.clear()
+            store.told.clear()
             began = time.perf_counter()
             _append(logs / f"c_b{step * 7 % count}.log", 1000 + step)
-            board.told.wait(30)
+            store.told.wait(30)
             delays.append(time.perf_counter() - began)
     finally:
         following.stop()

@@ -1,4 +1,4 @@
-"""Memory of the exporter as a process of its own, with so many beams on the board and scraped again and again."""
+"""Memory of the exporter as a process of its own, with so many beams on the store and scraped again and again."""
 
 from __future__ import annotations
 

@@ -6,11 +6,11 @@ import random
 from functools import lru_cache
 from pathlib import Path
 
-from exporter.beams.rules import BoardRules
+from exporter.beams.rules import StoreRules
 from exporter.beams.snapshot import BeamKey, BeamRow
-from exporter.beams.store import Board
+from exporter.beams.store import BeamStore
 from exporter.logs.parser import SitePatterns
-from exporter.polling.poller import SourceMonitor
+from exporter.polling.poller import SourcePoller
 from exporter.privacy.identifiers import PlainIdentifiers
 from exporter.sources.local import LocalSource
 from exporter.sources.log_paths import LogPathTemplate
@@ -82,16 +82,16 @@ def write(path: Path, size_bytes: int, seed: int = 0) -> int:
     return number
 
 
-def watch(folder: Path, count: int, source: LogSource | None = None, at: float = 0.0) -> tuple[Board, SourceMonitor]:
-    """A board with beams ``b0``, ``b1``, .. whose logs are in ``folder``, and what follows them."""
-    board = Board(BoardRules(max_beams=count), at)
-    board.take_rows([BeamRow(BeamKey("c", f"b{number}"), at, status="x") for number in range(count)], (), at)
-    monitor = SourceMonitor(
+def watch(folder: Path, count: int, source: LogSource | None = None, at: float = 0.0) -> tuple[BeamStore, SourcePoller]:
+    """A store with beams ``b0``, ``b1``, .. whose logs are in ``folder``, and what follows them."""
+    store = BeamStore(StoreRules(max_beams=count), at)
+    store.take_rows([BeamRow(BeamKey("c", f"b{number}"), at, status="x") for number in range(count)], (), at)
+    monitor = SourcePoller(
         source if source is not None else LocalSource("local"),
         [LogPathTemplate(f"{folder}/{{beam_id}}.log")],
-        board,
+        store,
         site=SitePatterns(),
         identifiers=PlainIdentifiers(),
         clock=lambda: at,
     )
-    return board, monitor
+    return store, monitor

@@ -1,4 +1,4 @@
-"""A scrape of many running beams: ours beside the client's own encoder, on the same board in the same run.
+"""A scrape of many running beams: ours beside the client's own encoder, on the same store in the same run.
 
 All beams run, so the clock moves two metrics of each; every tenth has finished a batch since the scrape before.
 """
@@ -20,11 +20,11 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 from prometheus_client.registry import Collector
 
-from bench import boards
+from bench import stores
 from bench.figures import median, row, table
 from bench.inside import as_in_the_exporter
-from exporter.beams.store import Board
-from exporter.metrics.collectors import BoardGroups
+from exporter.beams.store import BeamStore
+from exporter.metrics.collectors import StoreGroups
 from exporter.metrics.encoder import Exposition
 from exporter.metrics.gzip_chunks import gzipped
 from exporter.privacy.identifiers import PlainIdentifiers
@@ -48,7 +48,7 @@ REFERENCE_MS = {1000: 192.0, 10_000: 1240.0}
 
 
 def run(short: bool) -> tuple[str, dict[str, float]]:
-    """Measure boards of several sizes.
+    """Measure stores of several sizes.
 
     Returns:
         A table for people, and the figures by name (milliseconds unless the name says otherwise).
@@ -67,29 +67,29 @@ def _sizes(short: bool, figures: dict[str, float], lines: list[str]) -> None:
 
 
 class _Site:
-    """A board, and the time that goes by on it between scrapes."""
+    """A store, and the time that goes by on it between scrapes."""
 
     def __init__(self, beams: int) -> None:
-        self.board: Board = boards.running(beams)
-        self.at = boards.NOW
+        self.store: BeamStore = stores.running(beams)
+        self.at = stores.NOW
         self.beams = beams
-        self._keys = boards.keys(beams)
+        self._keys = stores.keys(beams)
         self._rounds = itertools.count(1)
 
-    def groups(self) -> BoardGroups:
-        return BoardGroups(lambda: self.board.snapshot(self.at), identifiers=PlainIdentifiers())
+    def groups(self) -> StoreGroups:
+        return StoreGroups(lambda: self.store.snapshot(self.at), identifiers=PlainIdentifiers())
 
     def pass_time(self) -> None:
         """A scrape interval goes by, and every tenth beam finishes a batch."""
         self.at += SCRAPE_SECONDS
         number = next(self._rounds)
         for key in self._keys[number % CHANGED_OF :: CHANGED_OF]:
-            boards.finish(self.board, key, 4 + number, self.at)
+            stores.finish(self.store, key, 4 + number, self.at)
 
     def touch(self) -> None:
         """What a poll does for a log that has not grown."""
         key = self._keys[0]
-        self.board.claim(key, "local", boards.path(key), LogStat(1, self.at), self.at)
+        self.store.claim(key, "local", stores.path(key), LogStat(1, self.at), self.at)
 
 
 def _scrapes(beams: int, times: int, clients_times: int, figures: dict[str, float], lines: list[str]) -> None:
@@ -197,7 +197,7 @@ class _Gauges(Collector):
     """As much as a collector can have ready: the client's families, which it must be given anew at each scrape."""
 
     def __init__(self, beams: int) -> None:
-        self._labels = [(key.case_id, key.beam_id, "local") for key in boards.keys(beams)]
+        self._labels = [(key.case_id, key.beam_id, "local") for key in stores.keys(beams)]
 
     def collect(self) -> Iterator[Metric]:
         for number in range(REFERENCE_GAUGES):

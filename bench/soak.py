@@ -51,7 +51,7 @@ class Sample:
 
     Args:
         hour: of the simulated week.
-        beams: on the board.
+        beams: on the store.
         resident_mib, traced_mib: memory by the kernel's count and by Python's.
         threads, files: how many.
     """

@@ -20,11 +20,11 @@ from pathlib import Path
 import paramiko
 
 from bench.figures import median, percentile, row, table
-from exporter.beams.rules import BoardRules
+from exporter.beams.rules import StoreRules
 from exporter.beams.snapshot import BeamKey, BeamRow
-from exporter.beams.store import Board
+from exporter.beams.store import BeamStore
 from exporter.logs.parser import SitePatterns
-from exporter.polling.poller import SourceMonitor
+from exporter.polling.poller import SourcePoller
 from exporter.privacy.identifiers import PlainIdentifiers
 from exporter.sources.log_paths import LogPathTemplate
 from exporter.sources.source import ReadRequest
@@ -141,16 +141,16 @@ def _looks(folder: Path, host: SshHost, count: int, figures: dict[str, float], l
     source.close()
 
 
-def _watch(folder: Path, host: SshHost, count: int) -> tuple[Board, SourceMonitor, list[Path]]:
+def _watch(folder: Path, host: SshHost, count: int) -> tuple[BeamStore, SourcePoller, list[Path]]:
     logs = folder / f"watched{count}"
     logs.mkdir(exist_ok=True)
-    board = Board(BoardRules(), time.time())
+    store = BeamStore(StoreRules(), time.time())
     keys = [BeamKey("c", f"b{number}") for number in range(count)]
-    board.take_rows([BeamRow(key, time.time(), status="simulation_running") for key in keys], (), time.time())
-    monitor = SourceMonitor(
+    store.take_rows([BeamRow(key, time.time(), status="simulation_running") for key in keys], (), time.time())
+    monitor = SourcePoller(
         SshSource("far", host),
         [LogPathTemplate(f"{logs}/{{beam_id}}.log")],
-        board,
+        store,
         site=SitePatterns(),
         identifiers=PlainIdentifiers(),
         clock=time.time,
@@ -159,14 +159,14 @@ def _watch(folder: Path, host: SshHost, count: int) -> tuple[Board, SourceMonito
     for path in paths:
         path.write_bytes(b"Uploading particles with batch.. : Particle count --> 100 with 100000 batches\n")
     monitor.look()
-    return board, monitor, paths
+    return store, monitor, paths
 
 
 def _append_to_snapshot(
     folder: Path, host: SshHost, count: int, bursts: int, figures: dict[str, float], lines: list[str]
 ) -> None:
-    """From a write on the host until a snapshot of the board shows it, for bursts of one log, of ten and of all."""
-    board, monitor, paths = _watch(folder, host, count)
+    """From a write on the host until a snapshot of the store shows it, for bursts of one log, of ten and of all."""
+    store, monitor, paths = _watch(folder, host, count)
     stop = threading.Event()
 
     def follow() -> None:
@@ -189,7 +189,7 @@ def _append_to_snapshot(
                 file.write(b"Generating particles for (%d of 100000 batches) in CPU ..\n" % batch)
         wanted = {path.stem for path in grown}
         while True:
-            views = board.snapshot(time.time()).beams
+            views = store.snapshot(time.time()).beams
             if sum(view.batch_current == batch for view in views if view.key.beam_id in wanted) == len(grown):
                 break
             # A scrape now and then, not a load of its own.
@@ -218,12 +218,12 @@ def _catch_up(folder: Path, host: SshHost, megabytes: int, figures: dict[str, fl
     for path in paths:
         path.write_bytes(line * (megabytes * 100_000 // len(line)))
     total = sum(path.stat().st_size for path in paths) / 1e6
-    board = Board(BoardRules(), time.time())
-    board.take_rows([BeamRow(BeamKey("c", path.stem), time.time(), status="x") for path in paths], (), time.time())
-    monitor = SourceMonitor(
+    store = BeamStore(StoreRules(), time.time())
+    store.take_rows([BeamRow(BeamKey("c", path.stem), time.time(), status="x") for path in paths], (), time.time())
+    monitor = SourcePoller(
         SshSource("near", host),
         [LogPathTemplate(f"{logs}/{{beam_id}}.log")],
-        board,
+        store,
         site=SitePatterns(),
         identifiers=PlainIdentifiers(),
         clock=time.time,

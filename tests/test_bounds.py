@@ -16,10 +16,10 @@ import pytest
 from structlog.testing import capture_logs
 
 from exporter.beams import retention as retirement
-from exporter.beams.rules import BoardRules
-from exporter.beams.runs import Succession
+from exporter.beams.rules import StoreRules
+from exporter.beams.runs import RunSequence
 from exporter.beams.snapshot import BeamKey, BeamRow
-from exporter.beams.store import Board
+from exporter.beams.store import BeamStore
 from exporter.config import ConfigError, settings_from
 from exporter.config.reading import MISTAKES_LIMIT
 from exporter.config.settings import SOURCES_LIMIT
@@ -58,24 +58,24 @@ def test_the_guide_names_a_test_of_each_bound(limit: str, test: str) -> None:
 
 
 class TestBoard:
-    def rows(self, board: Board, count: int) -> None:
-        board.take_rows([BeamRow(BeamKey("c", f"b{number}"), NOW) for number in range(count)], (), NOW)
-        board.settle(NOW)
+    def rows(self, store: BeamStore, count: int) -> None:
+        store.take_rows([BeamRow(BeamKey("c", f"b{number}"), NOW) for number in range(count)], (), NOW)
+        store.settle(NOW)
 
     def test_beams_beyond_those_held_are_turned_away_until_there_is_room(self) -> None:
-        board = Board(BoardRules(max_beams=3), NOW)
-        self.rows(board, 100)
-        assert len(board.keys()) == 6
-        snapshot = board.snapshot(NOW)
+        store = BeamStore(StoreRules(max_beams=3), NOW)
+        self.rows(store, 100)
+        assert len(store.keys()) == 6
+        snapshot = store.snapshot(NOW)
         assert (len(snapshot.beams), snapshot.beams_dropped) == (3, 97)
-        board.set_rules(BoardRules(max_beams=60))
-        self.rows(board, 100)
-        snapshot = board.snapshot(NOW)
+        store.set_rules(StoreRules(max_beams=60))
+        self.rows(store, 100)
+        snapshot = store.snapshot(NOW)
         assert (len(snapshot.beams), snapshot.beams_dropped) == (60, 40)
 
     def test_of_beams_that_left_the_last_are_remembered(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(retirement, "_KEPT", 3)
-        world = World(tmp_path, BoardRules(max_beams=3, retention_seconds=1))
+        world = World(tmp_path, StoreRules(max_beams=3, retention_seconds=1))
         for number in range(6):
             key = BeamKey("c", f"c_{number}")
             world.row("completed", key=key)
@@ -83,8 +83,8 @@ class TestBoard:
             world.drop_row(key)
             for _ in range(5):
                 world.look(100)
-        assert not world.board.keys()
-        assert [key.beam_id for key, _ in world.board.to_state().retired] == ["c_3", "c_4", "c_5"]
+        assert not world.store.keys()
+        assert [key.beam_id for key, _ in world.store.to_state().retired] == ["c_3", "c_4", "c_5"]
 
     def test_of_ended_runs_the_last_are_kept_for_the_page(self, tmp_path: Path) -> None:
         world = World(tmp_path)
@@ -99,7 +99,7 @@ class TestBoard:
         assert (len(ended), ended[0].run_number, ended[-1].run_number) == (200, 2, 201)
 
     def test_an_empty_log_that_is_touched_for_days_is_kept_once(self) -> None:
-        runs = Succession()
+        runs = RunSequence()
         runs.apply(BatchesAnnounced(3), NOW)
         runs.apply(LogReplaced(), NOW)
         for second in range(10_000):
@@ -122,7 +122,7 @@ def test_what_one_look_reads_is_bounded_and_the_rest_comes_next(
     monkeypatch.setattr("exporter.sources.tailer.READ_BYTES", 1000)
     world = World(tmp_path)
     world.row()
-    world.board.take_rows(world.rows.values(), (), world.at)
+    world.store.take_rows(world.rows.values(), (), world.at)
     world.write(b"x\n" * 5000)
     read_bytes = []
     more = True
@@ -251,12 +251,12 @@ def test_files_of_all_folders_of_a_source_are_bounded_together(tmp_path: Path, m
             (tmp_path / folder / f"case{folder}_beam{number}.log").write_bytes(b"x")
     templates = [LogPathTemplate(f"{tmp_path}/{folder}/{{case_id}}_{{beam_id}}.log") for folder in ("a", "b")]
     settings = settings_from(f"base_directory: {tmp_path}\ndiscovery: {{kind: directory}}\n", "x.yaml")
-    board = Board(BoardRules(), NOW)
+    store = BeamStore(StoreRules(), NOW)
     source = LocalSource("local")
-    finding = rounds.NameRounds(settings, source, templates, board, PlainIdentifiers(), time.time)
+    finding = rounds.NameRounds(settings, source, templates, store, PlainIdentifiers(), time.time)
     with capture_logs() as lines:
         finding.discover()
-    assert {beam.key.case_id for beam in board.snapshot(NOW).beams} == {"casea"}
+    assert {beam.key.case_id for beam in store.snapshot(NOW).beams} == {"casea"}
     [line] = lines
     assert f"{tmp_path}/b and the folders before it have more than 5 files" in line["error"]
 

@@ -16,13 +16,13 @@ from exporter.beams.attribution import RESTAMPED_SECONDS, STALE_SECONDS, FirstRe
 from exporter.beams.output import NO_CHECK, OutputCheck
 from exporter.beams.rules import StatusRules
 from exporter.beams.run import BeamRun, RunState
-from exporter.beams.runs import Succession, SuccessionState
+from exporter.beams.runs import RunSequence, RunSequenceState
 from exporter.beams.snapshot import BeamRow, BeamState
 from exporter.beams.view_cache import Standing
 from exporter.logs.events import Event, LogRead, LogReplaced, RunHead
 from exporter.process.moments import moved
 from exporter.process.plain_state import give, take
-from exporter.sources.checkpoint import Bookmark, BookmarkState
+from exporter.sources.checkpoint import Checkpoint, CheckpointState
 from exporter.sources.source import LogStat
 
 _NEWER_LOG_SECONDS = 10.0
@@ -35,11 +35,11 @@ class SavedBeam:
 
     row: BeamRow
     first_seen_at: float
-    succession: SuccessionState
+    run_sequence: RunSequenceState
     source: str | None
     path: str | None
     stat: LogStat | None
-    bookmark: BookmarkState | None
+    checkpoint: CheckpointState | None
     state: BeamState
     state_since: float
     waiting_since: float
@@ -62,18 +62,18 @@ class SavedBeam:
 
 @dataclass(slots=True)
 class Beam:
-    """What the board keeps of one beam; only the board touches it, under its lock.
+    """What the store keeps of one beam; only the store touches it, under its lock.
 
     Whoever changes what a view shows, other than by a beam's methods, must call :meth:`changed`.
 
     Args:
         row: what discovery read last.
         first_seen_at: epoch seconds.
-        succession: its runs.
+        run_sequence: its runs.
         source, path, stat: the log that is followed.
         clock_offset_seconds: how much later it is dated than our clock says; ``None`` while that is not known.
         first_read: by which times it was dated and attributed, while it is as it was when it was first read.
-        bookmark: how far it has been read; ``backlog``: whether there is more to read at once.
+        checkpoint: how far it has been read; ``backlog``: whether there is more to read at once.
         state, state_since: as it was judged last.
         waiting_since: when the beam, or its current run, was met.
         terminal_since: when we saw that its row is over; ``gone_since``: that there is none any more.
@@ -96,11 +96,11 @@ class Beam:
 
     row: BeamRow
     first_seen_at: float
-    succession: Succession = field(default_factory=Succession)
+    run_sequence: RunSequence = field(default_factory=RunSequence)
     source: str | None = None
     path: str | None = None
     stat: LogStat | None = None
-    bookmark: Bookmark | None = None
+    checkpoint: Checkpoint | None = None
     state: BeamState = BeamState.WAITING
     state_since: float = 0.0
     waiting_since: float = 0.0
@@ -133,8 +133,8 @@ class Beam:
         return take(
             self,
             SavedBeam,
-            succession=self.succession.to_state(),
-            bookmark=self.bookmark.to_state() if self.bookmark is not None else None,
+            run_sequence=self.run_sequence.to_state(),
+            checkpoint=self.checkpoint.to_state() if self.checkpoint is not None else None,
             anomalies=dict(self.anomalies),
             set_aside=self.set_aside.to_state() if self.set_aside is not None else None,
         )
@@ -150,8 +150,8 @@ class Beam:
         give(
             beam,
             state,
-            succession=Succession.from_state(state.succession),
-            bookmark=Bookmark.from_state(state.bookmark) if state.bookmark is not None else None,
+            run_sequence=RunSequence.from_state(state.run_sequence),
+            checkpoint=Checkpoint.from_state(state.checkpoint) if state.checkpoint is not None else None,
             anomalies=Counter(state.anomalies),
             set_aside=BeamRun.from_state(state.set_aside) if state.set_aside is not None else None,
         )
@@ -160,7 +160,7 @@ class Beam:
     @property
     def run(self) -> BeamRun:
         """The current run."""
-        return self.succession.run
+        return self.run_sequence.run
 
     @property
     def log_modified_at(self) -> float | None:
@@ -172,7 +172,7 @@ class Beam:
         """What the column ``progress`` follows; it moves with the log, not with the clock."""
         run, batches = self.run, self.run.batches
         counts = batches.announcements, batches.started, batches.total
-        return self.succession.number, *counts, run.ended, run.succeeded, self.grew
+        return self.run_sequence.number, *counts, run.ended, run.succeeded, self.grew
 
     def take_row(self, row: BeamRow, at: float, statuses: StatusRules) -> bool:
         """Take what discovery has read.
@@ -207,8 +207,8 @@ class Beam:
         began = self.run.started_at is not None
         self.first_read = None
         if began:
-            self.stale, self.set_aside = not self.succession.replaced, None
-            self.succession.begin(with_what_waits=True)
+            self.stale, self.set_aside = not self.run_sequence.replaced, None
+            self.run_sequence.begin(with_what_waits=True)
             self._forget_run(at)
         self.counted = False
         return began
@@ -220,7 +220,7 @@ class Beam:
         """
         if self.set_aside is not None and self.row.status in statuses.completed:
             self.changed()
-            self.succession.run, self.set_aside, self.stale = self.set_aside, None, False
+            self.run_sequence.run, self.set_aside, self.stale = self.set_aside, None, False
 
     def _was_reset(self, before: BeamRow, statuses: StatusRules, *, known: bool) -> bool:
         """The row has become another run's since it was read before; ``known``: the run is one that it was read in."""
@@ -304,12 +304,12 @@ class Beam:
             if self._is_copy(path, stat, statuses):
                 return False
         self.changed()
-        self.source, self.path, self.stat, self.recent, self.bookmark = source, path, stat, b"", None
+        self.source, self.path, self.stat, self.recent, self.checkpoint = source, path, stat, b"", None
         self.clock_offset_seconds = clock_offset_seconds
         self._looked = self.stale = self.read_again = False
         self.set_aside = self.first_read = None
         if self.run.started_at is not None:
-            self.succession.begin()
+            self.run_sequence.begin()
             self._forget_run(at)
             self.unknown_to_row_since = at
         return True
@@ -378,7 +378,7 @@ class Beam:
         began, unmet = False, self.run.started_at is None
         live = any(isinstance(event, LogRead) and event.live for event in events)
         for event in events:
-            if self.succession.apply(event, at, stood_there=not (self._looked or live)):
+            if self.run_sequence.apply(event, at, stood_there=not (self._looked or live)):
                 began = True
                 self._forget_run(at)
                 self.unknown_to_row_since = read_at
@@ -395,7 +395,7 @@ class Beam:
                 # By which clock the log is dated nobody knows where ours was set: its date stays.
                 self.first_read = None if self._clock_set_since_row else first
                 if self.run.ended and first.predates_row:
-                    self.set_aside, self.succession.run = self.run, BeamRun()
+                    self.set_aside, self.run_sequence.run = self.run, BeamRun()
                     self._forget_run(at)
                     self.stale = True
             self._clock_set_since_row = False
@@ -471,10 +471,10 @@ class Beam:
             if run is not None:
                 run.redate(before.dated_at, first.dated_at)
         if self.set_aside is not None and not first.predates_row:
-            self.succession.run, self.set_aside, self.stale = self.set_aside, None, False
+            self.run_sequence.run, self.set_aside, self.stale = self.set_aside, None, False
         elif self.set_aside is None and self.run.ended and first.predates_row and self._may_run(statuses):
             run = self.run
-            self.succession.begin()
+            self.run_sequence.begin()
             self.set_aside, self.stale = run, True
             self._forget_run(first.read_at)
             return True
@@ -483,7 +483,7 @@ class Beam:
     def move(self, seconds: float) -> None:
         """The clock was set: every moment is another now, but for those that others have written down."""
         self.changed()
-        self.succession.move(seconds)
+        self.run_sequence.move(seconds)
         self._clock_set_since_row = True
         self.first_read = None
         # The log keeps its time stamp, which is of before.
@@ -499,7 +499,7 @@ class Beam:
     def excuse(self, seconds: float) -> None:
         """So much time was no silence of its log."""
         self.changed()
-        self.succession.excuse(seconds)
+        self.run_sequence.excuse(seconds)
 
     def changed(self) -> None:
         """Something that a view shows, or a state depends on, may be different now."""

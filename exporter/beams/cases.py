@@ -1,6 +1,6 @@
 """Cases: which beams belong together, and how far a case is.
 
-A case is whole: while one of its beams is open, all of them stay on the board, and case progress counts each of them.
+A case is whole: while one of its beams is open, all of them stay on the store, and case progress counts each of them.
 When the last one has ended and its retention is over, they leave together.
 """
 
@@ -12,10 +12,10 @@ from exporter.beams.snapshot import BeamKey, BeamView
 
 
 class CaseIndex:
-    """The beams of each case. The board alone uses it, under its lock.
+    """The beams of each case. The store alone uses it, under its lock.
 
     Args:
-        keys: beams that are on the board.
+        keys: beams that are on the store.
     """
 
     def __init__(self, keys: Iterable[BeamKey] = ()) -> None:
@@ -24,18 +24,18 @@ class CaseIndex:
             self.add(key)
 
     def add(self, key: BeamKey) -> None:
-        """A beam has come to the board."""
+        """A beam has come to the store."""
         self._beams.setdefault(key.case_id, []).append(key)
 
     def remove(self, key: BeamKey) -> None:
-        """A beam has left the board."""
+        """A beam has left the store."""
         beams = self._beams[key.case_id]
         beams.remove(key)
         if not beams:
             del self._beams[key.case_id]
 
     def beams(self, case_id: str) -> Collection[BeamKey]:
-        """The beams of a case that are on the board; none where no such case is."""
+        """The beams of a case that are on the store; none where no such case is."""
         return self._beams.get(case_id, ())
 
 

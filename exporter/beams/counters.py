@@ -1,6 +1,6 @@
 """What is counted over all beams: runs that have ended, batches and how long they took, what did not fit in logs.
 
-Readers are shown the counts that the state file holds, where there is one (:meth:`Counts.saved`). The board alone
+Readers are shown the counts that the state file holds, where there is one (:meth:`Counters.saved`). The store alone
 touches them, under its lock.
 """
 
@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from exporter.beams.beam import Beam
 from exporter.beams.estimate import Work
 from exporter.beams.run import BeamRun
-from exporter.beams.saved import SavedBoard
+from exporter.beams.saved import SavedStore
 from exporter.beams.snapshot import UNKNOWN_SOURCE, EndedRun, HistogramView
 from exporter.process.moments import moved
 
@@ -24,7 +24,7 @@ _RATES_KEPT = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class CountsView:
+class CountersView:
     """The counters at one moment."""
 
     runs: Mapping[tuple[str, str, str], int]
@@ -32,7 +32,7 @@ class CountsView:
     anomalies: Mapping[str, Mapping[str, int]]
 
 
-class Counts:
+class Counters:
     """Counters, the last ended runs, and how fast they were.
 
     Args:
@@ -48,7 +48,7 @@ class Counts:
         self._anomalies: dict[str, Counter[str]] = {}
         self._rates: dict[Work, float] = {}
         self._ended: deque[EndedRun] = deque(maxlen=_ENDED_RUNS_KEPT)
-        self._saved: CountsView | None = None
+        self._saved: CountersView | None = None
 
     @property
     def rates(self) -> Mapping[Work, float]:
@@ -60,12 +60,12 @@ class Counts:
         """The last runs that were counted."""
         return tuple(self._ended)
 
-    def view(self) -> CountsView:
+    def view(self) -> CountersView:
         """The counters as readers may see them."""
         return self._saved or self._now()
 
-    def _now(self) -> CountsView:
-        return CountsView(
+    def _now(self) -> CountersView:
+        return CountersView(
             dict(self._runs), self._duration_views(), {source: dict(kinds) for source, kinds in self._anomalies.items()}
         )
 
@@ -129,7 +129,7 @@ class Counts:
     # Restarts
 
     def to_state(self) -> dict[str, object]:
-        """Those fields of a :class:`SavedBoard` that are about counts."""
+        """Those fields of a :class:`SavedStore` that are about counts."""
         return {
             "since": self._since,
             "earliest_since": self._earliest_since,
@@ -140,7 +140,7 @@ class Counts:
             "ended": list(self._ended),
         }
 
-    def resume(self, state: SavedBoard) -> None:
+    def resume(self, state: SavedStore) -> None:
         """Go on from there; before anything else is counted."""
         self._since = state.since
         self._earliest_since = state.since if state.earliest_since is None else state.earliest_since
@@ -154,9 +154,9 @@ class Counts:
         self._rates = dict(state.rates)
         self._ended.extend(state.ended)
 
-    def saved(self, state: SavedBoard | None) -> None:
-        """Show the counters of this state from now on; ``None``: those of now. See :meth:`Board.saved` for why."""
-        self._saved = CountsView(dict(state.runs), state.durations, state.anomalies) if state else None
+    def saved(self, state: SavedStore | None) -> None:
+        """Show the counters of this state from now on; ``None``: those of now. See :meth:`BeamStore.saved` for why."""
+        self._saved = CountersView(dict(state.runs), state.durations, state.anomalies) if state else None
 
     def unsaved_runs(self) -> bool:
         """Whether runs have been counted that are not shown."""

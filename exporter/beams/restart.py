@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from exporter.beams.beam import Beam
-from exporter.beams.retention import Retirement
+from exporter.beams.retention import Retention
 from exporter.beams.roster import Roster
-from exporter.beams.saved import Copies, SavedBoard
+from exporter.beams.saved import Copies, SavedStore
 from exporter.beams.snapshot import BeamKey
 from exporter.beams.state_rules import log_verdict
 from exporter.process.plain_state import take
-from exporter.sources.checkpoint import Bookmark
+from exporter.sources.checkpoint import Checkpoint
 
 
 def begin_to_save(roster: Roster) -> Copies:
@@ -24,12 +24,12 @@ def begin_to_save(roster: Roster) -> Copies:
     return roster.copies
 
 
-def saved(roster: Roster, copies: Copies) -> SavedBoard:
+def saved(roster: Roster, copies: Copies) -> SavedStore:
     """The roster as it is now, as plain data; ends what :func:`begin_to_save` has begun."""
     roster.copies = None
     return take(
         roster,
-        SavedBoard,
+        SavedStore,
         beams=copies.of(roster.beams),
         retired=roster.retired.to_state(),
         source_states=roster.sources.to_state(),
@@ -38,7 +38,7 @@ def saved(roster: Roster, copies: Copies) -> SavedBoard:
     )
 
 
-def beams_of(state: SavedBoard) -> dict[BeamKey, Beam]:
+def beams_of(state: SavedStore) -> dict[BeamKey, Beam]:
     """The beams of a state, which nobody else knows yet.
 
     Raises:
@@ -47,7 +47,7 @@ def beams_of(state: SavedBoard) -> dict[BeamKey, Beam]:
     return {each.row.key: Beam.from_state(each) for each in state.beams}
 
 
-def resume(roster: Roster, state: SavedBoard, beams: dict[BeamKey, Beam], sources: Collection[str]) -> None:
+def resume(roster: Roster, state: SavedStore, beams: dict[BeamKey, Beam], sources: Collection[str]) -> None:
     """Let a roster go on where another stopped; before anything else is told to it.
 
     Args:
@@ -59,7 +59,7 @@ def resume(roster: Roster, state: SavedBoard, beams: dict[BeamKey, Beam], source
     roster.replace_beams(beams)
     roster.unconfirmed = {key for key, beam in beams.items() if beam.source in sources}
     roster.rows_of_before = set(beams)
-    roster.retired = Retirement(state.retired)
+    roster.retired = Retention(state.retired)
     roster.sources.resume(state.source_states, sources)
     roster.counts.resume(state)
     for beam in beams.values():
@@ -68,14 +68,14 @@ def resume(roster: Roster, state: SavedBoard, beams: dict[BeamKey, Beam], source
             roster.evaluate(beam, beam.run.ended_at)
 
 
-def bookmarks(roster: Roster, source: str) -> tuple[dict[BeamKey, Bookmark | None], float | None]:
-    """Where a source goes on; see :meth:`~exporter.beams.store.Board.bookmarks`."""
+def checkpoints(roster: Roster, source: str) -> tuple[dict[BeamKey, Checkpoint | None], float | None]:
+    """Where a source goes on; see :meth:`~exporter.beams.store.BeamStore.checkpoints`."""
     looked_at = roster.sources.state(source).last_poll_at
-    found: dict[BeamKey, Bookmark | None] = {}
+    found: dict[BeamKey, Checkpoint | None] = {}
     for key in roster.unconfirmed:
         beam = roster.beams[key]
-        if beam.source == source and beam.bookmark is not None:
-            found[key] = beam.bookmark
+        if beam.source == source and beam.checkpoint is not None:
+            found[key] = beam.checkpoint
     if looked_at is not None:
         for key, beam in roster.beams.items():
             if beam.source is None and beam.first_seen_at < looked_at:

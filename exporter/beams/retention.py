@@ -1,4 +1,4 @@
-"""When a beam may leave the board, and what is remembered of those that left.
+"""When a beam may leave the store, and what is remembered of those that left.
 
 A case is whole: its beams stay as long as one of them is open, and leave together (:mod:`exporter.beams.cases`).
 Discovery reads rows again and again, those of beams that left, too. One whose row is as it was stays away; one that
@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from exporter.beams.beam import Beam
-from exporter.beams.rules import BoardRules, StatusRules
+from exporter.beams.rules import StatusRules, StoreRules
 from exporter.beams.snapshot import ENDED_STATES, BeamKey, BeamRow, BeamState
 from exporter.sources.source import LogStat
 
@@ -22,7 +22,7 @@ _KEPT = 1000
 """So many that left are remembered, however few are shown."""
 
 
-def leaves_at(beam: Beam, rules: BoardRules) -> float | None:
+def leaves_at(beam: Beam, rules: StoreRules) -> float | None:
     """When the retention of a beam is over.
 
     Args:
@@ -59,8 +59,8 @@ def was_deleted(beam: Beam, at: float) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Retired:
-    """What is remembered of a beam that left the board, so that it does not come back as it was."""
+class ForgottenBeam:
+    """What is remembered of a beam that left the store, so that it does not come back as it was."""
 
     status: str | None
     updated_at: float | None
@@ -68,23 +68,23 @@ class Retired:
     stat: LogStat | None
 
 
-class Retirement:
-    """The beams that left last. The board alone touches them, under its lock."""
+class Retention:
+    """The beams that left last. The store alone touches them, under its lock."""
 
-    def __init__(self, retired: Iterable[tuple[BeamKey, Retired]] = ()) -> None:
+    def __init__(self, retired: Iterable[tuple[BeamKey, ForgottenBeam]] = ()) -> None:
         self._retired = dict(retired)
 
-    def to_state(self) -> list[tuple[BeamKey, Retired]]:
+    def to_state(self) -> list[tuple[BeamKey, ForgottenBeam]]:
         """All that is remembered, as plain data; those that left first come first."""
         return list(self._retired.items())
 
-    def remember(self, beam: Beam, rules: BoardRules) -> None:
+    def remember(self, beam: Beam, rules: StoreRules) -> None:
         """A beam leaves."""
         row = beam.row
         # A row's status is a text of its own: the same words ten thousand times.
         status = next((known for known in rules.statuses.terminal if known == row.status), row.status)
         self._retired.pop(row.key, None)
-        self._retired[row.key] = Retired(status, row.updated_at, beam.succession.number, beam.stat)
+        self._retired[row.key] = ForgottenBeam(status, row.updated_at, beam.run_sequence.number, beam.stat)
         if len(self._retired) > max(rules.max_beams, _KEPT):
             self._retired.pop(next(iter(self._retired)))
 
@@ -104,7 +104,7 @@ class Retirement:
     def begins_anew(self, beam: Beam) -> bool:
         """The beam came back as if in the run in which it left, and its log is another than it was then."""
         retired = self._retired.get(beam.row.key)
-        if retired is None or retired.stat is None or beam.succession.number != retired.run_number:
+        if retired is None or retired.stat is None or beam.run_sequence.number != retired.run_number:
             return False
         return beam.stat != retired.stat
 

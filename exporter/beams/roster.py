@@ -1,7 +1,7 @@
 """Every beam now known, and what becomes of each: without threads, clocks or readers.
 
 Beams are admitted by their rows, followed by their logs, judged as time passes, counted when a run has ended, and
-retired when they have been shown for long enough. The board alone touches a roster, under its lock.
+retired when they have been shown for long enough. The store alone touches a roster, under its lock.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from collections.abc import Iterable, Sequence
 
 from exporter.beams.beam import Beam
 from exporter.beams.cases import CaseIndex
-from exporter.beams.counters import Counts
+from exporter.beams.counters import Counters
 from exporter.beams.output import OutputLook, checking_sources
-from exporter.beams.retention import OVER_STATES, Retirement, leaves_at, was_deleted
-from exporter.beams.rules import BoardRules
+from exporter.beams.retention import OVER_STATES, Retention, leaves_at, was_deleted
+from exporter.beams.rules import StoreRules
 from exporter.beams.run import BeamRun
 from exporter.beams.saved import Copies
 from exporter.beams.snapshot import (
@@ -34,7 +34,7 @@ from exporter.beams.state_rules import claimed_end, failure_reason, holds_until,
 from exporter.beams.view_cache import Standing
 from exporter.beams.views import shown_again, shown_anew
 from exporter.logs.events import Event
-from exporter.sources.checkpoint import Bookmark
+from exporter.sources.checkpoint import Checkpoint
 from exporter.sources.source import LogStat
 
 BEAMS_HELD = 2
@@ -79,12 +79,12 @@ class Roster:
         }
     )
 
-    def __init__(self, rules: BoardRules, at: float) -> None:
+    def __init__(self, rules: StoreRules, at: float) -> None:
         self.rules = rules
         self.beams: dict[BeamKey, Beam] = {}
-        self.retired = Retirement()
+        self.retired = Retention()
         self.sources = Sources()
-        self.counts = Counts(at)
+        self.counts = Counters(at)
         self.notices: deque[Notice] = deque(maxlen=_NOTICES_KEPT)
         self.unconfirmed: set[BeamKey] = set()
         self.rows_of_before: set[BeamKey] = set()
@@ -107,7 +107,7 @@ class Roster:
         self.outputs_open = set(beams)
         self._skip_outputs_of_done_beams()
 
-    def set_rules(self, rules: BoardRules) -> None:
+    def set_rules(self, rules: StoreRules) -> None:
         """Take a reloaded configuration."""
         self.rules = rules
         self.outputs_open = set(self.beams)
@@ -168,7 +168,7 @@ class Roster:
             return
         beam = Beam(row, at)
         if (run_number := self.retired.run_number(row, self.rules.statuses)) is not None:
-            beam.succession.number = run_number
+            beam.run_sequence.number = run_number
         if row.status in self.rules.statuses.terminal:
             beam.terminal_since = at if row.updated_at is None else min(at, row.updated_at)
         self.beams[row.key] = beam
@@ -176,7 +176,7 @@ class Roster:
         self.watch_version += 1
 
     def _case_is_open(self, case_id: str) -> bool:
-        """Whether a beam of the case is on the board and has not ended."""
+        """Whether a beam of the case is on the store and has not ended."""
         return any(leaves_at(self.beams[key], self.rules) is None for key in self._cases.beams(case_id))
 
     def miss(self, keys: Iterable[BeamKey], at: float) -> None:
@@ -208,7 +208,7 @@ class Roster:
             if beam.source != source:
                 continue
             self._changed(key)
-            run, number, output = beam.run, beam.succession.number, beam.output.state
+            run, number, output = beam.run, beam.run_sequence.number, beam.output.state
             ended_at = run.ended_at
             if beam.correct_dates(seconds, self.rules.statuses):
                 # It was over before anybody watched: it is not counted.
@@ -237,8 +237,8 @@ class Roster:
         )
         self.watch_version += where != (beam.source, beam.path)
         if where == (None, None) and self.retired.begins_anew(beam):
-            beam.succession.number += 1
-        if beam.succession.number != before[1]:
+            beam.run_sequence.number += 1
+        if beam.run_sequence.number != before[1]:
             self._run_begun(beam, *before)
         return claimed
 
@@ -252,10 +252,10 @@ class Roster:
         read_at: float,
         more: bool,
         recent: bytes,
-        bookmark: Bookmark | None,
+        checkpoint: Checkpoint | None,
         polled_at: float | None,
     ) -> bool:
-        """Take what one read of a beam's log has brought; see :meth:`~exporter.beams.store.Board.apply`.
+        """Take what one read of a beam's log has brought; see :meth:`~exporter.beams.store.BeamStore.apply`.
 
         Returns:
             Whether the beam has made progress.
@@ -265,7 +265,7 @@ class Roster:
             return False
         self._changed(key)
         self.unconfirmed.discard(key)
-        beam.recent, beam.bookmark = recent, bookmark
+        beam.recent, beam.checkpoint = recent, checkpoint
         stage = beam.stage
         before = self._run_of(beam)
         if beam.apply(events, at, read_at=read_at, more=more, statuses=self.rules.statuses, polled_at=polled_at):
@@ -304,7 +304,7 @@ class Roster:
 
     def _output_question(self, beam: Beam) -> OutputQuestion:
         return OutputQuestion(
-            beam.row, beam.succession.number, beam.output.written_after(beam.run, beam.terminal_since)
+            beam.row, beam.run_sequence.number, beam.output.written_after(beam.run, beam.terminal_since)
         )
 
     def take_output(self, question: OutputQuestion, source: str, look: OutputLook, at: float) -> bool:
@@ -314,7 +314,7 @@ class Roster:
             Whether the beam has succeeded or failed by it.
         """
         beam = self.beams.get(question.row.key)
-        if beam is None or beam.succession.number != question.run_number:
+        if beam is None or beam.run_sequence.number != question.run_number:
             return False
         before, output = (
             beam.output,
@@ -473,7 +473,7 @@ class Roster:
 
     def _run_of(self, beam: Beam) -> tuple[BeamRun, int, bool, OutputState]:
         """What :meth:`_run_begun` must know of the run that may be over now."""
-        return beam.run, beam.succession.number, beam.counted, output_state(beam, self.rules)
+        return beam.run, beam.run_sequence.number, beam.counted, output_state(beam, self.rules)
 
     def _run_begun(self, beam: Beam, before: BeamRun, number: int, counted: bool, output: OutputState) -> None:
         """A new run has taken the place of ``before``."""
@@ -485,7 +485,7 @@ class Roster:
             self.counts.count_run(beam, before, number, "succeeded" if reason is None else "failed", reason)
         # The state is still that of the run before: a view with it would show the new run as far as that one was.
         self.evaluate(beam, beam.waiting_since)
-        self._notice("new_run", beam, beam.waiting_since, number=beam.succession.number)
+        self._notice("new_run", beam, beam.waiting_since, number=beam.run_sequence.number)
 
     def _count(self, beam: Beam, at: float) -> None:
         run = beam.run
@@ -496,7 +496,7 @@ class Roster:
         beam.counted = True
         self._changed(beam.row.key)
         reason = failure_reason(beam, self.rules) if beam.state is BeamState.FAILED else None
-        self.counts.count_run(beam, run, beam.succession.number, beam.state.value, reason, beam.state_since)
+        self.counts.count_run(beam, run, beam.run_sequence.number, beam.state.value, reason, beam.state_since)
 
     def _settled_at(self, beam: Beam) -> float:
         """When the end that a beam has come to may be counted; whose row alone says that it failed may yet live on."""
@@ -524,7 +524,7 @@ def _was_watched(beam: Beam) -> bool:
     return run.start_seen or beam.grew or beam.output.run_after is not None or (run.ended_at or 0.0) > run.started_at
 
 
-def _counts_after_all(counts: Counts, before: float | None, after: float | None) -> bool:
+def _counts_after_all(counts: Counters, before: float | None, after: float | None) -> bool:
     """A run seemed to have ended before anybody counted, and by its corrected end did not.
 
     Args:

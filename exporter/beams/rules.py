@@ -28,8 +28,8 @@ class StatusRules:
 
 
 @dataclass(frozen=True, slots=True)
-class BoardRules:
-    """All that the board needs of the configuration.
+class StoreRules:
+    """All that the store needs of the configuration.
 
     Args:
         stall, statuses: see there.

@@ -112,7 +112,7 @@ class BeamRun:
         *("_first_growth_at", "_finished_in_read", "_line_buffered_reads", "_read_over", "_last_batch_done"),
     )
     NOT_SAVED = frozenset({"timed"})
-    """The board has taken them by the end of the read."""
+    """The store has taken them by the end of the read."""
 
     def __init__(self) -> None:
         self.dialect = "unknown"

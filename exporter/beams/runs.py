@@ -33,15 +33,15 @@ _ENDED_BY_OTHERS = INTERRUPTIONS | {"killed", "terminated", "time_limit"}
 
 
 @dataclass(slots=True)
-class SuccessionState:
-    """A :class:`Succession` as plain data."""
+class RunSequenceState:
+    """A :class:`RunSequence` as plain data."""
 
     run: RunState
     number: int
     undecided: list[tuple[EventState, float]] | None
 
 
-class Succession:
+class RunSequence:
     """The current run of a beam and how many there have been.
 
     Attributes:
@@ -57,14 +57,14 @@ class Succession:
         self.number = number
         self._undecided: list[tuple[Event, float]] | None = None
 
-    def to_state(self) -> SuccessionState:
+    def to_state(self) -> RunSequenceState:
         """The runs as plain data."""
         waiting = self._undecided
         undecided = None if waiting is None else [(event_to_state(event), at) for event, at in waiting]
-        return take(self, SuccessionState, run=self.run.to_state(), undecided=undecided)
+        return take(self, RunSequenceState, run=self.run.to_state(), undecided=undecided)
 
     @classmethod
-    def from_state(cls, state: SuccessionState) -> Succession:
+    def from_state(cls, state: RunSequenceState) -> RunSequence:
         """The runs whose state this was.
 
         Raises:

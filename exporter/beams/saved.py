@@ -1,4 +1,4 @@
-"""What of a board survives a restart, and copies of its beams that are taken while it lives on."""
+"""What of a store survives a restart, and copies of its beams that are taken while it lives on."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from exporter.beams.beam import Beam, SavedBeam
-from exporter.beams.retention import Retired
+from exporter.beams.retention import ForgottenBeam
 from exporter.beams.snapshot import BeamKey, EndedRun, HistogramView
 from exporter.beams.sources import SourceState
 from exporter.process.clock import Reading
 
 
 @dataclass(slots=True)
-class SavedBoard:
-    """A :class:`~exporter.beams.store.Board` as plain data; mappings whose keys are no texts are lists of their items.
+class SavedStore:
+    """A :class:`~exporter.beams.store.BeamStore` as plain data; mappings whose keys are not texts are lists of items.
 
     ``clocks`` is by which clocks its moments are; whoever saves it fills that in.
     """
 
     since: float
     beams: list[SavedBeam]
-    retired: list[tuple[BeamKey, Retired]]
+    retired: list[tuple[BeamKey, ForgottenBeam]]
     source_states: dict[str, SourceState]
     runs: list[tuple[tuple[str, str, str], int]]
     durations: dict[str, HistogramView]
@@ -33,10 +33,10 @@ class SavedBoard:
 
 
 class Copies:
-    """Copies of beams, a few of them at a time. The board alone touches them, under its lock.
+    """Copies of beams, a few of them at a time. The store alone touches them, under its lock.
 
     Attributes:
-        changed: beams that have changed since they were copied; the board adds to them.
+        changed: beams that have changed since they were copied; the store adds to them.
     """
 
     def __init__(self) -> None:
@@ -44,7 +44,7 @@ class Copies:
         self._copied: dict[BeamKey, SavedBeam] = {}
 
     def take(self, keys: Iterable[BeamKey], beams: Mapping[BeamKey, Beam]) -> None:
-        """Copy those of ``keys`` that are still on the board."""
+        """Copy those of ``keys`` that are still on the store."""
         for key in keys:
             beam = beams.get(key)
             if beam is not None:
@@ -52,6 +52,6 @@ class Copies:
                 self.changed.discard(key)
 
     def of(self, beams: Mapping[BeamKey, Beam]) -> list[SavedBeam]:
-        """All of the board's beams as they are now: what is new or has changed is copied now."""
+        """All of the store's beams as they are now: what is new or has changed is copied now."""
         self.take((self.changed | beams.keys()) - (self._copied.keys() - self.changed), beams)
         return [self._copied[key] for key in beams]

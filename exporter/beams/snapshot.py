@@ -1,4 +1,4 @@
-"""What others get from the board: immutable values that were true at one moment.
+"""What others get from the store: immutable values that were true at one moment.
 
 Times are UTC epoch seconds (``float``), ratios 0..1, sizes bytes. ``None`` means "not known", which is never the same
 as 0: metrics leave such a series out, the page says so.
@@ -304,7 +304,7 @@ class EndedRun:
 
 
 @dataclass(frozen=True, slots=True)
-class BoardSnapshot:
+class StoreSnapshot:
     """Everything readers may know, true at ``at``.
 
     ``runs`` counts ended runs by ``(source, outcome, reason)``, reason ``""`` for those that succeeded.

@@ -33,7 +33,7 @@ _NO_SOURCE = SourceState()
 
 
 class Sources:
-    """All sources. The board alone touches them, under its lock."""
+    """All sources. The store alone touches them, under its lock."""
 
     NOT_SAVED = frozenset({"_views", "_expected", "_everywhere"})
     """What a process has done begins at 0 with it; which sources there are the configuration says."""

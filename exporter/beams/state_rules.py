@@ -14,7 +14,7 @@ from exporter.beams.attribution import STALE_SECONDS
 from exporter.beams.beam import Beam
 from exporter.beams.estimate import stall_threshold_seconds
 from exporter.beams.output import GRACE_SECONDS
-from exporter.beams.rules import BoardRules, StatusRules
+from exporter.beams.rules import StatusRules, StoreRules
 from exporter.beams.run import BeamRun
 from exporter.beams.snapshot import ENDED_STATES, BeamState, OutputState
 from exporter.beams.sources import SourceState
@@ -40,7 +40,7 @@ def _row_verdict(beam: Beam, statuses: StatusRules) -> BeamState | None:
     return BeamState.SUCCEEDED if beam.row.status in statuses.completed else BeamState.FAILED
 
 
-def state_at(beam: Beam, at: float, rules: BoardRules, source: SourceState) -> tuple[BeamState, float]:
+def state_at(beam: Beam, at: float, rules: StoreRules, source: SourceState) -> tuple[BeamState, float]:
     """State at a moment, and since when the beam is in it.
 
     Args:
@@ -73,7 +73,7 @@ def state_at(beam: Beam, at: float, rules: BoardRules, source: SourceState) -> t
     return BeamState.RUNNING, beam.state_since if beam.state is BeamState.RUNNING else run.running_since
 
 
-def claimed_end(beam: Beam, at: float, rules: BoardRules, source: SourceState) -> tuple[BeamState, float] | None:
+def claimed_end(beam: Beam, at: float, rules: StoreRules, source: SourceState) -> tuple[BeamState, float] | None:
     """How the run ended by its log, or by its row where the log does not tell; before the output check.
 
     Args:
@@ -100,13 +100,13 @@ def claimed_end(beam: Beam, at: float, rules: BoardRules, source: SourceState) -
     return verdict, _row_terminal_since(beam, at)
 
 
-def output_state(beam: Beam, rules: BoardRules) -> OutputState:
+def output_state(beam: Beam, rules: StoreRules) -> OutputState:
     """What is known of the dose file of the beam's run."""
     return beam.output.state_for(beam.source, rules.output_sources)
 
 
 def _checked(
-    beam: Beam, claim: tuple[BeamState, float], at: float, rules: BoardRules, source: SourceState
+    beam: Beam, claim: tuple[BeamState, float], at: float, rules: StoreRules, source: SourceState
 ) -> tuple[BeamState, float]:
     """The state of a beam whose run has ended, and since when; success holds only with the dose file."""
     claimed, since = claim
@@ -132,14 +132,14 @@ def _checked(
     return BeamState.RUNNING, beam.run.running_since or since
 
 
-def _blocked_limits(beam: Beam, rules: BoardRules) -> tuple[float, float]:
+def _blocked_limits(beam: Beam, rules: StoreRules) -> tuple[float, float]:
     """When a beam whose dose file cannot be looked for is stalled, and when it expires."""
     claimed_at = beam.output.claimed_at or 0.0
     stall = max(GRACE_SECONDS, stall_threshold_seconds(beam.run, rules.stall))
     return claimed_at + stall, claimed_at + max(stall, rules.stall.timeout_seconds)
 
 
-def verdict_of(beam: Beam, rules: BoardRules) -> BeamState | None:
+def verdict_of(beam: Beam, rules: StoreRules) -> BeamState | None:
     """How the run ended by its log and the output check; ``None`` while they do not tell."""
     verdict = log_verdict(beam.run)
     if verdict is BeamState.SUCCEEDED:
@@ -150,20 +150,20 @@ def verdict_of(beam: Beam, rules: BoardRules) -> BeamState | None:
     return verdict
 
 
-def failure_reason(beam: Beam, rules: BoardRules) -> str:
+def failure_reason(beam: Beam, rules: StoreRules) -> str:
     """Why a beam that failed did: one of :data:`exporter.logs.events.FAILURE_REASONS`."""
     if beam.run.reason is not None:
         return beam.run.reason
     return "output_missing" if output_state(beam, rules) is OutputState.MISSING else "status"
 
 
-def mismatch(beam: Beam, at: float, rules: BoardRules) -> bool:
+def mismatch(beam: Beam, at: float, rules: StoreRules) -> bool:
     """Log (with the output check) and row have disagreed about the end for more than a minute."""
     since = _disagreeing_since(beam, rules)
     return since is not None and at - since > _MISMATCH_SECONDS
 
 
-def holds_until(beam: Beam, at: float, rules: BoardRules) -> float:
+def holds_until(beam: Beam, at: float, rules: StoreRules) -> float:
     """When state or mismatch may be others although nothing has happened: the next of all limits they know.
 
     Args:
@@ -216,7 +216,7 @@ def row_may_speak(beam: Beam, verdict: BeamState, at: float, source: SourceState
     return source.looked_since(since) and not beam.backlog
 
 
-def _disagreeing_since(beam: Beam, rules: BoardRules) -> float | None:
+def _disagreeing_since(beam: Beam, rules: StoreRules) -> float | None:
     """Since when log and row disagree about the end."""
     statuses = rules.statuses
     if beam.row.status is None or beam.unknown_to_row_since is not None:

@@ -1,11 +1,11 @@
 """Every beam now known: the one place where state lives, and the one thing all readers read.
 
-Discovery tells the board which beams there are, each source's monitor what their logs say, the mirror how the
-database is. Readers get a :class:`~exporter.beams.snapshot.BoardSnapshot`. The lock is held for short copies only and
+Discovery tells the store which beams there are, each source's monitor what their logs say, the mirror how the
+database is. Readers get a :class:`~exporter.beams.snapshot.StoreSnapshot`. The lock is held for short copies only and
 never while calling out; what is worth a log line is kept as a :class:`Notice` for whoever asks next.
 
 What becomes of the beams is the :class:`~exporter.beams.roster.Roster`'s, which knows no threads: here is who may touch
-it when, and by which clock. A board may go on where one of an earlier process stopped (:mod:`exporter.beams.restart`).
+it when, and by which clock. A store may go on where one of an earlier process stopped (:mod:`exporter.beams.restart`).
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from typing import TypeVar
 from exporter.beams import restart
 from exporter.beams.output import OutputLook
 from exporter.beams.roster import Roster
-from exporter.beams.rules import BoardRules
-from exporter.beams.saved import SavedBoard
+from exporter.beams.rules import StoreRules
+from exporter.beams.saved import SavedStore
 from exporter.beams.snapshot import (
     BeamKey,
     BeamRow,
     BeamView,
-    BoardSnapshot,
     DatabaseView,
     Notice,
     OutputQuestion,
     SourceView,
+    StoreSnapshot,
     Watched,
 )
 from exporter.logs.events import Event
 from exporter.process.moments import moved
-from exporter.sources.checkpoint import Bookmark
+from exporter.sources.checkpoint import Checkpoint
 from exporter.sources.source import LogStat
 
 _BEAMS_AT_ONCE = 250
@@ -46,7 +46,7 @@ _SAVED_AT_ONCE = 200
 Thing = TypeVar("Thing")
 
 
-class Board:
+class BeamStore:
     """All beams, thread-safe.
 
     Args:
@@ -62,7 +62,7 @@ class Board:
         }
     )
 
-    def __init__(self, rules: BoardRules, at: float) -> None:
+    def __init__(self, rules: StoreRules, at: float) -> None:
         self._lock = threading.Lock()
         self._roster = Roster(rules, at)
         self._database: DatabaseView | None = None
@@ -87,7 +87,7 @@ class Board:
         for told in self._listeners:
             told()
 
-    def set_rules(self, rules: BoardRules) -> None:
+    def set_rules(self, rules: StoreRules) -> None:
         """Take a reloaded configuration; beams and their runs stay."""
         with self._lock:
             self._roster.set_rules(rules)
@@ -127,7 +127,7 @@ class Board:
 
     # Restarts
 
-    def to_state(self) -> SavedBoard:
+    def to_state(self) -> SavedStore:
         """Everything that a next process needs to go on, as plain data, true at one moment. Called by one thread.
 
         Beams are copied a few at a time, since all of ten thousand would keep sources waiting for a quarter of a
@@ -142,21 +142,21 @@ class Board:
         with self._lock:
             return restart.saved(self._roster, copies)
 
-    def resume(self, state: SavedBoard, sources: Collection[str]) -> None:
-        """Go on where the board stopped whose state this is; before anything else is told to this one.
+    def resume(self, state: SavedStore, sources: Collection[str]) -> None:
+        """Go on where the store stopped whose state this is; before anything else is told to this one.
 
         Args:
             state: from :meth:`to_state`.
             sources: those of the configuration.
 
         Raises:
-            ValueError: it cannot be a board's state; nothing has been taken of it.
+            ValueError: it cannot be a store's state; nothing has been taken of it.
         """
         beams = restart.beams_of(state)
         with self._lock:
             restart.resume(self._roster, state, beams, sources)
 
-    def bookmarks(self, source: str) -> tuple[dict[BeamKey, Bookmark | None], float | None]:
+    def checkpoints(self, source: str) -> tuple[dict[BeamKey, Checkpoint | None], float | None]:
         """Where a source goes on after a restart.
 
         Returns:
@@ -164,9 +164,9 @@ class Board:
             source was looked at last.
         """
         with self._lock:
-            return restart.bookmarks(self._roster, source)
+            return restart.checkpoints(self._roster, source)
 
-    def saved(self, state: SavedBoard | None) -> None:
+    def saved(self, state: SavedStore | None) -> None:
         """A next process would go on with this state; ``None``: with none.
 
         Counters are shown as they are there: what a next process counts again was never shown, and they never step
@@ -183,7 +183,7 @@ class Board:
     # Discovery
 
     def keys(self) -> frozenset[BeamKey]:
-        """Every beam on the board."""
+        """Every beam on the store."""
         with self._lock:
             return frozenset(self._roster.beams)
 
@@ -287,7 +287,7 @@ class Board:
         read_at: float | None = None,
         moved_seconds: float | None = None,
         recent: bytes = b"",
-        bookmark: Bookmark | None = None,
+        checkpoint: Checkpoint | None = None,
         polled_at: float | None = None,
     ) -> bool:
         """Take what one read of a beam's log has brought.
@@ -301,7 +301,7 @@ class Board:
             read_at: when it was read, where that was later.
             moved_seconds: what :attr:`moved_seconds` was when it was read, where the clock may have been set since.
             recent: the log's last bytes, for people.
-            bookmark: how far it has been read now.
+            checkpoint: how far it has been read now.
             polled_at: the poll before, by the clock of ``read_at``, which did not see what this read has brought;
                 ``None`` where there was none.
 
@@ -318,7 +318,7 @@ class Board:
                 read_at=(at if read_at is None else read_at) + since,
                 more=more,
                 recent=recent,
-                bookmark=bookmark,
+                checkpoint=checkpoint,
                 polled_at=moved(polled_at, since),
             )
             again = self._roster.must_read_again(key)
@@ -435,7 +435,7 @@ class Board:
             self._roster.notices.clear()
         return notices
 
-    def snapshot(self, at: float) -> BoardSnapshot:
+    def snapshot(self, at: float) -> StoreSnapshot:
         """Everything readers may know, true at ``at``.
 
         The lock is let go between some beams and the next. What arrives meanwhile is in the snapshot where its beam is
@@ -452,7 +452,7 @@ class Board:
                 beams += roster.views(some, at)
         with self._lock:
             counts = roster.counts.view()
-            return BoardSnapshot(
+            return StoreSnapshot(
                 at=at,
                 beams=tuple(beams),
                 beams_dropped=roster.beyond(len(beams)),

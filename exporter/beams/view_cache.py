@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from exporter.beams.estimate import Forecast, Work
-from exporter.beams.rules import BoardRules
+from exporter.beams.rules import StoreRules
 from exporter.beams.snapshot import BeamRow, BeamView
 from exporter.beams.sources import SourceState
 
@@ -75,13 +75,13 @@ class Standing:
 
     since: float
     until: float
-    rules: BoardRules
+    rules: StoreRules
     down_since: float | None
     terminal_since: float | None
     looked: bool
     shown: Shown | None = None
 
-    def holds(self, at: float, rules: BoardRules, source: SourceState) -> bool:
+    def holds(self, at: float, rules: StoreRules, source: SourceState) -> bool:
         """State and mismatch are at that moment what they were when the beam was judged."""
         return (
             self.since <= at < self.until

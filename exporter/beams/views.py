@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from exporter.beams.beam import Beam
 from exporter.beams.estimate import UNFINISHED_LIMIT, Forecast, Work, stall_threshold_seconds
-from exporter.beams.rules import BoardRules
+from exporter.beams.rules import StoreRules
 from exporter.beams.snapshot import ENDED_STATES, UNKNOWN_SOURCE, BeamState, BeamView, OutputState
 from exporter.beams.sources import SourceState
 from exporter.beams.state_rules import failure_reason, mismatch, output_state
@@ -16,7 +16,7 @@ _WITHOUT_END = ENDED_STATES | {BeamState.STALLED, BeamState.EXPIRED}
 """A beam that stands still is not done at any time that could be told."""
 
 
-def shown_anew(beam: Beam, at: float, rules: BoardRules, rates: Mapping[Work, float]) -> Shown:
+def shown_anew(beam: Beam, at: float, rules: StoreRules, rates: Mapping[Work, float]) -> Shown:
     """The beam as it is shown in the state that it was found in last.
 
     Args:
@@ -40,7 +40,7 @@ def shown_anew(beam: Beam, at: float, rules: BoardRules, rates: Mapping[Work, fl
 
 
 def shown_again(
-    beam: Beam, at: float, rules: BoardRules, source: SourceState, rates: Mapping[Work, float]
+    beam: Beam, at: float, rules: StoreRules, source: SourceState, rates: Mapping[Work, float]
 ) -> BeamView | None:
     """What a view would be now, where the beam has stood still since the last one.
 
@@ -71,7 +71,7 @@ def _prior(beam: Beam) -> Work | None:
     return None if run.pace.seconds_per_work else (beam.source or "", run.full_work)
 
 
-def _is_endless(beam: Beam, rules: BoardRules) -> bool:
+def _is_endless(beam: Beam, rules: StoreRules) -> bool:
     """Whether no end of the beam is told: of one whose host was lost none that was not told before."""
     run, state = beam.run, beam.state
     if state is not BeamState.UNREACHABLE:
@@ -96,7 +96,7 @@ def _estimates(
     return 1.0 if state is BeamState.SUCCEEDED else ratio, None if endless else remaining
 
 
-def _view(beam: Beam, at: float, rules: BoardRules, forecast: Forecast, *, endless: bool) -> BeamView:
+def _view(beam: Beam, at: float, rules: StoreRules, forecast: Forecast, *, endless: bool) -> BeamView:
     run, state, stat = beam.run, beam.state, None if beam.stale else beam.stat
     batches, pace, dose = run.batches, run.pace, run.dose
     reason = failure_reason(beam, rules) if state is BeamState.FAILED else None
@@ -112,7 +112,7 @@ def _view(beam: Beam, at: float, rules: BoardRules, forecast: Forecast, *, endle
         source=beam.source or UNKNOWN_SOURCE,
         state=state,
         state_since=beam.state_since,
-        run_number=beam.succession.number,
+        run_number=beam.run_sequence.number,
         dialect=run.dialect,
         phase="saving" if saving else run.phase,
         batches_total=batches.total,

@@ -87,7 +87,7 @@ def _is_utf8(text: str) -> bool:
 
 
 class _Refusals:
-    """Counts each refused id once; forgets the oldest of very many."""
+    """Counters each refused id once; forgets the oldest of very many."""
 
     def __init__(self) -> None:
         self._known: OrderedDict[tuple[str, str], None] = OrderedDict()

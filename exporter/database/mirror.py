@@ -1,4 +1,4 @@
-"""The board's progress in the column ``progress``, which the communicator's screens show.
+"""The store's progress in the column ``progress``, which the communicator's screens show.
 
 The mirror keeps the newest value of each beam until the database has taken it, so what waits is bounded by the beams
 and nothing is lost while the database is locked, missing or full. It raises only, but for one lowering each when a new
@@ -21,8 +21,8 @@ from exporter.beams.snapshot import (
     BeamRow,
     BeamState,
     BeamView,
-    BoardSnapshot,
     OutputState,
+    StoreSnapshot,
 )
 from exporter.database.beams_table import BeamsTable, ProgressUpdate, UpdateKind
 from exporter.database.other_writer import OtherWriter
@@ -58,7 +58,7 @@ class _Written:
 
     ``accepted`` is false where the row was over, gone, or as high already: then it holds something else.
     ``row_updated_at`` and ``row_status`` tell which row was known then. ``at`` is by the clock that nobody sets, and
-    ``moved_seconds`` is how far the board's time was before it. ``ours`` is the last value of this run that the row
+    ``moved_seconds`` is how far the store's time was before it. ``ours`` is the last value of this run that the row
     took, and ``ours_at`` when. ``stamps_before`` are the last time stamps of the row that were seen before the write.
     """
 
@@ -156,11 +156,11 @@ class Mirror:
         key, self._other_writer = self._other_writer, None
         return key
 
-    def update(self, snapshot: BoardSnapshot, *, moved_seconds: float = 0.0) -> None:
+    def update(self, snapshot: StoreSnapshot, *, moved_seconds: float = 0.0) -> None:
         """Work out what is due.
 
         Args:
-            snapshot: what the board shows.
+            snapshot: what the store shows.
             moved_seconds: how far its time is before the clock of :meth:`flush`.
         """
         self._moved_seconds = moved_seconds

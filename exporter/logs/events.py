@@ -1,7 +1,7 @@
 """What a ``tps_env`` log can say.
 
 The parser turns lines into the events below; whoever reads the file adds the two that are about it
-(:class:`LogReplaced`, :class:`LogRead`). Counts are as printed: nothing here is added up, checked against its
+(:class:`LogReplaced`, :class:`LogRead`). Counters are as printed: nothing here is added up, checked against its
 neighbours or dated.
 """
 

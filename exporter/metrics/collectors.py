@@ -1,4 +1,4 @@
-"""What fills the metrics at a scrape: one snapshot of the board, and what the exporter knows of itself."""
+"""What fills the metrics at a scrape: one snapshot of the store, and what the exporter knows of itself."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from typing import Any
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 
 from exporter.beams.cases import case_progress
-from exporter.beams.snapshot import BeamKey, BeamView, BoardSnapshot, Summary
+from exporter.beams.snapshot import BeamKey, BeamView, StoreSnapshot, Summary
 from exporter.metrics import definitions as metrics
 from exporter.metrics.encoder import Group
 from exporter.metrics.families import Labels, encodable
 from exporter.privacy.identifiers import Identifiers
 
 
-class BoardGroups:
-    """Every metric that comes from the board.
+class StoreGroups:
+    """Every metric that comes from the store.
 
     Args:
-        snapshot: takes a snapshot of the board; called once per scrape, so that all numbers of a scrape were true at
+        snapshot: takes a snapshot of the store; called once per scrape, so that all numbers of a scrape were true at
             one moment.
         identifiers: how ids are shown.
     """
 
-    def __init__(self, snapshot: Callable[[], BoardSnapshot], *, identifiers: Identifiers) -> None:
+    def __init__(self, snapshot: Callable[[], StoreSnapshot], *, identifiers: Identifiers) -> None:
         self._snapshot = snapshot
         self._identifiers = identifiers
         self._keys: list[tuple[BeamKey, str]] = []
@@ -73,7 +73,7 @@ class ScrapeMeter:
         self._last_size_bytes: int | None = None
 
     def observe(self, *, seconds: float, size_bytes: int) -> None:
-        """Counts one scrape: the time it took to make, and its size before compression."""
+        """Counters one scrape: the time it took to make, and its size before compression."""
         with self._lock:
             self._seconds = self._seconds.plus(seconds)
             self._last_size_bytes = size_bytes
@@ -127,7 +127,7 @@ def process_registry() -> CollectorRegistry:
     return registry
 
 
-def _cases(snapshot: BoardSnapshot) -> dict[str, float]:
+def _cases(snapshot: StoreSnapshot) -> dict[str, float]:
     """How far each case is."""
     beams: defaultdict[str, list[BeamView]] = defaultdict(list)
     for beam in snapshot.beams:

@@ -21,10 +21,10 @@ from exporter.beams.snapshot import (
     UNKNOWN_SOURCE,
     BeamState,
     BeamView,
-    BoardSnapshot,
     DatabaseView,
     HistogramView,
     SourceView,
+    StoreSnapshot,
     Summary,
 )
 from exporter.logs.events import DIALECTS, FAILURE_REASONS, PHASES
@@ -90,19 +90,19 @@ def _each(values: Mapping[str, float]) -> list[Part]:
     return [((name,), value) for name, value in values.items()]
 
 
-def _source_names(snapshot: BoardSnapshot, further: Iterable[str]) -> list[str]:
+def _source_names(snapshot: StoreSnapshot, further: Iterable[str]) -> list[str]:
     """Every source now configured, ``unknown``, and those that only older state still names, each once."""
     return list(dict.fromkeys([*(source.name for source in snapshot.sources), UNKNOWN_SOURCE, *further]))
 
 
-def _beam_counts(snapshot: BoardSnapshot) -> Iterator[Part]:
+def _beam_counts(snapshot: StoreSnapshot) -> Iterator[Part]:
     counts = Counter((beam.source, beam.state) for beam in snapshot.beams)
     for source in _source_names(snapshot, (source for source, _ in counts)):
         for state in BeamState:
             yield (source, state.value), counts[source, state]
 
 
-def _run_counts(snapshot: BoardSnapshot) -> Iterator[Part]:
+def _run_counts(snapshot: StoreSnapshot) -> Iterator[Part]:
     sources = _source_names(snapshot, (source for source, _, _ in snapshot.runs))
     every = ((source, outcome, reason) for source in sources for outcome, reason in _OUTCOMES)
     for labels in dict.fromkeys([*every, *snapshot.runs]):
@@ -290,7 +290,7 @@ BATCH_METRICS: tuple[Definition[HistogramView], ...] = (
     ),
 )
 
-BOARD_METRICS: tuple[Definition[BoardSnapshot], ...] = (
+BOARD_METRICS: tuple[Definition[StoreSnapshot], ...] = (
     gauge_by("mqi_beams", (), ("source", "state"), "Beams by source and state.", _beam_counts),
     counter_by(
         "mqi_beam_runs_total",

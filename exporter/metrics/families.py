@@ -1,6 +1,6 @@
 """What a metric is, apart from which metrics there are: a declaration that says how a thing's samples are made.
 
-A thing is something to report: a beam, a source, the whole board. What a metric *reads* of a thing is told apart from
+A thing is something to report: a beam, a source, the whole store. What a metric *reads* of a thing is told apart from
 the samples made of it: while the one stays equal, the other need not be made again. Ten thousand beams have hundreds of
 thousands of samples, and few of them change from one scrape to the next.
 """

@@ -1,6 +1,6 @@
-"""Going on after a restart: the board in a file, and the next process's board out of it.
+"""Going on after a restart: the store in a file, and the next process's store out of it.
 
-Neither following nor a scrape ever waits for the file: the board is copied under its lock, then written in a thread of
+Neither following nor a scrape ever waits for the file: the store is copied under its lock, then written in a thread of
 its own. A file that cannot be written, or read, is said once and counted; the logs themselves know everything but how
 long batches took.
 """
@@ -18,9 +18,9 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError
 
 from exporter.beams.beam import SavedBeam
-from exporter.beams.saved import SavedBoard
+from exporter.beams.saved import SavedStore
 from exporter.beams.snapshot import BeamKey, BeamRow
-from exporter.beams.store import Board
+from exporter.beams.store import BeamStore
 from exporter.persistence.store import StateFile, StateInUse, StateNotOurs, StateReadable, StateUnusable, is_readable
 from exporter.privacy.encryption import Seal
 from exporter.privacy.identifiers import Cleared, Identifiers
@@ -35,19 +35,19 @@ _LONGEST_WAIT_SECONDS = 0.5
 _STOP_SECONDS = 2.0
 _LONGEST_FIELD = 4096
 
-_board = TypeAdapter(SavedBoard)
+_store = TypeAdapter(SavedStore)
 _beam = TypeAdapter(SavedBeam)
 
 
-def encoded(state: SavedBoard) -> Iterator[bytes]:
-    """The lines of a state: the board's own, then one for each beam.
+def encoded(state: SavedStore) -> Iterator[bytes]:
+    """The lines of a state: the store's own, then one for each beam.
 
     Encoding ten thousand beams at once would keep every other thread waiting. What no text can name (a file name that
     is no UTF-8) is left out, and met for the first time by the next process.
     """
     retired = [(key, each) for key, each in state.retired if _is_text(key)]
     ended = [each for each in state.ended if _is_text(each.key)]
-    yield _board.dump_json(replace(state, beams=[], retired=retired, ended=ended))
+    yield _store.dump_json(replace(state, beams=[], retired=retired, ended=ended))
     for beam in state.beams:
         try:
             yield _beam.dump_json(replace(beam, row=_sound(beam.row)))
@@ -74,7 +74,7 @@ def _is_text(key: BeamKey) -> bool:
     return not any("\ud800" <= character <= "\udfff" for character in f"{key.case_id}{key.beam_id}")
 
 
-def decoded(lines: list[bytes]) -> SavedBoard:
+def decoded(lines: list[bytes]) -> SavedStore:
     """The state that was encoded so.
 
     Raises:
@@ -83,8 +83,8 @@ def decoded(lines: list[bytes]) -> SavedBoard:
     try:
         if not lines:
             raise StateUnusable("holds nothing")
-        board = _board.validate_json(lines[0], strict=True)
-        return replace(board, beams=[_beam.validate_json(line, strict=True) for line in lines[1:]])
+        store = _store.validate_json(lines[0], strict=True)
+        return replace(store, beams=[_beam.validate_json(line, strict=True) for line in lines[1:]])
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         place = ".".join(str(part) for part in first["loc"] if isinstance(part, int) or part.isidentifier())
@@ -92,12 +92,12 @@ def decoded(lines: list[bytes]) -> SavedBoard:
 
 
 class Continuity:
-    """The board's state in a file, from before one process to after the next.
+    """The store's state in a file, from before one process to after the next.
 
     Args:
         path: the file.
         interval_seconds: how often it is written.
-        board: what is kept, and told where to go on.
+        store: what is kept, and told where to go on.
         identifiers: how the path is shown in log lines.
         clock: the exporter's.
         seal: seals the file, so that no id can be read in it; nothing is sealed without.
@@ -107,7 +107,7 @@ class Continuity:
         self,
         path: Path,
         interval_seconds: float,
-        board: Board,
+        store: BeamStore,
         identifiers: Identifiers,
         clock: Clock,
         seal: Seal | None = None,
@@ -115,16 +115,16 @@ class Continuity:
         self._file = StateFile(path, seal)
         self._sealed = seal is not None
         self._interval_seconds = interval_seconds
-        self._board = board
+        self._store = store
         self._shown_path = identifiers.path(str(path))
         self._clock = clock
         self._due_at = float("-inf")
         self._trouble: str | None = None
-        board.expect_errors(_NAME)
-        self._loop = Loop(_NAME, self._round, board.count_error)
+        store.expect_errors(_NAME)
+        self._loop = Loop(_NAME, self._round, store.count_error)
 
     def resume(self, sources: Collection[str]) -> None:
-        """Take the lock, and let the board go on where it stopped; before anything is followed.
+        """Take the lock, and let the store go on where it stopped; before anything is followed.
 
         Args:
             sources: those of the configuration.
@@ -150,7 +150,7 @@ class Continuity:
                 return
             state = decoded(lines)
             try:
-                self._board.resume(state, sources)
+                self._store.resume(state, sources)
             except ValueError as error:
                 raise StateUnusable("holds what it should not: no such event or reason") from error
         except StateNotOurs as error:
@@ -159,9 +159,9 @@ class Continuity:
         except StateUnusable as error:
             self._set_aside(error)
             return
-        self._board.saved(state)
+        self._store.saved(state)
         if state.clocks is not None and (seconds := self._clock.reading().set_since(state.clocks)):
-            self._board.move(seconds)
+            self._store.move(seconds)
         _log.info("going on after a restart", state=self._shown_path, beams=len(state.beams))
 
     def _warn_of_what_can_be_read(self) -> None:
@@ -176,7 +176,7 @@ class Continuity:
 
     def _set_aside(self, reason: StateUnusable) -> None:
         about = {"state": self._shown_path, "reason": str(reason)}
-        self._board.count_error(_NAME)
+        self._store.count_error(_NAME)
         try:
             if isinstance(reason, StateReadable):
                 # What ids it holds must not stay where they can be read.
@@ -209,7 +209,7 @@ class Continuity:
 
     def _round(self) -> float:
         at = time.monotonic()
-        if at >= self._due_at or self._board.unsaved_runs():
+        if at >= self._due_at or self._store.unsaved_runs():
             self._due_at = at + self._interval_seconds
             self._save()
         return min(_LONGEST_WAIT_SECONDS, self._interval_seconds)
@@ -218,20 +218,20 @@ class Continuity:
         try:
             self._file.lock()
             clocks = self._clock.reading()
-            state = replace(self._board.to_state(), clocks=clocks)
+            state = replace(self._store.to_state(), clocks=clocks)
             self._file.write(encoded(state), clocks.at)
         except (OSError, StateInUse) as error:
-            self._board.saved(None)
+            self._store.saved(None)
             self._failed(error)
             return
-        self._board.saved(state)
+        self._store.saved(state)
         if self._trouble is not None:
             self._trouble = None
             _log.info("state is written again", state=self._shown_path)
 
     def _failed(self, error: OSError | StateInUse) -> None:
         """Said once until it works again, counted each time."""
-        self._board.count_error(_NAME)
+        self._store.count_error(_NAME)
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         if reason != self._trouble:
             self._trouble = reason

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from exporter.beams.output import OutputLook
 from exporter.beams.snapshot import BeamRow, OutputFile, OutputQuestion
-from exporter.beams.store import Board
-from exporter.polling.stats import SourceReport
+from exporter.beams.store import BeamStore
+from exporter.polling.stats import PollStats
 from exporter.sources.log_paths import LogPathError
 from exporter.sources.output_paths import Component, OutputPathTemplate
 from exporter.sources.source import Entry, LogProblem, LogSource
@@ -49,30 +49,30 @@ class OutputChecker:
     Args:
         source: where.
         rules: what is looked for.
-        board: knows which runs claim success, and is told what was found.
+        store: knows which runs claim success, and is told what was found.
         report: told what is wrong.
     """
 
-    def __init__(self, source: LogSource, rules: OutputRules, board: Board, report: SourceReport) -> None:
+    def __init__(self, source: LogSource, rules: OutputRules, store: BeamStore, report: PollStats) -> None:
         self._source = source
         self._rules = rules
-        self._board = board
+        self._store = store
         self._report = report
 
     def poll(self, now: Callable[[], tuple[float, float]]) -> None:
         """Look for the files that are due.
 
         Args:
-            now: the time, and by how much instants had been moved then (:meth:`Board.moment`).
+            now: the time, and by how much instants had been moved then (:meth:`BeamStore.moment`).
 
         Raises:
             SourceUnavailable: the source cannot be asked.
         """
         at, _ = now()
-        for question in self._board.outputs_due(self._source.name, at, LOOKS_PER_POLL):
+        for question in self._store.outputs_due(self._source.name, at, LOOKS_PER_POLL):
             look = self._look(question)
             at, moved_seconds = now()
-            self._board.take_output(question, self._source.name, look, at, moved_seconds=moved_seconds)
+            self._store.take_output(question, self._source.name, look, at, moved_seconds=moved_seconds)
 
     def _look(self, question: OutputQuestion) -> OutputLook:
         """Look for the file of one run."""

@@ -1,4 +1,4 @@
-"""Following all beams of one source: source -> tailer -> parser -> board.
+"""Following all beams of one source: source -> tailer -> parser -> store.
 
 A poll asks the source for the sizes of all due logs (:mod:`exporter.polling.schedule`) at once, and reads those that
 have changed. What is wrong with one log is reported (:mod:`exporter.polling.stats`) and stops nothing else.
@@ -12,24 +12,24 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from exporter.beams.snapshot import BeamKey
-from exporter.beams.store import Board
+from exporter.beams.store import BeamStore
 from exporter.logs.events import Event, LogRead, LogReplaced
 from exporter.logs.parser import SitePatterns, TpsLogParser
 from exporter.polling.output_check import OutputChecker, OutputRules
 from exporter.polling.progress_monitor import ProgressMonitor
-from exporter.polling.schedule import Candidates, Turns
+from exporter.polling.schedule import Candidates, PollSchedule
 from exporter.polling.source_clock import SourceClock
-from exporter.polling.stats import SourceReport
+from exporter.polling.stats import PollStats
 from exporter.privacy.identifiers import Identifiers
 from exporter.process.moments import moved
-from exporter.sources.checkpoint import Bookmark
+from exporter.sources.checkpoint import Checkpoint
 from exporter.sources.inotify import Announcements
 from exporter.sources.log_paths import LogPathTemplate
 from exporter.sources.missing_folders import MissingFolders
 from exporter.sources.source import LogProblem, LogSource, LogStat, ReadRequest, SourceUnavailable, UnexpectedError
 from exporter.sources.tailer import Tailer
 
-__all__ = ["ProgressMonitor", "SourceMonitor"]
+__all__ = ["ProgressMonitor", "SourcePoller"]
 
 ROUNDS_PER_LOOK = 64
 """Most rounds of reads in one look, so that neither stopping nor the other logs wait for a long catch-up."""
@@ -58,13 +58,13 @@ class _Following:
     polled: LogStat | None = None
 
 
-class SourceMonitor:
-    """Keeps the board true to the logs of one source. Used by one thread.
+class SourcePoller:
+    """Keeps the store true to the logs of one source. Used by one thread.
 
     Args:
         source: where the logs are.
         templates: where a beam's log may be; all are tried, the newest log wins.
-        board: told what the logs say.
+        store: told what the logs say.
         site: the site's own patterns.
         identifiers: how ids are shown in log lines.
         clock: epoch seconds; read once before and once after each look, and after each round of reads.
@@ -77,7 +77,7 @@ class SourceMonitor:
         self,
         source: LogSource,
         templates: Iterable[LogPathTemplate],
-        board: Board,
+        store: BeamStore,
         *,
         site: SitePatterns,
         identifiers: Identifiers,
@@ -87,49 +87,49 @@ class SourceMonitor:
         outputs: OutputRules | None = None,
     ) -> None:
         self._source = source
-        self._board = board
+        self._store = store
         self._site = site
         self._clock = clock
         self._following: dict[BeamKey, _Following] = {}
-        self._report = SourceReport(source, identifiers, board.count_error)
-        self._outputs = None if outputs is None else OutputChecker(source, outputs, board, self._report)
-        self._bookmarks: dict[BeamKey, Bookmark | None] = {}
-        # When the last whole round began; with the board's moved_seconds it moves as moments do when the clock is set.
+        self._report = PollStats(source, identifiers, store.count_error)
+        self._outputs = None if outputs is None else OutputChecker(source, outputs, store, self._report)
+        self._checkpoints: dict[BeamKey, Checkpoint | None] = {}
+        # When the last whole round began; with the store's moved_seconds it moves as moments do when the clock is set.
         self._looked_at_unmoved: float | None = None
-        self._source_clock = SourceClock(source.name, board, self._report, clock)
+        self._source_clock = SourceClock(source.name, store, self._report, clock)
         self._closed = False
         templates = tuple(templates)
         self._log_places = len(templates)
         self._folders = MissingFolders(templates)
         # When the last poll began at which a folder was missing; moves as moments do when the clock is set.
         self._folder_missing_unmoved: float | None = None
-        self._turns = Turns(
+        self._turns = PollSchedule(
             source.name,
             templates,
-            board,
+            store,
             identifiers=identifiers,
             announcements=announcements,
             rounds_per_announced_log=rounds_per_announced_log,
         )
 
-    def adopt(self, other: SourceMonitor) -> None:
+    def adopt(self, other: SourcePoller) -> None:
         """Go on where ``other`` (the same source before a reload) stopped: offsets, parsers, counters."""
         self._following = other._following
         self._report.adopt(other._report)
         self._folders.adopt(other._folders)
-        self._bookmarks = other._bookmarks
+        self._checkpoints = other._checkpoints
         self._looked_at_unmoved = other._looked_at_unmoved
         self._source_clock.adopt(other._source_clock)
 
-    def resume(self, bookmarks: Mapping[BeamKey, Bookmark | None], looked_at: float | None) -> None:
+    def resume(self, checkpoints: Mapping[BeamKey, Checkpoint | None], looked_at: float | None) -> None:
         """Go on where an earlier process stopped.
 
         Args:
-            bookmarks: how far it had read; ``None`` where it had found no log.
+            checkpoints: how far it had read; ``None`` where it had found no log.
             looked_at: when it looked last, epoch seconds.
         """
-        self._bookmarks = dict(bookmarks)
-        self._looked_at_unmoved = moved(looked_at, -self._board.moved_seconds)
+        self._checkpoints = dict(checkpoints)
+        self._looked_at_unmoved = moved(looked_at, -self._store.moved_seconds)
         self._source_clock.resume()
 
     def look(self, *, announced_only: bool = False) -> bool:
@@ -181,7 +181,7 @@ class SourceMonitor:
         ended, moved_by_then = self._now()
         self._report.looked(max(0.0, (ended - moved_by_then) - began_unmoved))
         view = self._report.view(moved(self._looked_at_unmoved, moved_by_then), self._folders.missing, self._log_places)
-        self._board.publish_source(view, ended, moved_seconds=moved_by_then)
+        self._store.publish_source(view, ended, moved_seconds=moved_by_then)
 
     def close(self) -> None:
         """Give back what the source holds; a look that is under way ends, and says nothing of the source."""
@@ -252,7 +252,7 @@ class SourceMonitor:
         grown = self._source_clock.grown(beam.row.key, before, there, candidates.polled_before)
         for path, stat in there:
             written = path in appeared or path in grown
-            if not self._board.claim(beam.row.key, self._source.name, path, stat, at, moved=moved, written=written):
+            if not self._store.claim(beam.row.key, self._source.name, path, stat, at, moved=moved, written=written):
                 continue
             if following is None or following.tailer.path != path:
                 following = self._follow(beam.row.key, path, path in appeared)
@@ -266,16 +266,16 @@ class SourceMonitor:
 
     def _folder_was_missing(self, polled_at: float | None) -> bool:
         """Whether a folder of the source did not exist at a poll that began then, epoch seconds."""
-        missing_at = moved(self._folder_missing_unmoved, self._board.moved_seconds)
+        missing_at = moved(self._folder_missing_unmoved, self._store.moved_seconds)
         return missing_at is not None and polled_at is not None and polled_at <= missing_at
 
     def _follow(self, key: BeamKey, path: str, appeared: bool) -> _Following:
-        known = key in self._bookmarks
-        bookmark = self._bookmarks.pop(key, None)
-        if bookmark is not None and bookmark.path == path:
-            return _Following(*bookmark.reopen(self._site), live=False, resumed=True)
+        known = key in self._checkpoints
+        checkpoint = self._checkpoints.pop(key, None)
+        if checkpoint is not None and checkpoint.path == path:
+            return _Following(*checkpoint.reopen(self._site), live=False, resumed=True)
         # One that an earlier process looked for in vain has appeared since.
-        resumed = known and bookmark is None and not appeared
+        resumed = known and checkpoint is None and not appeared
         return _Following(Tailer(path), TpsLogParser(self._site), live=appeared, resumed=resumed)
 
     def _read(self, grown: list[tuple[BeamKey, _Following, LogStat]]) -> list[tuple[BeamKey, _Following, LogStat]]:
@@ -310,7 +310,7 @@ class SourceMonitor:
 
     def _now(self) -> tuple[float, float]:
         """The time, and by how much moments had been moved then."""
-        return self._board.moment(self._clock)
+        return self._store.moment(self._clock)
 
     def _take(
         self, key: BeamKey, following: _Following, stat: LogStat, data: bytes, at: float, moved_seconds: float
@@ -334,8 +334,8 @@ class SourceMonitor:
         if looked_at is not None:
             written_at = max(written_at, min(looked_at, at))
         tailer = following.tailer
-        bookmark = Bookmark.of(tailer, following.parser)
-        again = self._board.apply(
+        checkpoint = Checkpoint.of(tailer, following.parser)
+        again = self._store.apply(
             key,
             tailer.path,
             events,
@@ -344,7 +344,7 @@ class SourceMonitor:
             read_at=at,
             moved_seconds=moved_seconds,
             recent=tailer.recent,
-            bookmark=bookmark,
+            checkpoint=checkpoint,
             polled_at=looked_at,
         )
         if again:
@@ -356,7 +356,7 @@ class SourceMonitor:
 
     def _forget_all_but(self, keys: AbstractSet[BeamKey]) -> None:
         self._report.forget_all_but(keys)
-        for known in (self._following, self._bookmarks):
+        for known in (self._following, self._checkpoints):
             if len(known) == len(keys) and known.keys() == keys:
                 continue
             for key in [key for key in known if key not in keys]:

@@ -2,7 +2,7 @@
 
 A beam's log may be at several places, its candidates. Most are looked at in every round; those of which nothing is
 expected soon seldom; those whose changes the kernel announces when it does, and all the same in one of so many rounds.
-Nothing is read here, and whether a log has changed is for others to find out: :meth:`Turns.changed` is told of it, and
+Nothing is read here. Others find out whether a log has changed: :meth:`PollSchedule.changed` is told of it, and
 a folder whose change nobody has announced is looked at in every round from then on.
 """
 
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import structlog
 
 from exporter.beams.snapshot import BeamKey, BeamRow, Watched
-from exporter.beams.store import Board
+from exporter.beams.store import BeamStore
 from exporter.privacy.identifiers import Cleared, Identifiers
 from exporter.sources.inotify import Announced, Announcements, plain_file
 from exporter.sources.log_paths import LogPathError, LogPathTemplate
@@ -93,7 +93,7 @@ class _Group:
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class DueLogs:
     """Whose logs are looked at now.
 
     Args:
@@ -111,13 +111,13 @@ class Turn:
     distrusted: Collection[str] = ()
 
 
-class Turns:
+class PollSchedule:
     """At which logs of one source to look, and when. Used by the source's thread.
 
     Args:
         source: its name.
         templates: where a beam's log may be.
-        board: knows the beams; told how many ids were refused.
+        store: knows the beams; told how many ids were refused.
         identifiers: how ids are shown in log lines.
         announcements: the kernel's, where the source is this machine.
         rounds_per_announced_log: a log whose changes are announced has its turn in every so many-th round all the same.
@@ -127,7 +127,7 @@ class Turns:
         self,
         source: str,
         templates: Iterable[LogPathTemplate],
-        board: Board,
+        store: BeamStore,
         *,
         identifiers: Identifiers,
         announcements: Announcements | None,
@@ -135,7 +135,7 @@ class Turns:
     ) -> None:
         self._source = source
         self._templates = tuple(templates)
-        self._board = board
+        self._store = store
         self._identifiers = identifiers
         self._announcements = announcements
         self._rounds_per_announced_log = rounds_per_announced_log
@@ -156,7 +156,7 @@ class Turns:
         self._listed_folders: frozenset[str] = frozenset()
         self._names_changed = True
 
-    def next(self, at: float, *, announced_only: bool) -> Turn:
+    def next(self, at: float, *, announced_only: bool) -> DueLogs:
         """Whose turn it is now.
 
         Args:
@@ -168,7 +168,7 @@ class Turns:
             return self._round_of(at, announced)
         expected = self._expected(announced.paths)
         self._told, self._groups = set(expected), ()
-        return Turn(expected, NOTHING_SETTLED, whole_round=False)
+        return DueLogs(expected, NOTHING_SETTLED, whole_round=False)
 
     def polled(self, at: float) -> None:
         """The poll of the last turn is over.
@@ -276,11 +276,11 @@ class Turns:
             _look_into(candidates)
         return list(found)
 
-    def _round_of(self, at: float, announced: Announced | None) -> Turn:
+    def _round_of(self, at: float, announced: Announced | None) -> DueLogs:
         """Every beam, but those whose logs' changes are announced only when it is their turn."""
         distrusted = self._distrust_the_silent()
         watched = None
-        version = self._board.watch_version
+        version = self._store.watch_version
         if version != self._watch_version:
             self._watch_version = version
             watched = self._renew()
@@ -310,11 +310,11 @@ class Turns:
         expected = dict.fromkeys(once_more + self._expected(announced.paths if announced is not None else ()))
         self._told = expected.keys()
         turn = dict.fromkeys(candidates for group in groups for candidates in group.open) | expected
-        return Turn(list(turn), _settled(groups), True, watched, distrusted)
+        return DueLogs(list(turn), _settled(groups), True, watched, distrusted)
 
     def _renew(self) -> set[BeamKey]:
-        """Take the beams that the board has now."""
-        watched = self._board.watched(self._source)
+        """Take the beams that the store has now."""
+        watched = self._store.watched(self._source)
         keys = {beam.row.key for beam in watched}
         for key in [key for key in self._candidates if key not in keys]:
             del self._candidates[key]
@@ -404,7 +404,7 @@ class Turns:
         try:
             return template.render(fields)
         except LogPathError as error:
-            self._board.refused({"log_path": 1})
+            self._store.refused({"log_path": 1})
             _log.warning(
                 "log path refused",
                 case=self._identifiers.case(row.key.case_id),

@@ -1,4 +1,4 @@
-"""Compares the clock that dates a source's files with ours, poll by poll, and lets the board know of the offset."""
+"""Compares the clock that dates a source's files with ours, poll by poll, and lets the store know of the offset."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Set as AbstractSet
 
 from exporter.beams.attribution import RESTAMPED_SECONDS
 from exporter.beams.snapshot import BeamKey
-from exporter.beams.store import Board
-from exporter.polling.stats import SourceReport
+from exporter.beams.store import BeamStore
+from exporter.polling.stats import PollStats
 from exporter.sources.clock_offset import ClockOffset
 from exporter.sources.source import LogStat
 
@@ -21,18 +21,18 @@ class SourceClock:
 
     Args:
         source: its name.
-        board: told of the offset; knows when our own clock was set.
+        store: told of the offset; knows when our own clock was set.
         report: says once that the offset is large.
         clock: ours, epoch seconds.
     """
 
-    def __init__(self, source: str, board: Board, report: SourceReport, clock: Callable[[], float]) -> None:
+    def __init__(self, source: str, store: BeamStore, report: PollStats, clock: Callable[[], float]) -> None:
         self._source = source
-        self._board = board
+        self._store = store
         self._report = report
         self._clock = clock
         self._offset = ClockOffset()
-        self._clock_steps = board.clock_steps
+        self._clock_steps = store.clock_steps
         self._other_logs: dict[BeamKey, list[Log]] = {}
         # When the poll before the last growth of a log began, and when that growth was seen.
         self._growths: dict[BeamKey, tuple[str, float, float]] = {}
@@ -48,11 +48,11 @@ class SourceClock:
 
     def resume(self) -> None:
         """Go on with what an earlier process has learned."""
-        self._offset = ClockOffset(self._board.clock_offset_seconds(self._source))
+        self._offset = ClockOffset(self._store.clock_offset_seconds(self._source))
 
     def forget_if_ours_was_set(self) -> bool:
         """Forget the offset where our own clock was set since the last call; returns whether it was."""
-        steps = self._board.clock_steps
+        steps = self._store.clock_steps
         if steps == self._clock_steps:
             return False
         self._clock_steps = steps
@@ -81,8 +81,8 @@ class SourceClock:
         known = [(path, stat, before[path]) for path, stat in there if path in before]
         grown = {path for path, now, then in known if _has_grown(now, then)}
         if known and earliest is not None:
-            latest, _ = self._board.moment(self._clock)
-            for path, now, then in known if self._board.clock_steps == self._clock_steps else ():
+            latest, _ = self._store.moment(self._clock)
+            for path, now, then in known if self._store.clock_steps == self._clock_steps else ():
                 if path in grown:
                     self._offset.observe(path, now.modified_at, earliest, latest)
                     self._growths[key] = path, earliest, latest
@@ -110,10 +110,10 @@ class SourceClock:
             del self._growths[key]
 
     def publish(self) -> None:
-        """Let the board know what has been learned."""
+        """Let the store know what has been learned."""
         seconds = self._offset.seconds
         if seconds != self._report.clock_offset_seconds:
-            self._board.set_clock_offset(self._source, seconds, clock_steps=self._clock_steps)
+            self._store.set_clock_offset(self._source, seconds, clock_steps=self._clock_steps)
             self._report.has_clock_offset(seconds)
 
 

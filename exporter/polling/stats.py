@@ -25,7 +25,7 @@ CLOCK_WARNING_SECONDS = 5.0
 """Warn when a source's clock differs from ours by more than this, in seconds."""
 
 
-class SourceReport:
+class PollStats:
     """How a source is, and what it has done. Used by one thread.
 
     Args:
@@ -54,7 +54,7 @@ class SourceReport:
         self._reconnects_before = 0
         self._round_trips_before = 0
 
-    def adopt(self, other: SourceReport) -> None:
+    def adopt(self, other: PollStats) -> None:
         """Go on where ``other`` (of the same source before a reload) stopped."""
         self._up = other._up
         self._reason = other._reason
@@ -72,7 +72,7 @@ class SourceReport:
     def view(
         self, last_poll_at: float | None, folders_missing: tuple[str, ...] | None = None, log_places: int = 0
     ) -> SourceView:
-        """The source as readers see it; what did not fit in its logs the board knows.
+        """The source as readers see it; what did not fit in its logs the store knows.
 
         Args:
             last_poll_at: when its last whole round began, epoch seconds.

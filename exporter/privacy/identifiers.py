@@ -2,7 +2,7 @@
 
 A case's id is the patient's at real sites. Whatever leaves the process (metrics, log lines, the page, the API) passes
 an id, a path or free text from a log through an :class:`Identifiers`; only the ``beams`` table is addressed by the real
-id. Readers of the board hold real ids and must not print them any other way.
+id. Readers of the store hold real ids and must not print them any other way.
 """
 
 from __future__ import annotations

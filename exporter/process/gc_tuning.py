@@ -1,4 +1,4 @@
-"""How often Python looks for cycles of garbage: by its own defaults, in every scrape of a large board.
+"""How often Python looks for cycles of garbage: by its own defaults, in every scrape of a large store.
 
 A snapshot of ten thousand beams makes as many new views. The defaults take that for a reason to walk through young
 objects dozens of times and, every few scrapes, through every object there is, which holds up all threads for a tenth of

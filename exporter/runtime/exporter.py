@@ -15,12 +15,12 @@ from pathlib import Path
 import structlog
 
 from exporter import __version__
-from exporter.beams.rules import BoardRules, StallRules, StatusRules
-from exporter.beams.snapshot import BoardSnapshot
-from exporter.beams.store import Board
+from exporter.beams.rules import StallRules, StatusRules, StoreRules
+from exporter.beams.snapshot import StoreSnapshot
+from exporter.beams.store import BeamStore
 from exporter.config import ConfigError, Settings
 from exporter.config.listen_address import ListenError
-from exporter.metrics.collectors import BoardGroups, ExporterGroups, ScrapeMeter, process_registry
+from exporter.metrics.collectors import ExporterGroups, ScrapeMeter, StoreGroups, process_registry
 from exporter.metrics.definitions import ProtectionView, ReloadStatus
 from exporter.metrics.encoder import Exposition
 from exporter.persistence.writer import Continuity
@@ -28,7 +28,7 @@ from exporter.privacy.encryption import Seal
 from exporter.privacy.identifiers import Cleared
 from exporter.process.clock import Clock, TimeEvent
 from exporter.process.worker import Loop
-from exporter.runtime.pipeline import Following
+from exporter.runtime.pipeline import Pipeline
 from exporter.runtime.privacy import check_resolvers, follow, identifiers_of, is_other, pseudonym_key
 from exporter.web.authentication import FailedLogins
 from exporter.web.events import Events
@@ -47,10 +47,10 @@ _STOP_SECONDS = 2.0
 _NEVER_SECONDS = 365 * 86400.0
 
 
-def board_rules(settings: Settings) -> BoardRules:
-    """What the board needs of the configuration."""
+def store_rules(settings: Settings) -> StoreRules:
+    """What the store needs of the configuration."""
     tracking, discovery = settings.progress_tracking, settings.discovery
-    return BoardRules(
+    return StoreRules(
         stall=StallRules(
             factor=tracking.stall.factor,
             minimum_seconds=tracking.stall.minimum_seconds,
@@ -113,13 +113,13 @@ class Exporter:
         self._read_settings = read_settings
         self._key = pseudonym_key(settings)
         self._identifiers = identifiers_of(settings, self._key)
-        self._board = Board(board_rules(settings), clock())
-        self._clock = Clock(self._board, said=_say_time, wall=clock)
-        self._ticking = Loop("clock", self._tick, self._board.count_error)
+        self._store = BeamStore(store_rules(settings), clock())
+        self._clock = Clock(self._store, said=_say_time, wall=clock)
+        self._ticking = Loop("clock", self._tick, self._store.count_error)
         for where in ("clock", "monitor", "scrape", "web", "web configuration"):
-            self._board.expect_errors(where)
+            self._store.expect_errors(where)
         web_config = None if settings.web.config_file is None else Path(settings.web.config_file)
-        self._protection = Protection(web_config, self._board.count_error)
+        self._protection = Protection(web_config, self._store.count_error)
         check_resolvers(settings, self._protection.users)
         self._failed_logins = FailedLogins()
         self._names = Names(
@@ -130,7 +130,7 @@ class Exporter:
             self._continuity = Continuity(
                 settings.state.file,
                 settings.state.interval_seconds,
-                self._board,
+                self._store,
                 self._identifiers,
                 self._clock,
                 None if self._key is None else Seal(self._key.state),
@@ -138,11 +138,11 @@ class Exporter:
             self._continuity.resume({source.name for source in settings.sources})
         self._reload_lock = threading.Lock()
         self._reload_status = ReloadStatus(True, self._clock())
-        self._following = Following(settings, self._board, self._identifiers, self._clock)
+        self._following = Pipeline(settings, self._store, self._identifiers, self._clock)
         scrapes = ScrapeMeter()
-        events = Events(self._snapshot, self._identifiers, self._board.count_error)
+        events = Events(self._snapshot, self._identifiers, self._store.count_error)
         exposition = self._exposition(scrapes)
-        self._preparing = Loop("scrape", partial(self._prepare, exposition), self._board.count_error)
+        self._preparing = Loop("scrape", partial(self._prepare, exposition), self._store.count_error)
         app = build_app(
             exposition=exposition,
             registry=process_registry(),
@@ -156,7 +156,7 @@ class Exporter:
             ready=self._unready,
             reload=self.reload,
             enable_lifecycle=settings.web.enable_lifecycle,
-            count_error=self._board.count_error,
+            count_error=self._store.count_error,
             version=__version__,
             allowed_hosts=settings.web.allowed_hosts,
             protection=self._protection,
@@ -217,7 +217,7 @@ class Exporter:
         _log.info("exporter stopped")
 
     def reload(self) -> None:
-        """Read the configuration again. The board, and the offsets of the logs still followed, stay.
+        """Read the configuration again. The store, and the offsets of the logs still followed, stay.
 
         Raises:
             ReloadFailed: it is refused; the old one stays in use.
@@ -241,10 +241,10 @@ class Exporter:
             if keys := _changed_keys(self._settings, settings, "log"):
                 _log.warning("settings of the log take effect at the next start only", keys=keys)
             self._following.stop()
-            self._board.set_rules(board_rules(settings))
+            self._store.set_rules(store_rules(settings))
             follow(self._identifiers, settings)
             self._settings = settings
-            self._following = Following(settings, self._board, self._identifiers, self._clock, self._following)
+            self._following = Pipeline(settings, self._store, self._identifiers, self._clock, self._following)
             self._following.start()
             self._reload_status = ReloadStatus(True, self._clock())
             _log.info("configuration reloaded")
@@ -259,8 +259,8 @@ class Exporter:
     def _unready(self) -> str | None:
         return self._following.unready()
 
-    def _snapshot(self) -> BoardSnapshot:
-        return self._board.snapshot(self._clock())
+    def _snapshot(self) -> StoreSnapshot:
+        return self._store.snapshot(self._clock())
 
     def _prepare(self, exposition: Exposition) -> float:
         """Prepare the first scrape, when all logs have been read once and as long as more beams turn up."""
@@ -270,7 +270,7 @@ class Exporter:
 
     def _exposition(self, scrapes: ScrapeMeter) -> Exposition:
         return Exposition(
-            BoardGroups(self._snapshot, identifiers=self._identifiers),
+            StoreGroups(self._snapshot, identifiers=self._identifiers),
             ExporterGroups(
                 __version__,
                 reload_status=lambda: self._reload_status,

@@ -1,7 +1,7 @@
 """Following beams as one configuration says: which there are, what their logs say, and the mirror of it.
 
 The rounds of work of each thread are here; what they call knows nothing of threads. After a reload a new
-:class:`Following` takes over from the one before, with the offsets of the logs that are still followed.
+:class:`Pipeline` takes over from the one before, with the offsets of the logs that are still followed.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from functools import partial
 
 import structlog
 
-from exporter.beams.store import Board
+from exporter.beams.store import BeamStore
 from exporter.config import Settings, Source, SshSource
 from exporter.logs.parser import SitePatterns
 from exporter.polling.output_check import OutputRules
-from exporter.polling.poller import SourceMonitor
+from exporter.polling.poller import SourcePoller
 from exporter.privacy.identifiers import Identifiers
 from exporter.process.worker import Loop
 from exporter.runtime.event_log import say
@@ -104,7 +104,7 @@ class _Waits:
         self._asked: deque[threading.Event] = deque()
         self._woken = threading.Event()
 
-    def look(self, monitor: SourceMonitor) -> float:
+    def look(self, monitor: SourcePoller) -> float:
         """Look at what is due; returns seconds until the next look."""
         began = time.monotonic()
         asked = [self._asked.popleft() for _ in range(len(self._asked))]
@@ -121,7 +121,7 @@ class _Waits:
             self._round_due_at = began + max(interval, took + _SHORTEST_PAUSE * interval)
         return 0.0 if more else max(0.0, self._round_due_at - began - took)
 
-    def look_between(self, monitor: SourceMonitor) -> None:
+    def look_between(self, monitor: SourcePoller) -> None:
         """Look at what has been announced, while the thread is busy with something else."""
         if self.announcements is not None and self.announcements.pending():
             monitor.look(announced_only=True)
@@ -155,12 +155,12 @@ class _Waits:
             self.announcements.wake()
 
 
-class Following:
+class Pipeline:
     """The threads that follow beams.
 
     Args:
         settings: the configuration.
-        board: told everything.
+        store: told everything.
         identifiers: how ids are shown in log lines.
         clock: UTC epoch seconds.
         before: what followed until a reload, stopped.
@@ -169,14 +169,14 @@ class Following:
     def __init__(
         self,
         settings: Settings,
-        board: Board,
+        store: BeamStore,
         identifiers: Identifiers,
         clock: Callable[[], float],
-        before: Following | None = None,
+        before: Pipeline | None = None,
     ) -> None:
         self._settings = settings
-        self._board = board
-        self._monitors: dict[str, SourceMonitor] = {}
+        self._store = store
+        self._monitors: dict[str, SourcePoller] = {}
         self._looked: set[str] = set()
         self._table: TableRounds | None = None
         self._loops: list[Loop] = []
@@ -187,25 +187,25 @@ class Following:
         if before is not None:
             before.close()
             for name in before._monitors.keys() - self._monitors.keys():
-                board.remove_source(name)
+                store.remove_source(name)
             if self._table is None:
-                board.publish_database(None)
+                store.publish_database(None)
 
-    def _build(self, identifiers: Identifiers, clock: Callable[[], float], before: Following | None) -> None:
-        settings, board = self._settings, self._board
+    def _build(self, identifiers: Identifiers, clock: Callable[[], float], before: Pipeline | None) -> None:
+        settings, store = self._settings, self._store
         site = site_patterns(settings)
         names = settings.discovery.kind == "directory"
         for each in settings.sources:
             templates = settings.templates(each)
-            board.expect_source(each.name, each.kind)
+            store.expect_source(each.name, each.kind)
             source = make_source(each, templates)
             interval = settings.progress_tracking.monitoring.poll_interval_seconds
             waits = _Waits(announcements.announcements() if source.kind == "local" else None, interval)
             self._waits.append(waits)
-            monitor = SourceMonitor(
+            monitor = SourcePoller(
                 source,
                 templates,
-                board,
+                store,
                 site=site,
                 identifiers=identifiers,
                 clock=clock,
@@ -216,18 +216,18 @@ class Following:
             if before is not None and each.name in before._monitors:
                 monitor.adopt(before._monitors[each.name])
             else:
-                monitor.resume(*board.bookmarks(each.name))
+                monitor.resume(*store.checkpoints(each.name))
             self._monitors[each.name] = monitor
             finding: NameRounds | None = None
             if names:
                 changed = monitor.names_changed
-                finding = NameRounds(settings, source, templates, board, identifiers, clock, changed)
+                finding = NameRounds(settings, source, templates, store, identifiers, clock, changed)
             self._add_loop(f"source {each.name}", partial(self._look, monitor, finding, waits), waits)
         rounds: TableRounds | None = None
         if settings.database is not None and not names:
             earlier = before._table if before is not None else None
             self._table = rounds = TableRounds(
-                settings, settings.database, board, identifiers, clock, earlier, self._look_at_logs
+                settings, settings.database, store, identifiers, clock, earlier, self._look_at_logs
             )
             if settings.mirror.enabled:
                 self._mirror = self._add_loop("mirror", rounds.mirror)
@@ -239,12 +239,12 @@ class Following:
             self._looked.add(name)
             return wait
 
-        self._board.expect_errors(name)
-        loop = Loop(name, looking, self._board.count_error, waiting=waiting)
+        self._store.expect_errors(name)
+        loop = Loop(name, looking, self._store.count_error, waiting=waiting)
         self._loops.append(loop)
         return loop
 
-    def _look(self, monitor: SourceMonitor, finding: NameRounds | None, waits: _Waits) -> float:
+    def _look(self, monitor: SourcePoller, finding: NameRounds | None, waits: _Waits) -> float:
         try:
             if finding is not None:
                 finding.discover(partial(waits.look_between, monitor))
@@ -256,8 +256,8 @@ class Following:
     def _discover(self, rounds: TableRounds | None, identifiers: Identifiers, clock: Callable[[], float]) -> float:
         if rounds is not None:
             rounds.discover()
-        self._board.settle(clock())
-        for notice in self._board.notices():
+        self._store.settle(clock())
+        for notice in self._store.notices():
             say(notice, identifiers)
         return self._settings.discovery.interval_seconds
 
@@ -270,14 +270,14 @@ class Following:
     def start(self) -> None:
         """Start every thread."""
         if self._mirror is not None:
-            self._board.listen(self._mirror.wake)
+            self._store.listen(self._mirror.wake)
         for loop in self._loops:
             loop.start()
 
     def stop(self) -> None:
         """End every thread and write what the mirror still holds."""
         if self._mirror is not None:
-            self._board.unlisten(self._mirror.wake)
+            self._store.unlisten(self._mirror.wake)
         for loop in self._loops:
             loop.stop()
         # A source may be waiting for its host: its connection is ended under it.

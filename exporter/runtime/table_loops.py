@@ -16,7 +16,7 @@ from pathlib import Path
 import structlog
 
 from exporter.beams.snapshot import BeamRow, DatabaseView, Summary
-from exporter.beams.store import Board
+from exporter.beams.store import BeamStore
 from exporter.config import Database, Settings
 from exporter.database.beams_table import BeamsTable
 from exporter.database.database_file import DatabaseFile
@@ -31,13 +31,13 @@ from exporter.sources.source import ENTRIES_LIMIT, LogProblem, LogSource, LogSta
 _log = structlog.get_logger(__name__)
 
 _LOOK_SECONDS = 0.25
-"""Between two looks of the mirror at the board, however much happens there that is not worth writing."""
+"""Between two looks of the mirror at the store, however much happens there that is not worth writing."""
 _RETRY_SECONDS = 1.0
 """Between two looks while the database takes nothing: what waits shall be counted."""
 _CLOCK_SECONDS = 1.0
 """Between two looks where estimates are written: those move with the clock."""
 _IDLE_SECONDS = 10.0
-"""Between two looks else: the board tells of all that matters, but for a row that somebody else has written to."""
+"""Between two looks else: the store tells of all that matters, but for a row that somebody else has written to."""
 _ROUNDS_WITHOUT_LISTING = 15
 _ROUNDS_UNTIL_SURE = 3
 
@@ -49,7 +49,7 @@ class NameRounds:
         settings: the configuration, with ``discovery.kind: directory``.
         source: where the folders are.
         templates: their folders are listed.
-        board: told what is found.
+        store: told what is found.
         identifiers: how ids are shown in log lines.
         clock: UTC epoch seconds.
         names_changed: says whether names in folders may be others than when it was asked last.
@@ -60,7 +60,7 @@ class NameRounds:
         settings: Settings,
         source: LogSource,
         templates: Iterable[LogPathTemplate],
-        board: Board,
+        store: BeamStore,
         identifiers: Identifiers,
         clock: Callable[[], float],
         names_changed: Callable[[Collection[str]], bool] = lambda _: True,
@@ -68,7 +68,7 @@ class NameRounds:
         self._discovery = DirectoryDiscovery(settings.discovery.name_pattern)
         self._source = source
         self._folders = sorted({template.folder for template in templates})
-        self._board = board
+        self._store = store
         self._identifiers = identifiers
         self._clock = clock
         self._interval_seconds = settings.discovery.interval_seconds
@@ -90,7 +90,7 @@ class NameRounds:
         Args:
             between: called now and then, for what must not wait until thousands of names have been looked at.
         """
-        at, moved_seconds = self._board.moment(self._clock)
+        at, moved_seconds = self._store.moment(self._clock)
         unmoved_at = at - moved_seconds  # the interval is as long when the clock is set
         if unmoved_at < self._due_at:
             return
@@ -102,12 +102,12 @@ class NameRounds:
         for folder in self._folders:
             folders[folder] = self._files(folder, room)
             room -= len(folders[folder])
-        # Files that a beam on the board could still have: logs of years may lie there.
-        by_their_clock = at + (self._board.clock_offset_seconds(self._source.name) or 0.0)
+        # Files that a beam on the store could still have: logs of years may lie there.
+        by_their_clock = at + (self._store.clock_offset_seconds(self._source.name) or 0.0)
         look = self._discovery.look(at, folders, between, written_since=by_their_clock - self._kept_seconds)
-        self._board.refused(look.refused)
+        self._store.refused(look.refused)
         between()
-        self._board.take_rows(look.rows, (), at, moved_seconds=moved_seconds)
+        self._store.take_rows(look.rows, (), at, moved_seconds=moved_seconds)
 
     def _may_have_changed(self) -> bool:
         perhaps = self._names_changed(self._folders)
@@ -152,7 +152,7 @@ class TableRounds:
 
     Args:
         settings: the configuration, with a database.
-        board: told which beams there are, and how the database is.
+        store: told which beams there are, and how the database is.
         identifiers: how ids are shown in log lines.
         clock: UTC epoch seconds.
         before: the rounds until a reload; the mirror goes on where it was if its settings are the same.
@@ -163,7 +163,7 @@ class TableRounds:
         self,
         settings: Settings,
         database: Database,
-        board: Board,
+        store: BeamStore,
         identifiers: Identifiers,
         clock: Callable[[], float],
         before: TableRounds | None = None,
@@ -171,14 +171,14 @@ class TableRounds:
     ) -> None:
         self._settings = settings
         self._database = database
-        self._board = board
+        self._store = store
         self._identifiers = identifiers
         self._clock = clock
         same = before is not None and _same_mirror(before._settings, settings)
         self._file: DatabaseFile = before._file if before is not None and same else _file(database)
         self._reading = _table(settings, self._file)
         self._discovery = DatabaseDiscovery(self._reading, retention_seconds=settings.retention_seconds)
-        self._health: _Health = _Health(board, identifiers) if before is None else before._health
+        self._health: _Health = _Health(store, identifiers) if before is None else before._health
         self._writing: BeamsTable | None = None
         self._mirror: Mirror | None = None
         self._migrated_generation: int | None = None
@@ -209,26 +209,26 @@ class TableRounds:
 
     def discover(self) -> None:
         """Read the rows once."""
-        at, moved_seconds = self._board.moment(self._clock)
+        at, moved_seconds = self._store.moment(self._clock)
         try:
-            look = self._discovery.look(at, self._board.keys())
+            look = self._discovery.look(at, self._store.keys())
         except DatabaseUnavailable as error:
             self._health.said("discovery", error)
             return
         self._health.said("discovery", None)
         if look.refused:
             _log.warning("ids refused: they cannot be part of a path or a label", **look.refused)
-        self._board.refused(look.refused)
+        self._store.refused(look.refused)
         rows = [self._cleared(row) for row in look.rows]
-        self._board.take_rows(rows, look.missing, at, moved_seconds=moved_seconds)
+        self._store.take_rows(rows, look.missing, at, moved_seconds=moved_seconds)
 
     def _cleared(self, row: BeamRow) -> BeamRow:
-        """A status becomes a label, and anything may stand in one: only known ones matter to the board."""
+        """A status becomes a label, and anything may stand in one: only known ones matter to the store."""
         shown = row.status if row.status is None else self._identifiers.status(row.status)
         return row if shown == row.status else replace(row, status=shown)
 
     def mirror(self, *, now: bool = False) -> float:
-        """Write what is due. May be called whenever the board has news: it looks there no more often than it must.
+        """Write what is due. May be called whenever the store has news: it looks there no more often than it must.
 
         Args:
             now: all of it at once (at the end).
@@ -238,18 +238,18 @@ class TableRounds:
         """
         assert self._mirror is not None, "the mirror is enabled"
         assert self._writing is not None, "the mirror has a table"
-        at, moved_seconds = self._board.moment(self._clock)
+        at, moved_seconds = self._store.moment(self._clock)
         if not now and at - moved_seconds < self._not_before:
             self._held_back |= at - moved_seconds < self._mirror.due_at
             return self._not_before - (at - moved_seconds)
         if self._held_back and not now:
             # What was written since the last look at a polled log would wait for the next write else: as long again.
             self._look_at_logs()
-            at, moved_seconds = self._board.moment(self._clock)
+            at, moved_seconds = self._store.moment(self._clock)
         self._held_back = False
         # Pauses are as long when the clock is set: they are kept by one that is not.
         unmoved_at = at - moved_seconds
-        self._mirror.update(self._board.snapshot(at), moved_seconds=moved_seconds)
+        self._mirror.update(self._store.snapshot(at), moved_seconds=moved_seconds)
         error, outcomes = self._migrate(), Counter[str]()
         if error is None:
             result = self._mirror.flush(unmoved_at, now=now)
@@ -272,7 +272,7 @@ class TableRounds:
                 wait = min(wait, _RETRY_SECONDS)
             self._not_before = unmoved_at + wait
             # From here on: what writing has taken must not be added to the interval.
-            ended, moved_by_then = self._board.moment(self._clock)
+            ended, moved_by_then = self._store.moment(self._clock)
             return max(0.0, self._not_before - (ended - moved_by_then))
         self._not_before = unmoved_at + _LOOK_SECONDS
         return _CLOCK_SECONDS if self._settings.mirror.value == "estimated" else _IDLE_SECONDS
@@ -322,12 +322,12 @@ class _Health:
     """How the database is, from the two threads that use it.
 
     Args:
-        board: told.
+        store: told.
         identifiers: how the path is shown in log lines.
     """
 
-    def __init__(self, board: Board, identifiers: Identifiers) -> None:
-        self._board = board
+    def __init__(self, store: BeamStore, identifiers: Identifiers) -> None:
+        self._store = store
         self._identifiers = identifiers
         self._lock = threading.Lock()
         self._trouble: dict[str, str] = {}
@@ -358,7 +358,7 @@ class _Health:
         at: float,
         moved_seconds: float,
     ) -> None:
-        """The mirror has had a round at a time (:meth:`Board.moment`)."""
+        """The mirror has had a round at a time (:meth:`BeamStore.moment`)."""
         with self._lock:
             self._writes.update(outcomes)
             for each in seconds:
@@ -368,4 +368,4 @@ class _Health:
 
     def _publish(self, written_at: float | None = None, moved_seconds: float | None = None) -> None:
         view = DatabaseView(not self._trouble, dict(self._writes), self._seconds, self._pending, written_at)
-        self._board.publish_database(view, moved_seconds=moved_seconds)
+        self._store.publish_database(view, moved_seconds=moved_seconds)

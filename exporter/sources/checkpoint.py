@@ -9,14 +9,14 @@ from exporter.sources.tailer import Mark, Tailer, TailerState
 
 
 @dataclass(slots=True)
-class BookmarkState:
-    """A :class:`Bookmark` as plain data."""
+class CheckpointState:
+    """A :class:`Checkpoint` as plain data."""
 
     tailer: TailerState
     parser: ParserState
 
 
-class Bookmark:
+class Checkpoint:
     """Where the tailer and the parser of a log were after one read.
 
     It is made at every read and kept at a few of them: the bytes before the offset are digested only then.
@@ -35,7 +35,7 @@ class Bookmark:
         self._parser = parser
 
     @classmethod
-    def of(cls, tailer: Tailer, parser: TpsLogParser) -> Bookmark:
+    def of(cls, tailer: Tailer, parser: TpsLogParser) -> Checkpoint:
         """Where these two are now."""
         return cls(tailer.mark(), parser.to_state())
 
@@ -44,15 +44,15 @@ class Bookmark:
         """The log."""
         return self._tailer.path
 
-    def to_state(self) -> BookmarkState:
-        """The bookmark as plain data."""
+    def to_state(self) -> CheckpointState:
+        """The checkpoint as plain data."""
         if isinstance(self._tailer, Mark):
             self._tailer = self._tailer.to_state()
-        return BookmarkState(self._tailer, self._parser)
+        return CheckpointState(self._tailer, self._parser)
 
     @classmethod
-    def from_state(cls, state: BookmarkState) -> Bookmark:
-        """The bookmark whose state this was."""
+    def from_state(cls, state: CheckpointState) -> Checkpoint:
+        """The checkpoint whose state this was."""
         return cls(state.tailer, state.parser)
 
     def reopen(self, site: SitePatterns) -> tuple[Tailer, TpsLogParser]:

@@ -1,8 +1,8 @@
-"""``/api/v1``: the board as JSON, and the description of it.
+"""``/api/v1``: the store as JSON, and the description of it.
 
 Every answer comes from one snapshot in memory. Its ``at`` is when this content was first seen: an answer that says the
 same as the last one to the same question is that answer, byte for byte, so its strong ETag holds and a client that has
-it gets 304. On a board where something runs, estimates move, and so does the ETag.
+it gets 304. On a store where something runs, estimates move, and so does the ETag.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from exporter.beams.snapshot import BeamState, BoardSnapshot
+from exporter.beams.snapshot import BeamState, StoreSnapshot
 from exporter.privacy.identifiers import Identifiers
 from exporter.sources.tail_lines import RECENT_LINE_CHARACTERS, RECENT_LINES, recent_lines
 from exporter.web import fields
@@ -66,12 +66,12 @@ class Api:
     """The answers.
 
     Args:
-        snapshot: takes a snapshot of the board; called once per answer, in a worker thread.
+        snapshot: takes a snapshot of the store; called once per answer, in a worker thread.
         identifiers: how ids, paths and texts are shown.
         version: the exporter's.
     """
 
-    def __init__(self, snapshot: Callable[[], BoardSnapshot], identifiers: Identifiers, version: str) -> None:
+    def __init__(self, snapshot: Callable[[], StoreSnapshot], identifiers: Identifiers, version: str) -> None:
         self._snapshot = snapshot
         self._identifiers = identifiers
         self._description = compact(openapi(version))
@@ -88,7 +88,7 @@ class Api:
             Route(f"{PREFIX}/openapi.json", self._describe),
         ]
 
-    def _route(self, content: Callable[[Request, BoardSnapshot, Shown], Json]) -> Callable[[Request], Any]:
+    def _route(self, content: Callable[[Request, StoreSnapshot, Shown], Json]) -> Callable[[Request], Any]:
         def answer(request: Request) -> Response:
             snapshot = self._snapshot()
             try:
@@ -117,7 +117,7 @@ class Api:
             self._first_seen.popitem(last=False)
         return b'{"at":%s,%s' % (compact(round(at, 3)), text[1:])
 
-    def _beams(self, request: Request, snapshot: BoardSnapshot, shown: Shown) -> Json:
+    def _beams(self, request: Request, snapshot: StoreSnapshot, shown: Shown) -> Json:
         asked = _Filter(request)
         beams = (rendered(fields.BEAM, beam, shown) for beam in snapshot.beams if asked.wants(beam.state.value))
         ended = (rendered(fields.ENDED, run, shown) for run in snapshot.ended if asked.wants(run.outcome))
@@ -128,7 +128,7 @@ class Api:
             "ended": [run for run in ended if asked.matches(run)],
         }
 
-    def _beam(self, request: Request, snapshot: BoardSnapshot, shown: Shown) -> Json:
+    def _beam(self, request: Request, snapshot: StoreSnapshot, shown: Shown) -> Json:
         case_id, beam_id = _ids(request)
         for beam in snapshot.beams:
             if shown.beam(beam.key.beam_id) == beam_id and shown.case(beam.key.case_id) == case_id:
@@ -136,17 +136,17 @@ class Api:
                 return {"beam": rendered(fields.BEAM, beam, shown), "recent_lines": lines}
         raise _Refused(404, "there is no such beam, or no longer")
 
-    def _cases(self, request: Request, snapshot: BoardSnapshot, shown: Shown) -> Json:
+    def _cases(self, request: Request, snapshot: StoreSnapshot, shown: Shown) -> Json:
         return {"cases": [rendered(fields.CASE, case, shown) for case in fields.cases(snapshot)]}
 
-    def _sources(self, request: Request, snapshot: BoardSnapshot, shown: Shown) -> Json:
+    def _sources(self, request: Request, snapshot: StoreSnapshot, shown: Shown) -> Json:
         return source_parts(snapshot, shown)
 
     def _describe(self, request: Request) -> Response:
         return cached_answer(request, self._description)
 
 
-def source_parts(snapshot: BoardSnapshot, shown: Shown) -> Json:
+def source_parts(snapshot: StoreSnapshot, shown: Shown) -> Json:
     """Sources and database."""
     database = snapshot.database
     return {
@@ -249,7 +249,7 @@ def openapi(version: str) -> Json:
                 "cases": {**of_pseudonyms, "description": "Ids of cases by their pseudonyms."},
                 "beams": {**of_pseudonyms, "description": "Ids of beams by their pseudonyms."},
             },
-            "The ids behind the pseudonyms of the beams on the board and of the last runs that ended.",
+            "The ids behind the pseudonyms of the beams on the store and of the last runs that ended.",
         ),
         "Events": {**fields.TEXT, "description": "Events, each with JSON as its data."},
         "Error": fields.strict_object({"error": fields.TEXT}, "What was wrong with the question."),
@@ -266,7 +266,7 @@ def openapi(version: str) -> Json:
         "paths": {
             f"{PREFIX}/beams": _get(
                 "listBeams",
-                "Beams on the board and the last runs that ended.",
+                "Beams on the store and the last runs that ended.",
                 "Beams",
                 _query("state", "Only beams in these states; may be repeated.", {**states, "uniqueItems": True}),
                 _query("case", "Only this case.", fields.TEXT),
@@ -281,7 +281,7 @@ def openapi(version: str) -> Json:
                 _in_path("beam_id"),
                 errors={"404": "There is no such beam."},
             ),
-            f"{PREFIX}/cases": _get("listCases", "Cases on the board.", "Cases"),
+            f"{PREFIX}/cases": _get("listCases", "Cases on the store.", "Cases"),
             f"{PREFIX}/sources": _get("listSources", "Sources of logs, and the database.", "Sources"),
             f"{PREFIX}/names": _get(
                 "listNames",
@@ -295,7 +295,7 @@ def openapi(version: str) -> Json:
             ),
             f"{PREFIX}/events": _get(
                 "listen",
-                "The board as it changes, as server-sent events: state, then change, and beat where nothing does.",
+                "The store as it changes, as server-sent events: state, then change, and beat where nothing does.",
                 "Events",
                 errors={"503": "Too many listen already; poll instead."},
                 kept=False,

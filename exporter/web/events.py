@@ -1,6 +1,6 @@
-"""``/api/v1/events``: the board as it changes, as server-sent events, for pages that stay open.
+"""``/api/v1/events``: the store as it changes, as server-sent events, for pages that stay open.
 
-One task looks at the board for all listeners and tells each what has changed since the last look; it exists only while
+One task looks at the store for all listeners and tells each what has changed since the last look; it exists only while
 somebody listens, and takes at most a tenth of one processor's time, so that scrapes are not delayed. A listener that
 does not keep up loses what it missed and is told everything anew. What is sent:
 
@@ -26,7 +26,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from exporter.beams.snapshot import BoardSnapshot
+from exporter.beams.snapshot import StoreSnapshot
 from exporter.privacy.identifiers import Identifiers
 from exporter.web import fields
 from exporter.web.api import compact, source_parts
@@ -68,8 +68,8 @@ class Told:
         """Everything as told."""
         return {"at": at, **self._rest, "beams": list(self._beams.values())}
 
-    def take(self, snapshot: BoardSnapshot, shown: Shown) -> Json | None:
-        """Take a look at the board.
+    def take(self, snapshot: StoreSnapshot, shown: Shown) -> Json | None:
+        """Take a look at the store.
 
         Returns:
             What a listener must be told to know it, or ``None`` where that is nothing.
@@ -101,7 +101,7 @@ class Told:
                 self._rest[name] = change[name] = value
         return change or None
 
-    def _rest_of(self, snapshot: BoardSnapshot, shown: Shown) -> Json:
+    def _rest_of(self, snapshot: StoreSnapshot, shown: Shown) -> Json:
         parts = source_parts(snapshot, shown)
         # Counters of looks move at every look: they come along with what matters.
         matters = (
@@ -162,7 +162,7 @@ class Events:
     """All listeners, and the task that looks for them. Lives in the web server's event loop.
 
     Args:
-        snapshot: takes a snapshot of the board; called in a worker thread.
+        snapshot: takes a snapshot of the store; called in a worker thread.
         identifiers: how ids, paths and texts are shown.
         count_error: told ``events`` when a look fails.
         look_seconds: the least time between two looks.
@@ -172,7 +172,7 @@ class Events:
 
     def __init__(
         self,
-        snapshot: Callable[[], BoardSnapshot],
+        snapshot: Callable[[], StoreSnapshot],
         identifiers: Identifiers,
         count_error: Callable[[str], None],
         *,

@@ -18,11 +18,11 @@ from exporter.beams.snapshot import (
     ENDED_STATES,
     BeamState,
     BeamView,
-    BoardSnapshot,
     DatabaseView,
     EndedRun,
     OutputState,
     SourceView,
+    StoreSnapshot,
 )
 from exporter.logs.events import DIALECTS, FAILURE_REASONS, PHASES
 from exporter.metrics.families import encodable
@@ -51,7 +51,7 @@ class Shown:
     sources: Sequence[SourceView] = ()
 
     @classmethod
-    def of(cls, identifiers: Identifiers, snapshot: BoardSnapshot) -> Shown:
+    def of(cls, identifiers: Identifiers, snapshot: StoreSnapshot) -> Shown:
         """How the things of a snapshot are shown."""
         return cls(identifiers, snapshot.at, snapshot.sources)
 
@@ -519,7 +519,7 @@ SUMMARY_SCHEMA: Json = strict_object(
         "done_today": {**COUNT, "description": "Runs that succeeded since midnight, by the exporter's clock and zone."},
         "failed_today": {**COUNT, "description": "Runs that failed since then."},
     },
-    "The whole board in numbers, whatever was asked for.",
+    "The whole store in numbers, whatever was asked for.",
 )
 
 
@@ -529,8 +529,8 @@ def state_counts(beams: Iterable[BeamView]) -> dict[str, int]:
     return {state.value: counts[state] for state in BeamState}
 
 
-def summary(snapshot: BoardSnapshot) -> Json:
-    """The board in numbers. What ended today is counted from the runs that are remembered and those still shown."""
+def summary(snapshot: StoreSnapshot) -> Json:
+    """The store in numbers. What ended today is counted from the runs that are remembered and those still shown."""
     today = _midnight(snapshot.at)
     ended = {(run.key, run.run_number): run.outcome for run in snapshot.ended if run.ended_at >= today}
     for beam in snapshot.beams:
@@ -550,15 +550,15 @@ def _midnight(at: float) -> float:
     return time.mktime((day.tm_year, day.tm_mon, day.tm_mday, 0, 0, 0, 0, 0, -1))
 
 
-def cases(snapshot: BoardSnapshot) -> list[CaseView]:
-    """The cases on the board, each with its beams, in the order in which they came."""
+def cases(snapshot: StoreSnapshot) -> list[CaseView]:
+    """The cases on the store, each with its beams, in the order in which they came."""
     beams: defaultdict[str, list[BeamView]] = defaultdict(list)
     for beam in snapshot.beams:
         beams[beam.key.case_id].append(beam)
     return [CaseView(case_id, tuple(its)) for case_id, its in beams.items()]
 
 
-def sources(snapshot: BoardSnapshot) -> list[SourceAndBeams]:
+def sources(snapshot: StoreSnapshot) -> list[SourceAndBeams]:
     """The sources, each with the number of its beams."""
     beams = Counter(beam.source for beam in snapshot.beams)
     return [SourceAndBeams(source, beams[source.name]) for source in snapshot.sources]

@@ -20,7 +20,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from exporter.beams.labels import PHASE_WORDS, REASON_WORDS, STATE_MEANINGS, STATE_WORDS
-from exporter.beams.snapshot import BeamState, BoardSnapshot
+from exporter.beams.snapshot import BeamState, StoreSnapshot
 from exporter.privacy.identifiers import Identifiers
 from exporter.web import fields
 from exporter.web.api import cached_answer, source_parts
@@ -67,7 +67,7 @@ class Page:
     """``/``, ``/table`` and ``/static``.
 
     Args:
-        snapshot: takes a snapshot of the board, for the table.
+        snapshot: takes a snapshot of the store, for the table.
         identifiers: how ids, paths and texts are shown there.
         links: where else the page leads to.
         version: the exporter's.
@@ -76,7 +76,7 @@ class Page:
 
     def __init__(
         self,
-        snapshot: Callable[[], BoardSnapshot],
+        snapshot: Callable[[], StoreSnapshot],
         identifiers: Identifiers,
         links: Links,
         version: str,

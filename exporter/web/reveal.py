@@ -1,4 +1,4 @@
-"""``/api/v1/names``: the ids behind the pseudonyms on the board, for those few users who may see them.
+"""``/api/v1/names``: the ids behind the pseudonyms on the store, for those few users who may see them.
 
 Every answer is logged with who asked, and counted. None may be kept, by a browser or a proxy.
 """
@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from exporter.beams.snapshot import BeamKey, BoardSnapshot
+from exporter.beams.snapshot import BeamKey, StoreSnapshot
 from exporter.metrics.families import encodable
 from exporter.privacy.identifiers import Identifiers
 from exporter.web.api import PREFIX, compact
@@ -33,7 +33,7 @@ class Names:
     """The ids behind pseudonyms.
 
     Args:
-        snapshot: takes a snapshot of the board; called once per answer, in a worker thread.
+        snapshot: takes a snapshot of the store; called once per answer, in a worker thread.
         identifiers: how ids are shown to everybody.
         users: who may have them shown.
         withheld: whether ids are withheld from everybody else; else there is nothing to show here.
@@ -41,7 +41,7 @@ class Names:
 
     def __init__(
         self,
-        snapshot: Callable[[], BoardSnapshot],
+        snapshot: Callable[[], StoreSnapshot],
         identifiers: Identifiers,
         users: Collection[str] = (),
         *,

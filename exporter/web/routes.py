@@ -17,7 +17,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from exporter.beams.snapshot import BoardSnapshot
+from exporter.beams.snapshot import StoreSnapshot
 from exporter.metrics.collectors import ScrapeMeter
 from exporter.metrics.encoder import Exposition
 from exporter.privacy.identifiers import Identifiers
@@ -69,7 +69,7 @@ def build_app(
     exposition: Exposition,
     registry: CollectorRegistry,
     meter: ScrapeMeter,
-    snapshot: Callable[[], BoardSnapshot],
+    snapshot: Callable[[], StoreSnapshot],
     identifiers: Identifiers,
     events: Events,
     names: Names,
@@ -93,7 +93,7 @@ def build_app(
         exposition: what ``/metrics`` shows.
         registry: what it shows besides, by the client's own encoder.
         meter: told the time and size of each scrape.
-        snapshot: takes a snapshot of the board, for API and page.
+        snapshot: takes a snapshot of the store, for API and page.
         identifiers: how ids, paths and texts are shown there.
         events: tells pages what has changed; the server must close it when it stops.
         names: tells some users the ids behind pseudonyms.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from exporter.beams.rules import BoardRules
+from exporter.beams.rules import StoreRules
 from exporter.beams.snapshot import BeamKey, BeamRow, SourceView
-from exporter.beams.store import Board
+from exporter.beams.store import BeamStore
 from exporter.logs.events import BatchesAnnounced, BatchStarted, Event, LogRead, RunFailed, RunSucceeded
 from exporter.sources.source import LogStat
 
@@ -15,9 +15,9 @@ KEY = BeamKey("c", "b")
 PATH = "/logs/b.log"
 
 
-def _read(board: Board, at: float, *events: Event) -> None:
-    board.claim(KEY, "local", PATH, LogStat(9, at), at)
-    board.apply(KEY, PATH, [*events, LogRead(9, True, True)], at, more=False)
+def _read(store: BeamStore, at: float, *events: Event) -> None:
+    store.claim(KEY, "local", PATH, LogStat(9, at), at)
+    store.apply(KEY, PATH, [*events, LogRead(9, True, True)], at, more=False)
 
 
 @pytest.mark.parametrize(
@@ -32,15 +32,15 @@ def _read(board: Board, at: float, *events: Event) -> None:
 def test_a_run_is_counted_once_however_soon_its_beam_may_be_forgotten(
     verdict: list[Event], status: str, outcome: tuple[str, str, str]
 ) -> None:
-    board = Board(BoardRules(retention_seconds=0.5, failed_retention_seconds=0.5), NOW)
-    board.take_rows([BeamRow(KEY, NOW, status="simulation_running", updated_at=NOW)], (), NOW)
-    _read(board, NOW + 1, BatchesAnnounced(2, 10), BatchStarted(1, 2), *verdict)
-    board.take_rows([BeamRow(KEY, NOW + 1, status=status, updated_at=NOW + 1)], (), NOW + 1)
+    store = BeamStore(StoreRules(retention_seconds=0.5, failed_retention_seconds=0.5), NOW)
+    store.take_rows([BeamRow(KEY, NOW, status="simulation_running", updated_at=NOW)], (), NOW)
+    _read(store, NOW + 1, BatchesAnnounced(2, 10), BatchStarted(1, 2), *verdict)
+    store.take_rows([BeamRow(KEY, NOW + 1, status=status, updated_at=NOW + 1)], (), NOW + 1)
     at = NOW + 1
-    while board.keys() and at < NOW + 60:
+    while store.keys() and at < NOW + 60:
         at += 0.25
-        board.publish_source(SourceView("local", "local", up=True, last_poll_at=at), at)
-        board.settle(at)
+        store.publish_source(SourceView("local", "local", up=True, last_poll_at=at), at)
+        store.settle(at)
 
-    assert not board.keys()
-    assert board.snapshot(at).runs == {outcome: 1}
+    assert not store.keys()
+    assert store.snapshot(at).runs == {outcome: 1}

@@ -75,7 +75,7 @@ def test_the_engine_says_how_long_a_run_took_whose_beginning_was_not_seen(
     world.write(known[-1])
     world.look()
     with capture_logs() as said:
-        for notice in world.board.notices():
+        for notice in world.store.notices():
             say(notice, PlainIdentifiers())
     [took] = [line["seconds"] for line in said if line["event"] == "run succeeded"]
     assert took == pytest.approx(seconds)
@@ -237,7 +237,7 @@ def test_a_state_file_of_an_exporter_that_knew_no_doses_is_read(world: World) ->
     world.look()
     state = decoded(world.saved())
     older = [line.replace(b'"dose":', b'"_":').replace(b'"engine_times":', b'"__":') for line in encoded(state)]
-    run = decoded(older).beams[0].succession.run
+    run = decoded(older).beams[0].run_sequence.run
     assert (run.dose.path, run.engine_times.total_seconds) == (None, None)
 
 

@@ -1,4 +1,4 @@
-"""What is remembered of beams that left the board."""
+"""What is remembered of beams that left the store."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import pytest
 
 from exporter.beams import retention as retirement
 from exporter.beams.beam import Beam
-from exporter.beams.retention import Retirement
-from exporter.beams.rules import BoardRules, StatusRules
+from exporter.beams.retention import Retention
+from exporter.beams.rules import StatusRules, StoreRules
 from exporter.beams.snapshot import BeamKey, BeamRow
 from exporter.sources.source import LogStat
 
 AT = 1_800_000_000.0
-RULES = BoardRules(max_beams=2, statuses=StatusRules(terminal=frozenset({"completed"})))
+RULES = StoreRules(max_beams=2, statuses=StatusRules(terminal=frozenset({"completed"})))
 
 
 def row(number: int, status: str = "completed") -> BeamRow:
@@ -23,7 +23,7 @@ def row(number: int, status: str = "completed") -> BeamRow:
 
 
 def test_a_beam_stays_away_until_its_row_is_another() -> None:
-    left = Retirement()
+    left = Retention()
     left.remember(Beam(row(1), AT), RULES)
     assert left.stays_away(row(1))
     assert not left.stays_away(replace(row(1), updated_at=AT))
@@ -32,14 +32,14 @@ def test_a_beam_stays_away_until_its_row_is_another() -> None:
 
 
 def test_a_beam_that_comes_back_is_in_the_run_in_which_it_left_unless_its_row_begins_another() -> None:
-    left = Retirement()
+    left = Retention()
     left.remember(Beam(row(1), AT), RULES)
     numbers = [left.run_number(each, RULES.statuses) for each in (row(1), row(1, "pending"), row(2))]
     assert numbers == [1, 2, None]
 
 
 def test_a_beam_that_comes_back_begins_anew_where_its_log_is_another() -> None:
-    left, beam = Retirement(), Beam(row(1), AT)
+    left, beam = Retention(), Beam(row(1), AT)
     beam.claim("local", "/log", LogStat(100, AT - 100), AT, RULES.statuses)
     left.remember(beam, RULES)
     back = Beam(row(1), AT)
@@ -47,20 +47,20 @@ def test_a_beam_that_comes_back_begins_anew_where_its_log_is_another() -> None:
     assert not left.begins_anew(back)
     back.claim("local", "/log", LogStat(100, AT - 50), AT, RULES.statuses)
     assert left.begins_anew(back)
-    back.succession.number += 1
+    back.run_sequence.number += 1
     assert not left.begins_anew(back), "that has been counted"
 
 
 def test_one_that_leaves_again_is_remembered_as_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retirement, "_KEPT", 0)
-    left = Retirement()
+    left = Retention()
     for number in (1, 2, 1, 3):
         left.remember(Beam(row(number), AT), RULES)
     assert [key.beam_id for key, _ in left.to_state()] == ["b1", "b3"]
 
 
 def test_the_same_status_is_kept_once() -> None:
-    left = Retirement()
+    left = Retention()
     for number in (1, 2):
         left.remember(Beam(row(number), AT), RULES)
     assert len({id(retired.status) for _, retired in left.to_state()}) == 1

@@ -324,12 +324,12 @@ class TestNoLog:
         assert (world.state, world.view().source) == ("succeeded", "unknown")
 
     def test_not_while_a_source_has_never_been_looked_at(self, world: World) -> None:
-        world.board.expect_source("far")
+        world.store.expect_source("far")
         world.row("completed", 100.0)
         for _ in range(10):
             world.look(1)
         assert world.state == "waiting"
-        world.board.remove_source("far")
+        world.store.remove_source("far")
         world.look(1)
         assert world.state == "succeeded"
 
@@ -337,7 +337,7 @@ class TestNoLog:
         world.row("completed", 100.0)
         for _ in range(10):
             world.look(1)
-        world.board.expect_source("far")
+        world.store.expect_source("far")
         world.look(1)
         assert world.state == "succeeded"
 
@@ -348,7 +348,7 @@ class TestNoLog:
         world.row("completed", 100.0)
         world.look(1)
         assert world.state == "unreachable"
-        world.look(world.board._roster.rules.retention_seconds + 10)
+        world.look(world.store._roster.rules.retention_seconds + 10)
         assert world.snapshot().beams == ()
         world.look(1)
         assert world.snapshot().beams == ()

@@ -1,4 +1,4 @@
-"""Snapshots of the board: views that are kept while a beam stands still are what they would be if made anew."""
+"""Snapshots of the store: views that are kept while a beam stands still are what they would be if made anew."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 from exporter.beams.beam import Beam
 from exporter.beams.estimate import Forecast
-from exporter.beams.rules import BoardRules, StallRules
+from exporter.beams.rules import StallRules, StoreRules
 from exporter.beams.run import BeamRun
-from exporter.beams.snapshot import BeamKey, BeamRow, BeamState, BeamView, BoardSnapshot, SourceView
+from exporter.beams.snapshot import BeamKey, BeamRow, BeamState, BeamView, SourceView, StoreSnapshot
 from exporter.beams.sources import SourceState
 from exporter.beams.state_rules import state_at
-from exporter.beams.store import Board
+from exporter.beams.store import BeamStore
 from exporter.logs.events import (
     BatchesAnnounced,
     BatchFinished,
@@ -38,7 +38,7 @@ NOW = 1_760_000_000.0
 KEYS = [BeamKey("c", "a"), BeamKey("c", "b")]
 PATH = "/logs/{}.log"
 
-Step = Callable[[Board, float], object]
+Step = Callable[[BeamStore, float], object]
 
 EVENTS: st.SearchStrategy[list[Event]] = st.sampled_from(
     [
@@ -58,7 +58,7 @@ EVENTS: st.SearchStrategy[list[Event]] = st.sampled_from(
     ]
 )
 STATUSES = st.sampled_from([None, "pending", "simulation_running", "postprocessing", "completed", "failed"])
-RULES = BoardRules(stall=StallRules(2.0, 30.0, 100.0, 400.0, 600.0), retention_seconds=1e9)
+RULES = StoreRules(stall=StallRules(2.0, 30.0, 100.0, 400.0, 600.0), retention_seconds=1e9)
 
 
 @st.composite
@@ -72,32 +72,32 @@ def _steps(draw: st.DrawFn) -> Step:
         status, progress = draw(STATUSES), draw(st.sampled_from([None, 0.0, 50.0]))
         age = draw(st.sampled_from([0.0, 1.0, 50.0]))
 
-        def take_row(board: Board, at: float) -> None:
+        def take_row(store: BeamStore, at: float) -> None:
             if kind == "row":
                 row = BeamRow(key, at, status=status, progress=progress, updated_at=at - age)
             else:
-                row = replace(_row(board, key, at), read_at=at)
-            board.take_rows([row], (), at)
+                row = replace(_row(store, key, at), read_at=at)
+            store.take_rows([row], (), at)
 
         return take_row
     if kind == "read":
         events: list[Event] = draw(EVENTS)
         size, live = draw(st.integers(1, 5000)), draw(st.booleans())
 
-        def read(board: Board, at: float) -> None:
-            board.claim(key, "local", path, LogStat(size, at), at)
-            board.apply(key, path, [*events, LogRead(size, True, live)], at, more=False, recent=b"%d" % size)
+        def read(store: BeamStore, at: float) -> None:
+            store.claim(key, "local", path, LogStat(size, at), at)
+            store.apply(key, path, [*events, LogRead(size, True, live)], at, more=False, recent=b"%d" % size)
 
         return read
     if kind == "claim":
-        return lambda board, at: board.claim(key, "far", "/far.log", LogStat(9, at + 20), at)
+        return lambda store, at: store.claim(key, "far", "/far.log", LogStat(9, at + 20), at)
     if kind == "source":
         view = SourceView("local", "local", up=draw(st.booleans()))
-        return lambda board, at: board.publish_source(replace(view, last_poll_at=at), at)
+        return lambda store, at: store.publish_source(replace(view, last_poll_at=at), at)
     if kind == "rules":
         factor = draw(st.sampled_from([1.0, 2.0]))
-        return lambda board, at: board.set_rules(replace(RULES, stall=replace(RULES.stall, factor=factor)))
-    return (lambda board, at: board.settle(at)) if kind == "settle" else (lambda board, at: None)
+        return lambda store, at: store.set_rules(replace(RULES, stall=replace(RULES.stall, factor=factor)))
+    return (lambda store, at: store.settle(at)) if kind == "settle" else (lambda store, at: None)
 
 
 STEPS = st.lists(
@@ -105,108 +105,108 @@ STEPS = st.lists(
 )
 
 
-def _row(board: Board, key: BeamKey, at: float) -> BeamRow:
-    """The row as the board knows it."""
-    return next(view.row for view in board.snapshot(at).beams if view.key == key)
+def _row(store: BeamStore, key: BeamKey, at: float) -> BeamRow:
+    """The row as the store knows it."""
+    return next(view.row for view in store.snapshot(at).beams if view.key == key)
 
 
-def _board() -> Board:
-    board = Board(RULES, NOW)
-    board.take_rows([BeamRow(key, NOW, status="simulation_running", updated_at=NOW) for key in KEYS], (), NOW)
-    return board
+def _store() -> BeamStore:
+    store = BeamStore(RULES, NOW)
+    store.take_rows([BeamRow(key, NOW, status="simulation_running", updated_at=NOW) for key in KEYS], (), NOW)
+    return store
 
 
 @settings(max_examples=150, deadline=None)
 @given(STEPS)
 def test_a_view_that_was_kept_is_what_it_would_be_if_made_anew(steps: list[tuple[Step, float]]) -> None:
-    board, forgetful = _board(), _board()
+    store, forgetful = _store(), _store()
     at = NOW
     for step, seconds in steps:
         at += seconds
-        for each in (board, forgetful):
+        for each in (store, forgetful):
             step(each, at)
         forgetful.excuse(0.0)  # of every beam something may be different now
-        assert _without_editions(board.snapshot(at)) == _without_editions(forgetful.snapshot(at))
-        assert [(each.kind, each.before) for each in board.notices()] == [
+        assert _without_editions(store.snapshot(at)) == _without_editions(forgetful.snapshot(at))
+        assert [(each.kind, each.before) for each in store.notices()] == [
             (each.kind, each.before) for each in forgetful.notices()
         ]
 
 
-def _without_editions(snapshot: BoardSnapshot) -> BoardSnapshot:
+def _without_editions(snapshot: StoreSnapshot) -> StoreSnapshot:
     return replace(snapshot, beams=tuple(view._replace(edition=None) for view in snapshot.beams))
 
 
 @settings(max_examples=100, deadline=None)
 @given(STEPS)
 def test_views_of_one_edition_differ_in_what_the_clock_changes_alone(steps: list[tuple[Step, float]]) -> None:
-    board, at = _board(), NOW
+    store, at = _store(), NOW
     first: dict[object, BeamView] = {}
     for step, seconds in steps:
         at += seconds
-        step(board, at)
-        for view in board.snapshot(at).beams:
+        step(store, at)
+        for view in store.snapshot(at).beams:
             before = first.setdefault(view.edition, view)
             read_at = replace(view.row, read_at=before.row.read_at)
             assert before == view.at_another_time(before.estimated_ratio, before.remaining_seconds, read_at)
 
 
-def _running(board: Board, key: BeamKey) -> None:
+def _running(store: BeamStore, key: BeamKey) -> None:
     path = PATH.format(key.beam_id)
-    board.claim(key, "local", path, LogStat(100, NOW), NOW)
+    store.claim(key, "local", path, LogStat(100, NOW), NOW)
     head: list[Event] = [RunHead("smc"), DialectRecognised("smc"), BatchesAnnounced(10, 100)]
-    board.apply(key, path, [*head, LogRead(50, True, True)], NOW, more=False)
+    store.apply(key, path, [*head, LogRead(50, True, True)], NOW, more=False)
     for batch in (1, 2):
-        board.apply(key, path, [BatchStarted(batch, 10), LogRead(60, True, True)], NOW + 10 * batch, more=False)
-        board.apply(key, path, [BatchFinished(), LogRead(70 + batch, True, True)], NOW + 10 * batch + 9, more=False)
+        store.apply(key, path, [BatchStarted(batch, 10), LogRead(60, True, True)], NOW + 10 * batch, more=False)
+        store.apply(key, path, [BatchFinished(), LogRead(70 + batch, True, True)], NOW + 10 * batch + 9, more=False)
 
 
 def test_a_beam_that_stands_still_is_shown_by_the_same_view() -> None:
-    board = _board()
+    store = _store()
 
-    assert board.snapshot(NOW).beams[1] is board.snapshot(NOW + 1).beams[1]
+    assert store.snapshot(NOW).beams[1] is store.snapshot(NOW + 1).beams[1]
 
 
 def test_only_what_the_clock_changes_differs_while_nothing_else_happens() -> None:
-    board = _board()
-    _running(board, KEYS[0])
-    earlier, later = (board.snapshot(at).beams[0] for at in (NOW + 31, NOW + 35))
+    store = _store()
+    _running(store, KEYS[0])
+    earlier, later = (store.snapshot(at).beams[0] for at in (NOW + 31, NOW + 35))
 
     assert later.estimated_ratio > earlier.estimated_ratio
     assert later == earlier._replace(estimated_ratio=later.estimated_ratio, remaining_seconds=later.remaining_seconds)
 
 
 def test_estimates_have_no_digits_that_they_are_not_worth() -> None:
-    board = _board()
-    _running(board, KEYS[0])
-    beam = board.snapshot(NOW + 31.7654321).beams[0]
+    store = _store()
+    _running(store, KEYS[0])
+    beam = store.snapshot(NOW + 31.7654321).beams[0]
 
     assert beam.estimated_ratio == round(beam.estimated_ratio, 6) > 0.2
     assert beam.remaining_seconds == round(beam.remaining_seconds or 0.0, 3) > 60.0
 
 
 def test_a_row_that_was_read_again_is_shown_with_its_time() -> None:
-    board = _board()
-    board.snapshot(NOW)
-    board.take_rows([replace(board.snapshot(NOW).beams[0].row, read_at=NOW + 2)], (), NOW + 2)
+    store = _store()
+    store.snapshot(NOW)
+    store.take_rows([replace(store.snapshot(NOW).beams[0].row, read_at=NOW + 2)], (), NOW + 2)
 
-    assert board.snapshot(NOW + 2).beams[0].row.read_at == NOW + 2
+    assert store.snapshot(NOW + 2).beams[0].row.read_at == NOW + 2
 
 
 def test_a_stall_is_seen_although_nothing_has_happened() -> None:
-    board = _board()
-    _running(board, KEYS[0])
-    states = [board.snapshot(NOW + after).beams[0].state for after in (31, 66, 68, 700)]
+    store = _store()
+    _running(store, KEYS[0])
+    states = [store.snapshot(NOW + after).beams[0].state for after in (31, 66, 68, 700)]
 
     assert states == [BeamState.RUNNING, BeamState.RUNNING, BeamState.STALLED, BeamState.EXPIRED]
 
 
 def test_nothing_is_worked_out_again_for_beams_that_stand_still(monkeypatch: pytest.MonkeyPatch) -> None:
-    board = Board(RULES, NOW)
+    store = BeamStore(RULES, NOW)
     keys = [BeamKey("c", f"b{number}") for number in range(1000)]
-    board.take_rows([BeamRow(key, NOW, status="simulation_running", updated_at=NOW) for key in keys], (), NOW)
+    store.take_rows([BeamRow(key, NOW, status="simulation_running", updated_at=NOW) for key in keys], (), NOW)
     for key in keys:
-        _running(board, key)
-    shown = board.snapshot(NOW + 31).beams
+        _running(store, key)
+    shown = store.snapshot(NOW + 31).beams
     forecasts: list[BeamRun] = []
     forecast = Forecast.of
 
@@ -216,51 +216,51 @@ def test_nothing_is_worked_out_again_for_beams_that_stand_still(monkeypatch: pyt
 
     monkeypatch.setattr(Forecast, "of", foretold)
     for key in keys[:10]:
-        board.apply(key, PATH.format(key.beam_id), [LogRead(80, True, True)], NOW + 32, more=False)
-    shown_later = board.snapshot(NOW + 33).beams
+        store.apply(key, PATH.format(key.beam_id), [LogRead(80, True, True)], NOW + 32, more=False)
+    shown_later = store.snapshot(NOW + 33).beams
     made = [each for each, later in zip(shown, shown_later, strict=True) if not later.differs_by_the_clock_alone(each)]
 
     assert len(made) == len(forecasts) == 10
 
 
 def test_time_that_passes_over_beams_that_stand_still_costs_no_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
-    board = _board()
-    _running(board, KEYS[0])
-    board.settle(NOW + 31)
+    store = _store()
+    _running(store, KEYS[0])
+    store.settle(NOW + 31)
     evaluated: list[float] = []
 
-    def counted(beam: Beam, at: float, rules: BoardRules, source: SourceState) -> tuple[BeamState, float]:
+    def counted(beam: Beam, at: float, rules: StoreRules, source: SourceState) -> tuple[BeamState, float]:
         evaluated.append(at)
         return state_at(beam, at, rules, source)
 
     monkeypatch.setattr("exporter.beams.roster.state_at", counted)
     for after in range(32, 60):
-        board.settle(NOW + after)
+        store.settle(NOW + after)
     assert evaluated == []
-    board.settle(NOW + 68)
+    store.settle(NOW + 68)
     assert evaluated == [NOW + 68], "its stall"
 
 
 @pytest.mark.parametrize(
     "work",
     [
-        lambda board, rows: board.snapshot(NOW),
-        lambda board, rows: board.settle(NOW),
-        lambda board, rows: board.take_rows(rows, (), NOW),
+        lambda store, rows: store.snapshot(NOW),
+        lambda store, rows: store.settle(NOW),
+        lambda store, rows: store.take_rows(rows, (), NOW),
     ],
     ids=["snapshot", "settle", "rows"],
 )
 def test_the_lock_is_let_go_between_beams(
-    work: Callable[[Board, list[BeamRow]], object], monkeypatch: pytest.MonkeyPatch
+    work: Callable[[BeamStore, list[BeamRow]], object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    board = Board(RULES, NOW)
+    store = BeamStore(RULES, NOW)
     rows = [BeamRow(BeamKey("c", f"b{number}"), NOW) for number in range(1000)]
-    board.take_rows(rows, (), NOW)
+    store.take_rows(rows, (), NOW)
     free: list[bool] = []
-    monkeypatch.setattr(time, "sleep", lambda _: free.append(not board._lock.locked()))
+    monkeypatch.setattr(time, "sleep", lambda _: free.append(not store._lock.locked()))
 
-    work(board, rows)
+    work(store, rows)
 
-    assert len(board.snapshot(NOW).beams) == 1000
+    assert len(store.snapshot(NOW).beams) == 1000
     assert len(free) >= 2 * 1000 // 250
     assert all(free)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporter.beams.snapshot import BeamKey, BeamRow, BeamState, BeamView, BoardSnapshot
+from exporter.beams.snapshot import BeamKey, BeamRow, BeamState, BeamView, StoreSnapshot
 from exporter.database.beams_table import BeamsTable
 from exporter.database.mirror import ROWS_PER_TRANSACTION, Mirror
 from tests.support import communicator_db as db
@@ -34,7 +34,7 @@ def view(
     row_progress: float | None = None,
     read_at: float = 0.0,
 ) -> BeamView:
-    """A beam as the board shows it."""
+    """A beam as the store shows it."""
     return BeamView(
         key=key,
         source="local",
@@ -76,8 +76,8 @@ def ended(**changes: object) -> BeamView:
     return view(18, succeeded=True, state=BeamState.SUCCEEDED)._replace(**changes)  # type: ignore[arg-type]
 
 
-def snapshot(*views: BeamView, at: float = 0.0) -> BoardSnapshot:
-    return BoardSnapshot(at, views, 0, (), None, {}, {}, {}, {}, ())
+def snapshot(*views: BeamView, at: float = 0.0) -> StoreSnapshot:
+    return StoreSnapshot(at, views, 0, (), None, {}, {}, {}, {}, ())
 
 
 def row(
@@ -123,7 +123,7 @@ class Site:
         )
 
     def round(self, *views: BeamView) -> None:
-        """The board shows this, then there is a round of writing."""
+        """The store shows this, then there is a round of writing."""
         self.at += 100.0
         self.mirror.update(snapshot(*views, at=self.at))
         self.mirror.flush(self.at)

@@ -1,4 +1,4 @@
-"""When the mirror looks at the board and writes: as soon as there are news, no more often than allowed, seldom else."""
+"""When the mirror looks at the store and writes: as soon as there are news, no more often than allowed, seldom else."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from exporter.beams.rules import BoardRules
-from exporter.beams.snapshot import BeamKey, BeamRow, BoardSnapshot
-from exporter.beams.store import Board
+from exporter.beams.rules import StoreRules
+from exporter.beams.snapshot import BeamKey, BeamRow, StoreSnapshot
+from exporter.beams.store import BeamStore
 from exporter.config import settings_from
 from exporter.database.beams_table import BeamsTable, ProgressUpdate, WriteResult
 from exporter.logs.events import BatchesAnnounced, BatchStarted, Event, LogRead, RunSucceeded
 from exporter.privacy.identifiers import PlainIdentifiers
-from exporter.runtime.pipeline import Following
+from exporter.runtime.pipeline import Pipeline
 from exporter.runtime.table_loops import TableRounds
 from exporter.sources.source import LogStat
 from tests.support import communicator_db as db
@@ -27,7 +27,7 @@ HOUR = 3600.0
 
 
 class Site:
-    """A database, a board, and the mirror's rounds under a clock that is passed in."""
+    """A database, a store, and the mirror's rounds under a clock that is passed in."""
 
     def __init__(self, folder: Path, beams: int = 1, *, value: str = "batch") -> None:
         self.path = db.make(folder / "mqi.db")
@@ -41,21 +41,21 @@ class Site:
             "exporter.yaml",
         )
         self.looks = 0
-        self.board = Board(BoardRules(), self.at)
-        snapshot = self.board.snapshot
+        self.store = BeamStore(StoreRules(), self.at)
+        snapshot = self.store.snapshot
 
-        def counted(at: float) -> BoardSnapshot:
+        def counted(at: float) -> StoreSnapshot:
             self.looks += 1
             return snapshot(at)
 
-        self.board.snapshot = counted  # type: ignore[method-assign]
-        self.board.take_rows([BeamRow(key, self.at, status="simulation_running") for key in self.keys], (), self.at)
+        self.store.snapshot = counted  # type: ignore[method-assign]
+        self.store.take_rows([BeamRow(key, self.at, status="simulation_running") for key in self.keys], (), self.at)
         assert settings.database is not None
         self.in_logs: list[int] = []
         self.rounds = TableRounds(
             settings,
             settings.database,
-            self.board,
+            self.store,
             PlainIdentifiers(),
             lambda: self.at,
             look_at_logs=lambda: self.start(self.in_logs[-1]) if self.in_logs else None,
@@ -65,8 +65,8 @@ class Site:
 
     def read(self, key: BeamKey, *events: Event) -> None:
         path = f"/logs/{key.beam_id}.log"
-        self.board.claim(key, "local", path, LogStat(1, self.at), self.at)
-        self.board.apply(key, path, [*events, LogRead(1, True, True)], self.at, more=False)
+        self.store.claim(key, "local", path, LogStat(1, self.at), self.at)
+        self.store.apply(key, path, [*events, LogRead(1, True, True)], self.at, more=False)
 
     def start(self, batch: int, *keys: BeamKey) -> None:
         for key in keys or self.keys:
@@ -74,7 +74,7 @@ class Site:
 
     def set_clock(self, seconds: float) -> None:
         self.at += seconds
-        self.board.move(seconds)
+        self.store.move(seconds)
 
     def set_clock_while_writing(self, seconds: float, patch: pytest.MonkeyPatch) -> None:
         write = BeamsTable.write
@@ -87,7 +87,7 @@ class Site:
 
     @property
     def last_write_at(self) -> float | None:
-        database = self.board.snapshot(self.at).database
+        database = self.store.snapshot(self.at).database
         assert database is not None
         return database.last_write_at
 
@@ -277,7 +277,7 @@ def test_when_progress_was_written_last_is_not_moved_by_time_asleep(site: Site) 
     site.start(1)
     site.rounds.mirror()
     site.at += 600.0
-    site.board.excuse(600.0)
+    site.store.excuse(600.0)
     site.rounds.mirror()
 
     assert site.last_write_at == pytest.approx(site.at - 600.0)
@@ -287,11 +287,11 @@ def test_a_database_that_a_reload_leaves_out_is_shown_no_more(tmp_path: Path) ->
     source = f"sources: [{{name: local, log_path: '{tmp_path}/{{case_id}}_{{beam_id}}.log'}}]\n"
     with_database = settings_from(f"{source}database: {{path: {db.make(tmp_path / 'mqi.db')}}}\n", "exporter.yaml")
     without = settings_from(f"{source}discovery: {{kind: directory}}\nmirror: {{enabled: false}}\n", "exporter.yaml")
-    board = Board(BoardRules(), 0.0)
-    following = Following(with_database, board, PlainIdentifiers(), lambda: 0.0)
-    assert board.snapshot(0.0).database is not None
-    following = Following(without, board, PlainIdentifiers(), lambda: 0.0, following)
-    assert board.snapshot(0.0).database is None
+    store = BeamStore(StoreRules(), 0.0)
+    following = Pipeline(with_database, store, PlainIdentifiers(), lambda: 0.0)
+    assert store.snapshot(0.0).database is not None
+    following = Pipeline(without, store, PlainIdentifiers(), lambda: 0.0, following)
+    assert store.snapshot(0.0).database is None
     following.close()
 
 
@@ -324,18 +324,18 @@ def test_one_statement_for_each_beam_that_changed_and_one_transaction_for_all(
     assert kinds == ["PRAGMA", "BEGIN", "UPDATE", "UPDATE", "UPDATE", "COMMIT"]
 
 
-# The board's word
+# The store's word
 
 
 def _told(site: Site, act: Callable[[], object]) -> int:
     calls: list[bool] = []
 
     def told() -> None:
-        calls.append(site.board._lock.locked())
+        calls.append(site.store._lock.locked())
 
-    site.board.listen(told)
+    site.store.listen(told)
     act()
-    site.board.unlisten(told)
+    site.store.unlisten(told)
     assert not any(calls), "told with the lock held"
     return len(calls)
 
@@ -348,17 +348,17 @@ def test_the_board_tells_of_progress_and_of_nothing_else(site: Site) -> None:
     assert _told(site, lambda: site.read(key, BatchStarted(1, 18))) == 0, "a line printed twice"
     assert _told(site, lambda: site.read(key, BatchesAnnounced(6, 100))) == 1
     assert _told(site, lambda: site.read(key, RunSucceeded("done"))) == 1
-    assert _told(site, lambda: site.board.snapshot(site.at + 3600)) == 0
+    assert _told(site, lambda: site.store.snapshot(site.at + 3600)) == 0
 
 
 def test_the_board_tells_of_a_rows_new_status_and_not_of_its_being_read(site: Site) -> None:
-    row = site.board.snapshot(site.at).beams[0].row
+    row = site.store.snapshot(site.at).beams[0].row
 
     def read_again() -> None:
-        site.board.take_rows([row], (), site.at + 2)
+        site.store.take_rows([row], (), site.at + 2)
 
     def completed() -> None:
-        site.board.take_rows([BeamRow(row.key, site.at + 4, status="completed")], (), site.at + 4)
+        site.store.take_rows([BeamRow(row.key, site.at + 4, status="completed")], (), site.at + 4)
 
     assert _told(site, read_again) == 0
     assert _told(site, completed) == 1
@@ -366,8 +366,8 @@ def test_the_board_tells_of_a_rows_new_status_and_not_of_its_being_read(site: Si
 
 def test_who_no_longer_listens_is_told_nothing(site: Site) -> None:
     called = threading.Event()
-    site.board.listen(called.set)
-    site.board.unlisten(called.set)
+    site.store.listen(called.set)
+    site.store.unlisten(called.set)
     site.start(1)
 
     assert not called.is_set()

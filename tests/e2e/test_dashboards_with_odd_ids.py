@@ -11,14 +11,14 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from exporter.beams.snapshot import BeamState
-from exporter.metrics.collectors import BoardGroups
+from exporter.metrics.collectors import StoreGroups
 from exporter.metrics.encoder import Exposition
 from exporter.privacy.identifiers import PlainIdentifiers
 from tests.support.grafana import ALL, interpolated, link
 from tests.support.process import wait_for
 from tests.support.servers import Prometheus
 from tests.support.stack import ROOT
-from tests.web.board_snapshots import NOW, make_beam, make_snapshot
+from tests.web.store_snapshots import NOW, make_beam, make_snapshot
 from tests.web.test_server import serve
 
 pytestmark = pytest.mark.timeout(120)
@@ -62,7 +62,7 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
             for beam_id in BEAMS
         )
     )
-    groups = BoardGroups(lambda: snapshot, identifiers=PlainIdentifiers())
+    groups = StoreGroups(lambda: snapshot, identifiers=PlainIdentifiers())
     with serve(exposition=Exposition(groups)) as site:
         scraped = {"job_name": "mqi-beam-exporter", "static_configs": [{"targets": [site.server.address]}]}
         configuration = {"global": {"scrape_interval": "1s"}, "scrape_configs": [scraped]}

@@ -13,14 +13,14 @@ from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 
-from exporter.beams.rules import BoardRules
-from exporter.beams.snapshot import BeamKey, BoardSnapshot
-from exporter.beams.store import Board
+from exporter.beams.rules import StoreRules
+from exporter.beams.snapshot import BeamKey, StoreSnapshot
+from exporter.beams.store import BeamStore
 from exporter.database.beams_table import COMPLETED_STATUSES, TERMINAL_STATUSES, BeamsTable
 from exporter.database.discovery import DatabaseDiscovery
 from exporter.database.mirror import Mirror
 from exporter.logs.events import BatchesAnnounced, BatchStarted, LogRead
-from exporter.metrics.collectors import BoardGroups
+from exporter.metrics.collectors import StoreGroups
 from exporter.metrics.encoder import Exposition
 from exporter.metrics.gzip_chunks import plain
 from exporter.privacy.identifiers import PlainIdentifiers
@@ -108,23 +108,23 @@ def _value(choices: Choices) -> object:
             return _Text(choices.text())
 
 
-def _follow(path: Path) -> BoardSnapshot:
+def _follow(path: Path) -> StoreSnapshot:
     """Two looks at the table, every beam it names running, and what is written of it; returns what is shown."""
     with closing(BeamsTable(path)) as table:
         discovery = DatabaseDiscovery(table, retention_seconds=3600)
-        board = Board(BoardRules(retention_seconds=1e12, failed_retention_seconds=1e12), NOW - 100)
+        store = BeamStore(StoreRules(retention_seconds=1e12, failed_retention_seconds=1e12), NOW - 100)
         for at in (NOW, NOW + 10):
-            look = discovery.look(at, board.keys())
-            board.refused(look.refused)
-            board.take_rows(look.rows, look.missing, at)
+            look = discovery.look(at, store.keys())
+            store.refused(look.refused)
+            store.take_rows(look.rows, look.missing, at)
             assert BeamKey("case", "good") in {row.key for row in look.rows}
-            for number, key in enumerate(sorted(board.keys())):
+            for number, key in enumerate(sorted(store.keys())):
                 log = f"/l/{number}.log"
-                board.claim(key, "local", log, LogStat(100, at), at)
+                store.claim(key, "local", log, LogStat(100, at), at)
                 read = LogRead(int(at - NOW) + 100, line_complete=True, live=True)
-                board.apply(key, log, [BatchesAnnounced(2), BatchStarted(1, 2), read], at, more=False)
-            board.settle(at)
-        snapshot = board.snapshot(at)
+                store.apply(key, log, [BatchesAnnounced(2), BatchStarted(1, 2), read], at, more=False)
+            store.settle(at)
+        snapshot = store.snapshot(at)
         mirror = Mirror(
             table,
             terminal_statuses=TERMINAL_STATUSES,
@@ -141,9 +141,9 @@ def _follow(path: Path) -> BoardSnapshot:
         return snapshot
 
 
-def _show(snapshot: BoardSnapshot) -> None:
+def _show(snapshot: StoreSnapshot) -> None:
     identifiers = PlainIdentifiers()
-    groups = BoardGroups(lambda: snapshot, identifiers=identifiers)
+    groups = StoreGroups(lambda: snapshot, identifiers=identifiers)
     text = plain(Exposition(groups).render(openmetrics=True)).decode()
     assert text.count('mqi_beam_run{case_id="case",beam_id="good"') == 1
     assert max(map(len, text.splitlines())) < _LONGEST_LINE

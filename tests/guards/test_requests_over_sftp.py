@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bench import noisy
-from exporter.polling.poller import SourceMonitor
+from exporter.polling.poller import SourcePoller
 from exporter.sources.ssh.source import SshSource
 from tests.support.requests import counted_requests
 from tests.support.sshd import Sshd
@@ -22,7 +22,7 @@ NAMES_IN_AN_ANSWER = 100
 @pytest.fixture(scope="module", params=["inside", "anywhere"])
 def followed(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[SourceMonitor, list[Path]]]:
+) -> Iterator[tuple[SourcePoller, list[Path]]]:
     """Logs on a host that have been read to their ends; links may lead inside their folder only, or anywhere."""
     folder = tmp_path_factory.mktemp("host")
     logs = folder / "logs"
@@ -40,7 +40,7 @@ def followed(
         monitor.close()
 
 
-def test_a_poll_of_idle_logs_is_one_listing_of_their_folder(followed: tuple[SourceMonitor, list[Path]]) -> None:
+def test_a_poll_of_idle_logs_is_one_listing_of_their_folder(followed: tuple[SourcePoller, list[Path]]) -> None:
     monitor, _ = followed
     with counted_requests() as counts:
         monitor.look()
@@ -50,7 +50,7 @@ def test_a_poll_of_idle_logs_is_one_listing_of_their_folder(followed: tuple[Sour
 
 
 def test_a_log_that_grew_costs_three_requests_one_more_where_links_may_not_lead_anywhere_and_the_others_none(
-    followed: tuple[SourceMonitor, list[Path]], request: pytest.FixtureRequest
+    followed: tuple[SourcePoller, list[Path]], request: pytest.FixtureRequest
 ) -> None:
     monitor, paths = followed
     round_trips = monitor._source.round_trips

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from exporter.beams.rules import BoardRules
+from exporter.beams.rules import StoreRules
 from exporter.beams.snapshot import BeamKey
-from exporter.beams.store import Board
+from exporter.beams.store import BeamStore
 from exporter.config import settings_from
 from exporter.logs.events import BatchesAnnounced, BatchStarted, Event, LogRead
 from exporter.privacy.identifiers import PlainIdentifiers
@@ -34,18 +34,18 @@ class Site:
             db.add(path, f"b{number}")
         settings = settings_from(f"base_directory: {folder}\ndatabase: {{path: {path}}}\n", "exporter.yaml")
         assert settings.database is not None
-        self.board = Board(BoardRules(), self.at)
-        self.rounds = TableRounds(settings, settings.database, self.board, PlainIdentifiers(), lambda: self.at)
+        self.store = BeamStore(StoreRules(), self.at)
+        self.rounds = TableRounds(settings, settings.database, self.store, PlainIdentifiers(), lambda: self.at)
         self.rounds.discover()
         self.rounds.mirror()
-        self.keys = sorted(self.board.keys())
+        self.keys = sorted(self.store.keys())
 
     def start_batch(self, key: BeamKey, batch: int) -> None:
         path = f"/logs/{key.beam_id}.log"
-        self.board.claim(key, "local", path, LogStat(batch, self.at), self.at)
+        self.store.claim(key, "local", path, LogStat(batch, self.at), self.at)
         announced: list[Event] = [BatchesAnnounced(100, 10)] if batch == 1 else []
         events: list[Event] = [*announced, BatchStarted(batch, 100), LogRead(batch, True, True)]
-        self.board.apply(key, path, events, self.at, more=False)
+        self.store.apply(key, path, events, self.at, more=False)
 
     def statements_of(self, act: str) -> list[str]:
         """The first words of what a round runs, a minute later."""

@@ -1,4 +1,4 @@
-"""What a scrape shows of a board, in both formats that Prometheus reads."""
+"""What a scrape shows of a store, in both formats that Prometheus reads."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from prometheus_client.core import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from exporter.beams.snapshot import BeamKey, BeamRow, BeamState, BeamView, BoardSnapshot, HistogramView, SourceView
+from exporter.beams.snapshot import BeamKey, BeamRow, BeamState, BeamView, HistogramView, SourceView, StoreSnapshot
 from exporter.logs.events import FAILURE_REASONS
-from exporter.metrics.collectors import BoardGroups, ExporterGroups, ScrapeMeter, process_registry
+from exporter.metrics.collectors import ExporterGroups, ScrapeMeter, StoreGroups, process_registry
 from exporter.metrics.definitions import ReloadStatus
 from exporter.metrics.encoder import Exposition
 from exporter.metrics.gzip_chunks import plain
 from exporter.privacy.identifiers import PlainIdentifiers
 from tests.support.client_encoder import GroupCollector
-from tests.web.board_snapshots import NOW, make_beam, make_full_snapshot, make_snapshot, make_waiting_beam
+from tests.web.store_snapshots import NOW, make_beam, make_full_snapshot, make_snapshot, make_waiting_beam
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
@@ -43,8 +43,8 @@ def _through_openmetrics(exposition: Exposition) -> Iterable[Metric]:
     return families
 
 
-def _exposition(snapshot: BoardSnapshot, identifiers: PlainIdentifiers | None = None) -> Exposition:
-    return Exposition(BoardGroups(lambda: snapshot, identifiers=identifiers or PlainIdentifiers()))
+def _exposition(snapshot: StoreSnapshot, identifiers: PlainIdentifiers | None = None) -> Exposition:
+    return Exposition(StoreGroups(lambda: snapshot, identifiers=identifiers or PlainIdentifiers()))
 
 
 def _samples(families: Iterable[Metric]) -> Samples:
@@ -70,7 +70,7 @@ def _of(samples: Samples, name: str, *labels: str) -> dict[tuple[str, ...], floa
 
 @pytest.mark.parametrize("through", [_through_text, _through_openmetrics])
 def test_both_formats_parse_and_show_the_same(through: Callable[[Exposition], Iterable[Metric]]) -> None:
-    groups = BoardGroups(make_full_snapshot, identifiers=PlainIdentifiers())
+    groups = StoreGroups(make_full_snapshot, identifiers=PlainIdentifiers())
 
     assert _samples(through(Exposition(groups))) == _samples(GroupCollector(groups).collect())
 
@@ -289,11 +289,11 @@ def test_ids_of_undecodable_bytes_are_shown_and_told_apart() -> None:
 def test_a_scrape_takes_one_snapshot() -> None:
     taken: list[int] = []
 
-    def snapshot() -> BoardSnapshot:
+    def snapshot() -> StoreSnapshot:
         taken.append(1)
         return make_full_snapshot()
 
-    Exposition(BoardGroups(snapshot, identifiers=PlainIdentifiers())).render(openmetrics=False)
+    Exposition(StoreGroups(snapshot, identifiers=PlainIdentifiers())).render(openmetrics=False)
 
     assert len(taken) == 1
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from exporter.metrics.collectors import BoardGroups, ExporterGroups, ScrapeMeter
+from exporter.metrics.collectors import ExporterGroups, ScrapeMeter, StoreGroups
 from exporter.metrics.definitions import GROUPS, ProtectionView, ReloadStatus
 from exporter.metrics.encoder import Exposition
 from exporter.metrics.gzip_chunks import plain
 from exporter.privacy.identifiers import PlainIdentifiers
-from tests.web.board_snapshots import NOW, make_full_snapshot
+from tests.web.store_snapshots import NOW, make_full_snapshot
 
 REPOSITORY = Path(__file__).parents[2]
 BEAM = ("case_id", "beam_id", "source")
@@ -84,7 +84,7 @@ def full_text() -> bytes:
     scrapes.observe(seconds=0.01, size_bytes=4096)
     protection = ProtectionView({"password": 1}, True, NOW, {"shown": 1})
     exposition = Exposition(
-        BoardGroups(make_full_snapshot, identifiers=PlainIdentifiers()),
+        StoreGroups(make_full_snapshot, identifiers=PlainIdentifiers()),
         ExporterGroups(
             "1.2.3",
             reload_status=lambda: ReloadStatus(True, NOW),

@@ -25,21 +25,21 @@ from exporter.beams.snapshot import (
     BeamRow,
     BeamState,
     BeamView,
-    BoardSnapshot,
     DatabaseView,
     HistogramView,
     SourceView,
+    StoreSnapshot,
     Summary,
 )
 from exporter.logs.events import FAILURE_REASONS, PHASES
-from exporter.metrics.collectors import BoardGroups
+from exporter.metrics.collectors import StoreGroups
 from exporter.metrics.definitions import BEAM_METRICS
 from exporter.metrics.encoder import THINGS_PER_BLOCK, Exposition, Group, head, text_of
 from exporter.metrics.families import Definition, Labels, counter, gauge
 from exporter.metrics.gzip_chunks import gzipped, plain
 from exporter.privacy.identifiers import PlainIdentifiers
 from tests.support.client_encoder import GroupCollector
-from tests.web.board_snapshots import NOW, make_beam, make_full_snapshot, make_snapshot
+from tests.web.store_snapshots import NOW, make_beam, make_full_snapshot, make_snapshot
 
 Meaning = dict[str, tuple[str, str, dict[tuple[str, frozenset[tuple[str, str]]], object]]]
 
@@ -168,13 +168,13 @@ def _assert_same(exposition: Exposition, groups: Callable[[], Iterable[Group[Any
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(BOARDS, _beams()), min_size=1, max_size=4))
 def test_it_means_what_the_clients_encoder_says_for_one_board_after_another(
-    boards: list[tuple[BoardSnapshot, list[BeamView]]],
+    stores: list[tuple[StoreSnapshot, list[BeamView]]],
 ) -> None:
-    board = make_full_snapshot()
-    groups = BoardGroups(lambda: board, identifiers=PlainIdentifiers())
+    store = make_full_snapshot()
+    groups = StoreGroups(lambda: store, identifiers=PlainIdentifiers())
     exposition = Exposition(groups)
-    for board, beams in boards:
-        board = replace(board, beams=tuple(beams))
+    for store, beams in stores:
+        store = replace(store, beams=tuple(beams))
         _assert_same(exposition, groups)
 
 
@@ -182,7 +182,7 @@ def test_it_means_what_the_clients_encoder_says_for_one_board_after_another(
 @given(st.data())
 def test_it_is_right_whatever_comes_goes_and_changes_on_a_large_board(data: st.DataObject) -> None:
     beams = {number: make_beam(beam_id=f"b{number}") for number in range(2 * THINGS_PER_BLOCK)}
-    groups = BoardGroups(lambda: make_snapshot(*beams.values()), identifiers=PlainIdentifiers())
+    groups = StoreGroups(lambda: make_snapshot(*beams.values()), identifiers=PlainIdentifiers())
     exposition = Exposition(groups)
     exposition.render(openmetrics=False)
     for _ in range(3):
@@ -228,15 +228,15 @@ def test_a_metrics_head_is_that_of_its_format() -> None:
 
 
 def test_a_metric_without_a_sample_has_no_head() -> None:
-    exposition = Exposition(BoardGroups(make_snapshot, identifiers=PlainIdentifiers()))
+    exposition = Exposition(StoreGroups(make_snapshot, identifiers=PlainIdentifiers()))
 
     assert b"mqi_beam_run " not in plain(exposition.render(openmetrics=False))
 
 
 @pytest.mark.parametrize("beams", [1, 4 * THINGS_PER_BLOCK])
 def test_compressed_and_plain_are_the_same_text_in_one_gzip_member(beams: int) -> None:
-    board = make_snapshot(*(make_beam(beam_id=f"b{number}") for number in range(beams)))
-    exposition = Exposition(BoardGroups(lambda: board, identifiers=PlainIdentifiers()))
+    store = make_snapshot(*(make_beam(beam_id=f"b{number}") for number in range(beams)))
+    exposition = Exposition(StoreGroups(lambda: store, identifiers=PlainIdentifiers()))
     piece = exposition.render(openmetrics=True, further=b"# EOF\n")
 
     decompressor = zlib.decompressobj(zlib.MAX_WBITS | 16)
@@ -253,8 +253,8 @@ def test_an_empty_exposition_is_empty() -> None:
     assert (plain(piece), gzip.decompress(gzipped(piece))) == (b"", b"")
 
 
-def _board(beams: list[BeamView]) -> tuple[Exposition, list[BeamView]]:
-    exposition = Exposition(BoardGroups(lambda: make_snapshot(*beams), identifiers=PlainIdentifiers()))
+def _store(beams: list[BeamView]) -> tuple[Exposition, list[BeamView]]:
+    exposition = Exposition(StoreGroups(lambda: make_snapshot(*beams), identifiers=PlainIdentifiers()))
     exposition.render(openmetrics=False)
     return exposition, beams
 
@@ -269,7 +269,7 @@ BEAMS = 8 * THINGS_PER_BLOCK
 
 
 def test_lines_of_beams_are_not_made_again_while_nothing_changes() -> None:
-    exposition, beams = _board([make_beam(beam_id=f"b{number}") for number in range(BEAMS)])
+    exposition, beams = _store([make_beam(beam_id=f"b{number}") for number in range(BEAMS)])
     lines = exposition.lines_made
 
     assert _made(exposition) == 0
@@ -279,7 +279,7 @@ def test_lines_of_beams_are_not_made_again_while_nothing_changes() -> None:
 
 
 def test_only_the_metrics_that_changed_are_made_again() -> None:
-    exposition, beams = _board([make_beam(beam_id=f"b{number}") for number in range(BEAMS)])
+    exposition, beams = _store([make_beam(beam_id=f"b{number}") for number in range(BEAMS)])
 
     for place in range(0, BEAMS, 100):
         beams[place] = beams[place]._replace(log_size_bytes=5000, log_modified_at=NOW)
@@ -288,7 +288,7 @@ def test_only_the_metrics_that_changed_are_made_again() -> None:
 
 
 def test_a_change_of_one_beam_makes_no_more_than_its_block_again() -> None:
-    exposition, beams = _board([make_beam(beam_id=f"b{number}") for number in range(BEAMS)])
+    exposition, beams = _store([make_beam(beam_id=f"b{number}") for number in range(BEAMS)])
 
     beams[BEAMS // 2] = beams[BEAMS // 2]._replace(batch_current=7)
 
@@ -296,7 +296,7 @@ def test_a_change_of_one_beam_makes_no_more_than_its_block_again() -> None:
 
 
 def test_a_beam_that_comes_or_goes_leaves_the_blocks_of_others_alone() -> None:
-    exposition, beams = _board([make_beam(beam_id=f"b{number}") for number in range(BEAMS)])
+    exposition, beams = _store([make_beam(beam_id=f"b{number}") for number in range(BEAMS)])
 
     beams.pop(0)
     beams.append(make_beam(beam_id="new"))
@@ -305,7 +305,7 @@ def test_a_beam_that_comes_or_goes_leaves_the_blocks_of_others_alone() -> None:
 
 
 def test_one_beam_more_than_the_buckets_hold_moves_a_few_hundred() -> None:
-    exposition, beams = _board([make_beam(beam_id=f"b{number}") for number in range(BEAMS)])
+    exposition, beams = _store([make_beam(beam_id=f"b{number}") for number in range(BEAMS)])
 
     beams.append(make_beam(beam_id="one more"))
 
@@ -357,7 +357,7 @@ def test_what_the_clock_does_not_move_is_read_alike_at_another_time(
 
 
 def test_a_first_scrape_makes_nothing_that_was_prepared() -> None:
-    exposition = Exposition(BoardGroups(lambda: make_snapshot(*beams), identifiers=PlainIdentifiers()))
+    exposition = Exposition(StoreGroups(lambda: make_snapshot(*beams), identifiers=PlainIdentifiers()))
     beams: list[BeamView] = []
 
     assert not exposition.prepare(), "more may turn up"
@@ -368,7 +368,7 @@ def test_a_first_scrape_makes_nothing_that_was_prepared() -> None:
 
 
 def test_nothing_is_prepared_once_somebody_has_scraped() -> None:
-    exposition, beams = _board([make_beam()])
+    exposition, beams = _store([make_beam()])
     beams += [make_beam(beam_id=f"b{number}") for number in range(BEAMS)]
     lines = exposition.lines_made
 
@@ -403,7 +403,7 @@ def test_a_scrape_that_comes_meanwhile_takes_over_from_preparing() -> None:
 
 
 def test_nothing_is_kept_of_beams_that_are_gone() -> None:
-    exposition, beams = _board([make_beam(beam_id=f"b{number}") for number in range(BEAMS)])
+    exposition, beams = _store([make_beam(beam_id=f"b{number}") for number in range(BEAMS)])
 
     del beams[1:]
     text = plain(exposition.render(openmetrics=False))
@@ -436,14 +436,14 @@ def test_a_value_that_raises_spoils_one_scrape_and_not_the_next() -> None:
 
     odd = Odd(1.5)
     beams = [make_beam(beam_id=f"b{number}") for number in range(BEAMS)]
-    exposition, _ = _board(beams)
+    exposition, _ = _store(beams)
     beams[3] = beams[3]._replace(remaining_seconds=odd, batch_current=9)
     beams[9] = beams[9]._replace(batch_current=8)
     with pytest.raises(RuntimeError):
         exposition.render(openmetrics=False)
     odd.broken = False
 
-    fresh = Exposition(BoardGroups(lambda: make_snapshot(*beams), identifiers=PlainIdentifiers()))
+    fresh = Exposition(StoreGroups(lambda: make_snapshot(*beams), identifiers=PlainIdentifiers()))
     assert _sorted_lines(exposition) == _sorted_lines(fresh)
 
 

@@ -11,13 +11,13 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from exporter.beams.snapshot import BoardSnapshot
-from exporter.metrics.collectors import BoardGroups
+from exporter.beams.snapshot import StoreSnapshot
+from exporter.metrics.collectors import StoreGroups
 from exporter.metrics.definitions import GROUPS, named
 from exporter.metrics.encoder import Exposition
 from exporter.metrics.gzip_chunks import plain
 from exporter.privacy.identifiers import PlainIdentifiers
-from tests.web.board_snapshots import make_beam, make_snapshot
+from tests.web.store_snapshots import make_beam, make_snapshot
 from tests.web.test_server import PROMETHEUS_2_ACCEPT, Site, serve
 
 BEAMS = 600
@@ -111,10 +111,10 @@ def test_scrapes_of_different_names_at_once_get_what_they_asked_for(site: Site) 
 def test_lines_of_other_metrics_are_not_made_and_none_is_stale_later() -> None:
     beams = [make_beam(beam_id=f"b{number}") for number in range(BEAMS)]
 
-    def board() -> BoardSnapshot:
+    def store() -> StoreSnapshot:
         return make_snapshot(*beams)
 
-    groups = BoardGroups(board, identifiers=PlainIdentifiers())
+    groups = StoreGroups(store, identifiers=PlainIdentifiers())
     exposition = Exposition(groups)
     exposition.render(openmetrics=False, names={"mqi_beam_run"})
     assert exposition.lines_made == BEAMS

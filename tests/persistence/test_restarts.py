@@ -69,9 +69,9 @@ class TestWhatIsKnownAgain:
         before = world.view()
         world.restart()
         world.at += 100_000
-        world.board.settle(world.at)
+        world.store.settle(world.at)
         assert (world.state, world.view().batches_completed) == (BeamState.RUNNING, before.batches_completed)
-        assert world.board.notices() == []
+        assert world.store.notices() == []
 
     def test_an_end_that_was_read_just_before_the_state_was_written(self, world: World) -> None:
         running(world)
@@ -80,15 +80,15 @@ class TestWhatIsKnownAgain:
         world.monitor.look()
         world.restart()
         assert (world.state, world.view().batches_completed) == (BeamState.SUCCEEDED, 18)
-        assert [notice.kind for notice in world.board.notices()] == ["succeeded"], "which nobody had said yet"
+        assert [notice.kind for notice in world.store.notices()] == ["succeeded"], "which nobody had said yet"
 
     def test_a_source_that_is_down_makes_its_beams_unreachable_not_stalled(self, world: World) -> None:
         running(world)
         world.restart()
         world.at += 100_000
-        view = world.board.snapshot(world.at)
+        view = world.store.snapshot(world.at)
         assert view.sources == ()
-        world.board.publish_source(_down(world), world.at)
+        world.store.publish_source(_down(world), world.at)
         assert world.state == BeamState.UNREACHABLE
 
     def test_a_stall_stays_a_stall(self, world: World) -> None:
@@ -108,7 +108,7 @@ class TestWhatIsKnownAgain:
         world.restart()
         world.write(rest_after(4))
         shown: list[BeamView] = []
-        monkeypatch.setattr(world.board, "publish_source", lambda *_, **__: shown.append(world.view()))
+        monkeypatch.setattr(world.store, "publish_source", lambda *_, **__: shown.append(world.view()))
         world.look()
         assert [(view.state, view.batches_completed) for view in shown] == [(BeamState.SUCCEEDED, 18)]
 
@@ -365,29 +365,29 @@ class TestWhatHappenedMeanwhile:
 def test_counters_never_step_back_whenever_it_is_killed(world: World) -> None:
     """Prometheus would take that for a restart from 0, and count all again."""
     running(world)
-    first = world.board.to_state()
-    world.board.saved(first)
+    first = world.store.to_state()
+    world.store.saved(first)
     lines = list(encoded(first))
     world.write(rest_after(4))
     for _ in range(8):
         world.look(1)
-    assert world.board.unsaved_runs()
+    assert world.store.unsaved_runs()
     assert world.runs == {}, "not shown before the file holds it"
     shown = world.snapshot().batch_durations
     world.restart(lines)
-    world.board.saved(decoded(lines))
+    world.store.saved(decoded(lines))
     assert (world.runs, world.snapshot().batch_durations) == ({}, shown)
     for _ in range(8):
         world.look(1)
-    world.board.saved(world.board.to_state())
+    world.store.saved(world.store.to_state())
     assert world.runs == {("succeeded", ""): 1}
-    assert not world.board.unsaved_runs()
+    assert not world.store.unsaved_runs()
 
 
 def test_without_a_file_to_write_counters_are_shown_at_once(world: World) -> None:
     running(world)
-    world.board.saved(world.board.to_state())
-    world.board.saved(None)
+    world.store.saved(world.store.to_state())
+    world.store.saved(None)
     world.write(rest_after(4))
     for _ in range(8):
         world.look(1)
@@ -680,11 +680,11 @@ def test_a_state_file_of_another_day_is_read_whole_and_written_the_same_again(wo
     lines = StateFile(path).read()
     assert lines is not None
     state = decoded(lines)
-    world.board.resume(state, {"local"})
-    again = list(encoded(replace(world.board.to_state(), clocks=state.clocks)))
+    world.store.resume(state, {"local"})
+    again = list(encoded(replace(world.store.to_state(), clocks=state.clocks)))
     assert len(again) == len(lines)
     assert all(map(holds, (json.loads(line) for line in again), (json.loads(line) for line in lines)))
-    world.board.saved(state)
+    world.store.saved(state)
     snapshot = world.snapshot()
     assert world.runs == {("succeeded", ""): 1, ("failed", "error"): 2}
     assert snapshot.batch_durations["local"].total == 168.0

@@ -19,8 +19,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.beams.rules import BoardRules
-from exporter.beams.store import Board
+from exporter.beams.rules import StoreRules
+from exporter.beams.store import BeamStore
 from exporter.persistence import store as state_file
 from exporter.persistence.store import StateFile, StateInUse, StateNotOurs, StateTooLarge, StateUnusable, is_readable
 from exporter.persistence.writer import Continuity
@@ -176,8 +176,8 @@ def test_a_database_or_a_folder_at_the_path_is_never_touched(file: StateFile, tm
         database.execute("CREATE TABLE beams (beam_id TEXT)")
     database.close()
     for path in (file.path, tmp_path):
-        board = Board(BoardRules(), 0.0)
-        continuity = Continuity(path, 10.0, board, PlainIdentifiers(), Clock(board))
+        store = BeamStore(StoreRules(), 0.0)
+        continuity = Continuity(path, 10.0, store, PlainIdentifiers(), Clock(store))
         with pytest.raises(StateNotOurs, match=r"set state\.file to another path"):
             continuity.resume(())
     assert file.path.read_bytes().startswith(b"SQLite")
@@ -329,17 +329,17 @@ class TestSealed:
             aside.unlink(missing_ok=True)
 
     def resume(self, path: Path) -> None:
-        board = Board(BoardRules(), 0.0)
-        continuity = Continuity(path, 0.1, board, PlainIdentifiers(), Clock(board), Seal(KEY))
+        store = BeamStore(StoreRules(), 0.0)
+        continuity = Continuity(path, 0.1, store, PlainIdentifiers(), Clock(store), Seal(KEY))
         continuity.resume(())
         continuity.close()
 
 
 class TestContinuity:
-    def continuity(self, path: Path, board: Board | None = None) -> Continuity:
-        board = board or Board(BoardRules(), 0.0)
-        clock = Clock(board, wall=lambda: 7.0, uptime=lambda: 7.0)
-        return Continuity(path, 0.1, board, PlainIdentifiers(), clock)
+    def continuity(self, path: Path, store: BeamStore | None = None) -> Continuity:
+        store = store or BeamStore(StoreRules(), 0.0)
+        clock = Clock(store, wall=lambda: 7.0, uptime=lambda: 7.0)
+        return Continuity(path, 0.1, store, PlainIdentifiers(), clock)
 
     @pytest.mark.parametrize("kind", DAMAGES)
     def test_what_cannot_be_used_is_set_aside_and_said_once(self, tmp_path: Path, kind: str) -> None:
@@ -348,8 +348,8 @@ class TestContinuity:
         StateFile(path).write(LINES, 5.0)
         damaged = damage(path.read_bytes())
         path.write_bytes(damaged)
-        board = Board(BoardRules(), 0.0)
-        continuity = self.continuity(path, board)
+        store = BeamStore(StoreRules(), 0.0)
+        continuity = self.continuity(path, store)
         with recorded_logs() as logs:
             continuity.resume(())
         [entry] = logs
@@ -358,7 +358,7 @@ class TestContinuity:
         assert (entry["set_aside_as"], entry["state"]) == ("state.json.set-aside", str(path))
         assert path.with_name("state.json.set-aside").read_bytes() == damaged
         assert not path.exists()
-        assert board.snapshot(0.0).errors == {"state": 1}
+        assert store.snapshot(0.0).errors == {"state": 1}
         continuity.start()
         wait_for(path.exists, "the new state")
         continuity.stop()
@@ -384,8 +384,8 @@ class TestContinuity:
 
     def test_it_is_written_at_once_and_once_more_at_the_end(self, tmp_path: Path) -> None:
         path = tmp_path / "state.json"
-        board = Board(BoardRules(), 0.0)
-        continuity = Continuity(path, 3600.0, board, PlainIdentifiers(), Clock(board))
+        store = BeamStore(StoreRules(), 0.0)
+        continuity = Continuity(path, 3600.0, store, PlainIdentifiers(), Clock(store))
         continuity.resume(())
         continuity.start()
         wait_for(path.exists, "the first state")
@@ -396,12 +396,12 @@ class TestContinuity:
 
     def test_a_folder_that_is_not_there_is_said_once_counted_and_used_when_it_comes(self, tmp_path: Path) -> None:
         path = tmp_path / "later" / "state.json"
-        board = Board(BoardRules(), 0.0)
-        continuity = self.continuity(path, board)
+        store = BeamStore(StoreRules(), 0.0)
+        continuity = self.continuity(path, store)
         with recorded_logs() as logs:
             continuity.resume(())
             continuity.start()
-            wait_for(lambda: board.snapshot(0.0).errors["state"] > 3, "several attempts")
+            wait_for(lambda: store.snapshot(0.0).errors["state"] > 3, "several attempts")
             assert [entry["event"] for entry in logs] == [
                 "state cannot be written: after a restart logs are read again from their beginning"
             ]
@@ -415,8 +415,8 @@ class TestContinuity:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         path = tmp_path / "state.json"
-        board = Board(BoardRules(), 0.0)
-        continuity = self.continuity(path, board)
+        store = BeamStore(StoreRules(), 0.0)
+        continuity = self.continuity(path, store)
         full = True
         fsync = os.fsync
 
@@ -429,7 +429,7 @@ class TestContinuity:
         with recorded_logs() as logs:
             continuity.resume(())
             continuity.start()
-            wait_for(lambda: board.snapshot(0.0).errors["state"] > 1, "two attempts")
+            wait_for(lambda: store.snapshot(0.0).errors["state"] > 1, "two attempts")
             full = False
             wait_for(lambda: len(logs) == 2, "the end of the trouble")
             continuity.stop()

@@ -13,16 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from exporter.beams.rules import BoardRules
+from exporter.beams.rules import StoreRules
 from exporter.beams.snapshot import BeamKey, BeamRow
-from exporter.beams.store import Board
+from exporter.beams.store import BeamStore
 from exporter.config import Settings
 from exporter.database.discovery import DirectoryDiscovery
 from exporter.logs.parser import SitePatterns
-from exporter.polling.poller import SourceMonitor
+from exporter.polling.poller import SourcePoller
 from exporter.polling.schedule import Candidates
 from exporter.privacy.identifiers import PlainIdentifiers
-from exporter.runtime.pipeline import Following, _Waits
+from exporter.runtime.pipeline import Pipeline, _Waits
 from exporter.runtime.table_loops import NameRounds
 from exporter.sources.inotify import Announced, Announcements
 from exporter.sources.local import LocalSource
@@ -46,7 +46,7 @@ class Counting(LocalSource):
         self.asked += [*paths, *settled]
         return super().stat(paths, settled)
 
-    def asked_in(self, monitor: SourceMonitor, *, announced_only: bool = False) -> list[str]:
+    def asked_in(self, monitor: SourcePoller, *, announced_only: bool = False) -> list[str]:
         self.asked = []
         while monitor.look(announced_only=announced_only):
             pass
@@ -64,15 +64,15 @@ class Blind(Announcements):
 class Followed:
     def __init__(self, folder: Path, count: int, kernel: Announcements | None) -> None:
         self.folder, self.at = folder, time.time()
-        self.board = Board(BoardRules(), self.at)
+        self.store = BeamStore(StoreRules(), self.at)
         self.source = Counting()
         self.kernel = kernel
         keys = [BeamKey("c", f"b{number}") for number in range(count)]
-        self.board.take_rows([BeamRow(key, self.at, status="x") for key in keys], (), self.at)
-        self.monitor = SourceMonitor(
+        self.store.take_rows([BeamRow(key, self.at, status="x") for key in keys], (), self.at)
+        self.monitor = SourcePoller(
             self.source,
             [LogPathTemplate(f"{folder}/{{beam_id}}.log")],
-            self.board,
+            self.store,
             site=SitePatterns(),
             identifiers=PlainIdentifiers(),
             clock=self.clock,
@@ -92,7 +92,7 @@ class Followed:
             file.write(b"Generating particles for (%d of 1000 batches) in CPU ..\n" % batch)
 
     def batches(self) -> dict[str, int]:
-        return {view.key.beam_id: view.batch_current for view in self.board.snapshot(self.at).beams}
+        return {view.key.beam_id: view.batch_current for view in self.store.snapshot(self.at).beams}
 
 
 @pytest.fixture
@@ -124,7 +124,7 @@ def test_polling_alone_asks_once_for_each_log_in_each_round(tmp_path: Path) -> N
     world = settled(tmp_path, 50, None)
     for _ in range(3):
         assert sorted(world.source.asked_in(world.monitor)) == sorted(str(world.log(each)) for each in range(50))
-    assert world.board.snapshot(world.at).sources[0].read_bytes == sum(log.stat().st_size for log in tmp_path.iterdir())
+    assert world.store.snapshot(world.at).sources[0].read_bytes == sum(log.stat().st_size for log in tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("announced", [False, True])
@@ -142,11 +142,11 @@ def test_of_beams_that_left_nothing_waits_for_the_search_for_garbage(
     try:
         for number in range(3, 20):
             key = BeamKey("c", f"b{number}")
-            world.board.take_rows([BeamRow(key, world.at, status="x")], (), world.at)
+            world.store.take_rows([BeamRow(key, world.at, status="x")], (), world.at)
             world.source.asked_in(world.monitor)
-            world.board.take_rows([], [key], world.at)
+            world.store.take_rows([], [key], world.at)
             world.at += 120
-            world.board.settle(world.at)
+            world.store.settle(world.at)
             world.source.asked_in(world.monitor)
         assert len(world.batches()) == 3
         assert held() == before
@@ -175,12 +175,12 @@ def test_a_log_that_has_just_been_met_may_be_another_by_the_next_round(tmp_path:
     world = settled(tmp_path, 2, kernel)
     world.start_batch(2, 1)
     key, other = BeamKey("c", "b2"), tmp_path / "other.log"
-    world.board.take_rows([BeamRow(key, world.at, status="x")], (), world.at)
+    world.store.take_rows([BeamRow(key, world.at, status="x")], (), world.at)
     world.source.asked_in(world.monitor)
     assert world.batches()["b2"] == 1
     other.write_bytes(b"Generating particles for (7 of 1000 batches) in CPU ..\n")
     os.utime(other, (world.at + 60, world.at + 60))
-    world.board.take_rows([BeamRow(key, world.at, status="x", log_path=str(other))], (), world.at)
+    world.store.take_rows([BeamRow(key, world.at, status="x", log_path=str(other))], (), world.at)
     for _ in range(2):
         assert str(world.log(2)) not in world.source.asked_in(world.monitor)
     assert world.batches()["b2"] == 7
@@ -198,7 +198,7 @@ def test_an_announced_look_asks_for_the_logs_that_grew(tmp_path: Path, kernel: A
 
 def test_a_log_that_appears_is_announced(tmp_path: Path, kernel: Announcements) -> None:
     world = settled(tmp_path, 3, kernel)
-    world.board.take_rows([BeamRow(BeamKey("c", "b3"), world.at, status="x")], (), world.at)
+    world.store.take_rows([BeamRow(BeamKey("c", "b3"), world.at, status="x")], (), world.at)
     for _ in range(3):
         world.source.asked_in(world.monitor)
     world.start_batch(3, 1)
@@ -247,7 +247,7 @@ def test_where_the_kernel_is_silent_nothing_is_lost_and_the_folder_is_polled(tmp
     assert [entry["event"] for entry in logs] == [
         "the kernel did not announce a change, the folder is polled from now on"
     ]
-    assert world.board.snapshot(world.at).sources[0].errors == {"notification": 1}
+    assert world.store.snapshot(world.at).sources[0].errors == {"notification": 1}
     assert len(world.source.asked_in(world.monitor)) == 20
     blind.close()
 
@@ -257,7 +257,7 @@ def test_what_was_announced_is_never_held_against_the_kernel(tmp_path: Path, ker
     for batch in range(2, 40):
         world.start_batch(batch % 5, batch)
         world.source.asked_in(world.monitor, announced_only=bool(batch % 3))
-    assert world.board.snapshot(world.at).sources[0].errors == {}
+    assert world.store.snapshot(world.at).sources[0].errors == {}
 
 
 def test_after_lost_announcements_every_log_is_looked_at(
@@ -327,11 +327,11 @@ def test_a_write_is_seen_long_before_the_next_round(tmp_path: Path, kernel: Anno
     log.write_bytes(b"Generating particles for (1 of 1000 batches) in CPU ..\n")
     at = 1_800_000_000.0
     os.utime(log, (at, at))
-    board = Board(BoardRules(), at)
-    following = Following(settings, board, PlainIdentifiers(), lambda: at)
+    store = BeamStore(StoreRules(), at)
+    following = Pipeline(settings, store, PlainIdentifiers(), lambda: at)
 
     def current() -> int:
-        return max((view.batch_current for view in board.snapshot(at).beams), default=0)
+        return max((view.batch_current for view in store.snapshot(at).beams), default=0)
 
     following.start()
     try:
@@ -347,7 +347,7 @@ def test_a_write_is_seen_long_before_the_next_round(tmp_path: Path, kernel: Anno
 
 
 class Listings(Counting):
-    """Counts listings, too."""
+    """Counters listings, too."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -368,7 +368,7 @@ def test_a_folder_whose_names_stay_is_listed_rarely_and_a_new_log_at_once(tmp_pa
         }
     )
     (tmp_path / "c_b0.log").touch()
-    board = Board(BoardRules(), at[0])
+    store = BeamStore(StoreRules(), at[0])
     source = Listings()
     templates = configured.templates(configured.sources[0])
     changed = [True]
@@ -377,7 +377,7 @@ def test_a_folder_whose_names_stay_is_listed_rarely_and_a_new_log_at_once(tmp_pa
         before, changed[0] = changed[0], not announced
         return before
 
-    rounds = NameRounds(configured, source, templates, board, PlainIdentifiers(), lambda: at[0], names_changed)
+    rounds = NameRounds(configured, source, templates, store, PlainIdentifiers(), lambda: at[0], names_changed)
 
     def discover(times: int) -> int:
         before = source.listings
@@ -387,13 +387,13 @@ def test_a_folder_whose_names_stay_is_listed_rarely_and_a_new_log_at_once(tmp_pa
         return source.listings - before
 
     discover(5)
-    assert {view.key.beam_id for view in board.snapshot(at[0]).beams} == {"b0"}
+    assert {view.key.beam_id for view in store.snapshot(at[0]).beams} == {"b0"}
     idle = discover(30)
     assert idle == 2
     (tmp_path / "c_b1.log").touch()
     changed[0] = True
     assert discover(1) == 1
-    assert {view.key.beam_id for view in board.snapshot(at[0]).beams} == {"b0", "b1"}
+    assert {view.key.beam_id for view in store.snapshot(at[0]).beams} == {"b0", "b1"}
     # Within the time stamps' granularity another may have come: the next rounds list, too, where nobody announces it.
     assert discover(2) == (0 if announced else 2)
 
@@ -411,16 +411,16 @@ def test_a_look_that_is_asked_for_comes_long_before_its_time(
             "discovery": {"kind": "directory"},
         }
     )
-    board = Board(BoardRules(), time.time())
-    following = Following(settings, board, PlainIdentifiers(), time.time)
+    store = BeamStore(StoreRules(), time.time())
+    following = Pipeline(settings, store, PlainIdentifiers(), time.time)
     following.start()
     try:
         wait_for(lambda: following.unready() is None, "the first looks")
-        looked = board.snapshot(time.time()).sources[0].last_poll_at
+        looked = store.snapshot(time.time()).sources[0].last_poll_at
 
         following._look_at_logs()
 
-        wait_for(lambda: board.snapshot(time.time()).sources[0].last_poll_at != looked, "a further look", 20.0)
+        wait_for(lambda: store.snapshot(time.time()).sources[0].last_poll_at != looked, "a further look", 20.0)
     finally:
         following.stop()
         following.close()
@@ -447,9 +447,9 @@ def test_an_announced_look_does_not_wait_until_all_names_have_been_looked_at(
 
 def test_nothing_is_looked_at_between_names_while_nothing_is_announced(tmp_path: Path, kernel: Announcements) -> None:
     world = settled(tmp_path, 3, kernel)
-    looks = world.board.snapshot(world.at).sources[0].poll_seconds.count
+    looks = world.store.snapshot(world.at).sources[0].poll_seconds.count
 
     _Waits(kernel, 0.5).look_between(world.monitor)
     _Waits(None, 0.5).look_between(world.monitor)
 
-    assert world.board.snapshot(world.at).sources[0].poll_seconds.count == looks
+    assert world.store.snapshot(world.at).sources[0].poll_seconds.count == looks

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from exporter.beams.output import GRACE_SECONDS, LATE_SECONDS
-from exporter.beams.rules import BoardRules
+from exporter.beams.rules import StoreRules
 from exporter.beams.snapshot import BeamKey, BeamState, OutputState
 from exporter.database.beams_table import BeamsTable
 from exporter.database.mirror import Mirror
@@ -29,7 +29,7 @@ class Site(World):
     """A world whose source has an output_path: ``dose/CASE/`` beside the logs."""
 
     def __init__(
-        self, folder: Path, rules: BoardRules | None = None, glob: str = "{case_id}/*", minimum_bytes: int = 1
+        self, folder: Path, rules: StoreRules | None = None, glob: str = "{case_id}/*", minimum_bytes: int = 1
     ) -> None:
         self.doses = folder / "dose"
         self.doses.mkdir(exist_ok=True)
@@ -441,7 +441,7 @@ class TestRestarts:
         after_restart.restart(before.saved())
         after_restart.look()
         assert (after_restart.state, after_restart.output) == ("succeeded", "skipped")
-        before.board.set_rules(replace(quick(), output_sources=frozenset({"local"})))
+        before.store.set_rules(replace(quick(), output_sources=frozenset({"local"})))
         before.look()
         assert (before.state, before.view().output) == ("succeeded", "skipped"), "after a reload, too"
 
@@ -460,7 +460,7 @@ def test_a_clock_that_is_set_meanwhile_ends_no_grace(site: Site) -> None:
     site.end()
     site.look()
     site.at += 3600
-    site.board.move(3600)
+    site.store.move(3600)
     site.wait(10)
     assert site.state == "running"
     site.wait(GRACE_SECONDS)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from exporter.beams.rules import BoardRules
+from exporter.beams.rules import StoreRules
 from exporter.beams.snapshot import BeamKey, BeamState
 from exporter.embedding import ProgressMonitor
 from exporter.privacy.identifiers import PlainIdentifiers
@@ -160,7 +160,7 @@ class TestFirstLook:
         world.write(after("v2_b18", b"Generating particles for (5 of 18"))
         with capture_logs() as lines:
             world.look()
-            for notice in world.board.notices():
+            for notice in world.store.notices():
                 say(notice, PlainIdentifiers())
         assert world.view().state == BeamState.SUCCEEDED
         assert [line["seconds"] for line in lines if line["event"] == "run succeeded"] == [None]
@@ -348,7 +348,7 @@ class TestRetry:
         world.at += 1
         world.write(upto("v2_b18", b"Creating world geometry complete!"), anew=True)
         world.monitor.look()
-        world.board.take_rows(rows, (), asked_at)
+        world.store.take_rows(rows, (), asked_at)
         assert (world.state, world.view().run_number) == (BeamState.STARTING, 2)
         world.row()
         world.look()
@@ -662,7 +662,7 @@ class TestRowAndLog:
         with capture_logs() as lines:
             for _ in range(40):
                 world.look(3)
-            for notice in world.board.notices():
+            for notice in world.store.notices():
                 say(notice, PlainIdentifiers())
         [line] = [line for line in lines if line["event"] == "run failed"]
         assert (line["reason"], line["status"]) == ("status", status)
@@ -892,13 +892,13 @@ class TestRetention:
 
 
 def test_no_more_beams_are_exported_than_allowed(tmp_path: Path) -> None:
-    world = World(tmp_path, BoardRules(max_beams=3))
+    world = World(tmp_path, StoreRules(max_beams=3))
     for number in range(5):
         world.row(key=BeamKey("c", f"c_beam_{number}"))
     world.look()
     assert len(world.snapshot().beams) == 3
     assert world.snapshot().beams_dropped == 2
-    assert [notice.number for notice in world.board.notices() if notice.kind == "beams_dropped"] == [2]
+    assert [notice.number for notice in world.store.notices() if notice.kind == "beams_dropped"] == [2]
 
 
 def test_a_log_that_is_not_understood_is_said_so_and_is_no_stall(world: World) -> None:

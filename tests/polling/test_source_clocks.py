@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from exporter.beams.snapshot import BeamKey, SourceView
 from exporter.logs.parser import SitePatterns
-from exporter.polling.poller import SourceMonitor
+from exporter.polling.poller import SourcePoller
 from exporter.privacy.identifiers import PlainIdentifiers
 from exporter.sources.local import LocalSource
 from exporter.sources.log_paths import LogPathTemplate
@@ -299,8 +299,8 @@ class TestRestart:
         written_at = world.at
         world.restart(state)
         world.at += 3600
-        world.board.move(3600)
-        world.monitor.resume(*world.board.bookmarks("local"))
+        world.store.move(3600)
+        world.monitor.resume(*world.store.checkpoints("local"))
         other_log_grows(world)
         started_at = world.view().started_at
         assert started_at is not None
@@ -320,10 +320,10 @@ def test_newest_of_two_logs_on_two_sources_is_found_by_corrected_dates(world: Wo
     """A run that moves to a host whose clock is off: its log there is the newer one."""
     host = world.folder / "host"
     host.mkdir()
-    monitor = SourceMonitor(
+    monitor = SourcePoller(
         LocalSource("host"),
         [LogPathTemplate(f"{host}/{{beam_id}}.log")],
-        world.board,
+        world.store,
         site=SitePatterns(),
         identifiers=PlainIdentifiers(),
         clock=lambda: world.at,

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from exporter.beams.rules import BoardRules
+from exporter.beams.rules import StoreRules
 from exporter.beams.snapshot import BeamState, SourceView
-from exporter.beams.store import Board
+from exporter.beams.store import BeamStore
 from exporter.config import settings_from
 from exporter.privacy.identifiers import PlainIdentifiers
-from exporter.runtime.pipeline import Following
+from exporter.runtime.pipeline import Pipeline
 from exporter.sources.local import LocalSource
 from exporter.sources.source import NOTHING_SETTLED, LogProblem, LogStat, ReadRequest
 from tests.support import communicator_db as db
@@ -119,11 +119,11 @@ def test_a_long_reason_is_cut(tmp_path: Path) -> None:
 
 
 def test_a_source_that_has_never_answered_is_shown_before_its_first_poll() -> None:
-    board = Board(BoardRules(), 1_800_000_000.0)
-    board.expect_source("hpc1", "ssh")
-    assert board.snapshot(1_800_000_000.0).sources == (SourceView("hpc1", "ssh", up=None),)
-    board.remove_source("hpc1")
-    assert board.snapshot(1_800_000_000.0).sources == ()
+    store = BeamStore(StoreRules(), 1_800_000_000.0)
+    store.expect_source("hpc1", "ssh")
+    assert store.snapshot(1_800_000_000.0).sources == (SourceView("hpc1", "ssh", up=None),)
+    store.remove_source("hpc1")
+    assert store.snapshot(1_800_000_000.0).sources == ()
 
 
 def test_an_exception_while_logs_are_looked_for_by_name_makes_the_source_down(
@@ -135,7 +135,7 @@ def test_an_exception_while_logs_are_looked_for_by_name_makes_the_source_down(
         f"sources: [{{name: here, log_path: '{tmp_path}/{{case_id}}_{{beam_id}}.log'}}]\n",
         "x.yaml",
     )
-    board = Board(BoardRules(), 1_800_000_000.0)
+    store = BeamStore(StoreRules(), 1_800_000_000.0)
     listing: Callable[..., Mapping[str, LogStat]] = LocalSource.listing
     faulty = True
 
@@ -145,12 +145,12 @@ def test_an_exception_while_logs_are_looked_for_by_name_makes_the_source_down(
         return listing(self, folder)
 
     monkeypatch.setattr(LocalSource, "listing", listing_or_error)
-    following = Following(settings, board, PlainIdentifiers(), lambda: 1_800_000_000.0)
+    following = Pipeline(settings, store, PlainIdentifiers(), lambda: 1_800_000_000.0)
     following.start()
     try:
 
         def source() -> SourceView:
-            return board.snapshot(1_800_000_000.0).sources[0]
+            return store.snapshot(1_800_000_000.0).sources[0]
 
         wait_for(lambda: source().up is False, "the source down")
         assert source().reason == "unexpected error: UnicodeError: a name that is none"

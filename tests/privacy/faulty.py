@@ -12,20 +12,20 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
-from exporter.beams.store import Board
+from exporter.beams.store import BeamStore
 from exporter.cli.main import main
-from exporter.metrics.collectors import BoardGroups
+from exporter.metrics.collectors import StoreGroups
 from exporter.web import fields
 
-settle, cases, groups = Board.settle, fields.cases, BoardGroups.__call__
+settle, cases, groups = BeamStore.settle, fields.cases, StoreGroups.__call__
 
 
-def settle_and_fail(board: Board, at: float) -> None:
-    settle(board, at)
-    quoted = str(sorted(board.keys()))
-    if not board.keys():
+def settle_and_fail(store: BeamStore, at: float) -> None:
+    settle(store, at)
+    quoted = str(sorted(store.keys()))
+    if not store.keys():
         return
-    Board.settle = settle  # type: ignore[method-assign]
+    BeamStore.settle = settle  # type: ignore[method-assign]
     logging.getLogger("paramiko.transport").error("Exception (client): %s", quoted)
     logging.getLogger("asyncio").error("Task exception was never retrieved: " + quoted)  # noqa: G003 - as they do
     warnings.warn(quoted, stacklevel=1)
@@ -43,8 +43,8 @@ def cases_and_fail(snapshot: Any) -> Any:
     raise LookupError(str([beam.key for beam in snapshot.beams]))
 
 
-def groups_and_fail(self: BoardGroups) -> Iterator[Any]:
-    BoardGroups.__call__ = groups  # type: ignore[method-assign]
+def groups_and_fail(self: StoreGroups) -> Iterator[Any]:
+    StoreGroups.__call__ = groups  # type: ignore[method-assign]
     raise RuntimeError("groups of", [beam.key for beam in self._snapshot().beams])
 
 
@@ -67,7 +67,7 @@ class _Unraisable:
 
 
 if __name__ == "__main__":
-    Board.settle = settle_and_fail  # type: ignore[method-assign, assignment]
+    BeamStore.settle = settle_and_fail  # type: ignore[method-assign, assignment]
     fields.cases = cases_and_fail
-    BoardGroups.__call__ = groups_and_fail  # type: ignore[method-assign]
+    StoreGroups.__call__ = groups_and_fail  # type: ignore[method-assign]
     main()

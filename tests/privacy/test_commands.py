@@ -399,7 +399,7 @@ def test_a_reload_names_the_keys_that_wait_for_the_next_start(site: Site) -> Non
 
 
 def test_a_status_that_a_reload_brings_is_known_and_shown(site: Site) -> None:
-    """The board goes by statuses: one that is withheld could not say that a beam simulates."""
+    """The store goes by statuses: one that is withheld could not say that a beam simulates."""
     db.execute(site.database, "UPDATE beams SET status = 'at_the_gpu'")
     privacy = f"{{identifiers: pseudonym, key_file: {site.key_file}}}"
     site.configure(privacy, "discovery: {interval_seconds: 0.1}\n")

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from exporter.beams.rules import BoardRules
+from exporter.beams.rules import StoreRules
 from exporter.beams.snapshot import BeamKey, BeamState
-from exporter.beams.store import Board
+from exporter.beams.store import BeamStore
 from exporter.config import settings_from
 from exporter.database.beams_table import BeamsTable
 from exporter.database.discovery import DatabaseDiscovery
@@ -39,7 +39,7 @@ class Times:
     def process(self) -> Clock:
         """A process begins."""
         return Clock(
-            self.world.board,
+            self.world.store,
             said=lambda _, seconds: self.said.append(seconds),
             wall=lambda: self.world.at,
             uptime=lambda: self.uptime,
@@ -138,14 +138,14 @@ def test_a_run_whose_end_was_read_before_the_clock_was_set_and_taken_after_it_is
 ) -> None:
     running(world, times)
     world.write(upto("v2_b18", b"Time taken").partition(SECOND_BATCH)[2])
-    apply = world.board.apply
+    apply = world.store.apply
 
     def set_first(*what: Any, **how: Any) -> None:
         times.set(step)
         apply(*what, **how)
 
     with monkeypatch.context() as patched:
-        patched.setattr(world.board, "apply", set_first)
+        patched.setattr(world.store, "apply", set_first)
         world.look(0)
     assert world.state == "succeeded"
     assert world.view().ended_at == pytest.approx(world.at, abs=10)
@@ -220,18 +220,18 @@ def test_a_suspended_machine_is_no_clock_that_was_set(world: World, times: Times
 def test_a_clock_that_was_set_between_two_processes(tmp_path: Path, world: World, times: Times) -> None:
     running(world, times)
     path = tmp_path / "state.json"
-    first = Continuity(path, 10.0, world.board, PlainIdentifiers(), times.clock)
+    first = Continuity(path, 10.0, world.store, PlainIdentifiers(), times.clock)
     first.start()
     first.stop()
     times.uptime += 3
     world.at += 3 + HOUR
-    board = Board(BoardRules(quick().stall), world.at)
+    store = BeamStore(StoreRules(quick().stall), world.at)
     second = Continuity(
-        path, 10.0, board, PlainIdentifiers(), Clock(board, wall=lambda: world.at, uptime=lambda: times.uptime)
+        path, 10.0, store, PlainIdentifiers(), Clock(store, wall=lambda: world.at, uptime=lambda: times.uptime)
     )
     second.resume({"local"})
     second.close()
-    [view] = board.snapshot(world.at).beams
+    [view] = store.snapshot(world.at).beams
     assert view.state is BeamState.RUNNING
     assert world.at - (view.last_progress_at or 0) == pytest.approx(3, abs=0.5)
 
@@ -272,7 +272,7 @@ def test_the_health_of_a_source_from_just_before_the_clock_was_set_is_dated_by_t
     world = World(tmp_path, quick(), source=source)
     times = Times(world)
     running(world, times)
-    publish = world.board.publish_source
+    publish = world.store.publish_source
 
     def set_first(*what: Any, **how: Any) -> None:
         times.set(step)
@@ -280,7 +280,7 @@ def test_the_health_of_a_source_from_just_before_the_clock_was_set_is_dated_by_t
 
     source.down = True
     with monkeypatch.context() as patched:
-        patched.setattr(world.board, "publish_source", set_first)
+        patched.setattr(world.store, "publish_source", set_first)
         world.monitor.look()
     assert world.view().state is BeamState.UNREACHABLE
     assert world.view().state_since == pytest.approx(world.at)
@@ -299,7 +299,7 @@ def test_a_row_that_was_read_just_before_the_clock_was_set_back_speaks_no_hour_l
     )
     settings = settings_from(f"base_directory: {tmp_path}\ndatabase: {{path: {path}}}\n", "exporter.yaml")
     assert settings.database is not None
-    rounds = TableRounds(settings, settings.database, world.board, PlainIdentifiers(), times.clock)
+    rounds = TableRounds(settings, settings.database, world.store, PlainIdentifiers(), times.clock)
     rows = BeamsTable.rows
 
     def set_after(*what: Any) -> Any:
@@ -324,7 +324,7 @@ def name_rounds(world: World, times: Times, source: LocalSource) -> NameRounds:
         "exporter.yaml",
     )
     templates = settings.templates(settings.sources[0])
-    return NameRounds(settings, source, templates, world.board, PlainIdentifiers(), times.clock)
+    return NameRounds(settings, source, templates, world.store, PlainIdentifiers(), times.clock)
 
 
 @pytest.mark.parametrize("step", [HOUR, -HOUR])

@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 
 from exporter.beams.beam import Beam, SavedBeam
-from exporter.beams.counters import Counts
+from exporter.beams.counters import Counters
 from exporter.beams.roster import Roster
-from exporter.beams.rules import BoardRules
+from exporter.beams.rules import StoreRules
 from exporter.beams.run import BeamRun, RunState
-from exporter.beams.runs import Succession, SuccessionState
-from exporter.beams.saved import SavedBoard
+from exporter.beams.runs import RunSequence, RunSequenceState
+from exporter.beams.saved import SavedStore
 from exporter.beams.snapshot import BeamRow
 from exporter.beams.sources import Sources
-from exporter.beams.store import Board
+from exporter.beams.store import BeamStore
 from exporter.logs.batch_counter import BatchTally, TallyState
 from exporter.logs.events import (
     Anomaly,
@@ -30,22 +30,22 @@ from exporter.logs.events import (
 )
 from exporter.logs.parser import ParserState, TpsLogParser
 from exporter.process.plain_state import attributes, pairs
-from exporter.sources.checkpoint import Bookmark, BookmarkState
+from exporter.sources.checkpoint import Checkpoint, CheckpointState
 from exporter.sources.tailer import Tailer, TailerState
 from tests.support.world import BEAM
 
 KEPT: list[tuple[Any, type]] = [
     (BatchTally(), TallyState),
     (BeamRun(), RunState),
-    (Succession(), SuccessionState),
+    (RunSequence(), RunSequenceState),
     (Beam(BeamRow(BEAM, 0.0), 0.0), SavedBeam),
-    (Board(BoardRules(), 0.0), SavedBoard),
-    (Roster(BoardRules(), 0.0), SavedBoard),
-    (Sources(), SavedBoard),
-    (Counts(0.0), SavedBoard),
+    (BeamStore(StoreRules(), 0.0), SavedStore),
+    (Roster(StoreRules(), 0.0), SavedStore),
+    (Sources(), SavedStore),
+    (Counters(0.0), SavedStore),
     (TpsLogParser(), ParserState),
     (Tailer("/a.log"), TailerState),
-    (Bookmark.of(Tailer("/a.log"), TpsLogParser()), BookmarkState),
+    (Checkpoint.of(Tailer("/a.log"), TpsLogParser()), CheckpointState),
 ]
 
 

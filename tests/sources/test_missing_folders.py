@@ -19,7 +19,7 @@ WARNING = "folder of log_path does not exist, no log can be found there; check l
 
 
 class CountingSource(FragileSource):
-    """Counts how many folders it was asked for."""
+    """Counters how many folders it was asked for."""
 
     asked = 0
 
@@ -94,7 +94,7 @@ def test_a_clock_that_is_set_does_not_delay_the_next_check(tmp_path: Path) -> No
     assert missing(world) == (f"{tmp_path}/logs",)
     (tmp_path / "logs").mkdir()
     world.at -= 7200
-    world.board.move(-7200)
+    world.store.move(-7200)
     world.look(RECHECK_SECONDS + 1)
     assert missing(world) == ()
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from exporter.beams.estimate import Forecast
 from exporter.beams.run import BeamRun
-from exporter.beams.runs import Succession
+from exporter.beams.runs import RunSequence
 from exporter.logs.events import BatchFinished, BatchStarted, LogRead
 from exporter.logs.parser import TpsLogParser
 
@@ -62,7 +62,7 @@ def growth(name: str) -> list[tuple[float, int]]:
 def replay(name: str, poll_seconds: float = 0.0) -> Iterator[tuple[Sample, BeamRun]]:
     """Read a log as it grew, looking every ``poll_seconds`` (0: at every row of its growth)."""
     data = (LOGS / f"{name}.log").read_bytes()
-    parser, runs, read, looked = TpsLogParser(), Succession(), 0, float("-inf")
+    parser, runs, read, looked = TpsLogParser(), RunSequence(), 0, float("-inf")
     rows = growth(name)
     for row, (at, size) in enumerate(rows):
         if at < looked + poll_seconds and row + 1 < len(rows):

@@ -1,4 +1,4 @@
-"""A board, a local source and rows under a clock that stands still until told: what happens to beams, step by step."""
+"""A store, a local source and rows under a clock that stands still until told: what happens to beams, step by step."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from exporter.beams.rules import BoardRules, StallRules, StatusRules
-from exporter.beams.snapshot import BeamKey, BeamRow, BeamView, BoardSnapshot
-from exporter.beams.store import Board
+from exporter.beams.rules import StallRules, StatusRules, StoreRules
+from exporter.beams.snapshot import BeamKey, BeamRow, BeamView, StoreSnapshot
+from exporter.beams.store import BeamStore
 from exporter.logs.parser import SitePatterns
 from exporter.persistence.writer import decoded, encoded
 from exporter.polling.output_check import OutputRules
-from exporter.polling.poller import SourceMonitor
+from exporter.polling.poller import SourcePoller
 from exporter.privacy.identifiers import PlainIdentifiers
 from exporter.sources.local import LocalSource
 from exporter.sources.log_paths import LogPathTemplate
@@ -67,7 +67,7 @@ class World:
 
     Args:
         folder: for logs.
-        rules: of the board.
+        rules: of the store.
         templates: log paths below ``folder``.
         source: where logs are read; local by default.
         outputs: which dose files must be there; the rules name the source, too.
@@ -79,7 +79,7 @@ class World:
     def __init__(
         self,
         folder: Path,
-        rules: BoardRules | None = None,
+        rules: StoreRules | None = None,
         *,
         templates: tuple[str, ...] = ("{beam_id}.log",),
         source: LogSource | None = None,
@@ -90,17 +90,17 @@ class World:
         self.file_clock_seconds = 0.0
         self.rows: dict[BeamKey, BeamRow] = {}
         self.source = source or LocalSource("local")
-        self._rules = rules or BoardRules()
+        self._rules = rules or StoreRules()
         self._templates = templates
         self._outputs = outputs
         self._begin()
 
     def _begin(self) -> None:
-        self.board = Board(self._rules, self.at)
-        self.monitor = SourceMonitor(
+        self.store = BeamStore(self._rules, self.at)
+        self.monitor = SourcePoller(
             self.source,
             [LogPathTemplate(f"{self.folder}/{template}") for template in self._templates],
-            self.board,
+            self.store,
             site=SitePatterns(),
             identifiers=PlainIdentifiers(),
             clock=lambda: self.at,
@@ -109,14 +109,14 @@ class World:
 
     def saved(self) -> list[bytes]:
         """What a state file would hold now."""
-        return list(encoded(self.board.to_state()))
+        return list(encoded(self.store.to_state()))
 
     def restart(self, lines: list[bytes] | None = None) -> None:
         """The process is killed now, and another goes on with this state; with that of now where none is given."""
         state = decoded(self.saved() if lines is None else lines)
         self._begin()
-        self.board.resume(state, {self.source.name})
-        self.monitor.resume(*self.board.bookmarks(self.source.name))
+        self.store.resume(state, {self.source.name})
+        self.monitor.resume(*self.store.checkpoints(self.source.name))
 
     def log(self, key: BeamKey = BEAM) -> Path:
         """Where a beam's log is by the first template."""
@@ -139,15 +139,15 @@ class World:
     def look(self, seconds: float = 0.5) -> None:
         """Time passes, then discovery, the source and time itself have a round."""
         self.at += seconds
-        known = self.board.keys()
+        known = self.store.keys()
         rows = [replace(row, read_at=self.at) for row in self.rows.values()]
-        self.board.take_rows(rows, known - self.rows.keys(), self.at)
+        self.store.take_rows(rows, known - self.rows.keys(), self.at)
         while self.monitor.look():
             pass
-        self.board.settle(self.at)
+        self.store.settle(self.at)
 
-    def snapshot(self) -> BoardSnapshot:
-        return self.board.snapshot(self.at)
+    def snapshot(self) -> StoreSnapshot:
+        return self.store.snapshot(self.at)
 
     def view(self, key: BeamKey = BEAM) -> BeamView:
         """The beam now."""
@@ -181,9 +181,9 @@ def after(name: str, mark: bytes) -> bytes:
     return captured(name)[len(upto(name, mark)) :]
 
 
-def quick() -> BoardRules:
+def quick() -> StoreRules:
     """Rules with short times."""
-    return BoardRules(
+    return StoreRules(
         StallRules(factor=3, minimum_seconds=10, first_batch_seconds=60, buffered_seconds=500, timeout_seconds=300),
         StatusRules(),
         retention_seconds=100,

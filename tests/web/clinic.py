@@ -1,4 +1,4 @@
-"""A clinic's afternoon: a board as the page will mostly show it, with one beam of every fate."""
+"""A clinic's afternoon: a store as the page will mostly show it, with one beam of every fate."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from exporter.beams.snapshot import (
     BeamKey,
     BeamState,
     BeamView,
-    BoardSnapshot,
     DatabaseView,
     EndedRun,
     SourceView,
+    StoreSnapshot,
     Summary,
 )
-from tests.web.board_snapshots import make_beam, make_snapshot, make_waiting_beam
+from tests.web.store_snapshots import make_beam, make_snapshot, make_waiting_beam
 
 MINUTE = 60.0
 LOG = b"".join(
@@ -26,8 +26,8 @@ LOG = b"".join(
 )
 
 
-def clinic(at: float) -> BoardSnapshot:
-    """The board at ``at``: four cases on two sources."""
+def clinic(at: float) -> StoreSnapshot:
+    """The store at ``at``: four cases on two sources."""
     ended = tuple(_ended(at))
     return make_snapshot(
         *_beams(at),

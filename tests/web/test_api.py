@@ -24,27 +24,27 @@ from exporter.beams.snapshot import (
     BeamRow,
     BeamState,
     BeamView,
-    BoardSnapshot,
     EndedRun,
     OutputFile,
     OutputState,
+    StoreSnapshot,
 )
 from exporter.logs.events import FAILURE_REASONS
 from exporter.privacy.identifiers import PlainIdentifiers
 from exporter.web import routes
 from exporter.web.api import openapi
 from tests.support.process import wait_for
-from tests.web.board_snapshots import NOW, make_beam, make_full_snapshot, make_snapshot, make_waiting_beam
+from tests.web.store_snapshots import NOW, make_beam, make_full_snapshot, make_snapshot, make_waiting_beam
 from tests.web.test_server import Site, serve
 
 
-class Board:
-    """A board that shows what the test puts there."""
+class BeamStore:
+    """A store that shows what the test puts there."""
 
-    def __init__(self, shown: BoardSnapshot) -> None:
+    def __init__(self, shown: StoreSnapshot) -> None:
         self.shown = shown
 
-    def snapshot(self) -> BoardSnapshot:
+    def snapshot(self) -> StoreSnapshot:
         return self.shown
 
 
@@ -68,13 +68,13 @@ class Hidden(PlainIdentifiers):
 
 
 @pytest.fixture
-def board() -> Board:
-    return Board(make_full_snapshot())
+def store() -> BeamStore:
+    return BeamStore(make_full_snapshot())
 
 
 @pytest.fixture
-def site(board: Board) -> Iterator[Site]:
-    with serve(snapshot=board.snapshot) as running:
+def site(store: BeamStore) -> Iterator[Site]:
+    with serve(snapshot=store.snapshot) as running:
         yield running
 
 
@@ -118,16 +118,16 @@ def test_the_description_has_every_path_that_is_served(monkeypatch: pytest.Monke
     assert sorted(served) == sorted([*described, "/api/v1/openapi.json"])
 
 
-def test_every_beam_of_the_board_is_there_in_every_state(site: Site, board: Board) -> None:
+def test_every_beam_of_the_board_is_there_in_every_state(site: Site, store: BeamStore) -> None:
     said = ask(site, "/api/v1/beams")
-    assert [beam["beam_id"] for beam in said["beams"]] == [beam.key.beam_id for beam in board.shown.beams]
+    assert [beam["beam_id"] for beam in said["beams"]] == [beam.key.beam_id for beam in store.shown.beams]
     assert {beam["state"] for beam in said["beams"]} == {state.value for state in BeamState}
     assert said["at"] == NOW
     assert said["beams_dropped"] == 3
 
 
-def test_a_running_beam_says_all_that_is_known(site: Site, board: Board) -> None:
-    board.shown = make_snapshot(make_beam())
+def test_a_running_beam_says_all_that_is_known(site: Site, store: BeamStore) -> None:
+    store.shown = make_snapshot(make_beam())
     [beam] = ask(site, "/api/v1/beams")["beams"]
     assert beam == {
         "case_id": "70010001",
@@ -195,7 +195,7 @@ def test_a_running_beam_says_all_that_is_known(site: Site, board: Board) -> None
     ],
 )
 def test_a_failed_beam_says_whether_its_dose_file_was_written(
-    site: Site, board: Board, reason: str, written: bool, words: str | None
+    site: Site, store: BeamStore, reason: str, written: bool, words: str | None
 ) -> None:
     beam = make_beam(
         state=BeamState.FAILED,
@@ -207,7 +207,7 @@ def test_a_failed_beam_says_whether_its_dose_file_was_written(
         dose_written_before_failure=written,
         engine_times=EngineTimes(2.674, 8.058, 0.571, 11.993),
     )
-    board.shown = make_snapshot(beam)
+    store.shown = make_snapshot(beam)
     [answer] = ask(site, "/api/v1/beams")["beams"]
     assert answer["dose_text"] == words
     assert (answer["dose_path"], answer["dose_dimensions"]) == ("../data/Dose_dcm/1/a.dcm", "400x400x1")
@@ -219,8 +219,8 @@ def test_a_failed_beam_says_whether_its_dose_file_was_written(
     assert (words or "the dose file was written") in site.client.get("/table").text or words is None
 
 
-def test_what_is_unknown_is_null_and_not_nought(site: Site, board: Board) -> None:
-    board.shown = make_snapshot(make_waiting_beam())
+def test_what_is_unknown_is_null_and_not_nought(site: Site, store: BeamStore) -> None:
+    store.shown = make_snapshot(make_waiting_beam())
     [beam] = ask(site, "/api/v1/beams")["beams"]
     unknown = ("phase", "batches_total", "expected_end", "started_at", "log_path", "log_modified_at", "status")
     assert [beam[name] for name in unknown] == [None] * len(unknown)
@@ -238,10 +238,10 @@ def test_what_is_unknown_is_null_and_not_nought(site: Site, board: Board) -> Non
     ],
 )
 def test_what_is_known_of_the_dose_file_is_said_in_words(
-    site: Site, board: Board, state: OutputState, problem: str | None, words: str | None
+    site: Site, store: BeamStore, state: OutputState, problem: str | None, words: str | None
 ) -> None:
     file = OutputFile("/dose/1.dcm", 4096, NOW) if state is OutputState.FOUND else None
-    board.shown = make_snapshot(make_beam(output=state, output_problem=problem, output_file=file))
+    store.shown = make_snapshot(make_beam(output=state, output_problem=problem, output_file=file))
     [beam] = ask(site, "/api/v1/beams")["beams"]
     assert (beam["output"], beam["output_text"]) == (state.value, words)
     known = ("/dose/1.dcm", 4096) if file else (None, None)
@@ -249,10 +249,10 @@ def test_what_is_known_of_the_dose_file_is_said_in_words(
 
 
 @pytest.mark.parametrize("reason", FAILURE_REASONS)
-def test_every_failure_reason_has_words(site: Site, board: Board, reason: str) -> None:
+def test_every_failure_reason_has_words(site: Site, store: BeamStore, reason: str) -> None:
     failed: dict[str, Any] = {"state": BeamState.FAILED, "ended_at": NOW - 5, "remaining_seconds": None}
     failed["row"] = BeamRow(BeamKey("70010001", "70010001_b1"), NOW)
-    board.shown = make_snapshot(make_beam(reason=reason, failure_text="the line", **failed))
+    store.shown = make_snapshot(make_beam(reason=reason, failure_text="the line", **failed))
     [beam] = ask(site, "/api/v1/beams")["beams"]
     assert (beam["reason"], beam["reason_text"]) == (reason, REASON_WORDS[reason])
     assert "_" not in REASON_WORDS[reason]
@@ -260,12 +260,12 @@ def test_every_failure_reason_has_words(site: Site, board: Board, reason: str) -
 
 
 @pytest.mark.parametrize("status", ["failed", "cancelled"])
-def test_what_a_row_alone_says_of_the_end_is_said_in_its_word(site: Site, board: Board, status: str) -> None:
+def test_what_a_row_alone_says_of_the_end_is_said_in_its_word(site: Site, store: BeamStore, status: str) -> None:
     row = BeamRow(BeamKey("70010001", "70010001_b1"), NOW, status=status)
     by_row = make_beam(state=BeamState.FAILED, reason="status", row=row, ended_at=NOW - 5, remaining_seconds=None)
     by_log = by_row._replace(key=BeamKey("70010001", "by_log"), reason="killed")
     run = EndedRun(row.key, "local", 1, "failed", "status", NOW - 60, NOW, status)
-    board.shown = make_snapshot(by_row, by_log, ended=(run, replace(run, status=None)))
+    store.shown = make_snapshot(by_row, by_log, ended=(run, replace(run, status=None)))
     said = ask(site, "/api/v1/beams")
     words = f"its row says {status}; the log does not say why"
     assert [beam["reason_text"] for beam in said["beams"]] == [words, REASON_WORDS["killed"]]
@@ -288,17 +288,19 @@ def test_there_are_words_for_all_states_and_phases() -> None:
     ],
 )
 def test_an_end_is_expected_only_where_somebody_can_say_it(
-    site: Site, board: Board, state: BeamState, end: float | None
+    site: Site, store: BeamStore, state: BeamState, end: float | None
 ) -> None:
-    board.shown = make_snapshot(make_beam(state=state))
+    store.shown = make_snapshot(make_beam(state=state))
     [beam] = ask(site, "/api/v1/beams")["beams"]
     assert beam["expected_end"] == end
 
 
-def test_the_end_of_a_beam_whose_host_is_lost_is_expected_until_it_should_have_come(site: Site, board: Board) -> None:
+def test_the_end_of_a_beam_whose_host_is_lost_is_expected_until_it_should_have_come(
+    site: Site, store: BeamStore
+) -> None:
     lost = make_beam(state=BeamState.UNREACHABLE, state_since=NOW - 300, remaining_seconds=300.4)
     for moment, end in ((NOW - 1, NOW), (NOW, None), (NOW + 3600, None)):
-        board.shown = make_snapshot(lost, make_beam(beam_id="running"), at=moment)
+        store.shown = make_snapshot(lost, make_beam(beam_id="running"), at=moment)
         [beam, _] = ask(site, "/api/v1/beams")["beams"]
         [case] = ask(site, "/api/v1/cases")["cases"]
         assert (beam["expected_end"], beam["remaining_seconds"]) == (end, None)
@@ -324,7 +326,7 @@ def test_the_end_of_a_beam_whose_host_is_lost_is_expected_until_it_should_have_c
 def test_beams_can_be_asked_for(site: Site, question: str, expected: list[str]) -> None:
     said = ask(site, f"/api/v1/beams?{question}")
     assert [beam["beam_id"] for beam in said["beams"]] == expected
-    assert said["summary"]["waiting"] == 1, "the summary is of the whole board"
+    assert said["summary"]["waiting"] == 1, "the summary is of the whole store"
 
 
 def test_an_unknown_state_is_refused_with_those_there_are(site: Site) -> None:
@@ -338,14 +340,14 @@ def ended(beam_id: str, outcome: str, at: float, *, run: int = 1) -> EndedRun:
     return EndedRun(BeamKey("70010001", beam_id), "local", run, outcome, reason, at - 60, at)
 
 
-def test_runs_that_ended_are_listed_and_todays_counted_once(site: Site, board: Board) -> None:
+def test_runs_that_ended_are_listed_and_todays_counted_once(site: Site, store: BeamStore) -> None:
     day = time.localtime(NOW)
     noon = time.mktime((day.tm_year, day.tm_mon, day.tm_mday, 12, 0, 0, 0, 0, -1))
     still_shown = make_beam(
         beam_id="b", state=BeamState.SUCCEEDED, run_number=2, ended_at=noon - 60, remaining_seconds=None
     )
     seen_ended = make_beam(beam_id="c", state=BeamState.FAILED, reason="killed", ended_at=noon - 90)
-    board.shown = make_snapshot(
+    store.shown = make_snapshot(
         still_shown,
         seen_ended,
         at=noon,
@@ -368,8 +370,8 @@ def test_runs_that_ended_are_listed_and_todays_counted_once(site: Site, board: B
     assert [run["reason_text"] for run in only_failed["ended"]] == [REASON_WORDS["cuda"]]
 
 
-def test_one_beam_comes_with_the_last_lines_of_its_log(site: Site, board: Board) -> None:
-    board.shown = make_snapshot(make_beam(recent=b"one\ntwo\n<script>three</script>"))
+def test_one_beam_comes_with_the_last_lines_of_its_log(site: Site, store: BeamStore) -> None:
+    store.shown = make_snapshot(make_beam(recent=b"one\ntwo\n<script>three</script>"))
     said = ask(site, "/api/v1/beams/70010001/70010001_b1")
     assert said["recent_lines"] == ["one", "two", "<script>three</script>"]
     assert said["beam"]["batch_current"] == 5
@@ -386,8 +388,8 @@ def test_one_beam_comes_with_the_last_lines_of_its_log(site: Site, board: Board)
         BeamKey("case\udcff", "beam"),
     ],
 )
-def test_ids_of_any_text_are_found(site: Site, board: Board, key: BeamKey) -> None:
-    board.shown = make_snapshot(make_beam(), make_beam()._replace(key=key))
+def test_ids_of_any_text_are_found(site: Site, store: BeamStore, key: BeamKey) -> None:
+    store.shown = make_snapshot(make_beam(), make_beam()._replace(key=key))
     shown = ask(site, "/api/v1/beams")["beams"][1]
     # The client would resolve dots on its own: they are written as escapes, as browsers keep them.
     path = "/".join(quote(shown[name], safe="").replace(".", "%2E") for name in ("case_id", "beam_id"))
@@ -401,9 +403,9 @@ def test_what_is_not_there_is_404_in_json(site: Site, path: str) -> None:
     assert "there is no such" in answer.json()["error"]
 
 
-def test_a_case_says_how_far_all_its_beams_are(site: Site, board: Board) -> None:
+def test_a_case_says_how_far_all_its_beams_are(site: Site, store: BeamStore) -> None:
     done = make_beam(beam_id="done", state=BeamState.SUCCEEDED, estimated_ratio=1.0, remaining_seconds=None)
-    board.shown = make_snapshot(make_beam(), done, make_beam("other", "o1", state=BeamState.STALLED))
+    store.shown = make_snapshot(make_beam(), done, make_beam("other", "o1", state=BeamState.STALLED))
     first, second = ask(site, "/api/v1/cases")["cases"]
     assert first["beam_ids"] == ["70010001_b1", "done"]
     assert first["states"]["running"] == first["states"]["succeeded"] == 1
@@ -427,8 +429,8 @@ def test_sources_and_the_database_say_how_they_are(site: Site) -> None:
     }
 
 
-def test_without_a_database_it_is_null(site: Site, board: Board) -> None:
-    board.shown = make_snapshot()
+def test_without_a_database_it_is_null(site: Site, store: BeamStore) -> None:
+    store.shown = make_snapshot()
     assert ask(site, "/api/v1/sources")["database"] is None
 
 
@@ -471,24 +473,24 @@ def test_who_has_the_answer_gets_304(site: Site, path: str) -> None:
     assert site.get(path, **{"if-none-match": '"x"'}).content == first.content
 
 
-def test_time_alone_does_not_change_an_answer(site: Site, board: Board) -> None:
+def test_time_alone_does_not_change_an_answer(site: Site, store: BeamStore) -> None:
     ended_beam = make_beam(state=BeamState.SUCCEEDED, remaining_seconds=None, ended_at=NOW - 5)
-    board.shown = make_snapshot(ended_beam, make_waiting_beam())
+    store.shown = make_snapshot(ended_beam, make_waiting_beam())
     first = site.get("/api/v1/beams")
-    board.shown = replace(board.shown, at=NOW + 1)
+    store.shown = replace(store.shown, at=NOW + 1)
     second = site.get("/api/v1/beams")
     assert (second.headers["etag"], second.content) == (first.headers["etag"], first.content)
     assert second.json()["at"] == NOW
 
-    board.shown = make_snapshot(ended_beam._replace(log_size_bytes=1), make_waiting_beam(), at=NOW + 2)
+    store.shown = make_snapshot(ended_beam._replace(log_size_bytes=1), make_waiting_beam(), at=NOW + 2)
     third = site.get("/api/v1/beams")
     assert third.headers["etag"] != first.headers["etag"]
     assert third.json()["at"] == NOW + 2
 
 
-def test_a_beam_on_schedule_keeps_its_expected_end(site: Site, board: Board) -> None:
+def test_a_beam_on_schedule_keeps_its_expected_end(site: Site, store: BeamStore) -> None:
     def at(moment: float) -> BeamView:
-        board.shown = make_snapshot(make_beam(remaining_seconds=900.0 - moment), at=NOW + moment)
+        store.shown = make_snapshot(make_beam(remaining_seconds=900.0 - moment), at=NOW + moment)
         [beam] = ask(site, "/api/v1/beams")["beams"]
         return beam["expected_end"]  # type: ignore[no-any-return]
 
@@ -514,8 +516,8 @@ def test_head_answers_without_a_body_and_other_methods_are_refused(site: Site) -
 
 
 def test_a_snapshot_that_fails_is_one_500_and_is_counted() -> None:
-    def fail() -> BoardSnapshot:
-        raise RuntimeError("no board")
+    def fail() -> StoreSnapshot:
+        raise RuntimeError("no store")
 
     with serve(snapshot=fail) as site:
         assert httpx.get(f"http://{site.server.address}/api/v1/beams").status_code == 500

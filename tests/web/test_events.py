@@ -1,4 +1,4 @@
-"""The board as it changes: what listeners are told, and that nobody who listens harms anybody else."""
+"""The store as it changes: what listeners are told, and that nobody who listens harms anybody else."""
 
 from __future__ import annotations
 
@@ -13,38 +13,38 @@ from typing import Any
 import httpx
 import pytest
 
-from exporter.beams.snapshot import BeamState, BoardSnapshot
+from exporter.beams.snapshot import BeamState, StoreSnapshot
 from exporter.privacy.identifiers import PlainIdentifiers
 from exporter.web.events import Told
 from exporter.web.fields import Shown
 from tests.support.process import wait_for
-from tests.web.board_snapshots import NOW, make_beam, make_full_snapshot, make_snapshot, make_waiting_beam
+from tests.web.store_snapshots import NOW, make_beam, make_full_snapshot, make_snapshot, make_waiting_beam
 from tests.web.test_server import STOP_SECONDS, Site, _is_accepted, serve, stop_seconds
 
 QUICK = {"look_seconds": 0.01, "beat_seconds": 0.05}
 Event = tuple[str, Any]
 
 
-class Board:
-    """A board that shows what the test puts there."""
+class BeamStore:
+    """A store that shows what the test puts there."""
 
     def __init__(self) -> None:
         self.shown = make_snapshot(make_beam(), make_waiting_beam())
         self.looks = 0
 
-    def snapshot(self) -> BoardSnapshot:
+    def snapshot(self) -> StoreSnapshot:
         self.looks += 1
         return self.shown
 
 
 @pytest.fixture
-def board() -> Board:
-    return Board()
+def store() -> BeamStore:
+    return BeamStore()
 
 
 @pytest.fixture
-def site(board: Board) -> Iterator[Site]:
-    with serve(snapshot=board.snapshot, event_options=QUICK) as running:
+def site(store: BeamStore) -> Iterator[Site]:
+    with serve(snapshot=store.snapshot, event_options=QUICK) as running:
         yield running
 
 
@@ -71,7 +71,7 @@ def next_change(told: Iterator[Event]) -> Any:
     return next(content for name, content in told if name != "beat")
 
 
-def take(told: Told, snapshot: BoardSnapshot) -> Any:
+def take(told: Told, snapshot: StoreSnapshot) -> Any:
     return told.take(snapshot, Shown.of(PlainIdentifiers(), snapshot))
 
 
@@ -147,55 +147,55 @@ def test_looks_at_a_source_are_no_news_but_its_loss_is() -> None:
 # Over the connection
 
 
-def test_a_listener_is_told_everything_then_what_changes_and_beats_between(site: Site, board: Board) -> None:
+def test_a_listener_is_told_everything_then_what_changes_and_beats_between(site: Site, store: BeamStore) -> None:
     with listen(site) as told:
         name, state = next(told)
         assert name == "state"
         assert [beam["beam_id"] for beam in state["beams"]] == ["70010001_b1", "70010001_b2"]
         assert {"summary", "ended", "sources", "database", "beams_dropped", "at"} < state.keys()
         assert next(told) == ("beat", {})
-        board.shown = make_snapshot(make_beam(batch_current=6), make_waiting_beam(), at=NOW + 1)
+        store.shown = make_snapshot(make_beam(batch_current=6), make_waiting_beam(), at=NOW + 1)
         assert next_change(told) == {
             "at": NOW + 1,
             "beams": [{"case_id": "70010001", "beam_id": "70010001_b1", "batch_current": 6}],
         }
 
 
-def test_every_listener_is_told_and_a_late_one_everything(site: Site, board: Board) -> None:
+def test_every_listener_is_told_and_a_late_one_everything(site: Site, store: BeamStore) -> None:
     with listen(site) as first:
         next(first)
-        board.shown = make_snapshot(make_beam(batch_current=6))
+        store.shown = make_snapshot(make_beam(batch_current=6))
         assert next_change(first)["beams"][0]["batch_current"] == 6
         with listen(site) as second:
             name, state = next(second)
             assert (name, [beam["batch_current"] for beam in state["beams"]]) == ("state", [6])
 
 
-def test_nobody_looks_when_nobody_listens(site: Site, board: Board) -> None:
-    assert board.looks == 0
+def test_nobody_looks_when_nobody_listens(site: Site, store: BeamStore) -> None:
+    assert store.looks == 0
     with listen(site) as told:
         next(told)
     # The server learns of it when it next writes; then the looks must end.
-    last = [(board.looks, time.monotonic())]
+    last = [(store.looks, time.monotonic())]
 
     def ended() -> bool:
-        if board.looks != last[-1][0]:
-            last.append((board.looks, time.monotonic()))
+        if store.looks != last[-1][0]:
+            last.append((store.looks, time.monotonic()))
         return time.monotonic() - last[-1][1] > 30 * QUICK["look_seconds"]
 
     wait_for(ended, "the end of the looks")
 
 
-def test_hostile_text_stays_inside_its_event(site: Site, board: Board) -> None:
-    board.shown = make_snapshot(make_beam("a\n\nevent: state\ndata: {}", failure_text="x\r\ny\N{LINE SEPARATOR}"))
+def test_hostile_text_stays_inside_its_event(site: Site, store: BeamStore) -> None:
+    store.shown = make_snapshot(make_beam("a\n\nevent: state\ndata: {}", failure_text="x\r\ny\N{LINE SEPARATOR}"))
     with listen(site) as told:
         _, state = next(told)
         assert state["beams"][0]["case_id"] == "a\n\nevent: state\ndata: {}"
         assert state["beams"][0]["failure_text"] == "x\r\ny\N{LINE SEPARATOR}"
 
 
-def test_listeners_beyond_the_bound_are_told_to_poll(board: Board) -> None:
-    with serve(snapshot=board.snapshot, event_options={**QUICK, "listeners_at_most": 2}) as site, ExitStack() as stack:
+def test_listeners_beyond_the_bound_are_told_to_poll(store: BeamStore) -> None:
+    with serve(snapshot=store.snapshot, event_options={**QUICK, "listeners_at_most": 2}) as site, ExitStack() as stack:
         listening = [stack.enter_context(listen(site)) for _ in range(2)]
         assert [next(told)[0] for told in listening] == ["state", "state"]
         refused = site.get("/api/v1/events")
@@ -228,7 +228,7 @@ def test_stop_ends_listeners_at_once_and_says_so_to_them(site: Site) -> None:
 def test_stop_ends_a_listener_that_does_not_read_within_two_seconds() -> None:
     flood = iter(range(10**9))
 
-    def snapshot() -> BoardSnapshot:
+    def snapshot() -> StoreSnapshot:
         return make_snapshot(make_beam(failure_text=f"{next(flood)}" + "x" * 1_000_000))
 
     with serve(snapshot=snapshot, event_options=QUICK) as site, closing(site.connect()) as deaf:
@@ -238,10 +238,10 @@ def test_stop_ends_a_listener_that_does_not_read_within_two_seconds() -> None:
         assert stop_seconds(site.server) < STOP_SECONDS
 
 
-def test_a_listener_that_does_not_read_is_cut_and_others_are_told(board: Board) -> None:
+def test_a_listener_that_does_not_read_is_cut_and_others_are_told(store: BeamStore) -> None:
     flood = iter(range(10**9))
 
-    def snapshot() -> BoardSnapshot:
+    def snapshot() -> StoreSnapshot:
         return make_snapshot(make_beam(log_size_bytes=next(flood), failure_text=f"{next(flood)}" + "x" * 300_000))
 
     with serve(snapshot=snapshot, event_options=QUICK, idle_seconds=1) as site, closing(site.connect()) as deaf:
@@ -256,9 +256,9 @@ def test_a_listener_that_does_not_read_is_cut_and_others_are_told(board: Board) 
 def test_a_board_that_fails_ends_the_streams_so_that_pages_notice() -> None:
     fail = threading.Event()
 
-    def snapshot() -> BoardSnapshot:
+    def snapshot() -> StoreSnapshot:
         if fail.is_set():
-            raise RuntimeError("no board")
+            raise RuntimeError("no store")
         return make_snapshot(make_beam())
 
     with serve(snapshot=snapshot, event_options=QUICK) as site:

@@ -15,7 +15,7 @@ from exporter.beams.labels import REASON_WORDS
 from exporter.beams.snapshot import BeamKey, BeamState, EndedRun, SourceView
 from exporter.logs.events import FAILURE_REASONS
 from exporter.web.page import CONTENT_SECURITY_POLICY, Links, clock, duration, percent
-from tests.web.board_snapshots import NOW, make_beam, make_full_snapshot, make_snapshot, make_waiting_beam
+from tests.web.store_snapshots import NOW, make_beam, make_full_snapshot, make_snapshot, make_waiting_beam
 from tests.web.test_server import serve
 
 HOSTILE = '<script>alert(1)</script>"><img src=x onerror=alert(2)>'

@@ -25,11 +25,11 @@ from exporter.beams.snapshot import (
     BeamKey,
     BeamRow,
     BeamState,
-    BoardSnapshot,
     EndedRun,
     OutputFile,
     OutputState,
     SourceView,
+    StoreSnapshot,
 )
 from exporter.privacy.pseudonyms import PseudonymKey, Pseudonyms
 from exporter.web.page import Links
@@ -40,8 +40,8 @@ from tests.support.browser import Visitor, open_browser
 from tests.support.certificates import Authority
 from tests.support.process import ExporterProcess, wait_for
 from tests.support.replay import LOGS
-from tests.web.board_snapshots import make_beam, make_snapshot, make_waiting_beam
 from tests.web.clinic import clinic
+from tests.web.store_snapshots import make_beam, make_snapshot, make_waiting_beam
 from tests.web.test_server import serve
 
 SEOUL = "Asia/Seoul"
@@ -86,20 +86,20 @@ def visit(browser: Browser) -> Iterator[Visit]:
     assert complaints == []
 
 
-class Board:
-    """A board whose beams the test changes; time goes on in it."""
+class BeamStore:
+    """A store whose beams the test changes; time goes on in it."""
 
-    def __init__(self, make: Callable[[float], BoardSnapshot] = clinic) -> None:
+    def __init__(self, make: Callable[[float], StoreSnapshot] = clinic) -> None:
         self.make = make
 
-    def snapshot(self) -> BoardSnapshot:
+    def snapshot(self) -> StoreSnapshot:
         return self.make(time.time())
 
 
 @contextmanager
-def clinic_site(board: Board | None = None, **changes: Any) -> Iterator[str]:
+def clinic_site(store: BeamStore | None = None, **changes: Any) -> Iterator[str]:
     """A server's address."""
-    with serve(snapshot=(board or Board()).snapshot, **changes) as site:
+    with serve(snapshot=(store or BeamStore()).snapshot, **changes) as site:
         yield site.server.address
 
 
@@ -136,11 +136,11 @@ def test_every_case_and_beam_is_there_with_all_that_is_known(visit: Visit) -> No
 def test_a_folder_that_does_not_exist_makes_its_source_amber_and_is_named_at_waiting_beams(visit: Visit) -> None:
     folders: dict[str, tuple[str, ...]] = {"missing": ()}
 
-    def make(at: float) -> BoardSnapshot:
+    def make(at: float) -> StoreSnapshot:
         source = SourceView("hpc1", "ssh", up=True, last_poll_at=at, folders_missing=folders["missing"])
         return make_snapshot(make_waiting_beam(), make_beam(), sources=(source,), at=at)
 
-    with clinic_site(Board(make)) as address:
+    with clinic_site(BeamStore(make)) as address:
         visitor = visit()
         visitor.go(address)
         visitor.sees_row("70010001_b2", "no log yet")
@@ -158,7 +158,7 @@ def test_a_folder_that_does_not_exist_makes_its_source_amber_and_is_named_at_wai
 def test_beam_that_should_have_a_log_by_now_needs_attention(visit: Visit) -> None:
     """A row that has said for days that its beam is being simulated must not look like one that queues."""
 
-    def make(at: float) -> BoardSnapshot:
+    def make(at: float) -> StoreSnapshot:
         rows = {
             name: BeamRow(BeamKey("70010001", name), at, status=status, updated_at=at - 4 * 86400)
             for name, status in (("queued", "pending"), ("overdue", "simulation_running"))
@@ -170,7 +170,7 @@ def test_beam_that_should_have_a_log_by_now_needs_attention(visit: Visit) -> Non
         )
         return make_snapshot(*beams, sources=sources, at=at)
 
-    with clinic_site(Board(make)) as address:
+    with clinic_site(BeamStore(make)) as address:
         visitor = visit()
         visitor.go(address)
         unseen = "hpc1 cannot be reached: nobody could look for a log there"
@@ -185,8 +185,8 @@ def test_beam_that_should_have_a_log_by_now_needs_attention(visit: Visit) -> Non
 def test_the_expected_end_is_in_the_browsers_time(visit: Visit) -> None:
     end = time.time() + 5000
     beam = make_beam(remaining_seconds=5000.0)
-    board = Board(lambda at: make_snapshot(beam._replace(remaining_seconds=end - at), at=at))
-    with clinic_site(board) as address:
+    store = BeamStore(lambda at: make_snapshot(beam._replace(remaining_seconds=end - at), at=at))
+    with clinic_site(store) as address:
         visitor = visit()
         visitor.go(address)
         there = datetime.datetime.fromtimestamp(round(end), ZoneInfo(SEOUL))
@@ -198,11 +198,11 @@ def test_a_beam_whose_host_is_lost_is_not_said_to_be_done_when_its_end_is_past(v
     since = time.time()
     left = {"seconds": 600.0}
 
-    def make(at: float) -> BoardSnapshot:
+    def make(at: float) -> StoreSnapshot:
         lost = make_beam(state=BeamState.UNREACHABLE, state_since=since, remaining_seconds=left["seconds"])
         return make_snapshot(lost, at=at)
 
-    with clinic_site(Board(make)) as address:
+    with clinic_site(BeamStore(make)) as address:
         visitor = visit()
         visitor.go(address)
         visitor.sees("all done", ".case-end")
@@ -215,7 +215,7 @@ def test_a_beam_whose_host_is_lost_is_not_said_to_be_done_when_its_end_is_past(v
 
 def test_one_beam_is_no_beams(visit: Visit) -> None:
     stalled = make_beam(state=BeamState.STALLED)
-    with clinic_site(Board(lambda at: make_snapshot(stalled, at=at, beams_dropped=1))) as address:
+    with clinic_site(BeamStore(lambda at: make_snapshot(stalled, at=at, beams_dropped=1))) as address:
         visitor = visit()
         visitor.go(address)
         visitor.sees("1 more beam is not shown.", "#banners")
@@ -293,16 +293,16 @@ def test_a_beam_that_fails_says_so_in_words_and_aloud(visit: Visit, running: tup
 
 
 def test_a_lost_connection_is_told_at_once_and_found_again(visit: Visit) -> None:
-    board = Board(lambda at: make_snapshot(make_beam(batch_current=5), at=at, sources=()))
+    store = BeamStore(lambda at: make_snapshot(make_beam(batch_current=5), at=at, sources=()))
     visitor = visit()
-    with clinic_site(board) as address:
+    with clinic_site(store) as address:
         visitor.go(address)
         visitor.sees_row("70010001_b1", "5 of 18")
     visitor.sees("No connection to the exporter since", "#banners")
     visitor.sees("Not connected", "#connection")
     visitor.sees_row("70010001_b1", "5 of 18")
-    board.make = lambda at: make_snapshot(make_beam(batch_current=6), at=at, sources=())
-    with clinic_site(board, listen_address=address):
+    store.make = lambda at: make_snapshot(make_beam(batch_current=6), at=at, sources=())
+    with clinic_site(store, listen_address=address):
         visitor.sees_row("70010001_b1", "6 of 18")
         visitor.sees_no_more("No connection", "#banners")
         visitor.sees("Live", "#connection")
@@ -314,12 +314,12 @@ def test_a_lost_connection_is_told_at_once_and_found_again(visit: Visit) -> None
 def test_an_exporter_that_says_nothing_any_more_is_noticed(visit: Visit) -> None:
     hang, released = threading.Event(), threading.Event()
 
-    def make(at: float) -> BoardSnapshot:
+    def make(at: float) -> StoreSnapshot:
         if hang.is_set():
             released.wait(120)
         return make_snapshot(make_beam(), at=at)
 
-    with clinic_site(Board(make)) as address:
+    with clinic_site(BeamStore(make)) as address:
         visitor = visit()
         visitor.go(address)
         visitor.sees("Live", "#connection")
@@ -335,13 +335,13 @@ def test_an_exporter_that_says_nothing_any_more_is_noticed(visit: Visit) -> None
 
 
 def test_where_events_cannot_be_had_the_page_polls(visit: Visit) -> None:
-    board = Board(lambda at: make_snapshot(make_beam(batch_current=5), at=at, sources=()))
-    with clinic_site(board, event_options={"listeners_at_most": 0}) as address:
+    store = BeamStore(lambda at: make_snapshot(make_beam(batch_current=5), at=at, sources=()))
+    with clinic_site(store, event_options={"listeners_at_most": 0}) as address:
         visitor = visit()
         visitor.go(address)
         visitor.sees("Every 3 seconds", "#connection")
         visitor.sees_row("70010001_b1", "5 of 18")
-        board.make = lambda at: make_snapshot(make_beam(batch_current=6), at=at, sources=())
+        store.make = lambda at: make_snapshot(make_beam(batch_current=6), at=at, sources=())
         visitor.sees_row("70010001_b1", "6 of 18")
         assert visitor.text("#banners") == ""
         assert {"503" in complaint for complaint in visitor.complaints} == {True}
@@ -350,7 +350,7 @@ def test_where_events_cannot_be_had_the_page_polls(visit: Visit) -> None:
 
 
 def test_sources_and_a_database_that_do_not_answer_are_told(visit: Visit) -> None:
-    def make(at: float) -> BoardSnapshot:
+    def make(at: float) -> StoreSnapshot:
         snapshot = clinic(at)
         local, hpc = snapshot.sources
         assert snapshot.database is not None
@@ -364,20 +364,20 @@ def test_sources_and_a_database_that_do_not_answer_are_told(visit: Visit) -> Non
             beams_dropped=2,
         )
 
-    board = Board()
-    with clinic_site(board) as address:
+    store = BeamStore()
+    with clinic_site(store) as address:
         visitor = visit()
         visitor.go(address)
         visitor.sees("hpc1 answers", "#sources")
         assert visitor.text("#banners") == ""
-        board.make = make
+        store.make = make
         for text in ("hpc1 does not answer since", "The database does not take progress", "2 more beams are not shown"):
             visitor.sees(text, "#banners")
         visitor.sees("Reason: no <b>route</b>.", "#banners")
         visitor.sees(": no <b>route</b>", "#sources")
         assert "its clock is 5 min 00 s behind (times shown are corrected)" in visitor.text("#sources")
         assert visitor.text("#sources").count("its clock is") == 1
-        board.make = clinic
+        store.make = clinic
         visitor.sees_no_more("hpc1", "#banners")
 
 
@@ -385,7 +385,7 @@ def test_sources_and_a_database_that_do_not_answer_are_told(visit: Visit) -> Non
 
 
 def test_whatever_ids_and_lines_hold_is_shown_as_text_and_never_run(visit: Visit) -> None:
-    def make(at: float) -> BoardSnapshot:
+    def make(at: float) -> StoreSnapshot:
         beams = [
             make_beam(
                 state=BeamState.FAILED,
@@ -407,7 +407,7 @@ def test_whatever_ids_and_lines_hold_is_shown_as_text_and_never_run(visit: Visit
         sources = tuple(replace(make_snapshot().sources[0], name=text, up=False) for text in HOSTILE)
         return make_snapshot(*beams, at=at, ended=(gone,), sources=sources)
 
-    with clinic_site(Board(make), links=Links(runbook_url="https://wiki.example")) as address:
+    with clinic_site(BeamStore(make), links=Links(runbook_url="https://wiki.example")) as address:
         visitor = visit()
         visitor.go(address)
         for text in HOSTILE:
@@ -506,7 +506,7 @@ def test_a_keyboard_is_enough(visit: Visit) -> None:
 
 
 def test_the_dose_file_stands_on_the_beams_page(visit: Visit) -> None:
-    def make(at: float) -> BoardSnapshot:
+    def make(at: float) -> StoreSnapshot:
         file = OutputFile("/dose/TP-1/1G000_Dose.dcm", 640_000, at)
         return make_snapshot(
             make_beam("TP-1", "found", output=OutputState.FOUND, output_file=file),
@@ -515,7 +515,7 @@ def test_the_dose_file_stands_on_the_beams_page(visit: Visit) -> None:
             at=at,
         )
 
-    with clinic_site(Board(make)) as address:
+    with clinic_site(BeamStore(make)) as address:
         for beam_id, said in (
             ("found", "/dose/TP-1/1G000_Dose.dcm, 640.0 kB"),
             ("pending", "looking for the dose file"),
@@ -527,7 +527,7 @@ def test_the_dose_file_stands_on_the_beams_page(visit: Visit) -> None:
 
 
 def test_a_dose_file_that_was_written_before_a_crash_is_told_on_the_page(visit: Visit) -> None:
-    def make(at: float) -> BoardSnapshot:
+    def make(at: float) -> StoreSnapshot:
         dose = {"dose_path": "/dose/1G000_Dose.dcm", "dose_dimensions": "400x400x1", "dose_max_gy": 1.56002e-05}
         crashed = make_beam(
             "TP-1",
@@ -542,7 +542,7 @@ def test_a_dose_file_that_was_written_before_a_crash_is_told_on_the_page(visit: 
         )
         return make_snapshot(crashed, at=at)
 
-    with clinic_site(Board(make)) as address:
+    with clinic_site(BeamStore(make)) as address:
         visitor = visit()
         visitor.go(address, "/#/beam/TP-1/crashed")
         visitor.sees("the dose file was written before the crash", ".verdict")
@@ -580,7 +580,7 @@ def test_without_a_script_the_same_stands_in_a_table(visit: Visit) -> None:
 # Many beams
 
 
-def thousand(changed: int | None = None) -> Callable[[float], BoardSnapshot]:
+def thousand(changed: int | None = None) -> Callable[[float], StoreSnapshot]:
     """250 cases of four beams; one of them is a batch further."""
     states = (BeamState.RUNNING, BeamState.RUNNING, BeamState.WAITING, BeamState.SUCCEEDED)
     beams = [
@@ -598,8 +598,8 @@ def thousand(changed: int | None = None) -> Callable[[float], BoardSnapshot]:
 
 
 def test_of_a_thousand_beams_only_what_changed_is_drawn(visit: Visit) -> None:
-    board = Board(thousand())
-    with clinic_site(board) as address:
+    store = BeamStore(thousand())
+    with clinic_site(store) as address:
         visitor = visit()
         visitor.page.add_init_script(
             "window.longest = 0; new PerformanceObserver(list => list.getEntries().forEach(task =>"
@@ -618,7 +618,7 @@ def test_of_a_thousand_beams_only_what_changed_is_drawn(visit: Visit) -> None:
                     {subtree: true, childList: true, characterData: true, attributes: true});
             })()"""
         )
-        board.make = thousand(changed=500)
+        store.make = thousand(changed=500)
         visitor.sees_row("beam0500", "6 of 18")
         assert visitor.value("[...touched]") == ["beam0500"]
         visitor.page.fill("#find", "beam0999")
@@ -645,7 +645,7 @@ def test_of_a_thousand_beams_only_what_changed_is_drawn(visit: Visit) -> None:
 def test_nothing_serious_is_in_the_way_of_anybody(
     visit: Visit, path: str, shown: str, viewport: dict[str, int], scheme: str
 ) -> None:
-    def make(at: float) -> BoardSnapshot:
+    def make(at: float) -> StoreSnapshot:
         snapshot = clinic(at)
         local, hpc = snapshot.sources
         lost = snapshot.beams[1]._replace(state=BeamState.UNREACHABLE)
@@ -654,7 +654,7 @@ def test_nothing_serious_is_in_the_way_of_anybody(
         return replace(snapshot, beams=beams, sources=(local, replace(hpc, up=False)))
 
     links = Links("https://grafana.example/", "https://wiki.example")
-    with clinic_site(Board(make), links=links) as address:
+    with clinic_site(BeamStore(make), links=links) as address:
         visitor = visit(color_scheme=scheme, viewport=viewport)
         visitor.go(address, path)
         visitor.sees(shown)
@@ -692,7 +692,7 @@ _CUT_OFF = """() => [...document.querySelectorAll('.row.beam > *')].flatMap(cell
 def test_no_cell_of_a_beam_is_cut_off(visit: Visit, width: int) -> None:
     """A group hides what sticks out of it, so that the page itself is never too wide."""
 
-    def make(at: float) -> BoardSnapshot:
+    def make(at: float) -> StoreSnapshot:
         snapshot = clinic(at)
         soon = [beam._replace(source="hpc-gpu-node-01") for beam in snapshot.beams]
         late = [beam._replace(source="x" * 64) for beam in snapshot.beams]
@@ -703,7 +703,7 @@ def test_no_cell_of_a_beam_is_cut_off(visit: Visit, width: int) -> None:
         late[0] = late[0]._replace(key=BeamKey("TP-2041", "TP-2041_late"))
         return replace(snapshot, beams=(*soon, late[0]))
 
-    with clinic_site(Board(make)) as address:
+    with clinic_site(BeamStore(make)) as address:
         visitor = visit(viewport={"width": width, "height": 4000})
         visitor.go(address)
         visitor.sees_row("TP-2041_1", "4 min")
@@ -735,12 +735,12 @@ def test_who_may_sees_ids_beside_pseudonyms_for_as_long_as_wanted(visit: Visit, 
     hashed = bcrypt.hashpw(b"secret", bcrypt.gensalt(10)).decode()
     web_yaml = tmp_path / "web.yaml"
     web_yaml.write_text(f"basic_auth_users: {{me: '{hashed}', other: '{hashed}'}}\n", encoding="utf-8")
-    shown, board = Pseudonyms(PseudonymKey.of(b"x" * 32)), Board()
-    names = Names(board.snapshot, shown, ["me"], withheld=True)
+    shown, store = Pseudonyms(PseudonymKey.of(b"x" * 32)), BeamStore()
+    names = Names(store.snapshot, shown, ["me"], withheld=True)
     case, beam, failed = shown.case("TP-2041"), shown.beam("TP-2041_1"), shown.beam("TP-2038_2")
     # It is noon there: what ended a while ago has ended today.
     noon = f"Etc/GMT{datetime.datetime.now(datetime.timezone.utc).hour - 12:+d}"
-    with clinic_site(board, protection=Protection(web_yaml), identifiers=shown, names=names) as address:
+    with clinic_site(store, protection=Protection(web_yaml), identifiers=shown, names=names) as address:
         visitor = visit(http_credentials={"username": "me", "password": "secret"}, timezone_id=noon)
         visitor.go(address)
         visitor.sees_row(beam, "Running")

@@ -11,13 +11,13 @@ import bcrypt
 import httpx
 import pytest
 
-from exporter.beams.snapshot import BeamKey, BoardSnapshot, EndedRun
+from exporter.beams.snapshot import BeamKey, EndedRun, StoreSnapshot
 from exporter.privacy.pseudonyms import PseudonymKey, Pseudonyms
 from exporter.web.reveal import Names
 from exporter.web.tls_reload import Protection
 from tests.support.logs import recorded_logs
 from tests.support.process import PATIENCE_SECONDS
-from tests.web.board_snapshots import NOW, make_beam, make_snapshot
+from tests.web.store_snapshots import NOW, make_beam, make_snapshot
 from tests.web.test_api import validate
 from tests.web.test_server import serve
 
@@ -26,7 +26,7 @@ SHOWN = Pseudonyms(PseudonymKey.of(b"correct horse battery staple, and some more
 PASSWORD = "correct horse"
 
 
-def board() -> BoardSnapshot:
+def store() -> StoreSnapshot:
     ended = EndedRun(BeamKey("Roe", "Roe_1"), "local", 1, "succeeded", None, NOW - 100, NOW - 50)
     return replace(make_snapshot(make_beam("Doe", "Doe_1"), make_beam("Doe", "Doe_2")), ended=(ended,))
 
@@ -42,8 +42,8 @@ def protection(tmp_path: Path) -> Protection:
 
 @contextmanager
 def served(protection: Protection, *users: str, withheld: bool = True) -> Iterator[tuple[str, Names]]:
-    names = Names(board, SHOWN, users, withheld=withheld)
-    with serve(snapshot=board, identifiers=SHOWN, names=names, protection=protection) as site:
+    names = Names(store, SHOWN, users, withheld=withheld)
+    with serve(snapshot=store, identifiers=SHOWN, names=names, protection=protection) as site:
         yield f"http://{site.server.address}", names
 
 

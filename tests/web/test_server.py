@@ -30,7 +30,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from prometheus_client.registry import Collector
 
 from exporter.config.listen_address import ListenError, parse_listen_address
-from exporter.metrics.collectors import BoardGroups, ScrapeMeter, process_registry
+from exporter.metrics.collectors import ScrapeMeter, StoreGroups, process_registry
 from exporter.metrics.encoder import Exposition
 from exporter.privacy.identifiers import PlainIdentifiers
 from exporter.web.connections import CONNECTIONS_AT_MOST, CONNECTIONS_OF_ONE_ADDRESS
@@ -44,7 +44,7 @@ from tests.support.certificates import Authority
 from tests.support.logs import recorded_logs
 from tests.support.process import wait_for
 from tests.support.scheduling import seconds_of
-from tests.web.board_snapshots import make_full_snapshot
+from tests.web.store_snapshots import make_full_snapshot
 
 PATIENCE_SECONDS = 30.0
 STOP_SECONDS = 2.0
@@ -100,17 +100,17 @@ def serve(
     event_options: dict[str, Any] | None = None,
     **changes: Any,
 ) -> Iterator[Site]:
-    """A server with a full board or, instead of it, these collectors, and what is changed about its application."""
+    """A server with a full store or, instead of it, these collectors, and what is changed about its application."""
     scrapes, errors = ScrapeMeter(), list[str]()
     registry = CollectorRegistry() if collectors else process_registry()
     for collector in collectors:
         registry.register(collector)
-    board = BoardGroups(make_full_snapshot, identifiers=PlainIdentifiers())
+    store = StoreGroups(make_full_snapshot, identifiers=PlainIdentifiers())
     snapshot = changes.pop("snapshot", make_full_snapshot)
     identifiers = changes.pop("identifiers", PlainIdentifiers())
     events = Events(snapshot, identifiers, errors.append, **(event_options or {}))
     parts: dict[str, Any] = {
-        "exposition": Exposition(*([] if collectors else [board])),
+        "exposition": Exposition(*([] if collectors else [store])),
         "registry": registry,
         "meter": scrapes,
         "snapshot": snapshot,
@@ -277,7 +277,7 @@ def test_a_collector_that_raises_is_one_500_one_log_line_and_one_count() -> None
 
     def collect() -> Iterable[Metric]:
         if broken:
-            raise RuntimeError("the board is upside down")
+            raise RuntimeError("the store is upside down")
         return []
 
     with recorded_logs() as lines, serve(FunctionCollector(collect)) as site:
@@ -289,7 +289,7 @@ def test_a_collector_that_raises_is_one_500_one_log_line_and_one_count() -> None
     assert "upside down" not in failed.text
     assert site.errors == ["scrape"]
     assert [line["event"] for line in lines] == ["cannot render the metrics of a scrape"]
-    assert str(lines[0]["exc_info"]) == "the board is upside down"
+    assert str(lines[0]["exc_info"]) == "the store is upside down"
     assert site.scrapes.read()[0].count == 1
 
 

@@ -12,7 +12,7 @@ from alerts.parameters import Parameters
 from exporter.beams.snapshot import BeamKey, BeamRow, BeamState, BeamView, SourceView
 from exporter.privacy.identifiers import PlainIdentifiers
 from exporter.web.waiting import ATTENTION_SECONDS, WAITING_REASONS, needs_attention, waiting
-from tests.web.board_snapshots import NOW, make_beam, make_waiting_beam
+from tests.web.store_snapshots import NOW, make_beam, make_waiting_beam
 
 LOCAL = SourceView("local", "local", up=True, last_poll_at=NOW, log_places=2)
 HPC = SourceView("hpc1", "ssh", up=True, last_poll_at=NOW, log_places=1)

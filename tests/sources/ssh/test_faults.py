@@ -18,11 +18,11 @@ from pathlib import Path
 
 import pytest
 
-from exporter.beams.rules import BoardRules, StallRules, StatusRules
+from exporter.beams.rules import StallRules, StatusRules, StoreRules
 from exporter.beams.snapshot import BeamKey, BeamRow, BeamState, BeamView, SourceView
-from exporter.beams.store import Board
+from exporter.beams.store import BeamStore
 from exporter.logs.parser import SitePatterns
-from exporter.polling.poller import SourceMonitor
+from exporter.polling.poller import SourcePoller
 from exporter.privacy.identifiers import PlainIdentifiers
 from exporter.sources.local import LocalSource
 from exporter.sources.log_paths import LogPathTemplate
@@ -44,14 +44,14 @@ def cut_at(batch: int) -> int:
 
 
 class Watch:
-    """A board with a remote and a local source, each looked at in a thread of its own as the exporter does."""
+    """A store with a remote and a local source, each looked at in a thread of its own as the exporter does."""
 
     def __init__(self, folder: Path, host: SshHost) -> None:
         self.remote_log = folder / "remote" / "remote.log"
         self.local_log = folder / "local" / "local.log"
         for log in (self.remote_log, self.local_log):
             log.parent.mkdir(exist_ok=True)
-        self.board = Board(BoardRules(StallRules(), StatusRules()), time.time())
+        self.store = BeamStore(StoreRules(StallRules(), StatusRules()), time.time())
         # Pauses between attempts are shortened by a clock that runs fast.
         source = SshSource("hpc1", host, clock=lambda: 20 * time.monotonic(), jitter=lambda: 0.0)
         self.monitors = [
@@ -59,23 +59,23 @@ class Watch:
             self._monitor(LocalSource("local"), f"{folder}/local/{{beam_id}}.log"),
         ]
         rows = [BeamRow(key, time.time(), status="simulation_running") for key in (REMOTE, LOCAL)]
-        self.board.take_rows(rows, (), time.time())
+        self.store.take_rows(rows, (), time.time())
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._follow, args=(each,)) for each in self.monitors]
         for thread in self._threads:
             thread.start()
 
-    def _monitor(self, source: LogSource, template: str) -> SourceMonitor:
-        return SourceMonitor(
+    def _monitor(self, source: LogSource, template: str) -> SourcePoller:
+        return SourcePoller(
             source,
             [LogPathTemplate(template)],
-            self.board,
+            self.store,
             site=SitePatterns(),
             identifiers=PlainIdentifiers(),
             clock=time.time,
         )
 
-    def _follow(self, monitor: SourceMonitor) -> None:
+    def _follow(self, monitor: SourcePoller) -> None:
         while not self._stop.is_set():
             if not monitor.look():
                 self._stop.wait(0.02)
@@ -89,11 +89,11 @@ class Watch:
             assert not thread.is_alive(), "a thread hangs"
 
     def view(self, key: BeamKey = REMOTE) -> BeamView:
-        [view] = [view for view in self.board.snapshot(time.time()).beams if view.key == key]
+        [view] = [view for view in self.store.snapshot(time.time()).beams if view.key == key]
         return view
 
     def source(self, name: str = "hpc1") -> SourceView:
-        found = [view for view in self.board.snapshot(time.time()).sources if view.name == name]
+        found = [view for view in self.store.snapshot(time.time()).sources if view.name == name]
         return found[0] if found else SourceView(name, "ssh")
 
     def write(self, start: int, end: int | None = None) -> None:
@@ -171,14 +171,14 @@ def test_a_host_is_not_down_for_a_connection_that_has_ended(watch: Watch, relay:
     watch.write(0, cut_at(5))
     watch.shows(4)
     went_down = threading.Event()
-    publish = watch.board.publish_source
+    publish = watch.store.publish_source
 
     def publishing(view: SourceView, at: float, *, moved_seconds: float | None = None) -> None:
         if view.up is False:
             went_down.set()
         publish(view, at, moved_seconds=moved_seconds)
 
-    watch.board.publish_source = publishing  # type: ignore[method-assign]
+    watch.store.publish_source = publishing  # type: ignore[method-assign]
     if how == "its process killed":
         for pid in sshd.children:
             os.kill(pid, signal.SIGKILL)
@@ -402,8 +402,8 @@ def test_no_silence_of_a_host_that_is_down_counts_as_a_stall(watch: Watch, relay
     relay.refuse()
     watch.is_down()
     later = time.time() + 100_000
-    [view] = [each for each in watch.board.snapshot(later).beams if each.key == REMOTE]
-    [source] = [each for each in watch.board.snapshot(later).sources if each.name == "hpc1"]
+    [view] = [each for each in watch.store.snapshot(later).beams if each.key == REMOTE]
+    [source] = [each for each in watch.store.snapshot(later).sources if each.name == "hpc1"]
     assert view.state is BeamState.UNREACHABLE
     assert source.last_poll_at is not None
     assert later - source.last_poll_at > 60, "the alert's condition asks for a source looked at within a minute"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from exporter.beams.rules import BoardRules
+from exporter.beams.rules import StoreRules
 from exporter.beams.snapshot import BeamKey, BeamRow
-from exporter.beams.store import Board
+from exporter.beams.store import BeamStore
 from exporter.logs.events import (
     BatchesAnnounced,
     BatchFinished,
@@ -30,14 +30,14 @@ def keys(count: int) -> list[BeamKey]:
     ]
 
 
-def running(count: int) -> Board:
-    """A board of beams that all run: the dearest kind, since the clock moves their estimates."""
+def running(count: int) -> BeamStore:
+    """A store of beams that all run: the dearest kind, since the clock moves their estimates."""
     began = NOW - 4 * BATCH_SECONDS
-    board = Board(BoardRules(max_beams=max(1, count)), began)
+    store = BeamStore(StoreRules(max_beams=max(1, count)), began)
     beams = keys(count)
-    board.take_rows([BeamRow(key, began, status="simulation_running", updated_at=began) for key in beams], (), began)
+    store.take_rows([BeamRow(key, began, status="simulation_running", updated_at=began) for key in beams], (), began)
     for number, key in enumerate(beams):
-        board.claim(key, "local", path(key), LogStat(1000 + number, began), began)
+        store.claim(key, "local", path(key), LogStat(1000 + number, began), began)
         histories = 172_000_000 + number
         head: list[Event] = [
             RunHead("smc"),
@@ -45,18 +45,18 @@ def running(count: int) -> Board:
             HistoriesCounted(histories),
             BatchesAnnounced(BATCHES, 10**7),
         ]
-        board.apply(key, path(key), [*head, LogRead(500, True, True)], began, more=False)
+        store.apply(key, path(key), [*head, LogRead(500, True, True)], began, more=False)
         for batch in range(1, 5):
-            finish(board, key, batch, began + batch * BATCH_SECONDS)
-    return board
+            finish(store, key, batch, began + batch * BATCH_SECONDS)
+    return store
 
 
-def finish(board: Board, key: BeamKey, batch: int, at: float) -> None:
+def finish(store: BeamStore, key: BeamKey, batch: int, at: float) -> None:
     """The log tells that a batch has begun a second after the one before, and that it is done."""
     begun = at - BATCH_SECONDS + 1.0
-    board.apply(key, path(key), [BatchStarted(batch, BATCHES), LogRead(500 + 2 * batch, True, True)], begun, more=False)
-    board.claim(key, "local", path(key), LogStat(1000 + 100 * batch, at), at)
-    board.apply(key, path(key), [BatchFinished(), LogRead(501 + 2 * batch, True, True)], at, more=False)
+    store.apply(key, path(key), [BatchStarted(batch, BATCHES), LogRead(500 + 2 * batch, True, True)], begun, more=False)
+    store.claim(key, "local", path(key), LogStat(1000 + 100 * batch, at), at)
+    store.apply(key, path(key), [BatchFinished(), LogRead(501 + 2 * batch, True, True)], at, more=False)
 
 
 def path(key: BeamKey) -> str:

@@ -1,4 +1,4 @@
-"""Snapshots of a board made by hand."""
+"""Snapshots of a store made by hand."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from exporter.beams.snapshot import (
     BeamRow,
     BeamState,
     BeamView,
-    BoardSnapshot,
     DatabaseView,
     HistogramView,
     OutputFile,
     OutputState,
     SourceView,
+    StoreSnapshot,
     Summary,
 )
 
@@ -94,9 +94,9 @@ def make_waiting_beam(beam_id: str = "70010001_b2", **changes: Any) -> BeamView:
     )
 
 
-def make_snapshot(*beams: BeamView, **changes: Any) -> BoardSnapshot:
-    """A board with these beams, one source, no database and nothing counted."""
-    snapshot = BoardSnapshot(
+def make_snapshot(*beams: BeamView, **changes: Any) -> StoreSnapshot:
+    """A store with these beams, one source, no database and nothing counted."""
+    snapshot = StoreSnapshot(
         at=NOW,
         beams=beams,
         beams_dropped=0,
@@ -111,8 +111,8 @@ def make_snapshot(*beams: BeamView, **changes: Any) -> BoardSnapshot:
     return replace(snapshot, **changes)
 
 
-def make_full_snapshot() -> BoardSnapshot:
-    """A board on which every metric has a sample and every state a beam."""
+def make_full_snapshot() -> StoreSnapshot:
+    """A store on which every metric has a sample and every state a beam."""
     ended: dict[str, Any] = {"ended_at": NOW - 5, "remaining_seconds": None}
     file = OutputFile("/dose/70010001/1_Dose.dcm", 640_000, NOW - 6)
     found: dict[str, Any] = {"output": OutputState.FOUND, "output_file": file, "log_succeeded": True}
