@@ -108,7 +108,7 @@ def test_of_a_library_only_its_name_and_the_place_are_told(stream: io.StringIO) 
         logging.getLogger("uvicorn.error").exception("lost %s", NAME)
     [entry] = entries(stream)
     assert (entry["msg"], entry["logger"]) == ("withheld", "uvicorn.error")
-    assert str(entry["where"]).startswith("test_withholding.py:")
+    assert str(entry["where"]).startswith("test_redaction.py:")
     assert str(entry["exception"]).endswith("builtins.OSError: withheld")
 
 
@@ -146,7 +146,7 @@ def test_a_line_that_cannot_be_written_is_not_printed_instead(
     assert entries(stream) == []
     said = capsys.readouterr().err
     assert NAME not in said
-    assert said.startswith("a log line of test_withholding.py:")
+    assert said.startswith("a log line of test_redaction.py:")
 
 
 def test_messages_of_our_own_are_words_of_ours_alone() -> None:
