@@ -6,14 +6,14 @@ import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from exporter.process import gc_tuning as garbage
+from exporter.process import gc_tuning
 
 
 @contextmanager
 def as_in_the_exporter() -> Iterator[None]:
     """Garbage is looked for as seldom as there, whoever's code it is of."""
     before = gc.get_threshold()
-    garbage.look_seldom()
+    gc_tuning.collect_less_often()
     try:
         yield
     finally:

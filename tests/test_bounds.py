@@ -141,7 +141,7 @@ class TestRows:
 
     def look(self, path: Path) -> tuple[set[str], dict[str, int]]:
         table = BeamsTable(path)
-        found = DatabaseDiscovery(table, retention_seconds=3600).look(NOW, ())
+        found = DatabaseDiscovery(table, retention_seconds=3600).find_beams(NOW, ())
         table.close()
         return {row.key.beam_id for row in found.rows}, dict(found.refused)
 
@@ -233,7 +233,7 @@ class TestRows:
         for number in range(4):
             db.add(path, f"b{number}", "completed")
         with contextlib.closing(BeamsTable(path)) as table:
-            assert [row.beam_id for row in table.every_row()] == ["good", "b0", "b1", "b2", "b3"]
+            assert [row.beam_id for row in table.iter_rows()] == ["good", "b0", "b1", "b2", "b3"]
 
     def test_of_refused_ids_the_last_are_remembered(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(discovery, "_REFUSED_KEPT", 2)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from exporter import __version__
-from exporter.process.bundled_files import ALERTS, DASHBOARDS, RUNBOOKS, shipped
+from exporter.process.bundled_files import ALERTS, DASHBOARDS, RUNBOOKS, bundled_files
 from supply.locks import RUNTIME_LOCK, pins
 
 ROOT = Path(__file__).parents[1]
@@ -68,9 +68,9 @@ def test_the_wheel_holds_page_dashboards_alerts_and_runbooks_and_nothing_foreign
     [wheel] = wheelhouse.glob("mqi_beam_exporter-*.whl")
     found = names(wheel)
     for folder, paths in (
-        ("dashboards", shipped(*DASHBOARDS)),
-        ("alerts", shipped(*ALERTS)),
-        ("docs/runbooks", shipped(*RUNBOOKS)),
+        ("dashboards", bundled_files(*DASHBOARDS)),
+        ("alerts", bundled_files(*ALERTS)),
+        ("docs/runbooks", bundled_files(*RUNBOOKS)),
     ):
         assert {f"exporter/_shipped/{folder}/{path.name}" for path in paths} <= found
     for part in ("static", "templates"):

@@ -19,11 +19,11 @@ from exporter.beams.run import BeamRun
 from exporter.beams.saved import Copies
 from exporter.beams.snapshot import (
     ENDED_STATES,
+    BeamEvent,
     BeamKey,
     BeamRow,
     BeamState,
     BeamView,
-    Notice,
     OutputQuestion,
     OutputState,
     SourceView,
@@ -45,7 +45,7 @@ _SETTLE_BY_ROW_SECONDS = 10.0
 _LATE_BATCHES = 2.0
 """The communicator fails all beams of a case where one has failed. An engine that lives on shows it with its next
 batch, which may take twice as long as the longest before."""
-_NOTICES_KEPT = 10_000
+_EVENTS_KEPT = 10_000
 
 
 class Roster:
@@ -60,7 +60,7 @@ class Roster:
         retired: those that left.
         sources: where their logs are.
         counts: what is counted over all of them.
-        notices: what has happened to them since somebody took the notices.
+        events: what has happened to them since the last :meth:`BeamStore.pop_events`.
         unconfirmed: beams of an earlier process whose source has not been looked at yet.
         rows_of_before: those of which no row has been taken in this process.
         copies: of the beams that are being saved, while they are.
@@ -71,7 +71,7 @@ class Roster:
 
     NOT_SAVED = frozenset(
         {
-            *("rules", "notices", "unconfirmed", "rows_of_before"),
+            *("rules", "events", "unconfirmed", "rows_of_before"),
             *("copies", "turned_away", "watch_version", "_dropped"),
             "outputs_open",  # each beam says whether it is
             "_cases",  # made anew from the beams
@@ -85,7 +85,7 @@ class Roster:
         self.retired = Retention()
         self.sources = Sources()
         self.counts = Counters(at)
-        self.notices: deque[Notice] = deque(maxlen=_NOTICES_KEPT)
+        self.events: deque[BeamEvent] = deque(maxlen=_EVENTS_KEPT)
         self.unconfirmed: set[BeamKey] = set()
         self.rows_of_before: set[BeamKey] = set()
         self.copies: Copies | None = None
@@ -408,11 +408,11 @@ class Roster:
         leaves = leaves_at(self.beams[key], self.rules)
         return leaves is not None and at > leaves
 
-    def notice_dropped(self) -> None:
+    def report_dropped(self) -> None:
         """Say once that there are more beams than are shown, until there are not."""
         dropped = self.beyond(self.rules.max_beams)
         if dropped and not self._dropped:
-            self.notices.append(Notice("beams_dropped", number=dropped))
+            self.events.append(BeamEvent("beams_dropped", number=dropped))
         self._dropped = dropped
 
     def beyond(self, shown: int) -> int:
@@ -457,7 +457,7 @@ class Roster:
         return standing
 
     def evaluate(self, beam: Beam, at: float) -> None:
-        """Find out the beam's state at a moment, and give notice where it is another than it was."""
+        """Find out the beam's state at a moment, and add an event where it has changed."""
         state, since = state_at(beam, at, self.rules, self.sources.state(beam.source))
         if state is beam.state and since == beam.state_since:
             return
@@ -465,11 +465,11 @@ class Roster:
         beam.changed()
         if state is not before:
             self.watch_version += BeamState.EXPIRED in (state, before)
-            self._notice(state.value, beam, at, before=before)
+            self._add_event(state.value, beam, at, before=before)
 
-    def _notice(self, kind: str, beam: Beam, at: float, *, before: BeamState | None = None, number: int = 0) -> None:
+    def _add_event(self, kind: str, beam: Beam, at: float, *, before: BeamState | None = None, number: int = 0) -> None:
         view = shown_anew(beam, at, self.rules, self.counts.rates).view
-        self.notices.append(Notice(kind, view, before, number))
+        self.events.append(BeamEvent(kind, view, before, number))
 
     def _run_of(self, beam: Beam) -> tuple[BeamRun, int, bool, OutputState]:
         """What :meth:`_run_begun` must know of the run that may be over now."""
@@ -485,7 +485,7 @@ class Roster:
             self.counts.count_run(beam, before, number, "succeeded" if reason is None else "failed", reason)
         # The state is still that of the run before: a view with it would show the new run as far as that one was.
         self.evaluate(beam, beam.waiting_since)
-        self._notice("new_run", beam, beam.waiting_since, number=beam.run_sequence.number)
+        self._add_event("new_run", beam, beam.waiting_since, number=beam.run_sequence.number)
 
     def _count(self, beam: Beam, at: float) -> None:
         run = beam.run

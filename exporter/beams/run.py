@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from exporter.beams.dose import NO_ENGINE_TIMES, DoseFacts, EngineTimes
 from exporter.beams.pace import Pace
-from exporter.logs.batch_counter import BatchTally, TallyState
+from exporter.logs.batch_counter import BatchCounter, BatchCounterState
 from exporter.logs.events import (
     BUFFERED_DIALECTS,
     FAILURE_REASONS,
@@ -56,7 +56,7 @@ class RunState:
 
     dialect: str
     phase: str | None
-    batches: TallyState
+    batches: BatchCounterState
     histories: int | None
     started_at: float | None
     ended_at: float | None
@@ -117,7 +117,7 @@ class BeamRun:
     def __init__(self) -> None:
         self.dialect = "unknown"
         self._phase: str | None = None
-        self.batches = BatchTally()
+        self.batches = BatchCounter()
         self.histories: int | None = None
         self.started_at: float | None = None
         self.start_seen = True
@@ -168,7 +168,7 @@ class BeamRun:
         give(
             run,
             state,
-            batches=BatchTally.from_state(state.batches),
+            batches=BatchCounter.from_state(state.batches),
             failures=dict(state.failures),
             pace=replace(state.pace),
             dose=replace(state.dose),

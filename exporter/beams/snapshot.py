@@ -210,7 +210,7 @@ class OutputQuestion:
 
 
 @dataclass(frozen=True, slots=True)
-class Notice:
+class BeamEvent:
     """Something that deserves one log line.
 
     Args:

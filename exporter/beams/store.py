@@ -2,7 +2,7 @@
 
 Discovery tells the store which beams there are, each source's monitor what their logs say, the mirror how the
 database is. Readers get a :class:`~exporter.beams.snapshot.StoreSnapshot`. The lock is held for short copies only and
-never while calling out; what is worth a log line is kept as a :class:`Notice` for whoever asks next.
+never while calling out; what is worth a log line is kept as a :class:`BeamEvent` for whoever asks next.
 
 What becomes of the beams is the :class:`~exporter.beams.roster.Roster`'s, which knows no threads: here is who may touch
 it when, and by which clock. A store may go on where one of an earlier process stopped (:mod:`exporter.beams.restart`).
@@ -24,11 +24,11 @@ from exporter.beams.roster import Roster
 from exporter.beams.rules import StoreRules
 from exporter.beams.saved import SavedStore
 from exporter.beams.snapshot import (
+    BeamEvent,
     BeamKey,
     BeamRow,
     BeamView,
     DatabaseView,
-    Notice,
     OutputQuestion,
     SourceView,
     StoreSnapshot,
@@ -426,14 +426,14 @@ class BeamStore:
             with self._lock:
                 self._roster.retire(cases, unmoved_at + self._moved_seconds)
         with self._lock:
-            self._roster.notice_dropped()
+            self._roster.report_dropped()
 
-    def notices(self) -> list[Notice]:
+    def pop_events(self) -> list[BeamEvent]:
         """What happened since the last call."""
         with self._lock:
-            notices = list(self._roster.notices)
-            self._roster.notices.clear()
-        return notices
+            events = list(self._roster.events)
+            self._roster.events.clear()
+        return events
 
     def snapshot(self, at: float) -> StoreSnapshot:
         """Everything readers may know, true at ``at``.

@@ -12,7 +12,7 @@ from typing import Literal
 
 from exporter.config import Database, Settings, Source, SshSource
 from exporter.database.beams_table import BeamsTable
-from exporter.database.rights import will_not_last
+from exporter.database.rights import owner_only_warning
 from exporter.database.unavailable import DatabaseUnavailable
 from exporter.privacy.identifiers import Identifiers
 from exporter.runtime.pipeline import make_source
@@ -125,13 +125,13 @@ def _database(settings: Settings, database: Database, identifiers: Identifiers) 
     try:
         if written:
             try:
-                table.try_writing()
+                table.check_writable()
             except DatabaseUnavailable as error:
                 if error.kind != "locked":
                     raise
                 unknown = "somebody was writing all the time, so whether it can be written is not known; try again"
                 yield Finding(f"database: {database.path}: {unknown}", "warning")
-            brief = will_not_last(database.path)
+            brief = owner_only_warning(database.path)
             if brief is not None:
                 yield Finding(f"database: {brief}", "warning")
         beams = table.rows()

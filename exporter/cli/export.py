@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from exporter.cli.failure import fail
-from exporter.process.bundled_files import ALERTS, DASHBOARDS, RUNBOOKS, shipped
+from exporter.process.bundled_files import ALERTS, DASHBOARDS, RUNBOOKS, bundled_files
 
 GRAFANA_URL, RUNBOOK_URL = "http://localhost:3000", "docs/runbooks"
 """Where the shipped rules say that Grafana and the runbooks are (``alerts/parameters.py``)."""
@@ -46,7 +46,7 @@ def push_dashboards(
     from exporter.integrations.grafana import Grafana, PushFailed, read_dashboard, read_token
 
     try:
-        paths = files or tuple(shipped(*DASHBOARDS))
+        paths = files or tuple(bundled_files(*DASHBOARDS))
         read = [read_dashboard(path) for path in paths]
         grafana = Grafana(url, token=read_token(token_file) if token_file else None, ca_file=ca_file)
         with contextlib.closing(grafana):
@@ -112,7 +112,7 @@ def export_alerts(folder: Path, grafana_url: str | None, runbook_url: str | None
 
 def _shipped(what: tuple[str, ...]) -> list[Path]:
     try:
-        return shipped(*what)
+        return bundled_files(*what)
     except FileNotFoundError as error:
         fail(str(error))
 

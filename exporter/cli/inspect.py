@@ -21,7 +21,7 @@ from exporter.cli.options import Flags, common_flags, settings_of, shown_by, war
 from exporter.cli.pattern_cost import findings
 from exporter.cli.verify import text, verify
 from exporter.config import ConfigError, Settings
-from exporter.database.rights import code_in_folder
+from exporter.database.rights import code_in_folder_warning
 from exporter.database.unavailable import DatabaseUnavailable
 from exporter.logs.parser import SitePatterns
 from exporter.privacy.pseudonyms import is_pseudonym
@@ -88,7 +88,7 @@ def check_config(flags: Flags, connect: bool) -> None:
                 check()
             except ConfigError as error:
                 click.echo(f"warning: {error}, unless the exporter runs as its owner", err=True)
-    code = None if settings.database is None else code_in_folder(settings.database.path)
+    code = None if settings.database is None else code_in_folder_warning(settings.database.path)
     if code is not None:
         click.echo(f"warning: database.path: {code}", err=True)
     click.echo(f"{flags.path}: valid")

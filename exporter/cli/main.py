@@ -25,8 +25,7 @@ from exporter.demo.demo import DemoCommunicator
 from exporter.demo.host import DemoHost, NoHost
 from exporter.integrations.communicator import ours
 from exporter.persistence.store import StateInUse, StateNotOurs
-from exporter.process import core_dumps
-from exporter.process import gc_tuning as garbage
+from exporter.process import core_dumps, gc_tuning
 from exporter.process.trusted_files import forbid_changes_by_others
 from exporter.runtime import log_output
 from exporter.runtime.exporter import Exporter
@@ -53,7 +52,7 @@ def main(context: click.Context) -> None:
 @click.pass_obj
 def run(flags: Flags) -> None:
     """Follow beams and serve their progress (the default)."""
-    core_dumps.forbid()
+    core_dumps.disable()
     settings = settings_of(flags, own=True)
     _configure_log(settings)
     _serve(settings, flags.own_settings)
@@ -192,7 +191,7 @@ def _serve(
         exporter = Exporter(settings, read_settings)
     except (ListenError, ConfigError, StateInUse, StateNotOurs) as error:
         fail(str(error))
-    garbage.look_seldom()
+    gc_tuning.collect_less_often()
     exporter.start()
     playing = None
     if communicator is not None:

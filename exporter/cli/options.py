@@ -14,7 +14,7 @@ from exporter.cli.failure import fail
 from exporter.config import ConfigError, Settings, load
 from exporter.config.listen_address import ListenError, parse_listen_address
 from exporter.privacy.identifiers import Identifiers
-from exporter.runtime.privacy import check_resolvers, identifiers_of, pseudonym_key
+from exporter.runtime.privacy import check_resolvers, make_identifiers, pseudonym_key
 from exporter.web import web_config
 
 DEFAULT_CONFIG = "/etc/mqi-exporter/exporter.yaml"
@@ -192,6 +192,6 @@ def warnings_of(settings: Settings) -> list[str]:
 def shown_by(settings: Settings) -> Identifiers:
     """How ids are shown; ends the command where the key of pseudonyms cannot be used."""
     try:
-        return identifiers_of(settings, pseudonym_key(settings, of_anybody=True))
+        return make_identifiers(settings, pseudonym_key(settings, of_anybody=True))
     except ConfigError as error:
         fail(str(error))

@@ -53,11 +53,11 @@ def every_id(settings: Settings) -> Iterator[tuple[str, str]]:
             with contextlib.closing(make_source(described, templates)) as source:
                 folders = {template.folder for template in templates}
                 files = {folder: source.listing(folder) for folder in sorted(folders)}
-            for row in DirectoryDiscovery(settings.discovery.name_pattern).look(0.0, files).rows:
+            for row in DirectoryDiscovery(settings.discovery.name_pattern).find_beams(0.0, files).rows:
                 yield row.key.case_id, row.key.beam_id
     elif settings.database is not None:
         with contextlib.closing(BeamsTable(settings.database.path, alone_in_process=True)) as table:
-            for beam in table.every_row():
+            for beam in table.iter_rows():
                 if fault_of_row(beam) is None:
                     yield str(beam.case_id), str(beam.beam_id)
 

@@ -47,7 +47,7 @@ UpdateKind = Literal["raise", "lower", "complete"]
 
 
 @dataclass(frozen=True, slots=True)
-class StoredBeam:
+class TableRow:
     """A row as it is stored; a value of an unexpected type is ``None``. ``updated_at`` in epoch seconds.
 
     Args:
@@ -157,7 +157,7 @@ class BeamsTable:
                 return False
             return True
 
-    def try_writing(self) -> None:
+    def check_writable(self) -> None:
         """Find out whether this account may write here; nothing is changed, and no file is left that was not there.
 
         ``BEGIN IMMEDIATE`` would not tell: on a file that may not be written SQLite begins to read. An update of no row
@@ -171,7 +171,7 @@ class BeamsTable:
         # Without its folder there is no new -wal when the communicator has stopped.
         place = not_writable(self.path, folder=True)
         if place is not None:
-            raise self._file.unavailable("read_only", "write progress to", f"this account may not write {place}")
+            raise self._file.error("read_only", "write progress to", f"this account may not write {place}")
         with self._use("write progress to", write=True) as connection:
             connection.execute("UPDATE beams SET updated_at = updated_at WHERE 0")
 
@@ -188,7 +188,7 @@ class BeamsTable:
         self,
         updated_since: float | None = None,
         also: Collection[str] = (),
-    ) -> list[StoredBeam]:
+    ) -> list[TableRow]:
         """Beams that are not over, those updated since a moment, and those with given ids.
 
         Of the first two kinds there are :data:`ROWS_LIMIT` at most.
@@ -215,7 +215,7 @@ class BeamsTable:
                 rows += _select(connection, columns, f"beam_id IN ({_marks(some)})", some)
         return _all_stored(columns, rows)
 
-    def rows_of_cases(self, case_ids: Collection[str]) -> list[StoredBeam]:
+    def rows_of_cases(self, case_ids: Collection[str]) -> list[TableRow]:
         """All beams of some cases, whatever their status and age.
 
         Args:
@@ -236,11 +236,11 @@ class BeamsTable:
                 rows += _select(connection, columns, f"parent_case_id IN ({_marks(some)})", some)
         return _all_stored(columns, rows)
 
-    def is_over(self, status: str | None) -> bool:
+    def is_terminal(self, status: str | None) -> bool:
         """Whether a row in this status is done with."""
         return status in self._terminal
 
-    def every_row(self) -> Iterator[StoredBeam]:
+    def iter_rows(self) -> Iterator[TableRow]:
         """All rows, however many and however old; :data:`_ROWS_AT_ONCE` are read at once.
 
         Raises:
@@ -337,10 +337,10 @@ class BeamsTable:
     def _columns(self, connection: sqlite3.Connection) -> frozenset[str]:
         there = frozenset(row[1] for row in connection.execute("PRAGMA table_info(beams)").fetchall())
         if not there:
-            raise self._file.unavailable("no_table", "use", "it has no table beams")
+            raise self._file.error("no_table", "use", "it has no table beams")
         missing = sorted(_NEEDED_COLUMNS - there)
         if missing:
-            raise self._file.unavailable("no_table", "use", f"its table beams has no column {', '.join(missing)}")
+            raise self._file.error("no_table", "use", f"its table beams has no column {', '.join(missing)}")
         return there
 
     def _use(self, action: str, *, write: bool = False) -> contextlib.AbstractContextManager[sqlite3.Connection]:
@@ -395,7 +395,7 @@ def _select_one_by_one(
     return rows
 
 
-def _all_stored(columns: Sequence[str], rows: Iterable[_Row]) -> list[StoredBeam]:
+def _all_stored(columns: Sequence[str], rows: Iterable[_Row]) -> list[TableRow]:
     return [_stored(dict(zip(columns, row, strict=True))) for row in rows]
 
 
@@ -428,14 +428,14 @@ def _moment(value: object) -> float | None:
     return (parsed if parsed.tzinfo is not None else parsed.replace(tzinfo=timezone.utc)).timestamp()
 
 
-def _stored(row: dict[str, object]) -> StoredBeam:
+def _stored(row: dict[str, object]) -> TableRow:
     def text(name: str) -> str | None:
         value = row.get(name)
         return value if isinstance(value, str) else None
 
     progress = row.get("progress")
     number = isinstance(progress, (int, float)) and math.isfinite(progress)
-    return StoredBeam(
+    return TableRow(
         beam_id=row["beam_id"],
         case_id=row["parent_case_id"],
         beam_path=text("beam_path"),

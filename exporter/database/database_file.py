@@ -28,13 +28,13 @@ from pathlib import Path
 from urllib.parse import quote
 
 from exporter.database import files
-from exporter.database.files import DatabaseFiles, FileState, Use
-from exporter.database.unavailable import DatabaseUnavailable, kind_of, kind_of_place, unavailable
+from exporter.database.files import DatabaseFiles, FileState, FileUser
+from exporter.database.unavailable import DatabaseUnavailable, database_error, kind_of_os_error, kind_of_sqlite_error
 
-ONE_AT_A_TIME = threading.RLock()
+SQLITE_LOCK = threading.RLock()
 """Held while this process has a connection to a communicator's database.
 
-:func:`exporter.database.files.used_by` must not run while another thread has the file open.
+:func:`exporter.database.files.find_user` must not run while another thread has the file open.
 """
 
 READ_SECONDS = 5.0
@@ -108,7 +108,7 @@ class DatabaseFile:
     @property
     def generation(self) -> int:
         """Goes up whenever another file is at the path; this looks there."""
-        with ONE_AT_A_TIME, contextlib.suppress(OSError):
+        with SQLITE_LOCK, contextlib.suppress(OSError):
             self._look()
         return self._generation
 
@@ -118,7 +118,7 @@ class DatabaseFile:
         Args:
             moment: by the timer; a read began then.
         """
-        with ONE_AT_A_TIME:
+        with SQLITE_LOCK:
             try:
                 self._look()
             except OSError:
@@ -143,7 +143,7 @@ class DatabaseFile:
         Raises:
             DatabaseUnavailable: whatever goes wrong with it.
         """
-        with ONE_AT_A_TIME:
+        with SQLITE_LOCK:
             if self._connection is not None:
                 with self._explained(action):
                     yield self._connection
@@ -167,17 +167,17 @@ class DatabaseFile:
             OSError: the file is gone.
         """
         if not self._used and self._opened_as is not None:
-            opened, now = self._opened_as.database, files.look(self.path).database
+            opened, now = self._opened_as.database, files.stat_files(self.path).database
             if opened != now:
-                raise self.unavailable("changing", action, "another program wrote the file at the same time")
+                raise self.error("changing", action, "another program wrote the file at the same time")
 
     def limit_time(self, seconds: float) -> None:
         """Interrupt statements of this use that are not done in ``seconds`` from now."""
         self._deadline = self._timer() + seconds
 
-    def unavailable(self, kind: str, action: str, reason: str) -> DatabaseUnavailable:
-        """The error for this file; see :func:`exporter.database.unavailable.unavailable`."""
-        return unavailable(kind, action, self.path, reason)
+    def error(self, kind: str, action: str, reason: str) -> DatabaseUnavailable:
+        """The error for this file; see :func:`exporter.database.unavailable.database_error`."""
+        return database_error(kind, action, self.path, reason)
 
     def _open(self, action: str, *, write: bool) -> sqlite3.Connection:
         how = self._how(action, write=write)
@@ -236,13 +236,13 @@ class DatabaseFile:
         if place is None:
             return "mode=rw"
         if write:
-            raise self.unavailable("read_only", action, self._why_read_only(place))
+            raise self.error("read_only", action, self._why_read_only(place))
         if self._used:
             return "mode=ro"
         if now.unfinished is None:
             return "mode=ro&immutable=1"
-        if not os.path.exists(files.beside(files.resolved(self.path), "-shm")):
-            raise self.unavailable("unfinished", action, "a process that wrote it was killed")
+        if not os.path.exists(files.companion(files.resolve(self.path), "-shm")):
+            raise self.error("unfinished", action, "a process that wrote it was killed")
         return "mode=ro"
 
     def _is_used(self, action: str) -> bool:
@@ -250,18 +250,18 @@ class DatabaseFile:
         if not self._alone:
             return True
         for _ in range(2):
-            match files.used_by(self.path):
-                case Use.NOBODY:
+            match files.find_user(self.path):
+                case FileUser.NOBODY:
                     return False
-                case Use.OTHERS:
+                case FileUser.OTHERS:
                     return True
-                case Use.THIS_PROCESS:
+                case FileUser.THIS_PROCESS:
                     self._alone = False
                     return True
             time.sleep(_MOMENT_SECONDS)  # the other process may have been about to close the database
         # When that process ends it does not remove its -wal: SQLite sees that the database is another one.
         self._not_its_own = self._look().unfinished
-        raise self.unavailable(
+        raise self.error(
             "not_its_wal",
             action,
             "the file was replaced while a process used it, and the -wal beside it is that process's",
@@ -273,12 +273,12 @@ class DatabaseFile:
         if left is None:
             return
         if _is_same(left, self._not_its_own):
-            raise self.unavailable(
+            raise self.error(
                 "not_its_wal", action, "the file was replaced, and the -wal beside it is that of the file before"
             )
         quiet = self._timer() - self._seen_since >= QUIET_SECONDS
         if not quiet and time.time() - now.newest_ns / 1e9 < OLD_SECONDS:
-            raise self.unavailable("unfinished", action, "a process that wrote it was killed, or it is being copied")
+            raise self.error("unfinished", action, "a process that wrote it was killed, or it is being copied")
 
     def _look(self, *, changed_by_us: bool = False) -> DatabaseFiles:
         """The files now; takes note of what has changed since the last look.
@@ -286,7 +286,7 @@ class DatabaseFile:
         Raises:
             OSError: there is no such file, or a folder.
         """
-        now, before = files.look(self.path), self._seen
+        now, before = files.stat_files(self.path), self._seen
         if now == before:
             return now
         if before is not None:
@@ -320,28 +320,28 @@ class DatabaseFile:
                 raise self._changing(action) from error
             raise
         except OSError as error:
-            raise self.unavailable(kind_of_place(error), action, error.strerror or str(error)) from error
+            raise self.error(kind_of_os_error(error), action, error.strerror or str(error)) from error
         except sqlite3.Error as error:
             if isinstance(error, TOO_LONG):
-                raise self.unavailable("too_large", action, "a value is too long") from error
-            kind = kind_of(error)
+                raise self.error("too_large", action, "a value is too long") from error
+            kind = kind_of_sqlite_error(error)
             if kind in ("corrupt", "not_a_database", "no_table") and self._is_changing():
                 raise self._changing(action) from error
-            raise self.unavailable(kind, action, str(error)) from error
+            raise self.error(kind, action, str(error)) from error
         except MemoryError as error:
-            raise self.unavailable("too_large", action, "a value is too long") from error
+            raise self.error("too_large", action, "a value is too long") from error
 
     def _is_changing(self) -> bool:
         """Nobody else uses the database, and it was changed a moment ago: it may be half of a copy."""
         if self._used or self._opened_as is None:
             return False
         with contextlib.suppress(OSError):
-            if files.look(self.path).database != self._opened_as.database:
+            if files.stat_files(self.path).database != self._opened_as.database:
                 return True
         return self._timer() - self._changed_at < _TIME_STAMP_SECONDS
 
     def _changing(self, action: str) -> DatabaseUnavailable:
-        return self.unavailable("changing", action, "another program is writing the file")
+        return self.error("changing", action, "another program is writing the file")
 
 
 def _is_same(one: FileState | None, other: FileState | None) -> bool:

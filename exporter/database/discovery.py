@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from exporter.beams.snapshot import BeamKey, BeamRow
-from exporter.database.beams_table import BeamsTable, StoredBeam
+from exporter.database.beams_table import BeamsTable, TableRow
 from exporter.sources.source import LogStat
 
 _ID_BYTES = 255
@@ -34,7 +34,7 @@ _CONTROL_CHARACTER = re.compile("[\\x00-\\x1f\\x7f]")
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class DiscoveryResult:
     """What discovery has found.
 
     Args:
@@ -65,7 +65,7 @@ def fault_of_id(value: object) -> str | None:
     return None
 
 
-def fault_of_row(beam: StoredBeam) -> str | None:
+def fault_of_row(beam: TableRow) -> str | None:
     """Why a row cannot be used, in one word; ``None`` where it can."""
     if beam.too_long or any(_is_long(text) for text in (beam.status, beam.hpc_job_id)):
         return "too_long"
@@ -118,7 +118,7 @@ class DatabaseDiscovery:
     ) -> None:
         self._table = table
         self._timer = timer
-        self._read: list[StoredBeam] = []
+        self._read: list[TableRow] = []
         self._read_at = float("-inf")
         self._asked_for: frozenset[str] = frozenset()
         self._changes = 0
@@ -128,7 +128,7 @@ class DatabaseDiscovery:
         self._whole: frozenset[str] = frozenset()
         self._whole_since: float | None = None
 
-    def look(self, at: float, watched: Collection[BeamKey]) -> Look:
+    def find_beams(self, at: float, watched: Collection[BeamKey]) -> DiscoveryResult:
         """Read the rows that are not over, those updated since the last look, and those of ``watched``.
 
         Of a case that has a row that is not over, the other rows are read, too, however old they are: case progress
@@ -167,7 +167,7 @@ class DatabaseDiscovery:
             else:
                 faults[f"{beam.case_id!r:.300} {beam.beam_id!r:.300}"] = fault
         there = {row.key for row in rows}
-        return Look(tuple(rows), self._refusals.count(faults), frozenset(set(watched) - there))
+        return DiscoveryResult(tuple(rows), self._refusals.count(faults), frozenset(set(watched) - there))
 
     def _knows(self, asked_for: frozenset[str]) -> bool:
         """Whether the rows are certainly as they were read last, and all that are asked for were read."""
@@ -177,15 +177,17 @@ class DatabaseDiscovery:
             and self._table.unchanged_since(self._read_at)
         )
 
-    def _is_wanted(self, beam: StoredBeam, since: float, asked_for: frozenset[str]) -> bool:
+    def _is_wanted(self, beam: TableRow, since: float, asked_for: frozenset[str]) -> bool:
         """What the query of :meth:`BeamsTable.rows` says, of a row that is known."""
         updated = beam.updated_at is not None and beam.updated_at >= since
-        return updated or not self._table.is_over(beam.status) or beam.beam_id in asked_for
+        return updated or not self._table.is_terminal(beam.status) or beam.beam_id in asked_for
 
-    def _siblings(self, stored: Sequence[StoredBeam], at: float) -> list[StoredBeam]:
+    def _siblings(self, stored: Sequence[TableRow], at: float) -> list[TableRow]:
         """The other rows of cases that have become open since the last look."""
         open_cases = frozenset(
-            str(beam.case_id) for beam in stored if not self._table.is_over(beam.status) and fault_of_row(beam) is None
+            str(beam.case_id)
+            for beam in stored
+            if not self._table.is_terminal(beam.status) and fault_of_row(beam) is None
         )
         if self._whole_since is None or not 0 <= at - self._whole_since < _WHOLE_SECONDS:
             self._whole, self._whole_since = frozenset(), at
@@ -196,7 +198,7 @@ class DatabaseDiscovery:
         return found
 
 
-def _row(beam: StoredBeam, at: float) -> BeamRow:
+def _row(beam: TableRow, at: float) -> BeamRow:
     assert isinstance(beam.case_id, str)
     assert isinstance(beam.beam_id, str)
     return BeamRow(
@@ -239,14 +241,14 @@ class DirectoryDiscovery:
         self._whole: frozenset[str] = frozenset()
         self._whole_since: float | None = None
 
-    def look(
+    def find_beams(
         self,
         at: float,
         folders: Mapping[str, Mapping[str, LogStat]],
         between: Callable[[], None] = lambda: None,
         *,
         written_since: float = float("-inf"),
-    ) -> Look:
+    ) -> DiscoveryResult:
         """Take the regular files of each folder by name; other names than logs' are passed over.
 
         Where two files name one beam, the one written last is meant. A file that has not been written since the last
@@ -288,7 +290,7 @@ class DirectoryDiscovery:
                 if other.updated_at is None or other.updated_at < stat.modified_at:
                     newest[row.key] = row
         siblings = self._siblings(newest, old, at, between)
-        return Look((*newest.values(), *siblings), self._refusals.count(faults))
+        return DiscoveryResult((*newest.values(), *siblings), self._refusals.count(faults))
 
     def _siblings(
         self,

@@ -73,17 +73,17 @@ class DatabaseFiles:
         return max(each.changed_ns for each in (self.database, self.wal, self.journal) if each is not None)
 
 
-def beside(path: Path, suffix: str) -> Path:
+def companion(path: Path, suffix: str) -> Path:
     """One of the files that SQLite keeps beside a database: ``-wal``, ``-shm`` or ``-journal``."""
     return path.with_name(f"{path.name}{suffix}")
 
 
-def resolved(path: Path) -> Path:
+def resolve(path: Path) -> Path:
     """Where the database is that a link leads to: SQLite keeps ``-wal`` and ``-shm`` there."""
     return Path(os.path.realpath(path))
 
 
-def look(path: Path) -> DatabaseFiles:
+def stat_files(path: Path) -> DatabaseFiles:
     """The files of a database now.
 
     Args:
@@ -92,14 +92,16 @@ def look(path: Path) -> DatabaseFiles:
     Raises:
         OSError: there is no such file, or it is a folder.
     """
-    path = resolved(path)
+    path = resolve(path)
     status = os.stat(path)
     if stat.S_ISDIR(status.st_mode):
         raise IsADirectoryError(errno.EISDIR, "it is a folder", str(path))
-    return DatabaseFiles(_state(path, status), _state_of(beside(path, "-wal")), _state_of(beside(path, "-journal")))
+    return DatabaseFiles(
+        _state(path, status), _state_of(companion(path, "-wal")), _state_of(companion(path, "-journal"))
+    )
 
 
-class Use(Enum):
+class FileUser(Enum):
     """Who uses a database file, by the locks on it."""
 
     NOBODY = "nobody"
@@ -109,7 +111,7 @@ class Use(Enum):
     THIS_PROCESS = "this process"
 
 
-def used_by(path: Path) -> Use:
+def find_user(path: Path) -> FileUser:
     """Who has the database at this path open.
 
     In WAL mode that is everybody who has used it since, in other modes who reads or writes at this moment.
@@ -117,19 +119,19 @@ def used_by(path: Path) -> Use:
     No connection of our own may be open: when a process closes a file, it gives up all its locks on that file. If this
     process turns out to use the database all the same, the file is left open, so that its locks stay. Do not ask again.
     """
-    path = resolved(path)
-    descriptors = [_opened(each) for each in (beside(path, "-shm"), path)]
+    path = resolve(path)
+    descriptors = [_opened(each) for each in (companion(path, "-shm"), path)]
     shm, database = descriptors
     # Who closes the database lets go of -shm first.
     of_shm, of_database = _lock_holder(shm, *_SHM_LOCK), _lock_holder(database, *_DATABASE_LOCKS)
     if os.getpid() in (of_shm, of_database):
-        return Use.THIS_PROCESS
+        return FileUser.THIS_PROCESS
     for descriptor in descriptors:
         if descriptor is not None:
             os.close(descriptor)
     if of_database is not None:
-        return Use.OTHERS
-    return Use.NOBODY if of_shm is None else Use.OTHERS_OF_ANOTHER_FILE
+        return FileUser.OTHERS
+    return FileUser.NOBODY if of_shm is None else FileUser.OTHERS_OF_ANOTHER_FILE
 
 
 def not_writable(path: Path, *, folder: bool) -> Path | None:
@@ -139,8 +141,8 @@ def not_writable(path: Path, *, folder: bool) -> Path | None:
         path: the database.
         folder: the folder must be writable, too. It is needed to make or remove ``-wal``, ``-shm`` and ``-journal``.
     """
-    path = resolved(path)
-    places = [path, beside(path, "-wal"), beside(path, "-shm")]
+    path = resolve(path)
+    places = [path, companion(path, "-wal"), companion(path, "-shm")]
     for place in [*places, path.parent] if folder else places:
         if os.path.exists(place) and not _may_write(place):
             return place

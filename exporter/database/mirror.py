@@ -151,7 +151,7 @@ class Mirror:
         """When the next round of writing may be, by the clock of :meth:`flush`."""
         return self._next_at
 
-    def take_other_writer(self) -> BeamKey | None:
+    def pop_other_writer(self) -> BeamKey | None:
         """A beam whose column somebody else changes on another scale, once; :attr:`advice` says what to do."""
         key, self._other_writer = self._other_writer, None
         return key
@@ -260,7 +260,7 @@ class Mirror:
             return  # a reset, or the end, which the communicator writes on every scale
         if written.ours is None or abs(progress - written.ours) <= _SAME:
             return
-        advice = self._others.saw(progress, view.batch_current, view.batches_total)
+        advice = self._others.observe(progress, view.batch_current, view.batches_total)
         if advice is not None:
             self._other_writer, self.advice = view.key, advice
 

@@ -35,7 +35,7 @@ class OtherWriter:
         self._of_phases: set[float] = set()
         self._advised = False
 
-    def saw(self, value: float, batch_current: int, batches_total: int | None) -> str | None:
+    def observe(self, value: float, batch_current: int, batches_total: int | None) -> str | None:
         """Take note of a value.
 
         Args:

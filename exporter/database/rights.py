@@ -10,7 +10,7 @@ from pathlib import Path
 _CODE_FOLDERS = ("src", ".git")
 
 
-def code_in_folder(path: Path) -> str | None:
+def code_in_folder_warning(path: Path) -> str | None:
     """Warn of code beside the database that this account can change.
 
     Who may write a folder may also rename what is in it and put other files there. So the exporter's account could let
@@ -38,7 +38,7 @@ def code_in_folder(path: Path) -> str | None:
     )
 
 
-def will_not_last(path: Path) -> str | None:
+def owner_only_warning(path: Path) -> str | None:
     """Warn of a right to write the database that ends with this file.
 
     SQLite lets only the owner of a new database file write it, whatever umask, group and default ACL of the folder.

@@ -47,7 +47,7 @@ class DatabaseUnavailable(Exception):
         self.advice = advice
 
 
-def unavailable(kind: str, action: str, path: Path, reason: str) -> DatabaseUnavailable:
+def database_error(kind: str, action: str, path: Path, reason: str) -> DatabaseUnavailable:
     """What is said of a database that cannot be used.
 
     Args:
@@ -59,7 +59,7 @@ def unavailable(kind: str, action: str, path: Path, reason: str) -> DatabaseUnav
     return DatabaseUnavailable(kind, f"cannot {action} {path}: {reason}", _ADVICE[kind])
 
 
-def kind_of_place(error: OSError) -> str:
+def kind_of_os_error(error: OSError) -> str:
     """Which kind of :class:`DatabaseUnavailable` it is that no file can be found at the path."""
     match error:
         case FileNotFoundError():
@@ -70,7 +70,7 @@ def kind_of_place(error: OSError) -> str:
             return "permission"
 
 
-def kind_of(error: sqlite3.Error) -> str:
+def kind_of_sqlite_error(error: sqlite3.Error) -> str:
     """Which kind of :class:`DatabaseUnavailable` an error of SQLite is (its messages are stable, codes need 3.11)."""
     text = str(error)
     for phrase, kind in (

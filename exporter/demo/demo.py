@@ -19,7 +19,7 @@ from pathlib import Path
 
 import yaml
 
-from exporter.database.database_file import ONE_AT_A_TIME
+from exporter.database.database_file import SQLITE_LOCK
 from exporter.demo.host import DemoHost
 from exporter.demo.simulator import Player, Simulation, simulate
 
@@ -353,7 +353,7 @@ class DemoCommunicator:
     def _database(self) -> Iterator[sqlite3.Connection]:
         """One short transaction."""
         # The exporter of the demo runs in this process, too, and must not look at the file's locks meanwhile.
-        with ONE_AT_A_TIME, closing(sqlite3.connect(self.database_path, timeout=_LOCKED_AT_MOST_SECONDS)) as database:
+        with SQLITE_LOCK, closing(sqlite3.connect(self.database_path, timeout=_LOCKED_AT_MOST_SECONDS)) as database:
             database.execute("PRAGMA foreign_keys=ON")
             with database:
                 yield database

@@ -14,8 +14,8 @@ from exporter.process.plain_state import give, take
 
 
 @dataclass(slots=True)
-class TallyState:
-    """A :class:`BatchTally` as plain data."""
+class BatchCounterState:
+    """A :class:`BatchCounter` as plain data."""
 
     announcements: int
     particles_per_batch: int | None
@@ -27,7 +27,7 @@ class TallyState:
     finished: int
 
 
-class BatchTally:
+class BatchCounter:
     """Batches announced, started and finished so far, added up over the announcements of one run.
 
     Attributes:
@@ -51,16 +51,16 @@ class BatchTally:
         self._started = 0
         self._finished = 0
 
-    def to_state(self) -> TallyState:
-        """The tally as plain data."""
-        return take(self, TallyState)
+    def to_state(self) -> BatchCounterState:
+        """The counter as plain data."""
+        return take(self, BatchCounterState)
 
     @classmethod
-    def from_state(cls, state: TallyState) -> BatchTally:
-        """The tally whose state this was."""
-        tally = cls()
-        give(tally, state)
-        return tally
+    def from_state(cls, state: BatchCounterState) -> BatchCounter:
+        """The counter whose state this was."""
+        counter = cls()
+        give(counter, state)
+        return counter
 
     @property
     def total(self) -> int | None:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable
 
 from exporter.logs.events import Event, RunFailed
-from exporter.logs.line_rules import Line, Match, failed, line_rule, said, shown
+from exporter.logs.line_rules import LineRule, Match, evidence, failed, line_rule, to_text
 
 _HARMLESS = re.compile(
     rb"ERROR: ld\.so: "
@@ -55,27 +55,27 @@ def _reason(text: bytes, otherwise: str) -> str:
 
 
 def _engine_error(match: Match) -> Iterable[Event]:
-    text = said(match)
+    text = evidence(match)
     if not _HARMLESS.match(text):
-        yield RunFailed(_reason(text, "fatal_error" if text[:5].lower() == b"fatal" else "error"), shown(text))
+        yield RunFailed(_reason(text, "fatal_error" if text[:5].lower() == b"fatal" else "error"), to_text(text))
 
 
 def _gpu_error(match: Match) -> Iterable[Event]:
-    text = said(match)
+    text = evidence(match)
     if not _HARMLESS.match(text):
-        yield RunFailed("out_of_memory" if _MEMORY.search(text.lower()) else "cuda", shown(text))
+        yield RunFailed("out_of_memory" if _MEMORY.search(text.lower()) else "cuda", to_text(text))
 
 
 def _exception(match: Match) -> Iterable[Event]:
-    text = said(match)
+    text = evidence(match)
     reason = _reason(text, "exception")
     # An exception that speaks of writing need not be about the dose.
-    yield RunFailed("exception" if reason == "output_error" else reason, shown(text))
+    yield RunFailed("exception" if reason == "output_error" else reason, to_text(text))
 
 
 def _not_started(match: Match) -> Iterable[Event]:
     """The whole line: before the words stands who says it."""
-    yield RunFailed("error", shown(match.string))
+    yield RunFailed("error", to_text(match.string))
 
 
 _WRITING = (
@@ -144,7 +144,7 @@ _WHY_NOT = (
 )
 
 NOT_STARTED = tuple(
-    Line(re.compile(expression), _not_started)
+    LineRule(re.compile(expression), _not_started)
     for expression in (
         rb"error while loading shared libraries: |symbol lookup error: |relocation error: ",
         rb"version `[^'\s]{1,100}' not found \(required by",
@@ -162,10 +162,10 @@ NOT_STARTED = tuple(
 """The loader, a shell or a launcher could not start the engine. Found anywhere in a line."""
 
 GLUED_FAILURES = (
-    Line(re.compile(rb"terminate called (?:after|without|recursively)"), _exception),
-    Line(re.compile(rb"GPUassert: "), _gpu_error),
-    Line(re.compile(rb"Assertion `.{0,1000}' failed"), failed("assertion")),
-    Line(re.compile(rb"(?<!\w)No free GPU"), failed("no_free_gpu")),
-    Line(_GLUED, _engine_error),
+    LineRule(re.compile(rb"terminate called (?:after|without|recursively)"), _exception),
+    LineRule(re.compile(rb"GPUassert: "), _gpu_error),
+    LineRule(re.compile(rb"Assertion `.{0,1000}' failed"), failed("assertion")),
+    LineRule(re.compile(rb"(?<!\w)No free GPU"), failed("no_free_gpu")),
+    LineRule(_GLUED, _engine_error),
 )
 """Found anywhere in a line: standard error may come before a line of standard output was finished."""

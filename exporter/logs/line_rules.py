@@ -18,13 +18,13 @@ Match = re.Match[bytes]
 Events = Callable[[Match], Iterable[Event]]
 
 
-def shown(text: bytes) -> str:
+def to_text(text: bytes) -> str:
     """A line of a log as text for people: UTF-8 with replacement, at most 500 bytes of it."""
     return text[:_TEXT_LIMIT].decode("utf-8", "replace").strip()
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class LineRule:
     """One kind of line.
 
     Args:
@@ -53,10 +53,10 @@ def line_rule(
     family: str | None = None,
     mode: str | None = None,
     usual_mode: str | None = None,
-) -> tuple[bytes, Line]:
+) -> tuple[bytes, LineRule]:
     """A row of a table: the literal beginning of a line and a regular expression for what follows it."""
     pattern = re.compile(re.escape(beginning) + rest)
-    return beginning[:PREFIX_LENGTH], Line(pattern, events, family, mode, beginning, usual_mode)
+    return beginning[:PREFIX_LENGTH], LineRule(pattern, events, family, mode, beginning, usual_mode)
 
 
 def always(*events: Event) -> Events:
@@ -64,7 +64,7 @@ def always(*events: Event) -> Events:
     return lambda _: events
 
 
-def said(match: Match) -> bytes:
+def evidence(match: Match) -> bytes:
     """At most 2 KiB of the line, from the group ``said`` on, else from the match on.
 
     What stands before it is an unfinished line.
@@ -75,4 +75,4 @@ def said(match: Match) -> bytes:
 
 def failed(reason: str) -> Events:
     """The line says that the run failed for this reason."""
-    return lambda match: (RunFailed(reason, shown(said(match))),)
+    return lambda match: (RunFailed(reason, to_text(evidence(match))),)

@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from exporter.logs.batch_counter import BatchTally
+from exporter.logs.batch_counter import BatchCounter
 from exporter.logs.events import (
     Anomaly,
     BatchesAnnounced,
@@ -25,7 +25,7 @@ from exporter.logs.events import (
     SimulationProgress,
 )
 from exporter.logs.line_prefix import ESCAPE, Prefixes, PrefixFilter, without_escapes
-from exporter.logs.line_rules import PREFIX_LENGTH, Line, shown
+from exporter.logs.line_rules import PREFIX_LENGTH, LineRule, to_text
 from exporter.logs.patterns import FOREIGN_LINES, FOREIGN_MARKS, LINES
 from exporter.logs.prefilter import candidate_lines, marks_in
 from exporter.process.plain_state import give
@@ -96,9 +96,9 @@ class SitePatterns:
         if total is not None and not begun:
             yield BatchesAnnounced(total)
         if any(pattern.search(line) for pattern in self.success):
-            yield RunSucceeded(shown(line))
+            yield RunSucceeded(to_text(line))
         if any(pattern.search(line) for pattern in self.failure):
-            yield RunFailed("error", shown(line))
+            yield RunFailed("error", to_text(line))
 
 
 def _has_long_line(data: bytes, start: int, end: int) -> bool:
@@ -157,9 +157,19 @@ class TpsLogParser:
         matched: some pattern has matched since the beginning.
     """
 
-    __slots__ = ("_dialect", "_family", "_mode", "_prefixes", "_site", "_skipping", "_tally", "_unfinished", "matched")
-    NOT_SAVED = frozenset({"_site", "_tally"})
-    """The site's patterns are the configuration's; the tally is :meth:`parse_line`'s, which nobody resumes."""
+    __slots__ = (
+        "_counter",
+        "_dialect",
+        "_family",
+        "_mode",
+        "_prefixes",
+        "_site",
+        "_skipping",
+        "_unfinished",
+        "matched",
+    )
+    NOT_SAVED = frozenset({"_site", "_counter"})
+    """The site's patterns are the configuration's; the counter is :meth:`parse_line`'s, which nobody resumes."""
 
     def __init__(self, site: SitePatterns | None = None) -> None:
         self._site = site or None
@@ -174,7 +184,7 @@ class TpsLogParser:
         self._mode: str | None = None
         self._dialect: str | None = None
         self._prefixes = PrefixFilter()
-        self._tally: BatchTally | None = None
+        self._counter: BatchCounter | None = None
 
     def to_state(self) -> ParserState:
         """Where :meth:`feed` is, as plain data."""
@@ -259,34 +269,34 @@ class TpsLogParser:
         for part in re.split(rb"[\r\n]", encoded.replace(b"\0", b"")):
             self._match(part, events)
         progress = None
-        tally = self._tally_of_lines()
+        counter = self._line_counter()
         for event in events:
             if isinstance(event, BatchesAnnounced):
-                tally.announce(event.total, event.particles_per_batch)
+                counter.announce(event.total, event.particles_per_batch)
             elif isinstance(event, BatchStarted):
-                tally.start(event.number, event.total)
-                progress = tally.progress
+                counter.start(event.number, event.total)
+                progress = counter.progress
         return progress
 
     @property
     def total_batches(self) -> int | None:
         """Batches in all, from the lines given to :meth:`parse_line`; may be set."""
-        return self._tally_of_lines().total
+        return self._line_counter().total
 
     @total_batches.setter
     def total_batches(self, total: int) -> None:
-        self._tally_of_lines().set_total(total)
+        self._line_counter().set_total(total)
 
     @property
     def current_batch(self) -> int:
         """The batch the lines given to :meth:`parse_line` are in, 1-based; 0 before the first."""
-        return self._tally_of_lines().started
+        return self._line_counter().started
 
-    def _tally_of_lines(self) -> BatchTally:
+    def _line_counter(self) -> BatchCounter:
         """Made when it is first asked for: only those who give single lines need one."""
-        if self._tally is None:
-            self._tally = BatchTally()
-        return self._tally
+        if self._counter is None:
+            self._counter = BatchCounter()
+        return self._counter
 
     def _scan(self, data: bytes, start: int, end: int, events: list[Event], marks: Sequence[bytes]) -> None:
         """Whole lines: those behind the newline at ``start``, until the one before ``end``."""
@@ -360,7 +370,7 @@ class TpsLogParser:
         if foreign:
             events[before:] = [*(event for event in events[before:] if event not in told), *foreign]
 
-    def _recognise(self, line: Line, events: list[Event]) -> None:
+    def _recognise(self, line: LineRule, events: list[Event]) -> None:
         """Which dialect prints such a line: engine and way of simulating come together from several of them."""
         if line.family is None and line.mode is None:
             return

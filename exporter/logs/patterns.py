@@ -27,7 +27,7 @@ from exporter.logs.events import (
     RunSucceeded,
 )
 from exporter.logs.failure_lines import ENGINE_FAILURES, GLUED_FAILURES, NOT_STARTED
-from exporter.logs.line_rules import Events, Line, Match, always, line_rule, shown
+from exporter.logs.line_rules import Events, LineRule, Match, always, line_rule, to_text
 from exporter.logs.process_ends import PROCESS_ENDS
 from exporter.logs.values import DURATION, GRID, NUMBER, SCIENTIFIC, number, seconds
 
@@ -39,7 +39,7 @@ def _histories(match: Match) -> Iterable[Event]:
     histories = int(match[1])
     yield HistoriesCounted(histories)
     if not histories:
-        yield RunFailed("no_particles", shown(match.string))
+        yield RunFailed("no_particles", to_text(match.string))
 
 
 def _announcement(match: Match) -> Iterable[Event]:
@@ -49,11 +49,11 @@ def _announcement(match: Match) -> Iterable[Event]:
     total = int(match[2]) if batches else 1
     yield BatchesAnnounced(total, particles)
     if not total or (not batches and not particles):
-        yield RunFailed("no_particles", shown(match.string))
+        yield RunFailed("no_particles", to_text(match.string))
 
 
 def _succeeded(match: Match) -> Iterable[Event]:
-    yield RunSucceeded(shown(match.string))
+    yield RunSucceeded(to_text(match.string))
 
 
 def _described(match: Match) -> Iterable[Event]:
@@ -67,7 +67,7 @@ def _max_dose(match: Match) -> Iterable[Event]:
     if dose is not None and match[2] in (b"", b"Gy"):
         yield DoseDescribed(max_dose_gy=dose)
     if dose == 0.0:
-        yield RunFailed("empty_dose", shown(match.string))
+        yield RunFailed("empty_dose", to_text(match.string))
 
 
 def _dose_written(match: Match) -> Iterable[Event]:
@@ -83,7 +83,7 @@ def _timed(part: str) -> Events:
         if took is not None:
             yield EngineTimed(part, took)
         if part == "total":
-            yield RunSucceeded(shown(match.string))
+            yield RunSucceeded(to_text(match.string))
 
     return events
 
@@ -193,7 +193,7 @@ _ENGINE_LINES = (
     line_rule(b"Simulation completed successfully", _succeeded),
 )
 
-FOREIGN_LINES: tuple[Line, ...] = (*GLUED_FAILURES, *NOT_STARTED, *PROCESS_ENDS)
+FOREIGN_LINES: tuple[LineRule, ...] = (*GLUED_FAILURES, *NOT_STARTED, *PROCESS_ENDS)
 """Lines of other writers, which may be glued to the engine's; searched where one of :data:`FOREIGN_MARKS` is."""
 
 FOREIGN_MARKS = (
@@ -258,20 +258,20 @@ FOREIGN_MARKS = (
 for both kinds of assertions."""
 
 
-def _by_prefix(rows: Iterable[tuple[bytes, Line]]) -> dict[bytes, tuple[Line, ...]]:
-    table: dict[bytes, tuple[Line, ...]] = {}
+def _by_prefix(rows: Iterable[tuple[bytes, LineRule]]) -> dict[bytes, tuple[LineRule, ...]]:
+    table: dict[bytes, tuple[LineRule, ...]] = {}
     for prefix, line in rows:
         table[prefix] = (*table.get(prefix, ()), line)
     return table
 
 
-LINES: dict[bytes, tuple[Line, ...]] = _by_prefix(_ENGINE_LINES + ENGINE_FAILURES)
+LINES: dict[bytes, tuple[LineRule, ...]] = _by_prefix(_ENGINE_LINES + ENGINE_FAILURES)
 """Lines of the engines by the first bytes of each."""
 
 BEGINNINGS = frozenset(line.beginning for lines in LINES.values() for line in lines)
 """What lines of the engines begin with: no other line is matched."""
 
-PLAN_PATTERNS = frozenset(
+DEVELOPMENT_PLAN_PATTERNS = frozenset(
     {
         *(rb"with (\d+) batches", rb"Generating particles for \((\d+) of (\d+) batches\)"),
         *(rb"Generating particles for \((\d+) of \d+ batches\)", rb"FATAL ERROR", rb"ERROR:", rb"Segmentation fault"),

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 from exporter.logs.events import Event, RunFailed
 from exporter.logs.failure_lines import CUT_LINE
-from exporter.logs.line_rules import Events, Line, Match, failed, said, shown
+from exporter.logs.line_rules import Events, LineRule, Match, evidence, failed, to_text
 
 _SIGNALS: tuple[tuple[int, str, str, tuple[bytes, ...]], ...] = (
     (1, "HUP", "terminated", (b"Hangup",)),
@@ -83,7 +83,7 @@ _SRUN_TASK = re.compile(rb"srun: error: [^\s:]{1,300}: tasks? [\d,-]{1,300}: (?P
 
 def _by_word(match: Match) -> Iterable[Event]:
     word = match["said"].lower()
-    yield RunFailed(_REASON_OF_WORD[word], shown(said(match)))
+    yield RunFailed(_REASON_OF_WORD[word], to_text(evidence(match)))
 
 
 def _reason_of_signal(what: bytes) -> str:
@@ -100,13 +100,13 @@ def _reason_of_exit(code: int) -> str:
 
 def _by_signal(match: Match) -> Iterable[Event]:
     [what] = [each for each in match.groups() if each]
-    yield RunFailed(_reason_of_signal(what), shown(said(match)))
+    yield RunFailed(_reason_of_signal(what), to_text(evidence(match)))
 
 
 def _by_exit_code(match: Match) -> Iterable[Event]:
     [code] = [int(each) for each in match.groups() if each]
     if code:
-        yield RunFailed(_reason_of_exit(code), shown(said(match)))
+        yield RunFailed(_reason_of_exit(code), to_text(evidence(match)))
 
 
 def _srun_task(match: Match) -> Iterable[Event]:
@@ -114,11 +114,11 @@ def _srun_task(match: Match) -> Iterable[Event]:
     if exited := _EXIT_CODE.search(what):
         code = int(exited["code"])
         if code:
-            yield RunFailed(_reason_of_exit(code), shown(said(match)))
+            yield RunFailed(_reason_of_exit(code), to_text(evidence(match)))
         return
     word = re.sub(rb" ?\(core ?dumped\).*| - core dumped.*|\s+$", b"", what).lower()
     if word in _REASON_OF_WORD:
-        yield RunFailed(_REASON_OF_WORD[word], shown(said(match)))
+        yield RunFailed(_REASON_OF_WORD[word], to_text(evidence(match)))
 
 
 def _first_of(*rows: tuple[str, bytes]) -> Events:
@@ -129,13 +129,13 @@ def _first_of(*rows: tuple[str, bytes]) -> Events:
         text = match["what"].lower()
         for reason, expression in table:
             if expression.search(text):
-                yield RunFailed(reason, shown(said(match)))
+                yield RunFailed(reason, to_text(evidence(match)))
                 return
 
     return events
 
 
-_SLURM_END = Line(
+_SLURM_END = LineRule(
     # "*** JOB 7 ON gpu1 CANCELLED AT 2026-01-01T00:00:00 DUE TO TIME LIMIT ***", whoever writes it. The words behind
     # the host's name decide: a host may be called "preempt1".
     re.compile(
@@ -154,7 +154,7 @@ _SLURM_END = Line(
     ),
 )
 
-_SLURM_MEMORY = Line(
+_SLURM_MEMORY = LineRule(
     re.compile(
         rb"(?P<said>(?:slurmstepd\S{0,300} |slurmd\S{0,300} )?(?:error: )?(?:Detected \d{1,9} oom[-_]kill event"
         rb"|(?:Job|Step|StepId=)\S{0,100}.{0,40}? exceeded (?:\w+ ){0,2}memory limit|Exceeded (?:\w+ ){0,2}memory limit"
@@ -163,12 +163,12 @@ _SLURM_MEMORY = Line(
     failed("out_of_memory"),
 )
 
-_KERNEL_MEMORY = Line(
+_KERNEL_MEMORY = LineRule(
     re.compile(rb"(?:[Mm]emory cgroup o|\bO)ut of memory: Kill(?:ed)? process|\boom-kill:|\bOOMKilled\b|\boom_reaper:"),
     failed("out_of_memory"),
 )
 
-_SRUN = Line(
+_SRUN = LineRule(
     re.compile(rb"(?P<said>(?:srun|sbatch|salloc): (?:(?:error|fatal): )?(?P<what>[A-Za-z].{0,300}))"),
     _first_of(
         ("node_failure", rb"^node failure|^node \S+ fail"),
@@ -185,7 +185,7 @@ _SRUN = Line(
     ),
 )
 
-_LSF = Line(
+_LSF = LineRule(
     re.compile(rb"(?P<said>(?<![A-Z_])TERM_(?P<what>[A-Z_]{3,40}): )"),
     _first_of(
         ("time_limit", rb"^(?:runlimit|cpulimit|deadline|window)"),
@@ -199,7 +199,7 @@ _LSF = Line(
     ),
 )
 
-_PBS = Line(
+_PBS = LineRule(
     re.compile(rb"(?P<said>=>> ?PBS: (?P<what>job .{0,300}))"),
     _first_of(
         ("time_limit", rb"walltime|cput\b"),
@@ -210,10 +210,10 @@ _PBS = Line(
     ),
 )
 
-_TIMEOUT = Line(re.compile(rb"(?P<said>timeout: sending signal [A-Z0-9]{1,10} to command)"), failed("time_limit"))
+_TIMEOUT = LineRule(re.compile(rb"(?P<said>timeout: sending signal [A-Z0-9]{1,10} to command)"), failed("time_limit"))
 
-_MPI_ABORT = Line(re.compile(rb"\bMPI_ABORT was invoked on rank"), failed("aborted"))
-_MPI = Line(
+_MPI_ABORT = LineRule(re.compile(rb"\bMPI_ABORT was invoked on rank"), failed("aborted"))
+_MPI = LineRule(
     re.compile(
         rb"\bBAD TERMINATION OF ONE OF YOUR APPLICATION PROCESSES"
         rb"|\bprocess(?:es)? (?:returned|exited with) (?:a )?non-zero"
@@ -225,18 +225,18 @@ PROCESS_ENDS = (
     _SLURM_END,
     _SLURM_MEMORY,
     _KERNEL_MEMORY,
-    Line(_SRUN_TASK, _srun_task),
+    LineRule(_SRUN_TASK, _srun_task),
     _SRUN,
     _LSF,
     _PBS,
     _TIMEOUT,
-    Line(_BY_SIGNAL, _by_signal),
-    Line(_EXIT_CODE, _by_exit_code),
+    LineRule(_BY_SIGNAL, _by_signal),
+    LineRule(_EXIT_CODE, _by_exit_code),
     _MPI_ABORT,
     _MPI,
-    Line(_BASH, _by_word),
-    Line(_ZSH, _by_word),
-    Line(_JOB, _by_word),
-    Line(_SHELL_WORD, _by_word),
+    LineRule(_BASH, _by_word),
+    LineRule(_ZSH, _by_word),
+    LineRule(_JOB, _by_word),
+    LineRule(_SHELL_WORD, _by_word),
 )
 """Found anywhere in a line; the first that matches and says something decides."""

@@ -25,7 +25,7 @@ from exporter.persistence.store import StateFile, StateInUse, StateNotOurs, Stat
 from exporter.privacy.encryption import Seal
 from exporter.privacy.identifiers import Cleared, Identifiers
 from exporter.process.clock import Clock
-from exporter.process.worker import Loop
+from exporter.process.worker import Worker
 
 _log = structlog.get_logger(__name__)
 
@@ -121,7 +121,7 @@ class Continuity:
         self._due_at = float("-inf")
         self._trouble: str | None = None
         store.expect_errors(_NAME)
-        self._loop = Loop(_NAME, self._round, store.count_error)
+        self._loop = Worker(_NAME, self._round, store.count_error)
 
     def resume(self, sources: Collection[str]) -> None:
         """Take the lock, and let the store go on where it stopped; before anything is followed.

@@ -16,7 +16,7 @@ ALERTS = ("alerts", "mqi*.yml", "alertmanager.yml", "mqi.tmpl")
 RUNBOOKS = ("docs/runbooks", "*.md")
 
 
-def shipped(folder: str, *patterns: str) -> list[Path]:
+def bundled_files(folder: str, *patterns: str) -> list[Path]:
     """The files of a folder that match one of the patterns, by name.
 
     Raises:

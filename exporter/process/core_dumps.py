@@ -8,7 +8,7 @@ import os
 _PR_SET_DUMPABLE = 4
 
 
-def forbid() -> None:
+def disable() -> None:
     """Set it for this process.
 
     A limit (``ulimit -c 0``) does not hold where the kernel hands dumps to a program, as it does with systemd-coredump.

@@ -22,14 +22,14 @@ _left_bytes = 0
 _times = 0
 
 
-def look_seldom() -> None:
+def collect_less_often() -> None:
     """Set it for this process, and leave out for good what is there already: modules and their functions."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(_YOUNG_OBJECTS, *gc.get_threshold()[1:])
 
 
-def left(size_bytes: int) -> None:
+def report_garbage(size_bytes: int) -> None:
     """A request or a connection has ended, and so much may be in a cycle of garbage. Called by one thread."""
     global _left_bytes, _times  # noqa: PLW0603 -- the interpreter has one search for garbage
     _left_bytes += size_bytes

@@ -15,7 +15,7 @@ _OVERDUE_SECONDS = 60.0
 _AFTER_ERROR_SECONDS = 1.0
 
 
-class Waiting(Protocol):
+class Waiter(Protocol):
     """Something to wait for."""
 
     def wait(self, seconds: float, /) -> None:
@@ -25,7 +25,7 @@ class Waiting(Protocol):
         """End the wait, also one that has not begun; from any thread."""
 
 
-class Loop:
+class Worker:
     """Calls ``step`` again and again in a thread of its own, and survives whatever a round meets.
 
     Args:
@@ -33,7 +33,7 @@ class Loop:
         step: one round of work; returns how many seconds to wait before the next.
         count_error: told the name when a round ends with an unexpected error.
         clock: seconds of a clock that never steps.
-        waiting: what waits instead of the thread's own event, where something else may end the wait, too.
+        waiter: what waits instead of the thread's own event, where something else may end the wait, too.
     """
 
     def __init__(
@@ -42,13 +42,13 @@ class Loop:
         step: Callable[[], float],
         count_error: Callable[[str], None],
         clock: Callable[[], float] = time.monotonic,
-        waiting: Waiting | None = None,
+        waiter: Waiter | None = None,
     ) -> None:
         self.name = name
         self._step = step
         self._count_error = count_error
         self._clock = clock
-        self._waiting = waiting
+        self._waiter = waiter
         self._stopped = threading.Event()
         self._woken = threading.Event()
         self._due_at = clock()
@@ -63,8 +63,8 @@ class Loop:
         """Ask the thread to end; it does at the end of its round."""
         self._stopped.set()
         self._woken.set()
-        if self._waiting is not None:
-            self._waiting.wake()
+        if self._waiter is not None:
+            self._waiter.wake()
 
     def wake(self) -> None:
         """Have the next round now instead of after the wait; a wait after an unexpected error is not cut short."""
@@ -94,7 +94,7 @@ class Loop:
             self._woken.clear()
             if self._stopped.is_set():
                 return
-            waiting: Waiting | threading.Event = self._waiting or self._woken
+            waiter: Waiter | threading.Event = self._waiter or self._woken
             try:
                 wait = self._step()
                 self._said = None
@@ -103,6 +103,6 @@ class Loop:
                 if repr(error) != self._said:
                     self._said = repr(error)
                     _log.exception("unexpected error, going on", thread=self.name)
-                wait, waiting = _AFTER_ERROR_SECONDS, self._stopped
+                wait, waiter = _AFTER_ERROR_SECONDS, self._stopped
             self._due_at = self._clock() + wait
-            waiting.wait(wait)
+            waiter.wait(wait)

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import structlog
 
-from exporter.beams.snapshot import BeamState, BeamView, Notice
+from exporter.beams.snapshot import BeamEvent, BeamState, BeamView
 from exporter.privacy.identifiers import Identifiers
 
 _log = structlog.get_logger(__name__)
 
 
-def say(notice: Notice, identifiers: Identifiers) -> None:
-    """Write the log line of a notice, if it deserves one.
+def log_event(event: BeamEvent, identifiers: Identifiers) -> None:
+    """Write the log line of an event, if it deserves one.
 
     Args:
-        notice: what happened.
+        event: what happened.
         identifiers: how ids and texts from logs are shown.
     """
-    if notice.kind == "beams_dropped":
-        _log.warning("more beams than max_beams, some are not exported", dropped=notice.number)
+    if event.kind == "beams_dropped":
+        _log.warning("more beams than max_beams, some are not exported", dropped=event.number)
         return
-    view = notice.view
+    view = event.view
     if view is None:
         return
     about = {
@@ -29,15 +29,15 @@ def say(notice: Notice, identifiers: Identifiers) -> None:
         "source": view.source,
         "run": view.run_number,
     }
-    match notice.kind:
+    match event.kind:
         case "new_run":
             _log.info("new run", **about)
-        case "starting" if notice.before is BeamState.WAITING:
+        case "starting" if event.before is BeamState.WAITING:
             _log.info("run started", **about)
-        case "running" if notice.before is BeamState.WAITING:
+        case "running" if event.before is BeamState.WAITING:
             _log.info("run started", **about, batches=view.batches_total)
-        case "running" if notice.before is not BeamState.STARTING:
-            _log.info("beam goes on", **about, before=notice.before.value if notice.before else None)
+        case "running" if event.before is not BeamState.STARTING:
+            _log.info("beam goes on", **about, before=event.before.value if event.before else None)
         case "succeeded":
             _log.info("run succeeded", **about, batches=view.batches_completed, seconds=_duration(view))
         case "failed":

@@ -27,9 +27,9 @@ from exporter.persistence.writer import Continuity
 from exporter.privacy.encryption import Seal
 from exporter.privacy.identifiers import Cleared
 from exporter.process.clock import Clock, TimeEvent
-from exporter.process.worker import Loop
+from exporter.process.worker import Worker
 from exporter.runtime.pipeline import Pipeline
-from exporter.runtime.privacy import check_resolvers, follow, identifiers_of, is_other, pseudonym_key
+from exporter.runtime.privacy import apply_settings, check_resolvers, make_identifiers, privacy_changed, pseudonym_key
 from exporter.web.authentication import FailedLogins
 from exporter.web.events import Events
 from exporter.web.page import Links
@@ -112,10 +112,10 @@ class Exporter:
         self._settings = settings
         self._read_settings = read_settings
         self._key = pseudonym_key(settings)
-        self._identifiers = identifiers_of(settings, self._key)
+        self._identifiers = make_identifiers(settings, self._key)
         self._store = BeamStore(store_rules(settings), clock())
         self._clock = Clock(self._store, said=_say_time, wall=clock)
-        self._ticking = Loop("clock", self._tick, self._store.count_error)
+        self._ticking = Worker("clock", self._tick, self._store.count_error)
         for where in ("clock", "monitor", "scrape", "web", "web configuration"):
             self._store.expect_errors(where)
         web_config = None if settings.web.config_file is None else Path(settings.web.config_file)
@@ -142,7 +142,7 @@ class Exporter:
         scrapes = ScrapeMeter()
         events = Events(self._snapshot, self._identifiers, self._store.count_error)
         exposition = self._exposition(scrapes)
-        self._preparing = Loop("scrape", partial(self._prepare, exposition), self._store.count_error)
+        self._preparing = Worker("scrape", partial(self._prepare, exposition), self._store.count_error)
         app = build_app(
             exposition=exposition,
             registry=process_registry(),
@@ -225,7 +225,7 @@ class Exporter:
         with self._reload_lock:
             try:
                 settings = self._read_settings()
-                if is_other(self._settings, settings, self._key):
+                if privacy_changed(self._settings, settings, self._key):
                     # What has been shown already would not go with what is shown from now on.
                     wrong = "is another, or its key is; restart the exporter to change it"
                     raise settings.refused((("privacy",), wrong))
@@ -242,7 +242,7 @@ class Exporter:
                 _log.warning("settings of the log take effect at the next start only", keys=keys)
             self._following.stop()
             self._store.set_rules(store_rules(settings))
-            follow(self._identifiers, settings)
+            apply_settings(self._identifiers, settings)
             self._settings = settings
             self._following = Pipeline(settings, self._store, self._identifiers, self._clock, self._following)
             self._following.start()

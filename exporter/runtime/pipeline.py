@@ -21,8 +21,8 @@ from exporter.logs.parser import SitePatterns
 from exporter.polling.output_check import OutputRules
 from exporter.polling.poller import SourcePoller
 from exporter.privacy.identifiers import Identifiers
-from exporter.process.worker import Loop
-from exporter.runtime.event_log import say
+from exporter.process.worker import Worker
+from exporter.runtime.event_log import log_event
 from exporter.runtime.table_loops import NameRounds, TableRounds
 from exporter.sources import inotify as announcements
 from exporter.sources.inotify import Announcements
@@ -179,8 +179,8 @@ class Pipeline:
         self._monitors: dict[str, SourcePoller] = {}
         self._looked: set[str] = set()
         self._table: TableRounds | None = None
-        self._loops: list[Loop] = []
-        self._mirror: Loop | None = None
+        self._loops: list[Worker] = []
+        self._mirror: Worker | None = None
         self._waits: list[_Waits] = []
         if settings.progress_tracking.enabled:
             self._build(identifiers, clock, before)
@@ -233,14 +233,14 @@ class Pipeline:
                 self._mirror = self._add_loop("mirror", rounds.mirror)
         self._add_loop("discovery", partial(self._discover, rounds, identifiers, clock))
 
-    def _add_loop(self, name: str, step: Callable[[], float], waiting: _Waits | None = None) -> Loop:
+    def _add_loop(self, name: str, step: Callable[[], float], waiter: _Waits | None = None) -> Worker:
         def looking() -> float:
             wait = step()
             self._looked.add(name)
             return wait
 
         self._store.expect_errors(name)
-        loop = Loop(name, looking, self._store.count_error, waiting=waiting)
+        loop = Worker(name, looking, self._store.count_error, waiter=waiter)
         self._loops.append(loop)
         return loop
 
@@ -257,8 +257,8 @@ class Pipeline:
         if rounds is not None:
             rounds.discover()
         self._store.settle(clock())
-        for notice in self._store.notices():
-            say(notice, identifiers)
+        for event in self._store.pop_events():
+            log_event(event, identifiers)
         return self._settings.discovery.interval_seconds
 
     def _look_at_logs(self) -> None:

@@ -31,7 +31,7 @@ def pseudonym_key(settings: Settings, *, of_anybody: bool = False) -> PseudonymK
         raise settings.refused((("privacy", "key_file"), str(error))) from None
 
 
-def identifiers_of(settings: Settings, key: PseudonymKey | None) -> Identifiers:
+def make_identifiers(settings: Settings, key: PseudonymKey | None) -> Identifiers:
     """How ids are shown.
 
     Args:
@@ -41,11 +41,11 @@ def identifiers_of(settings: Settings, key: PseudonymKey | None) -> Identifiers:
     if key is None:
         return PlainIdentifiers()
     identifiers = Pseudonyms(key, remembered_at_most=4 * settings.max_beams)
-    follow(identifiers, settings)
+    apply_settings(identifiers, settings)
     return identifiers
 
 
-def follow(identifiers: Identifiers, settings: Settings) -> None:
+def apply_settings(identifiers: Identifiers, settings: Settings) -> None:
     """Let ids be shown as before, and with them what the configuration, as it is now, has written itself."""
     if isinstance(identifiers, Pseudonyms):
         discovery = settings.discovery
@@ -85,7 +85,7 @@ def check_resolvers(settings: Settings, users: Collection[str]) -> None:
         )
 
 
-def is_other(old: Settings, new: Settings, key: PseudonymKey | None) -> bool:
+def privacy_changed(old: Settings, new: Settings, key: PseudonymKey | None) -> bool:
     """Whether ids would be shown in another way after a reload.
 
     Args:

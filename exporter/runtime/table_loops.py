@@ -104,7 +104,7 @@ class NameRounds:
             room -= len(folders[folder])
         # Files that a beam on the store could still have: logs of years may lie there.
         by_their_clock = at + (self._store.clock_offset_seconds(self._source.name) or 0.0)
-        look = self._discovery.look(at, folders, between, written_since=by_their_clock - self._kept_seconds)
+        look = self._discovery.find_beams(at, folders, between, written_since=by_their_clock - self._kept_seconds)
         self._store.refused(look.refused)
         between()
         self._store.take_rows(look.rows, (), at, moved_seconds=moved_seconds)
@@ -211,7 +211,7 @@ class TableRounds:
         """Read the rows once."""
         at, moved_seconds = self._store.moment(self._clock)
         try:
-            look = self._discovery.look(at, self._store.keys())
+            look = self._discovery.find_beams(at, self._store.keys())
         except DatabaseUnavailable as error:
             self._health.said("discovery", error)
             return
@@ -258,7 +258,7 @@ class TableRounds:
         # A round with nothing to write does not show that writing works again.
         if error is not None or outcomes:
             self._health.said("mirror", error)
-        other = self._mirror.take_other_writer()
+        other = self._mirror.pop_other_writer()
         if other is not None:
             _log.warning(
                 "another writer changes the column progress",

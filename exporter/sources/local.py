@@ -25,7 +25,7 @@ from exporter.sources.source import (
     LogProblem,
     LogStat,
     ReadRequest,
-    led_astray,
+    link_leads_outside,
     too_many_entries,
 )
 
@@ -139,7 +139,7 @@ class LocalSource:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
                 return _not_a_file(path)
-            return led_astray(path) if self._is_astray(descriptor) else _log_stat(status)
+            return link_leads_outside(path) if self._is_astray(descriptor) else _log_stat(status)
         except OSError as error:
             return _problem("look at", path, error)
         finally:
@@ -171,7 +171,7 @@ class LocalSource:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 return _not_a_file(request.path)
             if self._is_astray(descriptor):
-                return led_astray(request.path)
+                return link_leads_outside(request.path)
             return os.pread(descriptor, request.length, request.offset)
         except OSError as error:
             return _problem("read", request.path, error)
@@ -228,7 +228,7 @@ class LocalSource:
                 descriptor = os.open(folder, _FOLDER_FLAGS)
             try:
                 if _is_outside(descriptor, roots):
-                    raise led_astray(folder)
+                    raise link_leads_outside(folder)
                 for name in (names,) if isinstance(names, str) else _names(descriptor, names, folder):
                     entry = _entry(descriptor, name, roots)
                     if entry is not None and visit(entry):

@@ -53,7 +53,7 @@ class LogProblem(Exception):
         self.advice = advice
 
 
-def led_astray(path: str) -> LogProblem:
+def link_leads_outside(path: str) -> LogProblem:
     """A log whose path leads, by a symbolic link, to where the source's logs must not be."""
     return LogProblem(
         "link",

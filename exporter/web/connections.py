@@ -21,7 +21,7 @@ from typing import Any, Protocol
 
 import structlog
 
-from exporter.process import gc_tuning as garbage
+from exporter.process import gc_tuning
 
 _LOG = structlog.get_logger(__name__)
 
@@ -174,7 +174,7 @@ class Door:
                 _LOG.error("cannot accept a connection", exc_info=error)
                 await asyncio.sleep(_PAUSE_SECONDS)
                 continue
-            garbage.left(_CONNECTION_BYTES)  # another one has ended or will
+            gc_tuning.report_garbage(_CONNECTION_BYTES)  # another one has ended or will
             guest = Guest(address_key(peer[0]))
             if not self._has_room_for(guest):
                 self._say("too many connections under way, one more is refused", address=guest.address)

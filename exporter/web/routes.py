@@ -21,7 +21,7 @@ from exporter.beams.snapshot import StoreSnapshot
 from exporter.metrics.collectors import ScrapeMeter
 from exporter.metrics.encoder import Exposition
 from exporter.privacy.identifiers import Identifiers
-from exporter.process import gc_tuning as garbage
+from exporter.process import gc_tuning
 from exporter.web.api import PREFIX, Api
 from exporter.web.authentication import Authentication, FailedLogins
 from exporter.web.events import Events
@@ -204,6 +204,6 @@ def _outermost(
             _LOG.error("cannot answer a request", path=scope.get("path"), exc_info=error)
             count_error("web")
         finally:
-            garbage.left(size_bytes)
+            gc_tuning.report_garbage(size_bytes)
 
     return answer

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from exporter.process.bundled_files import RUNBOOKS, shipped
+from exporter.process.bundled_files import RUNBOOKS, bundled_files
 from exporter.web.api import cached_answer
 
 _LOG = structlog.get_logger(__name__)
@@ -69,7 +69,7 @@ class Runbooks:
 
 def _files() -> list[Path]:
     try:
-        return shipped(*RUNBOOKS)
+        return bundled_files(*RUNBOOKS)
     except FileNotFoundError as error:
         _LOG.warning("no runbooks to show", error=str(error))
         return []

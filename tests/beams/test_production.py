@@ -14,7 +14,7 @@ from exporter.logs.events import LogRead, RunFailed
 from exporter.logs.parser import SitePatterns, TpsLogParser
 from exporter.persistence.writer import decoded, encoded
 from exporter.privacy.identifiers import PlainIdentifiers
-from exporter.runtime.event_log import say
+from exporter.runtime.event_log import log_event
 from tests.support.world import BEAM, World, quick
 
 LOGS = Path(__file__).parents[1] / "data" / "production"
@@ -75,8 +75,8 @@ def test_the_engine_says_how_long_a_run_took_whose_beginning_was_not_seen(
     world.write(known[-1])
     world.look()
     with capture_logs() as said:
-        for notice in world.store.notices():
-            say(notice, PlainIdentifiers())
+        for event in world.store.pop_events():
+            log_event(event, PlainIdentifiers())
     [took] = [line["seconds"] for line in said if line["event"] == "run succeeded"]
     assert took == pytest.approx(seconds)
 

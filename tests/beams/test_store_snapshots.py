@@ -127,8 +127,8 @@ def test_a_view_that_was_kept_is_what_it_would_be_if_made_anew(steps: list[tuple
             step(each, at)
         forgetful.excuse(0.0)  # of every beam something may be different now
         assert _without_editions(store.snapshot(at)) == _without_editions(forgetful.snapshot(at))
-        assert [(each.kind, each.before) for each in store.notices()] == [
-            (each.kind, each.before) for each in forgetful.notices()
+        assert [(each.kind, each.before) for each in store.pop_events()] == [
+            (each.kind, each.before) for each in forgetful.pop_events()
         ]
 
 

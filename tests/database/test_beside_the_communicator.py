@@ -46,7 +46,7 @@ def write_beside(path: Path, neighbour: db.Neighbour, beams: int, interval_secon
         result = mirror.flush(time.time())
         assert result.error is None
         seconds += result.seconds
-        assert len(discovery.look(time.time(), keys).rows) == len(keys)
+        assert len(discovery.find_beams(time.time(), keys).rows) == len(keys)
         time.sleep(0.02)
     mirror.flush(time.time(), now=True)
     for key in keys:

@@ -15,7 +15,7 @@ import pytest
 from exporter.database import files
 from exporter.database.beams_table import BeamsTable, ProgressUpdate
 from exporter.database.database_file import QUIET_SECONDS, DatabaseFile
-from exporter.database.files import Use
+from exporter.database.files import FileUser
 from exporter.database.unavailable import DatabaseUnavailable
 from tests.support import communicator_db as db
 from tests.support.files import open_the_way_to, unprivileged
@@ -98,18 +98,18 @@ class TestBetweenUses:
 
 class TestWhoUsesIt:
     def test_an_idle_communicator_does_until_it_stops(self, path: Path) -> None:
-        assert files.used_by(path) is Use.NOBODY
+        assert files.find_user(path) is FileUser.NOBODY
         communicator = db.Program(path)
-        assert files.used_by(path) is Use.OTHERS
+        assert files.find_user(path) is FileUser.OTHERS
         communicator.stop()
-        assert files.used_by(path) is Use.NOBODY
+        assert files.find_user(path) is FileUser.NOBODY
 
     def test_one_that_was_killed_does_not(self, path: Path) -> None:
         communicator = db.Program(path)
         communicator.add("new", 0, 1)
         communicator.kill()
         assert db.beside(path) == ["mqi.db-shm", "mqi.db-wal"]
-        assert files.used_by(path) is Use.NOBODY
+        assert files.find_user(path) is FileUser.NOBODY
 
     def test_locks_of_this_process_stay_when_it_uses_the_database_itself(self, path: Path, site: Site) -> None:
         """Closing any descriptor of a file gives up all locks of a process on it: see fcntl(2)."""
@@ -196,7 +196,7 @@ def test_the_files_beside_the_target_of_a_link_are_looked_at(tmp_path: Path, pat
     site = Site(link)
     communicator = db.Program(link)
     communicator.add("new", 0, 100)
-    assert files.used_by(link) is Use.OTHERS
+    assert files.find_user(link) is FileUser.OTHERS
     assert site.count() == 101
     communicator.kill()
     assert site.kind() == "unfinished"

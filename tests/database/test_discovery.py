@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from exporter.beams.snapshot import BeamKey
-from exporter.database.beams_table import BeamsTable, StoredBeam
+from exporter.database.beams_table import BeamsTable, TableRow
 from exporter.database.database_file import DatabaseFile
 from exporter.database.discovery import DatabaseDiscovery, DirectoryDiscovery
 from exporter.database.unavailable import DatabaseUnavailable
@@ -38,8 +38,8 @@ class TestDatabase:
             db.add(path, beam_id, status, f"case of {beam_id}")
             age(path, beam_id, minutes)
         now = time.time()
-        assert {row.key.beam_id for row in discovery.look(now, ()).rows} == {"new", "runs"}
-        assert {row.key.beam_id for row in discovery.look(now + 2, ()).rows} == {"runs"}
+        assert {row.key.beam_id for row in discovery.find_beams(now, ()).rows} == {"new", "runs"}
+        assert {row.key.beam_id for row in discovery.find_beams(now + 2, ()).rows} == {"runs"}
 
     @pytest.mark.parametrize("status", ["completed", "failed", "cancelled"])
     def test_beams_of_an_open_case_are_read_however_long_ago_they_ended(
@@ -50,7 +50,7 @@ class TestDatabase:
         db.add(path, "of another case", status, "P(02)")
         age(path, "of another case", 60_000)
         db.add(path, "queued", "pending", "환자 01")
-        assert [row.key.beam_id for row in discovery.look(time.time(), ()).rows] == ["queued", "long over"]
+        assert [row.key.beam_id for row in discovery.find_beams(time.time(), ()).rows] == ["queued", "long over"]
 
     def test_beams_of_a_case_are_read_when_one_of_them_is_retried(
         self, path: Path, discovery: DatabaseDiscovery
@@ -59,20 +59,22 @@ class TestDatabase:
             db.add(path, beam_id, "completed")
             age(path, beam_id, 900)
         now = time.time()
-        assert discovery.look(now, ()).rows == ()
+        assert discovery.find_beams(now, ()).rows == ()
         db.execute(path, "UPDATE beams SET status = 'pending' WHERE beam_id = 'two'")
-        assert {row.key.beam_id for row in discovery.look(now + 2, ()).rows} == {"one", "two", "three"}
-        assert {row.key.beam_id for row in discovery.look(now + 4, ()).rows} == {"two"}, "the others have been read"
+        assert {row.key.beam_id for row in discovery.find_beams(now + 2, ()).rows} == {"one", "two", "three"}
+        assert {row.key.beam_id for row in discovery.find_beams(now + 4, ()).rows} == {"two"}, (
+            "the others have been read"
+        )
 
     def test_an_old_row_that_is_restored_into_an_open_case_is_found(
         self, path: Path, discovery: DatabaseDiscovery
     ) -> None:
         db.add(path, "queued", "pending")
         now = time.time()
-        discovery.look(now, ())
+        discovery.find_beams(now, ())
         db.add(path, "restored", "completed")
         age(path, "restored", 900)
-        assert "restored" in {row.key.beam_id for row in discovery.look(now + 301, ()).rows}
+        assert "restored" in {row.key.beam_id for row in discovery.find_beams(now + 301, ()).rows}
 
     def test_while_the_files_do_not_change_the_rows_are_known_without_opening_the_database(self, path: Path) -> None:
         at = 0.0
@@ -90,12 +92,12 @@ class TestDatabase:
             with pytest.MonkeyPatch.context() as patched:
                 rows = BeamsTable.rows
 
-                def counted(*arguments: Any) -> list[StoredBeam]:
+                def counted(*arguments: Any) -> list[TableRow]:
                     uses.append(arguments)
                     return rows(*arguments)
 
                 patched.setattr(BeamsTable, "rows", counted)
-                look = discovery.look(now + seconds, [BeamKey("c", beam_id) for beam_id in watched])
+                look = discovery.find_beams(now + seconds, [BeamKey("c", beam_id) for beam_id in watched])
             assert {row.read_at for row in look.rows} <= {now + seconds}
             return {row.key.beam_id for row in look.rows}, bool(uses)
 
@@ -120,37 +122,37 @@ class TestDatabase:
         db.add(path, "long over", "completed", "case 2")
         age(path, "long over", 90)
         now = time.time()
-        assert {row.key.beam_id for row in discovery.look(now, ()).rows} == {"over"}
-        assert discovery.look(now + 2, ()).rows == ()
+        assert {row.key.beam_id for row in discovery.find_beams(now, ()).rows} == {"over"}
+        assert discovery.find_beams(now + 2, ()).rows == ()
         backup = path.with_name("backup.db")
         shutil.copy(path, backup)
         shutil.copy(backup, path)
-        assert {row.key.beam_id for row in discovery.look(now + 4, ()).rows} == {"over"}
-        assert discovery.look(now + 6, ()).rows == ()
+        assert {row.key.beam_id for row in discovery.find_beams(now + 4, ()).rows} == {"over"}
+        assert discovery.find_beams(now + 6, ()).rows == ()
 
     def test_a_beam_that_starts_and_fails_between_two_looks_is_seen(
         self, path: Path, discovery: DatabaseDiscovery
     ) -> None:
-        discovery.look(time.time(), ())
+        discovery.find_beams(time.time(), ())
         db.add(path, "quick", "failed")
-        assert [row.key.beam_id for row in discovery.look(time.time() + 2, ()).rows] == ["quick"]
+        assert [row.key.beam_id for row in discovery.find_beams(time.time() + 2, ()).rows] == ["quick"]
 
     def test_a_look_that_failed_is_made_up_for(self, path: Path, discovery: DatabaseDiscovery) -> None:
-        discovery.look(time.time() - 1000, ())
+        discovery.find_beams(time.time() - 1000, ())
         db.add(path, "quick", "failed")
         age(path, "quick", 10)
         path.rename(path.with_suffix(".away"))
         with pytest.raises(DatabaseUnavailable):
-            discovery.look(time.time() - 500, ())
+            discovery.find_beams(time.time() - 500, ())
         path.with_suffix(".away").rename(path)
-        assert [row.key.beam_id for row in discovery.look(time.time(), ()).rows] == ["quick"]
+        assert [row.key.beam_id for row in discovery.find_beams(time.time(), ()).rows] == ["quick"]
 
     def test_watched_beams_are_read_until_they_are_gone(self, path: Path, discovery: DatabaseDiscovery) -> None:
         now = time.time()
         db.add(path, "b", "completed")
         age(path, "b", 900)
         key = BeamKey("c", "b")
-        look = discovery.look(now, [key, BeamKey("c", "gone")])
+        look = discovery.find_beams(now, [key, BeamKey("c", "gone")])
         assert [row.key for row in look.rows] == [key]
         assert look.missing == {BeamKey("c", "gone")}
 
@@ -158,7 +160,7 @@ class TestDatabase:
         db.add(path, "70010001_beam_1", "simulation_running", "70010001")
         db.execute(path, "UPDATE beams SET hpc_job_id = '77', progress = 40.0, beam_path = '/data/x'")
         now = time.time()
-        [row] = discovery.look(now, ()).rows
+        [row] = discovery.find_beams(now, ()).rows
         assert (row.key, row.beam_path, row.hpc_job_id, row.status, row.progress, row.read_at) == (
             BeamKey("70010001", "70010001_beam_1"),
             "/data/x",
@@ -174,7 +176,7 @@ class TestDatabase:
     )
     def test_real_ids_are_taken(self, path: Path, discovery: DatabaseDiscovery, beam_id: str) -> None:
         db.add(path, beam_id)
-        assert [row.key.beam_id for row in discovery.look(time.time(), ()).rows] == [beam_id]
+        assert [row.key.beam_id for row in discovery.find_beams(time.time(), ()).rows] == [beam_id]
 
     @pytest.mark.parametrize(
         ("beam_id", "reason"),
@@ -194,10 +196,10 @@ class TestDatabase:
     ) -> None:
         db.add(path, beam_id)
         db.add(path, "good")
-        look = discovery.look(time.time(), ())
+        look = discovery.find_beams(time.time(), ())
         assert dict(look.refused) == {reason: 1}
         assert [row.key.beam_id for row in look.rows] == ["good"]
-        assert dict(discovery.look(time.time(), ()).refused) == {}
+        assert dict(discovery.find_beams(time.time(), ()).refused) == {}
 
     @pytest.mark.parametrize("column", ["beam_id", "parent_case_id"])
     def test_an_id_that_is_not_utf8_is_refused_and_later_looks_go_on(
@@ -206,22 +208,22 @@ class TestDatabase:
         db.add(path, "bad")
         db.add(path, "good")
         db.execute(path, f"UPDATE beams SET {column} = CAST(x'62ff' AS TEXT) WHERE beam_id = 'bad'")
-        look = discovery.look(time.time(), ())
+        look = discovery.find_beams(time.time(), ())
         assert dict(look.refused) == {"not_utf8": 1}
         assert [row.key.beam_id for row in look.rows] == ["good"]
         # Over, and long ago: only asking for what is watched could bring it up again.
         db.execute(path, "UPDATE beams SET status = 'completed', updated_at = '2020-01-01 00:00:00'")
-        later = discovery.look(time.time(), [row.key for row in look.rows])
+        later = discovery.find_beams(time.time(), [row.key for row in look.rows])
         assert [row.key.beam_id for row in later.rows] == ["good"]
 
     def test_a_case_id_is_checked_too(self, path: Path, discovery: DatabaseDiscovery) -> None:
         db.add(path, "b", case_id="a/../b")
-        assert dict(discovery.look(time.time(), ()).refused) == {"path_separator": 1}
+        assert dict(discovery.find_beams(time.time(), ()).refused) == {"path_separator": 1}
 
 
 def found(names: list[str], pattern: str | None = None) -> dict[str, tuple[str, str]]:
     files = {name: LogStat(1, 100.0) for name in names}
-    look = DirectoryDiscovery(pattern).look(1.0, {"/logs": files})
+    look = DirectoryDiscovery(pattern).find_beams(1.0, {"/logs": files})
     return {row.log_path or "": (row.key.case_id, row.key.beam_id) for row in look.rows}
 
 
@@ -234,18 +236,18 @@ class TestDirectory:
             "c_..b3.log": LogStat(1, 5.0),
             "other_b1.log": LogStat(1, 5.0),
         }
-        first = discovery.look(100.0, {"/logs": files}, written_since=90.0)
+        first = discovery.find_beams(100.0, {"/logs": files}, written_since=90.0)
         assert [(row.key.beam_id, row.log_path) for row in first.rows] == [
             ("b2", "/logs/c_b2.log"),
             ("b1", "/logs/c_b1.log"),
         ]
-        again = discovery.look(110.0, {"/logs": files}, written_since=90.0)
+        again = discovery.find_beams(110.0, {"/logs": files}, written_since=90.0)
         assert [row.key.beam_id for row in again.rows] == ["b2"]
 
     def test_of_two_old_logs_of_one_beam_the_newer_is_meant(self) -> None:
         files = {"c_b2.log": LogStat(1, 95.0), "c_b1.log": LogStat(1, 7.0), "sim_c_c_b1.log": LogStat(1, 5.0)}
         pattern = "(sim_c_)?(?P<case_id>c)_(?P<beam_id>.*)[.]log"
-        rows = DirectoryDiscovery(pattern).look(100.0, {"/logs": files}, written_since=90.0).rows
+        rows = DirectoryDiscovery(pattern).find_beams(100.0, {"/logs": files}, written_since=90.0).rows
         assert [row.log_path for row in rows] == ["/logs/c_b2.log", "/logs/c_b1.log"]
 
     @pytest.mark.parametrize(
@@ -276,26 +278,26 @@ class TestDirectory:
     def test_a_file_that_was_not_written_since_is_answered_with_the_very_row_of_before(self) -> None:
         discovery = DirectoryDiscovery()
         idle, grows = "c_b1.log", "c_b2.log"
-        first = discovery.look(10.0, {"/logs": {idle: LogStat(1, 5.0), grows: LogStat(1, 5.0)}}).rows
-        again = discovery.look(20.0, {"/logs": {idle: LogStat(1, 5.0), grows: LogStat(2, 15.0)}}).rows
+        first = discovery.find_beams(10.0, {"/logs": {idle: LogStat(1, 5.0), grows: LogStat(1, 5.0)}}).rows
+        again = discovery.find_beams(20.0, {"/logs": {idle: LogStat(1, 5.0), grows: LogStat(2, 15.0)}}).rows
         assert again[0] is first[0]
         assert (again[1].updated_at, again[1].read_at) == (15.0, 20.0)
         assert again[1].key is first[1].key
         assert again[1].log_path is first[1].log_path
-        assert discovery.look(30.0, {"/logs": {}}).rows == ()
-        assert discovery.look(40.0, {"/logs": {idle: LogStat(1, 5.0)}}).rows[0] is not first[0]
+        assert discovery.find_beams(30.0, {"/logs": {}}).rows == ()
+        assert discovery.find_beams(40.0, {"/logs": {idle: LogStat(1, 5.0)}}).rows[0] is not first[0]
 
     def test_of_two_files_of_one_beam_the_one_written_last_is_meant_each_time(self) -> None:
         stats = {"c_b1.log": 5.0, "sim_c_b1.log": 7.0}
         discovery = DirectoryDiscovery("(sim_)?(?P<case_id>c)_(?P<beam_id>b1)[.]log")
         for written, meant in (({}, "sim_c_b1.log"), ({"c_b1.log": 9.0}, "c_b1.log"), ({}, "c_b1.log")):
             stats |= written
-            (row,) = discovery.look(10.0, {"/logs": {name: LogStat(1, at) for name, at in stats.items()}}).rows
+            (row,) = discovery.find_beams(10.0, {"/logs": {name: LogStat(1, at) for name, at in stats.items()}}).rows
             assert row.log_path == f"/logs/{meant}"
             assert row.updated_at == stats[meant]
 
     def test_of_two_files_of_one_beam_the_newest_is_meant(self) -> None:
-        look = DirectoryDiscovery().look(
+        look = DirectoryDiscovery().find_beams(
             1.0, {"/a": {"c_b.log": LogStat(1, 100.0)}, "/b": {"c_b.log": LogStat(1, 200.0)}}
         )
         [row] = look.rows
@@ -304,5 +306,5 @@ class TestDirectory:
     def test_impossible_ids_are_refused_once(self) -> None:
         discovery = DirectoryDiscovery()
         files = {"a_..b.log": LogStat(1, 1.0)}
-        assert dict(discovery.look(1.0, {"/a": files}).refused) == {"parent_directory": 1}
-        assert dict(discovery.look(2.0, {"/a": files}).refused) == {}
+        assert dict(discovery.find_beams(1.0, {"/a": files}).refused) == {"parent_directory": 1}
+        assert dict(discovery.find_beams(2.0, {"/a": files}).refused) == {}

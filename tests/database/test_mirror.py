@@ -431,35 +431,35 @@ class TestRestored:
 class TestAnotherWriter:
     def test_is_told_once(self, site: Site) -> None:
         site.shows(view(5, 18))
-        assert site.mirror.take_other_writer() is None
+        assert site.mirror.pop_other_writer() is None
         site.shows(view(5, 18, row_progress=45.6, read_at=site.at + 5))
-        assert site.mirror.take_other_writer() == KEY
+        assert site.mirror.pop_other_writer() == KEY
         site.shows(view(6, 18, row_progress=45.6, read_at=site.at + 50))
-        assert site.mirror.take_other_writer() is None
+        assert site.mirror.pop_other_writer() is None
 
     @pytest.mark.parametrize("row_progress", [27.78, 0.0, None])
     def test_is_not_seen_in_our_own_value_nor_in_a_reset(self, site: Site, row_progress: float | None) -> None:
         site.shows(view(5, 18))
         site.shows(view(5, 18, row_progress=row_progress, read_at=site.at + 5))
-        assert site.mirror.take_other_writer() is None
+        assert site.mirror.pop_other_writer() is None
 
     def test_is_not_seen_in_the_communicators_100_at_the_end(self, tmp_path: Path) -> None:
         site = Site(tmp_path, value_range=(40.0, 90.0))
         site.shows(ended())
         site.shows(ended(row=BeamRow(KEY, site.at + 5, status="postprocessing", progress=100.0)))
-        assert site.mirror.take_other_writer() is None
+        assert site.mirror.pop_other_writer() is None
 
     def test_is_not_seen_where_the_communicators_own_value_agrees_with_ours(self, tmp_path: Path) -> None:
         site = Site(tmp_path, value_range=(40.0, 90.0))
         site.shows(view(1, 3))
         assert site.column == 56.66
         site.shows(view(1, 3, row_progress=1 / 3 * 50 + 40, read_at=site.at + 5))
-        assert site.mirror.take_other_writer() is None
+        assert site.mirror.pop_other_writer() is None
 
     def test_is_not_seen_in_a_row_read_before_our_write(self, site: Site) -> None:
         site.shows(view(5, 18))
         site.shows(view(5, 18, row_progress=11.11, read_at=site.at - 5))
-        assert site.mirror.take_other_writer() is None
+        assert site.mirror.pop_other_writer() is None
 
     @pytest.mark.parametrize("step", [3600.0, -3600.0])
     def test_is_not_seen_in_a_row_read_before_the_clock_was_set_and_our_write(self, site: Site, step: float) -> None:
@@ -470,17 +470,17 @@ class TestAnotherWriter:
         site.mirror.flush(site.at)
         shown = snapshot(view(9, 18, row_progress=45.6, read_at=read_at), at=site.at + step)
         site.mirror.update(shown, moved_seconds=step)
-        assert site.mirror.take_other_writer() is None
+        assert site.mirror.pop_other_writer() is None
         now = site.at + step + 5
         shown = snapshot(view(9, 18, row_progress=45.6, read_at=now), at=now)
         site.mirror.update(shown, moved_seconds=step)
-        assert site.mirror.take_other_writer() == KEY
+        assert site.mirror.pop_other_writer() == KEY
 
     def test_is_not_seen_where_our_write_was_refused(self, site: Site) -> None:
         site.stands(70.0)
         site.shows(view(5, 18))
         site.shows(view(5, 18, row_progress=70.0, read_at=site.at + 5))
-        assert site.mirror.take_other_writer() is None
+        assert site.mirror.pop_other_writer() is None
 
 
 STEPS = st.lists(

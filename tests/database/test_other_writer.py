@@ -16,7 +16,7 @@ def written(scale: Scale, total: int, *batches: int) -> list[tuple[float, int, i
 def said(own: Scale, *values: tuple[float, int, int]) -> list[str]:
     """Everything that is said while these values come in."""
     writer = OtherWriter(own)
-    return [advice for value in values if (advice := writer.saw(*value)) is not None]
+    return [advice for value in values if (advice := writer.observe(*value)) is not None]
 
 
 @pytest.mark.parametrize("total", [7, 18, 60])
@@ -55,8 +55,8 @@ def test_no_range_is_advised_to_agree_with_values_on_no_known_scale(own: Scale) 
 
 def test_a_value_that_fits_several_scales_waits_for_the_next() -> None:
     writer = OtherWriter((0.0, 100.0))
-    assert writer.saw(60.0, 4, 5) is None, "batch 2 of 5 on [40, 90], batch 3 on [0, 100]"
-    advice = writer.saw(50.0, 4, 5)
+    assert writer.observe(60.0, 4, 5) is None, "batch 2 of 5 on [40, 90], batch 3 on [0, 100]"
+    advice = writer.observe(50.0, 4, 5)
     assert advice is not None
     assert "[40, 90]" in advice
 

@@ -114,7 +114,7 @@ def _follow(path: Path) -> StoreSnapshot:
         discovery = DatabaseDiscovery(table, retention_seconds=3600)
         store = BeamStore(StoreRules(retention_seconds=1e12, failed_retention_seconds=1e12), NOW - 100)
         for at in (NOW, NOW + 10):
-            look = discovery.look(at, store.keys())
+            look = discovery.find_beams(at, store.keys())
             store.refused(look.refused)
             store.take_rows(look.rows, look.missing, at)
             assert BeamKey("case", "good") in {row.key for row in look.rows}

@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from exporter.cli.main import main
-from exporter.process.bundled_files import ALERTS, DASHBOARDS, RUNBOOKS, shipped
+from exporter.process.bundled_files import ALERTS, DASHBOARDS, RUNBOOKS, bundled_files
 from tests.support.receivers import InThread
 
 TOKEN = "glsa_0123456789"
@@ -266,7 +266,7 @@ def test_a_file_that_is_no_dashboard_is_named_before_anything_is_written(
     path = tmp_path / "mine.json"
     if content is not None:
         path.write_text(content, encoding="utf-8")
-    result = push(grafana, token, *shipped(*DASHBOARDS), path)
+    result = push(grafana, token, *bundled_files(*DASHBOARDS), path)
     assert result.exit_code == 1
     assert f"{path}: " in result.output
     assert said in result.output
@@ -280,7 +280,7 @@ def export(*arguments: str | Path) -> Result:
 def test_dashboards_are_exported_as_they_are(tmp_path: Path) -> None:
     assert export("dashboards", "export", tmp_path / "out").exit_code == 0
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == {
-        path.name: path.read_bytes() for path in shipped(*DASHBOARDS)
+        path.name: path.read_bytes() for path in bundled_files(*DASHBOARDS)
     }
 
 
@@ -288,7 +288,9 @@ def test_alerts_are_exported_with_their_runbooks_and_a_sites_own_addresses(tmp_p
     options = ("--grafana.url", "https://grafana.example/", "--runbook.url", "https://wiki.example/mqi")
     assert export("alerts", "export", *options, tmp_path / "out").exit_code == 0
     names = {str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*") if path.is_file()}
-    assert names == {path.name for path in shipped(*ALERTS)} | {f"runbooks/{path.name}" for path in shipped(*RUNBOOKS)}
+    assert names == {path.name for path in bundled_files(*ALERTS)} | {
+        f"runbooks/{path.name}" for path in bundled_files(*RUNBOOKS)
+    }
     rules = (tmp_path / "out" / "mqi-rules.yml").read_text(encoding="utf-8")
     assert "localhost" not in rules
     assert "docs/runbooks" not in rules

@@ -2,11 +2,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.logs.batch_counter import BatchTally
+from exporter.logs.batch_counter import BatchCounter
 
 
-def tally(total: int | None = 18) -> BatchTally:
-    batches = BatchTally()
+def counter(total: int | None = 18) -> BatchCounter:
+    batches = BatchCounter()
     if total is not None:
         batches.announce(total, 1000)
     return batches
@@ -23,13 +23,13 @@ def tally(total: int | None = 18) -> BatchTally:
     ],
 )
 def test_a_counter_line(number: int, total: int | None, anomalies: list[str], started: int, of: int) -> None:
-    batches = tally()
+    batches = counter()
     assert batches.start(number, total) == anomalies
     assert (batches.started, batches.total) == (started, of)
 
 
 def test_counters_that_step_back_or_repeat_lower_nothing() -> None:
-    batches = tally()
+    batches = counter()
     batches.start(7, 18)
     assert batches.start(3, 18) == ["batch_backwards"]
     assert batches.start(7, 18) == ["batch_repeated"]
@@ -37,33 +37,33 @@ def test_counters_that_step_back_or_repeat_lower_nothing() -> None:
 
 
 def test_a_counter_whose_total_is_below_what_was_started_takes_the_rest_back() -> None:
-    batches = tally()
+    batches = counter()
     batches.start(7, 18)
     assert batches.start(3, 5) == ["total_mismatch", "batch_backwards"]
     assert (batches.started, batches.finished, batches.total, batches.ratio) == (5, 5, 5, 1.0)
 
 
 def test_a_batch_zero_starts_nothing() -> None:
-    batches = tally()
+    batches = counter()
     assert batches.start(0, 18) == ["batch_repeated"]
     assert (batches.started, batches.ratio) == (0, 0.0)
 
 
 @pytest.mark.parametrize("total", [None, 0])
 def test_without_a_total_there_is_no_progress(total: int | None) -> None:
-    batches = tally(total)
+    batches = counter(total)
     batches.start(None, None)
     assert (batches.ratio, batches.progress) == (0.0, None)
 
 
 def test_a_batch_that_starts_says_that_those_before_it_are_done() -> None:
-    batches = tally()
+    batches = counter()
     batches.start(5, 18)
     assert (batches.started, batches.finished) == (5, 4)
 
 
 def test_what_started_before_the_first_announcement_counts_as_announced() -> None:
-    batches = tally(None)
+    batches = counter(None)
     batches.start(None, None)
     batches.finish()
     batches.announce(3, 1000)
@@ -71,7 +71,7 @@ def test_what_started_before_the_first_announcement_counts_as_announced() -> Non
 
 
 def test_batches_without_numbers_are_counted() -> None:
-    batches = tally(3)
+    batches = counter(3)
     for _ in range(3):
         batches.start(None, None)
         batches.finish()
@@ -79,13 +79,13 @@ def test_batches_without_numbers_are_counted() -> None:
 
 
 def test_a_finish_without_a_batch_is_an_anomaly() -> None:
-    batches = tally()
+    batches = counter()
     assert batches.finish() == ["batch_finished_twice"]
     assert batches.finished == 0
 
 
 def test_announcements_add_up_over_the_run() -> None:
-    batches = tally(3)
+    batches = counter(3)
     for number in (1, 2, 3):
         batches.start(number, 3)
         batches.finish()
@@ -95,7 +95,7 @@ def test_announcements_add_up_over_the_run() -> None:
 
 
 def test_an_announcement_that_came_to_nothing_is_replaced() -> None:
-    batches = tally(0)
+    batches = counter(0)
     assert batches.announce(4, 1000) == []
     assert batches.announce(4, 1000) == ["announcement_repeated"]
     assert batches.total == 4
@@ -115,7 +115,7 @@ NUMBERS = st.one_of(st.none(), st.integers(0, 40), st.integers(0, 10**20))
     )
 )
 def test_counts_stay_in_order_whatever_the_log_says(steps: list[tuple[str, int | None, int | None]]) -> None:
-    batches = BatchTally()
+    batches = BatchCounter()
     for name, first, second in steps:
         before = batches.ratio, batches.total
         if name == "announce":

@@ -71,7 +71,7 @@ class TestWhatIsKnownAgain:
         world.at += 100_000
         world.store.settle(world.at)
         assert (world.state, world.view().batches_completed) == (BeamState.RUNNING, before.batches_completed)
-        assert world.store.notices() == []
+        assert world.store.pop_events() == []
 
     def test_an_end_that_was_read_just_before_the_state_was_written(self, world: World) -> None:
         running(world)
@@ -80,7 +80,7 @@ class TestWhatIsKnownAgain:
         world.monitor.look()
         world.restart()
         assert (world.state, world.view().batches_completed) == (BeamState.SUCCEEDED, 18)
-        assert [notice.kind for notice in world.store.notices()] == ["succeeded"], "which nobody had said yet"
+        assert [event.kind for event in world.store.pop_events()] == ["succeeded"], "which nobody had said yet"
 
     def test_a_source_that_is_down_makes_its_beams_unreachable_not_stalled(self, world: World) -> None:
         running(world)

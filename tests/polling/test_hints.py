@@ -439,7 +439,7 @@ def test_an_announced_look_does_not_wait_until_all_names_have_been_looked_at(
         waits.look_between(world.monitor)
         shown.append(world.batches()["b1"])
 
-    found = DirectoryDiscovery().look(world.at, {"/logs": names}, between)
+    found = DirectoryDiscovery().find_beams(world.at, {"/logs": names}, between)
 
     assert shown == [2, 3, 4]
     assert len(found.rows) == 1200

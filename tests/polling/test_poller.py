@@ -16,7 +16,7 @@ from exporter.beams.rules import StoreRules
 from exporter.beams.snapshot import BeamKey, BeamState
 from exporter.embedding import ProgressMonitor
 from exporter.privacy.identifiers import PlainIdentifiers
-from exporter.runtime.event_log import say
+from exporter.runtime.event_log import log_event
 from exporter.sources.local import LocalSource
 from exporter.sources.source import NOTHING_SETTLED, LogProblem, LogStat, SourceUnavailable
 from exporter.sources.tail_lines import RECENT_BYTES, recent_lines
@@ -160,8 +160,8 @@ class TestFirstLook:
         world.write(after("v2_b18", b"Generating particles for (5 of 18"))
         with capture_logs() as lines:
             world.look()
-            for notice in world.store.notices():
-                say(notice, PlainIdentifiers())
+            for event in world.store.pop_events():
+                log_event(event, PlainIdentifiers())
         assert world.view().state == BeamState.SUCCEEDED
         assert [line["seconds"] for line in lines if line["event"] == "run succeeded"] == [None]
         world.look(5)
@@ -662,8 +662,8 @@ class TestRowAndLog:
         with capture_logs() as lines:
             for _ in range(40):
                 world.look(3)
-            for notice in world.store.notices():
-                say(notice, PlainIdentifiers())
+            for event in world.store.pop_events():
+                log_event(event, PlainIdentifiers())
         [line] = [line for line in lines if line["event"] == "run failed"]
         assert (line["reason"], line["status"]) == ("status", status)
         assert [(run.reason, run.status) for run in world.snapshot().ended] == [("status", status)]
@@ -898,7 +898,7 @@ def test_no_more_beams_are_exported_than_allowed(tmp_path: Path) -> None:
     world.look()
     assert len(world.snapshot().beams) == 3
     assert world.snapshot().beams_dropped == 2
-    assert [notice.number for notice in world.store.notices() if notice.kind == "beams_dropped"] == [2]
+    assert [event.number for event in world.store.pop_events() if event.kind == "beams_dropped"] == [2]
 
 
 def test_a_log_that_is_not_understood_is_said_so_and_is_no_stall(world: World) -> None:

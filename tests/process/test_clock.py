@@ -376,10 +376,10 @@ def test_a_beam_that_began_and_failed_after_the_clock_was_set_back_is_found(tmp_
     path = db.make(tmp_path / "mqi.db")
     table = BeamsTable(path)
     discovery = DatabaseDiscovery(table, retention_seconds=HOUR)
-    discovery.look(2 * HOUR, ())
+    discovery.find_beams(2 * HOUR, ())
     db.add(path, "b1", "failed")
     db.execute(path, "UPDATE beams SET updated_at = '1970-01-01 01:00:01'")
-    [row] = discovery.look(HOUR + 2, ()).rows
+    [row] = discovery.find_beams(HOUR + 2, ()).rows
     assert row.key.beam_id == "b1"
     table.close()
 

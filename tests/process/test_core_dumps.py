@@ -10,7 +10,7 @@ import pytest
 CRASH = """
 import os, resource, sys
 from exporter.process import core_dumps
-core_dumps.forbid()
+core_dumps.disable()
 resource.setrlimit(resource.RLIMIT_CORE, (resource.getrlimit(resource.RLIMIT_CORE)[1],) * 2)
 os.chdir(sys.argv[1])
 os.kill(os.getpid(), int(sys.argv[2]))

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from exporter.process import gc_tuning as garbage
+from exporter.process import gc_tuning
 
 
 @pytest.fixture(autouse=True)
@@ -19,7 +19,7 @@ def _as_before() -> Iterator[None]:
 
 def test_what_is_there_is_left_out_and_new_objects_are_looked_at_seldom() -> None:
     before = gc.get_threshold()
-    garbage.look_seldom()
+    gc_tuning.collect_less_often()
 
     assert gc.isenabled()
     assert gc.get_freeze_count() > 0
@@ -35,24 +35,24 @@ class Ring:
 
 
 def test_what_requests_leave_behind_is_looked_for_by_its_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(garbage, "_left_bytes", 0)
-    monkeypatch.setattr(garbage, "_times", 0)
+    monkeypatch.setattr(gc_tuning, "_left_bytes", 0)
+    monkeypatch.setattr(gc_tuning, "_times", 0)
     searches: list[int] = []
     monkeypatch.setattr(gc, "collect", searches.append)
     for _ in range(7):
-        garbage.left(1024 * 1024)
+        gc_tuning.report_garbage(1024 * 1024)
     assert searches == []
-    garbage.left(1024 * 1024)
+    gc_tuning.report_garbage(1024 * 1024)
     assert searches == [1]
     for _ in range(15):
-        garbage.left(8 * 1024 * 1024)
+        gc_tuning.report_garbage(8 * 1024 * 1024)
     assert searches == [1] * 15 + [2]
 
 
 def test_a_ring_that_a_request_left_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(garbage, "_left_bytes", 0)
-    garbage.look_seldom()
+    monkeypatch.setattr(gc_tuning, "_left_bytes", 0)
+    gc_tuning.collect_less_often()
     seen = weakref.ref(Ring())
     assert seen() is not None
-    garbage.left(8 * 1024 * 1024)
+    gc_tuning.report_garbage(8 * 1024 * 1024)
     assert seen() is None

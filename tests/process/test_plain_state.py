@@ -17,7 +17,7 @@ from exporter.beams.saved import SavedStore
 from exporter.beams.snapshot import BeamRow
 from exporter.beams.sources import Sources
 from exporter.beams.store import BeamStore
-from exporter.logs.batch_counter import BatchTally, TallyState
+from exporter.logs.batch_counter import BatchCounter, BatchCounterState
 from exporter.logs.events import (
     Anomaly,
     BatchesAnnounced,
@@ -35,7 +35,7 @@ from exporter.sources.tailer import Tailer, TailerState
 from tests.support.world import BEAM
 
 KEPT: list[tuple[Any, type]] = [
-    (BatchTally(), TallyState),
+    (BatchCounter(), BatchCounterState),
     (BeamRun(), RunState),
     (RunSequence(), RunSequenceState),
     (Beam(BeamRow(BEAM, 0.0), 0.0), SavedBeam),

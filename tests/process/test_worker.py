@@ -1,7 +1,7 @@
 import threading
 from functools import partial
 
-from exporter.process.worker import Loop
+from exporter.process.worker import Worker
 from tests.support.process import wait_for
 
 
@@ -19,7 +19,7 @@ def test_a_loop_goes_on_after_an_unexpected_error_and_counts_it() -> None:
             raise RuntimeError("once")
         return 0.0
 
-    loop = Loop("test", step, errors.append)
+    loop = Worker("test", step, errors.append)
     loop.start()
     wait_for(lambda: len(rounds) > 3, "rounds after the error")
     loop.stop()
@@ -34,7 +34,7 @@ def test_a_stopped_loop_does_not_wait_for_its_next_round() -> None:
         began.set()
         return 3600.0
 
-    loop = Loop("test", step, lambda _: None)
+    loop = Worker("test", step, lambda _: None)
     loop.start()
     assert began.wait(10)
     loop.stop()
@@ -48,7 +48,7 @@ def test_a_loop_that_is_woken_does_not_wait_for_its_next_round() -> None:
         rounds.append(len(rounds))
         return 3600.0
 
-    loop = Loop("test", step, lambda _: None)
+    loop = Worker("test", step, lambda _: None)
     loop.start()
     for count in (1, 2, 3):
         wait_for(partial(_has, rounds, count), f"round {count}")
@@ -67,7 +67,7 @@ def test_a_loop_that_is_woken_during_a_round_has_another_at_once() -> None:
         assert release.wait(10)
         return 3600.0
 
-    loop = Loop("test", step, lambda _: None)
+    loop = Worker("test", step, lambda _: None)
     loop.start()
     assert began.wait(10)
     loop.wake()
@@ -86,7 +86,7 @@ def test_a_loop_that_hangs_is_in_trouble_and_says_for_how_long() -> None:
         release.wait()
         return 0.0
 
-    loop = Loop("test", step, lambda _: None, clock=lambda: now[0])
+    loop = Worker("test", step, lambda _: None, clock=lambda: now[0])
     loop.start()
     assert hanging.wait(10)
     assert loop.trouble is None

@@ -18,7 +18,7 @@ from exporter.cli.top.beams import Look, TopBeam, from_api, printable
 from exporter.config import Settings
 from exporter.config.listen_address import parse_listen_address
 from exporter.config.values import is_only_this_machine
-from exporter.database.beams_table import BeamsTable, StoredBeam
+from exporter.database.beams_table import BeamsTable, TableRow
 from exporter.database.discovery import fault_of_row
 from exporter.database.unavailable import DatabaseUnavailable
 from exporter.privacy.identifiers import Identifiers, PlainIdentifiers
@@ -178,7 +178,7 @@ class TableReader:
             open_cases = {
                 str(beam.case_id)
                 for beam in stored
-                if not self._table.is_over(beam.status) and fault_of_row(beam) is None
+                if not self._table.is_terminal(beam.status) and fault_of_row(beam) is None
             }
             if open_cases:
                 stored += [beam for beam in self._table.rows_of_cases(open_cases) if beam.beam_id not in known]
@@ -192,7 +192,7 @@ class TableReader:
         """See :class:`Reader`."""
         self._table.close()
 
-    def _beam(self, beam: StoredBeam) -> TopBeam:
+    def _beam(self, beam: TableRow) -> TopBeam:
         return TopBeam(
             case_id=printable(self._identifiers.case(str(beam.case_id))),
             beam_id=printable(self._identifiers.beam(str(beam.beam_id))),
@@ -202,7 +202,7 @@ class TableReader:
             status=None if beam.status is None else printable(self._identifiers.status(beam.status)),
         )
 
-    def _state(self, beam: StoredBeam) -> str:
+    def _state(self, beam: TableRow) -> str:
         """The state that a row suggests: no log has been looked at."""
         if beam.status in self._completed:
             return "succeeded"

@@ -22,7 +22,7 @@ from exporter.integrations.communicator.table import TableState, TheirTable, loo
 from exporter.integrations.communicator.yaml_text import Section, one_line, wrapped, yaml_value
 from exporter.logs.events import PhaseEntered, RunFailed, RunSucceeded
 from exporter.logs.parser import SitePatterns, TpsLogParser
-from exporter.logs.patterns import PLAN_PATTERNS
+from exporter.logs.patterns import DEVELOPMENT_PLAN_PATTERNS
 from exporter.sources.log_paths import LogPathError
 from exporter.sources.output_paths import OutputPathTemplate
 
@@ -371,7 +371,7 @@ class _Writer:
     def _tracking(self) -> Section:
         tracking, section = self._theirs.tracking, Section()
         patterns = {
-            name: [text for text in texts if text.encode() not in PLAN_PATTERNS]
+            name: [text for text in texts if text.encode() not in DEVELOPMENT_PLAN_PATTERNS]
             for name, texts in tracking.patterns.items()
         }
         patterns = {name: texts for name, texts in patterns.items() if texts}
@@ -456,7 +456,7 @@ def _is_output_path(template: str) -> bool:
 
 def _meaning(text: str) -> str | None:
     """What the exporter reads in a line that begins with a marker, without being told; ``None`` for nothing."""
-    if text.encode() in PLAN_PATTERNS:
+    if text.encode() in DEVELOPMENT_PLAN_PATTERNS:
         return "end"
     for line in (text, f"{text} 1"):
         for event in TpsLogParser(SitePatterns()).feed(line.encode() + b"\n"):

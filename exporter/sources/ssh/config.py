@@ -42,7 +42,7 @@ _COMMANDS = {
 }
 
 
-class ConfigProblem(Exception):
+class SshConfigError(Exception):
     """A configuration cannot be used for a host.
 
     Args:
@@ -99,7 +99,7 @@ def read_ssh_config(path: Path, host: str, *, user: str | None = None, port: int
         port: the port that is given elsewhere.
 
     Raises:
-        ConfigProblem: the file cannot be used for the host.
+        SshConfigError: the file cannot be used for the host.
     """
     reading = _Reading(host, user, port)
     reading.read(path)
@@ -113,7 +113,7 @@ def read_ssh_config(path: Path, host: str, *, user: str | None = None, port: int
     return reading.result(hostname)
 
 
-def expanded(text: str, tokens: dict[str, str]) -> str:
+def expand_tokens(text: str, tokens: dict[str, str]) -> str:
     """A value with ``%`` tokens replaced.
 
     Args:
@@ -121,7 +121,7 @@ def expanded(text: str, tokens: dict[str, str]) -> str:
         tokens: what stands for which letter; ``%%`` is always a percent sign.
 
     Raises:
-        ConfigProblem: the value has a token that is not known.
+        SshConfigError: the value has a token that is not known.
     """
 
     def replaced(found: re.Match[str]) -> str:
@@ -129,7 +129,7 @@ def expanded(text: str, tokens: dict[str, str]) -> str:
         if letter == "%":
             return "%"
         if letter not in tokens:
-            raise ConfigProblem(f"{text!r} has the token %{letter}, which is not supported; write the value out")
+            raise SshConfigError(f"{text!r} has the token %{letter}, which is not supported; write the value out")
         return tokens[letter]
 
     return re.sub("%(.?)", replaced, text, flags=re.DOTALL)
@@ -164,22 +164,22 @@ class _Reading:
     def real_host(self) -> str:
         """The host's name with ``HostName`` applied, as far as it has been read."""
         name = self.value("hostname")
-        return self.host if name is None else expanded(name, {"h": self.host})
+        return self.host if name is None else expand_tokens(name, {"h": self.host})
 
     def result(self, hostname: str | None) -> HostConfig:
         for key, advice in _COMMANDS.items():
             command = self.value(key)
             if command is not None and command.lower() != "none":
-                raise ConfigProblem(
+                raise SshConfigError(
                     f"{self.where[key]}: host {self.original} has a {_NAMES[key]}: no command is executed; {advice}"
                 )
         if (self.value("canonicalizehostname") or "no").lower() in ("yes", "true", "always"):
-            raise ConfigProblem(
+            raise SshConfigError(
                 f"{self.where['canonicalizehostname']}: CanonicalizeHostname is not supported; write the whole name "
                 "into HostName"
             )
         if (self.value("revokedhostkeys") or "none").lower() != "none":
-            raise ConfigProblem(
+            raise SshConfigError(
                 f"{self.where['revokedhostkeys']}: RevokedHostKeys is not supported; mark the keys @revoked in "
                 "known_hosts"
             )
@@ -201,15 +201,15 @@ class _Reading:
         """Read a file; nothing of it counts where ``applies`` is false."""
         self.files += 1
         if depth > _DEPTH_LIMIT or self.files > _FILES_LIMIT:
-            raise ConfigProblem(f"{path}: too many files include one another; does one include itself?")
+            raise SshConfigError(f"{path}: too many files include one another; does one include itself?")
         try:
             data = read_trusted(path)
         except UntrustedFile as problem:
-            raise ConfigProblem(str(problem)) from None
+            raise SshConfigError(str(problem)) from None
         except OSError as error:
-            raise ConfigProblem(f"cannot read {path}: {error.strerror}; correct ssh_config_file") from None
+            raise SshConfigError(f"cannot read {path}: {error.strerror}; correct ssh_config_file") from None
         if b"\0" in data:
-            raise ConfigProblem(f"{path} is no text; correct ssh_config_file")
+            raise SshConfigError(f"{path} is no text; correct ssh_config_file")
         text = data.decode("utf-8", "surrogateescape")
         active = applies
         for number, line in enumerate(text.removeprefix("\ufeff").split("\n"), 1):
@@ -227,7 +227,7 @@ class _Reading:
         if keyword == "proxyjump" or keyword in _COMMANDS:
             raw = rest.lstrip(_WHITESPACE + "=")
             if not raw:
-                raise ConfigProblem(f"{where}: {keyword} has no value")
+                raise SshConfigError(f"{where}: {keyword} has no value")
             jumps = parse_jumps(raw, where) if keyword == "proxyjump" else None
             if active:
                 self._proxy(keyword, raw, jumps, where)
@@ -236,7 +236,7 @@ class _Reading:
             return active
         words = _words(rest, where)
         if not words or not all(words):
-            raise ConfigProblem(f"{where}: {keyword} has no value")
+            raise SshConfigError(f"{where}: {keyword} has no value")
         if keyword == "host":
             return applies and _is_named(self.host, words)
         if keyword == "include":
@@ -245,14 +245,14 @@ class _Reading:
                     self.read(file, depth + 1, applies=active)
             return active
         if len(words) > 1 and keyword not in _LISTS:
-            raise ConfigProblem(f"{where}: {keyword} has more than one value; write a value with blanks in quotes")
+            raise SshConfigError(f"{where}: {keyword} has more than one value; write a value with blanks in quotes")
         if keyword == "port":
             words = [str(_port(words[0], where))]
         elif keyword in _LISTS:
             if len(words) > _LISTS[keyword]:
-                raise ConfigProblem(f"{where}: {keyword} has more than {_LISTS[keyword]} files")
+                raise SshConfigError(f"{where}: {keyword} has more than {_LISTS[keyword]} files")
             if len(words) > 1 and "none" in (word.lower() for word in words):
-                raise ConfigProblem(f"{where}: none must stand alone")
+                raise SshConfigError(f"{where}: none must stand alone")
         if active:
             self._set(keyword, words, where)
         return active
@@ -261,7 +261,7 @@ class _Reading:
         if keyword == "identityfile":
             if words[0] not in self.identities:
                 if len(self.identities) >= _IDENTITIES_LIMIT:
-                    raise ConfigProblem(f"{where}: more than {_IDENTITIES_LIMIT} IdentityFile lines")
+                    raise SshConfigError(f"{where}: more than {_IDENTITIES_LIMIT} IdentityFile lines")
                 self.identities.append(words[0])
         elif keyword not in self.values:
             self.values[keyword] = tuple(words)
@@ -295,7 +295,7 @@ class _Reading:
             count += 1
             if name == "all":
                 if not only_pass or _next_word(rest)[0][:1] not in ("", "#"):
-                    raise ConfigProblem(f"{where}: all stands beside other criteria of Match")
+                    raise SshConfigError(f"{where}: all stands beside other criteria of Match")
                 return applies and not negated
             if name in ("final", "canonical"):
                 self.wants_final |= name == "final"
@@ -304,15 +304,15 @@ class _Reading:
             only_pass = False
             argument, rest = _next_word(rest)
             if not argument or argument.startswith("#"):
-                raise ConfigProblem(f"{where}: {name} of Match has no value")
+                raise SshConfigError(f"{where}: {name} of Match has no value")
             if name in _MATCHED:
                 applies &= self._criterion(name, argument) != negated
             else:
                 undecided = undecided or name
         if not count:
-            raise ConfigProblem(f"{where}: Match has no criteria")
+            raise SshConfigError(f"{where}: Match has no criteria")
         if applies and undecided:
-            raise ConfigProblem(
+            raise SshConfigError(
                 f"{where}: Match {undecided} may apply to host {self.original}: "
                 + ("no command is executed" if undecided == "exec" else "this criterion is not supported")
                 + "; use Host, or Match host"
@@ -340,7 +340,7 @@ def parse_jumps(text: str, where: str) -> tuple[Jump, ...]:
         where: the line, for messages.
 
     Raises:
-        ConfigProblem: a part of it is not a host.
+        SshConfigError: a part of it is not a host.
     """
     text = text.partition("#")[0].rstrip(_WHITESPACE)
     if text.lower() == "none":
@@ -353,7 +353,7 @@ def _jump(part: str, where: str) -> Jump:
     is_uri = address != part
     if is_uri and (slash := address.find("/", address.find("]") + 1)) >= 0:
         if address[slash + 1 :]:
-            raise ConfigProblem(f"{where}: ProxyJump {part!r} has a path; write ssh://USER@HOST:PORT")
+            raise SshConfigError(f"{where}: ProxyJump {part!r} has a path; write ssh://USER@HOST:PORT")
         address = address[:slash]
     user, at, rest = address.rpartition("@")
     if rest.startswith("["):
@@ -366,7 +366,7 @@ def _jump(part: str, where: str) -> Jump:
     if is_uri:
         user = unquote(user.partition(";")[0])
     if not good or not host or (at and not user) or any(sign in host for sign in " \t\"'"):
-        raise ConfigProblem(f"{where}: ProxyJump {part!r} is not USER@HOST:PORT; write an IPv6 address as [ADDRESS]")
+        raise SshConfigError(f"{where}: ProxyJump {part!r} is not USER@HOST:PORT; write an IPv6 address as [ADDRESS]")
     return Jump(host, user or None, _port(port, where) if port else None)
 
 
@@ -376,7 +376,7 @@ def _port(text: str, where: str) -> int:
     except (OSError, ValueError):
         number = 0
     if not 0 < number < 65536:
-        raise ConfigProblem(f"{where}: {text!r} is not a port; write a number from 1 to 65535")
+        raise SshConfigError(f"{where}: {text!r} is not a port; write a number from 1 to 65535")
     return number
 
 
@@ -386,7 +386,7 @@ def _included(pattern: str, where: str) -> list[Path]:
         pattern = f"~/.ssh/{pattern}"
     path = os.path.expanduser(pattern)
     if path.startswith("~"):
-        raise ConfigProblem(f"{where}: {pattern} is in no known home directory; write an absolute path")
+        raise SshConfigError(f"{where}: {pattern} is in no known home directory; write an absolute path")
     return [Path(found) for found in sorted(glob.glob(path))]
 
 
@@ -446,5 +446,5 @@ def _split(text: str, where: str) -> Iterator[str]:
                 word += sign
             at += 1
         if quote:
-            raise ConfigProblem(f"{where}: a quote is not closed")
+            raise SshConfigError(f"{where}: a quote is not closed")
         yield word

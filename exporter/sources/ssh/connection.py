@@ -24,7 +24,7 @@ from exporter.sources.ssh.host import WEAK_ALGORITHMS, SshHost
 from exporter.sources.ssh.known_hosts import HostKeys, fingerprint, read_known_hosts
 from exporter.sources.ssh.login import Credentials, log_in
 from exporter.sources.ssh.sftp import SftpError, SftpSession
-from exporter.sources.ssh.target import Target, route
+from exporter.sources.ssh.target import Target, resolve_route
 
 _log = structlog.get_logger(__name__)
 
@@ -90,7 +90,7 @@ class SshConnection:
                 end()
 
     def _open(self) -> SftpSession:
-        hops = route(self._host)
+        hops = resolve_route(self._host)
         link: paramiko.Channel | None = None
         for number, target in enumerate(hops):
             transport = self._connect(target) if link is None else self._connect(target, link)

@@ -36,8 +36,8 @@ class Credentials:
     def __init__(self, target: Target) -> None:
         given = target.given
         self.keys: list[tuple[str, paramiko.PKey]] = []
-        self.password = secret(target.password_file)
-        passphrase = secret(given.passphrase_file)
+        self.password = read_secret(target.password_file)
+        passphrase = read_secret(given.passphrase_file)
         troubles: list[SourceUnavailable] = []
         for path in target.key_files:
             try:
@@ -177,7 +177,7 @@ def _load(path: Path, passphrase: str | None, target: Target) -> paramiko.PKey:
     )
 
 
-def secret(path: Path | None) -> str | None:
+def read_secret(path: Path | None) -> str | None:
     """The secret in a file, which nobody else may read.
 
     Args:

@@ -26,7 +26,7 @@ from exporter.sources.source import (
     LogProblem,
     LogStat,
     ReadRequest,
-    led_astray,
+    link_leads_outside,
     too_many_entries,
 )
 from exporter.sources.ssh.sftp import FILES_AT_ONCE, Attributes, Listing, SftpRefusal, SftpSession, Wanted
@@ -128,7 +128,7 @@ class SftpLogs:
                 found[path] = _problem("look at", path, answer)
         for path, attributes in entries.items():
             if astray and (path in astray or _split(path)[0] in astray):
-                found[path] = led_astray(path)
+                found[path] = link_leads_outside(path)
             else:
                 found[path] = _log_stat(path, attributes)
         return found
@@ -163,7 +163,7 @@ class SftpLogs:
                 # The next look is to find it, too.
                 self._folders_met.discard(_split(request.path)[0])
                 self._links_met.pop(request.path, None)
-                found.append(led_astray(request.path))
+                found.append(link_leads_outside(request.path))
             else:
                 found.append(answer)
         return found
@@ -239,7 +239,7 @@ class SftpLogs:
                 raise _problem("list", folder, real)
             if not inside(f"{_decoded(real)}/", roots):
                 if roots:
-                    raise led_astray(folder)
+                    raise link_leads_outside(folder)
                 return  # the folders themselves do not exist
         if isinstance(names, str):
             _Entries(self.session, folder, visit, roots, self._looked_at).show({names: _UNKNOWN})

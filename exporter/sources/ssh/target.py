@@ -10,7 +10,7 @@ from pathlib import Path
 
 from exporter.process.user import login_user
 from exporter.sources.source import SourceUnavailable
-from exporter.sources.ssh.config import ConfigProblem, HostConfig, Jump, expanded, read_ssh_config
+from exporter.sources.ssh.config import HostConfig, Jump, SshConfigError, expand_tokens, read_ssh_config
 from exporter.sources.ssh.host import SshHost
 from exporter.sources.ssh.known_hosts import host_name
 
@@ -50,7 +50,7 @@ class Target:
         return f"{self.user}@{self.address}" + (f" port {self.port}" if self.port != 22 else "")
 
 
-def route(host: SshHost) -> tuple[Target, ...]:
+def resolve_route(host: SshHost) -> tuple[Target, ...]:
     """The hosts to log in to one after another, the configured one last.
 
     Args:
@@ -61,7 +61,7 @@ def route(host: SshHost) -> tuple[Target, ...]:
     """
     try:
         return tuple(_hops(host, Jump(host.host, host.user, host.port), None, ()))
-    except ConfigProblem as problem:
+    except SshConfigError as problem:
         raise SourceUnavailable("ssh_config", f"cannot connect to {host.host}: {problem}") from None
 
 
@@ -84,7 +84,7 @@ def _hops(
     step = (to, len(jumps) if through is not None else -1)
     way = " via ".join(each.host for each, _ in (*before, step))
     if step in before or len(before) >= _HOPS_LIMIT:
-        raise ConfigProblem(
+        raise SshConfigError(
             f"{host.ssh_config_file}: ProxyJump leads back to where it came from, or through more than {_HOPS_LIMIT} "
             f"hosts ({way}); leave the jump host out, as with `Host * !{to.host}`"
         )
@@ -92,7 +92,7 @@ def _hops(
         return [target]
     *rest, last = (_expanded_jump(jump, target, to.host) for jump in jumps)
     if through is None and not rest and _same(last, target):
-        raise ConfigProblem(
+        raise SshConfigError(
             f"{host.ssh_config_file}: ProxyJump of {way} leads through {last.host} itself; leave the jump host out, as "
             f"with `Host * !{last.host}`"
         )
@@ -106,8 +106,8 @@ def _same(jump: Jump, target: Target) -> bool:
 
 def _expanded_jump(jump: Jump, target: Target, original: str) -> Jump:
     tokens = {"h": target.address, "n": original, "p": str(target.port), "r": target.user}
-    user = None if jump.user is None else expanded(jump.user, tokens)
-    return replace(jump, host=expanded(jump.host, tokens), user=user)
+    user = None if jump.user is None else expand_tokens(jump.user, tokens)
+    return replace(jump, host=expand_tokens(jump.host, tokens), user=user)
 
 
 def _target(host: SshHost, to: Jump, said: HostConfig, *, is_jump: bool) -> Target:
@@ -169,9 +169,9 @@ def _files(names: tuple[str, ...], tokens: dict[str, str]) -> list[Path]:
     for name in names:
         if name.lower() == "none":
             continue
-        path = os.path.expanduser(_with_environment(expanded(name, tokens)))
+        path = os.path.expanduser(_with_environment(expand_tokens(name, tokens)))
         if path.startswith("~"):
-            raise ConfigProblem(f"{name} is in no known home directory; write an absolute path")
+            raise SshConfigError(f"{name} is in no known home directory; write an absolute path")
         paths.append(Path(path))
     return paths
 
@@ -180,7 +180,7 @@ def _with_environment(text: str) -> str:
     def value(found: re.Match[str]) -> str:
         name = found.group(1)
         if name not in os.environ:
-            raise ConfigProblem(f"{text}: the environment has no {name}; write the value out")
+            raise SshConfigError(f"{text}: the environment has no {name}; write the value out")
         return os.environ[name]
 
     return re.sub(r"\$\{([^}]*)\}", value, text)

@@ -12,9 +12,9 @@ import pytest
 
 from exporter.sources.source import SourceUnavailable
 from exporter.sources.ssh import files as ssh_files
-from exporter.sources.ssh.config import ConfigProblem, HostConfig, Jump, read_ssh_config
+from exporter.sources.ssh.config import HostConfig, Jump, SshConfigError, read_ssh_config
 from exporter.sources.ssh.host import SshHost
-from exporter.sources.ssh.target import route
+from exporter.sources.ssh.target import resolve_route
 
 HOSTS = ("gpu", "gpu1.example", "gpu2.example", "GPU", "10.0.0.7", "gate")
 USERS = (None, "root", "mqi")
@@ -58,16 +58,16 @@ def jump_of(jump: Jump) -> str:
 def assert_alike(config: Path, host: str, user: str | None = None) -> None:
     """What we read is what OpenSSH reads, or both refuse."""
     expected = by_openssh(config, host, user)
-    ours: HostConfig | ConfigProblem
+    ours: HostConfig | SshConfigError
     try:
         ours = read_ssh_config(config, host, user=user)
-    except ConfigProblem as problem:
+    except SshConfigError as problem:
         ours = problem
     if isinstance(ours, HostConfig) and ours.jumps and ours.jumps[-1].host == (ours.hostname or host):
         return  # OpenSSH ends here; that is tested by itself
-    if expected is None or isinstance(ours, ConfigProblem):
+    if expected is None or isinstance(ours, SshConfigError):
         assert expected is None, f"{ours}\n{config.read_text()}"
-        assert isinstance(ours, ConfigProblem), f"{ours}\n{config.read_text()}"
+        assert isinstance(ours, SshConfigError), f"{ours}\n{config.read_text()}"
         return
     about = f"{host} as {user}\n{ours}\n{config.read_text()}"
     assert (ours.hostname or host).lower() == expected["hostname"][0], about
@@ -188,7 +188,7 @@ def test_generated_configurations_are_read_as_openssh_reads_them(tmp_path: Path,
 def problem(folder: Path, text: str, host: str = "gpu") -> str:
     """What is said of a configuration that cannot be used for a host."""
     with pytest.raises(SourceUnavailable) as caught:
-        route(SshHost(host, user="mqi", ssh_config_file=write(folder, text)))
+        resolve_route(SshHost(host, user="mqi", ssh_config_file=write(folder, text)))
     assert caught.value.kind == "ssh_config"
     assert len(str(caught.value).splitlines()) == 1
     return str(caught.value)
@@ -231,7 +231,7 @@ class TestCommands:
         mark = tmp_path / "executed"
         write(tmp_path, f'Match exec "touch {mark}"\n', "part")
         config = write(tmp_path, text.format(mark=mark, folder=tmp_path))
-        assert len(route(SshHost("gpu", user="mqi", ssh_config_file=config))) == 1
+        assert len(resolve_route(SshHost("gpu", user="mqi", ssh_config_file=config))) == 1
         assert not mark.exists()
 
     @pytest.mark.parametrize("line", ["CanonicalizeHostname yes", "RevokedHostKeys /etc/revoked", "Match tagged x"])
@@ -247,7 +247,7 @@ class TestFiles:
         config = write(tmp_path, f"Include {part}\n")
         (tmp_path / which).chmod(mode)
         with pytest.raises(SourceUnavailable) as caught:
-            route(SshHost("gpu", ssh_config_file=config))
+            resolve_route(SshHost("gpu", ssh_config_file=config))
         assert f"{tmp_path / which}: {who} can change it (mode {mode:04o}); run `chmod go-w " in str(caught.value)
 
     @pytest.mark.parametrize("which", ["config", "part"])
@@ -256,7 +256,7 @@ class TestFiles:
         config = write(tmp_path, f"Include {part}\n")
         os.chown(tmp_path / which, 12345, -1)
         with pytest.raises(SourceUnavailable) as caught:
-            route(SshHost("gpu", ssh_config_file=config))
+            resolve_route(SshHost("gpu", ssh_config_file=config))
         assert f"{tmp_path / which}: belongs to user 12345" in str(caught.value)
 
     def test_an_include_may_be_relative_to_the_users_own_folder_and_hold_signs(
@@ -267,7 +267,7 @@ class TestFiles:
         write(tmp_path / ".ssh" / "parts", "Host gpu\n  User second\n  Port 2222\n", "b.conf")
         write(tmp_path / ".ssh" / "parts", "Host gpu\n  User first\n", "a.conf")
         write(tmp_path / ".ssh" / "parts", "User third\n", "c.other")
-        [target] = route(SshHost("gpu", ssh_config_file=write(tmp_path, "Include parts/*.conf nothing\n")))
+        [target] = resolve_route(SshHost("gpu", ssh_config_file=write(tmp_path, "Include parts/*.conf nothing\n")))
         assert (target.user, target.port) == ("first", 2222)
 
     def test_files_that_are_too_long_or_include_each_other_are_one_message(
@@ -283,6 +283,6 @@ class TestFiles:
         config = write(tmp_path, "")
         config.write_bytes(content)
         try:
-            route(SshHost("gpu", ssh_config_file=config))
+            resolve_route(SshHost("gpu", ssh_config_file=config))
         except SourceUnavailable as trouble:
             assert len(str(trouble).splitlines()) == 1  # noqa: PT017 - it may also be read as a file that says nothing

@@ -13,7 +13,7 @@ from exporter.sources.source import SourceUnavailable
 from exporter.sources.ssh.config import Jump, parse_jumps
 from exporter.sources.ssh.host import SshHost
 from exporter.sources.ssh.source import SshSource
-from exporter.sources.ssh.target import route
+from exporter.sources.ssh.target import resolve_route
 from tests.support.sshd import Sshd, keygen
 
 
@@ -33,7 +33,7 @@ def write(folder: Path, text: str, name: str = "config") -> Path:
 def problem(folder: Path, text: str, host: str = "gpu") -> str:
     """What is said of a configuration that cannot be used for a host."""
     with pytest.raises(SourceUnavailable) as caught:
-        route(SshHost(host, user="mqi", ssh_config_file=write(folder, text)))
+        resolve_route(SshHost(host, user="mqi", ssh_config_file=write(folder, text)))
     assert caught.value.kind == "ssh_config"
     assert len(str(caught.value).splitlines()) == 1
     return str(caught.value)
@@ -85,7 +85,7 @@ class TestJumps:
             "Host gpu\n  ProxyJump mqi@a:2222,b\nHost a\n  HostName a.example\n  ProxyJump outer\n"
             "Host b\n  ProxyJump never\n",
         )
-        targets = route(SshHost("gpu", user="me", ssh_config_file=config))
+        targets = resolve_route(SshHost("gpu", user="me", ssh_config_file=config))
         assert [each.address for each in targets] == ["outer", "a.example", "b", "gpu"]
         assert (targets[1].user, targets[1].port, targets[3].user) == ("mqi", 2222, "me")
 
@@ -149,12 +149,12 @@ class TestUserWithoutAName:
 
     def test_the_message_asks_for_the_user(self) -> None:
         with pytest.raises(SourceUnavailable) as caught:
-            route(SshHost("gpu"))
+            resolve_route(SshHost("gpu"))
         assert caught.value.kind == "user"
         assert "set user" in str(caught.value)
 
     def test_with_a_user_it_works_with_the_systems_known_hosts(self) -> None:
-        [target] = route(SshHost("gpu", user="mqi"))
+        [target] = resolve_route(SshHost("gpu", user="mqi"))
         assert target.known_hosts[0] == Path("/etc/ssh/ssh_known_hosts")
 
     @pytest.mark.parametrize("line", ["IdentityFile ~/.ssh/key", "Include parts/*", "UserKnownHostsFile ~/known"])
