@@ -8,7 +8,7 @@ RESTAMPED_SECONDS = 60.0
 """A time stamp that changes so soon after a write, and nothing else with it, is that of the write: who copies logs may
 date them afterwards, and network file systems may tell a new size before the new time."""
 
-STALE_SECONDS = 2.0
+ROW_TIME_TOLERANCE_SECONDS = 2.0
 """A row's time stamp has whole seconds, and its writer may be a moment behind the log's."""
 
 
@@ -39,7 +39,7 @@ class FirstRead:
     @property
     def predates_row(self) -> bool:
         """Whether the log is older than the row's last update. Then it belongs to the previous run."""
-        return self.row_updated_at is not None and self.row_updated_at > self.dated_at + STALE_SECONDS
+        return self.row_updated_at is not None and self.row_updated_at > self.dated_at + ROW_TIME_TOLERANCE_SECONDS
 
     def dated(self, clock_offset_seconds: float) -> FirstRead:
         """The same with the date that the source's clock offset gives.

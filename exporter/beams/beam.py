@@ -12,7 +12,7 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
-from exporter.beams.attribution import RESTAMPED_SECONDS, STALE_SECONDS, FirstRead
+from exporter.beams.attribution import RESTAMPED_SECONDS, ROW_TIME_TOLERANCE_SECONDS, FirstRead
 from exporter.beams.output import NO_CHECK, OutputCheck
 from exporter.beams.rules import StatusRules
 from exporter.beams.run import BeamRun, RunState
@@ -43,9 +43,9 @@ class SavedBeam:
     state: BeamState
     state_since: float
     waiting_since: float
-    terminal_since: float | None
-    backlog: bool
-    counted: bool
+    row_terminal_since: float | None
+    more_to_read: bool
+    run_counted: bool
     anomalies: dict[str, int]
     looked: bool
     stale: bool
@@ -64,7 +64,7 @@ class SavedBeam:
 class Beam:
     """What the store keeps of one beam; only the store touches it, under its lock.
 
-    Whoever changes what a view shows, other than by a beam's methods, must call :meth:`changed`.
+    Whoever changes what a view shows, other than by a beam's methods, must call :meth:`invalidate`.
 
     Args:
         row: what discovery read last.
@@ -73,11 +73,11 @@ class Beam:
         source, path, stat: the log that is followed.
         clock_offset_seconds: how much later it is dated than our clock says; ``None`` while that is not known.
         first_read: by which times it was dated and attributed, while it is as it was when it was first read.
-        checkpoint: how far it has been read; ``backlog``: whether there is more to read at once.
+        checkpoint: how far it has been read; ``more_to_read``: whether there is more to read at once.
         state, state_since: as it was judged last.
         waiting_since: when the beam, or its current run, was met.
-        terminal_since: when we saw that its row is over; ``gone_since``: that there is none any more.
-        counted: its current run has been, as one that ended.
+        row_terminal_since: when we saw that its row is over; ``row_missing_since``: that there is none any more.
+        run_counted: its current run has been, as one that ended.
         anomalies: those of its current run that have been counted.
         recent: the log's last bytes.
         stale: the log is of the run before, and nothing of it is shown.
@@ -90,7 +90,9 @@ class Beam:
         standing: how long its state holds; ``None`` when it must be judged anew.
     """
 
-    NOT_SAVED: ClassVar[frozenset[str]] = frozenset({"gone_since", "recent", "standing", "read_again", "_refused"})
+    NOT_SAVED: ClassVar[frozenset[str]] = frozenset(
+        {"row_missing_since", "recent", "standing", "read_again", "_refused"}
+    )
     """Discovery says again which rows are gone; the log's last lines are read again; a beam is judged anew; what must
     be read again, and which logs are copies, is found out again."""
 
@@ -104,10 +106,10 @@ class Beam:
     state: BeamState = BeamState.WAITING
     state_since: float = 0.0
     waiting_since: float = 0.0
-    terminal_since: float | None = None
-    gone_since: float | None = None
-    backlog: bool = False
-    counted: bool = False
+    row_terminal_since: float | None = None
+    row_missing_since: float | None = None
+    more_to_read: bool = False
+    run_counted: bool = False
     anomalies: Counter[str] = field(default_factory=Counter)
     recent: bytes = b""
     stale: bool = False
@@ -174,7 +176,7 @@ class Beam:
         counts = batches.announcements, batches.started, batches.total
         return self.run_sequence.number, *counts, run.ended, run.succeeded, self.grew
 
-    def take_row(self, row: BeamRow, at: float, statuses: StatusRules) -> bool:
+    def apply_row(self, row: BeamRow, at: float, statuses: StatusRules) -> bool:
         """Take what discovery has read.
 
         Args:
@@ -185,21 +187,21 @@ class Beam:
         Returns:
             Whether the row says that a new run begins.
         """
-        before, self.gone_since = self.row, None
+        before, self.row_missing_since = self.row, None
         met_at = self.unknown_to_row_since
         if met_at is not None and met_at <= at:
             self.unknown_to_row_since = None
-            self.changed()
+            self.invalidate()
         if row is before:
             return False
         self.row = row = row if row.key is before.key else before.read_again(row)
         if _same_but_read_again(row, before):
             return False
-        self.changed()
+        self.invalidate()
         if row.status not in statuses.terminal:
-            self.terminal_since = None
-        elif self.terminal_since is None:
-            self.terminal_since = at
+            self.row_terminal_since = None
+        elif self.row_terminal_since is None:
+            self.row_terminal_since = at
         # Its log has told of the run that such a row belongs to.
         told = met_at is not None and (at < met_at or row.status not in statuses.reset)
         if told or not self._was_reset(before, statuses, known=met_at is None):
@@ -207,19 +209,19 @@ class Beam:
         began = self.run.started_at is not None
         self.first_read = None
         if began:
-            self.stale, self.set_aside = not self.run_sequence.replaced, None
-            self.run_sequence.begin(with_what_waits=True)
+            self.stale, self.set_aside = not self.run_sequence.undecided, None
+            self.run_sequence.start_run(keep_undecided=True)
             self._forget_run(at)
-        self.counted = False
+        self.run_counted = False
         return began
 
-    def take_back(self, statuses: StatusRules) -> None:
+    def reclaim_log(self, statuses: StatusRules) -> None:
         """The source was looked at after the row was over: a log that was taken for the run before's is as it was.
 
         Where the row says that the run was completed, that log was this run's: nothing else has been written.
         """
         if self.set_aside is not None and self.row.status in statuses.completed:
-            self.changed()
+            self.invalidate()
             self.run_sequence.run, self.set_aside, self.stale = self.set_aside, None, False
 
     def _was_reset(self, before: BeamRow, statuses: StatusRules, *, known: bool) -> bool:
@@ -258,7 +260,7 @@ class Beam:
     def _written_since(self, moment: float | None) -> bool:
         """The log was written at that moment or later: it is not older than what the row says."""
         grown = self.run.last_growth_at
-        return moment is not None and grown is not None and moment <= grown + STALE_SECONDS
+        return moment is not None and grown is not None and moment <= grown + ROW_TIME_TOLERANCE_SECONDS
 
     def claim(
         self,
@@ -288,7 +290,7 @@ class Beam:
         """
         if self.source == source and self.path == path:
             if self.stat != stat:
-                self.changed()
+                self.invalidate()
                 self.stat = stat
             return True
         if self.log_modified_at is not None:
@@ -303,13 +305,13 @@ class Beam:
                 return False
             if self._is_copy(path, stat, statuses):
                 return False
-        self.changed()
+        self.invalidate()
         self.source, self.path, self.stat, self.recent, self.checkpoint = source, path, stat, b"", None
         self.clock_offset_seconds = clock_offset_seconds
         self._looked = self.stale = self.read_again = False
         self.set_aside = self.first_read = None
         if self.run.started_at is not None:
-            self.run_sequence.begin()
+            self.run_sequence.start_run()
             self._forget_run(at)
             self.unknown_to_row_since = at
         return True
@@ -335,7 +337,7 @@ class Beam:
     def _forget_run(self, at: float) -> None:
         self.waiting_since = at
         self.output = NO_CHECK
-        self.counted = False
+        self.run_counted = False
         self.anomalies = Counter()
         self.shown_ratio, self.shown_announcements = 0.0, 0
 
@@ -362,8 +364,8 @@ class Beam:
         Returns:
             Whether a new run has begun.
         """
-        self.changed()
-        self.backlog = more
+        self.invalidate()
+        self.more_to_read = more
         if self._looked and self.first_read is not None and events:
             sizes = {event.size_bytes if isinstance(event, LogRead) else None for event in events}
             if sizes == {self.first_read.size_bytes}:
@@ -378,7 +380,7 @@ class Beam:
         began, unmet = False, self.run.started_at is None
         live = any(isinstance(event, LogRead) and event.live for event in events)
         for event in events:
-            if self.run_sequence.apply(event, at, stood_there=not (self._looked or live)):
+            if self.run_sequence.apply(event, at, first_poll=not (self._looked or live)):
                 began = True
                 self._forget_run(at)
                 self.unknown_to_row_since = read_at
@@ -402,7 +404,7 @@ class Beam:
         if began or (unmet and self.run.started_at is not None):
             self.output = OutputCheck(run_after=polled_at)
         if self.run.succeeded and self.stat is not None:
-            self.output = self.output.with_clock_of(self.stat.modified_at, at)
+            self.output = self.output.with_log_time(self.stat.modified_at, at)
         return began
 
     def _of_this_run(self, events: list[Event], at: float, statuses: StatusRules) -> list[Event]:
@@ -416,7 +418,7 @@ class Beam:
             if isinstance(event, LogReplaced | RunHead):
                 return events[number:]
         runs_since = self.row.updated_at if self.row.status in statuses.simulating else None
-        if runs_since is not None and at > runs_since + STALE_SECONDS:
+        if runs_since is not None and at > runs_since + ROW_TIME_TOLERANCE_SECONDS:
             self.read_again = any(not isinstance(event, LogRead) for event in events)
         return []
 
@@ -429,7 +431,7 @@ class Beam:
         row = self.row
         if row.updated_at is None or not self._may_run(statuses) or self._clock_set_since_row:
             return None
-        return None if row.updated_at > row.read_at + STALE_SECONDS else row.updated_at
+        return None if row.updated_at > row.read_at + ROW_TIME_TOLERANCE_SECONDS else row.updated_at
 
     def _restamped(self, first: FirstRead, read_at: float, statuses: StatusRules) -> bool:
         """The log holds what it held at its first read, and may be dated otherwise; see :meth:`correct_dates`."""
@@ -457,9 +459,9 @@ class Beam:
         Returns:
             Whether a new run has begun: what was taken for this run was the one before.
         """
-        self.changed()
+        self.invalidate()
         self.clock_offset_seconds = clock_offset_seconds
-        self.output = self.output.corrected(clock_offset_seconds)
+        self.output = self.output.with_clock_offset(clock_offset_seconds)
         if self.first_read is None:
             return False
         return self._judge_again(self.first_read, self.first_read.dated(clock_offset_seconds), statuses)
@@ -469,12 +471,12 @@ class Beam:
         self.first_read = first
         for run in (self.run, self.set_aside):
             if run is not None:
-                run.redate(before.dated_at, first.dated_at)
+                run.correct_timestamps(before.dated_at, first.dated_at)
         if self.set_aside is not None and not first.predates_row:
             self.run_sequence.run, self.set_aside, self.stale = self.set_aside, None, False
         elif self.set_aside is None and self.run.ended and first.predates_row and self._may_run(statuses):
             run = self.run
-            self.run_sequence.begin()
+            self.run_sequence.start_run()
             self.set_aside, self.stale = run, True
             self._forget_run(first.read_at)
             return True
@@ -482,7 +484,7 @@ class Beam:
 
     def move(self, seconds: float) -> None:
         """The clock was set: every moment is another now, but for those that others have written down."""
-        self.changed()
+        self.invalidate()
         self.run_sequence.move(seconds)
         self._clock_set_since_row = True
         self.first_read = None
@@ -491,17 +493,17 @@ class Beam:
         self.first_seen_at += seconds
         self.state_since += seconds
         self.waiting_since += seconds
-        self.terminal_since = moved(self.terminal_since, seconds)
-        self.gone_since = moved(self.gone_since, seconds)
+        self.row_terminal_since = moved(self.row_terminal_since, seconds)
+        self.row_missing_since = moved(self.row_missing_since, seconds)
         self.unknown_to_row_since = moved(self.unknown_to_row_since, seconds)
         self.output = self.output.move(seconds)
 
     def excuse(self, seconds: float) -> None:
         """So much time was no silence of its log."""
-        self.changed()
+        self.invalidate()
         self.run_sequence.excuse(seconds)
 
-    def changed(self) -> None:
+    def invalidate(self) -> None:
         """Something that a view shows, or a state depends on, may be different now."""
         self.standing = None
 

@@ -22,7 +22,7 @@ GRACE_SECONDS = 30.0
 LATE_INTERVAL_SECONDS = 60.0
 LATE_SECONDS = 3600.0
 
-_LOOKS_AFTER_SECONDS = (0.0, 1.0, 3.0, 7.0, 15.0, GRACE_SECONDS)
+_SEARCH_AFTER_SECONDS = (0.0, 1.0, 3.0, 7.0, 15.0, GRACE_SECONDS)
 """When to look, counted from the claim: a folder may hold 100 000 files, and is not listed in each poll."""
 
 _TOLERANCE_SECONDS = 2.0
@@ -46,7 +46,7 @@ _OPEN = frozenset({OutputState.PENDING, OutputState.BLOCKED, OutputState.MISSING
 
 
 @dataclass(frozen=True, slots=True)
-class OutputLook:
+class OutputSearchResult:
     """What one look for the file of a run has shown.
 
     Args:
@@ -59,7 +59,7 @@ class OutputLook:
 
 
 @dataclass(frozen=True, slots=True)
-class _SourceLook:
+class _LastSearch:
     """The last look of one source: when, and why it could not tell."""
 
     at: float
@@ -85,7 +85,7 @@ class OutputCheck:
     clock_offset_seconds: float = 0.0
     claimed_at: float | None = None
     found_at: float | None = None
-    looks: Mapping[str, _SourceLook] = field(default_factory=dict)
+    looks: Mapping[str, _LastSearch] = field(default_factory=dict)
     file: OutputFile | None = None
 
     def state_for(self, source: str | None, configured: Collection[str]) -> OutputState:
@@ -97,7 +97,7 @@ class OutputCheck:
         """
         return self.state if checking_sources(source, configured) else OutputState.NOT_CONFIGURED
 
-    def with_clock_of(self, file_time: float, at: float) -> OutputCheck:
+    def with_log_time(self, file_time: float, at: float) -> OutputCheck:
         """Note how the source's file times differ from our clock; before the claim only.
 
         Args:
@@ -109,7 +109,7 @@ class OutputCheck:
             return self
         return replace(self, clock_offset_seconds=offset)
 
-    def corrected(self, clock_offset_seconds: float) -> OutputCheck:
+    def with_clock_offset(self, clock_offset_seconds: float) -> OutputCheck:
         """Note how the source's file times differ from our clock, as was learned from all its logs."""
         known = clock_offset_seconds if abs(clock_offset_seconds) >= _LEAST_OFFSET_SECONDS else 0.0
         return self if known == self.clock_offset_seconds else replace(self, clock_offset_seconds=known)
@@ -139,20 +139,22 @@ class OutputCheck:
         """The run was shown as done before there was a check."""
         return replace(self, state=OutputState.SKIPPED) if self.state is OutputState.NOT_DUE else self
 
-    def look(self, source: str, look: OutputLook, at: float, sources: Collection[str]) -> OutputCheck:
+    def record_search(
+        self, source: str, result: OutputSearchResult, at: float, sources: Collection[str]
+    ) -> OutputCheck:
         """One source has looked.
 
         Args:
             source: its name.
-            look: what it has shown.
+            result: what it has shown.
             at: when.
             sources: all sources that check this beam.
         """
         if self.state not in _OPEN or self.claimed_at is None:
             return self
-        if look.file is not None:
-            return replace(self, state=OutputState.FOUND, found_at=at, file=look.file, looks={})
-        looks = {**self.looks, source: _SourceLook(at, look.problem)}
+        if result.file is not None:
+            return replace(self, state=OutputState.FOUND, found_at=at, file=result.file, looks={})
+        looks = {**self.looks, source: _LastSearch(at, result.problem)}
         if self.state is OutputState.MISSING:
             return replace(self, looks=looks)
         last = [looks.get(each) for each in sources]
@@ -170,7 +172,7 @@ class OutputCheck:
             return None
         last = self.looks.get(source)
         since = -1.0 if last is None else last.at - self.claimed_at
-        for after in _LOOKS_AFTER_SECONDS:
+        for after in _SEARCH_AFTER_SECONDS:
             if after > since:
                 return self.claimed_at + after
         next_at = self.claimed_at + since + LATE_INTERVAL_SECONDS

@@ -13,7 +13,7 @@ from exporter.beams.retention import Retention
 from exporter.beams.roster import Roster
 from exporter.beams.saved import Copies, SavedStore
 from exporter.beams.snapshot import BeamKey
-from exporter.beams.state_rules import log_verdict
+from exporter.beams.state_rules import state_from_log
 from exporter.process.plain_state import take
 from exporter.sources.checkpoint import Checkpoint
 
@@ -58,13 +58,13 @@ def resume(roster: Roster, state: SavedStore, beams: dict[BeamKey, Beam], source
     """
     roster.replace_beams(beams)
     roster.unconfirmed = {key for key, beam in beams.items() if beam.source in sources}
-    roster.rows_of_before = set(beams)
+    roster.rows_from_restart = set(beams)
     roster.retired = Retention(state.retired)
     roster.sources.resume(state.source_states, sources)
     roster.counts.resume(state)
     for beam in beams.values():
         # Told by its log just before the state was written, and not yet seen by anybody who judges states.
-        if beam.run.ended_at is not None and log_verdict(beam.run) is not None:
+        if beam.run.ended_at is not None and state_from_log(beam.run) is not None:
             roster.evaluate(beam, beam.run.ended_at)
 
 

@@ -33,29 +33,29 @@ def leaves_at(beam: Beam, rules: StoreRules) -> float | None:
         Epoch seconds; ``None`` while the beam is open: it has not ended, its end is not counted yet, or it failed and
         its row says that the communicator still works on it.
     """
-    if beam.state in ENDED_STATES and beam.run.started_at is not None and not beam.counted:
+    if beam.state in ENDED_STATES and beam.run.started_at is not None and not beam.run_counted:
         return None
     if beam.state not in OVER_STATES:
         # Said to be completed; nobody can look for its log at some host that is down.
-        if beam.source is not None or beam.terminal_since is None:
+        if beam.source is not None or beam.row_terminal_since is None:
             return None
-        return beam.terminal_since + rules.retention_seconds
-    if beam.backlog:
+        return beam.row_terminal_since + rules.retention_seconds
+    if beam.more_to_read:
         return None
     if beam.state is BeamState.SUCCEEDED:
         return beam.state_since + rules.retention_seconds
     status = beam.row.status
-    active = status is not None and status not in rules.statuses.terminal and beam.gone_since is None
+    active = status is not None and status not in rules.statuses.terminal and beam.row_missing_since is None
     return None if active else beam.state_since + rules.failed_retention_seconds
 
 
 def was_deleted(beam: Beam, at: float) -> bool:
     """The row of a beam that has not ended was deleted a minute ago: the beam leaves, whatever its case does."""
-    if beam.gone_since is None or beam.state in OVER_STATES:
+    if beam.row_missing_since is None or beam.state in OVER_STATES:
         return False
-    if beam.source is None and beam.terminal_since is not None:
+    if beam.source is None and beam.row_terminal_since is not None:
         return False
-    return at - beam.gone_since > _GONE_SECONDS
+    return at - beam.row_missing_since > _GONE_SECONDS
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from exporter.beams.beam import Beam
 from exporter.beams.cases import CaseIndex
 from exporter.beams.counters import Counters
-from exporter.beams.output import OutputLook, checking_sources
+from exporter.beams.output import OutputSearchResult, checking_sources
 from exporter.beams.retention import OVER_STATES, Retention, leaves_at, was_deleted
 from exporter.beams.rules import StoreRules
 from exporter.beams.run import BeamRun
@@ -24,7 +24,7 @@ from exporter.beams.snapshot import (
     BeamRow,
     BeamState,
     BeamView,
-    OutputQuestion,
+    OutputSearch,
     OutputState,
     SourceView,
     Watched,
@@ -32,7 +32,7 @@ from exporter.beams.snapshot import (
 from exporter.beams.sources import Sources
 from exporter.beams.state_rules import claimed_end, failure_reason, holds_until, output_state, row_may_speak, state_at
 from exporter.beams.view_cache import Standing
-from exporter.beams.views import shown_again, shown_anew
+from exporter.beams.views import cached_view, make_cached_view
 from exporter.logs.events import Event
 from exporter.sources.checkpoint import Checkpoint
 from exporter.sources.source import LogStat
@@ -62,7 +62,7 @@ class Roster:
         counts: what is counted over all of them.
         events: what has happened to them since the last :meth:`BeamStore.pop_events`.
         unconfirmed: beams of an earlier process whose source has not been looked at yet.
-        rows_of_before: those of which no row has been taken in this process.
+        rows_from_restart: those of which no row has been taken in this process.
         copies: of the beams that are being saved, while they are.
         turned_away: how many found no room in the last round of discovery.
         outputs_open: beams whose dose file may have to be looked for.
@@ -71,7 +71,7 @@ class Roster:
 
     NOT_SAVED = frozenset(
         {
-            *("rules", "events", "unconfirmed", "rows_of_before"),
+            *("rules", "events", "unconfirmed", "rows_from_restart"),
             *("copies", "turned_away", "watch_version", "_dropped"),
             "outputs_open",  # each beam says whether it is
             "_cases",  # made anew from the beams
@@ -87,7 +87,7 @@ class Roster:
         self.counts = Counters(at)
         self.events: deque[BeamEvent] = deque(maxlen=_EVENTS_KEPT)
         self.unconfirmed: set[BeamKey] = set()
-        self.rows_of_before: set[BeamKey] = set()
+        self.rows_from_restart: set[BeamKey] = set()
         self.copies: Copies | None = None
         self.turned_away = 0
         self.watch_version = 0
@@ -150,11 +150,11 @@ class Roster:
         if row.key in self.unconfirmed:
             # What its log says must be known before a row may end a run; rows are read again and again.
             return False
-        self.rows_of_before.discard(row.key)
+        self.rows_from_restart.discard(row.key)
         news = row.status != beam.row.status
         before = self._run_of(beam)
         looked_for = _looked_for(beam)
-        if beam.take_row(row, at, self.rules.statuses):
+        if beam.apply_row(row, at, self.rules.statuses):
             self._run_begun(beam, *before)
         self.watch_version += looked_for != _looked_for(beam)
         return news
@@ -170,7 +170,7 @@ class Roster:
         if (run_number := self.retired.run_number(row, self.rules.statuses)) is not None:
             beam.run_sequence.number = run_number
         if row.status in self.rules.statuses.terminal:
-            beam.terminal_since = at if row.updated_at is None else min(at, row.updated_at)
+            beam.row_terminal_since = at if row.updated_at is None else min(at, row.updated_at)
         self.beams[row.key] = beam
         self._cases.add(row.key)
         self.watch_version += 1
@@ -183,8 +183,8 @@ class Roster:
         """The rows of these were not there any more at that moment."""
         for key in keys:
             beam = self.beams.get(key)
-            if beam is not None and beam.gone_since is None:
-                beam.gone_since = at
+            if beam is not None and beam.row_missing_since is None:
+                beam.row_missing_since = at
 
     # Logs
 
@@ -194,7 +194,7 @@ class Roster:
             Watched(
                 beam.row,
                 beam.path if beam.source == source else None,
-                beam.state is BeamState.EXPIRED and beam.terminal_since is None,
+                beam.state is BeamState.EXPIRED and beam.row_terminal_since is None,
             )
             for beam in self.beams.values()
         ]
@@ -213,8 +213,8 @@ class Roster:
             if beam.correct_dates(seconds, self.rules.statuses):
                 # It was over before anybody watched: it is not counted.
                 self._run_begun(beam, run, number, True, output)
-            elif beam.counted and _counts_after_all(self.counts, ended_at, beam.run.ended_at):
-                beam.counted = False
+            elif beam.run_counted and _counts_after_all(self.counts, ended_at, beam.run.ended_at):
+                beam.run_counted = False
 
     def claim(
         self, key: BeamKey, source: str, path: str, stat: LogStat, at: float, *, moved: bool, written: bool
@@ -278,12 +278,12 @@ class Roster:
             self.counts.count_anomalies(beam.source, run.anomalies - beam.anomalies)
             beam.anomalies = Counter(run.anomalies)
         if self.retired.was_counted(beam):
-            beam.counted = True
+            beam.run_counted = True
         return beam.stage != stage
 
     # Dose files
 
-    def outputs_due(self, source: str, at: float, limit: int) -> list[OutputQuestion]:
+    def output_searches_due(self, source: str, at: float, limit: int) -> list[OutputSearch]:
         """For which beams a source should look for the dose file now; those that have waited longest come first."""
         due: list[tuple[float, BeamKey]] = []
         for key in list(self.outputs_open):
@@ -302,12 +302,12 @@ class Roster:
         due.sort()
         return [self._output_question(self.beams[key]) for _, key in due[:limit]]
 
-    def _output_question(self, beam: Beam) -> OutputQuestion:
-        return OutputQuestion(
-            beam.row, beam.run_sequence.number, beam.output.written_after(beam.run, beam.terminal_since)
+    def _output_question(self, beam: Beam) -> OutputSearch:
+        return OutputSearch(
+            beam.row, beam.run_sequence.number, beam.output.written_after(beam.run, beam.row_terminal_since)
         )
 
-    def take_output(self, question: OutputQuestion, source: str, look: OutputLook, at: float) -> bool:
+    def take_output(self, question: OutputSearch, source: str, look: OutputSearchResult, at: float) -> bool:
         """Take what a look for the dose file of a run has shown; one of an earlier run is dropped.
 
         Returns:
@@ -318,13 +318,13 @@ class Roster:
             return False
         before, output = (
             beam.output,
-            beam.output.look(source, look, at, checking_sources(beam.source, self.rules.output_sources)),
+            beam.output.record_search(source, look, at, checking_sources(beam.source, self.rules.output_sources)),
         )
         beam.output = output
         self._changed(question.row.key)
         if (output.state, output.problem) == (before.state, before.problem):
             return False
-        beam.changed()
+        beam.invalidate()
         self._judge(beam, at)
         return beam.state in ENDED_STATES
 
@@ -344,7 +344,7 @@ class Roster:
         else:
             beam.output = before.withdraw()
         if beam.output is not before:
-            beam.changed()
+            beam.invalidate()
             self._changed(beam.row.key)
             self.outputs_open.add(beam.row.key)
 
@@ -387,7 +387,7 @@ class Roster:
                 continue
             if beam.standing is None or not beam.standing.holds(at, rules, sources.state(beam.source)):
                 self._judge(beam, at)
-            if beam.gone_since is None and beam.state not in OVER_STATES and beam.source is not None:
+            if beam.row_missing_since is None and beam.state not in OVER_STATES and beam.source is not None:
                 continue
             self._count(beam, at)
             if was_deleted(beam, at):
@@ -425,9 +425,9 @@ class Roster:
         views = []
         for beam in beams:
             if unconfirmed and beam.row.key in unconfirmed:
-                views.append(shown_anew(beam, at, rules, rates).view)
+                views.append(make_cached_view(beam, at, rules, rates).view)
                 continue
-            view = shown_again(beam, at, rules, sources.state(beam.source), rates)
+            view = cached_view(beam, at, rules, sources.state(beam.source), rates)
             views.append(self._view_anew(beam, at) if view is None else view)
         return views
 
@@ -436,14 +436,14 @@ class Roster:
         standing = beam.standing
         if standing is None or not standing.holds(at, self.rules, self.sources.state(beam.source)):
             standing = self._judge(beam, at)
-        standing.shown = shown_anew(beam, at, self.rules, self.counts.rates)
+        standing.shown = make_cached_view(beam, at, self.rules, self.counts.rates)
         return standing.shown.view
 
     def _judge(self, beam: Beam, at: float) -> Standing:
         """Find out the beam's state, and keep how long that holds."""
         rules, source = self.rules, self.sources.state(beam.source)
         if beam.set_aside is not None and row_may_speak(beam, BeamState.SUCCEEDED, at, source):
-            beam.take_back(rules.statuses)
+            beam.reclaim_log(rules.statuses)
         self._claim_output(beam, at)
         self.evaluate(beam, at)
         beam.standing = standing = Standing(
@@ -451,8 +451,8 @@ class Roster:
             until=holds_until(beam, at, rules),
             rules=rules,
             down_since=source.down_since,
-            terminal_since=beam.terminal_since,
-            looked=source.looked_since(beam.terminal_since),
+            terminal_since=beam.row_terminal_since,
+            looked=source.polled_since(beam.row_terminal_since),
         )
         return standing
 
@@ -462,18 +462,18 @@ class Roster:
         if state is beam.state and since == beam.state_since:
             return
         before, beam.state, beam.state_since = beam.state, state, since
-        beam.changed()
+        beam.invalidate()
         if state is not before:
             self.watch_version += BeamState.EXPIRED in (state, before)
             self._add_event(state.value, beam, at, before=before)
 
     def _add_event(self, kind: str, beam: Beam, at: float, *, before: BeamState | None = None, number: int = 0) -> None:
-        view = shown_anew(beam, at, self.rules, self.counts.rates).view
+        view = make_cached_view(beam, at, self.rules, self.counts.rates).view
         self.events.append(BeamEvent(kind, view, before, number))
 
     def _run_of(self, beam: Beam) -> tuple[BeamRun, int, bool, OutputState]:
         """What :meth:`_run_begun` must know of the run that may be over now."""
-        return beam.run, beam.run_sequence.number, beam.counted, output_state(beam, self.rules)
+        return beam.run, beam.run_sequence.number, beam.run_counted, output_state(beam, self.rules)
 
     def _run_begun(self, beam: Beam, before: BeamRun, number: int, counted: bool, output: OutputState) -> None:
         """A new run has taken the place of ``before``."""
@@ -489,11 +489,11 @@ class Roster:
 
     def _count(self, beam: Beam, at: float) -> None:
         run = beam.run
-        if beam.counted or beam.state not in ENDED_STATES or run.started_at is None:
+        if beam.run_counted or beam.state not in ENDED_STATES or run.started_at is None:
             return
-        if beam.backlog or at < self._settled_at(beam):
+        if beam.more_to_read or at < self._settled_at(beam):
             return
-        beam.counted = True
+        beam.run_counted = True
         self._changed(beam.row.key)
         reason = failure_reason(beam, self.rules) if beam.state is BeamState.FAILED else None
         self.counts.count_run(beam, run, beam.run_sequence.number, beam.state.value, reason, beam.state_since)
@@ -511,7 +511,7 @@ class Roster:
     def _retire(self, key: BeamKey, beam: Beam) -> None:
         del self.beams[key]
         self._cases.remove(key)
-        self.rows_of_before.discard(key)
+        self.rows_from_restart.discard(key)
         self.watch_version += 1
         self.retired.remember(beam, self.rules)
 
@@ -538,4 +538,4 @@ def _counts_after_all(counts: Counters, before: float | None, after: float | Non
 def _looked_for(beam: Beam) -> tuple[object, ...]:
     """What :meth:`Roster.watched` says of a beam's row."""
     row = beam.row
-    return row.beam_path, row.hpc_job_id, row.log_path, beam.terminal_since is None
+    return row.beam_path, row.hpc_job_id, row.log_path, beam.row_terminal_since is None

@@ -44,7 +44,7 @@ UNMATCHED_SECONDS = 60.0
 
 _LINE_BUFFERED_READS = 2
 
-_MOMENTS = (
+_TIMESTAMPS = (
     *("started_at", "ended_at", "running_since", "batch_since"),
     *("last_progress_at", "last_growth_at", "_first_growth_at"),
 )
@@ -269,9 +269,9 @@ class BeamRun:
         """When it started; ``None`` where nobody knows."""
         return self.started_at if self.start_seen else None
 
-    def redate(self, before: float, after: float) -> None:
+    def correct_timestamps(self, before: float, after: float) -> None:
         """Every moment that was taken to be ``before`` was ``after``, epoch seconds: the log's date was wrong."""
-        for name in _MOMENTS:
+        for name in _TIMESTAMPS:
             if getattr(self, name) == before:
                 setattr(self, name, after)
 
@@ -306,49 +306,49 @@ class BeamRun:
             self.timed, self._read_over = [], False
         match event:  # the lines of batches first: there are thousands of them
             case BatchStarted():
-                self._note(self.batches.start(event.number, event.total))
+                self._count_anomalies(self.batches.start(event.number, event.total))
                 self._simulate(at)
                 if self.batch_since is None:
                     self.batch_since = at
-                self._progressed(at)
+                self._record_progress(at)
             case HistoriesGenerated():
-                self._progressed(at)
+                self._record_progress(at)
             case BatchFinished():
                 anomalies = self.batches.finish()
-                self._note(anomalies)
+                self._count_anomalies(anomalies)
                 self._finished_in_read += not anomalies
                 self._last_batch_done = self.batches.all_finished
-                self._progressed(at)
+                self._record_progress(at)
             case RunHead():
                 self._family = event.family
             case DialectRecognised():
                 self.dialect = event.dialect
             case PhaseEntered():
                 self._enter(event, at)
-                self._progressed(at)
+                self._record_progress(at)
             case DoseDescribed():
                 self.dose.describe(event.dimensions, event.max_dose_gy)
-                self._progressed(at)
+                self._record_progress(at)
             case DoseWritten():
                 self.dose.write(event.path)
-                self._progressed(at)
+                self._record_progress(at)
             case EngineTimed():
                 self.engine_times = self.engine_times.plus(event.part, event.seconds)
-                self._progressed(at)
+                self._record_progress(at)
             case HistoriesCounted():
                 self._past_histories += self.histories or 0
                 self.histories = event.histories
-                self._progressed(at)
+                self._record_progress(at)
             case BatchesAnnounced():
-                self._settle(at, live=True)
-                self._note(self.batches.announce(event.total, event.particles_per_batch))
+                self._record_batch_durations(at, live=True)
+                self._count_anomalies(self.batches.announce(event.total, event.particles_per_batch))
                 self._simulate(at)
                 self.batch_since = at
-                self._progressed(at)
+                self._record_progress(at)
             case RunSucceeded():
                 self._succeeded = True
                 self.ended_at = at
-                self._progressed(at)
+                self._record_progress(at)
             case RunFailed():
                 if event.reason == "empty_dose" and "no_particles" in self.failures:
                     return  # nothing else can come of no particles
@@ -359,7 +359,7 @@ class BeamRun:
                 self.anomalies[event.kind] += 1
                 return
             case LogRead():
-                self._read(event, at)
+                self._finish_read(event, at)
                 return
             case LogReplaced():
                 return
@@ -384,14 +384,14 @@ class BeamRun:
         if self.running_since is None:
             self.running_since = at
 
-    def _note(self, anomalies: list[str]) -> None:
+    def _count_anomalies(self, anomalies: list[str]) -> None:
         if anomalies:
             self.anomalies.update(anomalies)
 
-    def _progressed(self, at: float) -> None:
+    def _record_progress(self, at: float) -> None:
         self.last_progress_at = at
 
-    def _read(self, read: LogRead, at: float) -> None:
+    def _finish_read(self, read: LogRead, at: float) -> None:
         grew = read.size_bytes != self.size_bytes
         if grew and read.live and not read.line_complete:
             # Whole lines are never cut: those that were seen were blocks that happened to end with a line.
@@ -400,7 +400,7 @@ class BeamRun:
             # A block of the C library ends at a line's end by chance once in some thirty times; twice it is none. The
             # next beam's set-up flushes what is left of the last one's batches: that proves nothing.
             self._line_buffered_reads += self._phase == "simulating"
-        self._settle(at, live=read.live)
+        self._record_batch_durations(at, live=read.live)
         if not read.live:
             self.batch_since = None
         self.size_bytes = read.size_bytes
@@ -413,7 +413,7 @@ class BeamRun:
                 self.last_progress_at = at
         self._read_over = True
 
-    def _settle(self, at: float, *, live: bool) -> None:
+    def _record_batch_durations(self, at: float, *, live: bool) -> None:
         """Share the time of one read among the batches that finished in it."""
         finished, self._finished_in_read = self._finished_in_read, 0
         if not finished:

@@ -77,20 +77,20 @@ class RunSequence:
         return runs
 
     @property
-    def replaced(self) -> bool:
+    def undecided(self) -> bool:
         """The log was replaced, and nothing has told yet whether that was a new run."""
         return self._undecided is not None
 
-    def begin(self, *, with_what_waits: bool = False) -> None:
+    def start_run(self, *, keep_undecided: bool = False) -> None:
         """A new run is known to have begun: forget the one before.
 
         Args:
-            with_what_waits: what the log has brought since it was replaced is of the new run (its row was reset).
+            keep_undecided: what the log has brought since it was replaced is of the new run (its row was reset).
         """
         waiting, self._undecided = self._undecided, None
         self.run = BeamRun()
         self.number += 1
-        for event, at in waiting if waiting and with_what_waits else ():
+        for event, at in waiting if waiting and keep_undecided else ():
             self.run.apply(event, at)
 
     def move(self, seconds: float) -> None:
@@ -107,12 +107,12 @@ class RunSequence:
         if self._undecided is not None:
             self._undecided = [(event, at + seconds) for event, at in self._undecided]
 
-    def apply(self, event: Event, at: float, *, stood_there: bool = False) -> bool:
+    def apply(self, event: Event, at: float, *, first_poll: bool = False) -> bool:
         """Take one event; see :meth:`BeamRun.apply`.
 
         Args:
             event, at: see there.
-            stood_there: the log is being read for the first time: runs before its last one have not been seen.
+            first_poll: the log is being read for the first time: runs before its last one have not been seen.
 
         Returns:
             Whether a new run has begun with it.
@@ -124,12 +124,12 @@ class RunSequence:
             return False
         if self._undecided is None:
             appended = isinstance(event, RunHead) and _may_be_followed(self.run, event)
-            if appended and stood_there:
+            if appended and first_poll:
                 self.run = BeamRun()
             elif appended:
-                self.begin()
+                self.start_run()
             self.run.apply(event, at)
-            return appended and not stood_there
+            return appended and not first_poll
         if isinstance(event, LogRead) and not event.size_bytes:
             return False  # nothing has come yet, however often the empty log is touched
         self._undecided.append((event, at))
@@ -138,7 +138,7 @@ class RunSequence:
             return False
         events, self._undecided = self._undecided, None
         if not continues:
-            self.begin()
+            self.start_run()
         for waiting, since in events:
             self.run.apply(waiting, since)
         return not continues

@@ -103,7 +103,7 @@ class BeamRow:
 class BeamView(NamedTuple):
     """One beam at the moment of the snapshot. ``recent`` is the log's last bytes (:mod:`exporter.sources.tail_lines`).
 
-    ``edition`` is the same object in all views of a beam that differ in what the clock changes alone: the two
+    ``revision`` is the same object in all views of a beam that differ in what the clock changes alone: the two
     estimates, and the time at which the row was read. ``None``: nobody knows which others are like this one.
 
     ``status_is_simulating`` says that the row's status means a running engine; ``log_of_earlier_run`` that the log is
@@ -137,7 +137,7 @@ class BeamView(NamedTuple):
     log_path: str | None
     log_size_bytes: int | None
     log_modified_at: float | None
-    log_grew: bool
+    log_seen_growing: bool
     log_buffered: bool
     log_unmatched: bool
     reason: str | None
@@ -158,20 +158,20 @@ class BeamView(NamedTuple):
     output: OutputState = OutputState.NOT_CONFIGURED
     output_file: OutputFile | None = None
     output_problem: str | None = None
-    edition: object = None
+    revision: object = None
 
     @property
     def began_at(self) -> float | None:
         """When the run started; ``None`` where nobody knows (see :class:`~exporter.beams.run.BeamRun`)."""
         return self.started_at if self.start_seen else None
 
-    def at_another_time(self, estimated_ratio: float, remaining_seconds: float | None, row: BeamRow) -> BeamView:
+    def with_estimates(self, estimated_ratio: float, remaining_seconds: float | None, row: BeamRow) -> BeamView:
         """The same beam with what the clock changes, and its row as it was read again; faster than ``_replace``."""
         return tuple.__new__(BeamView, (estimated_ratio, remaining_seconds, row, *self[_BY_THE_CLOCK:]))
 
-    def differs_by_the_clock_alone(self, other: BeamView) -> bool:
+    def differs_only_in_estimates(self, other: BeamView) -> bool:
         """Whether both are known to be the same but for what the clock changes."""
-        return self.edition is other.edition and self.edition is not None
+        return self.revision is other.revision and self.revision is not None
 
 
 _BY_THE_CLOCK = 3
@@ -194,7 +194,7 @@ class Watched:
 
 
 @dataclass(frozen=True, slots=True)
-class OutputQuestion:
+class OutputSearch:
     """A run whose dose file a source should look for.
 
     Args:
@@ -308,7 +308,7 @@ class StoreSnapshot:
     """Everything readers may know, true at ``at``.
 
     ``runs`` counts ended runs by ``(source, outcome, reason)``, reason ``""`` for those that succeeded.
-    ``rows_of_before`` are beams whose rows are as an earlier process has read them.
+    ``rows_from_restart`` are beams whose rows are as an earlier process has read them.
     """
 
     at: float
@@ -321,4 +321,4 @@ class StoreSnapshot:
     discovery_refused: Mapping[str, int]
     errors: Mapping[str, int]
     ended: tuple[EndedRun, ...]
-    rows_of_before: frozenset[BeamKey] = frozenset()
+    rows_from_restart: frozenset[BeamKey] = frozenset()

@@ -24,7 +24,7 @@ class SourceState:
     last_poll_at: float | None = None
     clock_offset_seconds: float | None = None
 
-    def looked_since(self, moment: float | None) -> bool:
+    def polled_since(self, moment: float | None) -> bool:
         """The source has been looked at after that moment; never after one that is not known."""
         return moment is not None and self.last_poll_at is not None and self.last_poll_at > moment
 

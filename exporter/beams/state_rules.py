@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 
-from exporter.beams.attribution import STALE_SECONDS
+from exporter.beams.attribution import ROW_TIME_TOLERANCE_SECONDS
 from exporter.beams.beam import Beam
 from exporter.beams.estimate import stall_threshold_seconds
 from exporter.beams.output import GRACE_SECONDS
@@ -26,7 +26,7 @@ _MISMATCH_SECONDS = 60.0
 _CLOSE_SECONDS = 0.001
 
 
-def log_verdict(run: BeamRun) -> BeamState | None:
+def state_from_log(run: BeamRun) -> BeamState | None:
     """How a run ended, going by the log alone."""
     if run.failed:
         return BeamState.FAILED
@@ -86,7 +86,7 @@ def claimed_end(beam: Beam, at: float, rules: StoreRules, source: SourceState) -
         ``SUCCEEDED`` or ``FAILED``, and since when; ``None`` while nothing says that the run is over.
     """
     run = beam.run
-    verdict = log_verdict(run)
+    verdict = state_from_log(run)
     if verdict is not None:
         return verdict, run.ended_at or at
     verdict = _row_verdict(beam, rules.statuses)
@@ -141,7 +141,7 @@ def _blocked_limits(beam: Beam, rules: StoreRules) -> tuple[float, float]:
 
 def verdict_of(beam: Beam, rules: StoreRules) -> BeamState | None:
     """How the run ended by its log and the output check; ``None`` while they do not tell."""
-    verdict = log_verdict(beam.run)
+    verdict = state_from_log(beam.run)
     if verdict is BeamState.SUCCEEDED:
         output = output_state(beam, rules)
         if output.undecided:
@@ -176,8 +176,8 @@ def holds_until(beam: Beam, at: float, rules: StoreRules) -> float:
     progress_since = run.last_progress_at or silent_since
     disagreeing_since = _disagreeing_since(beam, rules)
     limits = [progress_since + stall_threshold_seconds(run, rules.stall), silent_since + rules.stall.timeout_seconds]
-    if beam.terminal_since is not None:
-        limits.append(beam.terminal_since + STALE_SECONDS)
+    if beam.row_terminal_since is not None:
+        limits.append(beam.row_terminal_since + ROW_TIME_TOLERANCE_SECONDS)
     if beam.output.state is OutputState.BLOCKED:
         limits += _blocked_limits(beam, rules)
     if disagreeing_since is not None:
@@ -190,19 +190,21 @@ def _outlives_row(beam: Beam) -> bool:
     """The log went on growing after its row was said to be over."""
     grown = beam.run.last_growth_at
     return (
-        grown is not None and beam.terminal_since is not None and grown > beam.terminal_since + _TERMINAL_GRACE_SECONDS
+        grown is not None
+        and beam.row_terminal_since is not None
+        and grown > beam.row_terminal_since + _TERMINAL_GRACE_SECONDS
     )
 
 
 def _row_terminal_since(beam: Beam, at: float) -> float:
     """When the row became terminal: by its own time stamp, unless that is later than we have seen it."""
-    seen = at if beam.terminal_since is None else beam.terminal_since
+    seen = at if beam.row_terminal_since is None else beam.row_terminal_since
     return seen if beam.row.updated_at is None else min(beam.row.updated_at, seen)
 
 
 def row_may_speak(beam: Beam, verdict: BeamState, at: float, source: SourceState) -> bool:
     """The log has been read to its end after the row became terminal, and had had time for its last words."""
-    if beam.terminal_since is None or at < beam.terminal_since + STALE_SECONDS:
+    if beam.row_terminal_since is None or at < beam.row_terminal_since + ROW_TIME_TOLERANCE_SECONDS:
         return False
     if beam.unknown_to_row_since is not None:
         return False  # it was read before the run was met: it speaks of the one before
@@ -212,8 +214,8 @@ def row_may_speak(beam: Beam, verdict: BeamState, at: float, source: SourceState
         return True  # once believed, whichever sources are added
     # Success is believed when its log has been looked for: it could tell that there is no dose.
     # Of a host that is down the last look must have come after the log's last words.
-    since = beam.terminal_since + (0.0 if source.down_since is None else STALE_SECONDS)
-    return source.looked_since(since) and not beam.backlog
+    since = beam.row_terminal_since + (0.0 if source.down_since is None else ROW_TIME_TOLERANCE_SECONDS)
+    return source.polled_since(since) and not beam.more_to_read
 
 
 def _disagreeing_since(beam: Beam, rules: StoreRules) -> float | None:
@@ -225,10 +227,10 @@ def _disagreeing_since(beam: Beam, rules: StoreRules) -> float | None:
     if by_log == by_row:
         return None
     if by_log is None and beam.run.succeeded:
-        return beam.terminal_since  # nobody can look for the dose
+        return beam.row_terminal_since  # nobody can look for the dose
     if by_log is None:
-        return beam.terminal_since if _outlives_row(beam) and beam.state not in ENDED_STATES else None
+        return beam.row_terminal_since if _outlives_row(beam) and beam.state not in ENDED_STATES else None
     if by_row is None:
         fine = by_log is BeamState.SUCCEEDED and beam.row.status in statuses.post_run
         return None if fine else beam.run.ended_at
-    return max(beam.run.ended_at or 0.0, beam.terminal_since or 0.0)
+    return max(beam.run.ended_at or 0.0, beam.row_terminal_since or 0.0)

@@ -19,7 +19,7 @@ from itertools import islice
 from typing import TypeVar
 
 from exporter.beams import restart
-from exporter.beams.output import OutputLook
+from exporter.beams.output import OutputSearchResult
 from exporter.beams.roster import Roster
 from exporter.beams.rules import StoreRules
 from exporter.beams.saved import SavedStore
@@ -29,7 +29,7 @@ from exporter.beams.snapshot import (
     BeamRow,
     BeamView,
     DatabaseView,
-    OutputQuestion,
+    OutputSearch,
     SourceView,
     StoreSnapshot,
     Watched,
@@ -326,7 +326,7 @@ class BeamStore:
             self._tell()
         return again
 
-    def outputs_due(self, source: str, at: float, limit: int) -> Sequence[OutputQuestion]:
+    def output_searches_due(self, source: str, at: float, limit: int) -> Sequence[OutputSearch]:
         """For which beams a source should look for the dose file now.
 
         Args:
@@ -337,10 +337,10 @@ class BeamStore:
         if not self._roster.outputs_open:
             return ()
         with self._lock:
-            return self._roster.outputs_due(source, at, limit)
+            return self._roster.output_searches_due(source, at, limit)
 
     def take_output(
-        self, question: OutputQuestion, source: str, look: OutputLook, at: float, *, moved_seconds: float
+        self, question: OutputSearch, source: str, look: OutputSearchResult, at: float, *, moved_seconds: float
     ) -> None:
         """Take what a look for a dose file has shown.
 
@@ -463,7 +463,7 @@ class BeamStore:
                 discovery_refused=dict(self._refused),
                 errors=dict(self._errors),
                 ended=roster.counts.ended,
-                rows_of_before=frozenset(roster.rows_of_before),
+                rows_from_restart=frozenset(roster.rows_from_restart),
             )
 
 

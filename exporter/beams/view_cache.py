@@ -17,7 +17,7 @@ from exporter.beams.sources import SourceState
 
 
 @dataclass(slots=True)
-class Shown:
+class CachedView:
     """A view, in which nothing but the clock's part of the estimates can change while the state holds.
 
     Args:
@@ -57,7 +57,7 @@ class Shown:
                 remaining = None
         if ratio == view.estimated_ratio and remaining == view.remaining_seconds and row is view.row:
             return view
-        self.view = view = view.at_another_time(ratio, remaining, row)
+        self.view = view = view.with_estimates(ratio, remaining, row)
         return view
 
 
@@ -79,7 +79,7 @@ class Standing:
     down_since: float | None
     terminal_since: float | None
     looked: bool
-    shown: Shown | None = None
+    shown: CachedView | None = None
 
     def holds(self, at: float, rules: StoreRules, source: SourceState) -> bool:
         """State and mismatch are at that moment what they were when the beam was judged."""
@@ -87,5 +87,5 @@ class Standing:
             self.since <= at < self.until
             and self.rules is rules
             and self.down_since == source.down_since
-            and (self.terminal_since is None or self.looked == source.looked_since(self.terminal_since))
+            and (self.terminal_since is None or self.looked == source.polled_since(self.terminal_since))
         )

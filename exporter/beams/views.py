@@ -10,13 +10,13 @@ from exporter.beams.rules import StoreRules
 from exporter.beams.snapshot import ENDED_STATES, UNKNOWN_SOURCE, BeamState, BeamView, OutputState
 from exporter.beams.sources import SourceState
 from exporter.beams.state_rules import failure_reason, mismatch, output_state
-from exporter.beams.view_cache import Shown
+from exporter.beams.view_cache import CachedView
 
 _WITHOUT_END = ENDED_STATES | {BeamState.STALLED, BeamState.EXPIRED}
 """A beam that stands still is not done at any time that could be told."""
 
 
-def shown_anew(beam: Beam, at: float, rules: StoreRules, rates: Mapping[Work, float]) -> Shown:
+def make_cached_view(beam: Beam, at: float, rules: StoreRules, rates: Mapping[Work, float]) -> CachedView:
     """The beam as it is shown in the state that it was found in last.
 
     Args:
@@ -29,7 +29,7 @@ def shown_anew(beam: Beam, at: float, rules: StoreRules, rates: Mapping[Work, fl
     prior_rate = None if prior is None else rates.get(prior)
     forecast = Forecast.of(beam.run, prior_rate)
     endless = _is_endless(beam, rules)
-    return Shown(
+    return CachedView(
         view=_view(beam, at, rules, forecast, endless=endless),
         forecast=forecast,
         moves=forecast.moves and state is not BeamState.UNREACHABLE and state not in ENDED_STATES,
@@ -39,7 +39,7 @@ def shown_anew(beam: Beam, at: float, rules: StoreRules, rates: Mapping[Work, fl
     )
 
 
-def shown_again(
+def cached_view(
     beam: Beam, at: float, rules: StoreRules, source: SourceState, rates: Mapping[Work, float]
 ) -> BeamView | None:
     """What a view would be now, where the beam has stood still since the last one.
@@ -132,7 +132,7 @@ def _view(beam: Beam, at: float, rules: StoreRules, forecast: Forecast, *, endle
         log_path=beam.path,
         log_size_bytes=None if stat is None else stat.size_bytes,
         log_modified_at=None if stat is None else beam.log_modified_at,
-        log_grew=beam.grew,
+        log_seen_growing=beam.grew,
         log_buffered=run.buffered,
         log_unmatched=run.unmatched,
         reason=reason,
@@ -154,5 +154,5 @@ def _view(beam: Beam, at: float, rules: StoreRules, forecast: Forecast, *, endle
         output=output,
         output_file=None if output is OutputState.NOT_CONFIGURED else beam.output.file,
         output_problem=None if output is OutputState.NOT_CONFIGURED else beam.output.problem,
-        edition=object(),
+        revision=object(),
     )

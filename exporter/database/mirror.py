@@ -170,7 +170,7 @@ class Mirror:
             self._written.clear()
         for view in snapshot.beams:
             # A row that was read by an earlier process may be the next run's by now.
-            if view.row.status is not None and view.key not in snapshot.rows_of_before:
+            if view.row.status is not None and view.key not in snapshot.rows_from_restart:
                 written = self._written.get(view.key)
                 if written is not None and _was_read_after(written, view.row, snapshot.at, moved_seconds):
                     if _is_lost(written, view.row, moved_seconds, self._completed):
@@ -201,7 +201,7 @@ class Mirror:
             ProgressUpdate(view.key.beam_id, value, kind, unless),
             view.run_number,
             view.announcements,
-            view.log_grew,
+            view.log_seen_growing,
             view.row.updated_at,
             view.row.status,
             stamps_before=_stamps_before(view, written),
@@ -224,11 +224,11 @@ class Mirror:
             return None  # one bad beam must not hold up the others of its transaction
         if written is None:
             # A retry may have begun and ended before this process could write, over what the run before has left.
-            lowering = view.run_number > 1 if ended else view.log_grew
+            lowering = view.run_number > 1 if ended else view.log_seen_growing
             if not (lowering or ended or view.batches_total is not None):
                 return None
             return "lower" if lowering else "raise", percent
-        if view.run_number != written.run_number or (view.log_grew and not written.grew and not ended):
+        if view.run_number != written.run_number or (view.log_seen_growing and not written.grew and not ended):
             return "lower", percent
         refused = written.update.kind == "lower" and not written.accepted
         if refused and not ended and view.row.updated_at != written.row_updated_at:

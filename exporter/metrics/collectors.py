@@ -36,7 +36,7 @@ class StoreGroups:
         snapshot = self._snapshot()
         beams, cases, durations = snapshot.beams, _cases(snapshot), snapshot.batch_durations
         yield Group(
-            metrics.BEAM_METRICS, self._keys_of(beams), beams, self._beam_labels, BeamView.differs_by_the_clock_alone
+            metrics.BEAM_METRICS, self._keys_of(beams), beams, self._beam_labels, BeamView.differs_only_in_estimates
         )
         yield Group(metrics.CASE_METRICS, [*cases], [*cases.values()], self._case_labels)
         yield Group(metrics.BOARD_METRICS, [()], [snapshot], tuple)

@@ -10,8 +10,8 @@ import posixpath
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
-from exporter.beams.output import OutputLook
-from exporter.beams.snapshot import BeamRow, OutputFile, OutputQuestion
+from exporter.beams.output import OutputSearchResult
+from exporter.beams.snapshot import BeamRow, OutputFile, OutputSearch
 from exporter.beams.store import BeamStore
 from exporter.polling.stats import PollStats
 from exporter.sources.log_paths import LogPathError
@@ -69,12 +69,12 @@ class OutputChecker:
             SourceUnavailable: the source cannot be asked.
         """
         at, _ = now()
-        for question in self._store.outputs_due(self._source.name, at, LOOKS_PER_POLL):
+        for question in self._store.output_searches_due(self._source.name, at, LOOKS_PER_POLL):
             look = self._look(question)
             at, moved_seconds = now()
             self._store.take_output(question, self._source.name, look, at, moved_seconds=moved_seconds)
 
-    def _look(self, question: OutputQuestion) -> OutputLook:
+    def _look(self, question: OutputSearch) -> OutputSearchResult:
         """Look for the file of one run."""
         problem: LogProblem | None = None
         for template in self._rules.templates:
@@ -85,11 +85,11 @@ class OutputChecker:
                 problem = error
             if search.found is not None:
                 self._report.output_is_there(question.row.key)
-                return OutputLook(file=search.found)
+                return OutputSearchResult(file=search.found)
         if problem is None:
-            return OutputLook()
+            return OutputSearchResult()
         self._report.cannot_check_output(question.row.key, problem)
-        return OutputLook(problem=problem.kind)
+        return OutputSearchResult(problem=problem.kind)
 
 
 class _Search:

@@ -133,7 +133,7 @@ def test_a_view_that_was_kept_is_what_it_would_be_if_made_anew(steps: list[tuple
 
 
 def _without_editions(snapshot: StoreSnapshot) -> StoreSnapshot:
-    return replace(snapshot, beams=tuple(view._replace(edition=None) for view in snapshot.beams))
+    return replace(snapshot, beams=tuple(view._replace(revision=None) for view in snapshot.beams))
 
 
 @settings(max_examples=100, deadline=None)
@@ -145,9 +145,9 @@ def test_views_of_one_edition_differ_in_what_the_clock_changes_alone(steps: list
         at += seconds
         step(store, at)
         for view in store.snapshot(at).beams:
-            before = first.setdefault(view.edition, view)
+            before = first.setdefault(view.revision, view)
             read_at = replace(view.row, read_at=before.row.read_at)
-            assert before == view.at_another_time(before.estimated_ratio, before.remaining_seconds, read_at)
+            assert before == view.with_estimates(before.estimated_ratio, before.remaining_seconds, read_at)
 
 
 def _running(store: BeamStore, key: BeamKey) -> None:
@@ -218,7 +218,7 @@ def test_nothing_is_worked_out_again_for_beams_that_stand_still(monkeypatch: pyt
     for key in keys[:10]:
         store.apply(key, PATH.format(key.beam_id), [LogRead(80, True, True)], NOW + 32, more=False)
     shown_later = store.snapshot(NOW + 33).beams
-    made = [each for each, later in zip(shown, shown_later, strict=True) if not later.differs_by_the_clock_alone(each)]
+    made = [each for each, later in zip(shown, shown_later, strict=True) if not later.differs_only_in_estimates(each)]
 
     assert len(made) == len(forecasts) == 10
 

@@ -60,7 +60,7 @@ def view(
         log_path="/logs/b.log",
         log_size_bytes=1,
         log_modified_at=0.0,
-        log_grew=grew,
+        log_seen_growing=grew,
         log_buffered=False,
         log_unmatched=False,
         reason="cuda" if state is BeamState.FAILED else None,
@@ -310,7 +310,7 @@ class TestTroubles:
     def test_a_beam_as_an_earlier_process_left_it_waits_until_its_row_is_read(self, site: Site) -> None:
         """Its row may be the next run's by now, and its host is down."""
         site.stands(0.0, "simulation_running")
-        site.mirror.update(replace(snapshot(ended()), rows_of_before=frozenset({KEY})))
+        site.mirror.update(replace(snapshot(ended()), rows_from_restart=frozenset({KEY})))
         site.mirror.flush(site.at, now=True)
         assert site.column == 0.0
         assert site.shows(ended()) == 100.0

@@ -323,16 +323,16 @@ def test_of_a_beam_that_stands_still_only_what_the_clock_moves_is_read() -> None
         return replace(metric, read=counted)
 
     table = tuple(map(counting, BEAM_METRICS))
-    beams = [make_beam(beam_id=f"b{number}", edition=object()) for number in range(BEAMS)]
+    beams = [make_beam(beam_id=f"b{number}", revision=object()) for number in range(BEAMS)]
 
     def groups() -> Iterator[Group[BeamView]]:
-        yield Group(table, [beam.key for beam in beams], beams, _labels, BeamView.differs_by_the_clock_alone)
+        yield Group(table, [beam.key for beam in beams], beams, _labels, BeamView.differs_only_in_estimates)
 
     exposition = Exposition(groups)
     exposition.render(openmetrics=False)
     read.clear()
-    beams[:] = [beam.at_another_time(0.3, 800.0, beam.row) for beam in beams]
-    beams[7] = beams[7]._replace(batch_current=9, edition=object())
+    beams[:] = [beam.with_estimates(0.3, 800.0, beam.row) for beam in beams]
+    beams[7] = beams[7]._replace(batch_current=9, revision=object())
     exposition.render(openmetrics=False)
 
     by_clock = {metric.name for metric in BEAM_METRICS if metric.by_clock}
@@ -348,10 +348,10 @@ def _labels(key: BeamKey) -> Labels:
 def test_what_the_clock_does_not_move_is_read_alike_at_another_time(
     ratio: float, remaining: float | None, read_at: float
 ) -> None:
-    beam = make_beam(edition=object())
-    later = beam.at_another_time(ratio, remaining, replace(beam.row, read_at=read_at))
+    beam = make_beam(revision=object())
+    later = beam.with_estimates(ratio, remaining, replace(beam.row, read_at=read_at))
 
-    assert beam.differs_by_the_clock_alone(later)
+    assert beam.differs_only_in_estimates(later)
     for metric in BEAM_METRICS:
         assert metric.by_clock or metric.read(beam) == metric.read(later), metric.name
 

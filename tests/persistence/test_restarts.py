@@ -442,7 +442,7 @@ def test_no_line_of_a_log_but_an_unfinished_one_is_kept(world: World) -> None:
     [
         (0, b'"since":', b'"sence":'),
         (0, b'"beams":[]', b'"beams":7'),
-        (1, b'"counted":false', b'"counted":"70010001"'),
+        (1, b'"run_counted":false', b'"run_counted":"70010001"'),
         (1, b'"state":"running"', b'"state":"flying"'),
     ],
 )
@@ -519,7 +519,7 @@ def play(folder: Path, story: list[tuple[str, Any]], cuts: set[int]) -> list[Any
 
 
 def without_place(view: BeamView) -> BeamView:
-    return view._replace(log_path=None, edition=None, row=replace(view.row, log_path=None))
+    return view._replace(log_path=None, revision=None, row=replace(view.row, log_path=None))
 
 
 @given(stories(), st.sets(st.integers(0, 24), min_size=1))
