@@ -24,12 +24,12 @@ from bench import stores
 from bench.figures import median, row, table
 from bench.inside import as_in_the_exporter
 from exporter.beams.store import BeamStore
-from exporter.metrics.collectors import StoreGroups
-from exporter.metrics.encoder import Exposition
+from exporter.metrics.collectors import StoreCollector
+from exporter.metrics.encoder import MetricsEncoder
 from exporter.metrics.gzip_chunks import gzipped
 from exporter.privacy.identifiers import PlainIdentifiers
 from exporter.sources.source import LogStat
-from tests.support.client_encoder import GroupCollector
+from tests.support.client_encoder import ClientCollector
 
 SCRAPE_SECONDS = 15.0
 CHANGED_OF = 10
@@ -76,8 +76,8 @@ class _Site:
         self._keys = stores.keys(beams)
         self._rounds = itertools.count(1)
 
-    def groups(self) -> StoreGroups:
-        return StoreGroups(lambda: self.store.snapshot(self.at), identifiers=PlainIdentifiers())
+    def groups(self) -> StoreCollector:
+        return StoreCollector(lambda: self.store.snapshot(self.at), identifiers=PlainIdentifiers())
 
     def pass_time(self) -> None:
         """A scrape interval goes by, and every tenth beam finishes a batch."""
@@ -95,13 +95,13 @@ class _Site:
 def _scrapes(beams: int, times: int, clients_times: int, figures: dict[str, float], lines: list[str]) -> None:
     site = _Site(beams)
     before = _resident_bytes()
-    exposition = Exposition(site.groups())
-    unprepared = _timed(site, lambda: gzipped(Exposition(site.groups()).render(openmetrics=False)), 1)[:2]
-    while not exposition.prepare():
+    encoder = MetricsEncoder(site.groups())
+    unprepared = _timed(site, lambda: gzipped(MetricsEncoder(site.groups()).encode(openmetrics=False)), 1)[:2]
+    while not encoder.prepare():
         pass
 
     def ours(*, openmetrics: bool = False, names: frozenset[str] | None = None) -> bytes:
-        return gzipped(exposition.render(openmetrics=openmetrics, names=names))
+        return gzipped(encoder.encode(openmetrics=openmetrics, names=names))
 
     first, first_cpu, size = _timed(site, ours, 1)
     warm, cpu, size = _timed(site, ours, times)
@@ -109,12 +109,12 @@ def _scrapes(beams: int, times: int, clients_times: int, figures: dict[str, floa
     delay = _delay(site, ours, times)
     named = _timed(site, lambda: ours(names=frozenset({NAMED})), times)[:2]
     kept = _resident_bytes() - before
-    made = exposition.lines_made
+    made = encoder.lines_made
     site.pass_time()
-    text = exposition.render(openmetrics=False).size_bytes
-    made = exposition.lines_made - made
+    text = encoder.encode(openmetrics=False).size_bytes
+    made = encoder.lines_made - made
     registry = CollectorRegistry(auto_describe=True)
-    registry.register(GroupCollector(site.groups()))
+    registry.register(ClientCollector(site.groups()))
 
     def their_text() -> bytes:
         return gzip.compress(generate_latest(registry), 1)

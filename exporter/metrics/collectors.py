@@ -12,12 +12,12 @@ from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector,
 from exporter.beams.cases import case_progress
 from exporter.beams.snapshot import BeamKey, BeamView, StoreSnapshot, Summary
 from exporter.metrics import definitions as metrics
-from exporter.metrics.encoder import Group
-from exporter.metrics.families import Labels, encodable
+from exporter.metrics.encoder import MetricGroup
+from exporter.metrics.metric_types import Labels, encodable
 from exporter.privacy.identifiers import Identifiers
 
 
-class StoreGroups:
+class StoreCollector:
     """Every metric that comes from the store.
 
     Args:
@@ -31,21 +31,21 @@ class StoreGroups:
         self._identifiers = identifiers
         self._keys: list[tuple[BeamKey, str]] = []
 
-    def __call__(self) -> Iterator[Group[Any]]:
+    def __call__(self) -> Iterator[MetricGroup[Any]]:
         """All groups, from one snapshot."""
         snapshot = self._snapshot()
         beams, cases, durations = snapshot.beams, _cases(snapshot), snapshot.batch_durations
-        yield Group(
+        yield MetricGroup(
             metrics.BEAM_METRICS, self._keys_of(beams), beams, self._beam_labels, BeamView.differs_only_in_estimates
         )
-        yield Group(metrics.CASE_METRICS, [*cases], [*cases.values()], self._case_labels)
-        yield Group(metrics.BOARD_METRICS, [()], [snapshot], tuple)
-        yield Group(metrics.BATCH_METRICS, [*durations], [*durations.values()], _source_labels)
-        yield Group(
+        yield MetricGroup(metrics.CASE_METRICS, [*cases], [*cases.values()], self._case_labels)
+        yield MetricGroup(metrics.STORE_METRICS, [()], [snapshot], tuple)
+        yield MetricGroup(metrics.BATCH_METRICS, [*durations], [*durations.values()], _source_labels)
+        yield MetricGroup(
             metrics.SOURCE_METRICS, [source.name for source in snapshot.sources], snapshot.sources, _source_labels
         )
         if snapshot.database is not None:
-            yield Group(metrics.DATABASE_METRICS, [()], [snapshot.database], tuple)
+            yield MetricGroup(metrics.DATABASE_METRICS, [()], [snapshot.database], tuple)
 
     def _keys_of(self, beams: tuple[BeamView, ...]) -> list[tuple[BeamKey, str]]:
         """What tells the beams' series apart; mostly the same as in the scrape before."""
@@ -84,7 +84,7 @@ class ScrapeMeter:
             return self._seconds, self._last_size_bytes
 
 
-class ExporterGroups:
+class ExporterCollector:
     """What the exporter says of itself.
 
     Args:
@@ -107,11 +107,11 @@ class ExporterGroups:
         self._scrapes = scrapes
         self._protection = protection
 
-    def __call__(self) -> Iterator[Group[Any]]:
+    def __call__(self) -> Iterator[MetricGroup[Any]]:
         """The one group there is."""
         seconds, size_bytes = self._scrapes.read()
         view = metrics.ExporterView(self._version, self._reload_status(), seconds, size_bytes, self._protection())
-        yield Group(metrics.OWN_METRICS, [()], [view], tuple)
+        yield MetricGroup(metrics.OWN_METRICS, [()], [view], tuple)
 
 
 def process_registry() -> CollectorRegistry:

@@ -28,9 +28,9 @@ from exporter.beams.snapshot import (
     Summary,
 )
 from exporter.logs.events import DIALECTS, FAILURE_REASONS, PHASES
-from exporter.metrics.families import (
+from exporter.metrics.metric_types import (
     Definition,
-    Part,
+    LabelledValue,
     counter,
     counter_by,
     gauge,
@@ -86,7 +86,7 @@ class ExporterView:
     protection: ProtectionView = ProtectionView({})
 
 
-def _each(values: Mapping[str, float]) -> list[Part]:
+def _each(values: Mapping[str, float]) -> list[LabelledValue]:
     return [((name,), value) for name, value in values.items()]
 
 
@@ -95,14 +95,14 @@ def _source_names(snapshot: StoreSnapshot, further: Iterable[str]) -> list[str]:
     return list(dict.fromkeys([*(source.name for source in snapshot.sources), UNKNOWN_SOURCE, *further]))
 
 
-def _beam_counts(snapshot: StoreSnapshot) -> Iterator[Part]:
+def _beam_counts(snapshot: StoreSnapshot) -> Iterator[LabelledValue]:
     counts = Counter((beam.source, beam.state) for beam in snapshot.beams)
     for source in _source_names(snapshot, (source for source, _ in counts)):
         for state in BeamState:
             yield (source, state.value), counts[source, state]
 
 
-def _run_counts(snapshot: StoreSnapshot) -> Iterator[Part]:
+def _run_counts(snapshot: StoreSnapshot) -> Iterator[LabelledValue]:
     sources = _source_names(snapshot, (source for source, _, _ in snapshot.runs))
     every = ((source, outcome, reason) for source in sources for outcome, reason in _OUTCOMES)
     for labels in dict.fromkeys([*every, *snapshot.runs]):
@@ -290,7 +290,7 @@ BATCH_METRICS: tuple[Definition[HistogramView], ...] = (
     ),
 )
 
-BOARD_METRICS: tuple[Definition[StoreSnapshot], ...] = (
+STORE_METRICS: tuple[Definition[StoreSnapshot], ...] = (
     gauge_by("mqi_beams", (), ("source", "state"), "Beams by source and state.", _beam_counts),
     counter_by(
         "mqi_beam_runs_total",
@@ -487,7 +487,7 @@ OWN_METRICS: tuple[Definition[ExporterView], ...] = (
 
 GROUPS: tuple[tuple[str, tuple[Definition[Any], ...]], ...] = (
     ("Beams", BEAM_METRICS),
-    ("Cases and counts", (*CASE_METRICS, *BOARD_METRICS, *BATCH_METRICS)),
+    ("Cases and counts", (*CASE_METRICS, *STORE_METRICS, *BATCH_METRICS)),
     ("Sources of logs", SOURCE_METRICS),
     ("Database", DATABASE_METRICS),
     ("The exporter itself", OWN_METRICS),
@@ -497,7 +497,7 @@ GROUPS: tuple[tuple[str, tuple[Definition[Any], ...]], ...] = (
 _MEANT = {name: metric.name for _, table in GROUPS for metric in table for name in metric.names}
 
 
-def named(names: Iterable[str]) -> frozenset[str]:
+def metric_names(names: Iterable[str]) -> frozenset[str]:
     """Which metrics of ours are meant by these names, of metrics or of samples; unknown ones mean none."""
     return frozenset(_MEANT[name] for name in names if name in _MEANT)
 
@@ -529,7 +529,7 @@ def reference() -> str:
         lines += [f"## {heading}", "", "| metric | type | labels | meaning |", "|---|---|---|---|"]
         for metric in definitions:
             labels = ", ".join(f"`{label}`" for label in metric.labels)
-            lines.append(f"| `{metric.name}` | {metric.kind} | {labels} | {metric.meaning} |")
+            lines.append(f"| `{metric.name}` | {metric.kind} | {labels} | {metric.help_text} |")
         lines.append("")
     return "\n".join(lines)
 

@@ -1,7 +1,7 @@
 """Metrics as text, and the text compressed: what a scrape gets, made of what has changed since the last one.
 
 Both formats that Prometheus reads want all samples of a metric together, so the text cannot be kept by beam. It is
-kept in *blocks*: one metric of some hundred things. What a metric reads is read again of those things alone that have
+kept in *blocks*: one metric of some hundred items. What a metric reads is read again of those items alone that have
 changed, or that the clock moves; a block is made again only where that is another value, and it is kept compressed, a
 twentieth of its size (:mod:`~exporter.metrics.gzip_chunks`). The two formats share their sample lines; only a metric's
 head is not.
@@ -18,10 +18,10 @@ from functools import lru_cache
 from itertools import chain
 from typing import Any, Generic
 
-from exporter.metrics.families import Definition, Labels, Point, Thing
 from exporter.metrics.gzip_chunks import Compressor, Piece, strung
+from exporter.metrics.metric_types import Definition, Item, Labels, Sample
 
-THINGS_PER_BLOCK = 256
+ITEMS_PER_BLOCK = 256
 """At most, on average. Lines of so many beams are made in a tenth of a millisecond, and compress as well as more."""
 _LARGEST_EXACT = 2**53
 _LITTLE = 0.25
@@ -29,22 +29,22 @@ _LITTLE = 0.25
 
 
 @dataclass(frozen=True, slots=True)
-class Group(Generic[Thing]):
+class MetricGroup(Generic[Item]):
     """Things of one sort, as a scrape shows them.
 
     Args:
         table: the metrics that each of them has.
-        keys: what tells one thing from another, and its labels with it.
-        things: in the order of ``keys``.
-        labels: a thing's labels, from its key.
-        alike: whether two things of one key are known to differ in what the clock moves alone.
+        keys: what tells one item from another, and its labels with it.
+        items: in the order of ``keys``.
+        labels: an item's labels, from its key.
+        alike: whether two items of one key are known to differ in what the clock moves alone.
     """
 
-    table: tuple[Definition[Thing], ...]
+    table: tuple[Definition[Item], ...]
     keys: Sequence[Hashable]
-    things: Sequence[Thing]
+    items: Sequence[Item]
     labels: Callable[[Any], Labels]
-    alike: Callable[[Thing, Thing], bool] | None = None
+    alike: Callable[[Item, Item], bool] | None = None
 
 
 def text_of(number: float) -> str:
@@ -67,7 +67,7 @@ def text_of_labels(labels: Labels) -> str:
 
 
 _text_of_further = lru_cache(maxsize=4096)(text_of_labels)
-"""Of labels that tell a thing's samples apart: there are few, and every beam has them."""
+"""Of labels that tell an item's samples apart: there are few, and every beam has them."""
 
 
 def _escaped(text: str) -> str:
@@ -75,28 +75,28 @@ def _escaped(text: str) -> str:
 
 
 def lines(metric: Definition[Any], labels: str, values: Sequence[Any]) -> str:
-    """The lines of some things.
+    """The lines of some items.
 
     Args:
         metric: whose.
-        labels: of each thing the text of its labels, one below the other; empty for a single thing that has none.
-        values: of each thing what the metric reads.
+        labels: of each item the text of its labels, one below the other; empty for a single item that has none.
+        values: of each item what the metric reads.
     """
-    name, points = metric.name, metric.points
+    name, samples = metric.name, metric.samples
     if not labels:
-        if points is None:
+        if samples is None:
             return "".join([_line(name, ("", (), value)) for value in values if value is not None])
-        return "".join([_line(name, point) for value in values for point in points(value)])
-    if points is None:
+        return "".join([_line(name, point) for value in values for point in samples(value)])
+    if samples is None:
         return _lines_of_numbers(name, labels, values)
-    # Most things are in one of a few states: what stands around their labels is made once for each state.
+    # Most items are in one of a few states: what stands around their labels is made once for each state.
     around: dict[Any, list[str]] = {}
     made: list[str] = []
-    for of_thing, value in zip(labels.split("\n"), values, strict=True):
+    for of_item, value in zip(labels.split("\n"), values, strict=True):
         known = around.get(value)
         if known is None:
-            known = around[value] = _around_labels(name, points(value))
-        made.append(of_thing.join(known))
+            known = around[value] = _around_labels(name, samples(value))
+        made.append(of_item.join(known))
     return "".join(made)
 
 
@@ -107,7 +107,7 @@ def _lines_of_numbers(name: str, labels: str, values: Sequence[float | None]) ->
         return ""
     if len(numbers) < len(values):
         pairs = zip(labels.split("\n"), values, strict=True)
-        labels = "\n".join([of_thing for of_thing, value in pairs if value is not None])
+        labels = "\n".join([of_item for of_item, value in pairs if value is not None])
     kinds = set(map(type, numbers))
     if kinds <= {int, bool} and min(numbers) > -_LARGEST_EXACT and max(numbers) < _LARGEST_EXACT:
         form = "%d"
@@ -119,17 +119,17 @@ def _lines_of_numbers(name: str, labels: str, values: Sequence[float | None]) ->
     return f"{name}{{{template}}} {form}\n" % numbers
 
 
-def _line(name: str, point: Point) -> str:
-    """The line of a thing without labels of its own."""
+def _line(name: str, point: Sample) -> str:
+    """The line of an item without labels of its own."""
     suffix, further, number = point
     labels = f"{{{_text_of_further(further)}}}" if further else ""
     return f"{name}{suffix}{labels} {text_of(number)}\n"
 
 
-def _around_labels(name: str, points: Iterable[Point]) -> list[str]:
-    """What stands before, between and after the labels of a thing that has some, in the lines of these points."""
+def _around_labels(name: str, samples: Iterable[Sample]) -> list[str]:
+    """What stands before, between and after the labels of an item that has some, in the lines of these samples."""
     around = [""]
-    for suffix, further, number in points:
+    for suffix, further, number in samples:
         separated = f",{_text_of_further(further)}" if further else ""
         around[-1] += f"{name}{suffix}{{"
         around.append(f"{separated}}} {text_of(number)}\n")
@@ -138,17 +138,17 @@ def _around_labels(name: str, points: Iterable[Point]) -> list[str]:
 
 def head(metric: Definition[Any], *, openmetrics: bool) -> str:
     """What stands before a metric's lines."""
-    name, meaning = metric.name, metric.meaning.replace("\\", r"\\").replace("\n", r"\n")
+    name, help_text = metric.name, metric.help_text.replace("\\", r"\\").replace("\n", r"\n")
     if openmetrics:
         # A counter's family is named without _total there; the text format names it as its samples are.
         name = name.removesuffix("_total") if metric.kind == "counter" else name
-        meaning = meaning.replace('"', r"\"")
-    return f"# HELP {name} {meaning}\n# TYPE {name} {metric.kind}\n"
+        help_text = help_text.replace('"', r"\"")
+    return f"# HELP {name} {help_text}\n# TYPE {name} {metric.kind}\n"
 
 
 @dataclass(slots=True)
 class _Block:
-    """A metric of some things: what was read of them, and what came of it.
+    """A metric of some items: what was read of them, and what came of it.
 
     ``stale`` are the places of those of which something else may be read now.
     """
@@ -160,26 +160,26 @@ class _Block:
 
 @dataclass(slots=True)
 class _Bucket:
-    """Some things of a group, and their blocks by metric."""
+    """Some items of a group, and their blocks by metric."""
 
     keys: list[Hashable] = field(default_factory=list)
     places: list[int] = field(default_factory=list)
     labels: str = ""
-    things: list[Any] = field(default_factory=list)
+    items: list[Any] = field(default_factory=list)
     blocks: dict[str, _Block] = field(default_factory=dict)
 
-    def take(self, group: Group[Any]) -> None:
-        """Take the things as they are now, and note which of them are others than before."""
-        before, self.things = self.things, [group.things[place] for place in self.places]
+    def take(self, group: MetricGroup[Any]) -> None:
+        """Take the items as they are now, and note which of them are others than before."""
+        before, self.items = self.items, [group.items[place] for place in self.places]
         if not self.blocks:
             return
-        pairs = enumerate(zip(before, self.things, strict=True))
+        pairs = enumerate(zip(before, self.items, strict=True))
         moved = [place for place, (old, new) in pairs if old is not new]
         if not moved:
             return
         alike, changed = group.alike, moved
         if alike is not None:
-            changed = [place for place in moved if not alike(before[place], self.things[place])]
+            changed = [place for place in moved if not alike(before[place], self.items[place])]
         for metric in group.table:
             block = self.blocks.get(metric.name)
             if block is not None:
@@ -193,7 +193,7 @@ class _Bucket:
         """
         block = self.blocks.get(metric.name)
         if block is None:
-            values = list(map(metric.read, self.things))
+            values = list(map(metric.read, self.items))
         elif not block.stale:
             return None
         else:
@@ -206,19 +206,19 @@ class _Bucket:
         return text.count("\n")
 
     def _read_again(self, read: Callable[[Any], Any], block: _Block) -> list[Any]:
-        if len(block.stale) == len(self.things):
-            return list(map(read, self.things))
+        if len(block.stale) == len(self.items):
+            return list(map(read, self.items))
         values = block.values.copy()
         for place in block.stale:
-            values[place] = read(self.things[place])
+            values[place] = read(self.items[place])
         return values
 
 
 class _Shelf:
-    """What is kept of one group from scrape to scrape: nothing of a thing that has gone.
+    """What is kept of one group from scrape to scrape: nothing of an item that has gone.
 
-    A thing's bucket depends on its key and on how many buckets there are. There is one more of them at a time, and it
-    takes its things from one other (linear hashing): for each thing that comes or goes, at most three change.
+    An item's bucket depends on its key and on how many buckets there are. There is one more of them at a time, and it
+    takes its items from one other (linear hashing): for each item that comes or goes, at most three change.
     """
 
     def __init__(self) -> None:
@@ -227,8 +227,8 @@ class _Shelf:
         self._families: dict[str, Piece] = {}
         self.lines_made = 0
 
-    def take(self, group: Group[Any]) -> None:
-        """Take the group's things as they are now."""
+    def take(self, group: MetricGroup[Any]) -> None:
+        """Take the group's items as they are now."""
         if group.keys != self._keys:
             self._arrange(group)
         for bucket in self._buckets:
@@ -245,11 +245,11 @@ class _Shelf:
         self._families[metric.name] = piece
         return piece
 
-    def _arrange(self, group: Group[Any]) -> None:
-        """Put every thing into its bucket; a bucket that holds the same things as before stays as it is."""
+    def _arrange(self, group: MetricGroup[Any]) -> None:
+        """Put every item into its bucket; a bucket that holds the same items as before stays as it is."""
         count = len(self._buckets)
-        if not THINGS_PER_BLOCK * (count - 2) < len(group.keys) <= THINGS_PER_BLOCK * count:
-            count = max(1, -(-len(group.keys) // THINGS_PER_BLOCK))
+        if not ITEMS_PER_BLOCK * (count - 2) < len(group.keys) <= ITEMS_PER_BLOCK * count:
+            count = max(1, -(-len(group.keys) // ITEMS_PER_BLOCK))
         buckets = [_Bucket() for _ in range(count)]
         for place, key in enumerate(group.keys):
             bucket = buckets[_number(hash(key), count)]
@@ -273,14 +273,14 @@ def _number(hashed: int, count: int) -> int:
     return number if number < count else number - size // 2
 
 
-class Exposition:
+class MetricsEncoder:
     """What ``/metrics`` shows, as text.
 
     Args:
         parts: everything of ours; each part is called once for each scrape, and what it gives is from one moment.
     """
 
-    def __init__(self, *parts: Callable[[], Iterable[Group[Any]]]) -> None:
+    def __init__(self, *parts: Callable[[], Iterable[MetricGroup[Any]]]) -> None:
         self._parts = parts
         self.asked = False
         """Whether somebody has scraped, or does."""
@@ -293,7 +293,7 @@ class Exposition:
         """Lines that were made so far; those kept from an earlier scrape are not counted again."""
         return sum(shelf.lines_made for shelf in self._shelves.values())
 
-    def render(self, *, openmetrics: bool, further: bytes = b"", names: Container[str] | None = None) -> Piece:
+    def encode(self, *, openmetrics: bool, further: bytes = b"", names: Container[str] | None = None) -> Piece:
         """One scrape.
 
         Args:

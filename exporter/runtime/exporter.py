@@ -20,9 +20,9 @@ from exporter.beams.snapshot import StoreSnapshot
 from exporter.beams.store import BeamStore
 from exporter.config import ConfigError, Settings
 from exporter.config.listen_address import ListenError
-from exporter.metrics.collectors import ExporterGroups, ScrapeMeter, StoreGroups, process_registry
+from exporter.metrics.collectors import ExporterCollector, ScrapeMeter, StoreCollector, process_registry
 from exporter.metrics.definitions import ProtectionView, ReloadStatus
-from exporter.metrics.encoder import Exposition
+from exporter.metrics.encoder import MetricsEncoder
 from exporter.persistence.writer import Continuity
 from exporter.privacy.encryption import Seal
 from exporter.privacy.identifiers import Cleared
@@ -141,10 +141,10 @@ class Exporter:
         self._following = Pipeline(settings, self._store, self._identifiers, self._clock)
         scrapes = ScrapeMeter()
         events = Events(self._snapshot, self._identifiers, self._store.count_error)
-        exposition = self._exposition(scrapes)
-        self._preparing = Worker("scrape", partial(self._prepare, exposition), self._store.count_error)
+        encoder = self._encoder(scrapes)
+        self._preparing = Worker("scrape", partial(self._prepare, encoder), self._store.count_error)
         app = build_app(
-            exposition=exposition,
+            encoder=encoder,
             registry=process_registry(),
             meter=scrapes,
             snapshot=self._snapshot,
@@ -262,16 +262,16 @@ class Exporter:
     def _snapshot(self) -> StoreSnapshot:
         return self._store.snapshot(self._clock())
 
-    def _prepare(self, exposition: Exposition) -> float:
+    def _prepare(self, encoder: MetricsEncoder) -> float:
         """Prepare the first scrape, when all logs have been read once and as long as more beams turn up."""
         if self._following.unready() is not None:
             return _PREPARE_SECONDS
-        return _NEVER_SECONDS if exposition.prepare() else _PREPARE_SECONDS
+        return _NEVER_SECONDS if encoder.prepare() else _PREPARE_SECONDS
 
-    def _exposition(self, scrapes: ScrapeMeter) -> Exposition:
-        return Exposition(
-            StoreGroups(self._snapshot, identifiers=self._identifiers),
-            ExporterGroups(
+    def _encoder(self, scrapes: ScrapeMeter) -> MetricsEncoder:
+        return MetricsEncoder(
+            StoreCollector(self._snapshot, identifiers=self._identifiers),
+            ExporterCollector(
                 __version__,
                 reload_status=lambda: self._reload_status,
                 scrapes=scrapes,

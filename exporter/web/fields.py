@@ -25,7 +25,7 @@ from exporter.beams.snapshot import (
     StoreSnapshot,
 )
 from exporter.logs.events import DIALECTS, FAILURE_REASONS, PHASES
-from exporter.metrics.families import encodable
+from exporter.metrics.metric_types import encodable
 from exporter.privacy.identifiers import Identifiers
 from exporter.web.waiting import WAITING_REASONS, Waiting, needs_attention, waiting
 

@@ -18,12 +18,12 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 from exporter.metrics.collectors import ScrapeMeter
-from exporter.metrics.definitions import named
-from exporter.metrics.encoder import Exposition
+from exporter.metrics.definitions import metric_names
+from exporter.metrics.encoder import MetricsEncoder
 from exporter.metrics.gzip_chunks import gzipped, plain
 from exporter.web.content_negotiation import gzip_accepted
 from exporter.web.content_types import content_type
-from exporter.web.request_coalescing import Answer, Shared
+from exporter.web.request_coalescing import Answer, RequestCoalescer
 
 _LOG = structlog.get_logger(__name__)
 
@@ -32,12 +32,15 @@ _NAMES = "name[]"
 _NAMES_AT_MOST = 100
 
 
-def scrapes(metrics: Metrics) -> Answer:
+def metrics_handler(metrics: MetricsEndpoint) -> Answer:
     """Scrapes of everything share their answers; those of some metrics wait in a row of their own.
 
     However many ask for different names, Prometheus waits for one of them at most.
     """
-    everything, named = Shared(metrics.answer, _sort_of_scrape), Shared(metrics.answer, _sort_of_scrape)
+    everything, named = (
+        RequestCoalescer(metrics.answer, _sort_of_scrape),
+        RequestCoalescer(metrics.answer, _sort_of_scrape),
+    )
 
     async def answer(request: Request) -> Response:
         names = _names(request)
@@ -61,11 +64,11 @@ def _names(request: Request) -> frozenset[str] | None:
     return frozenset(request.query_params.getlist(_NAMES)) or None
 
 
-class Metrics:
+class MetricsEndpoint:
     """Renders a scrape, off the event loop.
 
     Args:
-        exposition: what is shown.
+        encoder: what is shown.
         registry: what is shown besides, by the client's own encoder.
         meter: told the time and size of each scrape of everything.
         count_error: told of ``scrape`` where one could not be made.
@@ -74,20 +77,20 @@ class Metrics:
 
     def __init__(
         self,
-        exposition: Exposition,
+        encoder: MetricsEncoder,
         registry: CollectorRegistry,
         meter: ScrapeMeter,
         count_error: Callable[[str], None],
         clock: Callable[[], float],
     ) -> None:
-        self._exposition = exposition
+        self._encoder = encoder
         self._registry = registry
         self._meter = meter
         self._count_error = count_error
         self._clock = clock
 
     async def answer(self, request: Request) -> Response:
-        """One scrape; :class:`~exporter.web.request_coalescing.Shared` asks for one at a time."""
+        """One scrape; :class:`~exporter.web.request_coalescing.RequestCoalescer` asks for one at a time."""
         said, openmetrics = content_type(request.headers)
         compress = gzip_accepted(request.headers)
         try:
@@ -103,11 +106,11 @@ class Metrics:
         started = self._clock()
         encode = openmetrics_encoder.generate_latest if openmetrics else generate_latest
         if names is None:
-            scrape = self._exposition.render(openmetrics=openmetrics, further=encode(self._registry))
+            scrape = self._encoder.encode(openmetrics=openmetrics, further=encode(self._registry))
         else:
             # The client's type wants a registry, its encoders nothing but what a restricted one has, too.
             further = encode(cast(CollectorRegistry, self._registry.restricted_registry(names)))
-            scrape = self._exposition.render(openmetrics=openmetrics, further=further, names=named(names))
+            scrape = self._encoder.encode(openmetrics=openmetrics, further=further, names=metric_names(names))
         headers = {"Content-Type": said, "Vary": "Accept, Accept-Encoding"}
         if compress:
             body = gzipped(scrape)

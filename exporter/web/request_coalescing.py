@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 Answer = Callable[[Request], Awaitable[Response]]
 
 
-class Shared:
+class RequestCoalescer:
     """Those who ask the same while an answer is being made wait for the next one, and all get that.
 
     A flood of scrapes so costs two renderings, and nobody gets numbers from before the question.
@@ -29,7 +29,7 @@ class Shared:
         self._one_at_a_time = asyncio.Lock()
 
     async def answer(self, request: Request) -> Response:
-        """The answer to a request; see :class:`Shared`."""
+        """The answer to a request; see :class:`RequestCoalescer`."""
         sort = self._sort_of(request)
         if sort not in self._waiting:
             self._waiting[sort] = [], asyncio.create_task(self._next(sort))
@@ -47,7 +47,7 @@ class Shared:
         return Response(status_code=503)  # nobody reads it
 
 
-class Turns:
+class ConcurrencyLimit:
     """At most so many requests of a kind at once are in an application; the others wait, without a thread.
 
     Args:

@@ -17,7 +17,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from exporter.beams.snapshot import BeamKey, StoreSnapshot
-from exporter.metrics.families import encodable
+from exporter.metrics.metric_types import encodable
 from exporter.privacy.identifiers import Identifiers
 from exporter.web.api import PREFIX, compact
 from exporter.web.authentication import USER

@@ -19,16 +19,16 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from exporter.beams.snapshot import StoreSnapshot
 from exporter.metrics.collectors import ScrapeMeter
-from exporter.metrics.encoder import Exposition
+from exporter.metrics.encoder import MetricsEncoder
 from exporter.privacy.identifiers import Identifiers
 from exporter.process import gc_tuning
 from exporter.web.api import PREFIX, Api
 from exporter.web.authentication import Authentication, FailedLogins
 from exporter.web.events import Events
-from exporter.web.metrics_endpoint import Metrics, scrapes
+from exporter.web.metrics_endpoint import MetricsEndpoint, metrics_handler
 from exporter.web.other_sites import is_known_host, is_of_another_site
 from exporter.web.page import CONTENT_SECURITY_POLICY, Links, Page
-from exporter.web.request_coalescing import Turns
+from exporter.web.request_coalescing import ConcurrencyLimit
 from exporter.web.reveal import Names
 from exporter.web.runbooks import Runbooks
 from exporter.web.tls_reload import Protection
@@ -66,7 +66,7 @@ class ReloadFailed(Exception):
 
 def build_app(
     *,
-    exposition: Exposition,
+    encoder: MetricsEncoder,
     registry: CollectorRegistry,
     meter: ScrapeMeter,
     snapshot: Callable[[], StoreSnapshot],
@@ -90,7 +90,7 @@ def build_app(
     All callables are called in worker threads, so they may take a lock, but must not take long.
 
     Args:
-        exposition: what ``/metrics`` shows.
+        encoder: what ``/metrics`` shows.
         registry: what it shows besides, by the client's own encoder.
         meter: told the time and size of each scrape.
         snapshot: takes a snapshot of the store, for API and page.
@@ -127,11 +127,11 @@ def build_app(
             return PlainTextResponse(f"The configuration was refused, the old one stays in use:\n{error}\n", 500)
         return PlainTextResponse("The configuration was read again.\n")
 
-    metrics = Metrics(exposition, registry, meter, count_error, clock)
+    metrics = MetricsEndpoint(encoder, registry, meter, count_error, clock)
     routes = [
         *Page(snapshot, identifiers, links, version, offers_names=names.offered).routes(),
         *Runbooks().routes(),
-        Route("/metrics", scrapes(metrics)),
+        Route("/metrics", metrics_handler(metrics)),
         Route("/-/healthy", health),
         Route("/-/ready", readiness),
         Route("/-/reload", reloading, methods=["POST", "PUT"]),
@@ -142,7 +142,7 @@ def build_app(
     app = Starlette(routes=routes)
     app.router.redirect_slashes = False  # a redirect would name the host of the request, which a proxy may have changed
     protection = protection or Protection()
-    in_turn = Turns(_with_options(app, routes), _turn_of, {"page": _PAGES_AT_ONCE, "probe": _PROBES_AT_ONCE})
+    in_turn = ConcurrencyLimit(_with_options(app, routes), _turn_of, {"page": _PAGES_AT_ONCE, "probe": _PROBES_AT_ONCE})
     inside = Authentication(in_turn, lambda: protection.users, failed_logins or FailedLogins())
     return _outermost(inside, count_error, protection, frozenset(allowed_hosts))
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from exporter.beams.snapshot import BeamState, BeamView, SourceView
-from exporter.metrics.families import encodable
+from exporter.metrics.metric_types import encodable
 from exporter.privacy.identifiers import Identifiers
 
 WAITING_REASONS = (

@@ -11,8 +11,8 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from exporter.beams.snapshot import BeamState
-from exporter.metrics.collectors import StoreGroups
-from exporter.metrics.encoder import Exposition
+from exporter.metrics.collectors import StoreCollector
+from exporter.metrics.encoder import MetricsEncoder
 from exporter.privacy.identifiers import PlainIdentifiers
 from tests.support.grafana import ALL, interpolated, link
 from tests.support.process import wait_for
@@ -62,8 +62,8 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
             for beam_id in BEAMS
         )
     )
-    groups = StoreGroups(lambda: snapshot, identifiers=PlainIdentifiers())
-    with serve(exposition=Exposition(groups)) as site:
+    groups = StoreCollector(lambda: snapshot, identifiers=PlainIdentifiers())
+    with serve(encoder=MetricsEncoder(groups)) as site:
         scraped = {"job_name": "mqi-beam-exporter", "static_configs": [{"targets": [site.server.address]}]}
         configuration = {"global": {"scrape_interval": "1s"}, "scrape_configs": [scraped]}
         (folder / "prometheus.yml").write_text(json.dumps(configuration), encoding="utf-8")

@@ -20,8 +20,8 @@ from exporter.database.beams_table import COMPLETED_STATUSES, TERMINAL_STATUSES,
 from exporter.database.discovery import DatabaseDiscovery
 from exporter.database.mirror import Mirror
 from exporter.logs.events import BatchesAnnounced, BatchStarted, LogRead
-from exporter.metrics.collectors import StoreGroups
-from exporter.metrics.encoder import Exposition
+from exporter.metrics.collectors import StoreCollector
+from exporter.metrics.encoder import MetricsEncoder
 from exporter.metrics.gzip_chunks import plain
 from exporter.privacy.identifiers import PlainIdentifiers
 from exporter.sources.source import LogStat
@@ -143,8 +143,8 @@ def _follow(path: Path) -> StoreSnapshot:
 
 def _show(snapshot: StoreSnapshot) -> None:
     identifiers = PlainIdentifiers()
-    groups = StoreGroups(lambda: snapshot, identifiers=identifiers)
-    text = plain(Exposition(groups).render(openmetrics=True)).decode()
+    groups = StoreCollector(lambda: snapshot, identifiers=identifiers)
+    text = plain(MetricsEncoder(groups).encode(openmetrics=True)).decode()
     assert text.count('mqi_beam_run{case_id="case",beam_id="good"') == 1
     assert max(map(len, text.splitlines())) < _LONGEST_LINE
     shown = fields.Shown.of(identifiers, snapshot)

@@ -12,12 +12,12 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from exporter.beams.snapshot import BeamKey, BeamRow, BeamState, BeamView, HistogramView, SourceView, StoreSnapshot
 from exporter.logs.events import FAILURE_REASONS
-from exporter.metrics.collectors import ExporterGroups, ScrapeMeter, StoreGroups, process_registry
+from exporter.metrics.collectors import ExporterCollector, ScrapeMeter, StoreCollector, process_registry
 from exporter.metrics.definitions import ReloadStatus
-from exporter.metrics.encoder import Exposition
+from exporter.metrics.encoder import MetricsEncoder
 from exporter.metrics.gzip_chunks import plain
 from exporter.privacy.identifiers import PlainIdentifiers
-from tests.support.client_encoder import GroupCollector
+from tests.support.client_encoder import ClientCollector
 from tests.web.store_snapshots import NOW, make_beam, make_full_snapshot, make_snapshot, make_waiting_beam
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
@@ -33,18 +33,18 @@ class _Upper(PlainIdentifiers):
         return f"beam-{beam_id}"
 
 
-def _through_text(exposition: Exposition) -> Iterable[Metric]:
-    return parse_text(plain(exposition.render(openmetrics=False)).decode())
+def _through_text(encoder: MetricsEncoder) -> Iterable[Metric]:
+    return parse_text(plain(encoder.encode(openmetrics=False)).decode())
 
 
-def _through_openmetrics(exposition: Exposition) -> Iterable[Metric]:
-    text = plain(exposition.render(openmetrics=True, further=b"# EOF\n")).decode()
+def _through_openmetrics(encoder: MetricsEncoder) -> Iterable[Metric]:
+    text = plain(encoder.encode(openmetrics=True, further=b"# EOF\n")).decode()
     families: Iterable[Metric] = parse_openmetrics(text)  # type: ignore[no-untyped-call]
     return families
 
 
-def _exposition(snapshot: StoreSnapshot, identifiers: PlainIdentifiers | None = None) -> Exposition:
-    return Exposition(StoreGroups(lambda: snapshot, identifiers=identifiers or PlainIdentifiers()))
+def _encoder(snapshot: StoreSnapshot, identifiers: PlainIdentifiers | None = None) -> MetricsEncoder:
+    return MetricsEncoder(StoreCollector(lambda: snapshot, identifiers=identifiers or PlainIdentifiers()))
 
 
 def _samples(families: Iterable[Metric]) -> Samples:
@@ -58,7 +58,7 @@ def _samples(families: Iterable[Metric]) -> Samples:
 
 
 def _scrape(*beams: BeamView, **changes: object) -> Samples:
-    return _samples(_through_text(_exposition(make_snapshot(*beams, **changes))))
+    return _samples(_through_text(_encoder(make_snapshot(*beams, **changes))))
 
 
 def _of(samples: Samples, name: str, *labels: str) -> dict[tuple[str, ...], float]:
@@ -69,15 +69,15 @@ def _of(samples: Samples, name: str, *labels: str) -> dict[tuple[str, ...], floa
 
 
 @pytest.mark.parametrize("through", [_through_text, _through_openmetrics])
-def test_both_formats_parse_and_show_the_same(through: Callable[[Exposition], Iterable[Metric]]) -> None:
-    groups = StoreGroups(make_full_snapshot, identifiers=PlainIdentifiers())
+def test_both_formats_parse_and_show_the_same(through: Callable[[MetricsEncoder], Iterable[Metric]]) -> None:
+    groups = StoreCollector(make_full_snapshot, identifiers=PlainIdentifiers())
 
-    assert _samples(through(Exposition(groups))) == _samples(GroupCollector(groups).collect())
+    assert _samples(through(MetricsEncoder(groups))) == _samples(ClientCollector(groups).collect())
 
 
 @pytest.mark.parametrize("through", [_through_text, _through_openmetrics])
-def test_batches_total_stays_a_gauge_of_that_name(through: Callable[[Exposition], Iterable[Metric]]) -> None:
-    families = {family.name: family for family in through(_exposition(make_snapshot(make_beam())))}
+def test_batches_total_stays_a_gauge_of_that_name(through: Callable[[MetricsEncoder], Iterable[Metric]]) -> None:
+    families = {family.name: family for family in through(_encoder(make_snapshot(make_beam())))}
 
     assert families["mqi_beam_batches_total"].type == "gauge"
     assert [(sample.name, sample.value) for sample in families["mqi_beam_batches_total"].samples] == [
@@ -222,7 +222,7 @@ def test_a_source_is_up_or_not_and_not_up_before_it_was_polled(
 
 
 def test_a_source_shows_its_work_and_what_went_wrong() -> None:
-    samples = _samples(_through_text(_exposition(make_full_snapshot())))
+    samples = _samples(_through_text(_encoder(make_full_snapshot())))
 
     assert _of(samples, "mqi_source_reconnects_total", "source") == {("local",): 0, ("hpc1",): 2, ("hpc2",): 0}
     assert _of(samples, "mqi_source_round_trips_total", "source")["hpc1",] == 31
@@ -235,7 +235,7 @@ def test_a_source_shows_its_work_and_what_went_wrong() -> None:
 
 
 def test_a_database_shows_its_work() -> None:
-    samples = _samples(_through_text(_exposition(make_full_snapshot())))
+    samples = _samples(_through_text(_encoder(make_full_snapshot())))
 
     assert _of(samples, "mqi_database_up") == {(): 1}
     assert _of(samples, "mqi_database_writes_total", "outcome") == {("written",): 7, ("locked",): 1}
@@ -245,11 +245,11 @@ def test_a_database_shows_its_work() -> None:
 
 
 def test_without_a_database_nothing_is_said_of_one() -> None:
-    assert "mqi_database" not in plain(_exposition(make_snapshot(make_beam())).render(openmetrics=False)).decode()
+    assert "mqi_database" not in plain(_encoder(make_snapshot(make_beam())).encode(openmetrics=False)).decode()
 
 
 def test_the_boards_own_counts_are_shown() -> None:
-    samples = _samples(_through_text(_exposition(make_full_snapshot())))
+    samples = _samples(_through_text(_encoder(make_full_snapshot())))
 
     assert _of(samples, "mqi_beams_dropped") == {(): 3}
     assert _of(samples, "mqi_discovery_refused_total", "reason") == {("path",): 2}
@@ -257,11 +257,11 @@ def test_the_boards_own_counts_are_shown() -> None:
 
 
 def test_ids_are_shown_as_the_identifiers_say_and_in_no_other_way() -> None:
-    exposition = _exposition(make_snapshot(make_beam("patient", "field")), _Upper())
+    encoder = _encoder(make_snapshot(make_beam("patient", "field")), _Upper())
 
     shown = {
         (name, value)
-        for (_, labels) in _samples(_through_text(exposition))
+        for (_, labels) in _samples(_through_text(encoder))
         for name, value in labels
         if name in ("case_id", "beam_id")
     }
@@ -272,8 +272,10 @@ def test_ids_are_shown_as_the_identifiers_say_and_in_no_other_way() -> None:
 @pytest.mark.parametrize(
     "beam_id", ['a "quoted" one', "back\\slash", "two\nlines", "환자 1 (재계획)", "a,b={c}#", "\\n", ""]
 )
-def test_any_id_survives_the_way_to_prometheus(beam_id: str, through: Callable[[Exposition], Iterable[Metric]]) -> None:
-    shown = _of(_samples(through(_exposition(make_snapshot(make_beam(beam_id=beam_id))))), "mqi_beam_run", "beam_id")
+def test_any_id_survives_the_way_to_prometheus(
+    beam_id: str, through: Callable[[MetricsEncoder], Iterable[Metric]]
+) -> None:
+    shown = _of(_samples(through(_encoder(make_snapshot(make_beam(beam_id=beam_id))))), "mqi_beam_run", "beam_id")
 
     assert shown == {(beam_id,): 1}
 
@@ -293,19 +295,21 @@ def test_a_scrape_takes_one_snapshot() -> None:
         taken.append(1)
         return make_full_snapshot()
 
-    Exposition(StoreGroups(snapshot, identifiers=PlainIdentifiers())).render(openmetrics=False)
+    MetricsEncoder(StoreCollector(snapshot, identifiers=PlainIdentifiers())).encode(openmetrics=False)
 
     assert len(taken) == 1
 
 
 def test_the_exporter_tells_of_itself() -> None:
     scrapes = ScrapeMeter()
-    exposition = Exposition(ExporterGroups("1.2.3", reload_status=lambda: ReloadStatus(False, NOW), scrapes=scrapes))
-    first = _samples(_through_text(exposition))
+    encoder = MetricsEncoder(
+        ExporterCollector("1.2.3", reload_status=lambda: ReloadStatus(False, NOW), scrapes=scrapes)
+    )
+    first = _samples(_through_text(encoder))
     scrapes.observe(seconds=0.25, size_bytes=1000)
     scrapes.observe(seconds=0.5, size_bytes=2000)
 
-    second = _samples(_through_text(exposition))
+    second = _samples(_through_text(encoder))
 
     assert _of(first, "mqi_exporter_build_info", "version") == {("1.2.3",): 1}
     assert _of(first, "mqi_exporter_config_last_reload_successful") == {(): 0}

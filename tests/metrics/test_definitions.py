@@ -8,9 +8,9 @@ from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from exporter.metrics.collectors import ExporterGroups, ScrapeMeter, StoreGroups
+from exporter.metrics.collectors import ExporterCollector, ScrapeMeter, StoreCollector
 from exporter.metrics.definitions import GROUPS, ProtectionView, ReloadStatus
-from exporter.metrics.encoder import Exposition
+from exporter.metrics.encoder import MetricsEncoder
 from exporter.metrics.gzip_chunks import plain
 from exporter.privacy.identifiers import PlainIdentifiers
 from tests.web.store_snapshots import NOW, make_full_snapshot
@@ -83,16 +83,16 @@ def full_text() -> bytes:
     scrapes = ScrapeMeter()
     scrapes.observe(seconds=0.01, size_bytes=4096)
     protection = ProtectionView({"password": 1}, True, NOW, {"shown": 1})
-    exposition = Exposition(
-        StoreGroups(make_full_snapshot, identifiers=PlainIdentifiers()),
-        ExporterGroups(
+    encoder = MetricsEncoder(
+        StoreCollector(make_full_snapshot, identifiers=PlainIdentifiers()),
+        ExporterCollector(
             "1.2.3",
             reload_status=lambda: ReloadStatus(True, NOW),
             scrapes=scrapes,
             protection=lambda: protection,
         ),
     )
-    return plain(exposition.render(openmetrics=False))
+    return plain(encoder.encode(openmetrics=False))
 
 
 def test_names_types_and_labels_are_those_promised() -> None:

@@ -32,13 +32,13 @@ from exporter.beams.snapshot import (
     Summary,
 )
 from exporter.logs.events import FAILURE_REASONS, PHASES
-from exporter.metrics.collectors import StoreGroups
+from exporter.metrics.collectors import StoreCollector
 from exporter.metrics.definitions import BEAM_METRICS
-from exporter.metrics.encoder import THINGS_PER_BLOCK, Exposition, Group, head, text_of
-from exporter.metrics.families import Definition, Labels, counter, gauge
+from exporter.metrics.encoder import ITEMS_PER_BLOCK, MetricGroup, MetricsEncoder, head, text_of
 from exporter.metrics.gzip_chunks import gzipped, plain
+from exporter.metrics.metric_types import Definition, Labels, counter, gauge
 from exporter.privacy.identifiers import PlainIdentifiers
-from tests.support.client_encoder import GroupCollector
+from tests.support.client_encoder import ClientCollector
 from tests.web.store_snapshots import NOW, make_beam, make_full_snapshot, make_snapshot
 
 Meaning = dict[str, tuple[str, str, dict[tuple[str, frozenset[tuple[str, str]]], object]]]
@@ -147,21 +147,21 @@ def _openmetrics(content: bytes) -> Meaning:
     return _meaning(parse_openmetrics(content.decode()))  # type: ignore[no-untyped-call]
 
 
-def _sorted_lines(exposition: Exposition) -> list[bytes]:
-    """All lines, where the order of things does not matter and a parser would take too long."""
-    return sorted(plain(exposition.render(openmetrics=False)).splitlines())
+def _sorted_lines(encoder: MetricsEncoder) -> list[bytes]:
+    """All lines, where the order of items does not matter and a parser would take too long."""
+    return sorted(plain(encoder.encode(openmetrics=False)).splitlines())
 
 
-def _clients(groups: Callable[[], Iterable[Group[Any]]], *, openmetrics: bool) -> bytes:
+def _clients(groups: Callable[[], Iterable[MetricGroup[Any]]], *, openmetrics: bool) -> bytes:
     registry = CollectorRegistry()
-    registry.register(GroupCollector(groups))
+    registry.register(ClientCollector(groups))
     encoded: bytes = generate_openmetrics(registry) if openmetrics else generate_latest(registry)  # type: ignore[no-untyped-call]
     return encoded
 
 
-def _assert_same(exposition: Exposition, groups: Callable[[], Iterable[Group[Any]]]) -> None:
-    assert _text(plain(exposition.render(openmetrics=False))) == _text(_clients(groups, openmetrics=False))
-    ours = plain(exposition.render(openmetrics=True, further=b"# EOF\n"))
+def _assert_same(encoder: MetricsEncoder, groups: Callable[[], Iterable[MetricGroup[Any]]]) -> None:
+    assert _text(plain(encoder.encode(openmetrics=False))) == _text(_clients(groups, openmetrics=False))
+    ours = plain(encoder.encode(openmetrics=True, further=b"# EOF\n"))
     assert _openmetrics(ours) == _openmetrics(_clients(groups, openmetrics=True))
 
 
@@ -171,27 +171,27 @@ def test_it_means_what_the_clients_encoder_says_for_one_board_after_another(
     stores: list[tuple[StoreSnapshot, list[BeamView]]],
 ) -> None:
     store = make_full_snapshot()
-    groups = StoreGroups(lambda: store, identifiers=PlainIdentifiers())
-    exposition = Exposition(groups)
+    groups = StoreCollector(lambda: store, identifiers=PlainIdentifiers())
+    encoder = MetricsEncoder(groups)
     for store, beams in stores:
         store = replace(store, beams=tuple(beams))
-        _assert_same(exposition, groups)
+        _assert_same(encoder, groups)
 
 
 @settings(max_examples=30, deadline=None)
 @given(st.data())
 def test_it_is_right_whatever_comes_goes_and_changes_on_a_large_board(data: st.DataObject) -> None:
-    beams = {number: make_beam(beam_id=f"b{number}") for number in range(2 * THINGS_PER_BLOCK)}
-    groups = StoreGroups(lambda: make_snapshot(*beams.values()), identifiers=PlainIdentifiers())
-    exposition = Exposition(groups)
-    exposition.render(openmetrics=False)
+    beams = {number: make_beam(beam_id=f"b{number}") for number in range(2 * ITEMS_PER_BLOCK)}
+    groups = StoreCollector(lambda: make_snapshot(*beams.values()), identifiers=PlainIdentifiers())
+    encoder = MetricsEncoder(groups)
+    encoder.encode(openmetrics=False)
     for _ in range(3):
-        numbers = st.integers(0, 3 * THINGS_PER_BLOCK)
+        numbers = st.integers(0, 3 * ITEMS_PER_BLOCK)
         for number in data.draw(st.lists(numbers, max_size=5)):
             beams.pop(number, None)
         for number in data.draw(st.lists(numbers, max_size=5)):
             beams[number] = make_beam(beam_id=f"b{number}", batch_current=data.draw(st.integers(0, 18)))
-        assert _sorted_lines(exposition) == _sorted_lines(Exposition(groups))
+        assert _sorted_lines(encoder) == _sorted_lines(MetricsEncoder(groups))
 
 
 @pytest.mark.parametrize(
@@ -217,27 +217,27 @@ def test_numbers_are_written_as_prometheus_reads_them(number: float, text: str) 
 
 
 def test_a_metrics_head_is_that_of_its_format() -> None:
-    metric = counter("mqi_x_total", (), 'A "quoted"\nback\\slash.', lambda thing: thing)
+    metric = counter("mqi_x_total", (), 'A "quoted"\nback\\slash.', lambda item: item)
 
     assert head(metric, openmetrics=False) == (
         '# HELP mqi_x_total A "quoted"\\nback\\\\slash.\n# TYPE mqi_x_total counter\n'
     )
     assert head(metric, openmetrics=True) == '# HELP mqi_x A \\"quoted\\"\\nback\\\\slash.\n# TYPE mqi_x counter\n'
-    named_total = gauge("mqi_x_total", (), "X.", lambda thing: thing)
+    named_total = gauge("mqi_x_total", (), "X.", lambda item: item)
     assert head(named_total, openmetrics=True) == "# HELP mqi_x_total X.\n# TYPE mqi_x_total gauge\n"
 
 
 def test_a_metric_without_a_sample_has_no_head() -> None:
-    exposition = Exposition(StoreGroups(make_snapshot, identifiers=PlainIdentifiers()))
+    encoder = MetricsEncoder(StoreCollector(make_snapshot, identifiers=PlainIdentifiers()))
 
-    assert b"mqi_beam_run " not in plain(exposition.render(openmetrics=False))
+    assert b"mqi_beam_run " not in plain(encoder.encode(openmetrics=False))
 
 
-@pytest.mark.parametrize("beams", [1, 4 * THINGS_PER_BLOCK])
+@pytest.mark.parametrize("beams", [1, 4 * ITEMS_PER_BLOCK])
 def test_compressed_and_plain_are_the_same_text_in_one_gzip_member(beams: int) -> None:
     store = make_snapshot(*(make_beam(beam_id=f"b{number}") for number in range(beams)))
-    exposition = Exposition(StoreGroups(lambda: store, identifiers=PlainIdentifiers()))
-    piece = exposition.render(openmetrics=True, further=b"# EOF\n")
+    encoder = MetricsEncoder(StoreCollector(lambda: store, identifiers=PlainIdentifiers()))
+    piece = encoder.encode(openmetrics=True, further=b"# EOF\n")
 
     decompressor = zlib.decompressobj(zlib.MAX_WBITS | 16)
     first_member = decompressor.decompress(gzipped(piece))
@@ -248,68 +248,68 @@ def test_compressed_and_plain_are_the_same_text_in_one_gzip_member(beams: int) -
 
 
 def test_an_empty_exposition_is_empty() -> None:
-    piece = Exposition().render(openmetrics=False)
+    piece = MetricsEncoder().encode(openmetrics=False)
 
     assert (plain(piece), gzip.decompress(gzipped(piece))) == (b"", b"")
 
 
-def _store(beams: list[BeamView]) -> tuple[Exposition, list[BeamView]]:
-    exposition = Exposition(StoreGroups(lambda: make_snapshot(*beams), identifiers=PlainIdentifiers()))
-    exposition.render(openmetrics=False)
-    return exposition, beams
+def _store(beams: list[BeamView]) -> tuple[MetricsEncoder, list[BeamView]]:
+    encoder = MetricsEncoder(StoreCollector(lambda: make_snapshot(*beams), identifiers=PlainIdentifiers()))
+    encoder.encode(openmetrics=False)
+    return encoder, beams
 
 
-def _made(exposition: Exposition) -> int:
-    before = exposition.lines_made
-    exposition.render(openmetrics=False)
-    return exposition.lines_made - before
+def _made(encoder: MetricsEncoder) -> int:
+    before = encoder.lines_made
+    encoder.encode(openmetrics=False)
+    return encoder.lines_made - before
 
 
-BEAMS = 8 * THINGS_PER_BLOCK
+BEAMS = 8 * ITEMS_PER_BLOCK
 
 
 def test_lines_of_beams_are_not_made_again_while_nothing_changes() -> None:
-    exposition, beams = _store([make_beam(beam_id=f"b{number}") for number in range(BEAMS)])
-    lines = exposition.lines_made
+    encoder, beams = _store([make_beam(beam_id=f"b{number}") for number in range(BEAMS)])
+    lines = encoder.lines_made
 
-    assert _made(exposition) == 0
+    assert _made(encoder) == 0
     beams[:] = [beam._replace() for beam in beams]
-    assert _made(exposition) == 0, "views that are new and equal"
+    assert _made(encoder) == 0, "views that are new and equal"
     assert lines > 25 * BEAMS
 
 
 def test_only_the_metrics_that_changed_are_made_again() -> None:
-    exposition, beams = _store([make_beam(beam_id=f"b{number}") for number in range(BEAMS)])
+    encoder, beams = _store([make_beam(beam_id=f"b{number}") for number in range(BEAMS)])
 
     for place in range(0, BEAMS, 100):
         beams[place] = beams[place]._replace(log_size_bytes=5000, log_modified_at=NOW)
 
-    assert _made(exposition) <= 2 * BEAMS
+    assert _made(encoder) <= 2 * BEAMS
 
 
 def test_a_change_of_one_beam_makes_no_more_than_its_block_again() -> None:
-    exposition, beams = _store([make_beam(beam_id=f"b{number}") for number in range(BEAMS)])
+    encoder, beams = _store([make_beam(beam_id=f"b{number}") for number in range(BEAMS)])
 
     beams[BEAMS // 2] = beams[BEAMS // 2]._replace(batch_current=7)
 
-    assert 1 <= _made(exposition) <= 2 * THINGS_PER_BLOCK
+    assert 1 <= _made(encoder) <= 2 * ITEMS_PER_BLOCK
 
 
 def test_a_beam_that_comes_or_goes_leaves_the_blocks_of_others_alone() -> None:
-    exposition, beams = _store([make_beam(beam_id=f"b{number}") for number in range(BEAMS)])
+    encoder, beams = _store([make_beam(beam_id=f"b{number}") for number in range(BEAMS)])
 
     beams.pop(0)
     beams.append(make_beam(beam_id="new"))
 
-    assert _made(exposition) <= 2 * 2 * THINGS_PER_BLOCK * 30
+    assert _made(encoder) <= 2 * 2 * ITEMS_PER_BLOCK * 30
 
 
 def test_one_beam_more_than_the_buckets_hold_moves_a_few_hundred() -> None:
-    exposition, beams = _store([make_beam(beam_id=f"b{number}") for number in range(BEAMS)])
+    encoder, beams = _store([make_beam(beam_id=f"b{number}") for number in range(BEAMS)])
 
     beams.append(make_beam(beam_id="one more"))
 
-    assert _made(exposition) <= 3 * THINGS_PER_BLOCK * 30, "before, all were put into twice as many buckets"
+    assert _made(encoder) <= 3 * ITEMS_PER_BLOCK * 30, "before, all were put into twice as many buckets"
 
 
 def test_of_a_beam_that_stands_still_only_what_the_clock_moves_is_read() -> None:
@@ -325,15 +325,15 @@ def test_of_a_beam_that_stands_still_only_what_the_clock_moves_is_read() -> None
     table = tuple(map(counting, BEAM_METRICS))
     beams = [make_beam(beam_id=f"b{number}", revision=object()) for number in range(BEAMS)]
 
-    def groups() -> Iterator[Group[BeamView]]:
-        yield Group(table, [beam.key for beam in beams], beams, _labels, BeamView.differs_only_in_estimates)
+    def groups() -> Iterator[MetricGroup[BeamView]]:
+        yield MetricGroup(table, [beam.key for beam in beams], beams, _labels, BeamView.differs_only_in_estimates)
 
-    exposition = Exposition(groups)
-    exposition.render(openmetrics=False)
+    encoder = MetricsEncoder(groups)
+    encoder.encode(openmetrics=False)
     read.clear()
     beams[:] = [beam.with_estimates(0.3, 800.0, beam.row) for beam in beams]
     beams[7] = beams[7]._replace(batch_current=9, revision=object())
-    exposition.render(openmetrics=False)
+    encoder.encode(openmetrics=False)
 
     by_clock = {metric.name for metric in BEAM_METRICS if metric.by_clock}
     assert by_clock == {"mqi_beam_progress_estimated_ratio", "mqi_beam_remaining_seconds"}
@@ -357,23 +357,23 @@ def test_what_the_clock_does_not_move_is_read_alike_at_another_time(
 
 
 def test_a_first_scrape_makes_nothing_that_was_prepared() -> None:
-    exposition = Exposition(StoreGroups(lambda: make_snapshot(*beams), identifiers=PlainIdentifiers()))
+    encoder = MetricsEncoder(StoreCollector(lambda: make_snapshot(*beams), identifiers=PlainIdentifiers()))
     beams: list[BeamView] = []
 
-    assert not exposition.prepare(), "more may turn up"
+    assert not encoder.prepare(), "more may turn up"
     beams += [make_beam(beam_id=f"b{number}") for number in range(BEAMS)]
-    assert not exposition.prepare()
-    assert exposition.prepare(), "there was nothing left to make"
-    assert _made(exposition) == 0
+    assert not encoder.prepare()
+    assert encoder.prepare(), "there was nothing left to make"
+    assert _made(encoder) == 0
 
 
 def test_nothing_is_prepared_once_somebody_has_scraped() -> None:
-    exposition, beams = _store([make_beam()])
+    encoder, beams = _store([make_beam()])
     beams += [make_beam(beam_id=f"b{number}") for number in range(BEAMS)]
-    lines = exposition.lines_made
+    lines = encoder.lines_made
 
-    assert exposition.prepare()
-    assert exposition.lines_made == lines
+    assert encoder.prepare()
+    assert encoder.lines_made == lines
 
 
 def test_a_scrape_that_comes_meanwhile_takes_over_from_preparing() -> None:
@@ -381,33 +381,33 @@ def test_a_scrape_that_comes_meanwhile_takes_over_from_preparing() -> None:
     scraped: list[bytes] = []
 
     def scrape() -> None:
-        scraped.append(plain(exposition.render(openmetrics=False)))
+        scraped.append(plain(encoder.encode(openmetrics=False)))
 
     scraper = threading.Thread(target=scrape)
 
     def reads(beam: BeamView) -> float:
         if scraper.ident is None:
             scraper.start()
-            while not exposition.asked:
+            while not encoder.asked:
                 time.sleep(0.001)
         return beam.batch_current
 
     first = gauge("mqi_first", ("beam_id",), "First.", reads)
     second: Definition[BeamView] = gauge("mqi_second", ("beam_id",), "Second.", lambda beam: beam.run_number)
-    exposition = Exposition(lambda: [Group((first, second), [beam.key for beam in beams], beams, _labels)])
+    encoder = MetricsEncoder(lambda: [MetricGroup((first, second), [beam.key for beam in beams], beams, _labels)])
 
-    assert exposition.prepare()
+    assert encoder.prepare()
     scraper.join()
     assert scraped[0].count(b"{") == 2 * BEAMS
-    assert exposition.lines_made == 2 * BEAMS
+    assert encoder.lines_made == 2 * BEAMS
 
 
 def test_nothing_is_kept_of_beams_that_are_gone() -> None:
-    exposition, beams = _store([make_beam(beam_id=f"b{number}") for number in range(BEAMS)])
+    encoder, beams = _store([make_beam(beam_id=f"b{number}") for number in range(BEAMS)])
 
     del beams[1:]
-    text = plain(exposition.render(openmetrics=False))
-    kept = [bucket for shelf in exposition._shelves.values() for bucket in shelf._buckets]
+    text = plain(encoder.encode(openmetrics=False))
+    kept = [bucket for shelf in encoder._shelves.values() for bucket in shelf._buckets]
 
     assert b'"b1"' not in text
     assert sum(len(block.values) for bucket in kept for block in bucket.blocks.values()) < 100
@@ -436,15 +436,15 @@ def test_a_value_that_raises_spoils_one_scrape_and_not_the_next() -> None:
 
     odd = Odd(1.5)
     beams = [make_beam(beam_id=f"b{number}") for number in range(BEAMS)]
-    exposition, _ = _store(beams)
+    encoder, _ = _store(beams)
     beams[3] = beams[3]._replace(remaining_seconds=odd, batch_current=9)
     beams[9] = beams[9]._replace(batch_current=8)
     with pytest.raises(RuntimeError):
-        exposition.render(openmetrics=False)
+        encoder.encode(openmetrics=False)
     odd.broken = False
 
-    fresh = Exposition(StoreGroups(lambda: make_snapshot(*beams), identifiers=PlainIdentifiers()))
-    assert _sorted_lines(exposition) == _sorted_lines(fresh)
+    fresh = MetricsEncoder(StoreCollector(lambda: make_snapshot(*beams), identifiers=PlainIdentifiers()))
+    assert _sorted_lines(encoder) == _sorted_lines(fresh)
 
 
 def test_every_metric_of_a_beam_reads_something_that_can_be_compared() -> None:

@@ -12,9 +12,9 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from exporter.beams.snapshot import StoreSnapshot
-from exporter.metrics.collectors import StoreGroups
-from exporter.metrics.definitions import GROUPS, named
-from exporter.metrics.encoder import Exposition
+from exporter.metrics.collectors import StoreCollector
+from exporter.metrics.definitions import GROUPS, metric_names
+from exporter.metrics.encoder import MetricsEncoder
 from exporter.metrics.gzip_chunks import plain
 from exporter.privacy.identifiers import PlainIdentifiers
 from tests.web.store_snapshots import make_beam, make_snapshot
@@ -63,7 +63,7 @@ def test_names_of_samples_mean_their_metrics(site: Site, name: str, family: str)
 def test_every_metric_can_be_asked_for_by_its_name() -> None:
     for _, table in GROUPS:
         for metric in table:
-            assert named([metric.name, "unknown"]) == {metric.name}
+            assert metric_names([metric.name, "unknown"]) == {metric.name}
 
 
 @pytest.mark.parametrize(("accept", "text"), [("", ""), (PROMETHEUS_2_ACCEPT, "# EOF\n")])
@@ -114,16 +114,16 @@ def test_lines_of_other_metrics_are_not_made_and_none_is_stale_later() -> None:
     def store() -> StoreSnapshot:
         return make_snapshot(*beams)
 
-    groups = StoreGroups(store, identifiers=PlainIdentifiers())
-    exposition = Exposition(groups)
-    exposition.render(openmetrics=False, names={"mqi_beam_run"})
-    assert exposition.lines_made == BEAMS
-    exposition.render(openmetrics=False)
+    groups = StoreCollector(store, identifiers=PlainIdentifiers())
+    encoder = MetricsEncoder(groups)
+    encoder.encode(openmetrics=False, names={"mqi_beam_run"})
+    assert encoder.lines_made == BEAMS
+    encoder.encode(openmetrics=False)
     beams[5] = beams[5]._replace(batch_current=9, run_number=2)
-    before = exposition.lines_made
+    before = encoder.lines_made
 
-    exposition.render(openmetrics=False, names={"mqi_beam_run"})
+    encoder.encode(openmetrics=False, names={"mqi_beam_run"})
 
-    assert exposition.lines_made - before < BEAMS
-    whole = plain(exposition.render(openmetrics=False)).splitlines()
-    assert sorted(whole) == sorted(plain(Exposition(groups).render(openmetrics=False)).splitlines())
+    assert encoder.lines_made - before < BEAMS
+    whole = plain(encoder.encode(openmetrics=False)).splitlines()
+    assert sorted(whole) == sorted(plain(MetricsEncoder(groups).encode(openmetrics=False)).splitlines())

@@ -14,10 +14,10 @@ from typing import Any
 
 from exporter.beams.store import BeamStore
 from exporter.cli.main import main
-from exporter.metrics.collectors import StoreGroups
+from exporter.metrics.collectors import StoreCollector
 from exporter.web import fields
 
-settle, cases, groups = BeamStore.settle, fields.cases, StoreGroups.__call__
+settle, cases, groups = BeamStore.settle, fields.cases, StoreCollector.__call__
 
 
 def settle_and_fail(store: BeamStore, at: float) -> None:
@@ -43,8 +43,8 @@ def cases_and_fail(snapshot: Any) -> Any:
     raise LookupError(str([beam.key for beam in snapshot.beams]))
 
 
-def groups_and_fail(self: StoreGroups) -> Iterator[Any]:
-    StoreGroups.__call__ = groups  # type: ignore[method-assign]
+def groups_and_fail(self: StoreCollector) -> Iterator[Any]:
+    StoreCollector.__call__ = groups  # type: ignore[method-assign]
     raise RuntimeError("groups of", [beam.key for beam in self._snapshot().beams])
 
 
@@ -69,5 +69,5 @@ class _Unraisable:
 if __name__ == "__main__":
     BeamStore.settle = settle_and_fail  # type: ignore[method-assign, assignment]
     fields.cases = cases_and_fail
-    StoreGroups.__call__ = groups_and_fail  # type: ignore[method-assign]
+    StoreCollector.__call__ = groups_and_fail  # type: ignore[method-assign]
     main()

@@ -9,29 +9,29 @@ from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 
-from exporter.metrics.encoder import Group
-from exporter.metrics.families import Definition
+from exporter.metrics.encoder import MetricGroup
+from exporter.metrics.metric_types import Definition
 
 
 def empty_family(metric: Definition[Any]) -> Metric:
     """The client's family of a metric, without samples."""
     name = metric.name.removesuffix("_total") if metric.kind == "counter" else metric.name
-    return Metric(name, metric.meaning, metric.kind)
+    return Metric(name, metric.help_text, metric.kind)
 
 
-def _samples(group: Group[Any], metric: Definition[Any]) -> Iterator[Sample]:
-    for key, thing in zip(group.keys, group.things, strict=True):
-        own, value = dict(group.labels(key)), metric.read(thing)
-        points = [("", (), value)] if metric.points is None else metric.points(value)
+def _samples(group: MetricGroup[Any], metric: Definition[Any]) -> Iterator[Sample]:
+    for key, item in zip(group.keys, group.items, strict=True):
+        own, value = dict(group.labels(key)), metric.read(item)
+        points = [("", (), value)] if metric.samples is None else metric.samples(value)
         for suffix, labels, number in points:
             if number is not None:
                 yield Sample(metric.name + suffix, {**own, **dict(labels)}, number)
 
 
-class GroupCollector(Collector):
+class ClientCollector(Collector):
     """Groups for a registry of the client's."""
 
-    def __init__(self, groups: Callable[[], Iterable[Group[Any]]]) -> None:
+    def __init__(self, groups: Callable[[], Iterable[MetricGroup[Any]]]) -> None:
         self._groups = groups
 
     def collect(self) -> Iterator[Metric]:

@@ -30,8 +30,8 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from prometheus_client.registry import Collector
 
 from exporter.config.listen_address import ListenError, parse_listen_address
-from exporter.metrics.collectors import ScrapeMeter, StoreGroups, process_registry
-from exporter.metrics.encoder import Exposition
+from exporter.metrics.collectors import ScrapeMeter, StoreCollector, process_registry
+from exporter.metrics.encoder import MetricsEncoder
 from exporter.privacy.identifiers import PlainIdentifiers
 from exporter.web.connections import CONNECTIONS_AT_MOST, CONNECTIONS_OF_ONE_ADDRESS
 from exporter.web.events import Events
@@ -105,12 +105,12 @@ def serve(
     registry = CollectorRegistry() if collectors else process_registry()
     for collector in collectors:
         registry.register(collector)
-    store = StoreGroups(make_full_snapshot, identifiers=PlainIdentifiers())
+    store = StoreCollector(make_full_snapshot, identifiers=PlainIdentifiers())
     snapshot = changes.pop("snapshot", make_full_snapshot)
     identifiers = changes.pop("identifiers", PlainIdentifiers())
     events = Events(snapshot, identifiers, errors.append, **(event_options or {}))
     parts: dict[str, Any] = {
-        "exposition": Exposition(*([] if collectors else [store])),
+        "encoder": MetricsEncoder(*([] if collectors else [store])),
         "registry": registry,
         "meter": scrapes,
         "snapshot": snapshot,

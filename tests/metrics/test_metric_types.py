@@ -1,4 +1,4 @@
-"""What a declaration makes of a thing."""
+"""What a declaration makes of an item."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import pytest
 
 from exporter.beams.snapshot import HistogramView, Summary
 from exporter.metrics.encoder import lines
-from exporter.metrics.families import Definition, counter, encodable, gauge, gauge_by, histogram, one_of, summary
+from exporter.metrics.metric_types import Definition, counter, encodable, gauge, gauge_by, histogram, one_of, summary
 
 
-def _lines(metric: Definition[Any], *things: tuple[str, object]) -> list[str]:
-    """The lines of things that each have one label ``n``."""
-    labels = "\n".join(f'n="{name}"' for name, _ in things if name)
-    return lines(metric, labels, [metric.read(thing) for _, thing in things]).splitlines(keepends=True)
+def _lines(metric: Definition[Any], *items: tuple[str, object]) -> list[str]:
+    """The lines of items that each have one label ``n``."""
+    labels = "\n".join(f'n="{name}"' for name, _ in items if name)
+    return lines(metric, labels, [metric.read(item) for _, item in items]).splitlines(keepends=True)
 
 
 def test_a_value_that_is_not_known_has_no_sample_and_zero_has_one() -> None:
-    assert _lines(gauge("mqi_x", ("n",), "X.", lambda thing: thing), ("a", None), ("b", 0.0)) == ['mqi_x{n="b"} 0.0\n']
+    assert _lines(gauge("mqi_x", ("n",), "X.", lambda item: item), ("a", None), ("b", 0.0)) == ['mqi_x{n="b"} 0.0\n']
 
 
 @pytest.mark.parametrize(
@@ -32,41 +32,41 @@ def test_a_value_that_is_not_known_has_no_sample_and_zero_has_one() -> None:
     ],
 )
 def test_values_of_one_kind_and_of_many_are_written_alike(values: tuple[float, ...], texts: tuple[str, ...]) -> None:
-    metric = gauge("mqi_x", ("n",), "X.", lambda thing: thing)
-    things = [(f"100%{number}", value) for number, value in enumerate(values)]
+    metric = gauge("mqi_x", ("n",), "X.", lambda item: item)
+    items = [(f"100%{number}", value) for number, value in enumerate(values)]
 
-    assert _lines(metric, *things) == [f'mqi_x{{n="100%{number}"}} {text}\n' for number, text in enumerate(texts)]
+    assert _lines(metric, *items) == [f'mqi_x{{n="100%{number}"}} {text}\n' for number, text in enumerate(texts)]
 
 
 @pytest.mark.parametrize("make", [gauge, counter])
 def test_samples_are_named_as_declared(make: Any) -> None:
-    assert _lines(make("mqi_x_total", (), "X.", lambda thing: thing), ("", 3)) == ["mqi_x_total 3\n"]
+    assert _lines(make("mqi_x_total", (), "X.", lambda item: item), ("", 3)) == ["mqi_x_total 3\n"]
 
 
 def test_parts_of_a_thing_are_told_apart_by_further_labels() -> None:
     by_colour: Definition[str] = gauge_by("mqi_x", ("n",), ("colour",), "X.", lambda _: [(("red",), 1), (("blue",), 2)])
 
     assert by_colour.labels == ("n", "colour")
-    assert _lines(by_colour, ("a", "thing")) == ['mqi_x{n="a",colour="red"} 1\n', 'mqi_x{n="a",colour="blue"} 2\n']
-    assert _lines(by_colour, ("", "thing")) == ['mqi_x{colour="red"} 1\n', 'mqi_x{colour="blue"} 2\n']
+    assert _lines(by_colour, ("a", "item")) == ['mqi_x{n="a",colour="red"} 1\n', 'mqi_x{n="a",colour="blue"} 2\n']
+    assert _lines(by_colour, ("", "item")) == ['mqi_x{colour="red"} 1\n', 'mqi_x{colour="blue"} 2\n']
 
 
 def test_parts_with_too_few_label_values_are_refused() -> None:
     wrong: Definition[str] = gauge_by("mqi_x", (), ("colour", "size"), "X.", lambda _: [(("red",), 1)])
 
     with pytest.raises(ValueError, match="zip"):
-        _lines(wrong, ("", "thing"))
+        _lines(wrong, ("", "item"))
 
 
 def test_one_of_several_is_one_and_the_others_zero() -> None:
-    colour: Definition[str] = one_of("mqi_x", ("n",), "colour", "X.", ["red", "blue"], lambda thing: thing)
+    colour: Definition[str] = one_of("mqi_x", ("n",), "colour", "X.", ["red", "blue"], lambda item: item)
 
     assert colour.labels == ("n", "colour")
     assert _lines(colour, ("a", "blue")) == ['mqi_x{n="a",colour="red"} 0\n', 'mqi_x{n="a",colour="blue"} 1\n']
 
 
 def test_a_summary_is_a_count_and_a_sum() -> None:
-    assert _lines(summary("mqi_x_seconds", (), "X.", lambda thing: thing), ("", Summary(4, 2.5))) == [
+    assert _lines(summary("mqi_x_seconds", (), "X.", lambda item: item), ("", Summary(4, 2.5))) == [
         "mqi_x_seconds_count 4\n",
         "mqi_x_seconds_sum 2.5\n",
     ]
@@ -75,7 +75,7 @@ def test_a_summary_is_a_count_and_a_sum() -> None:
 def test_a_histograms_buckets_add_up_to_its_count() -> None:
     durations = HistogramView((30.0, 60.0), (1, 2, 3), 400.0)
 
-    assert _lines(histogram("mqi_x_seconds", (), "X.", lambda thing: thing), ("", durations)) == [
+    assert _lines(histogram("mqi_x_seconds", (), "X.", lambda item: item), ("", durations)) == [
         'mqi_x_seconds_bucket{le="30.0"} 1\n',
         'mqi_x_seconds_bucket{le="60.0"} 3\n',
         'mqi_x_seconds_bucket{le="+Inf"} 6\n',
