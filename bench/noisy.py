@@ -85,7 +85,7 @@ def write(path: Path, size_bytes: int, seed: int = 0) -> int:
 def watch(folder: Path, count: int, source: LogSource | None = None, at: float = 0.0) -> tuple[BeamStore, SourcePoller]:
     """A store with beams ``b0``, ``b1``, .. whose logs are in ``folder``, and what follows them."""
     store = BeamStore(StoreRules(max_beams=count), at)
-    store.take_rows([BeamRow(BeamKey("c", f"b{number}"), at, status="x") for number in range(count)], (), at)
+    store.update_rows([BeamRow(BeamKey("c", f"b{number}"), at, status="x") for number in range(count)], (), at)
     monitor = SourcePoller(
         source if source is not None else LocalSource("local"),
         [LogPathTemplate(f"{folder}/{{beam_id}}.log")],

@@ -146,7 +146,7 @@ def _watch(folder: Path, host: SshHost, count: int) -> tuple[BeamStore, SourcePo
     logs.mkdir(exist_ok=True)
     store = BeamStore(StoreRules(), time.time())
     keys = [BeamKey("c", f"b{number}") for number in range(count)]
-    store.take_rows([BeamRow(key, time.time(), status="simulation_running") for key in keys], (), time.time())
+    store.update_rows([BeamRow(key, time.time(), status="simulation_running") for key in keys], (), time.time())
     monitor = SourcePoller(
         SshSource("far", host),
         [LogPathTemplate(f"{logs}/{{beam_id}}.log")],
@@ -219,7 +219,7 @@ def _catch_up(folder: Path, host: SshHost, megabytes: int, figures: dict[str, fl
         path.write_bytes(line * (megabytes * 100_000 // len(line)))
     total = sum(path.stat().st_size for path in paths) / 1e6
     store = BeamStore(StoreRules(), time.time())
-    store.take_rows([BeamRow(BeamKey("c", path.stem), time.time(), status="x") for path in paths], (), time.time())
+    store.update_rows([BeamRow(BeamKey("c", path.stem), time.time(), status="x") for path in paths], (), time.time())
     monitor = SourcePoller(
         SshSource("near", host),
         [LogPathTemplate(f"{logs}/{{beam_id}}.log")],

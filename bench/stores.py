@@ -35,7 +35,7 @@ def running(count: int) -> BeamStore:
     began = NOW - 4 * BATCH_SECONDS
     store = BeamStore(StoreRules(max_beams=max(1, count)), began)
     beams = keys(count)
-    store.take_rows([BeamRow(key, began, status="simulation_running", updated_at=began) for key in beams], (), began)
+    store.update_rows([BeamRow(key, began, status="simulation_running", updated_at=began) for key in beams], (), began)
     for number, key in enumerate(beams):
         store.claim(key, "local", path(key), LogStat(1000 + number, began), began)
         histories = 172_000_000 + number

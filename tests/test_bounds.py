@@ -59,8 +59,8 @@ def test_the_guide_names_a_test_of_each_bound(limit: str, test: str) -> None:
 
 class TestBoard:
     def rows(self, store: BeamStore, count: int) -> None:
-        store.take_rows([BeamRow(BeamKey("c", f"b{number}"), NOW) for number in range(count)], (), NOW)
-        store.settle(NOW)
+        store.update_rows([BeamRow(BeamKey("c", f"b{number}"), NOW) for number in range(count)], (), NOW)
+        store.advance(NOW)
 
     def test_beams_beyond_those_held_are_turned_away_until_there_is_room(self) -> None:
         store = BeamStore(StoreRules(max_beams=3), NOW)
@@ -122,7 +122,7 @@ def test_what_one_look_reads_is_bounded_and_the_rest_comes_next(
     monkeypatch.setattr("exporter.sources.tailer.READ_BYTES", 1000)
     world = World(tmp_path)
     world.row()
-    world.store.take_rows(world.rows.values(), (), world.at)
+    world.store.update_rows(world.rows.values(), (), world.at)
     world.write(b"x\n" * 5000)
     read_bytes = []
     more = True

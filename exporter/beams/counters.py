@@ -155,9 +155,9 @@ class Counters:
         self._ended.extend(state.ended)
 
     def saved(self, state: SavedStore | None) -> None:
-        """Show the counters of this state from now on; ``None``: those of now. See :meth:`BeamStore.saved` for why."""
+        """Show the counters of this state; ``None``: the current ones. See :meth:`BeamStore.confirm_saved`."""
         self._saved = CountersView(dict(state.runs), state.durations, state.anomalies) if state else None
 
-    def unsaved_runs(self) -> bool:
+    def has_unsaved_runs(self) -> bool:
         """Whether runs have been counted that are not shown."""
         return self._saved is not None and self._saved.runs != self._runs

@@ -27,7 +27,7 @@ from exporter.beams.snapshot import (
     OutputSearch,
     OutputState,
     SourceView,
-    Watched,
+    WatchedBeam,
 )
 from exporter.beams.sources import Sources
 from exporter.beams.state_rules import claimed_end, failure_reason, holds_until, output_state, row_may_speak, state_at
@@ -188,10 +188,10 @@ class Roster:
 
     # Logs
 
-    def watched(self, source: str) -> list[Watched]:
+    def watched(self, source: str) -> list[WatchedBeam]:
         """Beams whose logs a source should look for; those followed elsewhere too, since a newer log may turn up."""
         return [
-            Watched(
+            WatchedBeam(
                 beam.row,
                 beam.path if beam.source == source else None,
                 beam.state is BeamState.EXPIRED and beam.row_terminal_since is None,
@@ -307,7 +307,7 @@ class Roster:
             beam.row, beam.run_sequence.number, beam.output.written_after(beam.run, beam.row_terminal_since)
         )
 
-    def take_output(self, question: OutputSearch, source: str, look: OutputSearchResult, at: float) -> bool:
+    def update_output(self, question: OutputSearch, source: str, look: OutputSearchResult, at: float) -> bool:
         """Take what a look for the dose file of a run has shown; one of an earlier run is dropped.
 
         Returns:
@@ -353,11 +353,11 @@ class Roster:
         beam = self.beams.get(key)
         return beam is not None and beam.read_again
 
-    def expect_source(self, name: str, kind: str) -> None:
+    def add_source(self, name: str, kind: str) -> None:
         """There is a source of this name and kind."""
         self.sources.expect(name, kind)
 
-    def publish_source(self, view: SourceView, at: float) -> None:
+    def update_source(self, view: SourceView, at: float) -> None:
         """A source has been looked at, which was over at that moment."""
         self.sources.publish(view, at)
         self._confirm(view.name)

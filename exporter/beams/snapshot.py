@@ -179,7 +179,7 @@ assert BeamView._fields[:_BY_THE_CLOCK] == ("estimated_ratio", "remaining_second
 
 
 @dataclass(frozen=True, slots=True)
-class Watched:
+class WatchedBeam:
     """A beam whose log a source should look for, or at.
 
     Args:

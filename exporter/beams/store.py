@@ -32,7 +32,7 @@ from exporter.beams.snapshot import (
     OutputSearch,
     SourceView,
     StoreSnapshot,
-    Watched,
+    WatchedBeam,
 )
 from exporter.logs.events import Event
 from exporter.process.moments import moved
@@ -72,12 +72,12 @@ class BeamStore:
         self._moved_seconds = 0.0
         self._clock_steps = 0
 
-    def listen(self, told: Callable[[], None]) -> None:
+    def add_listener(self, told: Callable[[], None]) -> None:
         """Have ``told`` called when a beam has made progress, in the thread that brought it; it must be quick."""
         with self._lock:
             self._listeners = (*self._listeners, told)
 
-    def unlisten(self, told: Callable[[], None]) -> None:
+    def remove_listener(self, told: Callable[[], None]) -> None:
         """Have ``told`` called no more."""
         with self._lock:
             self._listeners = tuple(each for each in self._listeners if each != told)
@@ -166,7 +166,7 @@ class BeamStore:
         with self._lock:
             return restart.checkpoints(self._roster, source)
 
-    def saved(self, state: SavedStore | None) -> None:
+    def confirm_saved(self, state: SavedStore | None) -> None:
         """A next process would go on with this state; ``None``: with none.
 
         Counters are shown as they are there: what a next process counts again was never shown, and they never step
@@ -175,10 +175,10 @@ class BeamStore:
         with self._lock:
             self._roster.counts.saved(state)
 
-    def unsaved_runs(self) -> bool:
+    def has_unsaved_runs(self) -> bool:
         """Whether runs have been counted that are not shown yet."""
         with self._lock:
-            return self._roster.counts.unsaved_runs()
+            return self._roster.counts.has_unsaved_runs()
 
     # Discovery
 
@@ -187,7 +187,7 @@ class BeamStore:
         with self._lock:
             return frozenset(self._roster.beams)
 
-    def take_rows(
+    def update_rows(
         self,
         rows: Iterable[BeamRow],
         missing: Collection[BeamKey],
@@ -216,7 +216,7 @@ class BeamStore:
         if news:
             self._tell()
 
-    def refused(self, reasons: Mapping[str, int]) -> None:
+    def count_refused(self, reasons: Mapping[str, int]) -> None:
         """Count ids that discovery refused, by reason."""
         with self._lock:
             self._refused.update(reasons)
@@ -225,10 +225,10 @@ class BeamStore:
 
     @property
     def watch_version(self) -> int:
-        """Another number whenever :meth:`watched` would answer something else: ten thousand idle beams need no list."""
+        """Changes whenever :meth:`watched_beams` changes, so that a poll of idle beams builds no list."""
         return self._roster.watch_version
 
-    def watched(self, source: str) -> list[Watched]:
+    def watched_beams(self, source: str) -> list[WatchedBeam]:
         """Beams whose logs ``source`` should look for; those followed elsewhere too, since a newer log may turn up."""
         with self._lock:
             return self._roster.watched(source)
@@ -339,7 +339,7 @@ class BeamStore:
         with self._lock:
             return self._roster.output_searches_due(source, at, limit)
 
-    def take_output(
+    def update_output(
         self, question: OutputSearch, source: str, look: OutputSearchResult, at: float, *, moved_seconds: float
     ) -> None:
         """Take what a look for a dose file has shown.
@@ -352,11 +352,11 @@ class BeamStore:
             moved_seconds: what :attr:`moved_seconds` was then.
         """
         with self._lock:
-            news = self._roster.take_output(question, source, look, at + self._moved_seconds - moved_seconds)
+            news = self._roster.update_output(question, source, look, at + self._moved_seconds - moved_seconds)
         if news:
             self._tell()
 
-    def expect_source(self, name: str, kind: str = "local") -> None:
+    def add_source(self, name: str, kind: str = "local") -> None:
         """There is a source of this name: a beam without a log may have one there until the source has been polled.
 
         Args:
@@ -364,9 +364,9 @@ class BeamStore:
             kind: ``local`` or ``ssh``.
         """
         with self._lock:
-            self._roster.expect_source(name, kind)
+            self._roster.add_source(name, kind)
 
-    def publish_source(self, view: SourceView, at: float, *, moved_seconds: float | None = None) -> None:
+    def update_source(self, view: SourceView, at: float, *, moved_seconds: float | None = None) -> None:
         """Take a source's health after a look at it.
 
         Args:
@@ -377,7 +377,7 @@ class BeamStore:
         with self._lock:
             since = 0.0 if moved_seconds is None else self._moved_seconds - moved_seconds
             view = replace(view, last_poll_at=moved(view.last_poll_at, since))
-            self._roster.publish_source(view, at + since)
+            self._roster.update_source(view, at + since)
 
     def remove_source(self, name: str) -> None:
         """A source has left the configuration."""
@@ -386,7 +386,7 @@ class BeamStore:
 
     # Mirror, errors
 
-    def publish_database(self, view: DatabaseView | None, *, moved_seconds: float | None = None) -> None:
+    def update_database(self, view: DatabaseView | None, *, moved_seconds: float | None = None) -> None:
         """Take the mirror's health.
 
         Args:
@@ -401,7 +401,7 @@ class BeamStore:
                 view = replace(view, last_write_at=self._database.last_write_at)
             self._database = view
 
-    def expect_errors(self, where: str) -> None:
+    def declare_errors(self, where: str) -> None:
         """Count errors of this part of the exporter from 0 on: the first one would not show in ``increase()`` else."""
         with self._lock:
             self._errors[where] += 0
@@ -413,7 +413,7 @@ class BeamStore:
 
     # Time
 
-    def settle(self, at: float) -> None:
+    def advance(self, at: float) -> None:
         """Let time pass: count runs that have ended, forget beams that ended long ago."""
         with self._lock:
             beams = list(self._roster.beams.items())

@@ -120,7 +120,7 @@ class Continuity:
         self._clock = clock
         self._due_at = float("-inf")
         self._trouble: str | None = None
-        store.expect_errors(_NAME)
+        store.declare_errors(_NAME)
         self._loop = Worker(_NAME, self._round, store.count_error)
 
     def resume(self, sources: Collection[str]) -> None:
@@ -159,7 +159,7 @@ class Continuity:
         except StateUnusable as error:
             self._set_aside(error)
             return
-        self._store.saved(state)
+        self._store.confirm_saved(state)
         if state.clocks is not None and (seconds := self._clock.reading().set_since(state.clocks)):
             self._store.move(seconds)
         _log.info("going on after a restart", state=self._shown_path, beams=len(state.beams))
@@ -209,7 +209,7 @@ class Continuity:
 
     def _round(self) -> float:
         at = time.monotonic()
-        if at >= self._due_at or self._store.unsaved_runs():
+        if at >= self._due_at or self._store.has_unsaved_runs():
             self._due_at = at + self._interval_seconds
             self._save()
         return min(_LONGEST_WAIT_SECONDS, self._interval_seconds)
@@ -221,10 +221,10 @@ class Continuity:
             state = replace(self._store.to_state(), clocks=clocks)
             self._file.write(encoded(state), clocks.at)
         except (OSError, StateInUse) as error:
-            self._store.saved(None)
+            self._store.confirm_saved(None)
             self._failed(error)
             return
-        self._store.saved(state)
+        self._store.confirm_saved(state)
         if self._trouble is not None:
             self._trouble = None
             _log.info("state is written again", state=self._shown_path)

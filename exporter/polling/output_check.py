@@ -72,7 +72,7 @@ class OutputChecker:
         for question in self._store.output_searches_due(self._source.name, at, LOOKS_PER_POLL):
             look = self._look(question)
             at, moved_seconds = now()
-            self._store.take_output(question, self._source.name, look, at, moved_seconds=moved_seconds)
+            self._store.update_output(question, self._source.name, look, at, moved_seconds=moved_seconds)
 
     def _look(self, question: OutputSearch) -> OutputSearchResult:
         """Look for the file of one run."""

@@ -181,7 +181,7 @@ class SourcePoller:
         ended, moved_by_then = self._now()
         self._report.looked(max(0.0, (ended - moved_by_then) - began_unmoved))
         view = self._report.view(moved(self._looked_at_unmoved, moved_by_then), self._folders.missing, self._log_places)
-        self._store.publish_source(view, ended, moved_seconds=moved_by_then)
+        self._store.update_source(view, ended, moved_seconds=moved_by_then)
 
     def close(self) -> None:
         """Give back what the source holds; a look that is under way ends, and says nothing of the source."""

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from exporter.beams.snapshot import BeamKey, BeamRow, Watched
+from exporter.beams.snapshot import BeamKey, BeamRow, WatchedBeam
 from exporter.beams.store import BeamStore
 from exporter.privacy.identifiers import Cleared, Identifiers
 from exporter.sources.inotify import Announced, Announcements, plain_file
@@ -41,7 +41,7 @@ class Candidates:
     is not known. While a log is settled its group's ``polled_at`` counts.
     """
 
-    beam: Watched
+    beam: WatchedBeam
     row_fields: tuple[str | None, ...]
     paths: tuple[str, ...]
     there: tuple[str, ...] | None = None
@@ -314,7 +314,7 @@ class PollSchedule:
 
     def _renew(self) -> set[BeamKey]:
         """Take the beams that the store has now."""
-        watched = self._store.watched(self._source)
+        watched = self._store.watched_beams(self._source)
         keys = {beam.row.key for beam in watched}
         for key in [key for key in self._candidates if key not in keys]:
             del self._candidates[key]
@@ -378,7 +378,7 @@ class PollSchedule:
             candidates.announced = announced
             self._regroup = True
 
-    def _candidates_of(self, beam: Watched) -> None:
+    def _candidates_of(self, beam: WatchedBeam) -> None:
         row = beam.row
         row_fields = (row.beam_path, row.hpc_job_id, row.log_path)
         known = self._candidates.get(row.key)
@@ -404,7 +404,7 @@ class PollSchedule:
         try:
             return template.render(fields)
         except LogPathError as error:
-            self._store.refused({"log_path": 1})
+            self._store.count_refused({"log_path": 1})
             _log.warning(
                 "log path refused",
                 case=self._identifiers.case(row.key.case_id),

@@ -117,7 +117,7 @@ class Exporter:
         self._clock = Clock(self._store, said=_say_time, wall=clock)
         self._ticking = Worker("clock", self._tick, self._store.count_error)
         for where in ("clock", "monitor", "scrape", "web", "web configuration"):
-            self._store.expect_errors(where)
+            self._store.declare_errors(where)
         web_config = None if settings.web.config_file is None else Path(settings.web.config_file)
         self._protection = Protection(web_config, self._store.count_error)
         check_resolvers(settings, self._protection.users)

@@ -189,7 +189,7 @@ class Pipeline:
             for name in before._monitors.keys() - self._monitors.keys():
                 store.remove_source(name)
             if self._table is None:
-                store.publish_database(None)
+                store.update_database(None)
 
     def _build(self, identifiers: Identifiers, clock: Callable[[], float], before: Pipeline | None) -> None:
         settings, store = self._settings, self._store
@@ -197,7 +197,7 @@ class Pipeline:
         names = settings.discovery.kind == "directory"
         for each in settings.sources:
             templates = settings.templates(each)
-            store.expect_source(each.name, each.kind)
+            store.add_source(each.name, each.kind)
             source = make_source(each, templates)
             interval = settings.progress_tracking.monitoring.poll_interval_seconds
             waits = _Waits(announcements.announcements() if source.kind == "local" else None, interval)
@@ -239,7 +239,7 @@ class Pipeline:
             self._looked.add(name)
             return wait
 
-        self._store.expect_errors(name)
+        self._store.declare_errors(name)
         loop = Worker(name, looking, self._store.count_error, waiter=waiter)
         self._loops.append(loop)
         return loop
@@ -256,7 +256,7 @@ class Pipeline:
     def _discover(self, rounds: TableRounds | None, identifiers: Identifiers, clock: Callable[[], float]) -> float:
         if rounds is not None:
             rounds.discover()
-        self._store.settle(clock())
+        self._store.advance(clock())
         for event in self._store.pop_events():
             log_event(event, identifiers)
         return self._settings.discovery.interval_seconds
@@ -270,14 +270,14 @@ class Pipeline:
     def start(self) -> None:
         """Start every thread."""
         if self._mirror is not None:
-            self._store.listen(self._mirror.wake)
+            self._store.add_listener(self._mirror.wake)
         for loop in self._loops:
             loop.start()
 
     def stop(self) -> None:
         """End every thread and write what the mirror still holds."""
         if self._mirror is not None:
-            self._store.unlisten(self._mirror.wake)
+            self._store.remove_listener(self._mirror.wake)
         for loop in self._loops:
             loop.stop()
         # A source may be waiting for its host: its connection is ended under it.

@@ -105,9 +105,9 @@ class NameRounds:
         # Files that a beam on the store could still have: logs of years may lie there.
         by_their_clock = at + (self._store.clock_offset_seconds(self._source.name) or 0.0)
         look = self._discovery.find_beams(at, folders, between, written_since=by_their_clock - self._kept_seconds)
-        self._store.refused(look.refused)
+        self._store.count_refused(look.refused)
         between()
-        self._store.take_rows(look.rows, (), at, moved_seconds=moved_seconds)
+        self._store.update_rows(look.rows, (), at, moved_seconds=moved_seconds)
 
     def _may_have_changed(self) -> bool:
         perhaps = self._names_changed(self._folders)
@@ -218,9 +218,9 @@ class TableRounds:
         self._health.said("discovery", None)
         if look.refused:
             _log.warning("ids refused: they cannot be part of a path or a label", **look.refused)
-        self._store.refused(look.refused)
+        self._store.count_refused(look.refused)
         rows = [self._cleared(row) for row in look.rows]
-        self._store.take_rows(rows, look.missing, at, moved_seconds=moved_seconds)
+        self._store.update_rows(rows, look.missing, at, moved_seconds=moved_seconds)
 
     def _cleared(self, row: BeamRow) -> BeamRow:
         """A status becomes a label, and anything may stand in one: only known ones matter to the store."""
@@ -368,4 +368,4 @@ class _Health:
 
     def _publish(self, written_at: float | None = None, moved_seconds: float | None = None) -> None:
         view = DatabaseView(not self._trouble, dict(self._writes), self._seconds, self._pending, written_at)
-        self._store.publish_database(view, moved_seconds=moved_seconds)
+        self._store.update_database(view, moved_seconds=moved_seconds)

@@ -33,14 +33,14 @@ def test_a_run_is_counted_once_however_soon_its_beam_may_be_forgotten(
     verdict: list[Event], status: str, outcome: tuple[str, str, str]
 ) -> None:
     store = BeamStore(StoreRules(retention_seconds=0.5, failed_retention_seconds=0.5), NOW)
-    store.take_rows([BeamRow(KEY, NOW, status="simulation_running", updated_at=NOW)], (), NOW)
+    store.update_rows([BeamRow(KEY, NOW, status="simulation_running", updated_at=NOW)], (), NOW)
     _read(store, NOW + 1, BatchesAnnounced(2, 10), BatchStarted(1, 2), *verdict)
-    store.take_rows([BeamRow(KEY, NOW + 1, status=status, updated_at=NOW + 1)], (), NOW + 1)
+    store.update_rows([BeamRow(KEY, NOW + 1, status=status, updated_at=NOW + 1)], (), NOW + 1)
     at = NOW + 1
     while store.keys() and at < NOW + 60:
         at += 0.25
-        store.publish_source(SourceView("local", "local", up=True, last_poll_at=at), at)
-        store.settle(at)
+        store.update_source(SourceView("local", "local", up=True, last_poll_at=at), at)
+        store.advance(at)
 
     assert not store.keys()
     assert store.snapshot(at).runs == {outcome: 1}

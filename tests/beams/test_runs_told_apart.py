@@ -324,7 +324,7 @@ class TestNoLog:
         assert (world.state, world.view().source) == ("succeeded", "unknown")
 
     def test_not_while_a_source_has_never_been_looked_at(self, world: World) -> None:
-        world.store.expect_source("far")
+        world.store.add_source("far")
         world.row("completed", 100.0)
         for _ in range(10):
             world.look(1)
@@ -337,7 +337,7 @@ class TestNoLog:
         world.row("completed", 100.0)
         for _ in range(10):
             world.look(1)
-        world.store.expect_source("far")
+        world.store.add_source("far")
         world.look(1)
         assert world.state == "succeeded"
 

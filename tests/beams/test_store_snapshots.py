@@ -66,7 +66,7 @@ def _steps(draw: st.DrawFn) -> Step:
     key = draw(st.sampled_from(KEYS))
     path = PATH.format(key.beam_id)
     kind = draw(
-        st.sampled_from(["row", "row again", "read", "read", "read", "claim", "source", "rules", "settle", "wait"])
+        st.sampled_from(["row", "row again", "read", "read", "read", "claim", "source", "rules", "advance", "wait"])
     )
     if kind in ("row", "row again"):
         status, progress = draw(STATUSES), draw(st.sampled_from([None, 0.0, 50.0]))
@@ -77,7 +77,7 @@ def _steps(draw: st.DrawFn) -> Step:
                 row = BeamRow(key, at, status=status, progress=progress, updated_at=at - age)
             else:
                 row = replace(_row(store, key, at), read_at=at)
-            store.take_rows([row], (), at)
+            store.update_rows([row], (), at)
 
         return take_row
     if kind == "read":
@@ -93,11 +93,11 @@ def _steps(draw: st.DrawFn) -> Step:
         return lambda store, at: store.claim(key, "far", "/far.log", LogStat(9, at + 20), at)
     if kind == "source":
         view = SourceView("local", "local", up=draw(st.booleans()))
-        return lambda store, at: store.publish_source(replace(view, last_poll_at=at), at)
+        return lambda store, at: store.update_source(replace(view, last_poll_at=at), at)
     if kind == "rules":
         factor = draw(st.sampled_from([1.0, 2.0]))
         return lambda store, at: store.set_rules(replace(RULES, stall=replace(RULES.stall, factor=factor)))
-    return (lambda store, at: store.settle(at)) if kind == "settle" else (lambda store, at: None)
+    return (lambda store, at: store.advance(at)) if kind == "advance" else (lambda store, at: None)
 
 
 STEPS = st.lists(
@@ -112,7 +112,7 @@ def _row(store: BeamStore, key: BeamKey, at: float) -> BeamRow:
 
 def _store() -> BeamStore:
     store = BeamStore(RULES, NOW)
-    store.take_rows([BeamRow(key, NOW, status="simulation_running", updated_at=NOW) for key in KEYS], (), NOW)
+    store.update_rows([BeamRow(key, NOW, status="simulation_running", updated_at=NOW) for key in KEYS], (), NOW)
     return store
 
 
@@ -187,7 +187,7 @@ def test_estimates_have_no_digits_that_they_are_not_worth() -> None:
 def test_a_row_that_was_read_again_is_shown_with_its_time() -> None:
     store = _store()
     store.snapshot(NOW)
-    store.take_rows([replace(store.snapshot(NOW).beams[0].row, read_at=NOW + 2)], (), NOW + 2)
+    store.update_rows([replace(store.snapshot(NOW).beams[0].row, read_at=NOW + 2)], (), NOW + 2)
 
     assert store.snapshot(NOW + 2).beams[0].row.read_at == NOW + 2
 
@@ -203,7 +203,7 @@ def test_a_stall_is_seen_although_nothing_has_happened() -> None:
 def test_nothing_is_worked_out_again_for_beams_that_stand_still(monkeypatch: pytest.MonkeyPatch) -> None:
     store = BeamStore(RULES, NOW)
     keys = [BeamKey("c", f"b{number}") for number in range(1000)]
-    store.take_rows([BeamRow(key, NOW, status="simulation_running", updated_at=NOW) for key in keys], (), NOW)
+    store.update_rows([BeamRow(key, NOW, status="simulation_running", updated_at=NOW) for key in keys], (), NOW)
     for key in keys:
         _running(store, key)
     shown = store.snapshot(NOW + 31).beams
@@ -226,7 +226,7 @@ def test_nothing_is_worked_out_again_for_beams_that_stand_still(monkeypatch: pyt
 def test_time_that_passes_over_beams_that_stand_still_costs_no_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
     store = _store()
     _running(store, KEYS[0])
-    store.settle(NOW + 31)
+    store.advance(NOW + 31)
     evaluated: list[float] = []
 
     def counted(beam: Beam, at: float, rules: StoreRules, source: SourceState) -> tuple[BeamState, float]:
@@ -235,9 +235,9 @@ def test_time_that_passes_over_beams_that_stand_still_costs_no_evaluation(monkey
 
     monkeypatch.setattr("exporter.beams.roster.state_at", counted)
     for after in range(32, 60):
-        store.settle(NOW + after)
+        store.advance(NOW + after)
     assert evaluated == []
-    store.settle(NOW + 68)
+    store.advance(NOW + 68)
     assert evaluated == [NOW + 68], "its stall"
 
 
@@ -245,17 +245,17 @@ def test_time_that_passes_over_beams_that_stand_still_costs_no_evaluation(monkey
     "work",
     [
         lambda store, rows: store.snapshot(NOW),
-        lambda store, rows: store.settle(NOW),
-        lambda store, rows: store.take_rows(rows, (), NOW),
+        lambda store, rows: store.advance(NOW),
+        lambda store, rows: store.update_rows(rows, (), NOW),
     ],
-    ids=["snapshot", "settle", "rows"],
+    ids=["snapshot", "advance", "rows"],
 )
 def test_the_lock_is_let_go_between_beams(
     work: Callable[[BeamStore, list[BeamRow]], object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = BeamStore(RULES, NOW)
     rows = [BeamRow(BeamKey("c", f"b{number}"), NOW) for number in range(1000)]
-    store.take_rows(rows, (), NOW)
+    store.update_rows(rows, (), NOW)
     free: list[bool] = []
     monkeypatch.setattr(time, "sleep", lambda _: free.append(not store._lock.locked()))
 

@@ -49,7 +49,7 @@ class Site:
             return snapshot(at)
 
         self.store.snapshot = counted  # type: ignore[method-assign]
-        self.store.take_rows([BeamRow(key, self.at, status="simulation_running") for key in self.keys], (), self.at)
+        self.store.update_rows([BeamRow(key, self.at, status="simulation_running") for key in self.keys], (), self.at)
         assert settings.database is not None
         self.in_logs: list[int] = []
         self.rounds = TableRounds(
@@ -333,9 +333,9 @@ def _told(site: Site, act: Callable[[], object]) -> int:
     def told() -> None:
         calls.append(site.store._lock.locked())
 
-    site.store.listen(told)
+    site.store.add_listener(told)
     act()
-    site.store.unlisten(told)
+    site.store.remove_listener(told)
     assert not any(calls), "told with the lock held"
     return len(calls)
 
@@ -355,10 +355,10 @@ def test_the_board_tells_of_a_rows_new_status_and_not_of_its_being_read(site: Si
     row = site.store.snapshot(site.at).beams[0].row
 
     def read_again() -> None:
-        site.store.take_rows([row], (), site.at + 2)
+        site.store.update_rows([row], (), site.at + 2)
 
     def completed() -> None:
-        site.store.take_rows([BeamRow(row.key, site.at + 4, status="completed")], (), site.at + 4)
+        site.store.update_rows([BeamRow(row.key, site.at + 4, status="completed")], (), site.at + 4)
 
     assert _told(site, read_again) == 0
     assert _told(site, completed) == 1
@@ -366,8 +366,8 @@ def test_the_board_tells_of_a_rows_new_status_and_not_of_its_being_read(site: Si
 
 def test_who_no_longer_listens_is_told_nothing(site: Site) -> None:
     called = threading.Event()
-    site.store.listen(called.set)
-    site.store.unlisten(called.set)
+    site.store.add_listener(called.set)
+    site.store.remove_listener(called.set)
     site.start(1)
 
     assert not called.is_set()

@@ -115,15 +115,15 @@ def _follow(path: Path) -> StoreSnapshot:
         store = BeamStore(StoreRules(retention_seconds=1e12, failed_retention_seconds=1e12), NOW - 100)
         for at in (NOW, NOW + 10):
             look = discovery.find_beams(at, store.keys())
-            store.refused(look.refused)
-            store.take_rows(look.rows, look.missing, at)
+            store.count_refused(look.refused)
+            store.update_rows(look.rows, look.missing, at)
             assert BeamKey("case", "good") in {row.key for row in look.rows}
             for number, key in enumerate(sorted(store.keys())):
                 log = f"/l/{number}.log"
                 store.claim(key, "local", log, LogStat(100, at), at)
                 read = LogRead(int(at - NOW) + 100, line_complete=True, live=True)
                 store.apply(key, log, [BatchesAnnounced(2), BatchStarted(1, 2), read], at, more=False)
-            store.settle(at)
+            store.advance(at)
         snapshot = store.snapshot(at)
         mirror = Mirror(
             table,

@@ -69,7 +69,7 @@ class TestWhatIsKnownAgain:
         before = world.view()
         world.restart()
         world.at += 100_000
-        world.store.settle(world.at)
+        world.store.advance(world.at)
         assert (world.state, world.view().batches_completed) == (BeamState.RUNNING, before.batches_completed)
         assert world.store.pop_events() == []
 
@@ -88,7 +88,7 @@ class TestWhatIsKnownAgain:
         world.at += 100_000
         view = world.store.snapshot(world.at)
         assert view.sources == ()
-        world.store.publish_source(_down(world), world.at)
+        world.store.update_source(_down(world), world.at)
         assert world.state == BeamState.UNREACHABLE
 
     def test_a_stall_stays_a_stall(self, world: World) -> None:
@@ -108,7 +108,7 @@ class TestWhatIsKnownAgain:
         world.restart()
         world.write(rest_after(4))
         shown: list[BeamView] = []
-        monkeypatch.setattr(world.store, "publish_source", lambda *_, **__: shown.append(world.view()))
+        monkeypatch.setattr(world.store, "update_source", lambda *_, **__: shown.append(world.view()))
         world.look()
         assert [(view.state, view.batches_completed) for view in shown] == [(BeamState.SUCCEEDED, 18)]
 
@@ -366,28 +366,28 @@ def test_counters_never_step_back_whenever_it_is_killed(world: World) -> None:
     """Prometheus would take that for a restart from 0, and count all again."""
     running(world)
     first = world.store.to_state()
-    world.store.saved(first)
+    world.store.confirm_saved(first)
     lines = list(encoded(first))
     world.write(rest_after(4))
     for _ in range(8):
         world.look(1)
-    assert world.store.unsaved_runs()
+    assert world.store.has_unsaved_runs()
     assert world.runs == {}, "not shown before the file holds it"
     shown = world.snapshot().batch_durations
     world.restart(lines)
-    world.store.saved(decoded(lines))
+    world.store.confirm_saved(decoded(lines))
     assert (world.runs, world.snapshot().batch_durations) == ({}, shown)
     for _ in range(8):
         world.look(1)
-    world.store.saved(world.store.to_state())
+    world.store.confirm_saved(world.store.to_state())
     assert world.runs == {("succeeded", ""): 1}
-    assert not world.store.unsaved_runs()
+    assert not world.store.has_unsaved_runs()
 
 
 def test_without_a_file_to_write_counters_are_shown_at_once(world: World) -> None:
     running(world)
-    world.store.saved(world.store.to_state())
-    world.store.saved(None)
+    world.store.confirm_saved(world.store.to_state())
+    world.store.confirm_saved(None)
     world.write(rest_after(4))
     for _ in range(8):
         world.look(1)
@@ -684,7 +684,7 @@ def test_a_state_file_of_another_day_is_read_whole_and_written_the_same_again(wo
     again = list(encoded(replace(world.store.to_state(), clocks=state.clocks)))
     assert len(again) == len(lines)
     assert all(map(holds, (json.loads(line) for line in again), (json.loads(line) for line in lines)))
-    world.store.saved(state)
+    world.store.confirm_saved(state)
     snapshot = world.snapshot()
     assert world.runs == {("succeeded", ""): 1, ("failed", "error"): 2}
     assert snapshot.batch_durations["local"].total == 168.0

@@ -68,7 +68,7 @@ class Followed:
         self.source = Counting()
         self.kernel = kernel
         keys = [BeamKey("c", f"b{number}") for number in range(count)]
-        self.store.take_rows([BeamRow(key, self.at, status="x") for key in keys], (), self.at)
+        self.store.update_rows([BeamRow(key, self.at, status="x") for key in keys], (), self.at)
         self.monitor = SourcePoller(
             self.source,
             [LogPathTemplate(f"{folder}/{{beam_id}}.log")],
@@ -142,11 +142,11 @@ def test_of_beams_that_left_nothing_waits_for_the_search_for_garbage(
     try:
         for number in range(3, 20):
             key = BeamKey("c", f"b{number}")
-            world.store.take_rows([BeamRow(key, world.at, status="x")], (), world.at)
+            world.store.update_rows([BeamRow(key, world.at, status="x")], (), world.at)
             world.source.asked_in(world.monitor)
-            world.store.take_rows([], [key], world.at)
+            world.store.update_rows([], [key], world.at)
             world.at += 120
-            world.store.settle(world.at)
+            world.store.advance(world.at)
             world.source.asked_in(world.monitor)
         assert len(world.batches()) == 3
         assert held() == before
@@ -175,12 +175,12 @@ def test_a_log_that_has_just_been_met_may_be_another_by_the_next_round(tmp_path:
     world = settled(tmp_path, 2, kernel)
     world.start_batch(2, 1)
     key, other = BeamKey("c", "b2"), tmp_path / "other.log"
-    world.store.take_rows([BeamRow(key, world.at, status="x")], (), world.at)
+    world.store.update_rows([BeamRow(key, world.at, status="x")], (), world.at)
     world.source.asked_in(world.monitor)
     assert world.batches()["b2"] == 1
     other.write_bytes(b"Generating particles for (7 of 1000 batches) in CPU ..\n")
     os.utime(other, (world.at + 60, world.at + 60))
-    world.store.take_rows([BeamRow(key, world.at, status="x", log_path=str(other))], (), world.at)
+    world.store.update_rows([BeamRow(key, world.at, status="x", log_path=str(other))], (), world.at)
     for _ in range(2):
         assert str(world.log(2)) not in world.source.asked_in(world.monitor)
     assert world.batches()["b2"] == 7
@@ -198,7 +198,7 @@ def test_an_announced_look_asks_for_the_logs_that_grew(tmp_path: Path, kernel: A
 
 def test_a_log_that_appears_is_announced(tmp_path: Path, kernel: Announcements) -> None:
     world = settled(tmp_path, 3, kernel)
-    world.store.take_rows([BeamRow(BeamKey("c", "b3"), world.at, status="x")], (), world.at)
+    world.store.update_rows([BeamRow(BeamKey("c", "b3"), world.at, status="x")], (), world.at)
     for _ in range(3):
         world.source.asked_in(world.monitor)
     world.start_batch(3, 1)

@@ -348,7 +348,7 @@ class TestRetry:
         world.at += 1
         world.write(upto("v2_b18", b"Creating world geometry complete!"), anew=True)
         world.monitor.look()
-        world.store.take_rows(rows, (), asked_at)
+        world.store.update_rows(rows, (), asked_at)
         assert (world.state, world.view().run_number) == (BeamState.STARTING, 2)
         world.row()
         world.look()

@@ -120,7 +120,7 @@ def test_a_long_reason_is_cut(tmp_path: Path) -> None:
 
 def test_a_source_that_has_never_answered_is_shown_before_its_first_poll() -> None:
     store = BeamStore(StoreRules(), 1_800_000_000.0)
-    store.expect_source("hpc1", "ssh")
+    store.add_source("hpc1", "ssh")
     assert store.snapshot(1_800_000_000.0).sources == (SourceView("hpc1", "ssh", up=None),)
     store.remove_source("hpc1")
     assert store.snapshot(1_800_000_000.0).sources == ()

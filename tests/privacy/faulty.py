@@ -17,15 +17,15 @@ from exporter.cli.main import main
 from exporter.metrics.collectors import StoreCollector
 from exporter.web import fields
 
-settle, cases, groups = BeamStore.settle, fields.cases, StoreCollector.__call__
+advance, cases, groups = BeamStore.advance, fields.cases, StoreCollector.__call__
 
 
-def settle_and_fail(store: BeamStore, at: float) -> None:
-    settle(store, at)
+def advance_and_fail(store: BeamStore, at: float) -> None:
+    advance(store, at)
     quoted = str(sorted(store.keys()))
     if not store.keys():
         return
-    BeamStore.settle = settle  # type: ignore[method-assign]
+    BeamStore.advance = advance  # type: ignore[method-assign]
     logging.getLogger("paramiko.transport").error("Exception (client): %s", quoted)
     logging.getLogger("asyncio").error("Task exception was never retrieved: " + quoted)  # noqa: G003 - as they do
     warnings.warn(quoted, stacklevel=1)
@@ -35,7 +35,7 @@ def settle_and_fail(store: BeamStore, at: float) -> None:
     try:
         raise KeyError(quoted)
     except KeyError as error:
-        raise ValueError(f"cannot settle {quoted}") from error
+        raise ValueError(f"cannot advance {quoted}") from error
 
 
 def cases_and_fail(snapshot: Any) -> Any:
@@ -67,7 +67,7 @@ class _Unraisable:
 
 
 if __name__ == "__main__":
-    BeamStore.settle = settle_and_fail  # type: ignore[method-assign, assignment]
+    BeamStore.advance = advance_and_fail  # type: ignore[method-assign, assignment]
     fields.cases = cases_and_fail
     StoreCollector.__call__ = groups_and_fail  # type: ignore[method-assign]
     main()

@@ -272,7 +272,7 @@ def test_the_health_of_a_source_from_just_before_the_clock_was_set_is_dated_by_t
     world = World(tmp_path, quick(), source=source)
     times = Times(world)
     running(world, times)
-    publish = world.store.publish_source
+    publish = world.store.update_source
 
     def set_first(*what: Any, **how: Any) -> None:
         times.set(step)
@@ -280,7 +280,7 @@ def test_the_health_of_a_source_from_just_before_the_clock_was_set_is_dated_by_t
 
     source.down = True
     with monkeypatch.context() as patched:
-        patched.setattr(world.store, "publish_source", set_first)
+        patched.setattr(world.store, "update_source", set_first)
         world.monitor.look()
     assert world.view().state is BeamState.UNREACHABLE
     assert world.view().state_since == pytest.approx(world.at)

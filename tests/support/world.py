@@ -141,10 +141,10 @@ class World:
         self.at += seconds
         known = self.store.keys()
         rows = [replace(row, read_at=self.at) for row in self.rows.values()]
-        self.store.take_rows(rows, known - self.rows.keys(), self.at)
+        self.store.update_rows(rows, known - self.rows.keys(), self.at)
         while self.monitor.look():
             pass
-        self.store.settle(self.at)
+        self.store.advance(self.at)
 
     def snapshot(self) -> StoreSnapshot:
         return self.store.snapshot(self.at)

@@ -59,7 +59,7 @@ class Watch:
             self._monitor(LocalSource("local"), f"{folder}/local/{{beam_id}}.log"),
         ]
         rows = [BeamRow(key, time.time(), status="simulation_running") for key in (REMOTE, LOCAL)]
-        self.store.take_rows(rows, (), time.time())
+        self.store.update_rows(rows, (), time.time())
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._follow, args=(each,)) for each in self.monitors]
         for thread in self._threads:
@@ -171,14 +171,14 @@ def test_a_host_is_not_down_for_a_connection_that_has_ended(watch: Watch, relay:
     watch.write(0, cut_at(5))
     watch.shows(4)
     went_down = threading.Event()
-    publish = watch.store.publish_source
+    publish = watch.store.update_source
 
     def publishing(view: SourceView, at: float, *, moved_seconds: float | None = None) -> None:
         if view.up is False:
             went_down.set()
         publish(view, at, moved_seconds=moved_seconds)
 
-    watch.store.publish_source = publishing  # type: ignore[method-assign]
+    watch.store.update_source = publishing  # type: ignore[method-assign]
     if how == "its process killed":
         for pid in sshd.children:
             os.kill(pid, signal.SIGKILL)
