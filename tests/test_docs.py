@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from exporter.cli.main import main
 from exporter.config import settings_from
 from exporter.logs import events
-from exporter.web.web_config import doubts, read_web_config
+from exporter.web.web_config import config_warnings, read_web_config
 from tests.support import replay
 from tests.support.certificates import Authority
 
@@ -159,7 +159,7 @@ def test_the_example_of_tls_and_passwords_protects(tmp_path: Path) -> None:
     path.touch(mode=0o600)
     path.write_text(text, encoding="utf-8")
     config = read_web_config(path)
-    assert doubts(path, config, ":10813") == []
+    assert config_warnings(path, config, ":10813") == []
     assert (config.authenticates, config.tls_server_config is not None) == (True, True)
     assert f"```yaml\n{text}```" in (ROOT / "docs" / "user-guide.md").read_text(encoding="utf-8")
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from exporter.beams.snapshot import BeamState, OutputState
 from exporter.logs.events import INTERRUPTIONS
 
-STATE_WORDS: Mapping[BeamState, str] = {
+STATE_LABELS: Mapping[BeamState, str] = {
     BeamState.WAITING: "Waiting",
     BeamState.STARTING: "Starting",
     BeamState.RUNNING: "Running",
@@ -29,14 +29,14 @@ STATE_MEANINGS: Mapping[BeamState, str] = {
     BeamState.UNREACHABLE: "the place where its log is does not answer; these are the last known values",
 }
 
-PHASE_WORDS: Mapping[str, str] = {
+PHASE_LABELS: Mapping[str, str] = {
     "loading": "reading plan and images",
     "preparing": "preparing the simulation",
     "simulating": "simulating",
     "saving": "writing the dose",
 }
 
-REASON_WORDS: Mapping[str, str] = {
+REASON_TEXTS: Mapping[str, str] = {
     "out_of_memory": "memory was not enough: another job on the graphics card?",
     "cuda": "the graphics card (GPU) reported an error",
     "exception": "the simulation program met an error it could not handle",
@@ -62,7 +62,7 @@ REASON_WORDS: Mapping[str, str] = {
 """Every one of :data:`exporter.logs.events.FAILURE_REASONS`."""
 
 
-def reason_words(reason: str | None, status: str | None = None) -> str | None:
+def reason_text(reason: str | None, status: str | None = None) -> str | None:
     """A failure's reason in words; the reason itself where it has none.
 
     Args:
@@ -71,10 +71,10 @@ def reason_words(reason: str | None, status: str | None = None) -> str | None:
     """
     if reason == "status" and status:
         return f"its row says {status}; the log does not say why"
-    return None if reason is None else REASON_WORDS.get(reason, reason)
+    return None if reason is None else REASON_TEXTS.get(reason, reason)
 
 
-OUTPUT_WORDS: Mapping[OutputState, str] = {
+OUTPUT_TEXTS: Mapping[OutputState, str] = {
     OutputState.SKIPPED: "dose file not looked for: the run was over when it was first seen",
     OutputState.PENDING: "looking for the dose file",
     OutputState.BLOCKED: "dose file cannot be looked for",
@@ -83,7 +83,7 @@ OUTPUT_WORDS: Mapping[OutputState, str] = {
 }
 """Of the states that say something to people."""
 
-OUTPUT_PROBLEM_WORDS: Mapping[str, str] = {
+OUTPUT_PROBLEM_TEXTS: Mapping[str, str] = {
     "permission": "the exporter may not list its folder",
     "link": "a link leads out of the folder of output_path",
     "too_many": "there are too many files or folders",
@@ -93,24 +93,24 @@ OUTPUT_PROBLEM_WORDS: Mapping[str, str] = {
 }
 
 
-def output_words(state: OutputState, problem: str | None) -> str | None:
+def output_text(state: OutputState, problem: str | None) -> str | None:
     """Describe the state of the dose file in words; ``None`` where there is nothing to say.
 
     Args:
         state: what is known.
         problem: why it cannot be looked for, as a kind of :class:`~exporter.sources.source.LogProblem`.
     """
-    words = OUTPUT_WORDS.get(state)
+    words = OUTPUT_TEXTS.get(state)
     if words is None or problem is None:
         return words
-    return f"{words}: {OUTPUT_PROBLEM_WORDS.get(problem, problem)}"
+    return f"{words}: {OUTPUT_PROBLEM_TEXTS.get(problem, problem)}"
 
 
 _STOPPED = frozenset({"killed", "terminated", "time_limit", "status"}) | INTERRUPTIONS
 """Reasons of runs that did not crash by themselves, or of which nobody knows that they did."""
 
 
-def dose_words(reason: str | None, *, written_before_failure: bool) -> str | None:
+def dose_text(reason: str | None, *, written_before_failure: bool) -> str | None:
     """Say that a failed run had written its dose; ``None`` where it had not.
 
     Args:

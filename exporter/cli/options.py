@@ -186,7 +186,7 @@ def warnings_of(settings: Settings) -> list[str]:
         check_resolvers(settings, config.basic_auth_users)
     except ConfigError as error:
         fail(str(error))
-    return [*settings.warnings(), *web_config.doubts(path, config, settings.web.listen_address)]
+    return [*settings.warnings(), *web_config.config_warnings(path, config, settings.web.listen_address)]
 
 
 def shown_by(settings: Settings) -> Identifiers:

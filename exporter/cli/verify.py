@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from exporter.beams.dose import NO_ENGINE_TIMES, EngineTimes
-from exporter.beams.labels import dose_words
+from exporter.beams.labels import dose_text
 from exporter.beams.run import BeamRun
 from exporter.logs.events import (
     BatchesAnnounced,
@@ -190,7 +190,7 @@ def _describe(run: BeamRun, parser: TpsLogParser, lines: Counter[str], report: R
     dose = run.dose
     report.dose_path, report.dose_dimensions, report.dose_max_gy = dose.path, dose.dimensions, dose.max_dose_gy
     report.doses_written = dose.written
-    report.dose_text = dose_words(run.reason, written_before_failure=dose.written_before(run.reason))
+    report.dose_text = dose_text(run.reason, written_before_failure=dose.written_before(run.reason))
     report.engine_times = run.engine_times
 
 

@@ -32,11 +32,11 @@ from exporter.runtime.pipeline import Pipeline
 from exporter.runtime.privacy import apply_settings, check_resolvers, make_identifiers, privacy_changed, pseudonym_key
 from exporter.web.authentication import FailedLogins
 from exporter.web.events import Events
-from exporter.web.page import Links
-from exporter.web.reveal import Names
+from exporter.web.page import PageLinks
+from exporter.web.reveal import IdReveal
 from exporter.web.routes import ReloadFailed, build_app
 from exporter.web.server import WebServer
-from exporter.web.tls_reload import Protection
+from exporter.web.web_config_reload import ActiveWebConfig
 
 _log = structlog.get_logger(__name__)
 
@@ -119,10 +119,10 @@ class Exporter:
         for where in ("clock", "monitor", "scrape", "web", "web configuration"):
             self._store.declare_errors(where)
         web_config = None if settings.web.config_file is None else Path(settings.web.config_file)
-        self._protection = Protection(web_config, self._store.count_error)
-        check_resolvers(settings, self._protection.users)
+        self._web_config = ActiveWebConfig(web_config, self._store.count_error)
+        check_resolvers(settings, self._web_config.users)
         self._failed_logins = FailedLogins()
-        self._names = Names(
+        self._id_reveal = IdReveal(
             self._snapshot, self._identifiers, settings.privacy.resolve_for, withheld=self._key is not None
         )
         self._continuity: Continuity | None = None
@@ -150,8 +150,8 @@ class Exporter:
             snapshot=self._snapshot,
             identifiers=self._identifiers,
             events=events,
-            names=self._names,
-            links=Links(settings.web.grafana_url, settings.web.runbook_url),
+            id_reveal=self._id_reveal,
+            links=PageLinks(settings.web.grafana_url, settings.web.runbook_url),
             healthy=self._unhealthy,
             ready=self._unready,
             reload=self.reload,
@@ -159,14 +159,14 @@ class Exporter:
             count_error=self._store.count_error,
             version=__version__,
             allowed_hosts=settings.web.allowed_hosts,
-            protection=self._protection,
+            web_config=self._web_config,
             failed_logins=self._failed_logins,
         )
         try:
             self._web = WebServer(
                 app,
                 settings.web.listen_address,
-                protection=self._protection,
+                web_config=self._web_config,
                 failed_logins=self._failed_logins,
                 end_streams=events.end,
             )
@@ -183,7 +183,7 @@ class Exporter:
     @property
     def url(self) -> str:
         """The same as the beginning of a URL, ``https://host:port``."""
-        return f"{'http' if self._protection.context is None else 'https'}://{self.address}"
+        return f"{'http' if self._web_config.tls_context is None else 'https'}://{self.address}"
 
     def start(self) -> None:
         """Start every thread."""
@@ -197,8 +197,8 @@ class Exporter:
             "exporter started",
             version=__version__,
             address=self.address,
-            tls=self._protection.context is not None,
-            authentication=self._protection.authenticates,
+            tls=self._web_config.tls_context is not None,
+            authentication=self._web_config.authenticates,
         )
 
     def stop(self) -> None:
@@ -229,7 +229,7 @@ class Exporter:
                     # What has been shown already would not go with what is shown from now on.
                     wrong = "is another, or its key is; restart the exporter to change it"
                     raise settings.refused((("privacy",), wrong))
-                self._protection.reload()
+                self._web_config.reload()
             except ConfigError as error:
                 self._reload_status = ReloadStatus(False, self._reload_status.at)
                 _log.error("configuration refused, the old one stays in use", error=Cleared(error))
@@ -282,7 +282,7 @@ class Exporter:
     def _protection_view(self) -> ProtectionView:
         return ProtectionView(
             self._failed_logins.read(),
-            self._protection.up_to_date,
-            self._protection.certificate_expires_at,
-            self._names.counts(),
+            self._web_config.up_to_date,
+            self._web_config.certificate_expires_at,
+            self._id_reveal.counts(),
         )

@@ -26,7 +26,7 @@ from exporter.privacy.identifiers import Identifiers
 from exporter.sources.tail_lines import RECENT_LINE_CHARACTERS, RECENT_LINES, recent_lines
 from exporter.web import fields
 from exporter.web.content_negotiation import gzip_accepted
-from exporter.web.fields import Json, Shown, rendered
+from exporter.web.fields import Json, RenderContext, render
 
 PREFIX = "/api/v1"
 _SEARCHED = (
@@ -58,7 +58,7 @@ class _Refused(Exception):
 
 
 def compact(content: object) -> bytes:
-    """JSON without blanks. Ids and texts are such that UTF-8 can carry them (:class:`~exporter.web.fields.Shown`)."""
+    """JSON without blanks. Ids and texts must be encodable as UTF-8 (see ``RenderContext``)."""
     return json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
 
 
@@ -88,11 +88,11 @@ class Api:
             Route(f"{PREFIX}/openapi.json", self._describe),
         ]
 
-    def _route(self, content: Callable[[Request, StoreSnapshot, Shown], Json]) -> Callable[[Request], Any]:
+    def _route(self, content: Callable[[Request, StoreSnapshot, RenderContext], Json]) -> Callable[[Request], Any]:
         def answer(request: Request) -> Response:
             snapshot = self._snapshot()
             try:
-                said = content(request, snapshot, Shown.of(self._identifiers, snapshot))
+                said = content(request, snapshot, RenderContext.of(self._identifiers, snapshot))
             except _Refused as refused:
                 body = compact({"error": str(refused)})
                 return Response(body, refused.status_code, _HEADERS, _JSON)
@@ -117,10 +117,10 @@ class Api:
             self._first_seen.popitem(last=False)
         return b'{"at":%s,%s' % (compact(round(at, 3)), text[1:])
 
-    def _beams(self, request: Request, snapshot: StoreSnapshot, shown: Shown) -> Json:
+    def _beams(self, request: Request, snapshot: StoreSnapshot, shown: RenderContext) -> Json:
         asked = _Filter(request)
-        beams = (rendered(fields.BEAM, beam, shown) for beam in snapshot.beams if asked.wants(beam.state.value))
-        ended = (rendered(fields.ENDED, run, shown) for run in snapshot.ended if asked.wants(run.outcome))
+        beams = (render(fields.BEAM, beam, shown) for beam in snapshot.beams if asked.wants(beam.state.value))
+        ended = (render(fields.ENDED, run, shown) for run in snapshot.ended if asked.wants(run.outcome))
         return {
             "summary": fields.summary(snapshot),
             "beams_dropped": snapshot.beams_dropped,
@@ -128,30 +128,30 @@ class Api:
             "ended": [run for run in ended if asked.matches(run)],
         }
 
-    def _beam(self, request: Request, snapshot: StoreSnapshot, shown: Shown) -> Json:
+    def _beam(self, request: Request, snapshot: StoreSnapshot, shown: RenderContext) -> Json:
         case_id, beam_id = _ids(request)
         for beam in snapshot.beams:
             if shown.beam(beam.key.beam_id) == beam_id and shown.case(beam.key.case_id) == case_id:
                 lines = shown.lines(recent_lines(beam.recent))
-                return {"beam": rendered(fields.BEAM, beam, shown), "recent_lines": lines}
+                return {"beam": render(fields.BEAM, beam, shown), "recent_lines": lines}
         raise _Refused(404, "there is no such beam, or no longer")
 
-    def _cases(self, request: Request, snapshot: StoreSnapshot, shown: Shown) -> Json:
-        return {"cases": [rendered(fields.CASE, case, shown) for case in fields.cases(snapshot)]}
+    def _cases(self, request: Request, snapshot: StoreSnapshot, shown: RenderContext) -> Json:
+        return {"cases": [render(fields.CASE, case, shown) for case in fields.cases(snapshot)]}
 
-    def _sources(self, request: Request, snapshot: StoreSnapshot, shown: Shown) -> Json:
+    def _sources(self, request: Request, snapshot: StoreSnapshot, shown: RenderContext) -> Json:
         return source_parts(snapshot, shown)
 
     def _describe(self, request: Request) -> Response:
         return cached_answer(request, self._description)
 
 
-def source_parts(snapshot: StoreSnapshot, shown: Shown) -> Json:
+def source_parts(snapshot: StoreSnapshot, shown: RenderContext) -> Json:
     """Sources and database."""
     database = snapshot.database
     return {
-        "sources": [rendered(fields.SOURCE, source, shown) for source in fields.sources(snapshot)],
-        "database": None if database is None else rendered(fields.DATABASE, database, shown),
+        "sources": [render(fields.SOURCE, source, shown) for source in fields.sources(snapshot)],
+        "database": None if database is None else render(fields.DATABASE, database, shown),
     }
 
 

@@ -29,7 +29,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from exporter.web.connections import address_key
-from exporter.web.login_turns import TurnedAway, TurnsByAddress
+from exporter.web.login_queue import LoginQueue, LoginQueueFull
 
 _LOG = structlog.get_logger(__name__)
 
@@ -68,7 +68,7 @@ class FailedLogins:
             return {reason: self._counts[reason] for reason in REASONS}
 
 
-class Patience:
+class LoginRateLimiter:
     """How many more wrong logins each address may make. For one thread.
 
     Args:
@@ -112,12 +112,12 @@ class Authentication:
         self._app = app
         self._users = users
         self._failed = failed
-        self._patience = Patience(clock)
+        self._patience = LoginRateLimiter(clock)
         self._secret = secrets.token_bytes(32)
         self._right: OrderedDict[bytes, None] = OrderedDict()
         self._checks: dict[bytes, asyncio.Task[bool]] = {}
         self._checks_of: Counter[str] = Counter()
-        self._turns = TurnsByAddress(_CHECKS_WAITING_AT_MOST)
+        self._turns = LoginQueue(_CHECKS_WAITING_AT_MOST)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         users = self._users()
@@ -153,7 +153,7 @@ class Authentication:
         try:
             # Several requests with the same login share its check, and none of them may end it for the others.
             right = await asyncio.shield(check)
-        except TurnedAway:
+        except LoginQueueFull:
             self._failed.count("limited")
             return _turned_away(503, 1, "Too many logins at once")
         if right and known is not None:

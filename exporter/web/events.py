@@ -30,7 +30,7 @@ from exporter.beams.snapshot import StoreSnapshot
 from exporter.privacy.identifiers import Identifiers
 from exporter.web import fields
 from exporter.web.api import compact, source_parts
-from exporter.web.fields import Json, Shown, rendered
+from exporter.web.fields import Json, RenderContext, render
 
 _LOG = structlog.get_logger(__name__)
 
@@ -56,7 +56,7 @@ _OF_SOURCES = ("name", "kind", "up", "reason", "folders_missing", "clock_offset_
 """What of a source is worth telling at once."""
 
 
-class Told:
+class ChangeTracker:
     """What listeners have been told, and what is to be told next."""
 
     def __init__(self) -> None:
@@ -68,7 +68,7 @@ class Told:
         """Everything as told."""
         return {"at": at, **self._rest, "beams": list(self._beams.values())}
 
-    def take(self, snapshot: StoreSnapshot, shown: Shown) -> Json | None:
+    def take(self, snapshot: StoreSnapshot, shown: RenderContext) -> Json | None:
         """Take a look at the store.
 
         Returns:
@@ -78,7 +78,7 @@ class Told:
         beams: Beams = {}
         changed: list[Json] = []
         for view in snapshot.beams:
-            beam = rendered(fields.BEAM, view, shown)
+            beam = render(fields.BEAM, view, shown)
             key = beam["case_id"], beam["beam_id"]
             known = self._beams.get(key)
             if known is None:
@@ -101,7 +101,7 @@ class Told:
                 self._rest[name] = change[name] = value
         return change or None
 
-    def _rest_of(self, snapshot: StoreSnapshot, shown: Shown) -> Json:
+    def _rest_of(self, snapshot: StoreSnapshot, shown: RenderContext) -> Json:
         parts = source_parts(snapshot, shown)
         # Counters of looks move at every look: they come along with what matters.
         matters = (
@@ -115,7 +115,7 @@ class Told:
         return {
             "summary": fields.summary(snapshot),
             "beams_dropped": snapshot.beams_dropped,
-            "ended": [rendered(fields.ENDED, run, shown) for run in snapshot.ended],
+            "ended": [render(fields.ENDED, run, shown) for run in snapshot.ended],
             **parts,
         }
 
@@ -226,7 +226,7 @@ class Events:
         self._listeners.discard(listener)
 
     async def _look_while_somebody_listens(self) -> None:
-        told, told_at = Told(), time.monotonic()
+        told, told_at = ChangeTracker(), time.monotonic()
         while self._listeners:
             self._wanted.clear()
             began = time.monotonic()
@@ -251,10 +251,10 @@ class Events:
             except asyncio.TimeoutError:
                 continue
 
-    def _look(self, told: Told, everything: bool, news: bool) -> tuple[bytes | None, bytes | None]:
+    def _look(self, told: ChangeTracker, everything: bool, news: bool) -> tuple[bytes | None, bytes | None]:
         """The messages that are wanted."""
         snapshot = self._snapshot()
-        change = told.take(snapshot, Shown.of(self._identifiers, snapshot))
+        change = told.take(snapshot, RenderContext.of(self._identifiers, snapshot))
         at = round(snapshot.at, 3)
         return (
             message("state", told.state(at)) if everything else None,

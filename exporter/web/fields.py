@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from exporter.beams.cases import case_progress
-from exporter.beams.labels import dose_words, output_words, reason_words
+from exporter.beams.labels import dose_text, output_text, reason_text
 from exporter.beams.snapshot import (
     ENDED_STATES,
     BeamState,
@@ -27,7 +27,7 @@ from exporter.beams.snapshot import (
 from exporter.logs.events import DIALECTS, FAILURE_REASONS, PHASES
 from exporter.metrics.metric_types import encodable
 from exporter.privacy.identifiers import Identifiers
-from exporter.web.waiting import WAITING_REASONS, Waiting, needs_attention, waiting
+from exporter.web.waiting import WAITING_REASONS, WaitingReason, explain_waiting, needs_attention
 
 Json: TypeAlias = dict[str, Any]
 Thing = TypeVar("Thing")
@@ -37,7 +37,7 @@ _UNFORESEEABLE = frozenset({BeamState.STALLED, BeamState.EXPIRED})
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class RenderContext:
     """How and when things are shown.
 
     Args:
@@ -51,7 +51,7 @@ class Shown:
     sources: Sequence[SourceView] = ()
 
     @classmethod
-    def of(cls, identifiers: Identifiers, snapshot: StoreSnapshot) -> Shown:
+    def of(cls, identifiers: Identifiers, snapshot: StoreSnapshot) -> RenderContext:
         """How the things of a snapshot are shown."""
         return cls(identifiers, snapshot.at, snapshot.sources)
 
@@ -81,19 +81,19 @@ class Field(Generic[Thing]):
     name: str
     schema: Json
     meaning: str
-    value: Callable[[Thing, Shown], Any]
+    value: Callable[[Thing, RenderContext], Any]
 
 
 Fields: TypeAlias = tuple[Field[Thing], ...]
 
 
-def rendered(fields: Fields[Thing], thing: Thing, shown: Shown) -> Json:
+def render(fields: Fields[Thing], thing: Thing, shown: RenderContext) -> Json:
     """A thing as JSON."""
     return {field.name: field.value(thing, shown) for field in fields}
 
 
 def object_schema(fields: Fields[Any], meaning: str) -> Json:
-    """The JSON schema of what :func:`rendered` gives: every field is always there."""
+    """The JSON schema of what :func:`render` gives: every field is always there."""
     properties = {field.name: {**field.schema, "description": field.meaning} for field in fields}
     return strict_object(properties, meaning)
 
@@ -147,8 +147,8 @@ def _time_left(beam: BeamView) -> float | None:
     return None if beam.state is BeamState.UNREACHABLE else _seconds(beam.remaining_seconds)
 
 
-def _waiting(beam: BeamView, shown: Shown) -> Waiting | None:
-    return waiting(beam, shown.sources, shown.identifiers)
+def _waiting(beam: BeamView, shown: RenderContext) -> WaitingReason | None:
+    return explain_waiting(beam, shown.sources, shown.identifiers)
 
 
 BEAM: Fields[BeamView] = (
@@ -167,7 +167,7 @@ BEAM: Fields[BeamView] = (
         "reason_text",
         TEXT_OR_NULL,
         "The same in words.",
-        lambda beam, shown: reason_words(beam.reason, shown.status(beam.row.status)),
+        lambda beam, shown: reason_text(beam.reason, shown.status(beam.row.status)),
     ),
     Field(
         "failure_text",
@@ -179,7 +179,7 @@ BEAM: Fields[BeamView] = (
         "dose_text",
         TEXT_OR_NULL,
         "In words, that a run which failed had written its dose file before; null otherwise.",
-        lambda beam, _: dose_words(beam.reason, written_before_failure=beam.dose_written_before_failure),
+        lambda beam, _: dose_text(beam.reason, written_before_failure=beam.dose_written_before_failure),
     ),
     Field(
         "waiting_reason",
@@ -331,7 +331,7 @@ BEAM: Fields[BeamView] = (
         "output_text",
         TEXT_OR_NULL,
         "The same in words; null where there is nothing to say.",
-        lambda beam, _: output_words(beam.output, beam.output_problem),
+        lambda beam, _: output_text(beam.output, beam.output_problem),
     ),
     Field(
         "output_path",
@@ -384,7 +384,7 @@ ENDED: Fields[EndedRun] = (
         "reason_text",
         TEXT_OR_NULL,
         "The same in words.",
-        lambda run, shown: reason_words(run.reason, shown.status(run.status)),
+        lambda run, shown: reason_text(run.reason, shown.status(run.status)),
     ),
     Field(
         "started_at", NUMBER_OR_NULL, "When it began; null where nobody knows.", lambda run, _: _seconds(run.started_at)

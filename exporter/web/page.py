@@ -1,7 +1,7 @@
 """The page for people: an empty page with its script, and a table made here for browsers without one.
 
 Nothing in a page comes from a log or a database but by escaping (here) or as text (in the script), and no script or
-style runs but those in ``static/``. Links are relative, so that a reverse proxy may serve all this below a path.
+style runs but those in ``static/``. PageLinks are relative, so that a reverse proxy may serve all this below a path.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from exporter.beams.labels import PHASE_WORDS, REASON_WORDS, STATE_MEANINGS, STATE_WORDS
+from exporter.beams.labels import PHASE_LABELS, REASON_TEXTS, STATE_LABELS, STATE_MEANINGS
 from exporter.beams.snapshot import BeamState, StoreSnapshot
 from exporter.privacy.identifiers import Identifiers
 from exporter.web import fields
 from exporter.web.api import cached_answer, source_parts
-from exporter.web.fields import Shown, rendered
+from exporter.web.fields import RenderContext, render
 from exporter.web.runbooks import PATH, runbook_name
 
 CONTENT_SECURITY_POLICY = "; ".join(
@@ -47,7 +47,7 @@ _MEDIA_TYPES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Links:
+class PageLinks:
     """Where the page leads to besides its own server; ``None`` is no link.
 
     Args:
@@ -78,7 +78,7 @@ class Page:
         self,
         snapshot: Callable[[], StoreSnapshot],
         identifiers: Identifiers,
-        links: Links,
+        links: PageLinks,
         version: str,
         *,
         offers_names: bool = False,
@@ -96,9 +96,9 @@ class Page:
             version=version,
             links=links,
             offers_names=offers_names,
-            state_words={state.value: word for state, word in STATE_WORDS.items()},
+            state_words={state.value: word for state, word in STATE_LABELS.items()},
             state_meanings={state.value: word for state, word in STATE_MEANINGS.items()},
-            phase_words=PHASE_WORDS,
+            phase_words=PHASE_LABELS,
         )
         self._index = environment.get_template("index.html").render(settings=_settings(links)).encode()
         self._table_template = environment.get_template("table.html")
@@ -116,17 +116,17 @@ class Page:
 
     def _table(self, request: Request) -> Response:
         snapshot = self._snapshot()
-        shown = Shown.of(self._identifiers, snapshot)
+        shown = RenderContext.of(self._identifiers, snapshot)
         body = self._table_template.render(
             at=snapshot.at,
             zone=time.strftime("%Z", time.localtime(snapshot.at)),
             summary=fields.summary(snapshot),
             beams_dropped=snapshot.beams_dropped,
             cases=[
-                (rendered(fields.CASE, case, shown), [rendered(fields.BEAM, beam, shown) for beam in case.beams])
+                (render(fields.CASE, case, shown), [render(fields.BEAM, beam, shown) for beam in case.beams])
                 for case in fields.cases(snapshot)
             ],
-            ended=[rendered(fields.ENDED, run, shown) for run in reversed(snapshot.ended)],
+            ended=[render(fields.ENDED, run, shown) for run in reversed(snapshot.ended)],
             **source_parts(snapshot, shown),
         )
         return cached_answer(request, body.encode(), "text/html; charset=utf-8")
@@ -146,13 +146,13 @@ def _static_files() -> dict[str, tuple[bytes, str]]:
     return {file.name: (file.read_bytes(), _MEDIA_TYPES[end]) for file, end in named if end in _MEDIA_TYPES}
 
 
-def _settings(links: Links) -> str:
+def _settings(links: PageLinks) -> str:
     """What the script needs to know, as JSON."""
     settings: dict[str, Any] = {
-        "runbooks": {reason: links.runbook(reason) for reason in (*REASON_WORDS, "stalled", "waiting")},
-        "states": {state.value: {"word": STATE_WORDS[state], "meaning": STATE_MEANINGS[state]} for state in BeamState},
-        "phases": dict(PHASE_WORDS),
-        "reasons": dict(REASON_WORDS),
+        "runbooks": {reason: links.runbook(reason) for reason in (*REASON_TEXTS, "stalled", "waiting")},
+        "states": {state.value: {"word": STATE_LABELS[state], "meaning": STATE_MEANINGS[state]} for state in BeamState},
+        "phases": dict(PHASE_LABELS),
+        "reasons": dict(REASON_TEXTS),
     }
     return json.dumps(settings)
 

@@ -21,7 +21,7 @@ from exporter.metrics.metric_types import encodable
 from exporter.privacy.identifiers import Identifiers
 from exporter.web.api import PREFIX, compact
 from exporter.web.authentication import USER
-from exporter.web.other_sites import is_of_another_site
+from exporter.web.cross_site import is_cross_site
 
 _LOG = structlog.get_logger(__name__)
 
@@ -29,7 +29,7 @@ OUTCOMES = ("shown", "refused")
 _HEADERS = {"Cache-Control": "no-store"}
 
 
-class Names:
+class IdReveal:
     """The ids behind pseudonyms.
 
     Args:
@@ -70,7 +70,7 @@ class Names:
             why = "nobody may see ids here: privacy.resolve_for" if self._withheld else "ids are shown as they are"
             return _json({"error": why}, 404)
         user = request.scope.get(USER)
-        elsewhere = is_of_another_site(request)
+        elsewhere = is_cross_site(request)
         allowed = user in self._users and not elsewhere
         with self._lock:
             self._counts["shown" if allowed else "refused"] += 1

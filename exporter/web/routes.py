@@ -24,14 +24,14 @@ from exporter.privacy.identifiers import Identifiers
 from exporter.process import gc_tuning
 from exporter.web.api import PREFIX, Api
 from exporter.web.authentication import Authentication, FailedLogins
+from exporter.web.cross_site import is_cross_site, is_known_host
 from exporter.web.events import Events
 from exporter.web.metrics_endpoint import MetricsEndpoint, metrics_handler
-from exporter.web.other_sites import is_known_host, is_of_another_site
-from exporter.web.page import CONTENT_SECURITY_POLICY, Links, Page
+from exporter.web.page import CONTENT_SECURITY_POLICY, Page, PageLinks
 from exporter.web.request_coalescing import ConcurrencyLimit
-from exporter.web.reveal import Names
+from exporter.web.reveal import IdReveal
 from exporter.web.runbooks import Runbooks
-from exporter.web.tls_reload import Protection
+from exporter.web.web_config_reload import ActiveWebConfig
 
 _LOG = structlog.get_logger(__name__)
 
@@ -72,8 +72,8 @@ def build_app(
     snapshot: Callable[[], StoreSnapshot],
     identifiers: Identifiers,
     events: Events,
-    names: Names,
-    links: Links,
+    id_reveal: IdReveal,
+    links: PageLinks,
     healthy: Callable[[], str | None],
     ready: Callable[[], str | None],
     reload: Callable[[], None],
@@ -81,7 +81,7 @@ def build_app(
     count_error: Callable[[str], None],
     version: str,
     allowed_hosts: Collection[str] = (),
-    protection: Protection | None = None,
+    web_config: ActiveWebConfig | None = None,
     failed_logins: FailedLogins | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> ASGIApp:
@@ -96,7 +96,7 @@ def build_app(
         snapshot: takes a snapshot of the store, for API and page.
         identifiers: how ids, paths and texts are shown there.
         events: tells pages what has changed; the server must close it when it stops.
-        names: tells some users the ids behind pseudonyms.
+        id_reveal: tells some users the ids behind pseudonyms.
         links: where the page leads to besides.
         healthy: ``None`` while the exporter works, else why it does not.
         ready: ``None`` once beams are followed, else what is still missing.
@@ -105,7 +105,7 @@ def build_app(
         count_error: told where an unexpected error happened: ``scrape`` or ``web``.
         version: shown on the page.
         allowed_hosts: names in lower case by which requests may come; any, where there is none.
-        protection: who is let in, and further headers; everybody, where not given.
+        web_config: who is let in, and further headers; everybody, where not given.
         failed_logins: counts who is not.
         clock: seconds from any start, for the duration of scrapes.
     """
@@ -119,7 +119,7 @@ def build_app(
     def reloading(request: Request) -> Response:
         if not enable_lifecycle:
             return PlainTextResponse(_RELOAD_FORBIDDEN, 403)
-        if is_of_another_site(request):
+        if is_cross_site(request):
             return PlainTextResponse(_RELOAD_FROM_ELSEWHERE, 403)
         try:
             reload()
@@ -129,22 +129,22 @@ def build_app(
 
     metrics = MetricsEndpoint(encoder, registry, meter, count_error, clock)
     routes = [
-        *Page(snapshot, identifiers, links, version, offers_names=names.offered).routes(),
+        *Page(snapshot, identifiers, links, version, offers_names=id_reveal.offered).routes(),
         *Runbooks().routes(),
         Route("/metrics", metrics_handler(metrics)),
         Route("/-/healthy", health),
         Route("/-/ready", readiness),
         Route("/-/reload", reloading, methods=["POST", "PUT"]),
         Route(f"{PREFIX}/events", events.answer),
-        names.route,
+        id_reveal.route,
         *Api(snapshot, identifiers, version).routes(),
     ]
     app = Starlette(routes=routes)
     app.router.redirect_slashes = False  # a redirect would name the host of the request, which a proxy may have changed
-    protection = protection or Protection()
+    web_config = web_config or ActiveWebConfig()
     in_turn = ConcurrencyLimit(_with_options(app, routes), _turn_of, {"page": _PAGES_AT_ONCE, "probe": _PROBES_AT_ONCE})
-    inside = Authentication(in_turn, lambda: protection.users, failed_logins or FailedLogins())
-    return _outermost(inside, count_error, protection, frozenset(allowed_hosts))
+    inside = Authentication(in_turn, lambda: web_config.users, failed_logins or FailedLogins())
+    return _outermost(inside, count_error, web_config, frozenset(allowed_hosts))
 
 
 def _turn_of(path: str) -> str | None:
@@ -179,7 +179,7 @@ def _with_options(app: ASGIApp, routes: Sequence[BaseRoute]) -> ASGIApp:
 
 
 def _outermost(
-    app: ASGIApp, count_error: Callable[[str], None], protection: Protection, allowed_hosts: frozenset[str]
+    app: ASGIApp, count_error: Callable[[str], None], web_config: ActiveWebConfig, allowed_hosts: frozenset[str]
 ) -> ASGIApp:
     """Around every answer: the headers that all have, and the end of unexpected errors (Starlette has answered 500)."""
 
@@ -193,7 +193,7 @@ def _outermost(
                 headers = MutableHeaders(scope=message)
                 for name, value in _HEADERS_OF_ALL:
                     headers.append(name, value)
-                for name, value in protection.headers.items():
+                for name, value in web_config.headers.items():
                     headers[name] = value
             await send(message)
 

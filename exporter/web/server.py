@@ -27,7 +27,7 @@ from exporter.web.authentication import FailedLogins
 from exporter.web.connections import Door, Guest
 from exporter.web.request_heads import Requests
 from exporter.web.tls import names_of
-from exporter.web.tls_reload import Protection
+from exporter.web.web_config_reload import ActiveWebConfig
 
 _LOG = structlog.get_logger(__name__)
 
@@ -54,14 +54,16 @@ class _Connection(H11Protocol):
     byte now and then, would stay forever. Those that do not read, too.
     """
 
-    def __init__(self, guest: Guest, door: Door, protection: Protection, refused: Callable[[], None], **parts: Any):
+    def __init__(
+        self, guest: Guest, door: Door, web_config: ActiveWebConfig, refused: Callable[[], None], **parts: Any
+    ):
         super().__init__(**parts)
         self.conn: Requests = Requests()
         self.answered = False
         self._over = False
         self._guest = guest
         self._door = door
-        self._protection = protection
+        self._web_config = web_config
         self._refused = refused
         self._reads = True
         self._deadline: asyncio.TimerHandle | None = None
@@ -165,7 +167,7 @@ class _Connection(H11Protocol):
             self._patience = self.loop.call_later(self.timeout_keep_alive, self.abort)
 
     def _is_welcome(self) -> bool:
-        allowed = self._protection.allowed_names
+        allowed = self._web_config.allowed_client_names
         tls = self.transport.get_extra_info("ssl_object")
         return not allowed or (tls is not None and not allowed.isdisjoint(names_of(tls.getpeercert())))
 
@@ -200,15 +202,15 @@ class _Server(uvicorn.Server):
     def __init__(
         self,
         config: uvicorn.Config,
-        protection: Protection,
+        web_config: ActiveWebConfig,
         failed_logins: FailedLogins,
         end_streams: Callable[[bool], None],
     ) -> None:
         super().__init__(config)
-        self._protection = protection
+        self._web_config = web_config
         self._failed_logins = failed_logins
         self._end_streams = end_streams
-        self._door = Door(self._make_connection, lambda: protection.context, self._refused_certificate)
+        self._door = Door(self._make_connection, lambda: web_config.tls_context, self._refused_certificate)
         self._refreshing: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ended = asyncio.Event()
@@ -233,7 +235,7 @@ class _Server(uvicorn.Server):
         self.servers = []
         for listener in sockets or []:
             self._door.open(listener)
-        if self._protection.configured:
+        if self._web_config.configured:
             self._refreshing = self._loop.create_task(self._refresh())
         self.started = True
         self.serving_or_over.set()
@@ -252,7 +254,7 @@ class _Server(uvicorn.Server):
         return _Connection(
             guest,
             self._door,
-            self._protection,
+            self._web_config,
             self._refused_certificate,
             config=self.config,
             server_state=self.server_state,
@@ -264,13 +266,13 @@ class _Server(uvicorn.Server):
 
     async def _refresh(self) -> None:
         """Use a changed web configuration; who came in under the old one must come in again."""
-        generation = self._protection.generation
+        generation = self._web_config.generation
         while True:
             await asyncio.sleep(_REFRESH_SECONDS)
             try:
-                await run_in_threadpool(self._protection.refresh)
-                if generation != self._protection.generation:
-                    generation = self._protection.generation
+                await run_in_threadpool(self._web_config.refresh)
+                if generation != self._web_config.generation:
+                    generation = self._web_config.generation
                     self._end_streams(False)
                     for connection in list(self.server_state.connections):
                         connection.shutdown()
@@ -288,7 +290,7 @@ class WebServer:
         app: the application, from :func:`build_app`.
         listen_address: ``127.0.0.1:10813``, ``:10813``, ``[::1]:10813``, ``localhost:10813``; port 0 takes any.
         idle_seconds: how long a connection may be without a complete request, or not read its answer.
-        protection: TLS and whose certificates are accepted; plain HTTP where not given.
+        web_config: TLS and whose certificates are accepted; plain HTTP where not given.
         failed_logins: counts the certificates that are not.
         end_streams: ends answers that would go on for ever; called in the server's event loop when it stops (``True``),
             or when another web configuration is in use (``False``).
@@ -303,7 +305,7 @@ class WebServer:
         listen_address: str,
         *,
         idle_seconds: int = _IDLE_SECONDS,
-        protection: Protection | None = None,
+        web_config: ActiveWebConfig | None = None,
         failed_logins: FailedLogins | None = None,
         end_streams: Callable[[bool], None] = lambda for_good: None,
     ) -> None:
@@ -325,7 +327,7 @@ class WebServer:
                 timeout_keep_alive=idle_seconds,
                 timeout_graceful_shutdown=_FINISH_SECONDS,
             ),
-            protection or Protection(),
+            web_config or ActiveWebConfig(),
             failed_logins or FailedLogins(),
             end_streams,
         )

@@ -30,7 +30,7 @@ MQIBeamWaitingForLog has it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
+class WaitingReason:
     """Why a beam waits.
 
     Args:
@@ -42,7 +42,7 @@ class Waiting:
     text: str
 
 
-def waiting(beam: BeamView, sources: Sequence[SourceView], identifiers: Identifiers) -> Waiting | None:
+def explain_waiting(beam: BeamView, sources: Sequence[SourceView], identifiers: Identifiers) -> WaitingReason | None:
     """Explain a beam that waits; ``None`` for one that does not.
 
     Args:
@@ -76,7 +76,7 @@ def waiting(beam: BeamView, sources: Sequence[SourceView], identifiers: Identifi
     if unpolled:
         have = "has" if len(unpolled) == 1 else "have"
         parts.append(f"{_names(unpolled)} {have} not been polled yet")
-    return Waiting(reason, "; ".join(parts))
+    return WaitingReason(reason, "; ".join(parts))
 
 
 def needs_attention(beam: BeamView, sources: Sequence[SourceView], at: float) -> bool:
@@ -98,10 +98,10 @@ def _simulating_since(beam: BeamView) -> float:
     return beam.state_since if beam.row.updated_at is None else beam.row.updated_at
 
 
-def _with_log(beam: BeamView, sources: Sequence[SourceView], identifiers: Identifiers) -> Waiting:
+def _with_log(beam: BeamView, sources: Sequence[SourceView], identifiers: Identifiers) -> WaitingReason:
     """A beam that waits although there is a log."""
     if not beam.log_of_earlier_run:
-        return Waiting("log_unreadable", "its log is there, but cannot be read")
+        return WaitingReason("log_unreadable", "its log is there, but cannot be read")
     text = "only the log of an earlier run is there"
     if beam.status_is_simulating:
         text = f"{_said(beam, identifiers)}, but {text}"
@@ -112,7 +112,7 @@ def _with_log(beam: BeamView, sources: Sequence[SourceView], identifiers: Identi
             text += f" (as its date says; whether the clock of {encodable(source.name)} is right is not known yet)"
     if source is not None and source.up is False:
         text += f"; {encodable(source.name)} cannot be reached"
-    return Waiting("log_of_earlier_run", text)
+    return WaitingReason("log_of_earlier_run", text)
 
 
 def _no_log(beam: BeamView, polled: Sequence[SourceView], identifiers: Identifiers) -> str:

@@ -312,7 +312,7 @@ class WebConfig(Section):
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
+class LoadedWebConfig:
     """A web configuration with what it was made into, once and for all connections that begin under it."""
 
     config: WebConfig
@@ -333,24 +333,24 @@ def read_web_config(path: Path, trust: Trust = "any_owner") -> WebConfig:
     return read_settings(WebConfig, read_text(path, trust), str(path), context={"folder": os.path.abspath(path.parent)})
 
 
-def prepare(path: Path | None) -> Prepared:
+def load_web_config(path: Path | None) -> LoadedWebConfig:
     """Read, check, and make ready for use in this process; without a path, nothing is protected.
 
     Raises:
         ConfigError: with all mistakes at once, by line.
     """
     if path is None:
-        return Prepared(WebConfig(), None, None)
+        return LoadedWebConfig(WebConfig(), None, None)
     config = read_web_config(path, "owned")
     section = config.tls_server_config
     try:
         context = None if section is None else section.context()
-        return Prepared(config, context, config.certificate_expires_at)
+        return LoadedWebConfig(config, context, config.certificate_expires_at)
     except ValueError as error:  # a file was replaced between the check and here
         raise ConfigError([f"{path}: tls_server_config: {error}"]) from None
 
 
-def doubts(path: Path, config: WebConfig, listen_address: str, now: float | None = None) -> list[str]:
+def config_warnings(path: Path, config: WebConfig, listen_address: str, now: float | None = None) -> list[str]:
     """What is allowed but probably not meant, one sentence each.
 
     Args:
@@ -400,7 +400,7 @@ def serves_tls(path: Path) -> bool:
         return False
 
 
-def mentioned_files(path: Path) -> tuple[str, ...]:
+def referenced_files(path: Path) -> tuple[str, ...]:
     """The file and those that it names, as far as it can be read, whatever else is wrong with it."""
     try:
         section = Document(read_text(path), str(path)).data.get("tls_server_config")

@@ -147,9 +147,9 @@ def _show(snapshot: StoreSnapshot) -> None:
     text = plain(MetricsEncoder(groups).encode(openmetrics=True)).decode()
     assert text.count('mqi_beam_run{case_id="case",beam_id="good"') == 1
     assert max(map(len, text.splitlines())) < _LONGEST_LINE
-    shown = fields.Shown.of(identifiers, snapshot)
+    shown = fields.RenderContext.of(identifiers, snapshot)
     for view in snapshot.beams:
-        assert len(compact(fields.rendered(fields.BEAM, view, shown))) < _LONGEST_ANSWER
+        assert len(compact(fields.render(fields.BEAM, view, shown))) < _LONGEST_ANSWER
 
 
 def _row(**values: bytes) -> bytes:

@@ -13,8 +13,8 @@ from click.testing import CliRunner, Result
 
 from exporter.cli.main import main
 from exporter.config import ConfigError, load
-from exporter.web.tls_reload import Protection
 from exporter.web.web_config import read_web_config
+from exporter.web.web_config_reload import ActiveWebConfig
 from tests.support.process import ExporterProcess, wait_for
 
 SOMEBODY = 4711
@@ -148,15 +148,15 @@ def test_a_running_exporter_keeps_its_configuration_where_the_changed_one_is_ref
 
 
 def test_a_web_configuration_that_others_can_change_comes_not_into_use(web: Path) -> None:
-    protection = Protection(web)
+    web_config = ActiveWebConfig(web)
     web.write_text("http_server_config: {headers: {X-Frame-Options: deny}}\n", encoding="utf-8")
     web.chmod(0o660)
-    assert not protection.refresh()
-    assert protection.up_to_date is False
-    assert protection.headers == {}
+    assert not web_config.refresh()
+    assert web_config.up_to_date is False
+    assert web_config.headers == {}
     web.chmod(0o640)
-    assert protection.refresh()
-    assert protection.headers == {"X-Frame-Options": "deny"}
+    assert web_config.refresh()
+    assert web_config.headers == {"X-Frame-Options": "deny"}
 
 
 @pytest.mark.parametrize("there", [False, True])

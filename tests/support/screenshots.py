@@ -16,12 +16,12 @@ from exporter import __version__
 from exporter.cli.top.readers import ApiReader
 from exporter.cli.top.screen import draw
 from exporter.cli.top.view import View
-from exporter.web.page import Links
+from exporter.web.page import PageLinks
 from tests.support.browser import Visitor, open_browser
 from tests.web.clinic import clinic
 from tests.web.test_server import serve
 
-_LINKS = Links("https://grafana.example/d/mqi-beams", "https://wiki.example/mqi")
+_LINKS = PageLinks("https://grafana.example/d/mqi-beams", "https://wiki.example/mqi")
 _DESK = {"width": 1360, "height": 900}
 _PHONE = {"width": 390, "height": 844}
 PICTURES: dict[str, dict[str, Any]] = {

@@ -18,7 +18,7 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 
 from exporter.beams.dose import EngineTimes
-from exporter.beams.labels import PHASE_WORDS, REASON_WORDS, STATE_MEANINGS, STATE_WORDS
+from exporter.beams.labels import PHASE_LABELS, REASON_TEXTS, STATE_LABELS, STATE_MEANINGS
 from exporter.beams.snapshot import (
     BeamKey,
     BeamRow,
@@ -254,8 +254,8 @@ def test_every_failure_reason_has_words(site: Site, store: BeamStore, reason: st
     failed["row"] = BeamRow(BeamKey("70010001", "70010001_b1"), NOW)
     store.shown = make_snapshot(make_beam(reason=reason, failure_text="the line", **failed))
     [beam] = ask(site, "/api/v1/beams")["beams"]
-    assert (beam["reason"], beam["reason_text"]) == (reason, REASON_WORDS[reason])
-    assert "_" not in REASON_WORDS[reason]
+    assert (beam["reason"], beam["reason_text"]) == (reason, REASON_TEXTS[reason])
+    assert "_" not in REASON_TEXTS[reason]
     assert beam["failure_text"] == "the line"
 
 
@@ -268,14 +268,14 @@ def test_what_a_row_alone_says_of_the_end_is_said_in_its_word(site: Site, store:
     store.shown = make_snapshot(by_row, by_log, ended=(run, replace(run, status=None)))
     said = ask(site, "/api/v1/beams")
     words = f"its row says {status}; the log does not say why"
-    assert [beam["reason_text"] for beam in said["beams"]] == [words, REASON_WORDS["killed"]]
-    assert [run["reason_text"] for run in said["ended"]] == [words, REASON_WORDS["status"]]
+    assert [beam["reason_text"] for beam in said["beams"]] == [words, REASON_TEXTS["killed"]]
+    assert [run["reason_text"] for run in said["ended"]] == [words, REASON_TEXTS["status"]]
 
 
 def test_there_are_words_for_all_states_and_phases() -> None:
-    assert STATE_WORDS.keys() == STATE_MEANINGS.keys() == set(BeamState)
-    assert list(PHASE_WORDS) == ["loading", "preparing", "simulating", "saving"]
-    assert REASON_WORDS.keys() == set(FAILURE_REASONS)
+    assert STATE_LABELS.keys() == STATE_MEANINGS.keys() == set(BeamState)
+    assert list(PHASE_LABELS) == ["loading", "preparing", "simulating", "saving"]
+    assert REASON_TEXTS.keys() == set(FAILURE_REASONS)
 
 
 @pytest.mark.parametrize(
@@ -367,7 +367,7 @@ def test_runs_that_ended_are_listed_and_todays_counted_once(site: Site, store: B
     ]
     assert (said["summary"]["done_today"], said["summary"]["failed_today"]) == (2, 2)
     only_failed = ask(site, "/api/v1/beams?state=failed")
-    assert [run["reason_text"] for run in only_failed["ended"]] == [REASON_WORDS["cuda"]]
+    assert [run["reason_text"] for run in only_failed["ended"]] == [REASON_TEXTS["cuda"]]
 
 
 def test_one_beam_comes_with_the_last_lines_of_its_log(site: Site, store: BeamStore) -> None:

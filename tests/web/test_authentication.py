@@ -16,9 +16,9 @@ import httpx
 import pytest
 
 from exporter.web import authentication
-from exporter.web.authentication import FAILURE_SECONDS, FAILURES_AT_ONCE, FailedLogins, Patience
+from exporter.web.authentication import FAILURE_SECONDS, FAILURES_AT_ONCE, FailedLogins, LoginRateLimiter
 from exporter.web.connections import address_key
-from exporter.web.tls_reload import Protection
+from exporter.web.web_config_reload import ActiveWebConfig
 from tests.support.process import PATIENCE_SECONDS, wait_for
 from tests.web.test_server import Site, serve
 
@@ -48,8 +48,8 @@ def write(path: Path, users: dict[str, str]) -> Path:
 
 @contextmanager
 def protected(path: Path) -> Iterator[tuple[Site, FailedLogins]]:
-    protection, failed = Protection(path), FailedLogins()
-    with serve(protection=protection, failed_logins=failed) as site:
+    web_config, failed = ActiveWebConfig(path), FailedLogins()
+    with serve(web_config=web_config, failed_logins=failed) as site:
         yield site, failed
 
 
@@ -206,7 +206,7 @@ def test_an_address_that_is_wrong_too_often_must_wait(web_yaml: Path, monkeypatc
 
 def test_patience_comes_back() -> None:
     now = 100.0
-    patience = Patience(lambda: now)
+    patience = LoginRateLimiter(lambda: now)
     for _ in range(FAILURES_AT_ONCE):
         assert patience.wait_seconds("a") == 0
         patience.failed("a")
@@ -220,7 +220,7 @@ def test_patience_comes_back() -> None:
 
 def test_a_scraper_with_an_old_password_is_always_told_so() -> None:
     now = 0.0
-    patience = Patience(lambda: now)
+    patience = LoginRateLimiter(lambda: now)
     for _ in range(1000):
         assert patience.wait_seconds("a") == 0
         patience.failed("a")
@@ -229,7 +229,7 @@ def test_a_scraper_with_an_old_password_is_always_told_so() -> None:
 
 def test_patience_remembers_a_bounded_number_of_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(authentication, "_ADDRESSES_AT_MOST", 10)
-    patience = Patience(lambda: 0.0)
+    patience = LoginRateLimiter(lambda: 0.0)
     for number in range(1000):
         patience.failed(str(number))
     assert len(patience._full_at) == 10

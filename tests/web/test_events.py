@@ -15,8 +15,8 @@ import pytest
 
 from exporter.beams.snapshot import BeamState, StoreSnapshot
 from exporter.privacy.identifiers import PlainIdentifiers
-from exporter.web.events import Told
-from exporter.web.fields import Shown
+from exporter.web.events import ChangeTracker
+from exporter.web.fields import RenderContext
 from tests.support.process import wait_for
 from tests.web.store_snapshots import NOW, make_beam, make_full_snapshot, make_snapshot, make_waiting_beam
 from tests.web.test_server import STOP_SECONDS, Site, _is_accepted, serve, stop_seconds
@@ -71,15 +71,15 @@ def next_change(told: Iterator[Event]) -> Any:
     return next(content for name, content in told if name != "beat")
 
 
-def take(told: Told, snapshot: StoreSnapshot) -> Any:
-    return told.take(snapshot, Shown.of(PlainIdentifiers(), snapshot))
+def take(told: ChangeTracker, snapshot: StoreSnapshot) -> Any:
+    return told.take(snapshot, RenderContext.of(PlainIdentifiers(), snapshot))
 
 
 # What there is to tell
 
 
 def test_the_first_look_tells_everything_and_the_same_again_nothing() -> None:
-    told, snapshot = Told(), make_full_snapshot()
+    told, snapshot = ChangeTracker(), make_full_snapshot()
     first = take(told, snapshot)
     assert len(first["beams"]) == 8
     assert take(told, snapshot) is None
@@ -87,7 +87,7 @@ def test_the_first_look_tells_everything_and_the_same_again_nothing() -> None:
 
 
 def test_only_the_fields_that_are_other_are_told() -> None:
-    told = Told()
+    told = ChangeTracker()
     take(told, make_snapshot(make_beam(), make_waiting_beam()))
     change = take(told, make_snapshot(make_beam(batch_current=6, log_size_bytes=5000), make_waiting_beam()))
     assert change == {
@@ -98,7 +98,7 @@ def test_only_the_fields_that_are_other_are_told() -> None:
 
 
 def test_a_beam_that_left_is_told_by_its_ids() -> None:
-    told = Told()
+    told = ChangeTracker()
     take(told, make_snapshot(make_beam(), make_waiting_beam()))
     change = take(told, make_snapshot(make_beam()))
     assert change["gone"] == [["70010001", "70010001_b2"]]
@@ -107,7 +107,7 @@ def test_a_beam_that_left_is_told_by_its_ids() -> None:
 
 
 def test_estimates_are_told_when_they_have_moved_enough_and_never_drift() -> None:
-    told = Told()
+    told = ChangeTracker()
     take(told, make_snapshot(make_beam(estimated_ratio=0.25)))
     changes = 0
     for step in range(1, 40):
@@ -118,14 +118,14 @@ def test_estimates_are_told_when_they_have_moved_enough_and_never_drift() -> Non
 
 
 def test_the_end_of_a_run_is_told_exactly() -> None:
-    told = Told()
+    told = ChangeTracker()
     take(told, make_snapshot(make_beam(estimated_ratio=0.9995)))
     change = take(told, make_snapshot(make_beam(estimated_ratio=1.0, state=BeamState.SUCCEEDED)))
     assert change["beams"][0]["estimated_ratio"] == 1.0
 
 
 def test_time_left_moves_by_time_alone_and_is_not_told() -> None:
-    told = Told()
+    told = ChangeTracker()
     take(told, make_snapshot(make_beam(remaining_seconds=900.0)))
     later = make_snapshot(make_beam(remaining_seconds=898.0), at=NOW + 2)
     assert take(told, later) is None
@@ -133,7 +133,7 @@ def test_time_left_moves_by_time_alone_and_is_not_told() -> None:
 
 
 def test_looks_at_a_source_are_no_news_but_its_loss_is() -> None:
-    told = Told()
+    told = ChangeTracker()
     snapshot = make_full_snapshot()
     take(told, snapshot)
     polled = tuple(replace(source, round_trips=source.round_trips + 9) for source in snapshot.sources)

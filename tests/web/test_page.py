@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from exporter.beams.labels import REASON_WORDS
+from exporter.beams.labels import REASON_TEXTS
 from exporter.beams.snapshot import BeamKey, BeamState, EndedRun, SourceView
 from exporter.logs.events import FAILURE_REASONS
-from exporter.web.page import CONTENT_SECURITY_POLICY, Links, clock, duration, percent
+from exporter.web.page import CONTENT_SECURITY_POLICY, PageLinks, clock, duration, percent
 from tests.web.store_snapshots import NOW, make_beam, make_full_snapshot, make_snapshot, make_waiting_beam
 from tests.web.test_server import serve
 
@@ -86,13 +86,13 @@ def test_what_is_no_static_file_is_404(name: str) -> None:
 
 
 def test_the_page_knows_the_words_and_the_links() -> None:
-    links = Links("https://grafana.example/d/mqi?a=1&b=2", 'https://wiki.example/"x"/')
+    links = PageLinks("https://grafana.example/d/mqi?a=1&b=2", 'https://wiki.example/"x"/')
     with serve(links=links) as site:
         elements = Elements(site.get("/").text).found
     [settings] = [its["content"] for tag, its in elements if tag == "meta" and its.get("name") == "mqi-settings"]
     assert settings is not None
     said = json.loads(settings)
-    assert said["reasons"] == {reason: REASON_WORDS[reason] for reason in FAILURE_REASONS}
+    assert said["reasons"] == {reason: REASON_TEXTS[reason] for reason in FAILURE_REASONS}
     assert said["runbooks"].keys() == {*FAILURE_REASONS, "stalled", "waiting"}
     assert said["runbooks"]["output_error"] == 'https://wiki.example/"x"/MQIDoseNotWritten.md'
     assert links.grafana_url in [its.get("href") for tag, its in elements if tag == "a"]
@@ -111,7 +111,7 @@ def test_the_table_shows_what_the_page_shows() -> None:
     snapshot = replace(snapshot, beams=(*snapshot.beams, failed), ended=(run,))
     sources = tuple(replace(each, reason="no route <to> it") if each.up is False else each for each in snapshot.sources)
     snapshot = replace(snapshot, sources=sources)
-    with serve(snapshot=lambda: snapshot, links=Links(runbook_url="https://wiki.example")) as site:
+    with serve(snapshot=lambda: snapshot, links=PageLinks(runbook_url="https://wiki.example")) as site:
         page = site.get("/table").text
     elements = Elements(page)
     for beam in snapshot.beams:

@@ -20,7 +20,7 @@ from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-unt
 from playwright.sync_api import Browser
 
 from exporter.beams.dose import EngineTimes
-from exporter.beams.labels import REASON_WORDS
+from exporter.beams.labels import REASON_TEXTS
 from exporter.beams.snapshot import (
     BeamKey,
     BeamRow,
@@ -32,9 +32,9 @@ from exporter.beams.snapshot import (
     StoreSnapshot,
 )
 from exporter.privacy.pseudonyms import PseudonymKey, Pseudonyms
-from exporter.web.page import Links
-from exporter.web.reveal import Names
-from exporter.web.tls_reload import Protection
+from exporter.web.page import PageLinks
+from exporter.web.reveal import IdReveal
+from exporter.web.web_config_reload import ActiveWebConfig
 from tests.e2e.test_exporter import Site as ExporterSite
 from tests.support.browser import Visitor, open_browser
 from tests.support.certificates import Authority
@@ -116,7 +116,7 @@ def test_every_case_and_beam_is_there_with_all_that_is_known(visit: Visit) -> No
             "TP-2041_2": ("Running", "hpc1", "43 %", "8 of 18"),
             "TP-2041_3": ("run 2", "17 %"),
             "TP-2038_1": ("Done", "took 22 min", "100 %", "ended"),
-            "TP-2038_2": ("Failed", REASON_WORDS["output_error"], "99 %"),
+            "TP-2038_2": ("Failed", REASON_TEXTS["output_error"], "99 %"),
             "TP-2043_1": ("Stalled", "no progress for 9 min, a batch takes 1 min 00 s"),
             "TP-2043_2": ("Running", "log arrives in blocks", "31 of 72"),
             "TP-2044_1": ("Starting", "reading plan and images"),
@@ -281,7 +281,7 @@ def test_a_beam_that_fails_says_so_in_words_and_aloud(visit: Visit, running: tup
         with log.open("ab") as file:
             file.write(b"CUDA error after (transport particle table): an illegal memory access was encountered\n")
         visitor.sees_row("70010001_beam_1", "Failed")
-        visitor.sees_row("70010001_beam_1", REASON_WORDS["cuda"])
+        visitor.sees_row("70010001_beam_1", REASON_TEXTS["cuda"])
         visitor.sees("70010001_beam_1: Failed", "#announcer")
         link = visitor.page.locator(".beam .help")
         assert link.get_attribute("href") == "runbooks/MQIBeamFailed.md"
@@ -407,7 +407,7 @@ def test_whatever_ids_and_lines_hold_is_shown_as_text_and_never_run(visit: Visit
         sources = tuple(replace(make_snapshot().sources[0], name=text, up=False) for text in HOSTILE)
         return make_snapshot(*beams, at=at, ended=(gone,), sources=sources)
 
-    with clinic_site(BeamStore(make), links=Links(runbook_url="https://wiki.example")) as address:
+    with clinic_site(BeamStore(make), links=PageLinks(runbook_url="https://wiki.example")) as address:
         visitor = visit()
         visitor.go(address)
         for text in HOSTILE:
@@ -574,7 +574,7 @@ def test_without_a_script_the_same_stands_in_a_table(visit: Visit) -> None:
         page = visitor.page.locator("table").inner_text()
         for beam in clinic(time.time()).beams:
             assert beam.key.beam_id in page
-        assert REASON_WORDS["output_error"] in page
+        assert REASON_TEXTS["output_error"] in page
 
 
 # Many beams
@@ -653,7 +653,7 @@ def test_nothing_serious_is_in_the_way_of_anybody(
         beams = (snapshot.beams[0], lost, *snapshot.beams[2:6], silent, *snapshot.beams[7:])
         return replace(snapshot, beams=beams, sources=(local, replace(hpc, up=False)))
 
-    links = Links("https://grafana.example/", "https://wiki.example")
+    links = PageLinks("https://grafana.example/", "https://wiki.example")
     with clinic_site(BeamStore(make), links=links) as address:
         visitor = visit(color_scheme=scheme, viewport=viewport)
         visitor.go(address, path)
@@ -722,7 +722,7 @@ def test_the_page_lives_behind_tls_and_a_password(visit: Visit, tmp_path: Path) 
         f"tls_server_config: {{cert_file: server.crt, key_file: server.key}}\nbasic_auth_users: {{me: '{hashed}'}}\n",
         encoding="utf-8",
     )
-    with clinic_site(protection=Protection(web_yaml)) as address:
+    with clinic_site(web_config=ActiveWebConfig(web_yaml)) as address:
         visitor = visit(http_credentials={"username": "me", "password": "secret"}, ignore_https_errors=True)
         visitor.page.goto(f"https://{address}/")
         visitor.sees("Live", "#connection")  # page, styles, modules, API and events came in
@@ -736,11 +736,11 @@ def test_who_may_sees_ids_beside_pseudonyms_for_as_long_as_wanted(visit: Visit, 
     web_yaml = tmp_path / "web.yaml"
     web_yaml.write_text(f"basic_auth_users: {{me: '{hashed}', other: '{hashed}'}}\n", encoding="utf-8")
     shown, store = Pseudonyms(PseudonymKey.of(b"x" * 32)), BeamStore()
-    names = Names(store.snapshot, shown, ["me"], withheld=True)
+    names = IdReveal(store.snapshot, shown, ["me"], withheld=True)
     case, beam, failed = shown.case("TP-2041"), shown.beam("TP-2041_1"), shown.beam("TP-2038_2")
     # It is noon there: what ended a while ago has ended today.
     noon = f"Etc/GMT{datetime.datetime.now(datetime.timezone.utc).hour - 12:+d}"
-    with clinic_site(store, protection=Protection(web_yaml), identifiers=shown, names=names) as address:
+    with clinic_site(store, web_config=ActiveWebConfig(web_yaml), identifiers=shown, id_reveal=names) as address:
         visitor = visit(http_credentials={"username": "me", "password": "secret"}, timezone_id=noon)
         visitor.go(address)
         visitor.sees_row(beam, "Running")

@@ -13,8 +13,8 @@ import pytest
 
 from exporter.beams.snapshot import BeamKey, EndedRun, StoreSnapshot
 from exporter.privacy.pseudonyms import PseudonymKey, Pseudonyms
-from exporter.web.reveal import Names
-from exporter.web.tls_reload import Protection
+from exporter.web.reveal import IdReveal
+from exporter.web.web_config_reload import ActiveWebConfig
 from tests.support.logs import recorded_logs
 from tests.support.process import PATIENCE_SECONDS
 from tests.web.store_snapshots import NOW, make_beam, make_snapshot
@@ -32,18 +32,18 @@ def store() -> StoreSnapshot:
 
 
 @pytest.fixture
-def protection(tmp_path: Path) -> Protection:
+def web_config(tmp_path: Path) -> ActiveWebConfig:
     path = tmp_path / "web.yaml"
     path.touch(mode=0o600)
     hashed = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(10)).decode()
     path.write_text(f"basic_auth_users: {{physicist: '{hashed}', prometheus: '{hashed}'}}\n", encoding="utf-8")
-    return Protection(path)
+    return ActiveWebConfig(path)
 
 
 @contextmanager
-def served(protection: Protection, *users: str, withheld: bool = True) -> Iterator[tuple[str, Names]]:
-    names = Names(store, SHOWN, users, withheld=withheld)
-    with serve(snapshot=store, identifiers=SHOWN, names=names, protection=protection) as site:
+def served(web_config: ActiveWebConfig, *users: str, withheld: bool = True) -> Iterator[tuple[str, IdReveal]]:
+    names = IdReveal(store, SHOWN, users, withheld=withheld)
+    with serve(snapshot=store, identifiers=SHOWN, id_reveal=names, web_config=web_config) as site:
         yield f"http://{site.server.address}", names
 
 
@@ -65,9 +65,9 @@ def ask(address: str, user: str = "physicist", method: str = "GET", path: str = 
     ids=str,
 )
 def test_a_page_of_another_site_gets_no_ids_though_its_browser_has_the_password(
-    protection: Protection, headers: dict[str, str]
+    web_config: ActiveWebConfig, headers: dict[str, str]
 ) -> None:
-    with served(protection, "physicist") as (address, names), recorded_logs() as lines:
+    with served(web_config, "physicist") as (address, names), recorded_logs() as lines:
         answer = httpx.get(address + PATH, auth=("physicist", PASSWORD), headers=headers, timeout=PATIENCE_SECONDS)
         assert ask(address).status_code == 200
         assert names.counts() == {"shown": 1, "refused": 1}
@@ -75,8 +75,8 @@ def test_a_page_of_another_site_gets_no_ids_though_its_browser_has_the_password(
     assert "ids behind pseudonyms refused: a page of another site asked" in [line["event"] for line in lines]
 
 
-def test_who_may_see_them_gets_every_id_on_the_board_and_of_ended_runs(protection: Protection) -> None:
-    with served(protection, "physicist") as (address, _):
+def test_who_may_see_them_gets_every_id_on_the_board_and_of_ended_runs(web_config: ActiveWebConfig) -> None:
+    with served(web_config, "physicist") as (address, _):
         answer = ask(address)
     assert answer.json() == {
         "cases": {SHOWN.case(case): case for case in ("Doe", "Roe")},
@@ -86,8 +86,8 @@ def test_who_may_see_them_gets_every_id_on_the_board_and_of_ended_runs(protectio
     assert "etag" not in answer.headers
 
 
-def test_others_are_refused_whatever_else_they_may_see(protection: Protection) -> None:
-    with served(protection, "physicist") as (address, _):
+def test_others_are_refused_whatever_else_they_may_see(web_config: ActiveWebConfig) -> None:
+    with served(web_config, "physicist") as (address, _):
         answer = ask(address, "prometheus")
         assert (answer.status_code, answer.headers["cache-control"]) == (403, "no-store")
         assert "Doe" not in answer.text
@@ -96,8 +96,8 @@ def test_others_are_refused_whatever_else_they_may_see(protection: Protection) -
         assert ask(address, "physicist", "HEAD").content == b""
 
 
-def test_each_time_is_logged_with_who_asked_and_counted(protection: Protection) -> None:
-    with served(protection, "physicist") as (address, names), recorded_logs() as logs:
+def test_each_time_is_logged_with_who_asked_and_counted(web_config: ActiveWebConfig) -> None:
+    with served(web_config, "physicist") as (address, names), recorded_logs() as logs:
         assert names.counts() == {"shown": 0, "refused": 0}
         ask(address)
         ask(address, "prometheus")
@@ -109,23 +109,23 @@ def test_each_time_is_logged_with_who_asked_and_counted(protection: Protection) 
     ]
 
 
-def test_where_nobody_may_see_them_nobody_is_asked(protection: Protection) -> None:
-    with served(protection) as (address, names):
+def test_where_nobody_may_see_them_nobody_is_asked(web_config: ActiveWebConfig) -> None:
+    with served(web_config) as (address, names):
         assert ask(address).status_code == 404
         assert names.counts() == {"shown": 0, "refused": 0}
         assert 'id="names"' not in ask(address, path="/").text
 
 
-def test_without_pseudonyms_there_is_nothing_to_ask_for(protection: Protection) -> None:
-    with served(protection, "physicist", withheld=False) as (address, names):
+def test_without_pseudonyms_there_is_nothing_to_ask_for(web_config: ActiveWebConfig) -> None:
+    with served(web_config, "physicist", withheld=False) as (address, names):
         assert ask(address).status_code == 404
         assert names.counts() == {}
         assert 'id="names"' not in ask(address, path="/").text
 
 
-def test_a_question_for_an_id_is_answered_as_one_for_nobody(protection: Protection) -> None:
+def test_a_question_for_an_id_is_answered_as_one_for_nobody(web_config: ActiveWebConfig) -> None:
     """Nobody learns from the API whether somebody is a patient here."""
-    with served(protection) as (address, _):
+    with served(web_config) as (address, _):
         for known, unknown in (
             ("/api/v1/beams?case=Doe", "/api/v1/beams?case=Nobody"),
             ("/api/v1/beams?text=Doe", "/api/v1/beams?text=Nobody"),

@@ -9,7 +9,7 @@ import pytest
 from alerts.parameters import Parameters
 from alerts.rules import alerts
 from exporter.logs.events import FAILURE_REASONS
-from exporter.web.page import Links
+from exporter.web.page import PageLinks
 from exporter.web.runbooks import runbook_name
 from tests.web.test_server import serve
 
@@ -55,4 +55,4 @@ def test_what_is_no_runbook_is_not_found(name: str) -> None:
     ],
 )
 def test_a_failure_leads_to_its_runbook_here_or_at_the_sites_own_place(url: str | None, link: str) -> None:
-    assert Links(runbook_url=url).runbook("cuda") == link
+    assert PageLinks(runbook_url=url).runbook("cuda") == link

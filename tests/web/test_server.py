@@ -35,11 +35,11 @@ from exporter.metrics.encoder import MetricsEncoder
 from exporter.privacy.identifiers import PlainIdentifiers
 from exporter.web.connections import CONNECTIONS_AT_MOST, CONNECTIONS_OF_ONE_ADDRESS
 from exporter.web.events import Events
-from exporter.web.page import Links
-from exporter.web.reveal import Names
+from exporter.web.page import PageLinks
+from exporter.web.reveal import IdReveal
 from exporter.web.routes import ReloadFailed, build_app
 from exporter.web.server import WebServer
-from exporter.web.tls_reload import Protection
+from exporter.web.web_config_reload import ActiveWebConfig
 from tests.support.certificates import Authority
 from tests.support.logs import recorded_logs
 from tests.support.process import wait_for
@@ -116,8 +116,8 @@ def serve(
         "snapshot": snapshot,
         "identifiers": identifiers,
         "events": events,
-        "names": Names(snapshot, identifiers),
-        "links": Links(),
+        "id_reveal": IdReveal(snapshot, identifiers),
+        "links": PageLinks(),
         "healthy": _nothing,
         "ready": _nothing,
         "reload": _nothing,
@@ -129,7 +129,7 @@ def serve(
         build_app(**{**parts, **changes}),
         listen_address,
         idle_seconds=idle_seconds,
-        protection=changes.get("protection"),
+        web_config=changes.get("web_config"),
         failed_logins=changes.get("failed_logins"),
         end_streams=events.end,
     )
@@ -521,8 +521,8 @@ def test_a_web_configuration_comes_into_use_after_an_error_of_any_kind(tmp_path:
     path.touch(mode=0o600)
     good = bcrypt.hashpw(b"secret", bcrypt.gensalt(10)).decode()
     path.write_text(f"basic_auth_users: {{leaves: '{good}', stays: '{good}'}}\n", encoding="utf-8")
-    protection = Protection(path)
-    refresh, raised = protection.refresh, list[int]()
+    web_config = ActiveWebConfig(path)
+    refresh, raised = web_config.refresh, list[int]()
 
     def fails_once() -> bool:
         if not raised:
@@ -530,19 +530,19 @@ def test_a_web_configuration_comes_into_use_after_an_error_of_any_kind(tmp_path:
             raise RuntimeError
         return refresh()
 
-    protection.refresh = fails_once  # type: ignore[method-assign]
-    with serve(protection=protection) as site:
+    web_config.refresh = fails_once  # type: ignore[method-assign]
+    with serve(web_config=web_config) as site:
 
         def status(user: str) -> int:
             return site.client.get("/-/healthy", auth=(user, "secret")).status_code
 
         assert status("leaves") == 200
         path.write_text('tls_server_config: {cert_file: "\\uD800", key_file: x}\n', encoding="utf-8")
-        wait_for(lambda: protection.up_to_date is False, "the refusal")
+        wait_for(lambda: web_config.up_to_date is False, "the refusal")
         path.write_text(f"basic_auth_users: {{stays: '{good}'}}\n", encoding="utf-8")
         wait_for(lambda: status("leaves") == 401, "the revoked user's end")
         assert raised
-        assert (status("stays"), protection.up_to_date) == (200, True)
+        assert (status("stays"), web_config.up_to_date) == (200, True)
 
 
 def test_reload_by_get_is_not_allowed() -> None:
@@ -892,7 +892,7 @@ def test_stop_ends_idle_silent_and_half_shaken_hands_with_tls_within_two_seconds
     web_yaml = tmp_path / "web.yaml"
     web_yaml.write_text("tls_server_config: {cert_file: server.crt, key_file: server.key}\n", encoding="utf-8")
     context = ssl.create_default_context(cafile=authority.file)
-    with serve(protection=Protection(web_yaml)) as site, closing(site.connect()) as silent, ExitStack() as stack:
+    with serve(web_config=ActiveWebConfig(web_yaml)) as site, closing(site.connect()) as silent, ExitStack() as stack:
         idle = stack.enter_context(httpx.Client(base_url=f"https://{site.server.address}", verify=context))
         assert idle.get("/-/healthy").status_code == 200
         half = stack.enter_context(closing(site.connect()))
@@ -911,7 +911,7 @@ def test_a_tls_client_that_does_not_say_goodbye_is_not_waited_for(tmp_path: Path
     web_yaml.write_text("tls_server_config: {cert_file: server.crt, key_file: server.key}\n", encoding="utf-8")
     context = ssl.create_default_context(cafile=authority.file)
     with (
-        serve(protection=Protection(web_yaml), idle_seconds=1) as site,
+        serve(web_config=ActiveWebConfig(web_yaml), idle_seconds=1) as site,
         context.wrap_socket(site.connect(), server_hostname="127.0.0.1") as client,
     ):
         name = client.getsockname()

@@ -11,7 +11,7 @@ import pytest
 from alerts.parameters import Parameters
 from exporter.beams.snapshot import BeamKey, BeamRow, BeamState, BeamView, SourceView
 from exporter.privacy.identifiers import PlainIdentifiers
-from exporter.web.waiting import ATTENTION_SECONDS, WAITING_REASONS, needs_attention, waiting
+from exporter.web.waiting import ATTENTION_SECONDS, WAITING_REASONS, explain_waiting, needs_attention
 from tests.web.store_snapshots import NOW, make_beam, make_waiting_beam
 
 LOCAL = SourceView("local", "local", up=True, last_poll_at=NOW, log_places=2)
@@ -28,7 +28,7 @@ def beam(status: str | None = "pending", *, updated_ago: float | None = 60.0, **
 
 def said(view: BeamView, *sources: SourceView) -> tuple[str, str]:
     """Reason and words, without the time."""
-    found = waiting(view, sources, PlainIdentifiers())
+    found = explain_waiting(view, sources, PlainIdentifiers())
     assert found is not None
     assert found.reason in WAITING_REASONS
     return found.reason, re.sub(r"since \d{4}-\d\d-\d\d \d\d:\d\d \w+", "since THEN", found.text)
@@ -100,7 +100,7 @@ def test_log_that_cannot_be_read_is_there() -> None:
 
 
 def test_beams_that_do_not_wait_are_not_explained() -> None:
-    assert waiting(make_beam(), (LOCAL,), PlainIdentifiers()) is None
+    assert explain_waiting(make_beam(), (LOCAL,), PlainIdentifiers()) is None
 
 
 @pytest.mark.parametrize("updated_ago", [-1e300, 1e300, float(NOW)])

@@ -12,8 +12,8 @@ import pytest
 
 from exporter.config import ConfigError
 from exporter.web import tls
-from exporter.web.tls_reload import Protection
-from exporter.web.web_config import WebConfig, doubts, read_web_config, serves_tls
+from exporter.web.web_config import WebConfig, config_warnings, read_web_config, serves_tls
+from exporter.web.web_config_reload import ActiveWebConfig
 from tests.support.certificates import Authority
 from tests.support.logs import recorded_logs
 
@@ -277,7 +277,7 @@ def test_a_certificate_in_binary_form_is_refused(folder: Path) -> None:
 def test_a_server_that_is_reachable_should_be_protected(folder: Path) -> None:
     def said(text: str, address: str = ":10813") -> list[str]:
         path = write(folder, text)
-        return [each.removeprefix(f"{path}: ") for each in doubts(path, read_web_config(path), address)]
+        return [each.removeprefix(f"{path}: ") for each in config_warnings(path, read_web_config(path), address)]
 
     assert len(said("")) == 2
     assert ["in the clear" in each for each in said(USERS)] == [True]
@@ -299,15 +299,15 @@ def test_the_time_of_a_certificate_is_looked_at(folder: Path, days: tuple[float,
 
 def test_hashes_that_others_may_read_are_doubtful(folder: Path) -> None:
     path = write(folder, TLS + USERS)
-    assert doubts(path, read_web_config(path), "127.0.0.1:1") == []
+    assert config_warnings(path, read_web_config(path), "127.0.0.1:1") == []
     path.chmod(0o644)
-    (only,) = doubts(path, read_web_config(path), "127.0.0.1:1")
+    (only,) = config_warnings(path, read_web_config(path), "127.0.0.1:1")
     assert "others may read the hashes" in only
 
 
 def test_costs_that_differ_are_doubtful(folder: Path) -> None:
     path = write(folder, TLS + USERS + f"  b: '{HASH.replace('$10$', '$12$')}'\n")
-    (only,) = doubts(path, read_web_config(path), "127.0.0.1:1")
+    (only,) = config_warnings(path, read_web_config(path), "127.0.0.1:1")
     assert "costs differ" in only
 
 
@@ -316,22 +316,22 @@ def test_costs_that_differ_are_doubtful(folder: Path) -> None:
 
 def test_a_changed_file_comes_into_use_and_a_broken_one_does_not(folder: Path) -> None:
     path = write(folder, TLS + USERS)
-    protection = Protection(path)
-    assert not protection.refresh()
+    web_config = ActiveWebConfig(path)
+    assert not web_config.refresh()
     path.write_text(TLS + USERS.replace("prometheus", "grafana"), encoding="utf-8")
-    assert protection.refresh()
-    assert (list(protection.users), protection.up_to_date, protection.generation) == (["grafana"], True, 1)
+    assert web_config.refresh()
+    assert (list(web_config.users), web_config.up_to_date, web_config.generation) == (["grafana"], True, 1)
 
     with recorded_logs() as lines:
         path.write_text("basic_auth_users: {grafana: hunter2}\n", encoding="utf-8")
-        assert not protection.refresh()
-        assert not protection.refresh()
-    assert (list(protection.users), protection.up_to_date) == (["grafana"], False)
+        assert not web_config.refresh()
+        assert not web_config.refresh()
+    assert (list(web_config.users), web_config.up_to_date) == (["grafana"], False)
     assert [line["event"] for line in lines] == ["web configuration refused, the old one stays in use"]
 
     path.write_text(TLS + USERS, encoding="utf-8")
-    assert protection.refresh()
-    assert (list(protection.users), protection.up_to_date) == (["prometheus"], True)
+    assert web_config.refresh()
+    assert (list(web_config.users), web_config.up_to_date) == (["prometheus"], True)
 
 
 NO_PATHS = ['"\\uD800"', '"a\\uDFFFb"', '"\\0"', f'"{"x" * 5000}"', '"\\uD83D/../server.crt"']
@@ -341,13 +341,13 @@ NO_PATHS = ['"\\uD800"', '"a\\uDFFFb"', '"\\0"', f'"{"x" * 5000}"', '"\\uD83D/..
 @pytest.mark.parametrize("key", ["cert_file", "key_file", "client_ca_file"])
 def test_a_path_that_no_file_can_have_does_not_end_the_refreshing(folder: Path, key: str, name: str) -> None:
     path = write(folder, TLS + USERS)
-    protection = Protection(path)
+    web_config = ActiveWebConfig(path)
     path.write_text(f"tls_server_config: {{{key}: {name}}}\n" + USERS, encoding="utf-8")
-    assert not protection.refresh()
-    assert protection.up_to_date is False
+    assert not web_config.refresh()
+    assert web_config.up_to_date is False
     path.write_text(TLS + USERS.replace("prometheus", "grafana"), encoding="utf-8")
-    assert protection.refresh()
-    assert (list(protection.users), protection.up_to_date) == (["grafana"], True)
+    assert web_config.refresh()
+    assert (list(web_config.users), web_config.up_to_date) == (["grafana"], True)
 
 
 def test_an_unexpected_error_of_reading_is_said_counted_and_not_up_to_date(
@@ -355,47 +355,51 @@ def test_an_unexpected_error_of_reading_is_said_counted_and_not_up_to_date(
 ) -> None:
     path = write(folder, USERS)
     errors: list[str] = []
-    protection = Protection(path, errors.append)
+    web_config = ActiveWebConfig(path, errors.append)
 
     def fails(path: Path) -> None:
         raise RecursionError("too deep")
 
     with monkeypatch.context() as broken, recorded_logs() as lines:
-        broken.setattr("exporter.web.tls_reload.prepare", fails)
+        broken.setattr("exporter.web.web_config_reload.load_web_config", fails)
         path.write_text(USERS.replace("prometheus", "grafana"), encoding="utf-8")
-        assert not protection.refresh()
-        assert not protection.refresh()
+        assert not web_config.refresh()
+        assert not web_config.refresh()
         with pytest.raises(ConfigError, match="cannot be read \\(RecursionError\\)"):
-            protection.reload()
-    assert protection.up_to_date is False
+            web_config.reload()
+    assert web_config.up_to_date is False
     assert errors == ["web configuration"]
     assert [line["event"] for line in lines] == ["web configuration cannot be read, the old one stays in use"]
-    assert protection.refresh()
-    assert (list(protection.users), protection.up_to_date) == (["grafana"], True)
+    assert web_config.refresh()
+    assert (list(web_config.users), web_config.up_to_date) == (["grafana"], True)
 
 
 def test_a_certificate_without_its_new_key_waits_for_it(folder: Path) -> None:
-    protection = Protection(write(folder, TLS))
-    before, old_key = protection.context, (folder / "server.key").read_bytes()
+    web_config = ActiveWebConfig(write(folder, TLS))
+    before, old_key = web_config.tls_context, (folder / "server.key").read_bytes()
     Authority(folder).issue("server")
     new_key = (folder / "server.key").read_bytes()
     (folder / "server.key").write_bytes(old_key)
-    assert not protection.refresh()
-    assert protection.context is before
+    assert not web_config.refresh()
+    assert web_config.tls_context is before
     (folder / "server.key").write_bytes(new_key)
-    assert protection.refresh()
-    assert protection.context is not before
+    assert web_config.refresh()
+    assert web_config.tls_context is not before
 
 
 @pytest.mark.parametrize("less", ["", TLS, USERS])
 def test_protection_is_never_taken_away_while_the_server_runs(folder: Path, less: str) -> None:
     path = write(folder, TLS + USERS)
-    protection = Protection(path)
+    web_config = ActiveWebConfig(path)
     path.write_text(less, encoding="utf-8")
-    assert not protection.refresh()
-    assert (protection.up_to_date, protection.context is None, list(protection.users)) == (False, False, ["prometheus"])
+    assert not web_config.refresh()
+    assert (web_config.up_to_date, web_config.tls_context is None, list(web_config.users)) == (
+        False,
+        False,
+        ["prometheus"],
+    )
     with pytest.raises(ConfigError, match="restart"):
-        protection.reload()
+        web_config.reload()
 
 
 @pytest.mark.parametrize("users", ["", USERS])
@@ -432,22 +436,22 @@ def test_each_protection_stays_by_itself_while_the_server_runs(
     folder: Path, before: str, after: str, said: list[str], users: str
 ) -> None:
     path = write(folder, before + users)
-    protection = Protection(path)
+    web_config = ActiveWebConfig(path)
     path.write_text(after + users, encoding="utf-8")
     with pytest.raises(ConfigError) as refused:
-        protection.reload()
+        web_config.reload()
     assert refused.value.mistakes == tuple(f"{path}: {each}" for each in said)
-    assert (protection.generation, protection.up_to_date) == (0, False)
-    assert Protection(path).up_to_date  # a restart is what the message says, and it is enough
+    assert (web_config.generation, web_config.up_to_date) == (0, False)
+    assert ActiveWebConfig(path).up_to_date  # a restart is what the message says, and it is enough
 
 
 def test_names_that_are_others_or_fewer_come_into_use(folder: Path) -> None:
     path = write(folder, TLS + CERTIFICATES + "  client_allowed_sans: [a.example, b.example]\n")
-    protection = Protection(path)
+    web_config = ActiveWebConfig(path)
     for names in ("[b.example]", "[c.example]", "[a.example, b.example]"):
         path.write_text(TLS + CERTIFICATES + f"  client_allowed_sans: {names}\n", encoding="utf-8")
-        assert protection.reload()
-    assert protection.allowed_names == {"a.example", "b.example"}
+        assert web_config.reload()
+    assert web_config.allowed_client_names == {"a.example", "b.example"}
 
 
 _OLDEST_TLS13 = "  min_version: TLS13\n"
@@ -467,18 +471,18 @@ _LISTED = "  client_allowed_sans:\n    - prometheus.example\n    - grafana.examp
 def test_no_beginning_of_a_file_takes_protection_away(folder: Path, whole: str) -> None:
     """As an editor, or a copy over a slow file system, leaves it for a moment."""
     path = write(folder, whole)
-    protection = Protection(path)
-    asked_for_passwords, used = bool(protection.users), 0
+    web_config = ActiveWebConfig(path)
+    asked_for_passwords, used = bool(web_config.users), 0
     for length in reversed(range(len(whole))):
         path.write_text(whole[:length], encoding="utf-8")
         with contextlib.suppress(ConfigError):
-            used += protection.reload()
-        context = protection.context
+            used += web_config.reload()
+        context = web_config.tls_context
         assert context is not None, whole[:length]
         assert context.verify_mode is ssl.CERT_REQUIRED, whole[:length]
         assert context.minimum_version is ssl.TLSVersion.TLSv1_3, whole[:length]
-        assert protection.allowed_names, whole[:length]
-        assert bool(protection.users) == asked_for_passwords, whole[:length]
+        assert web_config.allowed_client_names, whole[:length]
+        assert bool(web_config.users) == asked_for_passwords, whole[:length]
     assert used, "no beginning was used: nothing was tried"
 
 

@@ -8,11 +8,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 
-class TurnedAway(Exception):
+class LoginQueueFull(Exception):
     """There are too many who wait, and this one's address has more of them than others."""
 
 
-class TurnsByAddress:
+class LoginQueue:
     """One turn at a time. Addresses have theirs one after another; of one address, who came first.
 
     Lives in one event loop.
@@ -35,7 +35,7 @@ class TurnsByAddress:
             address: whose.
 
         Raises:
-            TurnedAway: there is no place to wait, or it has been taken by another address.
+            LoginQueueFull: there is no place to wait, or it has been taken by another address.
         """
         if self._is_full():
             self._make_room(address)
@@ -67,10 +67,10 @@ class TurnsByAddress:
     def _make_room(self, address: str) -> None:
         most = max(self._queues, key=lambda each: len(self._queues[each]), default=None)
         if most is None or len(self._queues[most]) <= len(self._queues.get(address, ())) + 1:
-            raise TurnedAway
+            raise LoginQueueFull
         last = self._queues[most][-1]
         self._leave(most, last)
-        last.set_exception(TurnedAway())
+        last.set_exception(LoginQueueFull())
 
     def _leave(self, address: str, place: asyncio.Future[None]) -> None:
         queue = self._queues.get(address)

@@ -17,12 +17,12 @@ import structlog
 from exporter.config.document import ConfigError
 from exporter.privacy.identifiers import Cleared
 from exporter.web.tls import VERIFY_MODES, VERSIONS
-from exporter.web.web_config import Prepared, TlsServer, WebConfig, mentioned_files, prepare
+from exporter.web.web_config import LoadedWebConfig, TlsServer, WebConfig, load_web_config, referenced_files
 
 _LOG = structlog.get_logger(__name__)
 
 
-class Protection:
+class ActiveWebConfig:
     """What protects the server now. Safe across threads.
 
     Args:
@@ -38,7 +38,7 @@ class Protection:
         self._count_error = count_error
         self._lock = threading.Lock()
         self._seen = self._look()
-        self._now = prepare(path)
+        self._now = load_web_config(path)
         self._refused: str | None = None
         self._generation = 0
 
@@ -53,7 +53,7 @@ class Protection:
         return self._generation
 
     @property
-    def context(self) -> ssl.SSLContext | None:
+    def tls_context(self) -> ssl.SSLContext | None:
         """TLS for a connection that begins now; ``None`` for plain HTTP."""
         return self._now.context
 
@@ -73,7 +73,7 @@ class Protection:
         return self._now.config.headers
 
     @property
-    def allowed_names(self) -> frozenset[str]:
+    def allowed_client_names(self) -> frozenset[str]:
         """Of which a client's certificate must have one; empty: any."""
         section = self._now.config.tls_server_config
         return frozenset() if section is None else frozenset(section.client_allowed_sans)
@@ -115,7 +115,7 @@ class Protection:
                 seen = self._look()
                 if only_if_changed and seen == self._seen and self._refused is None:
                     return False
-                found = prepare(self._path)
+                found = load_web_config(self._path)
                 self._forbid_less(found)
             except ConfigError as error:
                 if self._refused != str(error):
@@ -137,7 +137,7 @@ class Protection:
             _LOG.info("web configuration read again")
         return changed
 
-    def _forbid_less(self, found: Prepared) -> None:
+    def _forbid_less(self, found: LoadedWebConfig) -> None:
         """Each protection stands for itself: that another one stays says nothing of why this one went."""
         less = [f"{self._path}: {said}" for said in _taken_away(self._now.config, found.config)]
         if less:
@@ -145,7 +145,7 @@ class Protection:
 
     def _look(self) -> tuple[tuple[str, object], ...]:
         """What changes when one of the files does."""
-        return () if self._path is None else tuple((path, _stamp(path)) for path in mentioned_files(self._path))
+        return () if self._path is None else tuple((path, _stamp(path)) for path in referenced_files(self._path))
 
 
 def _taken_away(before: WebConfig, after: WebConfig) -> Iterator[str]:

@@ -18,7 +18,7 @@ _NEVER_REBOUND = ("localhost",)
 """Browsers ask nobody where that is."""
 
 
-def is_of_another_site(request: Request) -> bool:
+def is_cross_site(request: Request) -> bool:
     """Whether a browser sends this for a page that is not ours.
 
     Browsers say so themselves: newer ones in ``Sec-Fetch-Site`` (where they trust the connection), all in ``Origin``.

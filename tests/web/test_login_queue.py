@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.web.login_turns import TurnedAway, TurnsByAddress
+from exporter.web.login_queue import LoginQueue, LoginQueueFull
 
 
 class Desk:
     """Clients that each want one turn; every turn ends when the next is asked for."""
 
     def __init__(self, at_most: int) -> None:
-        self.turns = TurnsByAddress(at_most)
+        self.turns = LoginQueue(at_most)
         self.order: list[str] = []
         self.turned_away: list[str] = []
         self._done: asyncio.Event | None = None
@@ -36,7 +36,7 @@ class Desk:
                 self.order.append(address)
                 self._done = asyncio.Event()
                 await self._done.wait()
-        except TurnedAway:
+        except LoginQueueFull:
             self.turned_away.append(address)
 
     async def serve_all(self) -> None:
@@ -113,7 +113,7 @@ def test_whoever_comes_and_goes_every_turn_is_given_back(acts: list[tuple[str, s
 
 def test_a_turn_that_raises_is_given_back() -> None:
     async def scene() -> None:
-        turns = TurnsByAddress(2)
+        turns = LoginQueue(2)
         with pytest.raises(RuntimeError):
             async with turns.turn("a"):
                 raise RuntimeError
