@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from exporter.config import Database, Settings, Source, SshSource
+from exporter.config import DatabaseSettings, Settings, SourceSettings, SshSourceSettings
 from exporter.database.beams_table import BeamsTable
 from exporter.database.rights import owner_only_warning
 from exporter.database.unavailable import DatabaseUnavailable
@@ -32,7 +32,7 @@ class Finding:
     outcome: Literal["ok", "warning", "FAILED"] = "ok"
 
 
-def trials(settings: Settings, identifiers: Identifiers) -> Iterator[Finding]:
+def check_connections(settings: Settings, identifiers: Identifiers) -> Iterator[Finding]:
     """Try every source, then the database.
 
     Args:
@@ -45,14 +45,14 @@ def trials(settings: Settings, identifiers: Identifiers) -> Iterator[Finding]:
         yield from _database(settings, settings.database, identifiers)
 
 
-def _source(settings: Settings, described: Source, identifiers: Identifiers) -> Iterator[Finding]:
+def _source(settings: Settings, described: SourceSettings, identifiers: Identifiers) -> Iterator[Finding]:
     templates = settings.templates(described)
     source = make_source(described, templates)
     about = f"source {described.name}"
     try:
         folders = sorted({template.fixed_folder for template in templates})
         missing = source.missing_folders(folders)
-        if isinstance(described, SshSource):
+        if isinstance(described, SshSourceSettings):
             yield Finding(f"{about}: {described.host}: host key known, logged in, SFTP works")
         for folder in folders:
             try:
@@ -62,7 +62,7 @@ def _source(settings: Settings, described: Source, identifiers: Identifiers) -> 
                 continue
             if files:
                 yield Finding(f"{about}: {folder}: {_count(len(files), 'file')}")
-            elif isinstance(described, SshSource):
+            elif isinstance(described, SshSourceSettings):
                 yield _without_files_there(about, folder, is_missing=folder in missing)
             else:
                 yield _without_files(about, folder)
@@ -114,7 +114,7 @@ def _without_files(about: str, folder: str) -> Finding:
     return Finding(f"{about}: {folder}: no files yet")
 
 
-def _database(settings: Settings, database: Database, identifiers: Identifiers) -> Iterator[Finding]:
+def _database(settings: Settings, database: DatabaseSettings, identifiers: Identifiers) -> Iterator[Finding]:
     table = BeamsTable(
         database.path,
         busy_timeout_ms=database.busy_timeout_ms,

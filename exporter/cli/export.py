@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from exporter.cli.failure import fail
+from exporter.cli.errors import fail
 from exporter.process.bundled_files import ALERTS, DASHBOARDS, RUNBOOKS, bundled_files
 
 GRAFANA_URL, RUNBOOK_URL = "http://localhost:3000", "docs/runbooks"

@@ -15,9 +15,9 @@ import click
 
 from exporter.beams.snapshot import BeamState
 from exporter.cli import whois
-from exporter.cli.check import trials
-from exporter.cli.failure import fail
-from exporter.cli.options import Flags, common_flags, settings_of, shown_by, warnings_of
+from exporter.cli.check import check_connections
+from exporter.cli.errors import fail
+from exporter.cli.options import Flags, common_flags, identifiers_for, load_settings, settings_warnings
 from exporter.cli.pattern_cost import findings
 from exporter.cli.verify import text, verify
 from exporter.config import ConfigError, Settings
@@ -31,7 +31,7 @@ from exporter.sources.source import LogProblem, SourceUnavailable
 from exporter.web import web_config
 
 if TYPE_CHECKING:
-    from exporter.cli.top.readers import Reader
+    from exporter.cli.top.readers import BeamReader
 
 
 @click.command(name="verify")
@@ -42,15 +42,15 @@ if TYPE_CHECKING:
 def verify_command(context: click.Context, logs: tuple[Path, ...], as_json: bool) -> None:
     """Say what would be read from these logs.
 
-    Where there is a configuration, its patterns are used, and names of logs and their lines are withheld if it asks for
+    Where there is a configuration, its patterns are used, and names of logs and their lines are redacted if it asks for
     pseudonyms. Exit status 1 when a log cannot be read or nothing in it is known.
     """
     flags: Flags = context.obj
     if not flags.configured:
         reports = [verify(log, SitePatterns()) for log in logs]
     else:
-        settings = settings_of(flags)
-        site, shown = site_patterns(settings), shown_by(settings)
+        settings = load_settings(flags)
+        site, shown = site_patterns(settings), identifiers_for(settings)
         named = settings.privacy.identifiers == "plain"
         reports = [
             verify(log, site, shown, str(log) if named else f"log {number} of {len(logs)}")
@@ -73,11 +73,11 @@ def check_config(flags: Flags, connect: bool) -> None:
 
     With --connect, exit status 1 when a source or the database does not work.
     """
-    settings = settings_of(flags)
-    for warning in warnings_of(settings):
+    settings = load_settings(flags)
+    for warning in settings_warnings(settings):
         click.echo(f"warning: {warning}", err=True)
     _check_patterns(settings)
-    identifiers = shown_by(settings)
+    identifiers = identifiers_for(settings)
     if os.geteuid() != 0:  # root looks for an exporter of another user, as a rule
         web_file = settings.web.config_file
         checks: list[Callable[[], object]] = [flags.own_settings, lambda: pseudonym_key(settings)]
@@ -96,7 +96,7 @@ def check_config(flags: Flags, connect: bool) -> None:
         click.echo(f"{settings.web.config_file}: valid")
     if connect:
         works = True
-        for finding in trials(settings, identifiers):
+        for finding in check_connections(settings, identifiers):
             click.echo(f"{finding.outcome}  {finding.text}")
             works = works and finding.outcome != "FAILED"
         if not works:
@@ -107,7 +107,7 @@ def _check_patterns(settings: Settings) -> None:
     """Warn of patterns that become slow on long lines; ends the command where one takes too long."""
     too_slow: list[str] = []
     for finding in findings(settings):
-        said = str(settings.refused((finding.location, finding.text)))
+        said = str(settings.error_at((finding.location, finding.text)))
         if finding.cost.too_slow:
             too_slow.append(said)
         else:
@@ -163,7 +163,7 @@ def top(
     """
     from exporter.cli.top import terminal
     from exporter.cli.top.readers import Unavailable, login
-    from exporter.cli.top.view import View
+    from exporter.cli.top.view import TopView
 
     if url is not None and database is not None:
         raise click.UsageError("--url and --database: name one of them")
@@ -171,15 +171,15 @@ def top(
         raise click.UsageError("--json needs --once")
     if (user is None) != (password_file is None):
         raise click.UsageError("--user and --password-file: give both or none")
-    view = View(sort=sort, text=text, state=state)
+    view = TopView(sort=sort, text=text, state=state)
     try:
         credentials = None if user is None or password_file is None else login(user, password_file)
         reader = _top_reader(flags, url, database, credentials, ca_file)
         with contextlib.closing(reader):
             if as_json:
-                look = reader.look()
-                look = dataclasses.replace(look, beams=tuple(view.chosen(look.beams)))
-                click.echo(json.dumps(look.as_json(), ensure_ascii=False, indent=2, allow_nan=False))
+                beam_list = reader.read()
+                beam_list = dataclasses.replace(beam_list, beams=tuple(view.select(beam_list.beams)))
+                click.echo(json.dumps(beam_list.as_json(), ensure_ascii=False, indent=2, allow_nan=False))
             elif once or not terminal.is_interactive():
                 terminal.show_once(reader, view)
             else:
@@ -194,9 +194,9 @@ def _top_reader(
     database: str | None,
     credentials: tuple[str, str] | None,
     ca_file: Path | None,
-) -> Reader:
+) -> BeamReader:
     """Where `top` gets its beams; a configuration is read only where one is needed or there."""
-    from exporter.cli.top.readers import ApiReader, FirstReader, TableReader, url_of
+    from exporter.cli.top.readers import ApiReader, FirstReader, TableReader, local_url
 
     if url is not None:
         return ApiReader(url, credentials=credentials, ca_file=ca_file)
@@ -206,14 +206,14 @@ def _top_reader(
     else:
         # Whether the ids of a table may be shown is not known before the configuration has been read.
         needed = database == "" or flags.configured
-    settings = settings_of(flags) if needed else None
+    settings = load_settings(flags) if needed else None
     if database:
-        shown = None if settings is None else shown_by(settings)
+        shown = None if settings is None else identifiers_for(settings)
         return TableReader(Path(database), settings, identifiers=shown)
     own = None
     # Who may not read the key of pseudonyms sees what the exporter shows, and no more.
     if settings is not None and settings.database is not None and (database is not None or _may_name(settings)):
-        own = TableReader(settings.database.path, settings, identifiers=shown_by(settings))
+        own = TableReader(settings.database.path, settings, identifiers=identifiers_for(settings))
     if database is not None:
         if own is None:
             fail(f"{flags.path}: database.path is not set; name one with --database PATH")
@@ -221,7 +221,7 @@ def _top_reader(
     address = flags.listen_address or ("127.0.0.1:10813" if settings is None else settings.web.listen_address)
     web_file = flags.web_config_file or (None if settings is None else settings.web.config_file)
     tls = web_file is not None and web_config.serves_tls(Path(web_file))
-    api = ApiReader(url_of(address, tls=tls), credentials=credentials, ca_file=ca_file)
+    api = ApiReader(local_url(address, tls=tls), credentials=credentials, ca_file=ca_file)
     return api if own is None else FirstReader([api, own])
 
 
@@ -236,7 +236,7 @@ def whois_command(flags: Flags, pseudonyms: tuple[str, ...]) -> None:
     standard error. Exit status 1 when nobody has one of them, 2 when one is no pseudonym; the others are answered all
     the same.
     """
-    settings = settings_of(flags)
+    settings = load_settings(flags)
     given = [pseudonym.strip().lower() for pseudonym in pseudonyms]
     asked = [pseudonym for pseudonym in given if is_pseudonym(pseudonym)]
     # What is none could be an id, which must not be logged.
@@ -244,13 +244,13 @@ def whois_command(flags: Flags, pseudonyms: tuple[str, ...]) -> None:
     if malformed is not None and not asked:
         raise malformed
     try:
-        key = pseudonym_key(settings, of_anybody=True)
+        key = pseudonym_key(settings, any_owner=True)
     except ConfigError as error:
         fail(str(error))
     if key is None:
         fail(f"{flags.path}: privacy.identifiers is plain: ids are shown as they are, there are no pseudonyms")
-    line = f"whois {' '.join(asked)} asked for by {whois.who_asks()}"
-    logged = whois.tell_system_log(line)
+    line = f"whois {' '.join(asked)} asked for by {whois.requesting_user()}"
+    logged = whois.write_system_log(line)
     click.echo(line if logged else f"{line} (there is no system log to write this to)", err=True)
     try:
         found = whois.holders(asked, key, whois.every_id(settings))

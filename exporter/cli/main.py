@@ -15,15 +15,15 @@ import structlog
 from exporter import __version__
 from exporter.cli import export as cli_files
 from exporter.cli import inspect as cli_looks
-from exporter.cli.failure import fail
-from exporter.cli.options import Flags, common_flags, settings_of, shown_by, warnings_of
+from exporter.cli.errors import fail
+from exporter.cli.options import Flags, common_flags, identifiers_for, load_settings, settings_warnings
 from exporter.config import ConfigError, Settings, settings_from
 from exporter.config.listen_address import ListenError
 from exporter.database.beams_table import BeamsTable
 from exporter.database.unavailable import DatabaseUnavailable
 from exporter.demo.demo import DemoCommunicator
 from exporter.demo.host import DemoHost, NoHost
-from exporter.integrations.communicator import ours
+from exporter.integrations.communicator import draft_config
 from exporter.persistence.store import StateInUse, StateNotOurs
 from exporter.process import core_dumps, gc_tuning
 from exporter.process.trusted_files import forbid_changes_by_others
@@ -53,7 +53,7 @@ def main(context: click.Context) -> None:
 def run(flags: Flags) -> None:
     """Follow beams and serve their progress (the default)."""
     core_dumps.disable()
-    settings = settings_of(flags, own=True)
+    settings = load_settings(flags, own=True)
     _configure_log(settings)
     _serve(settings, flags.own_settings)
 
@@ -95,7 +95,7 @@ def demo(flags: Flags, folder: Path | None, speed: float) -> None:
 @click.pass_obj
 def migrate(flags: Flags) -> None:
     """Add the column `progress` to the communicator's table `beams`, if it is missing."""
-    settings = settings_of(flags)
+    settings = load_settings(flags)
     if settings.database is None:
         fail(f"{flags.path}: database.path is not set; there is nothing to migrate")
     table = BeamsTable(
@@ -104,7 +104,7 @@ def migrate(flags: Flags) -> None:
     try:
         added = table.migrate()
     except DatabaseUnavailable as error:
-        fail(f"database: {shown_by(settings).problem(error)}")
+        fail(f"database: {identifiers_for(settings).problem(error)}")
     finally:
         table.close()
     click.echo(f"{settings.database.path}: {'column progress added' if added else 'nothing to do, progress is there'}")
@@ -113,7 +113,7 @@ def migrate(flags: Flags) -> None:
 @main.command()
 @click.option(
     "--communicator",
-    "theirs",
+    "communicator_config",
     required=True,
     type=click.Path(path_type=Path),
     metavar="CONFIG.yaml",
@@ -134,7 +134,9 @@ def migrate(flags: Flags) -> None:
     metavar="FILE",
     help="The communicator's database, or a copy of it.  [default: the one that its configuration names]",
 )
-def init(theirs: Path, output: Path | None, force: bool, base_directory: str | None, database: Path | None) -> None:
+def init(
+    communicator_config: Path, output: Path | None, force: bool, base_directory: str | None, database: Path | None
+) -> None:
     """Make a configuration from the communicator's own.
 
     Its database is looked at, too, and not changed: which columns it has, and what stands in them. Each value says what
@@ -143,7 +145,7 @@ def init(theirs: Path, output: Path | None, force: bool, base_directory: str | N
     if base_directory is not None and not base_directory.startswith("/"):
         raise click.BadParameter(f"{base_directory!r} is not an absolute path", param_hint="--base-directory")
     try:
-        draft = ours(theirs, base_directory=base_directory, database=database)
+        draft = draft_config(communicator_config, base_directory=base_directory, database=database)
     except ConfigError as error:
         fail(str(error))
     if output is None:
@@ -169,9 +171,9 @@ main.add_command(cli_files.dashboards)
 
 
 def _configure_log(settings: Settings) -> None:
-    withhold = settings.privacy.identifiers == "pseudonym"
-    log_output.configure(settings.log.level, settings.log.format, withhold=withhold)
-    for warning in warnings_of(settings):
+    redact = settings.privacy.identifiers == "pseudonym"
+    log_output.configure(settings.log.level, settings.log.format, redact=redact)
+    for warning in settings_warnings(settings):
         _log.warning("doubtful configuration", about=warning)
 
 

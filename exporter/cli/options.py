@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
-from exporter.cli.failure import fail
+from exporter.cli.errors import fail
 from exporter.config import ConfigError, Settings, load
 from exporter.config.listen_address import ListenError, parse_listen_address
 from exporter.privacy.identifiers import Identifiers
@@ -162,7 +162,7 @@ def common_flags(function: Function) -> Function:
     return function
 
 
-def settings_of(flags: Flags, *, own: bool = False) -> Settings:
+def load_settings(flags: Flags, *, own: bool = False) -> Settings:
     """The configuration as these flags say; ends the command where that is wrong.
 
     Args:
@@ -175,7 +175,7 @@ def settings_of(flags: Flags, *, own: bool = False) -> Settings:
         fail(str(error))
 
 
-def warnings_of(settings: Settings) -> list[str]:
+def settings_warnings(settings: Settings) -> list[str]:
     """What is allowed but probably not meant, in the web configuration too; ends the command where that is wrong."""
     try:
         if settings.web.config_file is None:
@@ -189,9 +189,9 @@ def warnings_of(settings: Settings) -> list[str]:
     return [*settings.warnings(), *web_config.config_warnings(path, config, settings.web.listen_address)]
 
 
-def shown_by(settings: Settings) -> Identifiers:
+def identifiers_for(settings: Settings) -> Identifiers:
     """How ids are shown; ends the command where the key of pseudonyms cannot be used."""
     try:
-        return make_identifiers(settings, pseudonym_key(settings, of_anybody=True))
+        return make_identifiers(settings, pseudonym_key(settings, any_owner=True))
     except ConfigError as error:
         fail(str(error))

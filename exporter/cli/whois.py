@@ -17,7 +17,7 @@ from pathlib import Path
 from exporter.config import Settings
 from exporter.database.beams_table import BeamsTable
 from exporter.database.discovery import DirectoryDiscovery, fault_of_row
-from exporter.privacy.pseudonyms import PseudonymKey, is_of_beam, is_of_case
+from exporter.privacy.pseudonyms import PseudonymKey, matches_beam, matches_case
 from exporter.runtime.pipeline import make_source
 
 SYSTEM_LOG = Path("/dev/log")
@@ -67,14 +67,14 @@ def holders(pseudonyms: Sequence[str], key: PseudonymKey, ids: Iterable[tuple[st
     found: dict[Holder, None] = {}
     for case_id, beam_id in ids:
         for pseudonym in pseudonyms:
-            if is_of_case(pseudonym, key, case_id):
+            if matches_case(pseudonym, key, case_id):
                 found[Holder(pseudonym, case_id)] = None
-            if is_of_beam(pseudonym, key, beam_id):
+            if matches_beam(pseudonym, key, beam_id):
                 found[Holder(pseudonym, case_id, beam_id)] = None
     return list(found)
 
 
-def who_asks() -> str:
+def requesting_user() -> str:
     """The user of this process, and of the login that it came from (``sudo`` changes only the first)."""
     uid = os.getuid()
     asking = f"user={_name(uid)} uid={uid}"
@@ -85,7 +85,7 @@ def who_asks() -> str:
     return asking if login == _NO_LOGIN else f"{asking} login={_name(login)} login_uid={login}"
 
 
-def tell_system_log(text: str) -> bool:
+def write_system_log(text: str) -> bool:
     """Write a line to the system's log.
 
     Returns:

@@ -4,17 +4,23 @@
 """
 
 from exporter.config.document import ConfigError
-from exporter.config.sections import Database, LocalSource, Source, SshSource, Web
+from exporter.config.sections import (
+    DatabaseSettings,
+    LocalSourceSettings,
+    SourceSettings,
+    SshSourceSettings,
+    WebSettings,
+)
 from exporter.config.settings import Settings, load, settings_from
 
 __all__ = [
     "ConfigError",
-    "Database",
-    "LocalSource",
+    "DatabaseSettings",
+    "LocalSourceSettings",
     "Settings",
-    "Source",
-    "SshSource",
-    "Web",
+    "SourceSettings",
+    "SshSourceSettings",
+    "WebSettings",
     "load",
     "settings_from",
 ]

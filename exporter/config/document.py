@@ -21,7 +21,7 @@ from exporter.process.trusted_files import changeable_by_others
 MAXIMUM_SIZE_BYTES = 1024 * 1024
 """Larger files are refused unread: nobody writes one by hand, and PyYAML needs seconds per megabyte."""
 
-PEM_MARK = "-----BEGIN"
+PEM_PREFIX = "-----BEGIN"
 """What keys and certificates begin with; what holds it was pasted in the wrong place."""
 
 Trust = Literal["owned", "any_owner", "unchecked"]
@@ -79,7 +79,7 @@ class Origin:
             location = location[:-1]
         return self.lines.get(location, 1)
 
-    def refused(self, wrong: Iterable[tuple[Location, str]]) -> ConfigError:
+    def error_at(self, wrong: Iterable[tuple[Location, str]]) -> ConfigError:
         """The error that says what is wrong at these locations, as that of a file that is read does.
 
         Args:
@@ -106,7 +106,7 @@ def key_path(location: Location) -> str:
     return text
 
 
-def described(value: object) -> str:
+def describe(value: object) -> str:
     """A value in a message: short, on one line, and never the inside of a section or list."""
     match value:
         case None:
@@ -125,7 +125,7 @@ def described(value: object) -> str:
 
 def quoted(text: str) -> str:
     """Text of a message that is a user's: in quotes, on one line, cut after 60 characters; nothing of a key (PEM)."""
-    if PEM_MARK in text:
+    if PEM_PREFIX in text:
         return "(a key or certificate, not shown)"
     return repr(text if len(text) <= 60 else text[:57] + "...")
 

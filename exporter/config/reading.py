@@ -17,7 +17,7 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from exporter.config.document import ConfigError, Document, Location, Mistake, described, key_path
+from exporter.config.document import ConfigError, Document, Location, Mistake, describe, key_path
 from exporter.config.reference import Key, keys
 
 MISTAKES_LIMIT = 100
@@ -27,7 +27,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 @dataclass(frozen=True, slots=True)
-class Contradiction:
+class Conflict:
     """Values that are valid each but impossible together.
 
     Attributes:
@@ -41,15 +41,15 @@ class Contradiction:
     about: tuple[Location, ...] = ()
 
 
-class Contradictions(ValueError):
+class Conflicts(ValueError):
     """Raised by a model's validator to report several mistakes, each at its own place."""
 
-    def __init__(self, found: Iterable[Contradiction]) -> None:
+    def __init__(self, found: Iterable[Conflict]) -> None:
         self.found = tuple(found)
         super().__init__("; ".join(f"{key_path(each.location)}: {each.text}" for each in self.found))
 
     @classmethod
-    def raise_any(cls, found: Iterable[Contradiction]) -> None:
+    def raise_any(cls, found: Iterable[Conflict]) -> None:
         """Raise where there is at least one."""
         listed = tuple(found)
         if listed:
@@ -65,16 +65,16 @@ def read_settings(
         model: what the text must describe.
         text: the YAML; an empty one is a mapping without keys.
         name: the file's name, for messages.
-        union_tags: as of :func:`validated`.
-        context: as of :func:`validated`.
+        union_tags: as of :func:`validate_document`.
+        context: as of :func:`validate_document`.
 
     Raises:
         ConfigError: with all mistakes at once, or the first :data:`MISTAKES_LIMIT` that were found.
     """
-    return validated(model, Document(text, name), union_tags=union_tags, context=context)
+    return validate_document(model, Document(text, name), union_tags=union_tags, context=context)
 
 
-def validated(
+def validate_document(
     model: type[Model], document: Document, *, union_tags: Collection[str] = (), context: object = None
 ) -> Model:
     """Validate a document, out of whose data what is wrong is taken.
@@ -112,11 +112,11 @@ def validated(
     return settings
 
 
-def _mistake(document: Document, found: Contradiction) -> Mistake:
+def _mistake(document: Document, found: Conflict) -> Mistake:
     return Mistake(document.line(found.location), key_path(found.location), found.text)
 
 
-def _concluded_from(found: Contradiction, removed: Iterable[Location]) -> bool:
+def _concluded_from(found: Conflict, removed: Iterable[Location]) -> bool:
     """Whether a value that has been taken out (or its owner, or a part of it) led to this."""
     return any(
         about[: len(location)] == location or location[: len(about)] == about
@@ -136,31 +136,31 @@ def _without_tags(location: Location, union_tags: Collection[str]) -> Location:
 
 def _contradictions(
     error: ValidationError, document: Document, known: tuple[Key, ...], union_tags: Collection[str]
-) -> Iterator[Contradiction]:
+) -> Iterator[Conflict]:
     """Pydantic's errors in our words, with locations from the top of the document."""
     for details in error.errors(include_url=False):
         top = _without_tags(details["loc"], union_tags)
         cause = details.get("ctx", {}).get("error")
-        if isinstance(cause, Contradictions):
+        if isinstance(cause, Conflicts):
             for each in cause.found:
                 relative = (each.location, *each.about)
                 about = tuple(document.original((*top, *location)) for location in relative)
-                yield Contradiction(about[0], each.text, about)
+                yield Conflict(about[0], each.text, about)
             continue
         location = document.original(top)
         if details["type"] == "missing":
             # What is missing cannot be taken out: its section is, and what depends on the section stays unsaid.
-            yield Contradiction(location, "is missing and has no default; set it", (location, location[:-1]))
+            yield Conflict(location, "is missing and has no default; set it", (location, location[:-1]))
         elif details["type"] == "extra_forbidden":
             kinds = [part for part in details["loc"][-2:-1] if part in union_tags]
-            yield Contradiction(location, _unknown_key(location, known, str(kinds[0]) if kinds else ""), (location,))
+            yield Conflict(location, _unknown_key(location, known, str(kinds[0]) if kinds else ""), (location,))
         else:
-            yield Contradiction(location, _wording(details), (location,))
+            yield Conflict(location, _wording(details), (location,))
 
 
 def _wording(details: ErrorDetails) -> str:
     value, context = details["input"], details.get("ctx", {})
-    given = described(value)
+    given = describe(value)
     match details["type"]:
         case "value_error":
             return str(context["error"])

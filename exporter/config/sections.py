@@ -25,7 +25,7 @@ from pydantic import (
 from exporter.beams.snapshot import UNKNOWN_SOURCE
 from exporter.config.document import quoted
 from exporter.config.listen_address import ListenError, parse_listen_address
-from exporter.config.reading import Contradiction, Contradictions
+from exporter.config.reading import Conflict, Conflicts
 from exporter.config.values import (
     AbsoluteFile,
     AbsolutePath,
@@ -38,7 +38,7 @@ from exporter.config.values import (
     Statuses,
     TotalPatterns,
     as_tuple,
-    compiled,
+    compile_pattern,
 )
 from exporter.sources.ssh.host import SshHost, WeakAlgorithm
 
@@ -46,10 +46,10 @@ _HOST_LABEL = "[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?"
 _HOST_NAME = re.compile(rf"(?=.{{1,254}}\Z){_HOST_LABEL}(?:\.{_HOST_LABEL})*\.?")
 
 SOURCE_KINDS = ("local", "ssh")
-PLAN_LOG_PATH = "{base_directory}/tps_env/logs/{case_id}_{beam_id}.log"
+DEFAULT_LOG_PATH = "{base_directory}/tps_env/logs/{case_id}_{beam_id}.log"
 
 
-class Section(BaseModel):
+class SettingsSection(BaseModel):
     """What all sections share: immutable, strict, and a key without a value is a key not written."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, validate_default=True)
@@ -66,7 +66,7 @@ class Section(BaseModel):
         return {key: value for key, value in data.items() if value is not None or key not in known}
 
 
-class Patterns(Section):
+class PatternSettings(SettingsSection):
     """How the log says how far it is. The wording of the known engines is built in; these are added, for others.
 
     Patterns are searched anywhere in the first 4 KiB of each line, as bytes (`\\d` is an ASCII digit, text is UTF-8).
@@ -82,7 +82,7 @@ class Patterns(Section):
     )
 
 
-class Monitoring(Section):
+class MonitoringSettings(SettingsSection):
     """How running beams are followed."""
 
     poll_interval_seconds: float = Field(default=0.5, ge=0.01, le=3600, description="How often each log is looked at.")
@@ -98,7 +98,7 @@ class Monitoring(Section):
     )
 
 
-class Stall(Section):
+class StallSettings(SettingsSection):
     """When a run without progress counts as stalled: after the larger of `minimum_seconds` and `factor` batches."""
 
     factor: float = Field(default=3, ge=1, le=1000, description="Times the longest finished batch of the run.")
@@ -113,19 +113,19 @@ class Stall(Section):
     )
 
 
-class ProgressTracking(Section):
+class ProgressTrackingSettings(SettingsSection):
     """Reading the logs of running beams."""
 
     enabled: bool = Field(
         default=True,
         description="`false`: follow nothing, write nothing; serve only metrics of the exporter itself.",
     )
-    patterns: Patterns = Patterns()
-    monitoring: Monitoring = Monitoring()
-    stall: Stall = Stall()
+    patterns: PatternSettings = PatternSettings()
+    monitoring: MonitoringSettings = MonitoringSettings()
+    stall: StallSettings = StallSettings()
 
 
-class CompletionMarkers(Section):
+class CompletionMarkerSettings(SettingsSection):
     """How the log says that a run is over. The words of the known engines are built in; these are added."""
 
     success_patterns: LinePatterns = Field(
@@ -138,7 +138,7 @@ class CompletionMarkers(Section):
     )
 
 
-class _AnySource(Section):
+class _CommonSourceSettings(SettingsSection):
     """Places where logs are read. A beam is looked for at every template of every source; the newest log counts."""
 
     name: str = Field(
@@ -147,7 +147,7 @@ class _AnySource(Section):
         description="Label `source` of the metrics; different for each source, letters, digits and `_.-`.",
     )
     log_path: Annotated[tuple[str, ...], BeforeValidator(as_tuple), Field(min_length=1)] = Field(
-        default=(PLAN_LOG_PATH,),
+        default=(DEFAULT_LOG_PATH,),
         description="Where a beam's log is. Fields: `{base_directory}`, `{case_id}`, `{beam_id}`, `{beam_path}`, "
         "`{hpc_job_id}`.",
     )
@@ -176,13 +176,13 @@ class _AnySource(Section):
         return name
 
 
-class LocalSource(_AnySource):
+class LocalSourceSettings(_CommonSourceSettings):
     """Places where logs are read. A beam is looked for at every template of every source; the newest log counts."""
 
     kind: Literal["local"] = Field(default="local", description="`local`: the file system of this machine.")
 
 
-class SshSource(_AnySource):
+class SshSourceSettings(_CommonSourceSettings):
     """Logs on one SSH host, over SFTP."""
 
     kind: Literal["ssh"] = Field(description="`ssh`: one SSH host, over SFTP (docs/remote-logs.md).")
@@ -258,18 +258,18 @@ def _of_known_kind(value: object) -> object:
     """Speak of the kind alone: what else is written belongs to that kind and would only be called unknown."""
     if (kind := _kind_of(value)) not in SOURCE_KINDS:
         wrong = f"{kind!r} is not available in this version; kinds: {', '.join(SOURCE_KINDS)}"
-        raise Contradictions([Contradiction(("kind",), wrong, ((),))])
+        raise Conflicts([Conflict(("kind",), wrong, ((),))])
     return value
 
 
-Source: TypeAlias = Annotated[
-    Annotated[LocalSource, Tag("local")] | Annotated[SshSource, Tag("ssh")],
+SourceSettings: TypeAlias = Annotated[
+    Annotated[LocalSourceSettings, Tag("local")] | Annotated[SshSourceSettings, Tag("ssh")],
     Discriminator(_kind_of),
     BeforeValidator(_of_known_kind),
 ]
 
 
-class Discovery(Section):
+class DiscoverySettings(SettingsSection):
     """Which beams to follow."""
 
     kind: Literal["database", "directory"] = Field(
@@ -300,20 +300,20 @@ class Discovery(Section):
     @field_validator("name_pattern")
     @classmethod
     def _names_both_ids(cls, text: str | None) -> str | None:
-        if text is not None and (missing := {"case_id", "beam_id"} - compiled(text).groupindex.keys()):
+        if text is not None and (missing := {"case_id", "beam_id"} - compile_pattern(text).groupindex.keys()):
             groups = " and ".join(f"(?P<{name}>...)" for name in sorted(missing))
             raise ValueError(f"{text!r} has no group {groups}; add it")
         return text
 
     @model_validator(mode="after")
-    def _statuses_agree(self) -> Discovery:
-        Contradictions.raise_any(self._status_contradictions())
+    def _statuses_agree(self) -> DiscoverySettings:
+        Conflicts.raise_any(self._status_contradictions())
         return self
 
-    def _status_contradictions(self) -> Iterator[Contradiction]:
+    def _status_contradictions(self) -> Iterator[Conflict]:
         for status in self.completed_statuses:
             if status not in self.terminal_statuses:
-                yield Contradiction(
+                yield Conflict(
                     ("completed_statuses",),
                     f"{status!r} is not one of terminal_statuses; add it there or drop it here",
                     (("terminal_statuses",),),
@@ -323,10 +323,10 @@ class Discovery(Section):
             for status in getattr(self, second):
                 if status in getattr(self, first):
                     wrong = f"{status!r} is one of {first} too, and cannot be both; drop it from one of them"
-                    yield Contradiction((second,), wrong, ((first,),))
+                    yield Conflict((second,), wrong, ((first,),))
 
 
-class Database(Section):
+class DatabaseSettings(SettingsSection):
     """The communicator's SQLite database: beams are discovered in it and progress is mirrored into it."""
 
     path: AbsoluteFile = Field(
@@ -341,7 +341,7 @@ class Database(Section):
     )
 
 
-class Mirror(Section):
+class MirrorSettings(SettingsSection):
     """Writing progress into the column `progress` of the `beams` table, which the communicator's screens show."""
 
     enabled: bool = Field(default=True, description="`false`: never write to the database.")
@@ -365,13 +365,13 @@ class Mirror(Section):
         return pair
 
 
-class Privacy(Section):
+class PrivacySettings(SettingsSection):
     """How the ids of cases and beams, which may be those of patients, are shown outside the process."""
 
     identifiers: Literal["plain", "pseudonym"] = Field(
         default="plain",
         description="`plain`: as they are. `pseudonym`: as keyed pseudonyms everywhere but in the database; paths and "
-        "lines of logs are withheld (docs/user-guide.md, Pseudonyms).",
+        "lines of logs are redacted (docs/user-guide.md, Pseudonyms).",
     )
     key_file: NamedFile | None = Field(
         default=None,
@@ -385,17 +385,17 @@ class Privacy(Section):
     )
 
     @model_validator(mode="after")
-    def _has_a_key(self) -> Privacy:
+    def _has_a_key(self) -> PrivacySettings:
         if self.identifiers == "pseudonym" and self.key_file is None:
             wrong = (
                 "is not set, and pseudonyms need a key; make one with `(umask 077; openssl rand -base64 48 > FILE)`, "
                 "and name the file here"
             )
-            raise Contradictions([Contradiction(("key_file",), wrong, (("identifiers",),))])
+            raise Conflicts([Conflict(("key_file",), wrong, (("identifiers",),))])
         return self
 
 
-class Web(Section):
+class WebSettings(SettingsSection):
     """The HTTP server: metrics, page and API."""
 
     listen_address: str = Field(default="127.0.0.1:10813", description="`host:port`; `:port` is every interface.")
@@ -428,8 +428,8 @@ class Web(Section):
     @field_validator("allowed_hosts")
     @classmethod
     def _are_names(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        Contradictions.raise_any(
-            Contradiction((position,), f"{quoted(name)} is no host name; write mqi.hospital.example, without a port")
+        Conflicts.raise_any(
+            Conflict((position,), f"{quoted(name)} is no host name; write mqi.hospital.example, without a port")
             for position, name in enumerate(names)
             if not _HOST_NAME.fullmatch(name)
         )
@@ -445,7 +445,7 @@ class Web(Section):
         return text
 
 
-class State(Section):
+class StateSettings(SettingsSection):
     """Going on after a restart (docs/user-guide.md, Restarts)."""
 
     file: AbsoluteFile | None = Field(
@@ -460,7 +460,7 @@ class State(Section):
     )
 
 
-class Log(Section):
+class LogSettings(SettingsSection):
     """The exporter's own log, on standard error."""
 
     level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least severity written.")

@@ -14,23 +14,23 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field, PrivateAttr, model_validator
 
 from exporter.config.document import ConfigError, Document, Location, Origin, Trust, read_text
-from exporter.config.reading import Contradiction, Contradictions, validated
+from exporter.config.reading import Conflict, Conflicts, validate_document
 from exporter.config.sections import (
     SOURCE_KINDS,
-    CompletionMarkers,
-    Database,
-    Discovery,
-    LocalSource,
-    Log,
-    Mirror,
-    Privacy,
-    ProgressTracking,
-    Section,
-    Source,
-    State,
-    Web,
+    CompletionMarkerSettings,
+    DatabaseSettings,
+    DiscoverySettings,
+    LocalSourceSettings,
+    LogSettings,
+    MirrorSettings,
+    PrivacySettings,
+    ProgressTrackingSettings,
+    SettingsSection,
+    SourceSettings,
+    StateSettings,
+    WebSettings,
 )
-from exporter.config.values import AbsolutePath, Seconds, as_tuple, is_only_this_machine
+from exporter.config.values import AbsolutePath, Seconds, as_tuple, is_loopback
 from exporter.sources.log_paths import LogPathError, LogPathTemplate
 from exporter.sources.output_paths import OutputPathTemplate
 
@@ -40,7 +40,7 @@ SOURCES_LIMIT = 256
 _FIELDS_OF_FILE_NAMES = frozenset({"case_id", "beam_id"})
 
 
-class Settings(Section):
+class Settings(SettingsSection):
     """One YAML file, `--config.file`, configures the exporter.
 
     Only `base_directory` and `database.path` have no default. All mistakes are reported at once, each with file, line
@@ -48,19 +48,19 @@ class Settings(Section):
     text alone, and a key without a value counts as not written.
     """
 
-    progress_tracking: ProgressTracking = ProgressTracking()
-    completion_markers: CompletionMarkers = CompletionMarkers()
-    sources: Annotated[tuple[Source, ...], BeforeValidator(as_tuple), Field(min_length=1, max_length=SOURCES_LIMIT)] = (
-        LocalSource(),
-    )
+    progress_tracking: ProgressTrackingSettings = ProgressTrackingSettings()
+    completion_markers: CompletionMarkerSettings = CompletionMarkerSettings()
+    sources: Annotated[
+        tuple[SourceSettings, ...], BeforeValidator(as_tuple), Field(min_length=1, max_length=SOURCES_LIMIT)
+    ] = (LocalSourceSettings(),)
     base_directory: AbsolutePath | None = Field(
         default=None,
         description="The communicator's base directory; needed where a `log_path` uses it (the default does).",
     )
-    discovery: Discovery = Discovery()
-    database: Database | None = None
-    mirror: Mirror = Mirror()
-    privacy: Privacy = Privacy()
+    discovery: DiscoverySettings = DiscoverySettings()
+    database: DatabaseSettings | None = None
+    mirror: MirrorSettings = MirrorSettings()
+    privacy: PrivacySettings = PrivacySettings()
     retention_seconds: Seconds = Field(
         default=3600,
         description="How long a beam that succeeded stays on `/metrics`; longer while its case has open beams.",
@@ -69,27 +69,27 @@ class Settings(Section):
     max_beams: int = Field(
         default=10000, ge=1, le=1000000, description="At most so many beams on `/metrics`; the others are counted."
     )
-    web: Web = Web()
-    state: State = State()
-    log: Log = Log()
+    web: WebSettings = WebSettings()
+    state: StateSettings = StateSettings()
+    log: LogSettings = LogSettings()
     _origin: Origin = PrivateAttr(default=Origin())
 
-    def refused(self, *wrong: tuple[Location, str]) -> ConfigError:
+    def error_at(self, *wrong: tuple[Location, str]) -> ConfigError:
         """The error for values that turn out to be wrong when they are used, with file, line and key.
 
         Args:
             wrong: where, and what is wrong and what to do.
         """
-        return self._origin.refused(wrong)
+        return self._origin.error_at(wrong)
 
-    def templates(self, source: Source) -> tuple[LogPathTemplate, ...]:
+    def templates(self, source: SourceSettings) -> tuple[LogPathTemplate, ...]:
         """The log paths of one of ``sources``, ready to render."""
         return tuple(
             LogPathTemplate(text, base_directory=self.base_directory, log_root=source.log_root)
             for text in source.log_path
         )
 
-    def output_templates(self, source: Source) -> tuple[OutputPathTemplate, ...]:
+    def output_templates(self, source: SourceSettings) -> tuple[OutputPathTemplate, ...]:
         """The output paths of one of ``sources``, ready to render."""
         return tuple(
             OutputPathTemplate(text, base_directory=self.base_directory, root=source.log_root)
@@ -102,7 +102,7 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Settings:
-        Contradictions.raise_any(
+        Conflicts.raise_any(
             itertools.chain(
                 self._repeated_names(),
                 self._unusable_templates(),
@@ -112,21 +112,21 @@ class Settings(Section):
         )
         return self
 
-    def _repeated_names(self) -> Iterator[Contradiction]:
+    def _repeated_names(self) -> Iterator[Conflict]:
         first: dict[str, int] = {}
         for position, source in enumerate(self.sources):
             if first.setdefault(source.name, position) != position:
                 wrong = f"{source.name!r} is the name of an earlier source too; give each its own"
-                yield Contradiction(("sources", position, "name"), wrong, (("sources", first[source.name], "name"),))
+                yield Conflict(("sources", position, "name"), wrong, (("sources", first[source.name], "name"),))
 
-    def _unusable_templates(self) -> Iterator[Contradiction]:
+    def _unusable_templates(self) -> Iterator[Conflict]:
         for position, source in enumerate(self.sources):
             for number, text in enumerate(source.log_path):
                 yield from self._faults_of_template(source, text, ("sources", position, "log_path", number))
             for number, text in enumerate(source.output_path):
                 yield from self._faults_of_template(source, text, ("sources", position, "output_path", number))
 
-    def _faults_of_template(self, source: Source, text: str, at: Location) -> Iterator[Contradiction]:
+    def _faults_of_template(self, source: SourceSettings, text: str, at: Location) -> Iterator[Conflict]:
         # With a stand-in for the base directory, so that what else is wrong shows as well.
         base = self.base_directory or "/base_directory"
         template: LogPathTemplate | OutputPathTemplate
@@ -136,34 +136,32 @@ class Settings(Section):
             else:
                 template = OutputPathTemplate(text, base_directory=base, root=source.log_root)
         except LogPathError as error:
-            yield Contradiction(at, str(error), ((*at[:2], "log_root"),))
+            yield Conflict(at, str(error), ((*at[:2], "log_root"),))
             return
         unknown = template.fields - _FIELDS_OF_FILE_NAMES
         if self.discovery.kind == "directory" and unknown:
             wrong = f"discovery.kind directory has no {{{min(unknown)}}}; use {{case_id}} and {{beam_id}}"
-            yield Contradiction(at, wrong, (("discovery", "kind"),))
+            yield Conflict(at, wrong, (("discovery", "kind"),))
         if self.progress_tracking.enabled and self.base_directory is None and _uses_base_directory(source, text):
             user = "a log_path" if at[2] == "log_path" else "an output_path"
             wrong = f"is not set, but {user} uses it; set it to the communicator's own"
-            yield Contradiction(("base_directory",), wrong, (at, ("progress_tracking", "enabled")))
+            yield Conflict(("base_directory",), wrong, (at, ("progress_tracking", "enabled")))
 
-    def _missing_database(self) -> Iterator[Contradiction]:
+    def _missing_database(self) -> Iterator[Conflict]:
         if self.database is None and self.discovery.kind == "database" and self.progress_tracking.enabled:
-            yield Contradiction(
+            yield Conflict(
                 ("database", "path"),
                 "is not set, but beams are discovered in it; set it, or discovery.kind to directory",
                 (("discovery", "kind"), ("progress_tracking", "enabled")),
             )
 
-    def _state_over_database(self) -> Iterator[Contradiction]:
+    def _state_over_database(self) -> Iterator[Conflict]:
         if self.database is not None and self.state.file == self.database.path:
-            yield Contradiction(
-                ("state", "file"), "is the database; give it a file of its own", (("database", "path"),)
-            )
+            yield Conflict(("state", "file"), "is the database; give it a file of its own", (("database", "path"),))
 
     def _doubts(self) -> Iterator[str]:
         host, _ = self.web.address
-        if self.web.config_file is None and not is_only_this_machine(host):
+        if self.web.config_file is None and not is_loopback(host):
             what = "the ids of cases" if self.privacy.identifiers == "plain" else "when cases are simulated"
             yield (
                 f"web.listen_address: {self.web.listen_address} is reachable from other machines without TLS or "
@@ -212,12 +210,12 @@ def settings_from(text: str, name: str) -> Settings:
         ConfigError: with all mistakes at once, sorted by line.
     """
     document = Document(text, name)
-    settings = validated(Settings, document, union_tags=SOURCE_KINDS)
+    settings = validate_document(Settings, document, union_tags=SOURCE_KINDS)
     settings._origin = document.origin
     return settings
 
 
-def _uses_base_directory(source: Source, text: str) -> bool:
+def _uses_base_directory(source: SourceSettings, text: str) -> bool:
     """Whether a template that is valid otherwise cannot do without a base directory."""
     try:
         LogPathTemplate(text, log_root=source.log_root)

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
-from exporter.config.document import PEM_MARK, quoted
+from exporter.config.document import PEM_PREFIX, quoted
 
 THIRTY_DAYS_SECONDS = 30 * 24 * 3600
 NO_SECRET_HERE = "a key or password itself must not stand here"
@@ -23,7 +23,7 @@ def as_tuple(value: object) -> object:
     return tuple(value) if isinstance(value, list) else value
 
 
-def compiled(pattern: str | bytes) -> re.Pattern[Any]:
+def compile_pattern(pattern: str | bytes) -> re.Pattern[Any]:
     """The regular expression, or a ``ValueError`` that says what is wrong with it."""
     try:
         return re.compile(pattern)
@@ -34,14 +34,14 @@ def compiled(pattern: str | bytes) -> re.Pattern[Any]:
 
 def _line_pattern(text: str) -> str:
     # Logs are matched as bytes, where e.g. \u escapes do not exist: what is checked must be what will be used.
-    if compiled(text.encode("utf-8", "surrogatepass")).search(b""):
+    if compile_pattern(text.encode("utf-8", "surrogatepass")).search(b""):
         raise ValueError(f"{text!r} matches an empty line, so it would match every line; make it say more")
     return text
 
 
 def _pattern_with(*groups: int) -> AfterValidator:
     def check(text: str) -> str:
-        found = compiled(_line_pattern(text).encode("utf-8", "surrogatepass")).groups
+        found = compile_pattern(_line_pattern(text).encode("utf-8", "surrogatepass")).groups
         if found not in groups:
             wanted = " or ".join(str(count) for count in groups)
             raise ValueError(f"{text!r} has {found} groups (...), but must have {wanted}; write others as (?:...)")
@@ -62,14 +62,14 @@ def _absolute_path(value: object) -> Path:
     return Path(_absolute(str(value)))
 
 
-def is_one_name(text: str) -> bool:
+def is_file_name(text: str) -> bool:
     """Whether a text can be the name of a file, and is not what should be in it: several lines, or a key (PEM)."""
-    return bool(text) and text.isprintable() and PEM_MARK not in text
+    return bool(text) and text.isprintable() and PEM_PREFIX not in text
 
 
 def _named(text: str) -> str:
     # What is no path is not shown: it is the key or the password itself as often as not.
-    if not text.startswith("/") or not is_one_name(text):
+    if not text.startswith("/") or not is_file_name(text):
         raise ValueError(f"is not an absolute path; name the file, from / on: {NO_SECRET_HERE}")
     return text
 
@@ -84,7 +84,7 @@ def _named_text(value: object) -> str:
     return str(_named_path(value))
 
 
-def without_login(url: str) -> str:
+def strip_login(url: str) -> str:
     """A URL for messages, without the user and password in it; whatever stands before an @ may be of them."""
     return re.sub(r"\A([a-zA-Z][a-zA-Z0-9+.-]*://)?.*@", lambda found: found[1] or "", url, flags=re.DOTALL)
 
@@ -98,14 +98,14 @@ def _http_url(text: str) -> str:
     except ValueError:
         valid = login = False
     if not valid or not text.isprintable() or " " in text:
-        shown = quoted(without_login(text))
+        shown = quoted(strip_login(text))
         raise ValueError(f"{shown} is not an http or https URL; write it in full, as https://host/path")
     if login:
         raise ValueError("holds a user or password (before the @), which the page would show to everybody; drop them")
     return text
 
 
-def is_only_this_machine(host: str) -> bool:
+def is_loopback(host: str) -> bool:
     """Whether what listens at this host can be reached from this machine alone."""
     try:
         return ipaddress.ip_address(host).is_loopback

@@ -15,7 +15,7 @@ from urllib.parse import quote, urlsplit
 
 import requests
 
-from exporter.config.values import without_login
+from exporter.config.values import strip_login
 
 _TIMEOUT_SECONDS = 10.0
 _OWN_TO_GRAFANA = ("id", "version")
@@ -89,7 +89,7 @@ class Grafana:
     def __init__(self, url: str, *, token: str | None = None, ca_file: Path | None = None) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            shown = without_login(url)
+            shown = strip_login(url)
             raise PushFailed(f"{shown}: not an address of a Grafana; write http://HOST:3000 or https://HOST")
         if parts.username or parts.password:
             raise PushFailed("put no password into the address of Grafana; use --grafana.token-file")

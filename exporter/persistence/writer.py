@@ -23,7 +23,7 @@ from exporter.beams.snapshot import BeamKey, BeamRow
 from exporter.beams.store import BeamStore
 from exporter.persistence.store import StateFile, StateInUse, StateNotOurs, StateReadable, StateUnusable, is_readable
 from exporter.privacy.encryption import Seal
-from exporter.privacy.identifiers import Cleared, Identifiers
+from exporter.privacy.identifiers import Identifiers, SafeText
 from exporter.process.clock import Clock
 from exporter.process.worker import Worker
 
@@ -165,7 +165,7 @@ class Continuity:
         _log.info("going on after a restart", state=self._shown_path, beams=len(state.beams))
 
     def _warn_of_what_can_be_read(self) -> None:
-        """A state that was set aside holds ids where it was written before they were withheld."""
+        """A state that was set aside holds ids where it was written before they were redacted."""
         aside = self._file.aside
         try:
             readable = is_readable(aside)
@@ -238,5 +238,5 @@ class Continuity:
             _log.warning(
                 "state cannot be written: after a restart logs are read again from their beginning",
                 state=self._shown_path,
-                error=Cleared(reason),
+                error=SafeText(reason),
             )

@@ -18,7 +18,7 @@ import structlog
 
 from exporter.beams.snapshot import BeamKey, BeamRow, WatchedBeam
 from exporter.beams.store import BeamStore
-from exporter.privacy.identifiers import Cleared, Identifiers
+from exporter.privacy.identifiers import Identifiers, SafeText
 from exporter.sources.inotify import Announced, Announcements, plain_file
 from exporter.sources.log_paths import LogPathError, LogPathTemplate
 from exporter.sources.source import NOTHING_SETTLED, LogStat
@@ -411,7 +411,7 @@ class PollSchedule:
                 beam=self._identifiers.beam(row.key.beam_id),
                 source=self._source,
                 # It speaks of the template and of fields by name, never of what they hold.
-                error=Cleared(error),
+                error=SafeText(error),
             )
             return None
 

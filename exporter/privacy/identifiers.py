@@ -25,8 +25,8 @@ class Problem(Protocol):
         ...
 
 
-class Cleared(str):
-    """Text that may leave the process while ids are withheld: made by an :class:`Identifiers`, or of our own words."""
+class SafeText(str):
+    """Text that may leave the process while ids are redacted: made by an :class:`Identifiers`, or of our own words."""
 
     __slots__ = ()
 

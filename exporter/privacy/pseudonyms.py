@@ -5,7 +5,7 @@ one on every host and after every restart, and without the key nobody can tell w
 beams and the state file have keys of their own, derived from the one in the file, so that equal texts do not look equal
 and no use of one key weakens another.
 
-What is no id and could hold one (paths, lines of logs, messages of other programs) is withheld: scrubbing would have to
+What is no id and could hold one (paths, lines of logs, messages of other programs) is redacted: scrubbing would have to
 know every spelling of a name.
 """
 
@@ -23,10 +23,10 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from exporter.privacy.identifiers import Cleared, Problem
+from exporter.privacy.identifiers import Problem, SafeText
 from exporter.process.user import own_user
 
-WITHHELD = Cleared("withheld")
+REDACTED = SafeText("redacted")
 CHARACTERS = 12
 """Of base32: 60 bits. Among a million ids, two begin alike with a probability of one in two million."""
 KEY_BYTES = 32
@@ -36,7 +36,7 @@ _KEY_BYTES_AT_MOST = 4096
 _CASE, _BEAM = "case-", "beam-"
 _FORM = re.compile(rf"({_CASE}|{_BEAM})[a-z2-7]{{{CHARACTERS},52}}")
 
-COMMUNICATORS_STATUSES = frozenset(
+COMMUNICATOR_STATUSES = frozenset(
     {
         "cancelled",
         "completed",
@@ -56,7 +56,7 @@ COMMUNICATORS_STATUSES = frozenset(
 """Of every revision of the communicator: words that say nothing of a patient."""
 
 
-class KeyRefused(Exception):
+class UnusableKey(Exception):
     """The key file cannot be used; names it, and says what to do."""
 
 
@@ -77,16 +77,16 @@ class PseudonymKey:
         )
 
 
-def read_key(path: Path, *, of_anybody: bool = False) -> PseudonymKey:
+def read_key(path: Path, *, any_owner: bool = False) -> PseudonymKey:
     """Read a key file.
 
     Args:
         path: of the file.
-        of_anybody: whether it may be another user's than ours or root's: for people of its group, who look through the
+        any_owner: whether it may be another user's than ours or root's: for people of its group, who look through the
             exporter's own key.
 
     Raises:
-        KeyRefused: there is none, it belongs to somebody else, others may read it, or it is too short to be a key.
+        UnusableKey: there is none, it belongs to somebody else, others may read it, or it is too short to be a key.
     """
     try:
         # A pipe at the path must not hold up the start.
@@ -98,24 +98,24 @@ def read_key(path: Path, *, of_anybody: bool = False) -> PseudonymKey:
         finally:
             os.close(opened)
     except FileNotFoundError:
-        raise KeyRefused(f"{path} does not exist; {HOW_TO_MAKE_A_KEY}") from None
+        raise UnusableKey(f"{path} does not exist; {HOW_TO_MAKE_A_KEY}") from None
     except OSError as error:
-        raise KeyRefused(f"{path} cannot be read: {error.strerror}; let the exporter's user read it") from None
+        raise UnusableKey(f"{path} cannot be read: {error.strerror}; let the exporter's user read it") from None
     if not stat.S_ISREG(mode):
-        raise KeyRefused(f"{path} is not a file; {HOW_TO_MAKE_A_KEY}")
+        raise UnusableKey(f"{path} is not a file; {HOW_TO_MAKE_A_KEY}")
     # An owner reads and changes it whatever its mode is.
-    if not of_anybody and status.st_uid not in (0, os.geteuid()):
-        raise KeyRefused(
+    if not any_owner and status.st_uid not in (0, os.geteuid()):
+        raise UnusableKey(
             f"{path} belongs to another user, who can read and change it; it must be the exporter's own: run "
             f"`chown {own_user()} {path}`"
         )
     # A group of its own for those who may resolve pseudonyms is usual.
     if mode & 0o027:
-        raise KeyRefused(f"{path} can be read or changed by others (mode {stat.S_IMODE(mode):04o}); chmod 600 {path}")
+        raise UnusableKey(f"{path} can be read or changed by others (mode {stat.S_IMODE(mode):04o}); chmod 600 {path}")
     if len(content) > _KEY_BYTES_AT_MOST:
-        raise KeyRefused(f"{path} is larger than {_KEY_BYTES_AT_MOST} bytes, so no key; {HOW_TO_MAKE_A_KEY}")
+        raise UnusableKey(f"{path} is larger than {_KEY_BYTES_AT_MOST} bytes, so no key; {HOW_TO_MAKE_A_KEY}")
     if len(content.rstrip(b"\r\n")) < KEY_BYTES:
-        raise KeyRefused(f"{path} holds fewer than {KEY_BYTES} bytes, which could be guessed; {HOW_TO_MAKE_A_KEY}")
+        raise UnusableKey(f"{path} holds fewer than {KEY_BYTES} bytes, which could be guessed; {HOW_TO_MAKE_A_KEY}")
     return PseudonymKey.of(content)
 
 
@@ -126,16 +126,16 @@ class _Register:
     ids of years do not pile up.
     """
 
-    def __init__(self, prefix: str, key: bytes, characters: int, remembered_at_most: int) -> None:
+    def __init__(self, prefix: str, key: bytes, characters: int, cache_size: int) -> None:
         self._prefix = prefix
         self._key = key
         self._characters = characters
-        self._remembered_at_most = remembered_at_most
+        self._remembered_at_most = cache_size
         self._lock = threading.Lock()
-        self._pseudonyms: OrderedDict[str, Cleared] = OrderedDict()
+        self._pseudonyms: OrderedDict[str, SafeText] = OrderedDict()
         self._taken: set[str] = set()
 
-    def pseudonym(self, identifier: str) -> Cleared:
+    def pseudonym(self, identifier: str) -> SafeText:
         with self._lock:
             known = self._pseudonyms.get(identifier)
             if known is not None:
@@ -145,7 +145,7 @@ class _Register:
             length = len(self._prefix) + self._characters
             while whole[:length] in self._taken:
                 length += 1
-            made = Cleared(whole[:length])
+            made = SafeText(whole[:length])
             self._pseudonyms[identifier] = made
             self._taken.add(made)
             if len(self._pseudonyms) > self._remembered_at_most:
@@ -155,28 +155,28 @@ class _Register:
 
 
 class Pseudonyms:
-    """Ids as pseudonyms, everything else withheld but what is known to hold none.
+    """Ids as pseudonyms, everything else redacted but what is known to hold none.
 
     Args:
         key: the site's.
-        remembered_at_most: ids of each sort that are told apart, and not worked out again.
+        cache_size: ids of each sort that are told apart, and not worked out again.
         characters: length of a pseudonym behind its prefix.
     """
 
-    def __init__(self, key: PseudonymKey, *, remembered_at_most: int = 40_000, characters: int = CHARACTERS) -> None:
-        self._cases = _Register(_CASE, key.cases, characters, remembered_at_most)
-        self._beams = _Register(_BEAM, key.beams, characters, remembered_at_most)
-        self.show_as_they_are()
+    def __init__(self, key: PseudonymKey, *, cache_size: int = 40_000, characters: int = CHARACTERS) -> None:
+        self._cases = _Register(_CASE, key.cases, characters, cache_size)
+        self._beams = _Register(_BEAM, key.beams, characters, cache_size)
+        self.allow_plain()
 
-    def show_as_they_are(self, statuses: Collection[str] = (), paths: Collection[str] = ()) -> None:
+    def allow_plain(self, statuses: Collection[str] = (), paths: Collection[str] = ()) -> None:
         """Say what the site itself has written, and may therefore be shown.
 
         Args:
             statuses: of rows, besides the communicator's own.
             paths: whole ones.
         """
-        self._statuses = {status: Cleared(status) for status in COMMUNICATORS_STATUSES.union(statuses)}
-        self._paths = {path: Cleared(path) for path in paths}
+        self._statuses = {status: SafeText(status) for status in COMMUNICATOR_STATUSES.union(statuses)}
+        self._paths = {path: SafeText(path) for path in paths}
 
     def case(self, case_id: str) -> str:
         return self._cases.pseudonym(case_id)
@@ -185,20 +185,20 @@ class Pseudonyms:
         return self._beams.pseudonym(beam_id)
 
     def path(self, path: str) -> str:
-        return self._paths.get(path, WITHHELD)
+        return self._paths.get(path, REDACTED)
 
     def text(self, text: str) -> str:
-        return WITHHELD if text else Cleared()
+        return REDACTED if text else SafeText()
 
     def lines(self, lines: Iterable[str]) -> list[str]:
-        return [WITHHELD] if any(lines) else []
+        return [REDACTED] if any(lines) else []
 
     def status(self, status: str) -> str:
-        return self._statuses.get(status, WITHHELD)
+        return self._statuses.get(status, REDACTED)
 
     def problem(self, problem: Problem) -> str:
-        said = f"{problem.kind}, the rest is {WITHHELD}"
-        return Cleared(f"{said}; {problem.advice}" if problem.advice else said)
+        said = f"{problem.kind}, the rest is {REDACTED}"
+        return SafeText(f"{said}; {problem.advice}" if problem.advice else said)
 
 
 def full_pseudonym(prefix: str, key: bytes, identifier: str) -> str:
@@ -213,11 +213,11 @@ def is_pseudonym(text: str) -> bool:
     return _FORM.fullmatch(text) is not None
 
 
-def is_of_case(pseudonym: str, key: PseudonymKey, case_id: str) -> bool:
+def matches_case(pseudonym: str, key: PseudonymKey, case_id: str) -> bool:
     """Whether a pseudonym is that of a case."""
     return full_pseudonym(_CASE, key.cases, case_id).startswith(pseudonym)
 
 
-def is_of_beam(pseudonym: str, key: PseudonymKey, beam_id: str) -> bool:
+def matches_beam(pseudonym: str, key: PseudonymKey, beam_id: str) -> bool:
     """Whether a pseudonym is that of a beam."""
     return full_pseudonym(_BEAM, key.beams, beam_id).startswith(pseudonym)

@@ -1,10 +1,9 @@
-"""The last line of defence where ids are withheld: no text of unknown origin gets into the exporter's own log.
+"""Redaction of the exporter's own log while pseudonyms are used: the last line of defence.
 
-Whoever writes a log line passes ids and texts through an :class:`~exporter.privacy.identifiers.Identifiers`, and what
-comes of that is :class:`~exporter.privacy.identifiers.Cleared`. Everything else is withheld here, unless it is a number
-or stands in a field that only ever holds words of the exporter or of its configuration: the messages of libraries, and
-those of exceptions, which like to quote what they could not handle. Of an exception the types and the places in the
-code are kept, which is what finding a fault takes.
+An :class:`~exporter.privacy.identifiers.Identifiers` turns ids and texts into
+:class:`~exporter.privacy.identifiers.SafeText`. Every other text is redacted here, except in fields that only hold
+words of the exporter or of its configuration. Messages of libraries and of exceptions are redacted, because they quote
+the data that they could not handle. The types of an exception and the code locations stay, for debugging.
 """
 
 from __future__ import annotations
@@ -19,8 +18,8 @@ from types import TracebackType
 import structlog
 from structlog.typing import EventDict, ExcInfo, WrappedLogger
 
-from exporter.privacy.identifiers import Cleared
-from exporter.privacy.pseudonyms import WITHHELD
+from exporter.privacy.identifiers import SafeText
+from exporter.privacy.pseudonyms import REDACTED
 
 _log = structlog.get_logger(__name__)
 
@@ -51,19 +50,19 @@ OWN_FIELDS = frozenset(
 """Fields whose texts are the exporter's own words, or its configuration's."""
 
 
-def withhold(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """A processor for events of the exporter: texts of unknown origin are withheld."""
-    return {key: value if _is_harmless(key, value) else WITHHELD for key, value in event.items()}
+def redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """A processor for events of the exporter: texts of unknown origin are redacted."""
+    return {key: value if _is_harmless(key, value) else REDACTED for key, value in event.items()}
 
 
-def withhold_message(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+def redact_library_record(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     """A processor for records of other libraries: which one has something to say stays, and where in its code."""
     record = event.get("_record")
     if isinstance(record, logging.LogRecord):
-        if isinstance(record.msg, Cleared) and not record.args:
+        if isinstance(record.msg, SafeText) and not record.args:
             return event
         event["where"] = f"{record.filename}:{record.lineno}"
-    return {**event, "event": WITHHELD}
+    return {**event, "event": REDACTED}
 
 
 def render_exception(exc_info: ExcInfo) -> str:
@@ -81,11 +80,11 @@ def _described(error: BaseException) -> Iterator[str]:
         if each.__traceback__ is not None:
             yield "Traceback (most recent call last):"
             yield "".join(traceback.format_tb(each.__traceback__)).rstrip("\n")
-        yield f"{type(each).__module__}.{type(each).__qualname__}: {WITHHELD}"
+        yield f"{type(each).__module__}.{type(each).__qualname__}: {REDACTED}"
 
 
 def _is_harmless(key: str, value: object) -> bool:
-    if value is None or isinstance(value, (bool, int, float, Cleared)):
+    if value is None or isinstance(value, (bool, int, float, SafeText)):
         return True
     # What begins with _ is structlog's, for its own processors.
     return key.startswith("_") or (key in OWN_FIELDS and isinstance(value, str))

@@ -25,7 +25,7 @@ from exporter.metrics.definitions import ProtectionView, ReloadStatus
 from exporter.metrics.encoder import MetricsEncoder
 from exporter.persistence.writer import Continuity
 from exporter.privacy.encryption import Seal
-from exporter.privacy.identifiers import Cleared
+from exporter.privacy.identifiers import SafeText
 from exporter.process.clock import Clock, TimeEvent
 from exporter.process.worker import Worker
 from exporter.runtime.pipeline import Pipeline
@@ -76,7 +76,7 @@ def _changed_keys(old: Settings, new: Settings, section: str) -> str:
     """Which keys of a section are others than before, as users write them; empty where none is."""
     before, now = getattr(old, section), getattr(new, section)
     changed = (key for key in type(now).model_fields if getattr(before, key) != getattr(now, key))
-    return Cleared(", ".join(f"{section}.{key}" for key in changed))
+    return SafeText(", ".join(f"{section}.{key}" for key in changed))
 
 
 def _say_time(event: TimeEvent, seconds: float) -> None:
@@ -123,7 +123,7 @@ class Exporter:
         check_resolvers(settings, self._web_config.users)
         self._failed_logins = FailedLogins()
         self._id_reveal = IdReveal(
-            self._snapshot, self._identifiers, settings.privacy.resolve_for, withheld=self._key is not None
+            self._snapshot, self._identifiers, settings.privacy.resolve_for, redacted=self._key is not None
         )
         self._continuity: Continuity | None = None
         if settings.state.file is not None and settings.progress_tracking.enabled:
@@ -228,11 +228,11 @@ class Exporter:
                 if privacy_changed(self._settings, settings, self._key):
                     # What has been shown already would not go with what is shown from now on.
                     wrong = "is another, or its key is; restart the exporter to change it"
-                    raise settings.refused((("privacy",), wrong))
+                    raise settings.error_at((("privacy",), wrong))
                 self._web_config.reload()
             except ConfigError as error:
                 self._reload_status = ReloadStatus(False, self._reload_status.at)
-                _log.error("configuration refused, the old one stays in use", error=Cleared(error))
+                _log.error("configuration refused, the old one stays in use", error=SafeText(error))
                 raise ReloadFailed(str(error)) from error
             if keys := _changed_keys(self._settings, settings, "web"):
                 _log.warning("settings of the web server take effect at the next start only", keys=keys)

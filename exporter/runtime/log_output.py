@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Literal, TextIO
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-from exporter.privacy import redaction as withholding
-from exporter.privacy.identifiers import Cleared
+from exporter.privacy import redaction
+from exporter.privacy.identifiers import SafeText
 
 if TYPE_CHECKING:
     _TextHandler = logging.StreamHandler[TextIO]
@@ -45,7 +45,7 @@ def configure(
     format: Literal["logfmt", "json"],
     stream: TextIO | None = None,
     *,
-    withhold: bool = False,
+    redact: bool = False,
 ) -> None:
     """Send everything that is logged, by structlog or by the standard library, to one stream.
 
@@ -55,7 +55,7 @@ def configure(
         level: least severity that is written.
         format: form of each line; its first fields are ``ts`` (UTC, ISO 8601), ``level`` and ``msg``.
         stream: where to; standard error where ``None``.
-        withhold: whether texts of unknown origin are withheld (:mod:`exporter.privacy.redaction`), from now on.
+        redact: whether texts of unknown origin are redacted (:mod:`exporter.privacy.redaction`), from now on.
     """
     of_libraries: list[Processor] = [structlog.stdlib.add_logger_name]
     common: list[Processor] = [
@@ -64,10 +64,10 @@ def configure(
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="ts"),
         structlog.processors.StackInfoRenderer(),
     ]
-    if withhold:
-        of_libraries.append(withholding.withhold_message)
-        common += [structlog.processors.ExceptionRenderer(withholding.render_exception), withholding.withhold]
-        withholding.catch_what_python_prints()
+    if redact:
+        of_libraries.append(redaction.redact_library_record)
+        common += [structlog.processors.ExceptionRenderer(redaction.render_exception), redaction.redact]
+        redaction.catch_what_python_prints()
     else:
         common.append(structlog.processors.format_exc_info)
     common.append(structlog.processors.EventRenamer("msg"))
@@ -82,7 +82,7 @@ def configure(
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=False,
     )
-    handler = _Output(sys.stderr if stream is None else stream, withhold)
+    handler = _Output(sys.stderr if stream is None else stream, redact)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[*of_libraries, *common],
@@ -121,13 +121,13 @@ class _Output(_TextHandler):
 
     Args:
         stream: where to.
-        withhold: whether a line that cannot be written is not to be shown on standard error either.
+        redact: whether a line that cannot be written is not to be shown on standard error either.
         clock: seconds of a clock that never steps.
     """
 
-    def __init__(self, stream: TextIO, withhold: bool, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, stream: TextIO, redact: bool, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__(stream)
-        self._withhold = withhold
+        self._redact = redact
         self._clock = clock
         self._minute_began = clock()
         self._lines = 0
@@ -139,7 +139,7 @@ class _Output(_TextHandler):
         if now - self._minute_began >= 60:
             left_out, self._left_out, self._lines, self._minute_began = self._left_out, 0, 0, now
             if left_out:
-                text = Cleared(f"log lines left out: {left_out}, more than {LINES_PER_MINUTE} came in a minute")
+                text = SafeText(f"log lines left out: {left_out}, more than {LINES_PER_MINUTE} came in a minute")
                 super().emit(logging.LogRecord(__name__, logging.WARNING, __file__, 0, text, None, None))
         self._lines += 1
         if self._lines <= LINES_PER_MINUTE:
@@ -149,7 +149,7 @@ class _Output(_TextHandler):
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the library's name
         """Say that a line could not be written; the library would print what it was to say."""
-        if not self._withhold:
+        if not self._redact:
             super().handleError(record)
             return
         # Standard error may be what does not work.

@@ -16,7 +16,7 @@ from functools import partial
 import structlog
 
 from exporter.beams.store import BeamStore
-from exporter.config import Settings, Source, SshSource
+from exporter.config import Settings, SourceSettings, SshSourceSettings
 from exporter.logs.parser import SitePatterns
 from exporter.polling.output_check import OutputRules
 from exporter.polling.poller import SourcePoller
@@ -51,7 +51,7 @@ _QUIET_TIMES = 9
 taken, so that a log written as fast as can be takes a tenth of a core and not all of it."""
 
 
-def make_source(source: Source, templates: Iterable[LogPathTemplate]) -> LogSource:
+def make_source(source: SourceSettings, templates: Iterable[LogPathTemplate]) -> LogSource:
     """Where a source of the configuration is read.
 
     Args:
@@ -59,14 +59,14 @@ def make_source(source: Source, templates: Iterable[LogPathTemplate]) -> LogSour
         templates: its log paths.
     """
     folders = {template.folder for template in templates} if source.follow_links == "inside" else None
-    if isinstance(source, SshSource):
+    if isinstance(source, SshSourceSettings):
         from exporter.sources.ssh import source as ssh
 
         return ssh.SshSource(source.name, source.ssh_host, folders)
     return LocalSource(source.name, folders)
 
 
-def output_rules(settings: Settings, source: Source) -> OutputRules | None:
+def output_rules(settings: Settings, source: SourceSettings) -> OutputRules | None:
     """Which dose files must be there on a source of the configuration; ``None`` for none.
 
     Args:

@@ -8,15 +8,15 @@ from collections.abc import Collection, Iterator
 from exporter.config import Settings
 from exporter.config.document import quoted
 from exporter.privacy.identifiers import Identifiers, PlainIdentifiers
-from exporter.privacy.pseudonyms import KeyRefused, PseudonymKey, Pseudonyms, read_key
+from exporter.privacy.pseudonyms import PseudonymKey, Pseudonyms, UnusableKey, read_key
 
 
-def pseudonym_key(settings: Settings, *, of_anybody: bool = False) -> PseudonymKey | None:
+def pseudonym_key(settings: Settings, *, any_owner: bool = False) -> PseudonymKey | None:
     """The key of pseudonyms; ``None`` where ids are shown as they are.
 
     Args:
         settings: the configuration.
-        of_anybody: as of :func:`read_key`; for commands, whose user need not be the exporter's.
+        any_owner: as of :func:`read_key`; for commands, whose user need not be the exporter's.
 
     Raises:
         ConfigError: the key file cannot be used.
@@ -26,9 +26,9 @@ def pseudonym_key(settings: Settings, *, of_anybody: bool = False) -> PseudonymK
         return None
     assert privacy.key_file is not None, "the configuration is not valid without it"
     try:
-        return read_key(privacy.key_file, of_anybody=of_anybody)
-    except KeyRefused as error:
-        raise settings.refused((("privacy", "key_file"), str(error))) from None
+        return read_key(privacy.key_file, any_owner=any_owner)
+    except UnusableKey as error:
+        raise settings.error_at((("privacy", "key_file"), str(error))) from None
 
 
 def make_identifiers(settings: Settings, key: PseudonymKey | None) -> Identifiers:
@@ -40,7 +40,7 @@ def make_identifiers(settings: Settings, key: PseudonymKey | None) -> Identifier
     """
     if key is None:
         return PlainIdentifiers()
-    identifiers = Pseudonyms(key, remembered_at_most=4 * settings.max_beams)
+    identifiers = Pseudonyms(key, cache_size=4 * settings.max_beams)
     apply_settings(identifiers, settings)
     return identifiers
 
@@ -51,7 +51,7 @@ def apply_settings(identifiers: Identifiers, settings: Settings) -> None:
         discovery = settings.discovery
         words = (discovery.terminal_statuses, discovery.post_run_statuses, discovery.simulating_statuses)
         statuses = {status for each in (*words, discovery.reset_statuses) for status in each}
-        identifiers.show_as_they_are(statuses, set(_paths(settings)))
+        identifiers.allow_plain(statuses, set(_paths(settings)))
 
 
 def _paths(settings: Settings) -> Iterator[str]:
@@ -80,7 +80,7 @@ def check_resolvers(settings: Settings, users: Collection[str]) -> None:
     if settings.privacy.identifiers == "pseudonym" and strangers:
         where = settings.web.config_file or "the web configuration (web.config_file), and there is none"
         wrong = f"no such user in basic_auth_users of {where}; who may see ids must log in"
-        raise settings.refused(
+        raise settings.error_at(
             *((("privacy", "resolve_for", at), f"{quoted(user)}: {wrong}") for at, user in strangers)
         )
 

@@ -17,13 +17,13 @@ import structlog
 
 from exporter.beams.snapshot import BeamRow, DatabaseView, Summary
 from exporter.beams.store import BeamStore
-from exporter.config import Database, Settings
+from exporter.config import DatabaseSettings, Settings
 from exporter.database.beams_table import BeamsTable
 from exporter.database.database_file import DatabaseFile
 from exporter.database.discovery import DatabaseDiscovery, DirectoryDiscovery
 from exporter.database.mirror import OUTCOMES, Mirror
 from exporter.database.unavailable import DatabaseUnavailable
-from exporter.privacy.identifiers import Cleared, Identifiers
+from exporter.privacy.identifiers import Identifiers, SafeText
 from exporter.sources.local import LocalSource
 from exporter.sources.log_paths import LogPathTemplate
 from exporter.sources.source import ENTRIES_LIMIT, LogProblem, LogSource, LogStat, SourceUnavailable
@@ -162,7 +162,7 @@ class TableRounds:
     def __init__(
         self,
         settings: Settings,
-        database: Database,
+        database: DatabaseSettings,
         store: BeamStore,
         identifiers: Identifiers,
         clock: Callable[[], float],
@@ -262,7 +262,7 @@ class TableRounds:
         if other is not None:
             _log.warning(
                 "another writer changes the column progress",
-                advice=Cleared(self._mirror.advice),
+                advice=SafeText(self._mirror.advice),
                 case=self._identifiers.case(other.case_id),
                 beam=self._identifiers.beam(other.beam_id),
             )
@@ -298,7 +298,7 @@ class TableRounds:
         """Do nothing: no connection is open between rounds. For those that close what they have made."""
 
 
-def _file(database: Database) -> DatabaseFile:
+def _file(database: DatabaseSettings) -> DatabaseFile:
     return DatabaseFile(Path(database.path), busy_timeout_ms=database.busy_timeout_ms, alone_in_process=True)
 
 

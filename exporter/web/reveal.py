@@ -36,7 +36,7 @@ class IdReveal:
         snapshot: takes a snapshot of the store; called once per answer, in a worker thread.
         identifiers: how ids are shown to everybody.
         users: who may have them shown.
-        withheld: whether ids are withheld from everybody else; else there is nothing to show here.
+        redacted: whether ids are redacted from everybody else; else there is nothing to show here.
     """
 
     def __init__(
@@ -45,12 +45,12 @@ class IdReveal:
         identifiers: Identifiers,
         users: Collection[str] = (),
         *,
-        withheld: bool = False,
+        redacted: bool = False,
     ) -> None:
         self._snapshot = snapshot
         self._identifiers = identifiers
         self._users = frozenset(users)
-        self._withheld = withheld
+        self._redacted = redacted
         self._lock = threading.Lock()
         self._counts: Counter[str] = Counter()
         self.route = Route(f"{PREFIX}/names", self._answer)
@@ -58,16 +58,16 @@ class IdReveal:
     @property
     def offered(self) -> bool:
         """Whether there is anybody who may have them shown."""
-        return self._withheld and bool(self._users)
+        return self._redacted and bool(self._users)
 
     def counts(self) -> dict[str, int]:
         """How often they were asked for, by outcome; nothing where ids are shown as they are anyway."""
         with self._lock:
-            return {outcome: self._counts[outcome] for outcome in OUTCOMES} if self._withheld else {}
+            return {outcome: self._counts[outcome] for outcome in OUTCOMES} if self._redacted else {}
 
     async def _answer(self, request: Request) -> Response:
         if not self.offered:
-            why = "nobody may see ids here: privacy.resolve_for" if self._withheld else "ids are shown as they are"
+            why = "nobody may see ids here: privacy.resolve_for" if self._redacted else "ids are shown as they are"
             return _json({"error": why}, 404)
         user = request.scope.get(USER)
         elsewhere = is_cross_site(request)

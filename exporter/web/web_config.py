@@ -21,9 +21,9 @@ from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, mo
 
 from exporter.config.document import ConfigError, Document, Trust, quoted, read_text
 from exporter.config.listen_address import parse_listen_address
-from exporter.config.reading import Contradiction, Contradictions, read_settings
-from exporter.config.sections import Section
-from exporter.config.values import NO_SECRET_HERE, as_tuple, is_one_name, is_only_this_machine
+from exporter.config.reading import Conflict, Conflicts, read_settings
+from exporter.config.sections import SettingsSection
+from exporter.config.values import NO_SECRET_HERE, as_tuple, is_file_name, is_loopback
 from exporter.web import tls
 
 _HASH = re.compile(r"\$2[aby]\$([0-9]{2})\$[./A-Za-z0-9]{53}")
@@ -38,7 +38,7 @@ _HOW_TO_HASH = "write a bcrypt hash: htpasswd -nBC 12 USER"
 Texts = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(as_tuple)]
 
 
-class TlsServer(Section):
+class TlsServer(SettingsSection):
     """TLS. Without this section the server speaks plain HTTP."""
 
     cert_file: str = Field(description="The server's certificate and those that lead to its authority, PEM.")
@@ -71,7 +71,7 @@ class TlsServer(Section):
         """A list without names would let in every certificate: who wrote the key did not mean that."""
         if isinstance(data, dict) and data.get("client_allowed_sans", ("any",)) in (None, []):
             wrong = "is empty, and would allow every certificate of the authority; name who may come in, or drop it"
-            raise Contradictions((Contradiction(("client_allowed_sans",), wrong),))
+            raise Conflicts((Conflict(("client_allowed_sans",), wrong),))
         return data
 
     @field_validator("cert", "key", "client_ca", mode="before")
@@ -86,7 +86,7 @@ class TlsServer(Section):
     def _from_the_file(cls, path: str | None, info: ValidationInfo) -> str | None:
         if path is None:
             return None
-        if not is_one_name(path):
+        if not is_file_name(path):
             raise ValueError(f"is no path; name a file: {NO_SECRET_HERE}")
         folder = (info.context or {}).get("folder", "")
         absolute = os.path.abspath(os.path.join(folder, path))
@@ -129,15 +129,15 @@ class TlsServer(Section):
             try:
                 tls.openssl_suite(name)
             except ValueError as error:
-                found.append(Contradiction((position,), str(error)))
-        Contradictions.raise_any(found)
+                found.append(Conflict((position,), str(error)))
+        Conflicts.raise_any(found)
         return names
 
     @field_validator("curve_preferences")
     @classmethod
     def _one_curve(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        Contradictions.raise_any(
-            Contradiction((position,), f"{quoted(name)} is not known here; known: {', '.join(tls.CURVES)}")
+        Conflicts.raise_any(
+            Conflict((position,), f"{quoted(name)} is not known here; known: {', '.join(tls.CURVES)}")
             for position, name in enumerate(names)
             if name not in tls.CURVES
         )
@@ -147,32 +147,32 @@ class TlsServer(Section):
 
     @model_validator(mode="after")
     def _parts_agree(self) -> TlsServer:
-        Contradictions.raise_any(self._contradictions())
+        Conflicts.raise_any(self._contradictions())
         return self
 
-    def _contradictions(self) -> Iterator[Contradiction]:
+    def _contradictions(self) -> Iterator[Conflict]:
         if list(tls.VERSIONS).index(self.min_version) > list(tls.VERSIONS).index(self.max_version):
             wrong = f"{self.max_version} is older than min_version, {self.min_version}; raise it"
-            yield Contradiction(("max_version",), wrong, (("min_version",),))
+            yield Conflict(("max_version",), wrong, (("min_version",),))
         verifies = self.client_auth_type != "NoClientCert"
         if verifies and self.client_ca_file is None:
             wrong = f"is not set, but {self.client_auth_type} verifies by it; name the authority that signs for clients"
-            yield Contradiction(("client_ca_file",), wrong, (("client_auth_type",),))
+            yield Conflict(("client_ca_file",), wrong, (("client_auth_type",),))
         if self.client_ca_file is not None and not verifies:
             wrong = "is not used by NoClientCert; set client_auth_type to RequireAndVerifyClientCert, or drop it"
-            yield Contradiction(("client_ca_file",), wrong, (("client_auth_type",),))
+            yield Conflict(("client_ca_file",), wrong, (("client_auth_type",),))
         if self.client_allowed_sans and self.client_auth_type != "RequireAndVerifyClientCert":
             wrong = "needs client_auth_type RequireAndVerifyClientCert: without a certificate there are no names"
-            yield Contradiction(("client_allowed_sans",), wrong, (("client_auth_type",),))
+            yield Conflict(("client_allowed_sans",), wrong, (("client_auth_type",),))
         try:
             belongs = tls.public_half(tls.read_certificates(self.cert_file)[0]) == tls.read_public_half(self.key_file)
             if not belongs:
                 wrong = f"{self.key_file} is not the key of the first certificate in {self.cert_file}; name its own"
-                yield Contradiction(("key_file",), wrong, (("cert_file",),))
+                yield Conflict(("key_file",), wrong, (("cert_file",),))
                 return
             self.context()
         except ValueError as error:
-            yield Contradiction(("cert_file",), str(error), tuple((name,) for name in ("key_file", *_FILES)))
+            yield Conflict(("cert_file",), str(error), tuple((name,) for name in ("key_file", *_FILES)))
 
     def context(self) -> ssl.SSLContext:
         """The context that serves new connections.
@@ -195,7 +195,7 @@ class TlsServer(Section):
         )
 
 
-class Headers(Section):
+class Headers(SettingsSection):
     """Headers of every answer; they replace the server's own."""
 
     content_security_policy: str | None = Field(
@@ -220,7 +220,7 @@ class Headers(Section):
         return value or None
 
 
-class HttpServer(Section):
+class HttpServer(SettingsSection):
     """HTTP."""
 
     http2: bool = Field(default=False, description="`true` is refused: HTTP/1.1 is spoken.")
@@ -243,8 +243,8 @@ def _users(value: object) -> object:
         # A name with a colon may have the password behind it; :func:`key_path` does not show it.
         wrong = _fault_of_user(name) or _fault_of_hash(hashed)
         if wrong is not None:
-            found.append(Contradiction((name,), wrong))
-    Contradictions.raise_any(found)
+            found.append(Conflict((name,), wrong))
+    Conflicts.raise_any(found)
     return value
 
 
@@ -266,7 +266,7 @@ def _fault_of_hash(hashed: object) -> str | None:
     return None
 
 
-class WebConfig(Section):
+class WebConfig(SettingsSection):
     """TLS, passwords and headers of the web server: `web.config_file`, `--web.config.file`."""
 
     tls_server_config: TlsServer | None = None
@@ -362,7 +362,7 @@ def config_warnings(path: Path, config: WebConfig, listen_address: str, now: flo
     found = []
     host, _ = parse_listen_address(listen_address)
     section = config.tls_server_config
-    if not is_only_this_machine(host):
+    if not is_loopback(host):
         if section is None:
             also = "; passwords go over the network in the clear" if config.basic_auth_users else ""
             found.append(f"{path}: {listen_address} is reachable from other machines without TLS{also}")

@@ -15,7 +15,7 @@ from pathlib import Path
 import structlog
 
 from exporter.config.document import ConfigError
-from exporter.privacy.identifiers import Cleared
+from exporter.privacy.identifiers import SafeText
 from exporter.web.tls import VERIFY_MODES, VERSIONS
 from exporter.web.web_config import LoadedWebConfig, TlsServer, WebConfig, load_web_config, referenced_files
 
@@ -119,7 +119,7 @@ class ActiveWebConfig:
                 self._forbid_less(found)
             except ConfigError as error:
                 if self._refused != str(error):
-                    _LOG.error("web configuration refused, the old one stays in use", error=Cleared(error))
+                    _LOG.error("web configuration refused, the old one stays in use", error=SafeText(error))
                 self._refused = str(error)
                 raise
             except Exception as error:

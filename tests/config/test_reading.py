@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from exporter.config.document import MAXIMUM_SIZE_BYTES, ConfigError, read_text
-from exporter.config.reading import Contradiction, Contradictions, read_settings
+from exporter.config.reading import Conflict, Conflicts, read_settings
 from exporter.config.values import as_tuple
 
 
@@ -39,8 +39,8 @@ class House(Strict):
 
     @model_validator(mode="after")
     def _books_fit(self) -> House:
-        Contradictions.raise_any(
-            Contradiction(("room", "shelves", at, "books"), "too many books", (("most_books",),))
+        Conflicts.raise_any(
+            Conflict(("room", "shelves", at, "books"), "too many books", (("most_books",),))
             for at, shelf in enumerate(self.room.shelves)
             if shelf.books > self.most_books
         )

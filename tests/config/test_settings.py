@@ -7,7 +7,15 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from exporter.config import ConfigError, LocalSource, Settings, SshSource, Web, load, settings_from
+from exporter.config import (
+    ConfigError,
+    LocalSourceSettings,
+    Settings,
+    SshSourceSettings,
+    WebSettings,
+    load,
+    settings_from,
+)
 from exporter.config.reference import keys, markdown
 
 REPOSITORY = Path(__file__).parents[2]
@@ -245,7 +253,7 @@ def test_what_is_known_in_a_source_are_the_keys_of_its_kind() -> None:
 def test_an_ssh_source_says_how_to_reach_its_host() -> None:
     source = settings("sources: [{name: hpc1, kind: ssh, host: hpc1.example, port: 2222, log_path: '/l/{beam_id}'}]")
     (only,) = source.sources
-    assert isinstance(only, SshSource)
+    assert isinstance(only, SshSourceSettings)
     assert (only.ssh_host.host, only.ssh_host.port, only.ssh_host.use_agent) == ("hpc1.example", 2222, False)
 
 
@@ -441,7 +449,10 @@ def test_the_communicator_never_waits_longer_than_a_second_for_us() -> None:
 
 
 def test_allowed_hosts_are_names_without_scheme_and_port() -> None:
-    assert Web(allowed_hosts=("MQI.Hospital.example.", "mqi-1")).allowed_hosts == ("mqi.hospital.example", "mqi-1")
+    assert WebSettings(allowed_hosts=("MQI.Hospital.example.", "mqi-1")).allowed_hosts == (
+        "mqi.hospital.example",
+        "mqi-1",
+    )
     for wrong in ("http://mqi.example", "mqi.example:10813", "mqi example", "", "mqi..example", "-mqi", "한글.example"):
         (only,) = mistakes(f"web: {{allowed_hosts: ['{wrong}']}}")
         assert only.startswith("3: web.allowed_hosts"), wrong
@@ -458,7 +469,7 @@ def test_allowed_hosts_are_names_without_scheme_and_port() -> None:
     ],
 )
 def test_listen_addresses_are_written_as_prometheus_writes_them(text: str, address: tuple[str, int]) -> None:
-    assert Web(listen_address=text).address == address
+    assert WebSettings(listen_address=text).address == address
 
 
 @pytest.mark.parametrize("text", ["127.0.0.1", "10813", "::1:80", "host:65536", "http://host:80", "a b:80", ""])
@@ -544,6 +555,6 @@ def test_all_but_two_keys_have_a_default() -> None:
 def test_settings_made_in_python_are_checked_alike() -> None:
     with pytest.raises(ValidationError, match="give each its own"):
         Settings(
-            sources=(LocalSource(name="a"), LocalSource(name="a")),
+            sources=(LocalSourceSettings(name="a"), LocalSourceSettings(name="a")),
             base_directory="/opt/mqi",
         )

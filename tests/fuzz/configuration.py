@@ -15,7 +15,7 @@ from pathlib import Path
 from exporter.config import ConfigError, load
 from exporter.config.reference import keys
 from exporter.config.settings import Settings
-from exporter.integrations.communicator.read import read_theirs
+from exporter.integrations.communicator.read import read_communicator_config
 from exporter.web.web_config import WebConfig, read_web_config
 from tests.fuzz.target import Check, Target, scratch
 
@@ -40,7 +40,7 @@ def _check(path: Path, data: bytes) -> None:
             for template in settings.templates(source) if settings.base_directory else ():
                 assert template.folder.startswith("/")
     _read(read_web_config, path)
-    _read(read_theirs, path)
+    _read(read_communicator_config, path)
 
 
 def _read(reader: Callable[[Path], object], path: Path) -> object:

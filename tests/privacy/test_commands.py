@@ -234,7 +234,7 @@ def a_failed_log(site: Site) -> Path:
 
 
 @pytest.mark.parametrize("form", [[], ["--json"]])
-def test_verify_withholds_names_and_lines_where_the_configuration_says_so(site: Site, form: list[str]) -> None:
+def test_verify_redacts_names_and_lines_where_the_configuration_says_so(site: Site, form: list[str]) -> None:
     logs = [str(a_failed_log(site)), str(site.folder / f"none-{BEAM}.log"), str(site.folder)]
     result = site.call("verify", *form, *logs)
     assert result.exit_code == 1, "two of them cannot be read"
@@ -246,7 +246,7 @@ def test_verify_withholds_names_and_lines_where_the_configuration_says_so(site: 
 
 
 @pytest.mark.parametrize("form", [[], ["--json"]])
-def test_verify_withholds_the_path_of_a_dose_file(site: Site, form: list[str]) -> None:
+def test_verify_redacts_the_path_of_a_dose_file(site: Site, form: list[str]) -> None:
     log = site.folder / "a.log"
     line = f"Successfully wrote DICOM RT Dose file: ../data/Dose_dcm/{CASE}/a.dcm"
     log.write_text(f"{line}\n  Dimensions: 400x400x1\n", encoding="utf-8")
@@ -256,9 +256,7 @@ def test_verify_withholds_the_path_of_a_dose_file(site: Site, form: list[str]) -
     assert "400x400x1" in shown
 
 
-def test_verify_withholds_also_where_the_configuration_is_not_named(
-    site: Site, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_verify_redacts_also_where_the_configuration_is_not_named(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cli_flags, "DEFAULT_CONFIG", str(site.config))
     log = str(a_failed_log(site))
     result = CliRunner().invoke(main, ["verify", log])
@@ -303,10 +301,10 @@ def test_a_key_of_another_user_is_none_for_the_exporter_but_for_who_asks_by_its_
     assert f"run `chown nobody {site.key_file}`, unless the exporter runs as its owner" in checked.stderr
 
 
-def test_migrate_withholds_what_sqlite_says(site: Site) -> None:
+def test_migrate_redacts_what_sqlite_says(site: Site) -> None:
     site.database.write_bytes(b"no database at all, but of some length" * 100)
-    withheld = site.call("migrate")
-    assert (withheld.exit_code, "not_a_database, the rest is withheld" in withheld.stderr) == (1, True)
+    redacted = site.call("migrate")
+    assert (redacted.exit_code, "not_a_database, the rest is redacted" in redacted.stderr) == (1, True)
     site.configure("{identifiers: plain}")
     assert f"{site.database}: file is not a database" in site.call("migrate").stderr
 
@@ -399,7 +397,7 @@ def test_a_reload_names_the_keys_that_wait_for_the_next_start(site: Site) -> Non
 
 
 def test_a_status_that_a_reload_brings_is_known_and_shown(site: Site) -> None:
-    """The store goes by statuses: one that is withheld could not say that a beam simulates."""
+    """The store goes by statuses: one that is redacted could not say that a beam simulates."""
     db.execute(site.database, "UPDATE beams SET status = 'at_the_gpu'")
     privacy = f"{{identifiers: pseudonym, key_file: {site.key_file}}}"
     site.configure(privacy, "discovery: {interval_seconds: 0.1}\n")
@@ -411,7 +409,7 @@ def test_a_status_that_a_reload_brings_is_known_and_shown(site: Site) -> None:
         return beams[0].row.status if beams else None
 
     try:
-        wait_for(lambda: status() == "withheld", "the beam")
+        wait_for(lambda: status() == "redacted", "the beam")
         site.configure(privacy, "discovery: {interval_seconds: 0.1, simulating_statuses: [at_the_gpu]}\n")
         exporter.reload()
         wait_for(lambda: status() == "at_the_gpu", "its status")
@@ -437,13 +435,13 @@ def test_the_state_goes_on_after_a_restart_and_a_change_to_pseudonyms_and_not_ba
             exporter.stop()
         return [entry["event"] for entry in logs if "restart" in entry["event"] or "state" in entry["event"]]
 
-    withheld = f"{{identifiers: pseudonym, key_file: {site.key_file}}}"
+    redacted = f"{{identifiers: pseudonym, key_file: {site.key_file}}}"
     assert run("{identifiers: plain}") == []
     assert BEAM in state.read_text(encoding="utf-8")
     for _ in range(2):
-        assert run(withheld) == ["going on after a restart"]
+        assert run(redacted) == ["going on after a restart"]
         assert BEAM not in state.read_text(encoding="utf-8")
     refused = ["state file cannot be used: all logs are read again from their beginning"]
     site.key_file.write_bytes(b"x" * 40)
-    assert run(withheld) == refused
+    assert run(redacted) == refused
     assert run("{identifiers: plain}") == refused

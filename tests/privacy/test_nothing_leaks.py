@@ -26,10 +26,10 @@ def test_with_pseudonyms_no_id_and_no_name_comes_out(folder: Path, tmp_path: Pat
         hospital = Hospital(folder, sshd, f"{{identifiers: pseudonym, key_file: {key}}}")
         said = hospital.everything()
     assert found(SECRETS, said) == {}
-    # It was not quiet: every beam is there, and what was withheld is said to be.
+    # It was not quiet: every beam is there, and what was redacted is said to be.
     assert len(set(re.findall(r'beam_id="(beam-[a-z2-7]{12})"', said["/metrics"]))) == len(KEYS)
-    assert "withheld" in said["/api/v1/beams"]
-    assert "ValueError: withheld" in said["log"]
+    assert "redacted" in said["/api/v1/beams"]
+    assert "ValueError: redacted" in said["log"]
     assert "logger=asyncio" in said["log"]
     # Who may know finds the way back, and that is all that is written of it.
     pseudonyms = sorted(set(re.findall(r"(?:case|beam)-[a-z2-7]{12}", said["/metrics"])))

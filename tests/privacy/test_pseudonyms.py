@@ -12,13 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.privacy.pseudonyms import (
-    WITHHELD,
-    KeyRefused,
+    REDACTED,
     PseudonymKey,
     Pseudonyms,
-    is_of_beam,
-    is_of_case,
+    UnusableKey,
     is_pseudonym,
+    matches_beam,
+    matches_case,
     read_key,
 )
 from tests.support.files import NOBODY, open_the_way_to, unprivileged
@@ -67,7 +67,7 @@ def test_two_ids_never_show_as_one_however_short_pseudonyms_are(ids: list[str], 
     assert len(set(pseudonyms)) == len(ids)
     assert [shown.case(each) for each in ids] == pseudonyms
     # Also those that had to be longer lead back, and what is found is among those that begin alike.
-    assert all(is_of_case(pseudonym, KEY, each) for each, pseudonym in zip(ids, pseudonyms, strict=True))
+    assert all(matches_case(pseudonym, KEY, each) for each, pseudonym in zip(ids, pseudonyms, strict=True))
 
 
 def test_many_ids_are_told_apart_by_threads_at_once() -> None:
@@ -87,7 +87,7 @@ def test_many_ids_are_told_apart_by_threads_at_once() -> None:
 
 
 def test_the_ids_of_years_are_forgotten_and_come_back_as_they_were() -> None:
-    shown = Pseudonyms(KEY, remembered_at_most=10)
+    shown = Pseudonyms(KEY, cache_size=10)
     first = shown.case("first")
     for number in range(1000):
         shown.case(str(number))
@@ -96,17 +96,17 @@ def test_the_ids_of_years_are_forgotten_and_come_back_as_they_were() -> None:
     assert shown.case("first") == first
 
 
-def test_everything_else_is_withheld_but_what_the_site_or_the_communicator_has_written() -> None:
+def test_everything_else_is_redacted_but_what_the_site_or_the_communicator_has_written() -> None:
     shown = Pseudonyms(KEY)
-    shown.show_as_they_are(statuses={"at_the_gpu"}, paths={"/srv/mqi.db"})
+    shown.allow_plain(statuses={"at_the_gpu"}, paths={"/srv/mqi.db"})
     assert shown.path("/srv/mqi.db") == "/srv/mqi.db"
-    assert shown.path("/srv/mqi.db/Doe.log") == WITHHELD
-    assert [shown.status(each) for each in ("pending", "at_the_gpu", "for Doe")] == ["pending", "at_the_gpu", WITHHELD]
-    assert shown.status(WITHHELD) == WITHHELD
-    assert shown.text("Doe") == WITHHELD
-    assert shown.lines(["", "Doe", "Doe"]) == [WITHHELD]
+    assert shown.path("/srv/mqi.db/Doe.log") == REDACTED
+    assert [shown.status(each) for each in ("pending", "at_the_gpu", "for Doe")] == ["pending", "at_the_gpu", REDACTED]
+    assert shown.status(REDACTED) == REDACTED
+    assert shown.text("Doe") == REDACTED
+    assert shown.lines(["", "Doe", "Doe"]) == [REDACTED]
     assert shown.lines([]) == []
-    assert shown.problem(_Problem("cannot read /Doe")) == "permission, the rest is withheld; ask"
+    assert shown.problem(_Problem("cannot read /Doe")) == "permission, the rest is redacted; ask"
 
 
 @pytest.mark.parametrize(
@@ -120,11 +120,11 @@ def test_one_leads_back_to_its_id_only_with_the_key() -> None:
     shown = Pseudonyms(KEY)
     case, beam = shown.case("7"), shown.beam("7_1")
     assert is_pseudonym(case)
-    assert is_of_case(case, KEY, "7")
-    assert is_of_beam(beam, KEY, "7_1")
-    assert not is_of_case(case, KEY, "8")
-    assert not is_of_case(beam, KEY, "7_1")
-    assert not is_of_case(case, PseudonymKey.of(b"x" * 32), "7")
+    assert matches_case(case, KEY, "7")
+    assert matches_beam(beam, KEY, "7_1")
+    assert not matches_case(case, KEY, "8")
+    assert not matches_case(beam, KEY, "7_1")
+    assert not matches_case(case, PseudonymKey.of(b"x" * 32), "7")
 
 
 # The key's file
@@ -147,7 +147,7 @@ def test_a_file_for_its_owner_and_a_group_is_a_key(file: Path) -> None:
 @pytest.mark.parametrize("mode", [0o604, 0o660, 0o620, 0o602, 0o644])
 def test_a_key_that_others_may_read_or_change_is_refused(file: Path, mode: int) -> None:
     file.chmod(mode)
-    with pytest.raises(KeyRefused, match=rf"{file} can be read or changed by others \(mode {mode:04o}\); chmod 600"):
+    with pytest.raises(UnusableKey, match=rf"{file} can be read or changed by others \(mode {mode:04o}\); chmod 600"):
         read_key(file)
 
 
@@ -155,9 +155,9 @@ def test_a_key_that_others_may_read_or_change_is_refused(file: Path, mode: int) 
 def test_a_key_that_belongs_to_somebody_else_is_refused_with_the_fix(file: Path, mode: int) -> None:
     file.chmod(mode)
     os.chown(file, 4711, os.getegid())
-    with pytest.raises(KeyRefused, match=rf"{file} belongs to another user.*run `chown root {file}`"):
+    with pytest.raises(UnusableKey, match=rf"{file} belongs to another user.*run `chown root {file}`"):
         read_key(file)
-    assert read_key(file, of_anybody=True) == KEY
+    assert read_key(file, any_owner=True) == KEY
 
 
 def test_a_key_of_roots_or_the_exporters_own_is_taken(file: Path) -> None:
@@ -173,19 +173,19 @@ def test_a_key_of_roots_or_the_exporters_own_is_taken(file: Path) -> None:
 
 def test_what_is_no_key_is_refused_with_the_way_to_make_one(file: Path, tmp_path: Path) -> None:
     file.write_bytes(b"x" * 31 + b"\n")
-    with pytest.raises(KeyRefused, match=r"fewer than 32 bytes.*openssl rand -base64 48"):
+    with pytest.raises(UnusableKey, match=r"fewer than 32 bytes.*openssl rand -base64 48"):
         read_key(file)
     file.write_bytes(b"x" * 5000)
-    with pytest.raises(KeyRefused, match="larger than 4096 bytes"):
+    with pytest.raises(UnusableKey, match="larger than 4096 bytes"):
         read_key(file)
-    with pytest.raises(KeyRefused, match=r"none\.key does not exist; make one"):
+    with pytest.raises(UnusableKey, match=r"none\.key does not exist; make one"):
         read_key(tmp_path / "none.key")
     for path in (tmp_path, Path("/dev/zero")):
-        with pytest.raises(KeyRefused, match="not a file"):
+        with pytest.raises(UnusableKey, match="not a file"):
             read_key(path)
 
 
 def test_a_pipe_does_not_hold_up_the_start(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "key")
-    with pytest.raises(KeyRefused, match="not a file"):
+    with pytest.raises(UnusableKey, match="not a file"):
         read_key(tmp_path / "key")

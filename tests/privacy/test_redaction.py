@@ -1,4 +1,4 @@
-"""The exporter's own log where ids are withheld: what has not been cleared does not get into it."""
+"""The exporter's own log where ids are redacted: what has not been cleared does not get into it."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ import pytest
 import structlog
 
 import exporter
-from exporter.privacy import redaction as withholding
-from exporter.privacy.identifiers import Cleared
+from exporter.privacy import redaction
+from exporter.privacy.identifiers import SafeText
 from exporter.runtime import log_output
 from exporter.runtime.log_output import _Output, configure
 
@@ -32,7 +32,7 @@ def stream(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
     for module, hook in ((sys, "excepthook"), (sys, "unraisablehook"), (threading, "excepthook")):
         monkeypatch.setattr(module, hook, getattr(module, hook))
     written = io.StringIO()
-    configure("debug", "json", written, withhold=True)
+    configure("debug", "json", written, redact=True)
     yield written
     logging.captureWarnings(False)
     root.handlers[:] = handlers
@@ -45,10 +45,10 @@ def entries(stream: io.StringIO) -> list[dict[str, object]]:
     return [json.loads(line) for line in stream.getvalue().splitlines()]
 
 
-def test_texts_are_withheld_but_cleared_ones_numbers_and_our_own_words(stream: io.StringIO) -> None:
+def test_texts_are_redacted_but_cleared_ones_numbers_and_our_own_words(stream: io.StringIO) -> None:
     structlog.get_logger().warning(
         "run failed",
-        case=Cleared("case-7"),
+        case=SafeText("case-7"),
         beam=NAME,
         source="local",
         run=2,
@@ -64,15 +64,15 @@ def test_texts_are_withheld_but_cleared_ones_numbers_and_our_own_words(stream: i
         "level": "warning",
         "msg": "run failed",
         "case": "case-7",
-        "beam": "withheld",
+        "beam": "redacted",
         "source": "local",
         "run": 2,
         "ratio": 0.5,
         "ended": None,
         "late": True,
-        "error": "withheld",
-        "keys": "withheld",
-        "data": "withheld",
+        "error": "redacted",
+        "keys": "redacted",
+        "data": "redacted",
     }
 
 
@@ -86,9 +86,9 @@ def test_exceptions_keep_their_types_and_places_and_lose_their_words(stream: io.
         structlog.get_logger().exception("unexpected error")
     [entry] = entries(stream)
     lines = str(entry["exception"]).splitlines()
-    assert [line for line in lines if line.endswith(": withheld")] == [
-        "builtins.FileNotFoundError: withheld",
-        "builtins.ValueError: withheld",
+    assert [line for line in lines if line.endswith(": redacted")] == [
+        "builtins.FileNotFoundError: redacted",
+        "builtins.ValueError: redacted",
     ]
     assert sum(f'"{__file__}"' in line for line in lines) == 2
 
@@ -98,7 +98,7 @@ def test_exceptions_that_go_in_a_circle_come_to_an_end(stream: io.StringIO) -> N
     first.__cause__, second.__cause__ = second, first
     structlog.get_logger().error("unexpected error", exc_info=first)
     [entry] = entries(stream)
-    assert str(entry["exception"]).count("withheld") == 2
+    assert str(entry["exception"]).count("redacted") == 2
 
 
 def test_of_a_library_only_its_name_and_the_place_are_told(stream: io.StringIO) -> None:
@@ -107,9 +107,9 @@ def test_of_a_library_only_its_name_and_the_place_are_told(stream: io.StringIO) 
     except OSError:
         logging.getLogger("uvicorn.error").exception("lost %s", NAME)
     [entry] = entries(stream)
-    assert (entry["msg"], entry["logger"]) == ("withheld", "uvicorn.error")
+    assert (entry["msg"], entry["logger"]) == ("redacted", "uvicorn.error")
     assert str(entry["where"]).startswith("test_redaction.py:")
-    assert str(entry["exception"]).endswith("builtins.OSError: withheld")
+    assert str(entry["exception"]).endswith("builtins.OSError: redacted")
 
 
 def test_what_python_prints_by_itself_comes_to_the_log(
@@ -119,7 +119,7 @@ def test_what_python_prints_by_itself_comes_to_the_log(
         raise ValueError(NAME)
 
     # pytest's own hook catches it before Python's would.
-    monkeypatch.setattr(threading, "excepthook", withholding._uncaught_in_thread)
+    monkeypatch.setattr(threading, "excepthook", redaction._uncaught_in_thread)
     thread = threading.Thread(target=fail, name="faulty")
     thread.start()
     thread.join()
@@ -132,7 +132,7 @@ def test_what_python_prints_by_itself_comes_to_the_log(
     assert [entry["msg"] for entry in entries(stream)] == [
         "unexpected error, a thread ends",
         "unexpected error, the exporter ends",
-        "withheld",
+        "redacted",
     ]
     assert NAME not in "".join(capsys.readouterr())
 
@@ -150,7 +150,7 @@ def test_a_line_that_cannot_be_written_is_not_printed_instead(
 
 
 def test_messages_of_our_own_are_words_of_ours_alone() -> None:
-    """What stands in the message itself is not withheld: it must be written in the code, whole."""
+    """What stands in the message itself is not redacted: it must be written in the code, whole."""
     methods = {"debug", "info", "warning", "error", "exception", "critical"}
     found = []
     for path in Path(exporter.__file__).parent.rglob("*.py"):
@@ -170,7 +170,7 @@ def test_messages_of_our_own_are_words_of_ours_alone() -> None:
     assert [call for literal, call in found if not literal] == ["connections.py: _LOG.warning(event, **fields)"]
 
 
-def test_that_lines_were_left_out_is_not_withheld(stream: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_that_lines_were_left_out_is_not_redacted(stream: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log_output, "LINES_PER_MINUTE", 1)
     [handler] = [each for each in logging.getLogger().handlers if isinstance(each, _Output)]
     for _ in range(3):

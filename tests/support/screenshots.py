@@ -15,7 +15,7 @@ from rich.console import Console
 from exporter import __version__
 from exporter.cli.top.readers import ApiReader
 from exporter.cli.top.screen import draw
-from exporter.cli.top.view import View
+from exporter.cli.top.view import TopView
 from exporter.web.page import PageLinks
 from tests.support.browser import Visitor, open_browser
 from tests.web.clinic import clinic
@@ -50,9 +50,9 @@ def take(folder: Path) -> None:
 def terminal(url: str, path: Path) -> None:
     """What ``top`` shows of the same beams."""
     with contextlib.closing(ApiReader(url)) as reader:
-        look = reader.look()
+        beam_list = reader.read()
     console = Console(record=True, width=118, file=io.StringIO(), force_terminal=True, color_system="truecolor")
-    console.print(draw(look, View(), time.time(), width=118, height=None))
+    console.print(draw(beam_list, TopView(), time.time(), width=118, height=None))
     svg = console.export_svg(title="mqi-exporter top")
     # Rich's own fonts come from the internet; the browser's do as well.
     path.write_text(re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL), encoding="utf-8")

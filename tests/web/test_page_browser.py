@@ -736,7 +736,7 @@ def test_who_may_sees_ids_beside_pseudonyms_for_as_long_as_wanted(visit: Visit, 
     web_yaml = tmp_path / "web.yaml"
     web_yaml.write_text(f"basic_auth_users: {{me: '{hashed}', other: '{hashed}'}}\n", encoding="utf-8")
     shown, store = Pseudonyms(PseudonymKey.of(b"x" * 32)), BeamStore()
-    names = IdReveal(store.snapshot, shown, ["me"], withheld=True)
+    names = IdReveal(store.snapshot, shown, ["me"], redacted=True)
     case, beam, failed = shown.case("TP-2041"), shown.beam("TP-2041_1"), shown.beam("TP-2038_2")
     # It is noon there: what ended a while ago has ended today.
     noon = f"Etc/GMT{datetime.datetime.now(datetime.timezone.utc).hour - 12:+d}"
@@ -751,7 +751,7 @@ def test_who_may_sees_ids_beside_pseudonyms_for_as_long_as_wanted(visit: Visit, 
         visitor.sees(f"{failed} TP-2038_2", "#ended")
         visitor.page.click(f"a[href='#/beam/{case}/{beam}']")
         visitor.sees(f"{beam} TP-2041_1", "#detail")
-        visitor.sees("withheld", "#detail .lines")
+        visitor.sees("redacted", "#detail .lines")
         assert "TP-20" not in visitor.page.url
         visitor.page.click("#names")
         visitor.sees_no_more("TP-20")

@@ -41,8 +41,8 @@ def web_config(tmp_path: Path) -> ActiveWebConfig:
 
 
 @contextmanager
-def served(web_config: ActiveWebConfig, *users: str, withheld: bool = True) -> Iterator[tuple[str, IdReveal]]:
-    names = IdReveal(store, SHOWN, users, withheld=withheld)
+def served(web_config: ActiveWebConfig, *users: str, redacted: bool = True) -> Iterator[tuple[str, IdReveal]]:
+    names = IdReveal(store, SHOWN, users, redacted=redacted)
     with serve(snapshot=store, identifiers=SHOWN, id_reveal=names, web_config=web_config) as site:
         yield f"http://{site.server.address}", names
 
@@ -117,7 +117,7 @@ def test_where_nobody_may_see_them_nobody_is_asked(web_config: ActiveWebConfig) 
 
 
 def test_without_pseudonyms_there_is_nothing_to_ask_for(web_config: ActiveWebConfig) -> None:
-    with served(web_config, "physicist", withheld=False) as (address, names):
+    with served(web_config, "physicist", redacted=False) as (address, names):
         assert ask(address).status_code == 404
         assert names.counts() == {}
         assert 'id="names"' not in ask(address, path="/").text

@@ -50,7 +50,7 @@ class TopBeam:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class BeamList:
     """All beams at one moment.
 
     Args:
@@ -74,7 +74,7 @@ class Look:
         return {"at": self.at, "origin": self.origin, "beams": beams, "summary": states}
 
 
-def from_api(answer: object, at: float, origin: str) -> Look | None:
+def from_api(answer: object, at: float, origin: str) -> BeamList | None:
     """Read what ``/api/v1/beams`` says: the one place that knows its shape.
 
     Args:
@@ -89,7 +89,7 @@ def from_api(answer: object, at: float, origin: str) -> Look | None:
         return None
     said_at = _number(answer, "at")
     found = (_beam(item) for item in answer["beams"] if isinstance(item, Mapping))
-    return Look(at if said_at is None else said_at, tuple(beam for beam in found if beam is not None), origin)
+    return BeamList(at if said_at is None else said_at, tuple(beam for beam in found if beam is not None), origin)
 
 
 def printable(text: str) -> str:

@@ -14,10 +14,10 @@ from urllib.parse import unquote, urlsplit
 import requests
 from requests.auth import HTTPBasicAuth
 
-from exporter.cli.top.beams import Look, TopBeam, from_api, printable
+from exporter.cli.top.beams import BeamList, TopBeam, from_api, printable
 from exporter.config import Settings
 from exporter.config.listen_address import parse_listen_address
-from exporter.config.values import is_only_this_machine
+from exporter.config.values import is_loopback
 from exporter.database.beams_table import BeamsTable, TableRow
 from exporter.database.discovery import fault_of_row
 from exporter.database.unavailable import DatabaseUnavailable
@@ -35,10 +35,10 @@ class Unavailable(Exception):
     """Beams cannot be read now; says from where, why, and what to do."""
 
 
-class Reader(Protocol):
+class BeamReader(Protocol):
     """Answers with all beams. Used by one thread at a time."""
 
-    def look(self) -> Look:
+    def read(self) -> BeamList:
         """All beams now.
 
         Raises:
@@ -98,9 +98,9 @@ class ApiReader:
                 raise Unavailable(f"--ca-file {ca_file}: {why}") from None
             self._verify = str(ca_file)
         # What listens on this machine is not reached through the proxy of the environment.
-        self._session.trust_env = not is_only_this_machine(host)
+        self._session.trust_env = not is_loopback(host)
 
-    def look(self) -> Look:
+    def read(self) -> BeamList:
         """See :class:`Reader`."""
         try:
             answer = self._session.get(
@@ -125,15 +125,15 @@ class ApiReader:
                 f"{self.shown}: {API_PATH} answers {answer.status_code}; is an exporter of this version there?"
             )
         try:
-            look = from_api(answer.json(), self._clock(), self.shown)
+            beam_list = from_api(answer.json(), self._clock(), self.shown)
         except (
             ValueError,
             RecursionError,
         ):  # what json raises, nested too deeply or numbers of too many digits included
-            look = None
-        if look is None:
+            beam_list = None
+        if beam_list is None:
             raise Unavailable(f"{self.shown}: {API_PATH} is no list of beams; is an exporter there?")
-        return look
+        return beam_list
 
     def close(self) -> None:
         """See :class:`Reader`."""
@@ -168,7 +168,7 @@ class TableReader:
         self._table = BeamsTable(path, terminal_statuses=self._terminal, alone_in_process=True)
         self._path = path
 
-    def look(self) -> Look:
+    def read(self) -> BeamList:
         """See :class:`Reader`."""
         at = self._clock()
         try:
@@ -186,7 +186,7 @@ class TableReader:
         except DatabaseUnavailable as error:
             raise Unavailable(self._identifiers.problem(error)) from error
         beams = tuple(self._beam(beam) for beam in stored if fault_of_row(beam) is None)
-        return Look(at, beams, printable(self._identifiers.path(str(self._path))), note)
+        return BeamList(at, beams, printable(self._identifiers.path(str(self._path))), note)
 
     def close(self) -> None:
         """See :class:`Reader`."""
@@ -215,20 +215,20 @@ class TableReader:
 class FirstReader:
     """The first of several readers that answers, tried anew at each look."""
 
-    def __init__(self, readers: Sequence[Reader]) -> None:
+    def __init__(self, readers: Sequence[BeamReader]) -> None:
         self._readers = readers
 
-    def look(self) -> Look:
+    def read(self) -> BeamList:
         """See :class:`Reader`."""
         troubles: list[str] = []
         for reader in self._readers:
             try:
-                look = reader.look()
+                beam_list = reader.read()
             except Unavailable as trouble:
                 troubles.append(str(trouble))
                 continue
-            notes = [*troubles, *([look.note] if look.note else [])]
-            return Look(look.at, look.beams, look.origin, "; ".join(notes))
+            notes = [*troubles, *([beam_list.note] if beam_list.note else [])]
+            return BeamList(beam_list.at, beam_list.beams, beam_list.origin, "; ".join(notes))
         raise Unavailable("\n".join(troubles))
 
     def close(self) -> None:
@@ -257,7 +257,7 @@ def login(user: str, password_file: Path) -> tuple[str, str]:
     return user, password
 
 
-def url_of(listen_address: str, *, tls: bool = False) -> str:
+def local_url(listen_address: str, *, tls: bool = False) -> str:
     """Where to reach a server on this machine that listens at an address."""
     host, port = parse_listen_address(listen_address)
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)

@@ -13,8 +13,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from exporter.cli.top.beams import Look, TopBeam, printable
-from exporter.cli.top.view import ATTENTION, View
+from exporter.cli.top.beams import BeamList, TopBeam, printable
+from exporter.cli.top.view import ATTENTION, TopView
 
 _STYLES = {
     "failed": "bold red",
@@ -54,7 +54,9 @@ class _Column:
     tail: bool = False
 
 
-def draw(look: Look, view: View, now: float, *, width: int, height: int | None, trouble: str = "") -> RenderableType:
+def draw(
+    beam_list: BeamList, view: TopView, now: float, *, width: int, height: int | None, trouble: str = ""
+) -> RenderableType:
     """The screen.
 
     Args:
@@ -65,12 +67,12 @@ def draw(look: Look, view: View, now: float, *, width: int, height: int | None, 
         height: of the terminal, in lines; ``None`` for as many as needed.
         trouble: why the look is not a new one.
     """
-    beams = view.chosen(look.beams)
+    beams = view.select(beam_list.beams)
     room = len(beams) if height is None else max(1, height - _LINES_AROUND)
     view.top = max(0, min(view.top, len(beams) - room))
     shown = beams[view.top : view.top + room]
     table = _table(shown, now, width)
-    parts: list[RenderableType] = [_title(look, now), _remark(look, view, len(beams), trouble), table]
+    parts: list[RenderableType] = [_title(beam_list, now), _remark(beam_list, view, len(beams), trouble), table]
     if height is not None:
         parts += [Text()] * (room - len(shown))
         below = len(beams) - view.top - len(shown)
@@ -117,9 +119,9 @@ def page_size(height: int) -> int:
     return max(1, height - _LINES_AROUND)
 
 
-def _title(look: Look, now: float) -> Text:
-    counts = Counter(beam.state for beam in look.beams)
-    title = _line(f"{_clock(now, seconds=True)}  {look.origin}  {_beams(len(look.beams))}")
+def _title(beam_list: BeamList, now: float) -> Text:
+    counts = Counter(beam.state for beam in beam_list.beams)
+    title = _line(f"{_clock(now, seconds=True)}  {beam_list.origin}  {_beams(len(beam_list.beams))}")
     for state in (*ATTENTION, *sorted(counts.keys() - set(ATTENTION))):
         if counts[state]:
             title.append("  ")
@@ -127,16 +129,16 @@ def _title(look: Look, now: float) -> Text:
     return title
 
 
-def _remark(look: Look, view: View, count: int, trouble: str) -> Text:
+def _remark(beam_list: BeamList, view: TopView, count: int, trouble: str) -> Text:
     if trouble:
         return _line(f"not up to date: {' '.join(trouble.split())}", "bold red")
     if view.editing:
         return _line(f"find: {view.text}_", "bold")
-    chosen = [f"find {view.text!r}"] if view.text else []
-    chosen += [f"state {view.state}"] if view.state else []
-    if chosen:
-        return _line(f"{count} of {_beams(len(look.beams))}: {', '.join(chosen)}", "bold")
-    return _line(look.note, "yellow")
+    shown = [f"find {view.text!r}"] if view.text else []
+    shown += [f"state {view.state}"] if view.state else []
+    if shown:
+        return _line(f"{count} of {_beams(len(beam_list.beams))}: {', '.join(shown)}", "bold")
+    return _line(beam_list.note, "yellow")
 
 
 def _beams(count: int) -> str:

@@ -23,10 +23,10 @@ from types import FrameType
 from rich.console import Console
 from rich.control import Control
 
-from exporter.cli.top.beams import Look
-from exporter.cli.top.readers import Reader, Unavailable
+from exporter.cli.top.beams import BeamList
+from exporter.cli.top.readers import BeamReader, Unavailable
 from exporter.cli.top.screen import draw, page_size
-from exporter.cli.top.view import View
+from exporter.cli.top.view import TopView
 
 WIDTH_WITHOUT_TERMINAL = 200
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -54,42 +54,42 @@ def is_interactive() -> bool:
     return both and os.environ.get("TERM", "dumb") not in ("dumb", "unknown", "")
 
 
-def show_once(reader: Reader, view: View) -> None:
+def show_once(reader: BeamReader, view: TopView) -> None:
     """Print all beams once.
 
     Raises:
         Unavailable: they cannot be read.
     """
-    look = reader.look()
+    beam_list = reader.read()
     console = Console(highlight=False)
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = WIDTH_WITHOUT_TERMINAL
-    console.print(draw(look, view, look.at, width=console.width, height=None))
+    console.print(draw(beam_list, view, beam_list.at, width=console.width, height=None))
 
 
 @dataclass
 class _Latest:
     """The newest look, and when it came, by the monotonic clock."""
 
-    look: Look
+    beam_list: BeamList
     came_at: float
     trouble: str = ""
 
     @property
     def now(self) -> float:
         """The moment by the clock of the look."""
-        return self.look.at + (time.monotonic() - self.came_at)
+        return self.beam_list.at + (time.monotonic() - self.came_at)
 
 
 class _Looker:
     """Looks at the beams every so often, in a thread of its own; writes a byte into a pipe after each look."""
 
-    def __init__(self, reader: Reader, interval_seconds: float, wake: int) -> None:
+    def __init__(self, reader: BeamReader, interval_seconds: float, wake: int) -> None:
         self._reader = reader
         self._interval = interval_seconds
         self._wake = wake
         self._stopped = threading.Event()
-        self.latest = _Latest(Look(time.time(), (), "looking ..."), time.monotonic())
+        self.latest = _Latest(BeamList(time.time(), (), "looking ..."), time.monotonic())
         self._thread = threading.Thread(target=self._run, name="top", daemon=True)
 
     def start(self) -> None:
@@ -106,11 +106,11 @@ class _Looker:
     def _run(self) -> None:
         while not self._stopped.is_set():
             try:
-                self.latest = _Latest(self._reader.look(), time.monotonic())
+                self.latest = _Latest(self._reader.read(), time.monotonic())
             except Unavailable as trouble:
-                self.latest = _Latest(self.latest.look, self.latest.came_at, str(trouble))
+                self.latest = _Latest(self.latest.beam_list, self.latest.came_at, str(trouble))
             except Exception as error:  # noqa: BLE001 - shown, and the next look is tried
-                self.latest = _Latest(self.latest.look, self.latest.came_at, f"{type(error).__name__}: {error}")
+                self.latest = _Latest(self.latest.beam_list, self.latest.came_at, f"{type(error).__name__}: {error}")
             if self._stopped.is_set():
                 return
             _poke(self._wake)
@@ -166,7 +166,7 @@ def _sequence_length(rest: str) -> int | None:
     return None
 
 
-def run_live(reader: Reader, view: View, interval_seconds: float) -> int:
+def run_live(reader: BeamReader, view: TopView, interval_seconds: float) -> int:
     """Draw until the user leaves.
 
     Returns:
@@ -197,13 +197,13 @@ def run_live(reader: Reader, view: View, interval_seconds: float) -> int:
             while not view.over and not ended_by:
                 latest = looker.latest
                 width, height = console.size
-                drawn = draw(latest.look, view, latest.now, width=width, height=height, trouble=latest.trouble)
+                drawn = draw(latest.beam_list, view, latest.now, width=width, height=height, trouble=latest.trouble)
                 with console:  # what is drawn goes out in one piece
                     console.control(Control.home())
                     screen.update(drawn)
-                states = {beam.state for beam in latest.look.beams}
+                states = {beam.state for beam in latest.beam_list.beams}
                 for key in _wait(terminal, woken, keys):
-                    view.press(key, states, page_size(height))
+                    view.handle_key(key, states, page_size(height))
                     if view.over:
                         break
     return 128 + ended_by[0] if ended_by else 0

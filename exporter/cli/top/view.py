@@ -59,7 +59,7 @@ SORTS: dict[str, Callable[[TopBeam], _Order]] = {
 
 
 @dataclass
-class View:
+class TopView:
     """What is shown.
 
     Attributes:
@@ -78,13 +78,13 @@ class View:
     top: int = 0
     over: bool = False
 
-    def chosen(self, beams: Iterable[TopBeam]) -> list[TopBeam]:
+    def select(self, beams: Iterable[TopBeam]) -> list[TopBeam]:
         """The beams that are shown, in order."""
         wanted = self.text.casefold()
         found = [beam for beam in beams if self.state in (None, beam.state) and wanted in _searched(beam)]
         return sorted(found, key=SORTS[self.sort])
 
-    def press(self, key: str, states: Iterable[str], page: int = 10) -> None:
+    def handle_key(self, key: str, states: Iterable[str], page: int = 10) -> None:
         """Take a key.
 
         Args:

@@ -1,9 +1,9 @@
 """The communicator's own configuration -> a configuration of this exporter (``mqi-exporter init``).
 
-:func:`ours` is the door.
+Call :func:`draft_config`.
 """
 
-from exporter.integrations.communicator.generate import Draft, ours
-from exporter.integrations.communicator.read import Theirs, read_theirs
+from exporter.integrations.communicator.generate import ConfigDraft, draft_config
+from exporter.integrations.communicator.read import CommunicatorConfig, read_communicator_config
 
-__all__ = ["Draft", "Theirs", "ours", "read_theirs"]
+__all__ = ["CommunicatorConfig", "ConfigDraft", "draft_config", "read_communicator_config"]

@@ -14,12 +14,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from exporter.config import ConfigError, settings_from
-from exporter.config.sections import Discovery
-from exporter.config.values import compiled
+from exporter.config.sections import DiscoverySettings
+from exporter.config.values import compile_pattern
 from exporter.integrations.communicator.progress_scale import inferred
-from exporter.integrations.communicator.read import SUBMITTER, Ssh, Theirs, read_theirs
-from exporter.integrations.communicator.table import TableState, TheirTable, look_at_table
-from exporter.integrations.communicator.yaml_text import Section, one_line, wrapped, yaml_value
+from exporter.integrations.communicator.read import (
+    SUBMITTER,
+    CommunicatorConfig,
+    SshConnection,
+    read_communicator_config,
+)
+from exporter.integrations.communicator.table import CommunicatorTable, TableState, inspect_table
+from exporter.integrations.communicator.yaml_text import YamlSection, one_line, wrapped, yaml_value
 from exporter.logs.events import PhaseEntered, RunFailed, RunSucceeded
 from exporter.logs.parser import SitePatterns, TpsLogParser
 from exporter.logs.patterns import DEVELOPMENT_PLAN_PATTERNS
@@ -28,7 +33,7 @@ from exporter.sources.output_paths import OutputPathTemplate
 
 _VALUES_SHOWN = 8
 _FILES_LOOKED_AT = 100
-_DISCOVERY = Discovery()
+_DISCOVERY = DiscoverySettings()
 _KNOWN_STATUSES = frozenset(
     (
         *_DISCOVERY.terminal_statuses,
@@ -49,7 +54,7 @@ _MONITORING_RANGES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Draft:
+class ConfigDraft:
     """What was made.
 
     Attributes:
@@ -61,7 +66,7 @@ class Draft:
     checks: tuple[str, ...]
 
 
-def ours(path: Path, *, base_directory: str | None = None, database: Path | None = None) -> Draft:
+def draft_config(path: Path, *, base_directory: str | None = None, database: Path | None = None) -> ConfigDraft:
     """Make a configuration from the communicator's, and from what its table shows.
 
     Args:
@@ -72,9 +77,9 @@ def ours(path: Path, *, base_directory: str | None = None, database: Path | None
     Raises:
         ConfigError: the file cannot be read or used; file, line and key are named.
     """
-    theirs = read_theirs(path, base_directory=base_directory)
-    table = look_at_table(Path(theirs.database.text) if database is None else database)
-    draft = _Writer(theirs, table).draft()
+    config = read_communicator_config(path, base_directory=base_directory)
+    table = inspect_table(Path(config.database.text) if database is None else database)
+    draft = _Writer(config, table).draft()
     try:
         settings_from(draft.text, "the configuration made from it")
     except ConfigError as error:
@@ -83,12 +88,12 @@ def ours(path: Path, *, base_directory: str | None = None, database: Path | None
 
 
 class _Writer:
-    def __init__(self, theirs: Theirs, table: TheirTable) -> None:
-        self._theirs = theirs
+    def __init__(self, config: CommunicatorConfig, table: CommunicatorTable) -> None:
+        self._config = config
         self._table = table
         self._checks: list[str] = []
 
-    def draft(self) -> Draft:
+    def draft(self) -> ConfigDraft:
         sections = [
             self._base_directory(),
             self._sources(),
@@ -98,11 +103,11 @@ class _Writer:
             self._tracking(),
             self._markers(),
         ]
-        head = Section()
-        shape = "log_path: the newest revision" if self._theirs.newest else "remote_log_path: the plan's revision"
+        head = YamlSection()
+        shape = "log_path: the newest revision" if self._config.newest else "remote_log_path: the plan's revision"
         head.comment(
-            f"Made by `mqi-exporter init` from the communicator's {one_line(self._theirs.file)} "
-            f"(it has {shape}, or near it). Behind `theirs:` stands the key that a value was taken from."
+            f"Made by `mqi-exporter init` from the communicator's {one_line(self._config.file)} "
+            f"(it has {shape}, or near it). Each `communicator:` comment names the key that a value comes from."
         )
         head.comment(self._table_words())
         head.line("#")
@@ -110,7 +115,7 @@ class _Writer:
         for number, check in enumerate(self._checks, start=1):
             head.lines += wrapped(check, "#    ", f"# {number}. ")
         texts = ["\n".join(section.lines) for section in (head, *sections) if section.lines]
-        return Draft("\n\n".join(texts) + "\n", tuple(self._checks))
+        return ConfigDraft("\n\n".join(texts) + "\n", tuple(self._checks))
 
     def _check(self, text: str) -> None:
         self._checks.append(text)
@@ -134,72 +139,76 @@ class _Writer:
             f"{statuses}; hpc_job_id is filled in {table.job_ids} of them."
         )
 
-    def _base_directory(self) -> Section:
-        theirs, section = self._theirs, Section()
-        section.comment(f"theirs: {theirs.base_directory_from}")
-        section.put("base_directory", theirs.base_directory)
-        if theirs.base_directory_from.startswith("the folder") or "environment" in theirs.base_directory_from:
-            self._check(f"base_directory: taken from {theirs.base_directory_from}.")
+    def _base_directory(self) -> YamlSection:
+        config, section = self._config, YamlSection()
+        section.comment(f"communicator: {config.base_directory_from}")
+        section.put("base_directory", config.base_directory)
+        if config.base_directory_from.startswith("the folder") or "environment" in config.base_directory_from:
+            self._check(f"base_directory: taken from {config.base_directory_from}.")
         return section
 
     # Sources
 
-    def _sources(self) -> Section:
-        theirs, section = self._theirs, Section()
+    def _sources(self) -> YamlSection:
+        config, section = self._config, YamlSection()
         section.line("sources:")
-        if theirs.mode_key is None:
-            self._check(f"sources: theirs has no ExecutionHandler.{SUBMITTER}; simulations are taken to run here.")
-        if theirs.ssh is None:
-            section.comment(f"theirs: {theirs.log.key}", 2)
+        if config.mode_key is None:
+            self._check(
+                f"sources: the communicator has no ExecutionHandler.{SUBMITTER}; simulations are taken to run here."
+            )
+        if config.ssh is None:
+            section.comment(f"communicator: {config.log.key}", 2)
             section.line("  - name: local")
             section.put("kind", "local", 4)
             section.put("log_path", self._log_path(), 4)
         else:
-            self._ssh_source(section, theirs.ssh)
+            self._ssh_source(section, config.ssh)
         self._output_path(section)
-        if theirs.log.emptied:
-            fields = ", ".join(f"{{{name}}}" for name in theirs.log.emptied)
-            self._check(f"log_path: theirs uses {fields}, which is left out; add a template for each of its values.")
+        if config.log.emptied:
+            fields = ", ".join(f"{{{name}}}" for name in config.log.emptied)
+            self._check(
+                f"log_path: the communicator uses {fields}, which is left out; add a template for each of its values."
+            )
         self._check_command()
         return section
 
     def _log_path(self) -> str:
-        template, user = self._theirs.log.text, self._theirs.ssh.user if self._theirs.ssh is not None else None
+        template, user = self._config.log.text, self._config.ssh.user if self._config.ssh is not None else None
         if template.startswith("~/") and user is not None:
-            self._check(
-                f"log_path: theirs begins with ~, taken to be /home/{user} on the host; write where it really is."
-            )
+            self._check(f"log_path: it begins with ~, assumed to be /home/{user} on the host; write the real folder.")
             return f"/home/{user}{template[1:]}"
         if not template.startswith(("/", "{base_directory}")):
             wrong = f"{template!r} is not an absolute path; write it from / on, in a copy of the file"
-            raise ConfigError([f"{self._theirs.file}: {self._theirs.log.key}: {wrong}"])
+            raise ConfigError([f"{self._config.file}: {self._config.log.key}: {wrong}"])
         return template
 
-    def _output_path(self, section: Section) -> None:
+    def _output_path(self, section: YamlSection) -> None:
         """Where dose files are, if their configuration names the folder; in use only where some are there."""
-        templates = [each for each in self._theirs.outputs if _is_output_path(f"{_as_glob(each.text)}/*")]
+        templates = [each for each in self._config.outputs if _is_output_path(f"{_as_glob(each.text)}/*")]
         if not templates:
             return
         paths = [f"{_as_glob(template.text)}/*" for template in templates]
         keys = ", ".join(dict.fromkeys(template.key for template in templates))
         rooms = " Rooms are taken to be G1 and G2." if any(template.emptied for template in templates) else ""
-        if self._theirs.mode == "local" and any(_has_files(self._theirs.base_directory, path) for path in paths):
-            section.comment(f"theirs: {keys}. Dose files are there. A run has succeeded only when it wrote one.", 4)
+        if self._config.mode == "local" and any(_has_files(self._config.base_directory, path) for path in paths):
+            section.comment(
+                f"communicator: {keys}. Dose files are there. A run has succeeded only when it wrote one.", 4
+            )
             section.put("output_path", paths, 4)
             self._check(
                 "sources[0].output_path: see that each run writes a dose file there; one that does not is shown as "
                 f"failed (output_missing).{rooms}"
             )
             return
-        section.comment(f"theirs: {keys}. A proposal: no dose file was found there from this machine.", 4)
+        section.comment(f"communicator: {keys}. A proposal: no dose file was found there from this machine.", 4)
         section.line(f"    # output_path: {yaml_value(paths)}")
         self._check(
             "sources[0].output_path: with it, a run has succeeded only when its dose file is there. Take the # away "
             f"when you see that dose files are written to these folders.{rooms}"
         )
 
-    def _ssh_source(self, section: Section, ssh: Ssh) -> None:
-        section.comment(f"theirs: {self._theirs.log.key}, {ssh.key}", 2)
+    def _ssh_source(self, section: YamlSection, ssh: SshConnection) -> None:
+        section.comment(f"communicator: {self._config.log.key}, {ssh.key}", 2)
         section.line("  - name: hpc")
         section.put("kind", "ssh", 4)
         section.put("host", ssh.host, 4)
@@ -208,24 +217,25 @@ class _Writer:
         if ssh.user is not None:
             section.put("user", ssh.user, 4)
         else:
-            self._check("sources[0].user: theirs names none; the exporter's own user name is used.")
+            self._check("sources[0].user: the communicator names none; the exporter's own user name is used.")
         self._check_section(ssh)
         self._login(section, ssh)
-        section.comment("Theirs trusts every host; the exporter trusts only the keys in this file.", 4)
+        section.comment("The communicator trusts every host; the exporter trusts only the keys in this file.", 4)
         section.put("known_hosts_file", "/etc/mqi-exporter/known_hosts", 4)
         self._check(
-            "sources[0].known_hosts_file: write the host's key there (docs/remote-logs.md): theirs never checked it."
+            "sources[0].known_hosts_file: write the host's key there (docs/remote-logs.md); "
+            "the communicator never checks it."
         )
         if ssh.connect_timeout_seconds is not None:
             section.put("connect_timeout_seconds", min(_LONGEST_CONNECT_SECONDS, ssh.connect_timeout_seconds), 4)
         section.put("log_path", self._log_path(), 4)
-        if "{base_directory}" in self._theirs.log.text:
+        if "{base_directory}" in self._config.log.text:
             self._check(
-                "sources[0].log_path: theirs fills in the base directory of its own machine; write the host's folder "
-                "where that is another one."
+                "sources[0].log_path: the communicator fills in the base directory of its own machine; write the "
+                "host's folder if it is another one."
             )
 
-    def _check_section(self, ssh: Ssh) -> None:
+    def _check_section(self, ssh: SshConnection) -> None:
         """Their code and the file that it ships do not agree on where the host is described."""
         if ssh.key == "connections.hpc":
             looks = " What stands there looks like a placeholder." if _PLACEHOLDER_HOST.search(ssh.host) else ""
@@ -234,7 +244,7 @@ class _Writer:
                 f"and there is none.{looks} Write the host that is used."
             )
 
-    def _login(self, section: Section, ssh: Ssh) -> None:
+    def _login(self, section: YamlSection, ssh: SshConnection) -> None:
         if ssh.key_file is not None:
             section.put("key_file", ssh.key_file, 4)
             self._check(
@@ -243,12 +253,14 @@ class _Writer:
             )
         else:
             reason = (
-                f"what {ssh.key}.ssh_key_path holds is no absolute path" if ssh.odd_key_file else "theirs names none"
+                f"what {ssh.key}.ssh_key_path holds is no absolute path"
+                if ssh.odd_key_file
+                else "the communicator names none"
             )
             self._check(f"sources[0].key_file: {reason}; write it.")
         for secret in ssh.secrets:
             own = "passphrase_file" if "phrase" in secret.lower() else "password_file"
-            section.comment(f"theirs: {secret} (not copied)", 4)
+            section.comment(f"communicator: {secret} (not copied)", 4)
             section.line(f"    # {own}: /etc/mqi-exporter/hpc_{own.removesuffix('_file')}")
             self._check(
                 f"sources[0].{own}: {secret} is a secret and was not copied; put it into a file that only the "
@@ -256,23 +268,23 @@ class _Writer:
             )
 
     def _check_command(self) -> None:
-        theirs = self._theirs
-        log_name = theirs.log.key.rpartition(".")[2]
-        if theirs.command_key is None or not (theirs.command_seen or theirs.redirected):
-            what = theirs.command_key or f"theirs has no command for {theirs.mode} simulations, so what starts them"
+        config = self._config
+        log_name = config.log.key.rpartition(".")[2]
+        if config.command_key is None or not (config.command_seen or config.redirected):
+            what = config.command_key or f"there is no command for {config.mode} simulations, so what starts them"
             self._check(f"log: {what} does not show where the log goes; see that it ends in `> {{{log_name}}} 2>&1`.")
-        elif not theirs.redirected:
+        elif not config.redirected:
             self._check(
-                f"NO LOG IS WRITTEN: {theirs.command_key} does not redirect the simulation's output, so there is "
+                f"NO LOG IS WRITTEN: {config.command_key} does not redirect the simulation's output, so there is "
                 f"nothing to follow. Let it end in ` > {{{log_name}}} 2>&1`, and make the folder: nobody else does."
             )
-        elif not theirs.errors_redirected:
-            self._check(f"{theirs.command_key} has no `2>&1`: the causes of failures do not reach the log.")
+        elif not config.errors_redirected:
+            self._check(f"{config.command_key} has no `2>&1`: the causes of failures do not reach the log.")
 
     # The table
 
-    def _discovery(self) -> Section:
-        section = Section()
+    def _discovery(self) -> YamlSection:
+        section = YamlSection()
         section.comment(
             "Which beams there are is read from the table beams. The exporter's own lists of statuses hold those of "
             "both revisions, so none are written here."
@@ -281,11 +293,11 @@ class _Writer:
         section.put("kind", "database", 2)
         return section
 
-    def _database(self) -> Section:
-        theirs, section = self._theirs, Section()
+    def _database(self) -> YamlSection:
+        config, section = self._config, YamlSection()
         section.line("database:")
-        section.comment(f"theirs: {theirs.database.key}", 2)
-        section.put("path", theirs.database.text, 2)
+        section.comment(f"communicator: {config.database.key}", 2)
+        section.put("path", config.database.text, 2)
         self._check(
             "database.path: the exporter must run on the communicator's machine, as a user that may write this file, "
             "its -wal and -shm, and their folder."
@@ -294,13 +306,13 @@ class _Writer:
         self._check_rows()
         return section
 
-    def _migrate(self, section: Section) -> None:
-        theirs, table = self._theirs, self._table
+    def _migrate(self, section: YamlSection) -> None:
+        config, table = self._config, self._table
         if table.state is TableState.READ:
             missing = not table.has_progress
             section.comment(f"The table has {'no' if missing else 'the'} column progress.", 2)
         else:
-            missing = not theirs.newest
+            missing = not config.newest
             section.comment(f"Assumed of the table: {'no' if missing else 'the'} column progress.", 2)
             self._check(
                 f"database: {one_line(table.path)} was not looked at ({one_line(table.problem)[1:-1]}). Make this "
@@ -326,23 +338,23 @@ class _Writer:
                 f"discovery: the table holds statuses that the exporter does not know: {shown}. If one of them means "
                 "that a beam is over, add it to terminal_statuses."
             )
-        if table.rows and not table.job_ids and "{hpc_job_id}" in self._theirs.log.text:
+        if table.rows and not table.job_ids and "{hpc_job_id}" in self._config.log.text:
             self._check("log_path: it uses {hpc_job_id}, which is empty in every row: no log will be found.")
 
-    def _mirror(self) -> Section:
-        tracking, section = self._theirs.tracking, Section()
+    def _mirror(self) -> YamlSection:
+        tracking, section = self._config.tracking, YamlSection()
         section.line("mirror:")
         if tracking.planned and tracking.enabled:
             section.comment(
-                "theirs: progress_tracking, as the plan has it: the communicator writes progress itself.", 2
+                "communicator: progress_tracking, as the plan has it: the communicator writes progress itself.", 2
             )
             section.put("enabled", False, 2)
             self._check(
-                "mirror.enabled: theirs writes the column itself, so the exporter does not. To let the exporter do it, "
-                "set progress_tracking.enabled to false in theirs and this to true."
+                "mirror.enabled: the communicator writes the column itself, so the exporter does not. To let the "
+                "exporter write it, set progress_tracking.enabled to false in its configuration and this to true."
             )
             return section
-        writing = inferred(self._theirs, self._table)
+        writing = inferred(self._config, self._table)
         section.comment(writing.because, 2)
         if writing.range is None:
             section.put("enabled", False, 2)
@@ -368,8 +380,8 @@ class _Writer:
 
     # Logs
 
-    def _tracking(self) -> Section:
-        tracking, section = self._theirs.tracking, Section()
+    def _tracking(self) -> YamlSection:
+        tracking, section = self._config.tracking, YamlSection()
         patterns = {
             name: [text for text in texts if text.encode() not in DEVELOPMENT_PLAN_PATTERNS]
             for name, texts in tracking.patterns.items()
@@ -377,35 +389,37 @@ class _Writer:
         patterns = {name: texts for name, texts in patterns.items() if texts}
         for name, texts in patterns.items():
             for text in texts:
-                _valid_pattern(self._theirs.file, f"progress_tracking.patterns.{name}", text)
+                _valid_pattern(self._config.file, f"progress_tracking.patterns.{name}", text)
         monitoring = {}
         for name, value in tracking.monitoring.items():
             low, high = _MONITORING_RANGES[name]
             monitoring[name] = min(high, max(low, value))
             if monitoring[name] != value:
-                self._check(f"progress_tracking.monitoring.{name}: theirs is {value:g}, which is not possible here.")
+                self._check(
+                    f"progress_tracking.monitoring.{name}: the communicator has {value:g}, which is out of range here."
+                )
         if not patterns and not monitoring:
             return section
         section.line("progress_tracking:")
         if patterns:
-            section.comment("theirs: progress_tracking.patterns", 2)
+            section.comment("communicator: progress_tracking.patterns", 2)
             section.line("  patterns:")
             for name, texts in patterns.items():
                 section.put(name, texts, 4)
         if monitoring:
             section.comment(
-                "theirs: progress_tracking.monitoring. The timeout is counted from the log's last growth.", 2
+                "communicator: progress_tracking.monitoring. The timeout is counted from the log's last growth.", 2
             )
             section.line("  monitoring:")
             for name, value in monitoring.items():
                 section.put(name, value, 4)
         return section
 
-    def _markers(self) -> Section:
-        theirs, section = self._theirs, Section()
+    def _markers(self) -> YamlSection:
+        config, section = self._config, YamlSection()
         kept: dict[str, list[str]] = {}
         left_out: list[str] = []
-        for key, texts in (("success_patterns", theirs.success), ("failure_patterns", theirs.failure)):
+        for key, texts in (("success_patterns", config.success), ("failure_patterns", config.failure)):
             for text in texts:
                 known = _meaning(text)
                 if known in (None, "phase"):
@@ -420,10 +434,10 @@ class _Writer:
                 else:
                     left_out.append(one_line(text))
         if left_out:
-            section.comment(f"theirs: completion_markers. Built in, so not repeated here: {', '.join(left_out)}.")
+            section.comment(f"communicator: completion_markers. Built in, so not repeated here: {', '.join(left_out)}.")
         if kept:
             section.comment(
-                "theirs: completion_markers. Theirs are searched anywhere in a line, as these regular expressions are."
+                "communicator: completion_markers. Both search these regular expressions anywhere in a line."
             )
             section.line("completion_markers:")
             for key, patterns in kept.items():
@@ -436,7 +450,7 @@ class _Writer:
 
 
 def _as_glob(path: str) -> str:
-    """A path of theirs as an output path: what a glob is made of stands for itself."""
+    """A path of the communicator as an output path: what a glob is made of stands for itself."""
     return re.sub(r"[*?[]", r"[\g<0>]", path)
 
 
@@ -469,7 +483,7 @@ def _meaning(text: str) -> str | None:
 
 def _valid_pattern(file: str, key: str, text: str) -> None:
     try:
-        compiled(text)
+        compile_pattern(text)
     except ValueError as error:
         raise ConfigError([f"{file}: {key}: {error}"]) from error
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from exporter.integrations.communicator.read import Theirs
-from exporter.integrations.communicator.table import TableState, TheirTable
+from exporter.integrations.communicator.read import CommunicatorConfig
+from exporter.integrations.communicator.table import CommunicatorTable, TableState
 
 _PHASE_VALUES = frozenset({10.0, 20.0, 70.0, 85.0, 95.0})
 """What only revisions until April 2026 write; 0, 30, 40, 80 and 100 say nothing."""
@@ -37,34 +37,34 @@ class Writing:
     assumed: bool = False
 
 
-def inferred(theirs: Theirs, table: TheirTable) -> Writing:
+def inferred(config: CommunicatorConfig, table: CommunicatorTable) -> Writing:
     """On which scale progress should be written beside this communicator.
 
     Args:
-        theirs: its configuration.
+        config: its configuration.
         table: its table.
     """
-    coarse = theirs.tracking.coarse_running
+    coarse = config.tracking.coarse_running
     own = None if coarse is None else _COARSE_RANGES.get(coarse)
-    from_30 = [value for value in table.values if 30 < value < 40 and _is_theirs(value)]
+    from_30 = [value for value in table.values if 30 < value < 40 and _is_from_communicator(value)]
     if from_30:
         return Writing(
             (30, 90), f"{_told(from_30)} in the column: the communicator writes 30 + 60 X/Y for batch X of Y."
         )
     if own is not None:
-        return Writing(own, "theirs: progress_tracking.coarse_phase_progress.HPC_RUNNING.")
-    if theirs.tracking.there and not theirs.tracking.planned:
+        return Writing(own, "communicator: progress_tracking.coarse_phase_progress.HPC_RUNNING.")
+    if config.tracking.there and not config.tracking.planned:
         return Writing(None, "It writes progress itself, on a scale that its configuration does not tell.")
     if table.state is not TableState.READ:
-        return _without_table(theirs)
-    if not table.has_progress and not theirs.newest:
+        return _without_table(config)
+    if not table.has_progress and not config.newest:
         return Writing((0, 100), "The table has no column progress: this revision writes none.")
-    return _without_section(theirs, table)
+    return _without_section(config, table)
 
 
-def _without_table(theirs: Theirs) -> Writing:
+def _without_table(config: CommunicatorConfig) -> Writing:
     """What the configuration alone tells, where it has no section ``progress_tracking``."""
-    if theirs.newest or (_redirects_here(theirs) and "/sim_" in theirs.log.text):
+    if config.newest or (_redirects_here(config) and "/sim_" in config.log.text):
         because = (
             "It writes its log as revisions from October 2025 to April 2026 do, which write 30 + 60 X/Y themselves."
         )
@@ -72,14 +72,14 @@ def _without_table(theirs: Theirs) -> Writing:
     return Writing((0, 100), "It is taken for the plan's revision, which writes no progress.", assumed=True)
 
 
-def _without_section(theirs: Theirs, table: TheirTable) -> Writing:
+def _without_section(config: CommunicatorConfig, table: CommunicatorTable) -> Writing:
     """What table and configuration tell together, where the latter has no section ``progress_tracking``."""
     raw = [value for value in table.values if 0 < value < 30 and value not in _PHASE_VALUES]
-    batches = [value for value in table.values if 40 < value < 90 and _is_theirs(value)]
+    batches = [value for value in table.values if 40 < value < 90 and _is_from_communicator(value)]
     phases = [value for value in table.values if value in _PHASE_VALUES]
     if raw:
         return Writing((0, 100), f"{_told(raw)} in the column, which was written as 0 to 100 before.")
-    if batches or theirs.newest or _redirects_here(theirs):
+    if batches or config.newest or _redirects_here(config):
         seen = f"{_told(batches or phases)} in the column; " if batches or phases else ""
         because = (
             f"{seen}there is no section progress_tracking, and simulations write a log: revisions from October 2025 to "
@@ -93,12 +93,12 @@ def _without_section(theirs: Theirs, table: TheirTable) -> Writing:
     return Writing((0, 100), because, assumed=True)
 
 
-def _redirects_here(theirs: Theirs) -> bool:
+def _redirects_here(config: CommunicatorConfig) -> bool:
     """Local simulations write a log; at the plan's revision they do not."""
-    return theirs.mode == "local" and theirs.redirected
+    return config.mode == "local" and config.redirected
 
 
-def _is_theirs(value: float) -> bool:
+def _is_from_communicator(value: float) -> bool:
     """The communicator has written it: this exporter rounds to two decimals."""
     return abs(value - round(value, 2)) > _EXACT
 

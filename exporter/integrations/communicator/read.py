@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from exporter.config.document import ConfigError, Document, Location, Mistake, described, key_path, quoted, read_text
+from exporter.config.document import ConfigError, Document, Location, Mistake, describe, key_path, quoted, read_text
 from exporter.sources.log_paths import BEAM_FIELDS
 
 SUBMITTER = "HpcJobSubmitter"
@@ -43,7 +43,7 @@ Mode = Literal["local", "remote"]
 
 
 @dataclass(frozen=True, slots=True)
-class Ssh:
+class SshConnection:
     """How the communicator reaches its host. ``None`` where it does not say.
 
     Attributes:
@@ -79,7 +79,7 @@ class Template:
 
 
 @dataclass(frozen=True, slots=True)
-class Tracking:
+class TrackingConfig:
     """Its ``progress_tracking``: of its own coarse kind, or as the development plan has it."""
 
     there: bool = False
@@ -91,7 +91,7 @@ class Tracking:
 
 
 @dataclass(frozen=True, slots=True)
-class Theirs:
+class CommunicatorConfig:
     """What was read.
 
     Attributes:
@@ -117,17 +117,17 @@ class Theirs:
     log: Template
     outputs: tuple[Template, ...]
     database: Template
-    ssh: Ssh | None
+    ssh: SshConnection | None
     command_key: str | None
     command_seen: bool
     redirected: bool
     errors_redirected: bool
     success: tuple[str, ...]
     failure: tuple[str, ...]
-    tracking: Tracking
+    tracking: TrackingConfig
 
 
-def read_theirs(path: Path, *, base_directory: str | None = None) -> Theirs:
+def read_communicator_config(path: Path, *, base_directory: str | None = None) -> CommunicatorConfig:
     """Read a ``config.yaml`` of the communicator.
 
     Args:
@@ -148,7 +148,7 @@ class _Reader:
         self._document = document
         self._path = path
 
-    def read(self, base_directory: str | None) -> Theirs:
+    def read(self, base_directory: str | None) -> CommunicatorConfig:
         if not self._section(()).keys() & {"paths", "ExecutionHandler", "command_templates"}:
             raise self._mistake(("paths",), "is missing: this is not a configuration of the communicator")
         mode, mode_key = self._mode()
@@ -156,7 +156,7 @@ class _Reader:
         log_name, newest = self._log_name(mode)
         command_key, command = self._command(mode)
         redirect = re.search(r">\s*['\"]?\{" + log_name + r"\}(.*)", command or "", re.DOTALL)
-        return Theirs(
+        return CommunicatorConfig(
             file=str(self._path),
             newest=newest,
             mode=mode,
@@ -184,7 +184,7 @@ class _Reader:
         if value is None:
             return "local", None
         if value not in ("local", "remote"):
-            raise self._mistake(at, f"must be local or remote, not {described(value)}")
+            raise self._mistake(at, f"must be local or remote, not {describe(value)}")
         return ("remote" if value == "remote" else "local"), key_path(at)
 
     def _log_name(self, mode: Mode) -> tuple[str, bool]:
@@ -316,7 +316,7 @@ class _Reader:
 
     # Connection
 
-    def _ssh(self) -> Ssh:
+    def _ssh(self) -> SshConnection:
         # The plan's revision reads the top-level section; what it ships as connections.hpc are placeholders.
         at: Location = ("hpc",) if self._section(("hpc",)) else ("connections", "hpc")
         host = self._text((*at, "host"))
@@ -329,7 +329,7 @@ class _Reader:
             raise self._mistake((*at, "port"), "is no port")
         key = self._text((*at, "ssh_key_path"))
         usable = key is not None and re.fullmatch(r"/[^\n]{0,1000}", key) is not None
-        return Ssh(
+        return SshConnection(
             key=key_path(at),
             host=host,
             port=None if port is None else int(port),
@@ -353,7 +353,7 @@ class _Reader:
             found += self._texts(("completion_markers", name))
         return tuple(dict.fromkeys(each for each in found if each.strip()))
 
-    def _tracking(self) -> Tracking:
+    def _tracking(self) -> TrackingConfig:
         at: Location = ("progress_tracking",)
         section = self._section(at)
         enabled = section.get("enabled", True)
@@ -369,7 +369,7 @@ class _Reader:
             for name in ("poll_interval_seconds", "update_throttle_percent", "timeout_seconds")
             if (value := self._number((*at, "monitoring", name))) is not None
         }
-        return Tracking(
+        return TrackingConfig(
             there=bool(section),
             coarse_running=self._number((*at, "coarse_phase_progress", "HPC_RUNNING")),
             planned=bool(patterns or monitoring or "enabled" in section),
@@ -426,5 +426,5 @@ class _Reader:
 def _kind(value: object) -> str:
     """What a value is, in words; never what it holds, which may be a secret."""
     return (
-        described(value) if isinstance(value, (bool, dict, list)) else "text" if isinstance(value, str) else "a number"
+        describe(value) if isinstance(value, (bool, dict, list)) else "text" if isinstance(value, str) else "a number"
     )

@@ -33,7 +33,7 @@ class TableState(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class TheirTable:
+class CommunicatorTable:
     """The table, as far as it could be looked at.
 
     Attributes:
@@ -57,7 +57,7 @@ class TheirTable:
     job_ids: int = 0
 
 
-def look_at_table(path: Path) -> TheirTable:
+def inspect_table(path: Path) -> CommunicatorTable:
     """Look at the table ``beams`` of a database that somebody else may be using.
 
     Args:
@@ -65,17 +65,17 @@ def look_at_table(path: Path) -> TheirTable:
     """
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
-            return TheirTable(str(path), TableState.UNUSABLE, "it is not a file")
+            return CommunicatorTable(str(path), TableState.UNUSABLE, "it is not a file")
         with tempfile.TemporaryDirectory(prefix="mqi-exporter-init-") as folder:
             copy = Path(folder) / "copy.db"
             _copy(path, copy)
             return _read(str(path), copy)
     except FileNotFoundError:
-        return TheirTable(str(path), TableState.MISSING, "there is no such file")
+        return CommunicatorTable(str(path), TableState.MISSING, "there is no such file")
     except OSError as error:
-        return TheirTable(str(path), TableState.UNUSABLE, error.strerror or "it cannot be read")
+        return CommunicatorTable(str(path), TableState.UNUSABLE, error.strerror or "it cannot be read")
     except (sqlite3.Error, ValueError) as error:
-        return TheirTable(str(path), TableState.UNUSABLE, str(error))
+        return CommunicatorTable(str(path), TableState.UNUSABLE, str(error))
 
 
 def _copy(path: Path, copy: Path) -> None:
@@ -109,12 +109,12 @@ def _stamp(path: Path) -> tuple[int, int, int] | None:
     return status.st_size, status.st_mtime_ns, status.st_ino
 
 
-def _read(path: str, copy: Path) -> TheirTable:
+def _read(path: str, copy: Path) -> CommunicatorTable:
     connection = sqlite3.connect(copy)
     try:
         columns = {str(row[1]) for row in connection.execute("PRAGMA table_info(beams)")}
         if not {"beam_id", "status"} <= columns:
-            return TheirTable(path, TableState.UNUSABLE, "it has no table beams of the communicator")
+            return CommunicatorTable(path, TableState.UNUSABLE, "it has no table beams of the communicator")
         [[rows]] = connection.execute("SELECT COUNT(*) FROM beams")
         values: list[float] = []
         if "progress" in columns:
@@ -130,7 +130,7 @@ def _read(path: str, copy: Path) -> TheirTable:
         statuses = connection.execute(
             f"SELECT DISTINCT substr(status, 1, 100) FROM beams WHERE typeof(status) = 'text' LIMIT {_STATUSES}"
         )
-        return TheirTable(
+        return CommunicatorTable(
             path,
             TableState.READ,
             has_progress="progress" in columns,

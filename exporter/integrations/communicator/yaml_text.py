@@ -12,7 +12,7 @@ _WORDS = frozenset({"true", "false", "null", "yes", "no", "on", "off", "y", "n"}
 
 
 @dataclass
-class Section:
+class YamlSection:
     """Lines of one section."""
 
     lines: list[str] = field(default_factory=list)

@@ -6,16 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.cli.top.beams import Look, TopBeam, from_api
+from exporter.cli.top.beams import BeamList, TopBeam, from_api
 from tests.support.api import beam
 
 NOW = 1_800_000_000.0
 
 
-def read(*beams: object, at: object = NOW) -> Look:
-    look = from_api({"at": at, "beams": list(beams)}, 1.0, "there")
-    assert look is not None
-    return look
+def read(*beams: object, at: object = NOW) -> BeamList:
+    beam_list = from_api({"at": at, "beams": list(beams)}, 1.0, "there")
+    assert beam_list is not None
+    return beam_list
 
 
 def test_the_fields_of_the_api_are_read() -> None:
@@ -77,8 +77,8 @@ def test_nothing_that_a_terminal_would_obey_gets_through() -> None:
 
 
 def test_as_json_has_the_names_of_the_api() -> None:
-    look = read(beam("c", "b", remaining_seconds=60), beam("c", "d", "failed", reason="cuda"))
-    said = json.loads(json.dumps(look.as_json(), allow_nan=False))
+    beam_list = read(beam("c", "b", remaining_seconds=60), beam("c", "d", "failed", reason="cuda"))
+    said = json.loads(json.dumps(beam_list.as_json(), allow_nan=False))
     assert said["summary"] == {"running": 1, "failed": 1}
     assert said["beams"][0]["expected_end"] == NOW + 60
     assert from_api(said, 0.0, "there") is not None
@@ -93,5 +93,5 @@ JSON = st.recursive(
 
 @given(st.dictionaries(st.sampled_from(sorted(TopBeam.__dataclass_fields__)), JSON))
 def test_whatever_an_answer_holds_it_can_be_shown(item: dict[str, object]) -> None:
-    look = read({"beam_id": "b", **item})
-    json.dumps(look.as_json(), allow_nan=False).encode()
+    beam_list = read({"beam_id": "b", **item})
+    json.dumps(beam_list.as_json(), allow_nan=False).encode()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from exporter.cli.top.beams import TopBeam
-from exporter.cli.top.readers import ApiReader, FirstReader, TableReader, Unavailable, url_of
+from exporter.cli.top.readers import ApiReader, FirstReader, TableReader, Unavailable, local_url
 from exporter.config import settings_from
 from exporter.privacy.identifiers import PlainIdentifiers
 from tests.support import communicator_db as db
@@ -28,7 +28,7 @@ def trouble(url: str) -> str:
     reader = ApiReader(url)
     try:
         with pytest.raises(Unavailable) as caught:
-            reader.look()
+            reader.read()
     finally:
         reader.close()
     assert "\n" not in str(caught.value)
@@ -38,17 +38,21 @@ def trouble(url: str) -> str:
 class TestApi:
     def test_beams_of_a_running_exporter(self, api: StandIn) -> None:
         reader = ApiReader(f"127.0.0.1:{api.port}")
-        look = reader.look()
+        beam_list = reader.read()
         reader.close()
-        assert (look.at, look.beams, look.origin) == (NOW, (TopBeam("c", "c_beam_1", "local", "running"),), api.url)
+        assert (beam_list.at, beam_list.beams, beam_list.origin) == (
+            NOW,
+            (TopBeam("c", "c_beam_1", "local", "running"),),
+            api.url,
+        )
         assert api.asked == [("/api/v1/beams", None)]
 
     def test_a_password_is_used_and_not_shown(self, api: StandIn) -> None:
         reader = ApiReader(f"http://me:hunter2@127.0.0.1:{api.port}/")
-        look = reader.look()
+        beam_list = reader.read()
         reader.close()
         assert api.asked[0][1] == "Basic " + base64.b64encode(b"me:hunter2").decode()
-        assert "hunter2" not in look.origin
+        assert "hunter2" not in beam_list.origin
         api.status = 401
         assert "hunter2" not in trouble(f"http://me:hunter2@127.0.0.1:{api.port}")
 
@@ -57,7 +61,7 @@ class TestApi:
     ) -> None:
         monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{free_port()}")
         reader = ApiReader(api.url)
-        assert len(reader.look().beams) == 1
+        assert len(reader.read().beams) == 1
         reader.close()
 
     @pytest.mark.parametrize(("status", "says"), [(404, "answers 404"), (302, "answers 302"), (401, "--password-file")])
@@ -95,7 +99,7 @@ class TestApi:
         ],
     )
     def test_a_listen_address_is_reached_on_this_machine(self, address: str, url: str) -> None:
-        assert url_of(address) == url
+        assert local_url(address) == url
 
 
 class TestTable:
@@ -111,30 +115,30 @@ class TestTable:
             db.execute(path, "UPDATE beams SET progress = ? WHERE beam_id = ?", progress, beam_id)
         db.add(path, "../c_5")
         reader = TableReader(path)
-        look = reader.look()
+        beam_list = reader.read()
         reader.close()
-        assert {(each.beam_id, each.state, each.status, each.ratio) for each in look.beams} == {
+        assert {(each.beam_id, each.state, each.status, each.ratio) for each in beam_list.beams} == {
             ("c_1", "running", "simulation_running", 0.539),
             ("c_2", "waiting", "pending", 0.0),
             ("c_3", "succeeded", "completed", 1.0),
             ("c_4", "failed", "failed", 0.4),
         }
-        assert (look.origin, look.note) == (str(path), "")
+        assert (beam_list.origin, beam_list.note) == (str(path), "")
 
     def test_a_table_of_the_plans_revision_before_and_after_the_migration(self, tmp_path: Path) -> None:
         path = db.make(tmp_path / "mqi.db", db.PLAN_BEAMS)
         db.add(path, "70010001_2025042401440800", "csv_interpreting", "70010001")
         reader = TableReader(path)
-        look = reader.look()
-        assert "mqi-exporter migrate" in look.note
-        assert (look.beams[0].ratio, look.beams[0].state) == (None, "waiting")
+        beam_list = reader.read()
+        assert "mqi-exporter migrate" in beam_list.note
+        assert (beam_list.beams[0].ratio, beam_list.beams[0].state) == (None, "waiting")
         table = reader._table
         table.migrate()
         table.update_beam_progress("70010001_2025042401440800", 27.78)
-        look = reader.look()
+        beam_list = reader.read()
         reader.close()
-        assert look.note == ""
-        assert (look.beams[0].ratio, look.beams[0].state) == (0.2778, "running")
+        assert beam_list.note == ""
+        assert (beam_list.beams[0].ratio, beam_list.beams[0].state) == (0.2778, "running")
 
     def test_the_statuses_of_a_configuration_count(self, tmp_path: Path) -> None:
         path = db.make(tmp_path / "mqi.db")
@@ -146,7 +150,7 @@ class TestTable:
             "test",
         )
         reader = TableReader(path, settings)
-        assert {(each.beam_id, each.state) for each in reader.look().beams} == {
+        assert {(each.beam_id, each.state) for each in reader.read().beams} == {
             ("c_1", "succeeded"),
             ("c_2", "running"),
         }
@@ -169,14 +173,14 @@ class TestTable:
         path = db.make(tmp_path / "mqi.db")
         db.add(path, "secret_1", case_id="secret")
         reader = TableReader(path, identifiers=Hidden())
-        look = reader.look()
+        beam_list = reader.read()
         reader.close()
-        assert "secret" not in str(look)
+        assert "secret" not in str(beam_list)
 
     def test_a_database_that_cannot_be_read_is_said(self, tmp_path: Path) -> None:
         reader = TableReader(tmp_path / "none.db")
         with pytest.raises(Unavailable, match="never created"):
-            reader.look()
+            reader.read()
 
 
 class TestFirst:
@@ -186,15 +190,15 @@ class TestFirst:
         path = db.make(tmp_path / "mqi.db")
         db.add(path, "c_1")
         reader = FirstReader([ApiReader(api.url), TableReader(path)])
-        assert reader.look().origin == api.url
+        assert reader.read().origin == api.url
         api.stop()
-        look = reader.look()
-        assert look.origin == str(path)
-        assert "no exporter answers" in look.note
+        beam_list = reader.read()
+        assert beam_list.origin == str(path)
+        assert "no exporter answers" in beam_list.note
         api.start()
-        assert reader.look().origin == api.url
+        assert reader.read().origin == api.url
         path.unlink()
         api.stop()
         with pytest.raises(Unavailable, match=r"no exporter answers[\s\S]*never created"):
-            reader.look()
+            reader.read()
         reader.close()

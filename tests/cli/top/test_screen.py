@@ -7,9 +7,9 @@ from datetime import datetime, timezone
 import pytest
 from rich.console import Console
 
-from exporter.cli.top.beams import Look, TopBeam
+from exporter.cli.top.beams import BeamList, TopBeam
 from exporter.cli.top.screen import draw
-from exporter.cli.top.view import View
+from exporter.cli.top.view import TopView
 
 NOW = 1_800_000_000.0
 BEAM = TopBeam(
@@ -22,13 +22,13 @@ def screen(
     *beams: TopBeam,
     width: int = 160,
     height: int | None = None,
-    view: View | None = None,
+    view: TopView | None = None,
     note: str = "",
     trouble: str = "",
 ) -> str:
     console = Console(file=io.StringIO(), width=width, highlight=False, color_system=None)
-    look = Look(NOW, beams, "http://there", note)
-    console.print(draw(look, view or View(), NOW, width=width, height=height, trouble=trouble))
+    beam_list = BeamList(NOW, beams, "http://there", note)
+    console.print(draw(beam_list, view or TopView(), NOW, width=width, height=height, trouble=trouble))
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
@@ -92,7 +92,7 @@ def test_the_title_counts_states() -> None:
 
 def test_one_beam_is_no_beams() -> None:
     assert "http://there  1 beam  1 running" in screen(BEAM).splitlines()[0]
-    assert "0 of 1 beam: find 'x'" in screen(BEAM, view=View(text="x"))
+    assert "0 of 1 beam: find 'x'" in screen(BEAM, view=TopView(text="x"))
 
 
 @pytest.mark.parametrize("width", [20, 40, 60, 80, 100, 120, 200])
@@ -119,7 +119,7 @@ def test_where_it_is_narrow_ids_lose_their_beginnings_and_remarks_their_ends_fir
 
 def test_long_lists_scroll_and_say_how_much_is_hidden() -> None:
     beams = [TopBeam("c", f"c_beam_{number}") for number in range(30)]
-    view = View("case", top=5)
+    view = TopView("case", top=5)
     text = screen(*beams, height=14, view=view)
     assert "c_beam_5 " in text
     assert "c_beam_14 " in text
@@ -131,10 +131,10 @@ def test_long_lists_scroll_and_say_how_much_is_hidden() -> None:
 
 
 def test_a_filter_is_said_and_trouble_is_said_before_it() -> None:
-    view = View(text="x", state="failed")
+    view = TopView(text="x", state="failed")
     assert "0 of 2 beams: find 'x', state failed" in screen(BEAM, BEAM, view=view)
     assert "not up to date: no answer in time" in screen(BEAM, view=view, trouble="no answer\nin time")
-    assert "find: x_" in screen(BEAM, view=View(text="x", editing=True))
+    assert "find: x_" in screen(BEAM, view=TopView(text="x", editing=True))
     assert "no column" in screen(BEAM, note="no column")
 
 

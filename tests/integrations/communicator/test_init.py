@@ -12,8 +12,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from exporter.cli.main import main
-from exporter.config import ConfigError, Settings, SshSource, settings_from
-from exporter.integrations.communicator import Draft, ours
+from exporter.config import ConfigError, Settings, SshSourceSettings, settings_from
+from exporter.integrations.communicator import ConfigDraft, draft_config
 from tests.support import communicator_db as db
 from tests.support.process import ExporterProcess, wait_for
 from tests.support.replay import LOGS
@@ -23,20 +23,20 @@ PLAN = (DATA / "plan.config.yaml").read_text(encoding="utf-8")
 NEWEST = (DATA / "newest.config.yaml").read_text(encoding="utf-8")
 
 
-def made(folder: Path, text: str, *changes: tuple[str, str], base_directory: str | None = None) -> Draft:
+def made(folder: Path, text: str, *changes: tuple[str, str], base_directory: str | None = None) -> ConfigDraft:
     for old, new in changes:
         assert old in text, old
         text = text.replace(old, new)
     path = folder / "config.yaml"
     path.write_text(text, encoding="utf-8")
-    return ours(path, base_directory=base_directory)
+    return draft_config(path, base_directory=base_directory)
 
 
-def settings(draft: Draft) -> Settings:
+def settings(draft: ConfigDraft) -> Settings:
     return settings_from(draft.text, "made")
 
 
-def checks(draft: Draft) -> str:
+def checks(draft: ConfigDraft) -> str:
     return "\n".join(draft.checks)
 
 
@@ -57,8 +57,8 @@ def test_the_plan_revision(tmp_path: Path) -> None:
     assert found.database is not None
     assert (str(found.database.path), found.database.migrate) == ("/srv/example/data/mqi_communicator.db", True)
     assert (found.mirror.enabled, found.mirror.range) == (True, (0, 100))
-    assert "# theirs: paths.local.remote_log_path" in draft.text
-    assert "# theirs: paths.local.database_path" in draft.text
+    assert "# communicator: paths.local.remote_log_path" in draft.text
+    assert "# communicator: paths.local.database_path" in draft.text
 
 
 def test_at_the_plan_revision_local_simulations_write_no_log_and_that_is_said_first(tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_what_a_script_does_is_not_known(tmp_path: Path) -> None:
     script = made(tmp_path, PLAN, ("cd {mqi_run_dir} && ./tps_env {tps_input_file}\n", "sbatch run.sh {beam_id}\n"))
     assert "command_templates.local.remote_submit_simulation does not show where the log goes" in checks(script)
     none = made(tmp_path, PLAN, ("    remote_submit_simulation: cd", "    something_else: cd"))
-    assert "theirs has no command for local simulations" in checks(none)
+    assert "there is no command for local simulations" in checks(none)
     assert "NO LOG" not in checks(script) + checks(none)
 
 
@@ -90,7 +90,7 @@ def test_the_newest_revision(tmp_path: Path) -> None:
 def test_simulations_on_a_host_become_a_source_of_kind_ssh(tmp_path: Path) -> None:
     draft = made(tmp_path, PLAN, ("HpcJobSubmitter: local", "HpcJobSubmitter: remote"))
     [source] = settings(draft).sources
-    assert isinstance(source, SshSource)
+    assert isinstance(source, SshSourceSettings)
     assert (source.host, source.port, source.user) == ("hpc1.example", 2222, "simulations")
     assert str(source.key_file) == "/srv/example/keys/hpc1"
     assert source.connect_timeout_seconds == 30
@@ -181,7 +181,7 @@ def test_a_line_before_the_dose_is_saved_is_not_taken_for_success(tmp_path: Path
     assert "is not taken for the end of a run" in checks(draft)
 
 
-def test_text_of_theirs_cannot_leave_its_comment_or_value(tmp_path: Path) -> None:
+def test_text_of_communicator_cannot_leave_its_comment_or_value(tmp_path: Path) -> None:
     marker = r"- 'ok'" + '\n  - "a\\nmirror: {enabled: false}\\u2028b \\U0001F600"'
     draft = made(tmp_path, PLAN, ("- FATAL ERROR", marker))
     found = settings(draft)
@@ -295,7 +295,7 @@ def test_a_file_of_something_else_is_said_to_be_so(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     path.write_text("scrape_configs: []\n", encoding="utf-8")
     with pytest.raises(ConfigError, match="not a configuration of the communicator"):
-        ours(path)
+        draft_config(path)
 
 
 ODD = st.one_of(
@@ -351,7 +351,7 @@ def test_whatever_it_holds_the_answer_is_a_valid_configuration_or_an_error_that_
     path.write_text(yaml.safe_dump(data, allow_unicode=True), encoding="utf-8")
     mistakes: tuple[str, ...] = ()
     try:
-        settings(ours(path))
+        settings(draft_config(path))
     except ConfigError as error:
         mistakes = error.mistakes
     assert all(mistake.startswith(str(path)) for mistake in mistakes)
@@ -412,9 +412,9 @@ def test_what_was_made_follows_a_beam_beside_a_database_of_that_revision(
     tmp_path: Path, name: str, beams: str, status: str, beam_id: str, log: str, low: float, high: float
 ) -> None:
     """From ``init`` to the number in the column, with nothing changed by hand."""
-    theirs = tmp_path / "config.yaml"
+    communicator = tmp_path / "config.yaml"
     text = (DATA / f"{name}.config.yaml").read_text(encoding="utf-8").replace("/srv/example", str(tmp_path))
-    theirs.write_text(text, encoding="utf-8")
+    communicator.write_text(text, encoding="utf-8")
     (tmp_path / "data").mkdir()
     database = db.make(tmp_path / "data" / "mqi_communicator.db", beams)
     db.add(database, beam_id, status, "04010004")
@@ -423,7 +423,7 @@ def test_what_was_made_follows_a_beam_beside_a_database_of_that_revision(
     data = (LOGS / "v2_b18.log").read_bytes()
     path.write_bytes(data[: data.index(b"Generating particles for (6 of 18")])
     output = tmp_path / "exporter.yaml"
-    assert call("--communicator", theirs, "--output", output).exit_code == 0
+    assert call("--communicator", communicator, "--output", output).exit_code == 0
     with ExporterProcess("--config.file", output, "--web.listen-address", "127.0.0.1:0") as exporter:
         wait_for(lambda: exporter.value("mqi_beam_batch_current", beam_id=beam_id) == 5, "the fifth batch")
         expected = low + (high - low) * 5 / 18

@@ -12,9 +12,9 @@ import pytest
 from click.testing import CliRunner
 
 from exporter.cli.main import main
-from exporter.config import Settings, SshSource, settings_from
-from exporter.integrations.communicator import Draft, ours
-from exporter.integrations.communicator.table import TableState, look_at_table
+from exporter.config import Settings, SshSourceSettings, settings_from
+from exporter.integrations.communicator import ConfigDraft, draft_config
+from exporter.integrations.communicator.table import TableState, inspect_table
 from tests.support import communicator_db as db
 
 DATA = Path(__file__).parents[2] / "data" / "communicator"
@@ -52,8 +52,8 @@ class Communicator:
             db.execute(self.database, "UPDATE beams SET progress = ? WHERE beam_id = ?", value, f"secret{number}")
         return self
 
-    def draft(self) -> Draft:
-        return ours(self.config)
+    def draft(self) -> ConfigDraft:
+        return draft_config(self.config)
 
     @property
     def settings(self) -> Settings:
@@ -95,14 +95,14 @@ def test_the_scale_is_inferred_from_configuration_and_table_together(
     scale: tuple[int, int],
     because: str,
 ) -> None:
-    theirs = Communicator(tmp_path, text, columns).rows(values)
-    found = theirs.settings
+    communicator = Communicator(tmp_path, text, columns).rows(values)
+    found = communicator.settings
     assert found.database is not None
     assert (found.mirror.enabled, found.mirror.range, found.database.migrate) == (True, scale, migrate)
-    said = " ".join(line.strip().removeprefix("# ") for line in theirs.draft().text.splitlines())
+    said = " ".join(line.strip().removeprefix("# ") for line in communicator.draft().text.splitlines())
     assert because in said
-    assert "is an assumption" not in theirs.checks
-    assert "secret" not in theirs.draft().text.replace(str(tmp_path), "")
+    assert "is an assumption" not in communicator.checks
+    assert "secret" not in communicator.draft().text.replace(str(tmp_path), "")
 
 
 @pytest.mark.parametrize(("text", "scale"), [(PLAN, (0, 100)), (LATER, (30, 90)), (WITHOUT_SECTION, (30, 90))])
@@ -110,12 +110,12 @@ def test_the_scale_is_inferred_from_configuration_and_table_together(
 def test_what_nothing_proves_is_said_to_be_an_assumption(
     tmp_path: Path, text: str, scale: tuple[int, int], there: bool
 ) -> None:
-    theirs = Communicator(tmp_path, text, db.NEWEST_BEAMS if there else None)
+    communicator = Communicator(tmp_path, text, db.NEWEST_BEAMS if there else None)
     if there:
-        theirs.rows((0.0, 100.0))
-    assert theirs.settings.mirror.range == scale
-    assert f"mirror.range: {list(scale)} is an assumption" in theirs.checks
-    assert ("was not looked at" in theirs.checks) is not there
+        communicator.rows((0.0, 100.0))
+    assert communicator.settings.mirror.range == scale
+    assert f"mirror.range: {list(scale)} is an assumption" in communicator.checks
+    assert ("was not looked at" in communicator.checks) is not there
 
 
 def test_the_new_column_may_be_that_of_a_communicator_that_has_not_been_started_yet(tmp_path: Path) -> None:
@@ -135,91 +135,91 @@ def test_the_new_column_may_be_that_of_a_communicator_that_has_not_been_started_
     ],
 )
 def test_a_database_that_cannot_be_looked_at_is_said_and_stops_nothing(tmp_path: Path, make: object, says: str) -> None:
-    theirs = Communicator(tmp_path, PLAN, None)
+    communicator = Communicator(tmp_path, PLAN, None)
     assert callable(make)
-    make(theirs.database)
-    assert says in theirs.checks
-    assert theirs.settings.mirror.range == (0, 100)
+    make(communicator.database)
+    assert says in communicator.checks
+    assert communicator.settings.mirror.range == (0, 100)
 
 
 def test_what_stands_only_in_the_wal_is_seen_and_nothing_is_touched(tmp_path: Path) -> None:
-    theirs = Communicator(tmp_path, LATER)
-    writer = db.connect(theirs.database)
+    communicator = Communicator(tmp_path, LATER)
+    writer = db.connect(communicator.database)
     writer.execute(
         "INSERT INTO beams (beam_id, parent_case_id, beam_path, status, progress) VALUES ('b', 'c', '/', 'x', 33.5)"
     )
-    folder = theirs.database.parent
+    folder = communicator.database.parent
     assert "mqi_communicator.db-wal" in os.listdir(folder)
 
     def files() -> dict[str, tuple[bytes, int]]:
         return {each.name: (each.read_bytes(), each.stat().st_mtime_ns) for each in folder.iterdir()}
 
     before = files()
-    table = look_at_table(theirs.database)
+    table = inspect_table(communicator.database)
     assert (table.state, table.values, table.statuses) == (TableState.READ, (33.5,), ("x",))
     assert files() == before
     writer.close()
     assert os.listdir(folder) == ["mqi_communicator.db"], "their own last connection can take the -wal away"
-    assert look_at_table(theirs.database).values == (33.5,)
+    assert inspect_table(communicator.database).values == (33.5,)
     assert os.listdir(folder) == ["mqi_communicator.db"]
 
 
 def test_a_lock_of_the_communicator_is_neither_waited_for_nor_disturbed(tmp_path: Path) -> None:
-    theirs = Communicator(tmp_path, LATER).rows((50.5,))
-    writer = db.connect(theirs.database)
+    communicator = Communicator(tmp_path, LATER).rows((50.5,))
+    writer = db.connect(communicator.database)
     writer.execute("BEGIN EXCLUSIVE")
-    assert look_at_table(theirs.database).values == (50.5,)
+    assert inspect_table(communicator.database).values == (50.5,)
     writer.execute("UPDATE beams SET progress = 60")
     writer.execute("COMMIT")
     writer.close()
 
 
 def test_a_database_that_is_written_all_the_time_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    theirs = Communicator(tmp_path, LATER)
+    communicator = Communicator(tmp_path, LATER)
     copy = shutil.copyfile
 
     def copy_while_written(source: Path, target: Path) -> None:
         copy(source, target)
-        db.add(theirs.database, f"b{len(os.listdir(tmp_path))}{os.urandom(4).hex()}")
+        db.add(communicator.database, f"b{len(os.listdir(tmp_path))}{os.urandom(4).hex()}")
 
     monkeypatch.setattr(shutil, "copyfile", copy_while_written)
-    assert look_at_table(theirs.database).problem.startswith("it is written all the time")
+    assert inspect_table(communicator.database).problem.startswith("it is written all the time")
 
 
 def test_odd_values_in_the_column_are_survived(tmp_path: Path) -> None:
-    theirs = Communicator(tmp_path, LATER).rows((1e300, -5.0, 100.0))
+    communicator = Communicator(tmp_path, LATER).rows((1e300, -5.0, 100.0))
     for value in ("text", None, b"\xff"):
-        db.add(theirs.database, f"odd {value!r}")
-        db.execute(theirs.database, "UPDATE beams SET progress = ? WHERE beam_id = ?", value, f"odd {value!r}")
-    assert theirs.settings.mirror.range == (30, 90)
+        db.add(communicator.database, f"odd {value!r}")
+        db.execute(communicator.database, "UPDATE beams SET progress = ? WHERE beam_id = ?", value, f"odd {value!r}")
+    assert communicator.settings.mirror.range == (30, 90)
 
 
 def test_statuses_that_the_exporter_does_not_know_are_named(tmp_path: Path) -> None:
-    theirs = Communicator(tmp_path, NEWEST).rows((0.0,), "on_hold\n# mirror:")
-    assert "discovery: the table holds statuses that the exporter does not know" in theirs.checks
-    assert theirs.settings.mirror.enabled, "and cannot leave their comment"
+    communicator = Communicator(tmp_path, NEWEST).rows((0.0,), "on_hold\n# mirror:")
+    assert "discovery: the table holds statuses that the exporter does not know" in communicator.checks
+    assert communicator.settings.mirror.enabled, "and cannot leave their comment"
     for known in ("simulation_running", "hpc_running", "csv_interpreting", "completed", "downloading", "pending"):
-        db.execute(theirs.database, "UPDATE beams SET status = ?", known)
-        assert "does not know" not in theirs.checks
+        db.execute(communicator.database, "UPDATE beams SET status = ?", known)
+        assert "does not know" not in communicator.checks
 
 
 def test_a_log_path_by_a_job_that_no_row_has_is_warned_of(tmp_path: Path) -> None:
-    theirs = Communicator(tmp_path, NEWEST.replace("sim_{beam_id}", "slurm-{hpc_job_id}")).rows((0.0,))
-    assert "{hpc_job_id}, which is empty in every row" in theirs.checks
-    db.execute(theirs.database, "UPDATE beams SET hpc_job_id = '77'")
-    assert "which is empty" not in theirs.checks
-    assert "hpc_job_id is filled in 1 of them" in theirs.draft().text.replace("\n# ", " ")
+    communicator = Communicator(tmp_path, NEWEST.replace("sim_{beam_id}", "slurm-{hpc_job_id}")).rows((0.0,))
+    assert "{hpc_job_id}, which is empty in every row" in communicator.checks
+    db.execute(communicator.database, "UPDATE beams SET hpc_job_id = '77'")
+    assert "which is empty" not in communicator.checks
+    assert "hpc_job_id is filled in 1 of them" in communicator.draft().text.replace("\n# ", " ")
 
 
 def test_another_copy_of_the_database_may_be_named(tmp_path: Path) -> None:
-    theirs = Communicator(tmp_path, PLAN, None)
+    communicator = Communicator(tmp_path, PLAN, None)
     copy = db.make(tmp_path / "copy.db", db.PLAN_BEAMS)
-    result = CliRunner().invoke(main, ["init", "--communicator", str(theirs.config), "--database", str(copy)])
+    result = CliRunner().invoke(main, ["init", "--communicator", str(communicator.config), "--database", str(copy)])
     assert result.exit_code == 0
     assert f'database "{copy}" was looked at' in result.output.replace("\n# ", " ")
     found = settings_from(result.output, "made")
     assert found.database is not None
-    assert found.database.path == theirs.database
+    assert found.database.path == communicator.database
 
 
 class TestHost:
@@ -227,15 +227,15 @@ class TestHost:
     TOP = "\nhpc:\n  host: real.hospital\n  user: mqi\n  ssh_key_path: /keys/real\n"
 
     def test_the_top_level_section_is_the_one_that_their_code_reads(self, tmp_path: Path) -> None:
-        theirs = Communicator(tmp_path, self.REMOTE + self.TOP)
-        [source] = theirs.settings.sources
-        assert isinstance(source, SshSource)
+        communicator = Communicator(tmp_path, self.REMOTE + self.TOP)
+        [source] = communicator.settings.sources
+        assert isinstance(source, SshSourceSettings)
         assert (source.host, source.user, str(source.key_file)) == ("real.hospital", "mqi", "/keys/real")
-        assert "connections.hpc" not in theirs.draft().text
+        assert "connections.hpc" not in communicator.draft().text
 
     def test_the_other_one_is_used_where_it_is_alone_and_that_is_said(self, tmp_path: Path) -> None:
-        theirs = Communicator(tmp_path, self.REMOTE)
-        assert "sources[0].host: taken from connections.hpc" in theirs.checks
+        communicator = Communicator(tmp_path, self.REMOTE)
+        assert "sources[0].host: taken from connections.hpc" in communicator.checks
         placeholder = Communicator(tmp_path / "other", self.REMOTE.replace("hpc1.example", "hpc.example.com"))
         assert "looks like a placeholder" in placeholder.checks
 
@@ -252,26 +252,26 @@ class TestDoseFiles:
         return f"{PLAN.replace(local, self.OUTPUTS + local)}moqui_tps_parameters:\n  {parameters}\n"
 
     def test_where_dose_files_are_the_check_is_on(self, tmp_path: Path) -> None:
-        theirs = Communicator(tmp_path, self.text())
+        communicator = Communicator(tmp_path, self.text())
         dose = tmp_path / "data" / "Dose_raw" / "secret" / "dose.raw"
         dose.parent.mkdir(parents=True)
         dose.touch()
-        assert theirs.settings.sources[0].output_path == (self.RAW, self.DCM)
-        assert "sources[0].output_path: see that each run writes a dose file there" in theirs.checks
-        assert "secret" not in theirs.draft().text.replace(str(tmp_path), "")
+        assert communicator.settings.sources[0].output_path == (self.RAW, self.DCM)
+        assert "sources[0].output_path: see that each run writes a dose file there" in communicator.checks
+        assert "secret" not in communicator.draft().text.replace(str(tmp_path), "")
 
     def test_where_none_are_it_is_a_proposal_in_a_comment(self, tmp_path: Path) -> None:
-        theirs = Communicator(tmp_path, self.text())
+        communicator = Communicator(tmp_path, self.text())
         (tmp_path / "data" / "Dose_raw" / "empty").mkdir(parents=True)
-        assert theirs.settings.sources[0].output_path == ()
-        assert f'# output_path: ["{self.RAW}", "{self.DCM}"]' in theirs.draft().text
-        assert "Take the # away" in theirs.checks
-        proposed = theirs.draft().text.replace("# output_path", "output_path")
+        assert communicator.settings.sources[0].output_path == ()
+        assert f'# output_path: ["{self.RAW}", "{self.DCM}"]' in communicator.draft().text
+        assert "Take the # away" in communicator.checks
+        proposed = communicator.draft().text.replace("# output_path", "output_path")
         assert settings_from(proposed, "made").sources[0].output_path == (self.RAW, self.DCM)
 
     def test_a_folder_of_the_engine_is_taken_from_where_it_runs(self, tmp_path: Path) -> None:
-        theirs = Communicator(tmp_path, self.text("OutputDir: ../data/Other[1]/{case_id}"))
-        assert '"{base_directory}/data/Other[[]1]/{case_id}/*"' in theirs.draft().text
+        communicator = Communicator(tmp_path, self.text("OutputDir: ../data/Other[1]/{case_id}"))
+        assert '"{base_directory}/data/Other[[]1]/{case_id}/*"' in communicator.draft().text
 
     @pytest.mark.parametrize(
         "value",
@@ -309,6 +309,6 @@ def test_the_copy_that_is_looked_at_is_private_and_gone_afterwards(
     connection = connect(path)
     connection.execute(db.PLAN_BEAMS)
     connection.close()
-    assert look_at_table(path).state is TableState.READ
+    assert inspect_table(path).state is TableState.READ
     assert modes == [0o700]
     assert os.listdir(temporary) == []
