@@ -29,7 +29,7 @@ _UNIT_NICE = 10
 _PATIENCE_SECONDS = 120.0
 
 _POLLING_ONLY = (
-    "from exporter.logs import announcements; announcements.announcements = lambda: None; "
+    "from exporter.sources import inotify; inotify.open_watcher = lambda: None; "
     "from exporter.cli.main import main; main()"
 )
 _STAT_LOOP = """

@@ -42,9 +42,9 @@ def _one(folder: Path, count: int, size_bytes: int, rounds: int, figures: dict[s
     for _ in range(rounds):
         counted.append(_command(f"find {logs} -name '*.log' -print0 | xargs -0 wc -l"))
         searched.append(_command(f"find {logs} -name '*.log' -print0 | xargs -0 grep -c 'Generating particles'"))
-        store, monitor = noisy.watch(logs, count)
+        store, poller = noisy.watch(logs, count)
         began, began_cpu = time.perf_counter(), time.process_time()
-        while monitor.look():
+        while poller.poll():
             pass
         ours.append(time.perf_counter() - began)
         cpu.append(time.process_time() - began_cpu)

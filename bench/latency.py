@@ -21,7 +21,7 @@ from exporter.beams.store import BeamStore
 from exporter.config import Settings
 from exporter.privacy.identifiers import PlainIdentifiers
 from exporter.runtime.pipeline import Pipeline
-from exporter.sources import inotify as announcements
+from exporter.sources import inotify
 
 COUNTS = (1000, 10_000)
 APPENDS = 100
@@ -102,11 +102,11 @@ def _until_the_board_holds_it(logs: Path, count: int, appends: int, polling_only
         }
     )
     store = _Watching(time.time())
-    kernel = announcements.announcements
+    kernel = inotify.open_watcher
     if polling_only:
-        announcements.announcements = lambda: None
+        inotify.open_watcher = lambda: None
     following = Pipeline(settings, store, PlainIdentifiers(), time.time)
-    announcements.announcements = kernel
+    inotify.open_watcher = kernel
     following.start()
     try:
         while sum(view.batches_total is not None for view in store.snapshot(time.time()).beams) < count:

@@ -12,7 +12,7 @@ from exporter.beams.store import BeamStore
 from exporter.logs.parser import SitePatterns
 from exporter.polling.poller import SourcePoller
 from exporter.privacy.identifiers import PlainIdentifiers
-from exporter.sources.local import LocalSource
+from exporter.sources.local import LocalLogSource
 from exporter.sources.log_paths import LogPathTemplate
 from exporter.sources.source import LogSource
 
@@ -86,12 +86,12 @@ def watch(folder: Path, count: int, source: LogSource | None = None, at: float =
     """A store with beams ``b0``, ``b1``, .. whose logs are in ``folder``, and what follows them."""
     store = BeamStore(StoreRules(max_beams=count), at)
     store.update_rows([BeamRow(BeamKey("c", f"b{number}"), at, status="x") for number in range(count)], (), at)
-    monitor = SourcePoller(
-        source if source is not None else LocalSource("local"),
+    poller = SourcePoller(
+        source if source is not None else LocalLogSource("local"),
         [LogPathTemplate(f"{folder}/{{beam_id}}.log")],
         store,
         site=SitePatterns(),
         identifiers=PlainIdentifiers(),
         clock=lambda: at,
     )
-    return store, monitor
+    return store, poller

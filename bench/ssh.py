@@ -29,7 +29,7 @@ from exporter.privacy.identifiers import PlainIdentifiers
 from exporter.sources.log_paths import LogPathTemplate
 from exporter.sources.source import ReadRequest
 from exporter.sources.ssh.host import SshHost
-from exporter.sources.ssh.source import SshSource
+from exporter.sources.ssh.source import SshLogSource
 from tests.support.sshd import Sshd
 
 ROUND_TRIP_SECONDS = 0.020
@@ -100,7 +100,7 @@ def _logs(folder: Path, count: int) -> list[str]:
 
 def _looks(folder: Path, host: SshHost, count: int, figures: dict[str, float], lines: list[str]) -> None:
     paths = _logs(folder, count)
-    source = SshSource("far", host)
+    source = SshLogSource("far", host)
     source.stat(paths)
     before = source.round_trips
     source.stat(paths)
@@ -147,8 +147,8 @@ def _watch(folder: Path, host: SshHost, count: int) -> tuple[BeamStore, SourcePo
     store = BeamStore(StoreRules(), time.time())
     keys = [BeamKey("c", f"b{number}") for number in range(count)]
     store.update_rows([BeamRow(key, time.time(), status="simulation_running") for key in keys], (), time.time())
-    monitor = SourcePoller(
-        SshSource("far", host),
+    poller = SourcePoller(
+        SshLogSource("far", host),
         [LogPathTemplate(f"{logs}/{{beam_id}}.log")],
         store,
         site=SitePatterns(),
@@ -158,21 +158,21 @@ def _watch(folder: Path, host: SshHost, count: int) -> tuple[BeamStore, SourcePo
     paths = [logs / f"{key.beam_id}.log" for key in keys]
     for path in paths:
         path.write_bytes(b"Uploading particles with batch.. : Particle count --> 100 with 100000 batches\n")
-    monitor.look()
-    return store, monitor, paths
+    poller.poll()
+    return store, poller, paths
 
 
 def _append_to_snapshot(
     folder: Path, host: SshHost, count: int, bursts: int, figures: dict[str, float], lines: list[str]
 ) -> None:
     """From a write on the host until a snapshot of the store shows it, for bursts of one log, of ten and of all."""
-    store, monitor, paths = _watch(folder, host, count)
+    store, poller, paths = _watch(folder, host, count)
     stop = threading.Event()
 
     def follow() -> None:
         while not stop.is_set():
             began = time.monotonic()
-            if not monitor.look():
+            if not poller.poll():
                 stop.wait(max(0.0, POLL_SECONDS - (time.monotonic() - began)))
 
     thread = threading.Thread(target=follow)
@@ -197,7 +197,7 @@ def _append_to_snapshot(
         delays.append(1000 * (time.perf_counter() - began))
     stop.set()
     thread.join()
-    monitor.close()
+    poller.close()
     limit = 1000 * (POLL_SECONDS + 3 * ROUND_TRIP_SECONDS) + 50
     figures |= {"append p50": percentile(delays, 50), "append p99": percentile(delays, 99), "append limit": limit}
     lines.append(
@@ -220,8 +220,8 @@ def _catch_up(folder: Path, host: SshHost, megabytes: int, figures: dict[str, fl
     total = sum(path.stat().st_size for path in paths) / 1e6
     store = BeamStore(StoreRules(), time.time())
     store.update_rows([BeamRow(BeamKey("c", path.stem), time.time(), status="x") for path in paths], (), time.time())
-    monitor = SourcePoller(
-        SshSource("near", host),
+    poller = SourcePoller(
+        SshLogSource("near", host),
         [LogPathTemplate(f"{logs}/{{beam_id}}.log")],
         store,
         site=SitePatterns(),
@@ -229,10 +229,10 @@ def _catch_up(folder: Path, host: SshHost, megabytes: int, figures: dict[str, fl
         clock=time.time,
     )
     began = time.perf_counter()
-    while monitor.look():
+    while poller.poll():
         pass
     ours = total / (time.perf_counter() - began)
-    monitor.close()
+    poller.close()
     client = _client(host)
     sftp = client.open_sftp()
     began = time.perf_counter()
@@ -251,13 +251,13 @@ def _catch_up(folder: Path, host: SshHost, megabytes: int, figures: dict[str, fl
 
 
 def _idle(folder: Path, host: SshHost, count: int, seconds: float, figures: dict[str, float], lines: list[str]) -> None:
-    _, monitor, _ = _watch(folder, host, count)
-    monitor.look()
+    _, poller, _ = _watch(folder, host, count)
+    poller.poll()
     began, began_cpu = time.perf_counter(), time.process_time()
     while time.perf_counter() - began < seconds:
-        monitor.look()
+        poller.poll()
         time.sleep(POLL_SECONDS)
     share = 100 * (time.process_time() - began_cpu) / (time.perf_counter() - began)
-    monitor.close()
+    poller.close()
     figures["idle % of a core"] = share
     lines.append(row(f"idle, {count} logs, look every {POLL_SECONDS:g} s", "", f"{share:.2f} % of a core", ""))

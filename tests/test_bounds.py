@@ -33,7 +33,7 @@ from exporter.privacy.identifiers import PlainIdentifiers
 from exporter.runtime import log_output
 from exporter.runtime import table_loops as rounds
 from exporter.runtime.log_output import VALUE_CHARACTERS, render_json, render_logfmt
-from exporter.sources.local import LocalSource
+from exporter.sources.local import LocalLogSource
 from exporter.sources.log_paths import LogPathTemplate
 from tests.support import communicator_db as db
 from tests.support.world import World
@@ -118,7 +118,7 @@ def test_the_text_of_a_failure_is_cut() -> None:
 def test_what_one_look_reads_is_bounded_and_the_rest_comes_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("exporter.polling.poller.ROUNDS_PER_LOOK", 2)
+    monkeypatch.setattr("exporter.polling.poller.READS_PER_POLL", 2)
     monkeypatch.setattr("exporter.sources.tailer.READ_BYTES", 1000)
     world = World(tmp_path)
     world.row()
@@ -127,7 +127,7 @@ def test_what_one_look_reads_is_bounded_and_the_rest_comes_next(
     read_bytes = []
     more = True
     while more:
-        more = world.monitor.look()
+        more = world.poller.poll()
         read_bytes.append(world.snapshot().sources[0].read_bytes)
     assert read_bytes == [2000, 4000, 6000, 8000, 10_000]
 
@@ -252,7 +252,7 @@ def test_files_of_all_folders_of_a_source_are_bounded_together(tmp_path: Path, m
     templates = [LogPathTemplate(f"{tmp_path}/{folder}/{{case_id}}_{{beam_id}}.log") for folder in ("a", "b")]
     settings = settings_from(f"base_directory: {tmp_path}\ndiscovery: {{kind: directory}}\n", "x.yaml")
     store = BeamStore(StoreRules(), NOW)
-    source = LocalSource("local")
+    source = LocalLogSource("local")
     finding = rounds.NameRounds(settings, source, templates, store, PlainIdentifiers(), time.time)
     with capture_logs() as lines:
         finding.discover()

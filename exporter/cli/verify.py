@@ -31,7 +31,7 @@ from exporter.logs.events import (
 )
 from exporter.logs.parser import SitePatterns, TpsLogParser
 from exporter.privacy.identifiers import Identifiers, PlainIdentifiers
-from exporter.sources.local import LocalSource
+from exporter.sources.local import LocalLogSource
 from exporter.sources.source import LogProblem, ReadRequest
 
 _READ_BYTES = 1 << 20
@@ -133,7 +133,7 @@ def verify(path: Path, site: SitePatterns, shown: Identifiers | None = None, nam
     """
     shown = shown or PlainIdentifiers()
     report = Report(name or str(path))
-    source, parser, run = LocalSource("local"), TpsLogParser(site), BeamRun()
+    source, parser, run = LocalLogSource("local"), TpsLogParser(site), BeamRun()
     stat = source.stat([str(path)]).get(str(path))
     if stat is None or isinstance(stat, LogProblem):
         report.error = shown.problem(stat) if stat is not None else f"{report.log}: no such file"

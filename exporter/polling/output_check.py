@@ -16,12 +16,12 @@ from exporter.beams.store import BeamStore
 from exporter.polling.stats import PollStats
 from exporter.sources.log_paths import LogPathError
 from exporter.sources.output_paths import Component, OutputPathTemplate
-from exporter.sources.source import Entry, LogProblem, LogSource
+from exporter.sources.source import FolderEntry, LogProblem, LogSource
 
-LOOKS_PER_POLL = 16
+CHECKS_PER_POLL = 16
 """Beams whose dose file is looked for in one poll; the others wait for the next."""
 
-FOLDERS_PER_LOOK = 64
+FOLDERS_PER_CHECK = 64
 """Folders that one look goes into where a glob stands for a folder."""
 
 _COMPARED_ENTRIES = 1000
@@ -50,14 +50,14 @@ class OutputChecker:
         source: where.
         rules: what is looked for.
         store: knows which runs claim success, and is told what was found.
-        report: told what is wrong.
+        stats: told what is wrong.
     """
 
-    def __init__(self, source: LogSource, rules: OutputRules, store: BeamStore, report: PollStats) -> None:
+    def __init__(self, source: LogSource, rules: OutputRules, store: BeamStore, stats: PollStats) -> None:
         self._source = source
         self._rules = rules
         self._store = store
-        self._report = report
+        self._stats = stats
 
     def poll(self, now: Callable[[], tuple[float, float]]) -> None:
         """Look for the files that are due.
@@ -69,12 +69,12 @@ class OutputChecker:
             SourceUnavailable: the source cannot be asked.
         """
         at, _ = now()
-        for question in self._store.output_searches_due(self._source.name, at, LOOKS_PER_POLL):
-            look = self._look(question)
+        for question in self._store.output_searches_due(self._source.name, at, CHECKS_PER_POLL):
+            look = self._check(question)
             at, moved_seconds = now()
             self._store.update_output(question, self._source.name, look, at, moved_seconds=moved_seconds)
 
-    def _look(self, question: OutputSearch) -> OutputSearchResult:
+    def _check(self, question: OutputSearch) -> OutputSearchResult:
         """Look for the file of one run."""
         problem: LogProblem | None = None
         for template in self._rules.templates:
@@ -84,11 +84,11 @@ class OutputChecker:
             except LogProblem as error:
                 problem = error
             if search.found is not None:
-                self._report.output_is_there(question.row.key)
+                self._stats.output_is_there(question.row.key)
                 return OutputSearchResult(file=search.found)
         if problem is None:
             return OutputSearchResult()
-        self._report.cannot_check_output(question.row.key, problem)
+        self._stats.cannot_check_output(question.row.key, problem)
         return OutputSearchResult(problem=problem.kind)
 
 
@@ -109,7 +109,7 @@ class _Search:
         self._template = template
         self._written_after = written_after
         self._within: Collection[str] | None = None if rules.follow_links else (template.folder,)
-        self._folders_left = FOLDERS_PER_LOOK
+        self._folders_left = FOLDERS_PER_CHECK
         self.found: OutputFile | None = None
 
     def go(self, source: LogSource, fields: dict[str, str | None]) -> None:
@@ -133,7 +133,7 @@ class _Search:
         if self._folders_left == 0:
             raise LogProblem(
                 "too_many",
-                f"globs match more than {FOLDERS_PER_LOOK} folders below {self._template.folder}",
+                f"globs match more than {FOLDERS_PER_CHECK} folders below {self._template.folder}",
                 "name the folders in output_path more exactly",
             )
         self._folders_left -= 1
@@ -153,10 +153,10 @@ class _Search:
         """Names of the folders in ``folder`` that match."""
         names: list[str] = []
 
-        def visit(entry: Entry) -> bool:
+        def visit(entry: FolderEntry) -> bool:
             if entry.stat is None:
                 names.append(entry.name)
-            return len(names) > FOLDERS_PER_LOOK
+            return len(names) > FOLDERS_PER_CHECK
 
         source.entries(folder, component, visit, self._within)
         return sorted(set(names))
@@ -164,7 +164,7 @@ class _Search:
     def _search_file(self, source: LogSource, folder: str, component: Component) -> None:
         seen = 0
 
-        def visit(entry: Entry) -> bool:
+        def visit(entry: FolderEntry) -> bool:
             nonlocal seen
             seen += 1
             stat = entry.stat

@@ -23,7 +23,7 @@ from exporter.polling.stats import PollStats
 from exporter.privacy.identifiers import Identifiers
 from exporter.process.moments import moved
 from exporter.sources.checkpoint import Checkpoint
-from exporter.sources.inotify import Announcements
+from exporter.sources.inotify import InotifyWatcher
 from exporter.sources.log_paths import LogPathTemplate
 from exporter.sources.missing_folders import MissingFolders
 from exporter.sources.source import LogProblem, LogSource, LogStat, ReadRequest, SourceUnavailable, UnexpectedError
@@ -31,10 +31,10 @@ from exporter.sources.tailer import Tailer
 
 __all__ = ["ProgressMonitor", "SourcePoller"]
 
-ROUNDS_PER_LOOK = 64
+READS_PER_POLL = 64
 """Most rounds of reads in one look, so that neither stopping nor the other logs wait for a long catch-up."""
 
-BYTES_PER_ROUND = 16 << 20
+BYTES_PER_READ = 16 << 20
 """Most bytes held in memory at once while catching up."""
 
 Stats = Mapping[str, LogStat | LogProblem | None]
@@ -68,8 +68,8 @@ class SourcePoller:
         site: the site's own patterns.
         identifiers: how ids are shown in log lines.
         clock: epoch seconds; read once before and once after each look, and after each round of reads.
-        announcements: the kernel's, where the source is this machine; whoever made them closes them.
-        rounds_per_announced_log: a log whose changes are announced is looked at in every so many-th round all the same.
+        watcher: the kernel's, where the source is this machine; whoever made them closes them.
+        polls_per_hinted_log: a log whose changes are announced is looked at in every so many-th round all the same.
         outputs: which dose files must be there; ``None`` for none.
     """
 
@@ -82,8 +82,8 @@ class SourcePoller:
         site: SitePatterns,
         identifiers: Identifiers,
         clock: Callable[[], float],
-        announcements: Announcements | None = None,
-        rounds_per_announced_log: int = 1,
+        watcher: InotifyWatcher | None = None,
+        polls_per_hinted_log: int = 1,
         outputs: OutputRules | None = None,
     ) -> None:
         self._source = source
@@ -91,12 +91,12 @@ class SourcePoller:
         self._site = site
         self._clock = clock
         self._following: dict[BeamKey, _Following] = {}
-        self._report = PollStats(source, identifiers, store.count_error)
-        self._outputs = None if outputs is None else OutputChecker(source, outputs, store, self._report)
+        self._stats = PollStats(source, identifiers, store.count_error)
+        self._outputs = None if outputs is None else OutputChecker(source, outputs, store, self._stats)
         self._checkpoints: dict[BeamKey, Checkpoint | None] = {}
         # When the last whole round began; with the store's moved_seconds it moves as moments do when the clock is set.
         self._looked_at_unmoved: float | None = None
-        self._source_clock = SourceClock(source.name, store, self._report, clock)
+        self._source_clock = SourceClock(source.name, store, self._stats, clock)
         self._closed = False
         templates = tuple(templates)
         self._log_places = len(templates)
@@ -108,14 +108,14 @@ class SourcePoller:
             templates,
             store,
             identifiers=identifiers,
-            announcements=announcements,
-            rounds_per_announced_log=rounds_per_announced_log,
+            watcher=watcher,
+            polls_per_hinted_log=polls_per_hinted_log,
         )
 
     def adopt(self, other: SourcePoller) -> None:
         """Go on where ``other`` (the same source before a reload) stopped: offsets, parsers, counters."""
         self._following = other._following
-        self._report.adopt(other._report)
+        self._stats.adopt(other._stats)
         self._folders.adopt(other._folders)
         self._checkpoints = other._checkpoints
         self._looked_at_unmoved = other._looked_at_unmoved
@@ -132,11 +132,11 @@ class SourcePoller:
         self._looked_at_unmoved = moved(looked_at, -self._store.moved_seconds)
         self._source_clock.resume()
 
-    def look(self, *, announced_only: bool = False) -> bool:
+    def poll(self, *, hinted_only: bool = False) -> bool:
         """Look at the logs once and read what has been written.
 
         Args:
-            announced_only: only at those that the kernel says have changed; a round is due later.
+            hinted_only: only at those that the kernel says have changed; a round is due later.
 
         Returns:
             Whether there is more to read at once.
@@ -146,15 +146,15 @@ class SourcePoller:
         if self._folders.missing:
             self._folder_missing_unmoved = began - moved_seconds
         try:
-            more, round_over = self._look(began, announced_only)
+            more, round_over = self._poll(began, hinted_only)
             if round_over:
-                self._report.folders_changed(self._folders.check(self._source, began - moved_seconds))
-            self._report.answers()
+                self._stats.folders_changed(self._folders.check(self._source, began - moved_seconds))
+            self._stats.answers()
         except Exception as error:  # noqa: BLE001 - whatever it is, the source is down; said and counted
             if self._closed:
                 # Its connection was ended under it: that is no trouble of the host.
                 return False
-            self._report.is_down(error if isinstance(error, SourceUnavailable) else UnexpectedError(error))
+            self._stats.is_down(error if isinstance(error, SourceUnavailable) else UnexpectedError(error))
         if round_over:
             self._looked_at_unmoved = began - moved_seconds
         self._publish(began - moved_seconds)
@@ -169,7 +169,7 @@ class SourcePoller:
         if self._closed:
             return
         began, moved_seconds = self._now()
-        self._report.is_down(UnexpectedError(error))
+        self._stats.is_down(UnexpectedError(error))
         self._publish(began - moved_seconds)
 
     def _publish(self, began_unmoved: float) -> None:
@@ -179,8 +179,8 @@ class SourcePoller:
             began_unmoved: when the look began, as if the clock had never been set.
         """
         ended, moved_by_then = self._now()
-        self._report.looked(max(0.0, (ended - moved_by_then) - began_unmoved))
-        view = self._report.view(moved(self._looked_at_unmoved, moved_by_then), self._folders.missing, self._log_places)
+        self._stats.looked(max(0.0, (ended - moved_by_then) - began_unmoved))
+        view = self._stats.view(moved(self._looked_at_unmoved, moved_by_then), self._folders.missing, self._log_places)
         self._store.update_source(view, ended, moved_seconds=moved_by_then)
 
     def close(self) -> None:
@@ -192,14 +192,14 @@ class SourcePoller:
         """Whether names of files in ``folders`` may be others than at the last call; true where nobody announces it."""
         return self._turns.names_changed(folders)
 
-    def _look(self, at: float, announced_only: bool) -> tuple[bool, bool]:
+    def _poll(self, at: float, hinted_only: bool) -> tuple[bool, bool]:
         """Returns whether there is more to read at once, and whether this was a whole round."""
-        turn = self._turns.next(at, announced_only=announced_only)
+        turn = self._turns.next(at, hinted_only=hinted_only)
         if turn.watched is not None:
             self._forget_all_but(turn.watched)
         for folder in turn.distrusted:
-            self._report.distrusted(folder)
-        stats = self._source.stat([path for each in turn.candidates for path in each.paths], turn.settled)
+            self._stats.distrusted(folder)
+        stats = self._source.stat([path for each in turn.candidates for path in each.paths], turn.known)
         if self._source_clock.forget_if_ours_was_set():
             self._turns.clock_was_set()
         grown: list[tuple[BeamKey, _Following, LogStat]] = []
@@ -209,11 +209,11 @@ class SourcePoller:
                 grown.append((candidates.beam.row.key, *found))
                 path = found[0].tailer.path
                 # One that cannot be read looks changed at every look.
-                if not self._report.has_problem(path):
+                if not self._stats.has_problem(path):
                     self._turns.changed(candidates, path)
         self._turns.polled(at)
         self._source_clock.publish()
-        for _ in range(ROUNDS_PER_LOOK):
+        for _ in range(READS_PER_POLL):
             if not grown:
                 break
             grown = self._read(grown)
@@ -229,9 +229,9 @@ class SourcePoller:
         for path in candidates.paths:
             stat = stats.get(path)
             if isinstance(stat, LogProblem):
-                self._report.cannot_read(beam.row.key, path, stat)
+                self._stats.cannot_read(beam.row.key, path, stat)
             elif stat is not None:
-                self._report.is_there(path)
+                self._stats.is_there(path)
                 there.append((path, stat))
         appeared = self._turns.seen(candidates, there, at)
         if self._folder_was_missing(candidates.polled_before):
@@ -289,7 +289,7 @@ class SourcePoller:
         for _, following, stat in grown:
             request = following.tailer.request(stat)
             asked += request.length
-            if requests and asked > BYTES_PER_ROUND:
+            if requests and asked > BYTES_PER_READ:
                 break
             requests.append(request)
         answers = self._source.read(requests)
@@ -299,27 +299,27 @@ class SourcePoller:
         for (key, following, stat), answer in zip(grown, answers, strict=False):
             path = following.tailer.path
             if isinstance(answer, LogProblem):
-                self._report.cannot_read(key, path, answer)
+                self._stats.cannot_read(key, path, answer)
                 continue
             try:
-                if self._take(key, following, stat, answer, at, moved_seconds):
+                if self._apply(key, following, stat, answer, at, moved_seconds):
                     unfinished.append((key, following, stat))
             except Exception:  # noqa: BLE001 - one log must not stop the others; said and counted
-                self._report.stumbled(key, path)
+                self._stats.stumbled(key, path)
         return unfinished
 
     def _now(self) -> tuple[float, float]:
         """The time, and by how much moments had been moved then."""
         return self._store.moment(self._clock)
 
-    def _take(
+    def _apply(
         self, key: BeamKey, following: _Following, stat: LogStat, data: bytes, at: float, moved_seconds: float
     ) -> bool:
         """Take what was read of one log at a time (:meth:`_now`); returns whether to read on."""
-        chunk = following.tailer.take(data)
+        chunk = following.tailer.receive(data)
         if chunk is None:
             return True
-        self._report.has_read(chunk.size_bytes)
+        self._stats.has_read(chunk.size_bytes)
         events: list[Event] = []
         if chunk.replaced:
             events.append(LogReplaced())
@@ -343,19 +343,19 @@ class SourcePoller:
             more=chunk.more,
             read_at=at,
             moved_seconds=moved_seconds,
-            recent=tailer.recent,
+            recent=tailer.last_bytes,
             checkpoint=checkpoint,
             polled_at=looked_at,
         )
         if again:
-            tailer.start_again()
+            tailer.restart()
             return True
         if not chunk.more:
             following.live, following.resumed = True, False
         return chunk.more
 
     def _forget_all_but(self, keys: AbstractSet[BeamKey]) -> None:
-        self._report.forget_all_but(keys)
+        self._stats.forget_all_but(keys)
         for known in (self._following, self._checkpoints):
             if len(known) == len(keys) and known.keys() == keys:
                 continue

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from exporter.logs.parser import TpsLogParser
 from exporter.sources.embedding_arguments import BadArgument, Logger, Reporter, described, log_path_text, shown
-from exporter.sources.local import LocalSource
+from exporter.sources.local import LocalLogSource
 from exporter.sources.source import LogSource
 from exporter.sources.tailer import LOCAL_POLL_SECONDS, REMOTE_POLL_SECONDS, FollowControl, LineFollower, client_source
 
@@ -65,7 +65,7 @@ class ProgressMonitor:
         """
         self._guarded(
             lambda: self._monitor(
-                LocalSource("local"), log_path_text(log_path), progress_callback, timeout, LOCAL_POLL_SECONDS
+                LocalLogSource("local"), log_path_text(log_path), progress_callback, timeout, LOCAL_POLL_SECONDS
             )
         )
 

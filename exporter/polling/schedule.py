@@ -19,9 +19,9 @@ import structlog
 from exporter.beams.snapshot import BeamKey, BeamRow, WatchedBeam
 from exporter.beams.store import BeamStore
 from exporter.privacy.identifiers import Identifiers, SafeText
-from exporter.sources.inotify import Announced, Announcements, plain_file
+from exporter.sources.inotify import FileHints, InotifyWatcher, plain_file
 from exporter.sources.log_paths import LogPathError, LogPathTemplate
-from exporter.sources.source import NOTHING_SETTLED, LogStat
+from exporter.sources.source import NO_KNOWN_STATS, LogStat
 
 _log = structlog.get_logger(__name__)
 
@@ -98,14 +98,14 @@ class DueLogs:
 
     Args:
         candidates: of each beam whose logs are to be looked into.
-        settled: how the logs of the other beams whose turn it is look as long as there is nothing to do.
+        known: how the logs of the other beams whose turn it is look as long as there is nothing to do.
         whole_round: a round, not only what was announced.
         watched: every beam whose log is looked for, where they may be others than before.
         distrusted: folders in which a change was not announced; they are looked at in every round from now on.
     """
 
     candidates: Sequence[Candidates]
-    settled: Mapping[str, LogStat]
+    known: Mapping[str, LogStat]
     whole_round: bool
     watched: AbstractSet[BeamKey] | None = None
     distrusted: Collection[str] = ()
@@ -119,8 +119,8 @@ class PollSchedule:
         templates: where a beam's log may be.
         store: knows the beams; told how many ids were refused.
         identifiers: how ids are shown in log lines.
-        announcements: the kernel's, where the source is this machine.
-        rounds_per_announced_log: a log whose changes are announced has its turn in every so many-th round all the same.
+        watcher: the kernel's, where the source is this machine.
+        polls_per_hinted_log: a log whose changes are announced has its turn in every so many-th round all the same.
     """
 
     def __init__(
@@ -130,15 +130,15 @@ class PollSchedule:
         store: BeamStore,
         *,
         identifiers: Identifiers,
-        announcements: Announcements | None,
-        rounds_per_announced_log: int,
+        watcher: InotifyWatcher | None,
+        polls_per_hinted_log: int,
     ) -> None:
         self._source = source
         self._templates = tuple(templates)
         self._store = store
         self._identifiers = identifiers
-        self._announcements = announcements
-        self._rounds_per_announced_log = rounds_per_announced_log
+        self._watcher = watcher
+        self._rounds_per_announced_log = polls_per_hinted_log
         self._candidates: dict[BeamKey, Candidates] = {}
         self._looked_rarely_at = float("-inf")
         self._first_round_at: float | None = None
@@ -156,19 +156,19 @@ class PollSchedule:
         self._listed_folders: frozenset[str] = frozenset()
         self._names_changed = True
 
-    def next(self, at: float, *, announced_only: bool) -> DueLogs:
+    def next(self, at: float, *, hinted_only: bool) -> DueLogs:
         """Whose turn it is now.
 
         Args:
             at: now, epoch seconds.
-            announced_only: only those whose logs have changed, as the kernel says; a round is due later.
+            hinted_only: only those whose logs have changed, as the kernel says; a round is due later.
         """
         announced = self._announced()
-        if announced is None or announced.lost or not announced_only:
+        if announced is None or announced.lost or not hinted_only:
             return self._round_of(at, announced)
         expected = self._expected(announced.paths)
         self._told, self._groups = set(expected), ()
-        return DueLogs(expected, NOTHING_SETTLED, whole_round=False)
+        return DueLogs(expected, NO_KNOWN_STATS, whole_round=False)
 
     def polled(self, at: float) -> None:
         """The poll of the last turn is over.
@@ -236,20 +236,20 @@ class PollSchedule:
 
     def names_changed(self, folders: Collection[str]) -> bool:
         """Whether names of files in ``folders`` may be others than at the last call; true where nobody announces it."""
-        announcements = self._announcements
-        if announcements is None:
+        watcher = self._watcher
+        if watcher is None:
             return True
         self._listed_folders = frozenset(folders)
         changed, self._names_changed = self._names_changed, False
         for folder in folders:
-            before = announcements.watching(folder)
-            changed |= not announcements.watch(folder) or not before
+            before = watcher.watching(folder)
+            changed |= not watcher.watch_folder(folder) or not before
         return changed
 
-    def _announced(self) -> Announced | None:
-        if self._announcements is None:
+    def _announced(self) -> FileHints | None:
+        if self._watcher is None:
             return None
-        announced = self._announcements.take()
+        announced = self._watcher.read_hints()
         self._names_changed |= announced.lost or bool(announced.folders)
         self._unannounced -= announced.paths
         for path in announced.renamed:
@@ -276,7 +276,7 @@ class PollSchedule:
             _look_into(candidates)
         return list(found)
 
-    def _round_of(self, at: float, announced: Announced | None) -> DueLogs:
+    def _round_of(self, at: float, announced: FileHints | None) -> DueLogs:
         """Every beam, but those whose logs' changes are announced only when it is their turn."""
         distrusted = self._distrust_the_silent()
         watched = None
@@ -324,9 +324,9 @@ class PollSchedule:
         for candidates in self._candidates.values():
             for path in candidates.paths:
                 self._by_path[path] = (*self._by_path.get(path, ()), candidates)
-        if self._announcements is not None:
+        if self._watcher is not None:
             folders = {os.path.dirname(path) for path in self._by_path}
-            self._announcements.forget_all_but(folders | self._listed_folders, self._by_path)
+            self._watcher.forget_all_but(folders | self._listed_folders, self._by_path)
         self._regroup = True
         return keys
 
@@ -353,8 +353,8 @@ class PollSchedule:
         folders = {os.path.dirname(path) for path in self._unannounced}
         self._unannounced.clear()
         for folder in folders:
-            assert self._announcements is not None
-            self._announcements.distrust(folder)
+            assert self._watcher is not None
+            self._watcher.distrust(folder)
         if folders:
             self._regroup = True
             for candidates in self._candidates.values():
@@ -364,12 +364,12 @@ class PollSchedule:
 
     def _see_whether_announced(self, candidates: Candidates, there: list[tuple[str, LogStat]]) -> None:
         identities = tuple(stat.identity for _, stat in there)
-        announcements = self._announcements
-        if announcements is None or candidates.identities == identities:
+        watcher = self._watcher
+        if watcher is None or candidates.identities == identities:
             return
         candidates.identities = identities
-        announced = all(announcements.watch(os.path.dirname(path)) for path in candidates.paths) and all(
-            plain_file(path) and announcements.watch_log(path) for path, _ in there
+        announced = all(watcher.watch_folder(os.path.dirname(path)) for path in candidates.paths) and all(
+            plain_file(path) and watcher.watch_log(path) for path, _ in there
         )
         if announced:
             # What was written before the watch began was not announced.
@@ -431,5 +431,5 @@ def _settled(groups: Iterable[_Group]) -> Mapping[str, LogStat]:
     """The settled logs of all groups."""
     each = [group.settled for group in groups if group.settled]
     if len(each) < 2:  # the usual case: ten thousand need not be copied
-        return each[0] if each else NOTHING_SETTLED
+        return each[0] if each else NO_KNOWN_STATS
     return {path: stat for settled in each for path, stat in settled.items()}

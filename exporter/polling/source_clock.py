@@ -22,14 +22,14 @@ class SourceClock:
     Args:
         source: its name.
         store: told of the offset; knows when our own clock was set.
-        report: says once that the offset is large.
+        stats: says once that the offset is large.
         clock: ours, epoch seconds.
     """
 
-    def __init__(self, source: str, store: BeamStore, report: PollStats, clock: Callable[[], float]) -> None:
+    def __init__(self, source: str, store: BeamStore, stats: PollStats, clock: Callable[[], float]) -> None:
         self._source = source
         self._store = store
-        self._report = report
+        self._stats = stats
         self._clock = clock
         self._offset = ClockOffset()
         self._clock_steps = store.clock_steps
@@ -112,9 +112,9 @@ class SourceClock:
     def publish(self) -> None:
         """Let the store know what has been learned."""
         seconds = self._offset.seconds
-        if seconds != self._report.clock_offset_seconds:
+        if seconds != self._stats.clock_offset_seconds:
             self._store.set_clock_offset(self._source, seconds, clock_steps=self._clock_steps)
-            self._report.has_clock_offset(seconds)
+            self._stats.has_clock_offset(seconds)
 
 
 def _has_grown(now: LogStat, before: LogStat) -> bool:

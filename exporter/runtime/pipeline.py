@@ -24,9 +24,9 @@ from exporter.privacy.identifiers import Identifiers
 from exporter.process.worker import Worker
 from exporter.runtime.event_log import log_event
 from exporter.runtime.table_loops import NameRounds, TableRounds
-from exporter.sources import inotify as announcements
-from exporter.sources.inotify import Announcements
-from exporter.sources.local import LocalSource
+from exporter.sources import inotify
+from exporter.sources.inotify import InotifyWatcher
+from exporter.sources.local import LocalLogSource
 from exporter.sources.log_paths import LogPathTemplate
 from exporter.sources.source import LogSource
 
@@ -62,8 +62,8 @@ def make_source(source: SourceSettings, templates: Iterable[LogPathTemplate]) ->
     if isinstance(source, SshSourceSettings):
         from exporter.sources.ssh import source as ssh
 
-        return ssh.SshSource(source.name, source.ssh_host, folders)
-    return LocalSource(source.name, folders)
+        return ssh.SshLogSource(source.name, source.ssh_host, folders)
+    return LocalLogSource(source.name, folders)
 
 
 def output_rules(settings: Settings, source: SourceSettings) -> OutputRules | None:
@@ -92,24 +92,24 @@ class _Waits:
     """When the next look is due, and what the thread of a source waits on until then.
 
     Args:
-        announcements: the kernel's, which end a wait; ``None`` where there are none.
+        watcher: its hints end a wait; ``None`` where there are none.
         interval_seconds: from one round to the next.
     """
 
-    def __init__(self, announcements: Announcements | None, interval_seconds: float) -> None:
-        self.announcements = announcements
+    def __init__(self, watcher: InotifyWatcher | None, interval_seconds: float) -> None:
+        self.watcher = watcher
         self._interval_seconds = interval_seconds
         self._round_due_at = float("-inf")
         self._quiet_seconds = math.inf
         self._asked: deque[threading.Event] = deque()
         self._woken = threading.Event()
 
-    def look(self, monitor: SourcePoller) -> float:
+    def poll(self, poller: SourcePoller) -> float:
         """Look at what is due; returns seconds until the next look."""
         began = time.monotonic()
         asked = [self._asked.popleft() for _ in range(len(self._asked))]
-        a_round = bool(asked) or began >= self._round_due_at or self.announcements is None
-        more = monitor.look(announced_only=not a_round)
+        a_round = bool(asked) or began >= self._round_due_at or self.watcher is None
+        more = poller.poll(hinted_only=not a_round)
         for looked in asked:
             looked.set()
         took = time.monotonic() - began
@@ -121,25 +121,25 @@ class _Waits:
             self._round_due_at = began + max(interval, took + _SHORTEST_PAUSE * interval)
         return 0.0 if more else max(0.0, self._round_due_at - began - took)
 
-    def look_between(self, monitor: SourcePoller) -> None:
+    def poll_hinted(self, poller: SourcePoller) -> None:
         """Look at what has been announced, while the thread is busy with something else."""
-        if self.announcements is not None and self.announcements.pending():
-            monitor.look(announced_only=True)
+        if self.watcher is not None and self.watcher.pending():
+            poller.poll(hinted_only=True)
 
     def wait(self, seconds: float) -> None:
         """Wait until the next round, or until something is announced."""
         # A look that failed leaves what was announced where it was: no hint may call for the next one early.
         quiet, self._quiet_seconds = self._quiet_seconds, math.inf
-        if self.announcements is not None:
-            self.announcements.wait(seconds, quiet)
+        if self.watcher is not None:
+            self.watcher.wait(seconds, quiet)
         else:
             self._woken.wait(seconds)
             self._woken.clear()
 
     def close(self) -> None:
         """Give the announcements back; the thread has ended."""
-        if self.announcements is not None:
-            self.announcements.close()
+        if self.watcher is not None:
+            self.watcher.close()
 
     def ask(self) -> threading.Event:
         """Have a round now, from any thread; what is returned is set when it is over."""
@@ -151,8 +151,8 @@ class _Waits:
     def wake(self) -> None:
         """End the wait, also one that has not begun; from any thread."""
         self._woken.set()
-        if self.announcements is not None:
-            self.announcements.wake()
+        if self.watcher is not None:
+            self.watcher.wake()
 
 
 class Pipeline:
@@ -176,8 +176,8 @@ class Pipeline:
     ) -> None:
         self._settings = settings
         self._store = store
-        self._monitors: dict[str, SourcePoller] = {}
-        self._looked: set[str] = set()
+        self._pollers: dict[str, SourcePoller] = {}
+        self._polled: set[str] = set()
         self._table: TableRounds | None = None
         self._loops: list[Worker] = []
         self._mirror: Worker | None = None
@@ -186,7 +186,7 @@ class Pipeline:
             self._build(identifiers, clock, before)
         if before is not None:
             before.close()
-            for name in before._monitors.keys() - self._monitors.keys():
+            for name in before._pollers.keys() - self._pollers.keys():
                 store.remove_source(name)
             if self._table is None:
                 store.update_database(None)
@@ -200,34 +200,34 @@ class Pipeline:
             store.add_source(each.name, each.kind)
             source = make_source(each, templates)
             interval = settings.progress_tracking.monitoring.poll_interval_seconds
-            waits = _Waits(announcements.announcements() if source.kind == "local" else None, interval)
+            waits = _Waits(inotify.open_watcher() if source.kind == "local" else None, interval)
             self._waits.append(waits)
-            monitor = SourcePoller(
+            poller = SourcePoller(
                 source,
                 templates,
                 store,
                 site=site,
                 identifiers=identifiers,
                 clock=clock,
-                announcements=waits.announcements,
-                rounds_per_announced_log=max(1, round(_ANNOUNCED_POLL_SECONDS / interval)),
+                watcher=waits.watcher,
+                polls_per_hinted_log=max(1, round(_ANNOUNCED_POLL_SECONDS / interval)),
                 outputs=output_rules(settings, each),
             )
-            if before is not None and each.name in before._monitors:
-                monitor.adopt(before._monitors[each.name])
+            if before is not None and each.name in before._pollers:
+                poller.adopt(before._pollers[each.name])
             else:
-                monitor.resume(*store.checkpoints(each.name))
-            self._monitors[each.name] = monitor
+                poller.resume(*store.checkpoints(each.name))
+            self._pollers[each.name] = poller
             finding: NameRounds | None = None
             if names:
-                changed = monitor.names_changed
+                changed = poller.names_changed
                 finding = NameRounds(settings, source, templates, store, identifiers, clock, changed)
-            self._add_loop(f"source {each.name}", partial(self._look, monitor, finding, waits), waits)
+            self._add_loop(f"source {each.name}", partial(self._poll_source, poller, finding, waits), waits)
         rounds: TableRounds | None = None
         if settings.database is not None and not names:
             earlier = before._table if before is not None else None
             self._table = rounds = TableRounds(
-                settings, settings.database, store, identifiers, clock, earlier, self._look_at_logs
+                settings, settings.database, store, identifiers, clock, earlier, self._poll_now
             )
             if settings.mirror.enabled:
                 self._mirror = self._add_loop("mirror", rounds.mirror)
@@ -236,7 +236,7 @@ class Pipeline:
     def _add_loop(self, name: str, step: Callable[[], float], waiter: _Waits | None = None) -> Worker:
         def looking() -> float:
             wait = step()
-            self._looked.add(name)
+            self._polled.add(name)
             return wait
 
         self._store.declare_errors(name)
@@ -244,13 +244,13 @@ class Pipeline:
         self._loops.append(loop)
         return loop
 
-    def _look(self, monitor: SourcePoller, finding: NameRounds | None, waits: _Waits) -> float:
+    def _poll_source(self, poller: SourcePoller, finding: NameRounds | None, waits: _Waits) -> float:
         try:
             if finding is not None:
-                finding.discover(partial(waits.look_between, monitor))
-            return waits.look(monitor)
+                finding.discover(partial(waits.poll_hinted, poller))
+            return waits.poll(poller)
         except Exception as error:  # noqa: BLE001 - whatever it is, the source is down; said and counted
-            monitor.failed(error)
+            poller.failed(error)
             return _AFTER_ERROR_SECONDS
 
     def _discover(self, rounds: TableRounds | None, identifiers: Identifiers, clock: Callable[[], float]) -> float:
@@ -261,7 +261,7 @@ class Pipeline:
             log_event(event, identifiers)
         return self._settings.discovery.interval_seconds
 
-    def _look_at_logs(self) -> None:
+    def _poll_now(self) -> None:
         """Have every source look at its logs; one that takes long is not waited for."""
         deadline = time.monotonic() + _LOOK_SECONDS
         for looked in [waits.ask() for waits in self._waits]:
@@ -281,8 +281,8 @@ class Pipeline:
         for loop in self._loops:
             loop.stop()
         # A source may be waiting for its host: its connection is ended under it.
-        for monitor in self._monitors.values():
-            monitor.close()
+        for poller in self._pollers.values():
+            poller.close()
         if self._table is not None:
             self._table.interrupt()
         deadline = time.monotonic() + _STOP_SECONDS
@@ -304,5 +304,5 @@ class Pipeline:
 
     def unready(self) -> str | None:
         """What has not been looked at yet; ``None`` when all has been, once."""
-        missing = sorted(loop.name for loop in self._loops if loop.name not in self._looked)
+        missing = sorted(loop.name for loop in self._loops if loop.name not in self._polled)
         return f"not looked yet: {', '.join(missing)}" if missing else None

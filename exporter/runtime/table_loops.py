@@ -24,7 +24,7 @@ from exporter.database.discovery import DatabaseDiscovery, DirectoryDiscovery
 from exporter.database.mirror import OUTCOMES, Mirror
 from exporter.database.unavailable import DatabaseUnavailable
 from exporter.privacy.identifiers import Identifiers, SafeText
-from exporter.sources.local import LocalSource
+from exporter.sources.local import LocalLogSource
 from exporter.sources.log_paths import LogPathTemplate
 from exporter.sources.source import ENTRIES_LIMIT, LogProblem, LogSource, LogStat, SourceUnavailable
 
@@ -112,8 +112,8 @@ class NameRounds:
     def _may_have_changed(self) -> bool:
         perhaps = self._names_changed(self._folders)
         changed = perhaps
-        if perhaps and isinstance(self._source, LocalSource):
-            marks = tuple(self._source.folder_mark(folder) for folder in self._folders)
+        if perhaps and isinstance(self._source, LocalLogSource):
+            marks = tuple(self._source.folder_stamp(folder) for folder in self._folders)
             self._rounds_alike = self._rounds_alike + 1 if marks == self._marks and None not in marks else 0
             self._marks = marks
             # What came within the granularity of a time stamp (2 s at most) shows in the round after it.
@@ -156,7 +156,7 @@ class TableRounds:
         identifiers: how ids are shown in log lines.
         clock: UTC epoch seconds.
         before: the rounds until a reload; the mirror goes on where it was if its settings are the same.
-        look_at_logs: has every source look at its logs now, as far as that is quickly done.
+        poll_logs: has every source look at its logs now, as far as that is quickly done.
     """
 
     def __init__(
@@ -167,7 +167,7 @@ class TableRounds:
         identifiers: Identifiers,
         clock: Callable[[], float],
         before: TableRounds | None = None,
-        look_at_logs: Callable[[], None] = lambda: None,
+        poll_logs: Callable[[], None] = lambda: None,
     ) -> None:
         self._settings = settings
         self._database = database
@@ -183,7 +183,7 @@ class TableRounds:
         self._mirror: Mirror | None = None
         self._migrated_generation: int | None = None
         self._not_before = -math.inf
-        self._look_at_logs = look_at_logs
+        self._poll_logs = poll_logs
         self._held_back = False
         if settings.mirror.enabled:
             self._keep_mirror(before)
@@ -244,7 +244,7 @@ class TableRounds:
             return self._not_before - (at - moved_seconds)
         if self._held_back and not now:
             # What was written since the last look at a polled log would wait for the next write else: as long again.
-            self._look_at_logs()
+            self._poll_logs()
             at, moved_seconds = self._store.moment(self._clock)
         self._held_back = False
         # Pauses are as long when the clock is set: they are kept by one that is not.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from exporter.logs.parser import ParserState, SitePatterns, TpsLogParser
-from exporter.sources.tailer import Mark, Tailer, TailerState
+from exporter.sources.tailer import Tailer, TailerState, TailPosition
 
 
 @dataclass(slots=True)
@@ -30,14 +30,14 @@ class Checkpoint:
 
     NOT_SAVED: frozenset[str] = frozenset()
 
-    def __init__(self, tailer: Mark | TailerState, parser: ParserState) -> None:
+    def __init__(self, tailer: TailPosition | TailerState, parser: ParserState) -> None:
         self._tailer = tailer
         self._parser = parser
 
     @classmethod
     def of(cls, tailer: Tailer, parser: TpsLogParser) -> Checkpoint:
         """Where these two are now."""
-        return cls(tailer.mark(), parser.to_state())
+        return cls(tailer.position(), parser.to_state())
 
     @property
     def path(self) -> str:
@@ -46,7 +46,7 @@ class Checkpoint:
 
     def to_state(self) -> CheckpointState:
         """The checkpoint as plain data."""
-        if isinstance(self._tailer, Mark):
+        if isinstance(self._tailer, TailPosition):
             self._tailer = self._tailer.to_state()
         return CheckpointState(self._tailer, self._parser)
 

@@ -61,7 +61,7 @@ def plain_file(path: str) -> bool:
     return stat.S_ISREG(status.st_mode) and status.st_nlink == 1
 
 
-class Announcements:
+class InotifyWatcher:
     """Changes in folders, as the kernel tells them. Used by one thread, except for :meth:`wake`.
 
     Raises:
@@ -90,7 +90,7 @@ class Announcements:
             raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
         return answer
 
-    def watch(self, folder: str) -> bool:
+    def watch_folder(self, folder: str) -> bool:
         """Ask for announcements of a folder's names, if that was not done yet.
 
         Args:
@@ -120,7 +120,7 @@ class Announcements:
         """Ask for announcements of a log that is there, in a folder that is watched.
 
         Returns:
-            Whether it will be announced that the log has changed, once after each :meth:`take`.
+            Whether it will be announced that the log has changed, once after each :meth:`read_hints`.
         """
         try:
             watch = self._add_watch(os.fsencode(path), _OF_LOG)
@@ -192,9 +192,9 @@ class Announcements:
         with contextlib.suppress(OSError):
             os.write(self._wake, b"x")
 
-    def take(self) -> Announced:
+    def read_hints(self) -> FileHints:
         """What was announced since the last call."""
-        announced = Announced()
+        announced = FileHints()
         while data := self._read():
             offset = 0
             while offset < len(data):
@@ -214,7 +214,7 @@ class Announcements:
         except BlockingIOError:
             return b""
 
-    def _add(self, announced: Announced, watch: int, mask: int, name: bytes) -> None:
+    def _add(self, announced: FileHints, watch: int, mask: int, name: bytes) -> None:
         if mask & _OVERFLOW:
             announced.lost = True
             # Whose watches are spent was not told.
@@ -237,7 +237,7 @@ class Announcements:
             os.close(descriptor)
 
 
-class Announced:
+class FileHints:
     """What was announced.
 
     Attributes:
@@ -261,9 +261,9 @@ class Announced:
         return self.changed | self.renamed
 
 
-def announcements() -> Announcements | None:
+def open_watcher() -> InotifyWatcher | None:
     """The kernel's announcements, or ``None`` where there are none: then polling alone is as good, only slower."""
     try:
-        return Announcements()
+        return InotifyWatcher()
     except (OSError, AttributeError):
         return None

@@ -20,8 +20,8 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from exporter.sources.log_paths import inside
 from exporter.sources.source import (
     ENTRIES_LIMIT,
-    NOTHING_SETTLED,
-    Entry,
+    NO_KNOWN_STATS,
+    FolderEntry,
     LogProblem,
     LogStat,
     ReadRequest,
@@ -58,7 +58,7 @@ def _problem(action: str, path: str, error: OSError | ValueError) -> LogProblem:
     return LogProblem(kind, f"cannot {action} {path}: {reason}", _ADVICE[kind])
 
 
-class LocalSource:
+class LocalLogSource:
     """The local file system as a :class:`~exporter.sources.source.LogSource`.
 
     Args:
@@ -78,7 +78,7 @@ class LocalSource:
         self._real_folders: tuple[str, ...] | None = None
 
     def stat(
-        self, paths: Collection[str], settled: Mapping[str, LogStat] = NOTHING_SETTLED
+        self, paths: Collection[str], known: Mapping[str, LogStat] = NO_KNOWN_STATS
     ) -> Mapping[str, LogStat | LogProblem | None]:
         """See :meth:`LogSource.stat`.
 
@@ -87,7 +87,7 @@ class LocalSource:
         found: dict[str, LogStat | LogProblem | None] = {}
         self._real_folders = None  # they may be links themselves, and lead elsewhere than at the last look
         look = os.stat
-        for path, seen in settled.items():
+        for path, seen in known.items():
             try:
                 status = look(path)
             except (OSError, ValueError) as error:
@@ -108,8 +108,8 @@ class LocalSource:
             except (OSError, ValueError) as error:
                 answer: LogStat | LogProblem | None = _missing_or_problem(path, error)
             else:
-                known = self._identities.get(path) or self._identities_before.get(path)
-                answer = self._looked_at(path, status, known)
+                before = self._identities.get(path) or self._identities_before.get(path)
+                answer = self._looked_at(path, status, before)
             if isinstance(answer, LogStat):
                 self._identities[path] = answer.identity
             else:
@@ -215,7 +215,7 @@ class LocalSource:
         self,
         folder: str,
         names: str | re.Pattern[str],
-        visit: Callable[[Entry], bool],
+        visit: Callable[[FolderEntry], bool],
         within: Collection[str] | None,
     ) -> None:
         """See :meth:`LogSource.entries`."""
@@ -239,7 +239,7 @@ class LocalSource:
             if not isinstance(error, OSError) or error.errno not in _MISSING:
                 raise _problem("list", folder, error) from error
 
-    def folder_mark(self, folder: str) -> object:
+    def folder_stamp(self, folder: str) -> object:
         """Something that is another after a name has come or gone; ``None`` where the folder cannot be looked at.
 
         A change within the granularity of the file system's time stamps may leave it as it was.
@@ -273,7 +273,7 @@ def _names(descriptor: int, names: re.Pattern[str], folder: str) -> Iterator[str
                 yield entry.name
 
 
-def _entry(folder: int, name: str, roots: Collection[str] | None) -> Entry | None:
+def _entry(folder: int, name: str, roots: Collection[str] | None) -> FolderEntry | None:
     """A file or folder in an opened folder; ``None`` where it is neither, is gone, or leads out of ``roots``."""
     try:
         status = os.stat(name, dir_fd=folder, follow_symlinks=False)
@@ -291,8 +291,8 @@ def _entry(folder: int, name: str, roots: Collection[str] | None) -> Entry | Non
         finally:
             os.close(descriptor)
     if stat.S_ISDIR(status.st_mode):
-        return Entry(name, None)
-    return Entry(name, _log_stat(status)) if stat.S_ISREG(status.st_mode) else None
+        return FolderEntry(name, None)
+    return FolderEntry(name, _log_stat(status)) if stat.S_ISREG(status.st_mode) else None
 
 
 def _is_outside(descriptor: int, roots: Collection[str] | None) -> bool:

@@ -99,7 +99,7 @@ ENTRIES_LIMIT = 250_000
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class FolderEntry:
     """One entry of a folder: a regular file with its ``stat``, or a folder (``stat`` is ``None``)."""
 
     name: str
@@ -115,7 +115,7 @@ def too_many_entries(folder: str) -> LogProblem:
     )
 
 
-NOTHING_SETTLED: Mapping[str, LogStat] = MappingProxyType({})
+NO_KNOWN_STATS: Mapping[str, LogStat] = MappingProxyType({})
 
 
 class LogSource(Protocol):
@@ -142,13 +142,13 @@ class LogSource(Protocol):
         ...
 
     def stat(
-        self, paths: Collection[str], settled: Mapping[str, LogStat] = NOTHING_SETTLED
+        self, paths: Collection[str], known: Mapping[str, LogStat] = NO_KNOWN_STATS
     ) -> Mapping[str, LogStat | LogProblem | None]:
         """Sizes of many logs at once.
 
         Args:
             paths: those to be told of; where nothing is, the answer says nothing.
-            settled: how others looked before; only those that look other now are told of, with ``None`` for one that is
+            known: how others looked before; only those that look other now are told of, with ``None`` for one that is
                 no longer there. To an idle log this is all that happens, so it takes little more than asking for it.
 
         Raises:
@@ -187,7 +187,7 @@ class LogSource(Protocol):
         self,
         folder: str,
         names: str | re.Pattern[str],
-        visit: Callable[[Entry], bool],
+        visit: Callable[[FolderEntry], bool],
         within: Collection[str] | None,
     ) -> None:
         """Show files and folders of ``folder``, one by one; nothing is read of them and nothing is kept.

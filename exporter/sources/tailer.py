@@ -33,9 +33,9 @@ from exporter.sources.embedding_arguments import (
     seconds_or_none,
     shown,
 )
-from exporter.sources.local import LocalSource
+from exporter.sources.local import LocalLogSource
 from exporter.sources.source import LogProblem, LogSource, LogStat, ReadRequest, SourceUnavailable
-from exporter.sources.tail_lines import RECENT_BYTES, recent_bytes
+from exporter.sources.tail_lines import LAST_BYTES, keep_last_bytes
 
 if TYPE_CHECKING:
     import paramiko
@@ -100,22 +100,22 @@ class TailerState:
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
+class TailPosition:
     """Where a tailer is; cheap enough to be made at every read."""
 
     path: str
     offset: int
-    recent: bytes
+    last_bytes: bytes
 
     def to_state(self) -> TailerState:
         """The same as plain data."""
-        return TailerState(self.path, self.offset, len(self.recent), hashlib.sha256(self.recent).hexdigest())
+        return TailerState(self.path, self.offset, len(self.last_bytes), hashlib.sha256(self.last_bytes).hexdigest())
 
 
 class Tailer:
     """Offset and identity of one log.
 
-    Usage: :meth:`changed` says whether a look is worth a read, :meth:`request` which bytes to ask for, :meth:`take`
+    Usage: :meth:`changed` says whether a look is worth a read, :meth:`request` which bytes to ask for, :meth:`receive`
     what they mean.
 
     Args:
@@ -123,26 +123,26 @@ class Tailer:
 
     Attributes:
         offset: how many bytes of it have been read.
-        recent: the last lines (:mod:`exporter.sources.tail_lines`); their end is compared at each read.
+        last_bytes: the last lines (:mod:`exporter.sources.tail_lines`); their end is compared at each read.
     """
 
-    __slots__ = ("_asked", "_before", "_replaced", "_seen", "offset", "path", "recent")
+    __slots__ = ("_asked", "_before", "_replaced", "_seen", "last_bytes", "offset", "path")
 
-    NOT_SAVED = frozenset({"recent", "_before", "_seen", "_asked", "_replaced"})
+    NOT_SAVED = frozenset({"last_bytes", "_before", "_seen", "_asked", "_replaced"})
     """What was read before is read again and compared at the first look, however the log looks then."""
 
     def __init__(self, path: str) -> None:
         self.path = path
         self.offset = 0
-        self.recent = b""
+        self.last_bytes = b""
         self._before: TailerState | None = None
         self._seen: LogStat | None = None
         self._asked: LogStat | None = None
         self._replaced = False
 
-    def mark(self) -> Mark:
+    def position(self) -> TailPosition:
         """Where it is."""
-        return Mark(self.path, self.offset, self.recent)
+        return TailPosition(self.path, self.offset, self.last_bytes)
 
     @classmethod
     def from_state(cls, state: TailerState) -> Tailer:
@@ -164,10 +164,10 @@ class Tailer:
         self._asked = stat
         # A little more than the look showed: what was written since then comes along.
         expected = min(READ_BYTES, max(0, stat.size_bytes - self.offset) + _SLACK_BYTES)
-        again = self._before.before_bytes if self._before is not None else min(ANCHOR_BYTES, len(self.recent))
+        again = self._before.before_bytes if self._before is not None else min(ANCHOR_BYTES, len(self.last_bytes))
         return ReadRequest(self.path, self.offset - again, again + expected)
 
-    def take(self, data: bytes) -> Chunk | None:
+    def receive(self, data: bytes) -> Chunk | None:
         """Take the answer to the last :meth:`request`.
 
         Args:
@@ -176,33 +176,33 @@ class Tailer:
         Returns:
             What they bring, or ``None`` where they show that the log was replaced: then ask again.
         """
-        assert self._asked is not None, "take() answers a request()"
+        assert self._asked is not None, "receive() answers a request()"
         before, self._before = self._before, None
         if before is not None:
-            self.recent = data[: before.before_bytes]
-            if self.mark().to_state() != before:
-                self.start_again()
+            self.last_bytes = data[: before.before_bytes]
+            if self.position().to_state() != before:
+                self.restart()
                 return None
-            data = data[before.before_bytes - len(self.recent[-ANCHOR_BYTES:]) :]
-        anchor = self.recent[-ANCHOR_BYTES:]
+            data = data[before.before_bytes - len(self.last_bytes[-ANCHOR_BYTES:]) :]
+        anchor = self.last_bytes[-ANCHOR_BYTES:]
         if not data.startswith(anchor):
-            self.start_again()
+            self.restart()
             return None
         start = len(anchor)
         new_bytes = len(data) - start
         if new_bytes:
             self.offset += new_bytes
-            self.recent = recent_bytes(self.recent, data[max(start, len(data) - RECENT_BYTES) :])
+            self.last_bytes = keep_last_bytes(self.last_bytes, data[max(start, len(data) - LAST_BYTES) :])
         more = self.offset < self._asked.size_bytes and new_bytes > 0
         if not more:
             self._seen = self._asked
         replaced, self._replaced = self._replaced, False
         return Chunk(data, start, replaced, more)
 
-    def start_again(self) -> None:
+    def restart(self) -> None:
         """Read the log from its beginning, as one that has been replaced."""
         self.offset = 0
-        self.recent = b""
+        self.last_bytes = b""
         self._before = None
         self._seen = None
         self._replaced = True
@@ -329,7 +329,7 @@ class LineFollower:
                 [data] = self._source.read([self._tailer.request(stat)])
                 if isinstance(data, LogProblem):
                     raise data
-                chunk = self._tailer.take(data)
+                chunk = self._tailer.receive(data)
                 if chunk is not None:
                     more = chunk.more
                     yield chunk
@@ -399,7 +399,7 @@ class LocalLogTailer(_LogTailer):
         poll_interval: float = LOCAL_POLL_SECONDS,
     ) -> None:
         path, interval = log_path_text(log_path), _interval(poll_interval)
-        super().__init__(LineFollower(LocalSource("local"), path, Reporter(logger), interval))
+        super().__init__(LineFollower(LocalLogSource("local"), path, Reporter(logger), interval))
 
 
 class RemoteLogTailer(_LogTailer):
@@ -434,11 +434,11 @@ def client_source(ssh_client: paramiko.SSHClient) -> LogSource:
         BadArgument: it is no client.
     """
     # Here, since only those who read logs on other hosts should pay for its libraries: 16 MiB.
-    from exporter.sources.ssh.source import ClientSource
+    from exporter.sources.ssh.source import ClientLogSource
 
     if not callable(getattr(ssh_client, "get_transport", None)):
         raise BadArgument(f"ssh_client is {shown(ssh_client)}; pass a connected paramiko.SSHClient")
-    return ClientSource(ssh_client)
+    return ClientLogSource(ssh_client)
 
 
 def _interval(poll_interval: float) -> float:

@@ -23,7 +23,7 @@ from starlette.routing import BaseRoute, Route
 
 from exporter.beams.snapshot import BeamState, StoreSnapshot
 from exporter.privacy.identifiers import Identifiers
-from exporter.sources.tail_lines import RECENT_LINE_CHARACTERS, RECENT_LINES, recent_lines
+from exporter.sources.tail_lines import LAST_LINE_CHARACTERS, LAST_LINES, last_lines
 from exporter.web import fields
 from exporter.web.content_negotiation import gzip_accepted
 from exporter.web.fields import Json, RenderContext, render
@@ -132,7 +132,7 @@ class Api:
         case_id, beam_id = _ids(request)
         for beam in snapshot.beams:
             if shown.beam(beam.key.beam_id) == beam_id and shown.case(beam.key.case_id) == case_id:
-                lines = shown.lines(recent_lines(beam.recent))
+                lines = shown.lines(last_lines(beam.recent))
                 return {"beam": render(fields.BEAM, beam, shown), "recent_lines": lines}
         raise _Refused(404, "there is no such beam, or no longer")
 
@@ -210,8 +210,8 @@ def openapi(version: str) -> Json:
     at = {**fields.TIME, "description": "From when on this answer has been as it is."}
     lines = {
         "type": "array",
-        "maxItems": RECENT_LINES,
-        "items": {"type": "string", "maxLength": RECENT_LINE_CHARACTERS},
+        "maxItems": LAST_LINES,
+        "items": {"type": "string", "maxLength": LAST_LINE_CHARACTERS},
         "description": "The last lines of its log, oldest first.",
     }
     database = {"anyOf": [_reference("Database"), {"type": "null"}], "description": "The mirror; null without one."}

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from exporter.sources.local import LocalSource
-from exporter.sources.source import NOTHING_SETTLED, LogProblem, LogStat
+from exporter.sources.local import LocalLogSource
+from exporter.sources.source import NO_KNOWN_STATS, LogProblem, LogStat
 from tests.support.world import BEAM, FragileSource, World, captured, quick, upto
 
 PREEMPTED = b"slurmstepd: error: *** JOB 7 ON n1 CANCELLED AT 2026-01-01T00:00:00 DUE TO PREEMPTION ***\n"
@@ -185,15 +185,15 @@ class TestPlaces:
         assert shown(world) == ("running", 2, 3, None)
 
 
-class OldSizes(LocalSource):
+class OldSizes(LocalLogSource):
     """A network file system that tells an old size now and then."""
 
     too_few = 0
 
     def stat(
-        self, paths: Collection[str], settled: Mapping[str, LogStat] = NOTHING_SETTLED
+        self, paths: Collection[str], known: Mapping[str, LogStat] = NO_KNOWN_STATS
     ) -> Mapping[str, LogStat | LogProblem | None]:
-        found = super().stat(paths, NOTHING_SETTLED if self.too_few else settled)
+        found = super().stat(paths, NO_KNOWN_STATS if self.too_few else known)
         return {
             path: replace(each, size_bytes=each.size_bytes - self.too_few) if isinstance(each, LogStat) else each
             for path, each in found.items()

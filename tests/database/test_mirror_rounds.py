@@ -58,7 +58,7 @@ class Site:
             self.store,
             PlainIdentifiers(),
             lambda: self.at,
-            look_at_logs=lambda: self.start(self.in_logs[-1]) if self.in_logs else None,
+            poll_logs=lambda: self.start(self.in_logs[-1]) if self.in_logs else None,
         )
         for key in self.keys:
             self.read(key, BatchesAnnounced(18, 100))

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from exporter.sources import tailer as tailer_module
-from exporter.sources.local import LocalSource
+from exporter.sources.local import LocalLogSource
 from exporter.sources.source import LogStat
-from exporter.sources.tail_lines import RECENT_BYTES
+from exporter.sources.tail_lines import LAST_BYTES
 from exporter.sources.tailer import Tailer
 from tests.fuzz.choices import Choices
 from tests.fuzz.target import Check, Target, scratch
@@ -31,9 +31,9 @@ class _Log:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.source = LocalSource("local")
+        self.source = LocalLogSource("local")
         self.tailer = Tailer(str(path))
-        self.saved = self.tailer.mark().to_state()
+        self.saved = self.tailer.position().to_state()
         self.read = b""
         self.expected = b""
         self._time = 1_000_000_000
@@ -69,20 +69,20 @@ class _Log:
         while more:
             [data] = self.source.read([self.tailer.request(stat)])
             assert isinstance(data, bytes)
-            assert len(data) <= _READ + RECENT_BYTES
+            assert len(data) <= _READ + LAST_BYTES
             rounds += 1
             assert rounds <= 3 + len(content) // _READ, "a look must come to its end"
-            chunk = self.tailer.take(data)
+            chunk = self.tailer.receive(data)
             if chunk is None:
                 continue
             if chunk.replaced:
                 self.read = b""
             self.read += chunk.data
-            self.saved = self.tailer.mark().to_state()
+            self.saved = self.tailer.position().to_state()
             more = chunk.more
         assert self.tailer.offset == len(self.read)
-        assert len(self.tailer.recent) <= RECENT_BYTES
-        assert self.read.endswith(self.tailer.recent)
+        assert len(self.tailer.last_bytes) <= LAST_BYTES
+        assert self.read.endswith(self.tailer.last_bytes)
         before = self.expected if goes_on else b""
         # What is written during the look comes along as far as it is asked for; the next look brings the rest.
         assert stat.size_bytes <= len(self.read) <= len(content)
@@ -92,7 +92,7 @@ class _Log:
     def _compared(self) -> int:
         """So many bytes before its offset are compared."""
         saved = self.tailer._before
-        return saved.before_bytes if saved is not None else min(_ANCHOR, len(self.tailer.recent))
+        return saved.before_bytes if saved is not None else min(_ANCHOR, len(self.tailer.last_bytes))
 
     def restart(self) -> None:
         """Go on as the next process does, with what was saved after the last read."""

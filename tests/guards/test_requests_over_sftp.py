@@ -10,7 +10,7 @@ import pytest
 
 from bench import noisy
 from exporter.polling.poller import SourcePoller
-from exporter.sources.ssh.source import SshSource
+from exporter.sources.ssh.source import SshLogSource
 from tests.support.requests import counted_requests
 from tests.support.sshd import Sshd
 
@@ -31,19 +31,19 @@ def followed(
     for path in paths:
         noisy.write(path, 1024)
     with Sshd(folder / "sshd") as server:
-        source = SshSource("there", server.host, [str(logs)] if request.param == "inside" else None)
-        _, monitor = noisy.watch(logs, LOGS, source, time.time())
+        source = SshLogSource("there", server.host, [str(logs)] if request.param == "inside" else None)
+        _, poller = noisy.watch(logs, LOGS, source, time.time())
         for _ in range(2):
-            while monitor.look():
+            while poller.poll():
                 pass
-        yield monitor, paths
-        monitor.close()
+        yield poller, paths
+        poller.close()
 
 
 def test_a_poll_of_idle_logs_is_one_listing_of_their_folder(followed: tuple[SourcePoller, list[Path]]) -> None:
-    monitor, _ = followed
+    poller, _ = followed
     with counted_requests() as counts:
-        monitor.look()
+        poller.poll()
     assert counts.keys() <= {"opendir", "readdir", "close"}, "no log is asked for by itself"
     assert counts["opendir"] == counts["close"] == 1
     assert counts["readdir"] <= LOGS / NAMES_IN_AN_ANSWER + 3, "the end, and those asked for ahead of need"
@@ -52,16 +52,16 @@ def test_a_poll_of_idle_logs_is_one_listing_of_their_folder(followed: tuple[Sour
 def test_a_log_that_grew_costs_three_requests_one_more_where_links_may_not_lead_anywhere_and_the_others_none(
     followed: tuple[SourcePoller, list[Path]], request: pytest.FixtureRequest
 ) -> None:
-    monitor, paths = followed
-    round_trips = monitor._source.round_trips
+    poller, paths = followed
+    round_trips = poller._source.round_trips
     for path in paths[:10]:
         with path.open("ab") as file:
             file.write(noisy.batch(50))
     with counted_requests() as counts:
-        monitor.look()
+        poller.poll()
     assert (counts["open"], counts["read"]) == (10, 10)
     assert counts["close"] == 1 + 10
     assert counts["stat"] == 0
     asked_where = "inside" in request.node.callspec.id
     assert counts["realpath"] == (10 + 1 if asked_where else 0), "of each, and of the folder"
-    assert monitor._source.round_trips == round_trips + 4, "where it leads is asked together with its being opened"
+    assert poller._source.round_trips == round_trips + 4, "where it leads is asked together with its being opened"

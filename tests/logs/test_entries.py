@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from exporter.sources import local
-from exporter.sources.local import LocalSource
-from exporter.sources.source import Entry, LogProblem, LogSource
+from exporter.sources.local import LocalLogSource
+from exporter.sources.source import FolderEntry, LogProblem, LogSource
 from exporter.sources.ssh import sftp_logs
-from exporter.sources.ssh.source import SshSource
+from exporter.sources.ssh.source import SshLogSource
 from tests.support.sshd import Sshd
 
 ANY = re.compile("(?s:.*)")
@@ -30,7 +30,9 @@ def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
 @pytest.fixture(params=["local", "ssh"])
 def source(request: pytest.FixtureRequest) -> Iterator[LogSource]:
     source: LogSource
-    source = LocalSource("here") if request.param == "local" else SshSource("x", request.getfixturevalue("sshd").host)
+    source = (
+        LocalLogSource("here") if request.param == "local" else SshLogSource("x", request.getfixturevalue("sshd").host)
+    )
     yield source
     source.close()
 
@@ -41,7 +43,7 @@ def entries(
     """Sizes of files by name; ``None`` for a folder."""
     found: dict[str, int | None] = {}
 
-    def visit(entry: Entry) -> bool:
+    def visit(entry: FolderEntry) -> bool:
         found[entry.name] = None if entry.stat is None else entry.stat.size_bytes
         return False
 
@@ -72,9 +74,9 @@ def test_a_folder_that_does_not_exist_has_no_entries(source: LogSource, tmp_path
 def test_size_and_time_are_those_of_the_file(source: LogSource, tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"12345")
     os.utime(tmp_path / "a", (1_000_000_000, 1_000_000_000))
-    found: list[Entry] = []
+    found: list[FolderEntry] = []
 
-    def visit(entry: Entry) -> bool:
+    def visit(entry: FolderEntry) -> bool:
         found.append(entry)
         return False
 
@@ -125,7 +127,7 @@ def test_whoever_has_seen_enough_sees_no_more(source: LogSource, tmp_path: Path)
         (tmp_path / f"{number}").touch()
     seen: list[str] = []
 
-    def visit(entry: Entry) -> bool:
+    def visit(entry: FolderEntry) -> bool:
         seen.append(entry.name)
         return len(seen) == 3
 
@@ -173,7 +175,7 @@ def test_matching_links_on_a_host_cost_a_bounded_number_of_requests(
     (tmp_path / "dose").touch()
     for number in range(20):
         (tmp_path / f"link {number}").symlink_to("dose")
-    source = SshSource("there", sshd.host)
+    source = SshLogSource("there", sshd.host)
     with pytest.raises(LogProblem) as caught:
         entries(source, tmp_path)
     assert caught.value.kind == "too_many"
@@ -186,5 +188,5 @@ def test_a_folder_that_may_not_be_listed_is_a_problem(tmp_path: Path, monkeypatc
 
     monkeypatch.setattr(os, "open", refuse)  # root, who may run the tests, may list every folder
     with pytest.raises(LogProblem) as caught:
-        entries(LocalSource("here"), tmp_path)
+        entries(LocalLogSource("here"), tmp_path)
     assert caught.value.kind == "permission"

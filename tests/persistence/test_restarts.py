@@ -18,7 +18,7 @@ from exporter.beams.snapshot import BeamKey, BeamState, BeamView, SourceView
 from exporter.demo.simulator import Simulation, simulate
 from exporter.persistence.store import VERSION, StateFile, StateUnusable
 from exporter.persistence.writer import decoded, encoded
-from exporter.sources.tail_lines import recent_lines
+from exporter.sources.tail_lines import last_lines
 from tests.support.world import BEAM, FragileSource, World, after, captured, quick, upto
 
 STATES = Path(__file__).parents[1] / "data" / "state"
@@ -77,7 +77,7 @@ class TestWhatIsKnownAgain:
         running(world)
         world.write(rest_after(4))
         world.at += 1
-        world.monitor.look()
+        world.poller.poll()
         world.restart()
         assert (world.state, world.view().batches_completed) == (BeamState.SUCCEEDED, 18)
         assert [event.kind for event in world.store.pop_events()] == ["succeeded"], "which nobody had said yet"
@@ -114,10 +114,10 @@ class TestWhatIsKnownAgain:
 
     def test_the_last_lines_of_the_log(self, world: World) -> None:
         running(world)
-        lines = recent_lines(world.view().recent)
+        lines = last_lines(world.view().recent)
         world.restart()
         world.look()
-        assert recent_lines(world.view().recent) == lines
+        assert last_lines(world.view().recent) == lines
         assert len(lines) > 10
 
     def test_only_what_is_new_is_read_but_for_what_is_compared(self, world: World) -> None:
@@ -416,13 +416,13 @@ def test_what_else_stands_in_a_row_cannot_spoil_the_file(world: World, text: str
 
 
 def test_a_process_killed_while_it_catches_up_goes_on_there(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("exporter.polling.poller.ROUNDS_PER_LOOK", 1)
+    monkeypatch.setattr("exporter.polling.poller.READS_PER_POLL", 1)
     monkeypatch.setattr("exporter.sources.tailer.READ_BYTES", 700)
     world.row()
     world.look()
     world.write(captured("v2_b18"))
     looks = 0
-    while world.monitor.look():
+    while world.poller.poll():
         looks += 1
         world.restart()
     for _ in range(8):

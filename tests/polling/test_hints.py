@@ -24,16 +24,16 @@ from exporter.polling.schedule import Candidates
 from exporter.privacy.identifiers import PlainIdentifiers
 from exporter.runtime.pipeline import Pipeline, _Waits
 from exporter.runtime.table_loops import NameRounds
-from exporter.sources.inotify import Announced, Announcements
-from exporter.sources.local import LocalSource
+from exporter.sources.inotify import FileHints, InotifyWatcher
+from exporter.sources.local import LocalLogSource
 from exporter.sources.log_paths import LogPathTemplate
-from exporter.sources.source import NOTHING_SETTLED, LogProblem, LogStat
+from exporter.sources.source import NO_KNOWN_STATS, LogProblem, LogStat
 from tests.support.process import wait_for
 
 ROUNDS = 10
 
 
-class Counting(LocalSource):
+class Counting(LocalLogSource):
     """The local file system, counting what is asked of it: system calls are the cost of idle logs."""
 
     def __init__(self) -> None:
@@ -41,43 +41,43 @@ class Counting(LocalSource):
         self.asked: list[str] = []
 
     def stat(
-        self, paths: Collection[str], settled: Mapping[str, LogStat] = NOTHING_SETTLED
+        self, paths: Collection[str], known: Mapping[str, LogStat] = NO_KNOWN_STATS
     ) -> Mapping[str, LogStat | LogProblem | None]:
-        self.asked += [*paths, *settled]
-        return super().stat(paths, settled)
+        self.asked += [*paths, *known]
+        return super().stat(paths, known)
 
-    def asked_in(self, monitor: SourcePoller, *, announced_only: bool = False) -> list[str]:
+    def asked_in(self, poller: SourcePoller, *, hinted_only: bool = False) -> list[str]:
         self.asked = []
-        while monitor.look(announced_only=announced_only):
+        while poller.poll(hinted_only=hinted_only):
             pass
         return self.asked
 
 
-class Blind(Announcements):
+class Blind(InotifyWatcher):
     """A kernel that promises to announce and then says nothing."""
 
-    def take(self) -> Announced:
-        super().take()
-        return Announced()
+    def read_hints(self) -> FileHints:
+        super().read_hints()
+        return FileHints()
 
 
 class Followed:
-    def __init__(self, folder: Path, count: int, kernel: Announcements | None) -> None:
+    def __init__(self, folder: Path, count: int, kernel: InotifyWatcher | None) -> None:
         self.folder, self.at = folder, time.time()
         self.store = BeamStore(StoreRules(), self.at)
         self.source = Counting()
         self.kernel = kernel
         keys = [BeamKey("c", f"b{number}") for number in range(count)]
         self.store.update_rows([BeamRow(key, self.at, status="x") for key in keys], (), self.at)
-        self.monitor = SourcePoller(
+        self.poller = SourcePoller(
             self.source,
             [LogPathTemplate(f"{folder}/{{beam_id}}.log")],
             self.store,
             site=SitePatterns(),
             identifiers=PlainIdentifiers(),
             clock=self.clock,
-            announcements=kernel,
-            rounds_per_announced_log=ROUNDS,
+            watcher=kernel,
+            polls_per_hinted_log=ROUNDS,
         )
 
     def clock(self) -> float:
@@ -96,26 +96,26 @@ class Followed:
 
 
 @pytest.fixture
-def kernel(tmp_path: Path) -> Iterator[Announcements]:
-    made = Announcements()
-    assert made.watch(str(tmp_path)), "these tests need a file system of this kernel alone: set TMPDIR"
+def kernel(tmp_path: Path) -> Iterator[InotifyWatcher]:
+    made = InotifyWatcher()
+    assert made.watch_folder(str(tmp_path)), "these tests need a file system of this kernel alone: set TMPDIR"
     yield made
     made.close()
 
 
-def settled(folder: Path, count: int, kernel: Announcements | None) -> Followed:
+def settled(folder: Path, count: int, kernel: InotifyWatcher | None) -> Followed:
     world = Followed(folder, count, kernel)
     for number in range(count):
         world.start_batch(number, 1)
     for _ in range(ROUNDS + 3):
-        world.source.asked_in(world.monitor)
+        world.source.asked_in(world.poller)
     assert set(world.batches().values()) == {1}
     return world
 
 
-def test_idle_logs_are_asked_for_once_in_so_many_rounds(tmp_path: Path, kernel: Announcements) -> None:
+def test_idle_logs_are_asked_for_once_in_so_many_rounds(tmp_path: Path, kernel: InotifyWatcher) -> None:
     world = settled(tmp_path, 50, kernel)
-    rounds = [world.source.asked_in(world.monitor) for _ in range(ROUNDS)]
+    rounds = [world.source.asked_in(world.poller) for _ in range(ROUNDS)]
     assert {len(asked) for asked in rounds} == {5}
     assert sorted(path for asked in rounds for path in asked) == sorted(str(world.log(each)) for each in range(50))
 
@@ -123,13 +123,13 @@ def test_idle_logs_are_asked_for_once_in_so_many_rounds(tmp_path: Path, kernel: 
 def test_polling_alone_asks_once_for_each_log_in_each_round(tmp_path: Path) -> None:
     world = settled(tmp_path, 50, None)
     for _ in range(3):
-        assert sorted(world.source.asked_in(world.monitor)) == sorted(str(world.log(each)) for each in range(50))
+        assert sorted(world.source.asked_in(world.poller)) == sorted(str(world.log(each)) for each in range(50))
     assert world.store.snapshot(world.at).sources[0].read_bytes == sum(log.stat().st_size for log in tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("announced", [False, True])
 def test_of_beams_that_left_nothing_waits_for_the_search_for_garbage(
-    tmp_path: Path, kernel: Announcements, announced: bool
+    tmp_path: Path, kernel: InotifyWatcher, announced: bool
 ) -> None:
     world = settled(tmp_path, 3, kernel if announced else None)
 
@@ -143,11 +143,11 @@ def test_of_beams_that_left_nothing_waits_for_the_search_for_garbage(
         for number in range(3, 20):
             key = BeamKey("c", f"b{number}")
             world.store.update_rows([BeamRow(key, world.at, status="x")], (), world.at)
-            world.source.asked_in(world.monitor)
+            world.source.asked_in(world.poller)
             world.store.update_rows([], [key], world.at)
             world.at += 120
             world.store.advance(world.at)
-            world.source.asked_in(world.monitor)
+            world.source.asked_in(world.poller)
         assert len(world.batches()) == 3
         assert held() == before
     finally:
@@ -156,69 +156,69 @@ def test_of_beams_that_left_nothing_waits_for_the_search_for_garbage(
 
 @pytest.mark.parametrize("announced", [False, True])
 def test_a_log_that_looks_again_as_it_did_before_it_grew_is_read(
-    tmp_path: Path, kernel: Announcements, announced: bool
+    tmp_path: Path, kernel: InotifyWatcher, announced: bool
 ) -> None:
     world = settled(tmp_path, 3, kernel if announced else None)
     before = world.log(1).stat()
     world.start_batch(1, 2)
-    world.source.asked_in(world.monitor, announced_only=announced)
+    world.source.asked_in(world.poller, hinted_only=announced)
     assert world.batches()["b1"] == 2
     world.log(1).write_bytes(b"Generating particles for (3 of 1000 batches) in CPU ..\n")
     os.utime(world.log(1), ns=(before.st_atime_ns, before.st_mtime_ns))
     now = world.log(1).stat()
     assert (now.st_size, now.st_mtime_ns, now.st_ino) == (before.st_size, before.st_mtime_ns, before.st_ino)
-    world.source.asked_in(world.monitor, announced_only=announced)
+    world.source.asked_in(world.poller, hinted_only=announced)
     assert world.batches()["b1"] == 3
 
 
-def test_a_log_that_has_just_been_met_may_be_another_by_the_next_round(tmp_path: Path, kernel: Announcements) -> None:
+def test_a_log_that_has_just_been_met_may_be_another_by_the_next_round(tmp_path: Path, kernel: InotifyWatcher) -> None:
     world = settled(tmp_path, 2, kernel)
     world.start_batch(2, 1)
     key, other = BeamKey("c", "b2"), tmp_path / "other.log"
     world.store.update_rows([BeamRow(key, world.at, status="x")], (), world.at)
-    world.source.asked_in(world.monitor)
+    world.source.asked_in(world.poller)
     assert world.batches()["b2"] == 1
     other.write_bytes(b"Generating particles for (7 of 1000 batches) in CPU ..\n")
     os.utime(other, (world.at + 60, world.at + 60))
     world.store.update_rows([BeamRow(key, world.at, status="x", log_path=str(other))], (), world.at)
     for _ in range(2):
-        assert str(world.log(2)) not in world.source.asked_in(world.monitor)
+        assert str(world.log(2)) not in world.source.asked_in(world.poller)
     assert world.batches()["b2"] == 7
 
 
-def test_an_announced_look_asks_for_the_logs_that_grew(tmp_path: Path, kernel: Announcements) -> None:
+def test_an_announced_look_asks_for_the_logs_that_grew(tmp_path: Path, kernel: InotifyWatcher) -> None:
     world = settled(tmp_path, 50, kernel)
-    assert world.source.asked_in(world.monitor, announced_only=True) == []
+    assert world.source.asked_in(world.poller, hinted_only=True) == []
     world.start_batch(7, 2)
     world.start_batch(8, 2)
-    asked = world.source.asked_in(world.monitor, announced_only=True)
+    asked = world.source.asked_in(world.poller, hinted_only=True)
     assert sorted(asked) == [str(world.log(7)), str(world.log(8))]
     assert {beam for beam, batch in world.batches().items() if batch == 2} == {"b7", "b8"}
 
 
-def test_a_log_that_appears_is_announced(tmp_path: Path, kernel: Announcements) -> None:
+def test_a_log_that_appears_is_announced(tmp_path: Path, kernel: InotifyWatcher) -> None:
     world = settled(tmp_path, 3, kernel)
     world.store.update_rows([BeamRow(BeamKey("c", "b3"), world.at, status="x")], (), world.at)
     for _ in range(3):
-        world.source.asked_in(world.monitor)
+        world.source.asked_in(world.poller)
     world.start_batch(3, 1)
-    world.source.asked_in(world.monitor, announced_only=True)
+    world.source.asked_in(world.poller, hinted_only=True)
     assert world.batches()["b3"] == 1
 
 
-def test_a_log_in_the_place_of_another_is_announced_from_then_on(tmp_path: Path, kernel: Announcements) -> None:
+def test_a_log_in_the_place_of_another_is_announced_from_then_on(tmp_path: Path, kernel: InotifyWatcher) -> None:
     world = settled(tmp_path, 3, kernel)
     # The inode of the one before is often used again, so nothing but its name tells.
     content = world.log(1).read_bytes()
     world.log(1).unlink()
     world.log(1).write_bytes(content)
-    world.source.asked_in(world.monitor, announced_only=True)
+    world.source.asked_in(world.poller, hinted_only=True)
     world.start_batch(1, 2)
-    assert world.source.asked_in(world.monitor, announced_only=True) == [str(world.log(1))]
+    assert world.source.asked_in(world.poller, hinted_only=True) == [str(world.log(1))]
     assert world.batches()["b1"] == 2
 
 
-def test_links_and_second_names_are_looked_at_in_every_round(tmp_path: Path, kernel: Announcements) -> None:
+def test_links_and_second_names_are_looked_at_in_every_round(tmp_path: Path, kernel: InotifyWatcher) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     (tmp_path / "b0.log").symlink_to(elsewhere / "real.log")
@@ -226,65 +226,65 @@ def test_links_and_second_names_are_looked_at_in_every_round(tmp_path: Path, ker
     os.link(elsewhere / "second.log", tmp_path / "b1.log")
     world = settled(tmp_path, 3, kernel)
     for _ in range(2):
-        asked = world.source.asked_in(world.monitor)
+        asked = world.source.asked_in(world.poller)
         assert {str(world.log(0)), str(world.log(1))} <= set(asked)
     with (elsewhere / "second.log").open("ab") as file:
         file.write(b"Generating particles for (2 of 1000 batches) in CPU ..\n")
-    world.source.asked_in(world.monitor)
+    world.source.asked_in(world.poller)
     assert world.batches()["b1"] == 2
 
 
 def test_where_the_kernel_is_silent_nothing_is_lost_and_the_folder_is_polled(tmp_path: Path) -> None:
     blind = Blind()
-    assert blind.watch(str(tmp_path)), "these tests need a file system of this kernel alone: set TMPDIR"
+    assert blind.watch_folder(str(tmp_path)), "these tests need a file system of this kernel alone: set TMPDIR"
     world = settled(tmp_path, 20, blind)
     for number in range(20):
         world.start_batch(number, 2)
     with capture_logs() as logs:
         for _ in range(ROUNDS):
-            world.source.asked_in(world.monitor)
+            world.source.asked_in(world.poller)
     assert set(world.batches().values()) == {2}
     assert [entry["event"] for entry in logs] == [
         "the kernel did not announce a change, the folder is polled from now on"
     ]
     assert world.store.snapshot(world.at).sources[0].errors == {"notification": 1}
-    assert len(world.source.asked_in(world.monitor)) == 20
+    assert len(world.source.asked_in(world.poller)) == 20
     blind.close()
 
 
-def test_what_was_announced_is_never_held_against_the_kernel(tmp_path: Path, kernel: Announcements) -> None:
+def test_what_was_announced_is_never_held_against_the_kernel(tmp_path: Path, kernel: InotifyWatcher) -> None:
     world = settled(tmp_path, 5, kernel)
     for batch in range(2, 40):
         world.start_batch(batch % 5, batch)
-        world.source.asked_in(world.monitor, announced_only=bool(batch % 3))
+        world.source.asked_in(world.poller, hinted_only=bool(batch % 3))
     assert world.store.snapshot(world.at).sources[0].errors == {}
 
 
 def test_after_lost_announcements_every_log_is_looked_at(
-    tmp_path: Path, kernel: Announcements, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, kernel: InotifyWatcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world = settled(tmp_path, 20, kernel)
     world.start_batch(11, 2)
 
-    def lost() -> Announced:
-        announced = Announced()
+    def lost() -> FileHints:
+        announced = FileHints()
         announced.lost = True
         return announced
 
     with monkeypatch.context() as patch:
-        patch.setattr(kernel, "take", lost)
-        assert len(set(world.source.asked_in(world.monitor, announced_only=True))) == 20
+        patch.setattr(kernel, "read_hints", lost)
+        assert len(set(world.source.asked_in(world.poller, hinted_only=True))) == 20
     assert world.batches()["b11"] == 2
     for _ in range(3):
-        world.source.asked_in(world.monitor)
-    assert len(world.source.asked_in(world.monitor)) == 2
+        world.source.asked_in(world.poller)
+    assert len(world.source.asked_in(world.poller)) == 2
 
 
-def test_a_big_log_is_read_to_its_end_by_announced_looks(tmp_path: Path, kernel: Announcements) -> None:
+def test_a_big_log_is_read_to_its_end_by_announced_looks(tmp_path: Path, kernel: InotifyWatcher) -> None:
     world = settled(tmp_path, 2, kernel)
     with world.log(1).open("ab") as file:
         file.write(b"noise\n" * 200_000 + b"Generating particles for (2 of 1000 batches) in CPU ..\n")
-    world.source.asked_in(world.monitor, announced_only=True)
+    world.source.asked_in(world.poller, hinted_only=True)
     assert world.batches()["b1"] == 2
 
 
@@ -299,8 +299,9 @@ def test_whatever_happens_to_logs_both_ways_of_following_agree(
 ) -> None:
     """A model: announced looks and rounds on one side, a poll of everything on the other."""
     folder = tmp_path_factory.mktemp("logs")
-    made = Announcements()
+    made = InotifyWatcher()
     announced, polled = Followed(folder, 6, made), Followed(folder, 6, None)
+    announced.source.asked_in(announced.poller)
     for batch, (number, step) in enumerate(steps, start=1):
         if step == "grow":
             announced.start_batch(number, batch)
@@ -308,14 +309,14 @@ def test_whatever_happens_to_logs_both_ways_of_following_agree(
             announced.log(number).write_bytes(b"Generating particles for (%d of 999 batches) in CPU ..\n" % batch)
         elif step == "delete":
             announced.log(number).unlink(missing_ok=True)
-        polled.source.asked_in(polled.monitor)
-        announced.source.asked_in(announced.monitor, announced_only=step != "round")
-    announced.source.asked_in(announced.monitor)
+        polled.source.asked_in(polled.poller)
+        announced.source.asked_in(announced.poller, hinted_only=step != "round")
+    announced.source.asked_in(announced.poller)
     assert announced.batches() == polled.batches()
     made.close()
 
 
-def test_a_write_is_seen_long_before_the_next_round(tmp_path: Path, kernel: Announcements) -> None:
+def test_a_write_is_seen_long_before_the_next_round(tmp_path: Path, kernel: InotifyWatcher) -> None:
     settings = Settings.model_validate(
         {
             "sources": [{"name": "local", "kind": "local", "log_path": [f"{tmp_path}/{{case_id}}_{{beam_id}}.log"]}],
@@ -403,7 +404,7 @@ def test_a_look_that_is_asked_for_comes_long_before_its_time(
     tmp_path: Path, polling_only: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if polling_only:
-        monkeypatch.setattr("exporter.sources.inotify.announcements", lambda: None)
+        monkeypatch.setattr("exporter.sources.inotify.open_watcher", lambda: None)
     settings = Settings.model_validate(
         {
             "sources": [{"name": "local", "kind": "local", "log_path": [f"{tmp_path}/{{case_id}}_{{beam_id}}.log"]}],
@@ -418,7 +419,7 @@ def test_a_look_that_is_asked_for_comes_long_before_its_time(
         wait_for(lambda: following.unready() is None, "the first looks")
         looked = store.snapshot(time.time()).sources[0].last_poll_at
 
-        following._look_at_logs()
+        following._poll_now()
 
         wait_for(lambda: store.snapshot(time.time()).sources[0].last_poll_at != looked, "a further look", 20.0)
     finally:
@@ -427,7 +428,7 @@ def test_a_look_that_is_asked_for_comes_long_before_its_time(
 
 
 def test_an_announced_look_does_not_wait_until_all_names_have_been_looked_at(
-    tmp_path: Path, kernel: Announcements
+    tmp_path: Path, kernel: InotifyWatcher
 ) -> None:
     world = settled(tmp_path, 3, kernel)
     waits = _Waits(kernel, 0.5)
@@ -436,7 +437,7 @@ def test_an_announced_look_does_not_wait_until_all_names_have_been_looked_at(
 
     def between() -> None:
         world.start_batch(1, 2 + len(shown))
-        waits.look_between(world.monitor)
+        waits.poll_hinted(world.poller)
         shown.append(world.batches()["b1"])
 
     found = DirectoryDiscovery().find_beams(world.at, {"/logs": names}, between)
@@ -445,11 +446,11 @@ def test_an_announced_look_does_not_wait_until_all_names_have_been_looked_at(
     assert len(found.rows) == 1200
 
 
-def test_nothing_is_looked_at_between_names_while_nothing_is_announced(tmp_path: Path, kernel: Announcements) -> None:
+def test_nothing_is_looked_at_between_names_while_nothing_is_announced(tmp_path: Path, kernel: InotifyWatcher) -> None:
     world = settled(tmp_path, 3, kernel)
     looks = world.store.snapshot(world.at).sources[0].poll_seconds.count
 
-    _Waits(kernel, 0.5).look_between(world.monitor)
-    _Waits(None, 0.5).look_between(world.monitor)
+    _Waits(kernel, 0.5).poll_hinted(world.poller)
+    _Waits(None, 0.5).poll_hinted(world.poller)
 
     assert world.store.snapshot(world.at).sources[0].poll_seconds.count == looks

@@ -500,7 +500,7 @@ def test_globs_may_stand_for_folders(tmp_path: Path) -> None:
 def test_more_folders_than_are_gone_into_are_a_problem_and_no_failure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(output_check, "FOLDERS_PER_LOOK", 5)
+    monkeypatch.setattr(output_check, "FOLDERS_PER_CHECK", 5)
     site = Site(tmp_path, glob="{case_id}/*/dose.raw")
     site.watch()
     for number in range(8):
@@ -548,7 +548,7 @@ def test_very_many_runs_that_end_at_once_are_looked_for_a_few_at_a_time(
         site.dose(key=key)
         site.write(captured(LOG), key)
     site.look()
-    assert len(asked) == output_check.LOOKS_PER_POLL
+    assert len(asked) == output_check.CHECKS_PER_POLL
     site.look()
     site.look()
     assert len(asked) == 40

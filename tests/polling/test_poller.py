@@ -17,9 +17,9 @@ from exporter.beams.snapshot import BeamKey, BeamState
 from exporter.embedding import ProgressMonitor
 from exporter.privacy.identifiers import PlainIdentifiers
 from exporter.runtime.event_log import log_event
-from exporter.sources.local import LocalSource
-from exporter.sources.source import NOTHING_SETTLED, LogProblem, LogStat, SourceUnavailable
-from exporter.sources.tail_lines import RECENT_BYTES, recent_lines
+from exporter.sources.local import LocalLogSource
+from exporter.sources.source import NO_KNOWN_STATS, LogProblem, LogStat, SourceUnavailable
+from exporter.sources.tail_lines import LAST_BYTES, last_lines
 from tests.support.process import wait_for
 from tests.support.replay import LOGS
 from tests.support.world import BEAM, FragileSource, World, after, captured, quick, upto
@@ -119,7 +119,7 @@ def test_a_log_that_a_link_leads_out_of_its_folder_is_said_once_and_stops_nothin
     logs, outside = tmp_path / "logs", tmp_path / "outside.log"
     logs.mkdir()
     outside.write_bytes(captured("v2_b2"))
-    world = World(logs, quick(), source=LocalSource("local", [str(logs)]))
+    world = World(logs, quick(), source=LocalLogSource("local", [str(logs)]))
     other = BeamKey("70010001", "70010001_beam_2")
     world.row()
     world.row(key=other)
@@ -299,7 +299,7 @@ class TestRetry:
         world.at += 30
         world.write(b"", anew=True)
         world.row("simulation_running")
-        world.monitor.look()
+        world.poller.poll()
         world.look()
         assert (world.state, world.view().run_number) == (BeamState.STARTING, 2)
         world.write(upto("v2_b18", FIRST_BATCH))
@@ -313,7 +313,7 @@ class TestRetry:
         succeeded(world)
         world.at += 30
         world.write(captured("v2_b2"), anew=True)
-        world.monitor.look()
+        world.poller.poll()
         world.at += 5
         world.row(status)
         world.look()
@@ -326,7 +326,7 @@ class TestRetry:
         succeeded(world)
         world.at += 30
         world.write(captured("v2_b2"), anew=True)
-        world.monitor.look()
+        world.poller.poll()
         world.at += 5
         world.row("pending", 0.0)
         world.look()
@@ -337,7 +337,7 @@ class TestRetry:
         world.restart()
         world.write(upto("v2_b18", b"Creating world geometry complete!"), anew=True)
         world.row()
-        world.monitor.look()
+        world.poller.poll()
         assert (world.state, world.view().run_number) == (BeamState.STARTING, 2)
         assert world.view().estimated_ratio == 0.0
 
@@ -347,7 +347,7 @@ class TestRetry:
         asked_at, rows = world.at, list(world.rows.values())
         world.at += 1
         world.write(upto("v2_b18", b"Creating world geometry complete!"), anew=True)
-        world.monitor.look()
+        world.poller.poll()
         world.store.update_rows(rows, (), asked_at)
         assert (world.state, world.view().run_number) == (BeamState.STARTING, 2)
         world.row()
@@ -1001,10 +1001,10 @@ def test_the_last_lines_of_a_log_are_kept_until_another_takes_its_place(world: W
     log = captured("v2_b18")
     world.write(log)
     world.look()
-    assert world.view().recent == log[-RECENT_BYTES:]
+    assert world.view().recent == log[-LAST_BYTES:]
     world.write(b"one more")
     world.look()
-    assert recent_lines(world.view().recent)[-1] == "one more"
+    assert last_lines(world.view().recent)[-1] == "one more"
     world.write(b"anew\n", anew=True)
     world.look()
     assert world.view().recent == b"anew\n"
@@ -1039,7 +1039,7 @@ def test_a_beam_that_stands_still_has_no_time_left_until_it_goes_on(tmp_path: Pa
     assert world.view().remaining_seconds is not None
 
 
-class CountingSource(LocalSource):
+class CountingSource(LocalLogSource):
     """A source that has done something."""
 
     reconnects = 2
@@ -1049,8 +1049,8 @@ class CountingSource(LocalSource):
 def test_a_source_that_a_reload_makes_anew_goes_on_counting(tmp_path: Path) -> None:
     world, after_reload = (World(tmp_path, quick(), source=CountingSource("hpc1")) for _ in range(2))
     again = World(tmp_path, quick(), source=CountingSource("hpc1"))
-    after_reload.monitor.adopt(world.monitor)
-    again.monitor.adopt(after_reload.monitor)
+    after_reload.poller.adopt(world.poller)
+    again.poller.adopt(after_reload.poller)
     again.look()
     [source] = again.snapshot().sources
     assert (source.reconnects, source.round_trips) == (6, 90)
@@ -1075,14 +1075,14 @@ def test_a_retry_of_a_beam_that_had_succeeded_is_estimated_from_nothing(world: W
     assert (world.state, world.view().estimated_ratio) == ("starting", 0.0)
 
 
-class EndedUnderALook(LocalSource):
+class EndedUnderALook(LocalLogSource):
     """A source whose connection is ended while it waits for an answer."""
 
     def stat(
-        self, paths: Collection[str], settled: Mapping[str, LogStat] = NOTHING_SETTLED
+        self, paths: Collection[str], known: Mapping[str, LogStat] = NO_KNOWN_STATS
     ) -> Mapping[str, LogStat | LogProblem | None]:
-        found = super().stat(paths, settled)
-        if paths or settled:
+        found = super().stat(paths, known)
+        if paths or known:
             self.ends()
         return found
 
@@ -1099,7 +1099,7 @@ def test_a_look_that_a_reload_ends_is_no_trouble_of_the_host(tmp_path: Path) -> 
     assert world.state == "running"
 
     def close() -> None:
-        world.monitor.close()
+        world.poller.close()
         raise SourceUnavailable("connection_lost", "the socket is closed")
 
     source.ends = close  # type: ignore[method-assign]

@@ -13,7 +13,7 @@ from exporter.beams.snapshot import BeamKey, SourceView
 from exporter.logs.parser import SitePatterns
 from exporter.polling.poller import SourcePoller
 from exporter.privacy.identifiers import PlainIdentifiers
-from exporter.sources.local import LocalSource
+from exporter.sources.local import LocalLogSource
 from exporter.sources.log_paths import LogPathTemplate
 from tests.support.world import BEAM, World, captured, quick, upto
 
@@ -300,7 +300,7 @@ class TestRestart:
         world.restart(state)
         world.at += 3600
         world.store.move(3600)
-        world.monitor.resume(*world.store.checkpoints("local"))
+        world.poller.resume(*world.store.checkpoints("local"))
         other_log_grows(world)
         started_at = world.view().started_at
         assert started_at is not None
@@ -320,8 +320,8 @@ def test_newest_of_two_logs_on_two_sources_is_found_by_corrected_dates(world: Wo
     """A run that moves to a host whose clock is off: its log there is the newer one."""
     host = world.folder / "host"
     host.mkdir()
-    monitor = SourcePoller(
-        LocalSource("host"),
+    poller = SourcePoller(
+        LocalLogSource("host"),
         [LogPathTemplate(f"{host}/{{beam_id}}.log")],
         world.store,
         site=SitePatterns(),
@@ -336,7 +336,7 @@ def test_newest_of_two_logs_on_two_sources_is_found_by_corrected_dates(world: Wo
 
     def look() -> None:
         world.look()
-        monitor.look()
+        poller.poll()
 
     offset, world.file_clock_seconds = world.file_clock_seconds, 0.0
     world.row()

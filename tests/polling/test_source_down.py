@@ -15,8 +15,8 @@ from exporter.beams.store import BeamStore
 from exporter.config import settings_from
 from exporter.privacy.identifiers import PlainIdentifiers
 from exporter.runtime.pipeline import Pipeline
-from exporter.sources.local import LocalSource
-from exporter.sources.source import NOTHING_SETTLED, LogProblem, LogStat, ReadRequest
+from exporter.sources.local import LocalLogSource
+from exporter.sources.source import NO_KNOWN_STATS, LogProblem, LogStat, ReadRequest
 from tests.support import communicator_db as db
 from tests.support.process import ExporterProcess, wait_for
 from tests.support.replay import LOGS
@@ -26,18 +26,18 @@ DATA = (LOGS / "v2_b18.log").read_bytes()
 HALF = DATA.index(b"Generating particles for (9 of 18")
 
 
-class RaisingSource(LocalSource):
+class RaisingSource(LocalLogSource):
     """A local source whose questions raise what a test says."""
 
     error: Exception | None = None
     at = "stat"
 
     def stat(
-        self, paths: Collection[str], settled: Mapping[str, LogStat] = NOTHING_SETTLED
+        self, paths: Collection[str], known: Mapping[str, LogStat] = NO_KNOWN_STATS
     ) -> Mapping[str, LogStat | LogProblem | None]:
         if self.error is not None and self.at == "stat":
             raise self.error
-        return super().stat(paths, settled)
+        return super().stat(paths, known)
 
     def read(self, requests: Sequence[ReadRequest]) -> Sequence[bytes | LogProblem]:
         if self.error is not None and self.at == "read":
@@ -136,15 +136,15 @@ def test_an_exception_while_logs_are_looked_for_by_name_makes_the_source_down(
         "x.yaml",
     )
     store = BeamStore(StoreRules(), 1_800_000_000.0)
-    listing: Callable[..., Mapping[str, LogStat]] = LocalSource.listing
+    listing: Callable[..., Mapping[str, LogStat]] = LocalLogSource.listing
     faulty = True
 
-    def listing_or_error(self: LocalSource, folder: str) -> Mapping[str, LogStat]:
+    def listing_or_error(self: LocalLogSource, folder: str) -> Mapping[str, LogStat]:
         if faulty:
             raise UnicodeError("a name that is none")
         return listing(self, folder)
 
-    monkeypatch.setattr(LocalSource, "listing", listing_or_error)
+    monkeypatch.setattr(LocalLogSource, "listing", listing_or_error)
     following = Pipeline(settings, store, PlainIdentifiers(), lambda: 1_800_000_000.0)
     following.start()
     try:

@@ -18,7 +18,7 @@ from exporter.persistence.writer import Continuity
 from exporter.privacy.identifiers import PlainIdentifiers
 from exporter.process.clock import Clock, Reading
 from exporter.runtime.table_loops import NameRounds, TableRounds
-from exporter.sources.local import LocalSource
+from exporter.sources.local import LocalLogSource
 from exporter.sources.source import LogStat
 from tests.support import communicator_db as db
 from tests.support.world import BEAM, FragileSource, World, after, captured, quick, upto
@@ -174,7 +174,7 @@ def test_a_retry_from_just_before_the_clock_was_set_back_is_one_run(world: World
     world.row()
     world.write(upto("v2_b18", b"Creating world geometry complete!"), anew=True)
     times.set(-HOUR)
-    world.monitor.look()
+    world.poller.poll()
     world.look(0)
     assert (world.state, world.view().run_number) == ("starting", 2)
 
@@ -258,7 +258,7 @@ def test_a_look_during_which_the_clock_was_set_took_no_hour_and_is_dated_by_the_
 
     with monkeypatch.context() as patched:
         patched.setattr(world.source, "stat", set_first)
-        world.monitor.look()
+        world.poller.poll()
     [source] = world.snapshot().sources
     assert source.last_poll_at == pytest.approx(world.at)
     assert source.poll_seconds.total == pytest.approx(0)
@@ -281,7 +281,7 @@ def test_the_health_of_a_source_from_just_before_the_clock_was_set_is_dated_by_t
     source.down = True
     with monkeypatch.context() as patched:
         patched.setattr(world.store, "update_source", set_first)
-        world.monitor.look()
+        world.poller.poll()
     assert world.view().state is BeamState.UNREACHABLE
     assert world.view().state_since == pytest.approx(world.at)
     [view] = world.snapshot().sources
@@ -312,12 +312,12 @@ def test_a_row_that_was_read_just_before_the_clock_was_set_back_speaks_no_hour_l
         rounds.discover()
     rounds.close()
     times.passes(3)
-    world.monitor.look()
+    world.poller.poll()
     times.passes(1)
     assert (world.state, world.view().reason) == ("failed", "status")
 
 
-def name_rounds(world: World, times: Times, source: LocalSource) -> NameRounds:
+def name_rounds(world: World, times: Times, source: LocalLogSource) -> NameRounds:
     settings = settings_from(
         f"sources: [{{name: local, kind: local, log_path: ['{world.folder}/{{case_id}}_{{beam_id}}.log']}}]\n"
         "discovery: {kind: directory, interval_seconds: 2}\n",
@@ -331,7 +331,7 @@ def name_rounds(world: World, times: Times, source: LocalSource) -> NameRounds:
 def test_a_name_that_was_read_just_before_the_clock_was_set_is_dated_by_the_new_time(
     world: World, times: Times, step: float
 ) -> None:
-    class SetAfter(LocalSource):
+    class SetAfter(LocalLogSource):
         def listing(self, folder: str) -> Mapping[str, LogStat]:
             found = super().listing(folder)
             times.set(step)
@@ -346,7 +346,7 @@ def test_a_name_that_was_read_just_before_the_clock_was_set_is_dated_by_the_new_
 
 @pytest.mark.parametrize("step", [HOUR, -HOUR])
 def test_names_are_looked_at_as_often_when_the_clock_is_set(world: World, times: Times, step: float) -> None:
-    class Counting(LocalSource):
+    class Counting(LocalLogSource):
         listings = 0
 
         def listing(self, folder: str) -> Mapping[str, LogStat]:

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from exporter.config import settings_from
 from exporter.runtime.pipeline import make_source
-from exporter.sources.local import LocalSource
+from exporter.sources.local import LocalLogSource
 from exporter.sources.source import LogProblem, LogSource, LogStat, ReadRequest
-from exporter.sources.ssh.source import SshSource
+from exporter.sources.ssh.source import SshLogSource
 from tests.support.sshd import Sshd
 
 Open = Callable[[Collection[str] | None], LogSource]
@@ -35,9 +35,9 @@ def open_source(request: pytest.FixtureRequest) -> Iterator[Open]:
     def make(folders: Collection[str] | None) -> LogSource:
         source: LogSource
         if request.param == "local":
-            source = LocalSource("here", folders)
+            source = LocalLogSource("here", folders)
         else:
-            source = SshSource("there", request.getfixturevalue("sshd").host, folders)
+            source = SshLogSource("there", request.getfixturevalue("sshd").host, folders)
         opened.append(source)
         return source
 
@@ -255,7 +255,7 @@ def test_whatever_links_there_are_a_log_is_read_if_it_really_is_in_its_folder(li
             with contextlib.suppress(OSError):
                 (root / place).parent.mkdir(exist_ok=True)
                 (root / place).open("x").close()
-        source = LocalSource("here", [str(root / "logs")])
+        source = LocalLogSource("here", [str(root / "logs")])
         paths = [str(root / place) for place in PLACES if place.startswith("logs/")]
         found = source.stat(paths)
         for path in paths:

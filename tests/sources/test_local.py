@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from exporter.sources.local import LocalSource
+from exporter.sources.local import LocalLogSource
 from exporter.sources.source import LogProblem, LogStat, ReadRequest
 from tests.support.files import open_the_way_to, unprivileged
 
-SOURCE = LocalSource("local")
+SOURCE = LocalLogSource("local")
 
 
 def looked_at(path: Path | str) -> LogStat | LogProblem | None:
@@ -218,7 +218,7 @@ def test_an_idle_log_costs_one_system_call_a_look_and_a_known_one_no_more(
         monkeypatch.setattr(os, name, counting(name, getattr(os, name)))
     log = tmp_path / "a.log"
     log.write_bytes(b"one\n")
-    source, path = LocalSource("local", [str(tmp_path)] if bounded else None), str(log)
+    source, path = LocalLogSource("local", [str(tmp_path)] if bounded else None), str(log)
     first = source.stat([path])[path]
     assert isinstance(first, LogStat)
     calls.clear()
@@ -244,7 +244,7 @@ def test_an_idle_log_costs_one_system_call_a_look_and_a_known_one_no_more(
 def test_of_logs_that_come_and_go_the_last_are_remembered_and_one_that_stays_is_never_found_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source = LocalSource("local", [str(tmp_path)])
+    source = LocalLogSource("local", [str(tmp_path)])
     found_anew: list[str] = []
     is_astray = source._is_astray
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from exporter.sources.local import LocalSource
+from exporter.sources.local import LocalLogSource
 from exporter.sources.log_paths import LogPathTemplate
 from exporter.sources.missing_folders import CHECK_SECONDS, RECHECK_SECONDS, MissingFolders
 from tests.support.files import unprivileged
@@ -116,7 +116,7 @@ def test_a_source_that_is_down_keeps_what_was_known_of_its_folders(tmp_path: Pat
 
 
 def test_after_a_reload_a_folder_is_not_warned_of_again() -> None:
-    source = LocalSource("local")
+    source = LocalLogSource("local")
     templates = [LogPathTemplate("/none/of/these/{beam_id}.log"), LogPathTemplate("/nor/this/{beam_id}.log")]
     before, now = MissingFolders(templates), MissingFolders(templates[:1])
     assert before.missing is None
@@ -131,7 +131,7 @@ def test_a_folder_behind_one_that_may_not_be_searched_is_not_called_missing(tmp_
     (tmp_path / "closed").chmod(0)
     try:
         with unprivileged():
-            assert LocalSource("local").missing_folders([f"{tmp_path}/closed/logs"]) == frozenset()
+            assert LocalLogSource("local").missing_folders([f"{tmp_path}/closed/logs"]) == frozenset()
     finally:
         (tmp_path / "closed").chmod(0o700)
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from exporter.sources.local import LocalSource
+from exporter.sources.local import LocalLogSource
 from exporter.sources.source import LogProblem, LogSource, LogStat, ReadRequest
-from exporter.sources.ssh.source import SshSource
+from exporter.sources.ssh.source import SshLogSource
 from exporter.sources.tailer import Tailer
 from tests.support.sshd import Sshd
 
@@ -24,9 +24,9 @@ def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
 @pytest.fixture(params=["local", "ssh"])
 def source(request: pytest.FixtureRequest) -> Iterator[LogSource]:
     if request.param == "local":
-        source: LogSource = LocalSource("here")
+        source: LogSource = LocalLogSource("here")
     else:
-        source = SshSource("there", request.getfixturevalue("sshd").host)
+        source = SshLogSource("there", request.getfixturevalue("sshd").host)
     assert source.kind == request.param
     yield source
     source.close()
@@ -71,7 +71,7 @@ class Follower:
         while more:
             data = self.source.read([self.tailer.request(stat)])[0]
             assert isinstance(data, bytes)
-            chunk = self.tailer.take(data)
+            chunk = self.tailer.receive(data)
             if chunk is None:
                 continue
             self.replacements += chunk.replaced
@@ -248,16 +248,16 @@ def test_of_settled_logs_only_those_that_look_other_are_told(source: LogSource, 
         log.write_bytes(b"one\n")
     paths = {name: str(log) for name, log in logs.items()}
     stats = source.stat(paths.values())
-    settled = {path: stat for path, stat in stats.items() if isinstance(stat, LogStat) and path != paths["asked"]}
-    assert len(settled) == len(names) - 1
-    assert source.stat([], settled) == {}
+    known = {path: stat for path, stat in stats.items() if isinstance(stat, LogStat) and path != paths["asked"]}
+    assert len(known) == len(names) - 1
+    assert source.stat([], known) == {}
     with logs["grown"].open("ab") as file:
         file.write(b"two\n")
     os.utime(logs["older"], (1_000_000_000, 1_000_000_000))
     logs["gone"].unlink()
     logs["folder"].unlink()
     logs["folder"].mkdir()
-    told = source.stat([paths["asked"]], settled)
+    told = source.stat([paths["asked"]], known)
     now = source.stat(paths.values())
     assert told.keys() == {paths[name] for name in names if name != "same"}
     assert told[paths["gone"]] is None

@@ -6,11 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.sources.tail_lines import (
-    RECENT_BYTES,
-    RECENT_LINE_CHARACTERS,
-    RECENT_LINES,
-    recent_bytes,
-    recent_lines,
+    LAST_BYTES,
+    LAST_LINE_CHARACTERS,
+    LAST_LINES,
+    keep_last_bytes,
+    last_lines,
 )
 
 
@@ -18,48 +18,48 @@ def kept(*pieces: bytes) -> bytes:
     """What is kept of a log that comes in these pieces."""
     result = b""
     for piece in pieces:
-        result = recent_bytes(result, piece)
+        result = keep_last_bytes(result, piece)
     return result
 
 
-@given(st.lists(st.binary(max_size=3 * RECENT_BYTES), max_size=6))
+@given(st.lists(st.binary(max_size=3 * LAST_BYTES), max_size=6))
 def test_however_a_log_is_cut_its_last_bytes_are_kept(pieces: list[bytes]) -> None:
-    assert kept(*pieces) == b"".join(pieces)[-RECENT_BYTES:]
+    assert kept(*pieces) == b"".join(pieces)[-LAST_BYTES:]
 
 
-@given(st.binary(max_size=2 * RECENT_BYTES))
+@given(st.binary(max_size=2 * LAST_BYTES))
 def test_any_bytes_become_lines_that_are_few_and_short(data: bytes) -> None:
-    lines = recent_lines(kept(data))
-    assert len(lines) <= RECENT_LINES
-    assert all(len(line) <= RECENT_LINE_CHARACTERS for line in lines)
+    lines = last_lines(kept(data))
+    assert len(lines) <= LAST_LINES
+    assert all(len(line) <= LAST_LINE_CHARACTERS for line in lines)
 
 
 def test_lines_come_oldest_first_and_an_unfinished_one_is_the_last() -> None:
-    assert recent_lines(kept(b"one\r\ntwo\n", b"\nRun transpoKilled")) == ("one", "two", "", "Run transpoKilled")
+    assert last_lines(kept(b"one\r\ntwo\n", b"\nRun transpoKilled")) == ("one", "two", "", "Run transpoKilled")
 
 
 def test_nothing_is_no_line() -> None:
-    assert recent_lines(b"") == ()
+    assert last_lines(b"") == ()
 
 
 def test_only_the_last_fifty_lines_are_shown() -> None:
     log = b"".join(b"%d\n" % number for number in range(200))
-    assert recent_lines(kept(log)) == tuple(str(number) for number in range(150, 200))
+    assert last_lines(kept(log)) == tuple(str(number) for number in range(150, 200))
 
 
 def test_a_line_whose_beginning_is_gone_is_left_out() -> None:
-    log = b"x" * RECENT_BYTES + b"\nwhole\n"
-    assert recent_lines(kept(log)) == ("whole",)
+    log = b"x" * LAST_BYTES + b"\nwhole\n"
+    assert last_lines(kept(log)) == ("whole",)
 
 
 def test_a_log_of_one_endless_line_shows_some_of_it() -> None:
-    assert recent_lines(kept(b"x" * 100_000)) == ("x" * RECENT_LINE_CHARACTERS,)
+    assert last_lines(kept(b"x" * 100_000)) == ("x" * LAST_LINE_CHARACTERS,)
 
 
 def test_a_hole_in_a_log_is_no_text() -> None:
-    assert recent_lines(kept(b"before\n" + b"\0" * 100 + b"after\n")) == ("before", "after")
-    assert recent_lines(kept(b"\0" * 100_000)) == ()
+    assert last_lines(kept(b"before\n" + b"\0" * 100 + b"after\n")) == ("before", "after")
+    assert last_lines(kept(b"\0" * 100_000)) == ()
 
 
 def test_bytes_that_are_no_text_are_replaced() -> None:
-    assert recent_lines(kept(b"Feld \xfc\n")) == ("Feld \N{REPLACEMENT CHARACTER}",)
+    assert last_lines(kept(b"Feld \xfc\n")) == ("Feld \N{REPLACEMENT CHARACTER}",)

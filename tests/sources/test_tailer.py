@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from exporter.logs.events import Anomaly
 from exporter.logs.parser import LINE_LIMIT, TpsLogParser
 from exporter.sources import tailer as tailer_module
-from exporter.sources.local import LocalSource
+from exporter.sources.local import LocalLogSource
 from exporter.sources.source import LogProblem, LogStat
 from exporter.sources.tailer import ANCHOR_BYTES, READ_BYTES, LocalLogTailer, Tailer
 from tests.support.process import PATIENCE_SECONDS, wait_for
@@ -28,7 +28,7 @@ class Follower:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.source = LocalSource("local")
+        self.source = LocalLogSource("local")
         self.tailer = Tailer(str(path))
         self.content = b""
         self.replacements = 0
@@ -46,7 +46,7 @@ class Follower:
             [data] = self.source.read([request])
             if isinstance(data, LogProblem):
                 return new
-            chunk = self.tailer.take(data)
+            chunk = self.tailer.receive(data)
             if chunk is None:
                 continue
             if chunk.replaced:
@@ -221,7 +221,7 @@ def test_a_log_that_shrinks_between_look_and_read_is_read_again(followed: Follow
     followed.path.write_bytes(b"new\n")
     [data] = followed.source.read([request])
     assert isinstance(data, bytes)
-    assert followed.tailer.take(data) is None
+    assert followed.tailer.receive(data) is None
     assert followed.look() == b"new\n"
 
 
@@ -234,7 +234,7 @@ def test_a_gigabyte_without_a_newline_costs_no_memory(tmp_path: Path) -> None:
         file.write(b"x" * 1000)
         file.seek(1 << 30)
         file.write(b"\nTime taken by MC engine: 1\n")
-    source, tailer, parser = LocalSource("local"), Tailer(str(path)), TpsLogParser()
+    source, tailer, parser = LocalLogSource("local"), Tailer(str(path)), TpsLogParser()
     stat = source.stat([str(path)])[str(path)]
     assert isinstance(stat, LogStat)
     events = []
@@ -243,7 +243,7 @@ def test_a_gigabyte_without_a_newline_costs_no_memory(tmp_path: Path) -> None:
     while more:
         [data] = source.read([tailer.request(stat)])
         assert isinstance(data, bytes)
-        chunk = tailer.take(data)
+        chunk = tailer.receive(data)
         assert chunk is not None
         # Holes are NUL bytes, which the parser drops; a log of text must be bounded, too.
         events += parser.feed(chunk.data.translate(NUL_TO_TEXT))

@@ -16,11 +16,11 @@ from exporter.persistence.writer import decoded, encoded
 from exporter.polling.output_check import OutputRules
 from exporter.polling.poller import SourcePoller
 from exporter.privacy.identifiers import PlainIdentifiers
-from exporter.sources.local import LocalSource
+from exporter.sources.local import LocalLogSource
 from exporter.sources.log_paths import LogPathTemplate
 from exporter.sources.source import (
-    NOTHING_SETTLED,
-    Entry,
+    NO_KNOWN_STATS,
+    FolderEntry,
     LogProblem,
     LogSource,
     LogStat,
@@ -32,7 +32,7 @@ from tests.support.replay import LOGS
 BEAM = BeamKey("70010001", "70010001_beam_1")
 
 
-class FragileSource(LocalSource):
+class FragileSource(LocalLogSource):
     """A local source that can be taken away."""
 
     down = False
@@ -42,10 +42,10 @@ class FragileSource(LocalSource):
             raise SourceUnavailable("connection_lost", "gone")
 
     def stat(
-        self, paths: Collection[str], settled: Mapping[str, LogStat] = NOTHING_SETTLED
+        self, paths: Collection[str], known: Mapping[str, LogStat] = NO_KNOWN_STATS
     ) -> Mapping[str, LogStat | LogProblem | None]:
         self._check()
-        return super().stat(paths, settled)
+        return super().stat(paths, known)
 
     def read(self, requests: Sequence[ReadRequest]) -> Sequence[bytes | LogProblem]:
         self._check()
@@ -55,7 +55,7 @@ class FragileSource(LocalSource):
         self,
         folder: str,
         names: str | re.Pattern[str],
-        visit: Callable[[Entry], bool],
+        visit: Callable[[FolderEntry], bool],
         within: Collection[str] | None,
     ) -> None:
         self._check()
@@ -89,7 +89,7 @@ class World:
         self.at = 1_800_000_000.0
         self.file_clock_seconds = 0.0
         self.rows: dict[BeamKey, BeamRow] = {}
-        self.source = source or LocalSource("local")
+        self.source = source or LocalLogSource("local")
         self._rules = rules or StoreRules()
         self._templates = templates
         self._outputs = outputs
@@ -97,7 +97,7 @@ class World:
 
     def _begin(self) -> None:
         self.store = BeamStore(self._rules, self.at)
-        self.monitor = SourcePoller(
+        self.poller = SourcePoller(
             self.source,
             [LogPathTemplate(f"{self.folder}/{template}") for template in self._templates],
             self.store,
@@ -116,7 +116,7 @@ class World:
         state = decoded(self.saved() if lines is None else lines)
         self._begin()
         self.store.resume(state, {self.source.name})
-        self.monitor.resume(*self.store.checkpoints(self.source.name))
+        self.poller.resume(*self.store.checkpoints(self.source.name))
 
     def log(self, key: BeamKey = BEAM) -> Path:
         """Where a beam's log is by the first template."""
@@ -142,7 +142,7 @@ class World:
         known = self.store.keys()
         rows = [replace(row, read_at=self.at) for row in self.rows.values()]
         self.store.update_rows(rows, known - self.rows.keys(), self.at)
-        while self.monitor.look():
+        while self.poller.poll():
             pass
         self.store.advance(self.at)
 

@@ -22,7 +22,7 @@ from functools import lru_cache
 from exporter.sources.log_paths import inside
 from exporter.sources.source import (
     ENTRIES_LIMIT,
-    Entry,
+    FolderEntry,
     LogProblem,
     LogStat,
     ReadRequest,
@@ -222,7 +222,7 @@ class SftpLogs:
         self,
         folder: str,
         names: str | re.Pattern[str],
-        visit: Callable[[Entry], bool],
+        visit: Callable[[FolderEntry], bool],
         within: Collection[str] | None,
     ) -> None:
         """See :meth:`exporter.sources.source.LogSource.entries`.
@@ -319,7 +319,7 @@ class _Entries:
         self,
         session: SftpSession,
         folder: str,
-        visit: Callable[[Entry], bool],
+        visit: Callable[[FolderEntry], bool],
         roots: Collection[str] | None,
         look_at: Callable[[Sequence[str]], list[Attributes | SftpRefusal]],
     ) -> None:
@@ -345,12 +345,12 @@ class _Entries:
                 continue
             if not attributes.folder and not attributes.regular:
                 continue
-            entry = Entry(name, None)
+            entry = FolderEntry(name, None)
             if not attributes.folder:
                 found = _log_stat(posixpath.join(self._folder, name), attributes)
                 if isinstance(found, LogProblem):
                     raise found
-                entry = Entry(name, found)
+                entry = FolderEntry(name, found)
             if self._visit(entry):
                 return True
         return False

@@ -18,8 +18,8 @@ from typing import TypeVar
 import paramiko
 
 from exporter.sources.source import (
-    NOTHING_SETTLED,
-    Entry,
+    NO_KNOWN_STATS,
+    FolderEntry,
     LogProblem,
     LogStat,
     ReadRequest,
@@ -70,12 +70,12 @@ class _SftpSource(ABC):
         return self._past_round_trips + (logs.session.round_trips if logs is not None else 0)
 
     def stat(
-        self, paths: Collection[str], settled: Mapping[str, LogStat] = NOTHING_SETTLED
+        self, paths: Collection[str], known: Mapping[str, LogStat] = NO_KNOWN_STATS
     ) -> Mapping[str, LogStat | LogProblem | None]:
         """See :meth:`exporter.sources.source.LogSource.stat`."""
-        found = self._ask(lambda logs: logs.stat([*paths, *settled]))
+        found = self._ask(lambda logs: logs.stat([*paths, *known]))
         changed: dict[str, LogStat | LogProblem | None] = {
-            path: found.get(path) for path, seen in settled.items() if found.get(path) != seen
+            path: found.get(path) for path, seen in known.items() if found.get(path) != seen
         }
         return changed | {path: found[path] for path in paths if path in found}
 
@@ -95,7 +95,7 @@ class _SftpSource(ABC):
         self,
         folder: str,
         names: str | re.Pattern[str],
-        visit: Callable[[Entry], bool],
+        visit: Callable[[FolderEntry], bool],
         within: Collection[str] | None,
     ) -> None:
         """See :meth:`exporter.sources.source.LogSource.entries`."""
@@ -154,7 +154,7 @@ class _SftpSource(ABC):
         self._logs = None
 
 
-class ClientSource(_SftpSource):
+class ClientLogSource(_SftpSource):
     """Logs on the host that somebody else's client is connected to; the client stays theirs.
 
     Args:
@@ -192,7 +192,7 @@ class ClientSource(_SftpSource):
         return UnexpectedError(error)
 
 
-class SshSource(_SftpSource):
+class SshLogSource(_SftpSource):
     """One SSH host as a :class:`~exporter.sources.source.LogSource`.
 
     Args:

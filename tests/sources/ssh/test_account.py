@@ -16,7 +16,7 @@ import pytest
 
 from exporter.sources.source import ReadRequest
 from exporter.sources.ssh.host import SshHost
-from exporter.sources.ssh.source import SshSource
+from exporter.sources.ssh.source import SshLogSource
 from tests.support.process import wait_for
 from tests.support.sshd import Sshd
 
@@ -72,7 +72,7 @@ def transport(client: paramiko.SSHClient) -> paramiko.Transport:
 def test_its_logs_are_followed(host: Sshd, tmp_path: Path) -> None:
     log = tmp_path / "a.log"
     log.write_bytes(b"one\n")
-    source = SshSource("hpc1", host.host, [str(tmp_path)])
+    source = SshLogSource("hpc1", host.host, [str(tmp_path)])
     try:
         assert "a.log" in source.listing(str(tmp_path))
         assert len(source.stat([str(log)])) == 1
@@ -192,7 +192,7 @@ def test_an_agent_is_used_for_the_login_and_never_forwarded(tmp_path: Path, monk
             subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=30)
             assert "SSH_AUTH_SOCK=" in noted.read_text(encoding="utf-8"), "OpenSSH's own client does forward it"
             noted.unlink()
-            source = SshSource("hpc1", SshHost("gpu", ssh_config_file=config, use_agent=True))
+            source = SshLogSource("hpc1", SshHost("gpu", ssh_config_file=config, use_agent=True))
             try:
                 assert "noted" in source.listing(str(tmp_path))
             finally:

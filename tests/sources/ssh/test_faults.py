@@ -24,11 +24,11 @@ from exporter.beams.store import BeamStore
 from exporter.logs.parser import SitePatterns
 from exporter.polling.poller import SourcePoller
 from exporter.privacy.identifiers import PlainIdentifiers
-from exporter.sources.local import LocalSource
+from exporter.sources.local import LocalLogSource
 from exporter.sources.log_paths import LogPathTemplate
 from exporter.sources.source import LogSource
 from exporter.sources.ssh.host import SshHost
-from exporter.sources.ssh.source import SshSource
+from exporter.sources.ssh.source import SshLogSource
 from tests.support.process import PATIENCE_SECONDS, wait_for
 from tests.support.relay import Relay
 from tests.support.replay import LOGS
@@ -53,19 +53,19 @@ class Watch:
             log.parent.mkdir(exist_ok=True)
         self.store = BeamStore(StoreRules(StallRules(), StatusRules()), time.time())
         # Pauses between attempts are shortened by a clock that runs fast.
-        source = SshSource("hpc1", host, clock=lambda: 20 * time.monotonic(), jitter=lambda: 0.0)
-        self.monitors = [
-            self._monitor(source, f"{folder}/remote/{{beam_id}}.log"),
-            self._monitor(LocalSource("local"), f"{folder}/local/{{beam_id}}.log"),
+        source = SshLogSource("hpc1", host, clock=lambda: 20 * time.monotonic(), jitter=lambda: 0.0)
+        self.pollers = [
+            self._poller(source, f"{folder}/remote/{{beam_id}}.log"),
+            self._poller(LocalLogSource("local"), f"{folder}/local/{{beam_id}}.log"),
         ]
         rows = [BeamRow(key, time.time(), status="simulation_running") for key in (REMOTE, LOCAL)]
         self.store.update_rows(rows, (), time.time())
         self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._follow, args=(each,)) for each in self.monitors]
+        self._threads = [threading.Thread(target=self._follow, args=(each,)) for each in self.pollers]
         for thread in self._threads:
             thread.start()
 
-    def _monitor(self, source: LogSource, template: str) -> SourcePoller:
+    def _poller(self, source: LogSource, template: str) -> SourcePoller:
         return SourcePoller(
             source,
             [LogPathTemplate(template)],
@@ -75,15 +75,15 @@ class Watch:
             clock=time.time,
         )
 
-    def _follow(self, monitor: SourcePoller) -> None:
+    def _follow(self, poller: SourcePoller) -> None:
         while not self._stop.is_set():
-            if not monitor.look():
+            if not poller.poll():
                 self._stop.wait(0.02)
 
     def close(self) -> None:
         self._stop.set()
-        for monitor in self.monitors:
-            monitor.close()
+        for poller in self.pollers:
+            poller.close()
         for thread in self._threads:
             thread.join(PATIENCE_SECONDS)
             assert not thread.is_alive(), "a thread hangs"

@@ -16,7 +16,7 @@ from paramiko.common import AUTH_FAILED, AUTH_PARTIALLY_SUCCESSFUL, AUTH_SUCCESS
 
 from exporter.sources.source import SourceUnavailable
 from exporter.sources.ssh.host import SshHost
-from exporter.sources.ssh.source import SshSource
+from exporter.sources.ssh.source import SshLogSource
 from tests.support.sshd import Sshd, free_port, keygen
 
 MINUTE = 60.0
@@ -111,7 +111,7 @@ def serving(folder: Path, make: Callable[[], Door], *, hang_up: bool = False) ->
         thread.join(10)
 
 
-def refused(source: SshSource) -> SourceUnavailable:
+def refused(source: SshLogSource) -> SourceUnavailable:
     with pytest.raises(SourceUnavailable) as caught:
         source.listing("/")
     assert len(str(caught.value).splitlines()) == 1
@@ -128,7 +128,7 @@ class TestPauses:
     def pauses(self, host: SshHost, tries: int, jitter: float = 0.0) -> list[float]:
         """How long the host is left alone after each of so many tries."""
         now = [0.0]
-        source = SshSource("hpc1", host, clock=lambda: now[0], jitter=lambda: jitter)
+        source = SshLogSource("hpc1", host, clock=lambda: now[0], jitter=lambda: jitter)
         found = []
         for _ in range(tries):
             first = refused(source)
@@ -152,7 +152,7 @@ class TestPauses:
         now = [0.0]
         with Sshd(tmp_path / "sshd") as server:
             host = replace(server.host, key_file=keygen(tmp_path / "foreign"))
-            source = SshSource("hpc1", host, clock=lambda: now[0], jitter=lambda: 0.0)
+            source = SshLogSource("hpc1", host, clock=lambda: now[0], jitter=lambda: 0.0)
             assert refused(source).kind == "authentication"
             server.kill()
             now[0] = source._next_at
@@ -188,7 +188,7 @@ class TestSecondFactor:
     )
     def test_a_key_that_is_accepted_while_more_is_demanded_is_said_so(self, tmp_path: Path, demanded: str) -> None:
         with serving(tmp_path, lambda: Door(demanded)) as (host, doors):
-            source = SshSource("hpc1", host)
+            source = SshLogSource("hpc1", host)
             found = refused(source)
             source.close()
         assert found.kind == "second_factor"
@@ -203,7 +203,7 @@ class TestSecondFactor:
         text = config.read_text(encoding="utf-8")
         config.write_text(text.replace("PasswordAuthentication no", "PasswordAuthentication yes"), encoding="utf-8")
         with server:
-            source = SshSource("hpc1", server.host)
+            source = SshLogSource("hpc1", server.host)
             found = refused(source)
             assert found.kind == "second_factor"
             assert "(password)" in str(found)
@@ -212,7 +212,7 @@ class TestSecondFactor:
 
     def test_a_refused_key_is_no_second_factor(self, tmp_path: Path) -> None:
         with serving(tmp_path, lambda: Door(take_keys=False)) as (host, _):
-            source = SshSource("hpc1", host)
+            source = SshLogSource("hpc1", host)
             assert refused(source).kind == "authentication"
             source.close()
 
@@ -236,7 +236,7 @@ class TestPasswordsOfJumps:
 
     def test_a_jump_host_never_gets_the_targets_password(self, tmp_path: Path) -> None:
         with serving(tmp_path, lambda: Door(take_keys=False)) as (gate, doors):
-            source = SshSource("hpc1", self.through(tmp_path, gate))
+            source = SshLogSource("hpc1", self.through(tmp_path, gate))
             assert refused(source).kind == "authentication"
             source.close()
         assert doors[0].keys, "it was asked to let us in"
@@ -245,14 +245,14 @@ class TestPasswordsOfJumps:
     def test_a_jump_host_gets_its_own_password(self, tmp_path: Path) -> None:
         with serving(tmp_path, lambda: Door(take_keys=False)) as (gate, doors):
             own = secret(tmp_path / "jump_password", "of-the-gate")
-            source = SshSource("hpc1", self.through(tmp_path, gate, jump_password_file=own))
+            source = SshLogSource("hpc1", self.through(tmp_path, gate, jump_password_file=own))
             assert refused(source).kind == "authentication"
             source.close()
         assert doors[0].passwords == ["of-the-gate"]
 
     def test_a_passphrase_is_never_sent(self, tmp_path: Path) -> None:
         with serving(tmp_path, lambda: Door(take_keys=False)) as (host, doors):
-            source = SshSource("hpc1", replace(host, passphrase_file=secret(tmp_path / "passphrase", "open sesame")))
+            source = SshLogSource("hpc1", replace(host, passphrase_file=secret(tmp_path / "passphrase", "open sesame")))
             assert refused(source).kind == "authentication"
             source.close()
         assert [door.passwords for door in doors] == [[]]

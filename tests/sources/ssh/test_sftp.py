@@ -16,7 +16,7 @@ from exporter.sources.source import LogProblem, ReadRequest
 from exporter.sources.ssh import sftp, sftp_logs
 from exporter.sources.ssh.sftp import Attributes, SftpError, SftpRefusal, SftpSession
 from exporter.sources.ssh.sftp_logs import SftpLogs
-from exporter.sources.ssh.source import SshSource
+from exporter.sources.ssh.source import SshLogSource
 from tests.support.sshd import Sshd
 
 VERSION = struct.pack(">IBI", 5, 2, 3)
@@ -202,10 +202,10 @@ def test_a_log_that_this_account_may_not_read_is_a_problem_of_that_log_alone() -
 
 
 @pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SshSource]:
+def source(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SshLogSource]:
     """A real host that allows one channel per connection."""
     with Sshd(tmp_path_factory.mktemp("host") / "sshd", extra="MaxSessions 1") as server:
-        source = SshSource("there", server.host)
+        source = SshLogSource("there", server.host)
         yield source
         source.close()
 
@@ -213,13 +213,13 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SshSource]:
 class TestRoundTrips:
     """What a look costs, counted: time would depend on the machine."""
 
-    def cost(self, source: SshSource, paths: list[str]) -> int:
+    def cost(self, source: SshLogSource, paths: list[str]) -> int:
         before = source.round_trips
         assert len(source.stat(paths)) == len(paths)
         return source.round_trips - before
 
     @pytest.mark.parametrize(("logs", "most"), [(100, 2), (1000, 3)])
-    def test_of_one_folder(self, source: SshSource, tmp_path: Path, logs: int, most: int) -> None:
+    def test_of_one_folder(self, source: SshLogSource, tmp_path: Path, logs: int, most: int) -> None:
         paths = [str(tmp_path / f"{number}.log") for number in range(logs)]
         for path in paths:
             Path(path).write_bytes(b"x" * 100)
@@ -231,7 +231,7 @@ class TestRoundTrips:
         assert source.round_trips - before <= 2
 
     def test_a_few_logs_in_a_huge_folder_are_asked_for_one_by_one(
-        self, source: SshSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, source: SshLogSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("exporter.sources.ssh.sftp_logs._HUGE_FOLDER", 200)
         for number in range(300):

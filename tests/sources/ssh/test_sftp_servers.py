@@ -11,11 +11,11 @@ import pytest
 from structlog.testing import capture_logs
 
 from exporter.beams.snapshot import BeamState
-from exporter.sources.source import Entry, LogProblem, LogStat
+from exporter.sources.source import FolderEntry, LogProblem, LogStat
 from exporter.sources.ssh.host import SshHost
 from exporter.sources.ssh.sftp import SftpSession
 from exporter.sources.ssh.sftp_logs import SftpLogs
-from exporter.sources.ssh.source import SshSource
+from exporter.sources.ssh.source import SshLogSource
 from tests.support import sftp_host as told
 from tests.support.replay import LOGS
 from tests.support.sftp_host import SftpHost
@@ -38,7 +38,7 @@ QUIRKS: dict[str, Making] = {
 }
 
 
-class OverThis(SshSource):
+class OverThis(SshLogSource):
     """A source over a scripted server instead of a connection."""
 
     def __init__(self, host: SftpHost, folders: list[str] | None) -> None:
@@ -131,10 +131,10 @@ def test_a_dose_file_without_a_size_is_a_problem_and_not_a_missing_one(tmp_path:
 @pytest.mark.parametrize("make", QUIRKS.values(), ids=QUIRKS.keys())
 def test_dose_files_are_found_whatever_their_listing_leaves_out(tmp_path: Path, make: Making) -> None:
     (tmp_path / "dose.dcm").write_bytes(b"dose")
-    seen: list[Entry] = []
+    seen: list[FolderEntry] = []
     logs = SftpLogs(SftpSession(make()))
 
-    def visit(entry: Entry) -> bool:
+    def visit(entry: FolderEntry) -> bool:
         seen.append(entry)
         return False
 

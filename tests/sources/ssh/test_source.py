@@ -22,7 +22,7 @@ from exporter.sources.source import SourceUnavailable
 from exporter.sources.ssh.connection import SshConnection
 from exporter.sources.ssh.host import SshHost
 from exporter.sources.ssh.sftp import SftpEnded, SftpError, SftpSession
-from exporter.sources.ssh.source import SshSource
+from exporter.sources.ssh.source import SshLogSource
 from tests.support.files import open_the_way_to, unprivileged
 from tests.support.process import wait_for
 from tests.support.sshd import Sshd, keygen
@@ -41,7 +41,7 @@ def here(tmp_path: Path) -> Path:
 
 
 def works(host: SshHost, folder: Path) -> None:
-    source = SshSource("hpc1", host)
+    source = SshLogSource("hpc1", host)
     try:
         assert "a.log" in source.listing(str(folder))
     finally:
@@ -49,7 +49,7 @@ def works(host: SshHost, folder: Path) -> None:
 
 
 def trouble(host: SshHost) -> SourceUnavailable:
-    source = SshSource("hpc1", host)
+    source = SshLogSource("hpc1", host)
     with pytest.raises(SourceUnavailable) as caught:
         source.listing("/")
     source.close()
@@ -245,7 +245,7 @@ class TestReaching:
     def test_a_server_that_speaks_something_else(self, sshd: Sshd) -> None:
         with socket.create_server(("127.0.0.1", 0)) as server:
             host = replace(sshd.host, port=server.getsockname()[1], connect_timeout_seconds=1.0)
-            source = SshSource("hpc1", host)
+            source = SshLogSource("hpc1", host)
             import threading
 
             def answer() -> None:
@@ -265,7 +265,7 @@ def test_pauses_grow_to_a_minute_and_are_spread(sshd: Sshd) -> None:
     now = [0.0]
     host = replace(sshd.host, user="nobody-of-that-name", port=1)
     for jitter, first, longest in ((0.0, 0.5, 30.0), (1.0, 1.0, 60.0)):
-        source = SshSource("hpc1", host, clock=lambda: now[0], jitter=lambda value=jitter: value)  # type: ignore[misc]
+        source = SshLogSource("hpc1", host, clock=lambda: now[0], jitter=lambda value=jitter: value)  # type: ignore[misc]
         pauses = []
         for _ in range(10):
             with pytest.raises(SourceUnavailable) as caught:
@@ -288,7 +288,7 @@ def test_what_goes_wrong_again_is_trouble(
     sshd: Sshd, here: Path, monkeypatch: pytest.MonkeyPatch, raised: Exception, reconnects: int
 ) -> None:
     now = [0.0]
-    source = SshSource("hpc1", sshd.host, clock=lambda: now[0])
+    source = SshLogSource("hpc1", sshd.host, clock=lambda: now[0])
     source.listing(str(here))
 
     def fail(*_: object) -> None:
@@ -311,7 +311,7 @@ def test_what_goes_wrong_again_is_trouble(
 def test_an_answer_that_is_awaited_while_the_clock_is_set_is_asked_for_again(
     sshd: Sshd, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source = SshSource("hpc1", sshd.host)
+    source = SshLogSource("hpc1", sshd.host)
     source.listing(str(here))
     set_by, calls = [0.0], []
 
@@ -334,7 +334,7 @@ def test_an_answer_that_is_awaited_while_the_clock_is_set_is_asked_for_again(
 
 def test_nothing_is_left_on_the_host(tmp_path: Path, here: Path) -> None:
     with Sshd(tmp_path / "host") as server:
-        source = SshSource("hpc1", server.host)
+        source = SshLogSource("hpc1", server.host)
         source.listing(str(here))
         assert server.children, "the connection's processes"
         source.close()
@@ -343,7 +343,7 @@ def test_nothing_is_left_on_the_host(tmp_path: Path, here: Path) -> None:
 
 def test_a_wait_is_ended_by_closing_from_another_thread(tmp_path: Path, here: Path) -> None:
     with Sshd(tmp_path / "host") as server:
-        source = SshSource("hpc1", replace(server.host, operation_timeout_seconds=25.0))
+        source = SshLogSource("hpc1", replace(server.host, operation_timeout_seconds=25.0))
         source.listing(str(here))
         _signal(server, signal.SIGSTOP)
         try:

@@ -12,7 +12,7 @@ import pytest
 from exporter.sources.source import SourceUnavailable
 from exporter.sources.ssh.config import Jump, parse_jumps
 from exporter.sources.ssh.host import SshHost
-from exporter.sources.ssh.source import SshSource
+from exporter.sources.ssh.source import SshLogSource
 from exporter.sources.ssh.target import resolve_route
 from tests.support.sshd import Sshd, keygen
 
@@ -97,7 +97,7 @@ class TestIdentities:
             f"Host gpu  # a remark\n  HostName {sshd.address}\n  Port {sshd.port} # another\n"
             f"  User {getpass.getuser()}\n  UserKnownHostsFile {sshd.known_hosts}\n{text}",
         )
-        source = SshSource("hpc1", SshHost("gpu", ssh_config_file=config))
+        source = SshLogSource("hpc1", SshHost("gpu", ssh_config_file=config))
         try:
             source.listing("/")
         finally:
@@ -162,7 +162,7 @@ class TestUserWithoutAName:
         assert "write an absolute path" in problem(tmp_path, f"{line}\n")
 
     def test_a_source_of_such_a_user_is_unavailable_and_raises_nothing_else(self) -> None:
-        source = SshSource("hpc1", SshHost("127.0.0.1", port=1))
+        source = SshLogSource("hpc1", SshHost("127.0.0.1", port=1))
         with pytest.raises(SourceUnavailable) as caught:
             source.listing("/")
         assert len(str(caught.value).splitlines()) == 1

@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 from exporter.sources.source import SourceUnavailable
 from exporter.sources.ssh import connection as ssh_connection
 from exporter.sources.ssh.host import SshHost
-from exporter.sources.ssh.source import SshSource
+from exporter.sources.ssh.source import SshLogSource
 from tests.support.process import wait_for
 from tests.support.sshd import Sshd, keygen
 
@@ -43,7 +43,7 @@ def trusting(sshd: Sshd, known: Path, text: str | bytes) -> SshHost:
 
 
 def works(host: SshHost) -> None:
-    source = SshSource("hpc1", host)
+    source = SshLogSource("hpc1", host)
     try:
         source.listing("/")
     finally:
@@ -51,7 +51,7 @@ def works(host: SshHost) -> None:
 
 
 def trouble(host: SshHost) -> SourceUnavailable:
-    source = SshSource("hpc1", host)
+    source = SshLogSource("hpc1", host)
     with pytest.raises(SourceUnavailable) as caught:
         source.listing("/")
     source.close()
@@ -176,7 +176,7 @@ def test_a_file_that_is_edited_while_running_counts_at_the_next_connection(tmp_p
     now = [0.0]
     with Sshd(tmp_path / "host") as server:
         own = f"[127.0.0.1]:{server.port} {public(server.host_key)}\n"
-        source = SshSource("hpc1", trusting(server, known, own), clock=lambda: now[0])
+        source = SshLogSource("hpc1", trusting(server, known, own), clock=lambda: now[0])
         source.listing("/")
         known.write_text(f"garbage\n@revoked * {public(server.host_key)}\n{own}", encoding="utf-8")
         server.kill()
