@@ -30,8 +30,7 @@ from exporter.database.unavailable import DatabaseUnavailable
 from exporter.logs.events import BatchesAnnounced, BatchStarted, LogRead, LogReplaced, RunFailed
 from exporter.logs.parser import TpsLogParser
 from exporter.privacy.identifiers import PlainIdentifiers
-from exporter.runtime import log_output
-from exporter.runtime import table_loops as rounds
+from exporter.runtime import discovery_loop, log_output
 from exporter.runtime.log_output import VALUE_CHARACTERS, render_json, render_logfmt
 from exporter.sources.local import LocalLogSource
 from exporter.sources.log_paths import LogPathTemplate
@@ -244,7 +243,7 @@ class TestRows:
 
 
 def test_files_of_all_folders_of_a_source_are_bounded_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rounds, "ENTRIES_LIMIT", 5)
+    monkeypatch.setattr(discovery_loop, "ENTRIES_LIMIT", 5)
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
         for number in range(3):
@@ -253,9 +252,9 @@ def test_files_of_all_folders_of_a_source_are_bounded_together(tmp_path: Path, m
     settings = settings_from(f"base_directory: {tmp_path}\ndiscovery: {{kind: directory}}\n", "x.yaml")
     store = BeamStore(StoreRules(), NOW)
     source = LocalLogSource("local")
-    finding = rounds.NameRounds(settings, source, templates, store, PlainIdentifiers(), time.time)
+    loop = discovery_loop.DirectoryDiscoveryLoop(settings, source, templates, store, PlainIdentifiers(), time.time)
     with capture_logs() as lines:
-        finding.discover()
+        loop.run_once()
     assert {beam.key.case_id for beam in store.snapshot(NOW).beams} == {"casea"}
     [line] = lines
     assert f"{tmp_path}/b and the folders before it have more than 5 files" in line["error"]

@@ -22,8 +22,10 @@ from exporter.polling.output_check import OutputRules
 from exporter.polling.poller import SourcePoller
 from exporter.privacy.identifiers import Identifiers
 from exporter.process.worker import Worker
+from exporter.runtime.database_access import DatabaseAccess
+from exporter.runtime.discovery_loop import DirectoryDiscoveryLoop, TableDiscoveryLoop
 from exporter.runtime.event_log import log_event
-from exporter.runtime.table_loops import NameRounds, TableRounds
+from exporter.runtime.mirror_loop import MirrorLoop
 from exporter.sources import inotify
 from exporter.sources.inotify import InotifyWatcher
 from exporter.sources.local import LocalLogSource
@@ -178,9 +180,10 @@ class Pipeline:
         self._store = store
         self._pollers: dict[str, SourcePoller] = {}
         self._polled: set[str] = set()
-        self._table: TableRounds | None = None
-        self._loops: list[Worker] = []
-        self._mirror: Worker | None = None
+        self._database: DatabaseAccess | None = None
+        self._mirror: MirrorLoop | None = None
+        self._workers: list[Worker] = []
+        self._mirror_worker: Worker | None = None
         self._waits: list[_Waits] = []
         if settings.progress_tracking.enabled:
             self._build(identifiers, clock, before)
@@ -188,7 +191,7 @@ class Pipeline:
             before.close()
             for name in before._pollers.keys() - self._pollers.keys():
                 store.remove_source(name)
-            if self._table is None:
+            if self._database is None:
                 store.update_database(None)
 
     def _build(self, identifiers: Identifiers, clock: Callable[[], float], before: Pipeline | None) -> None:
@@ -218,44 +221,49 @@ class Pipeline:
             else:
                 poller.resume(*store.checkpoints(each.name))
             self._pollers[each.name] = poller
-            finding: NameRounds | None = None
+            directory: DirectoryDiscoveryLoop | None = None
             if names:
                 changed = poller.names_changed
-                finding = NameRounds(settings, source, templates, store, identifiers, clock, changed)
-            self._add_loop(f"source {each.name}", partial(self._poll_source, poller, finding, waits), waits)
-        rounds: TableRounds | None = None
+                directory = DirectoryDiscoveryLoop(settings, source, templates, store, identifiers, clock, changed)
+            self._add_worker(f"source {each.name}", partial(self._poll_source, poller, directory, waits), waits)
+        table: TableDiscoveryLoop | None = None
         if settings.database is not None and not names:
-            earlier = before._table if before is not None else None
-            self._table = rounds = TableRounds(
-                settings, settings.database, store, identifiers, clock, earlier, self._poll_now
+            access = DatabaseAccess(
+                settings, settings.database, store, identifiers, before._database if before is not None else None
             )
+            self._database = access
+            table = TableDiscoveryLoop(settings, access, store, identifiers, clock)
             if settings.mirror.enabled:
-                self._mirror = self._add_loop("mirror", rounds.mirror)
-        self._add_loop("discovery", partial(self._discover, rounds, identifiers, clock))
+                earlier = before._mirror if before is not None else None
+                self._mirror = MirrorLoop(settings, access, store, identifiers, clock, earlier, self._poll_now)
+                self._mirror_worker = self._add_worker("mirror", self._mirror.run_once)
+        self._add_worker("discovery", partial(self._discover, table, identifiers, clock))
 
-    def _add_loop(self, name: str, step: Callable[[], float], waiter: _Waits | None = None) -> Worker:
+    def _add_worker(self, name: str, step: Callable[[], float], waiter: _Waits | None = None) -> Worker:
         def looking() -> float:
             wait = step()
             self._polled.add(name)
             return wait
 
         self._store.declare_errors(name)
-        loop = Worker(name, looking, self._store.count_error, waiter=waiter)
-        self._loops.append(loop)
-        return loop
+        worker = Worker(name, looking, self._store.count_error, waiter=waiter)
+        self._workers.append(worker)
+        return worker
 
-    def _poll_source(self, poller: SourcePoller, finding: NameRounds | None, waits: _Waits) -> float:
+    def _poll_source(self, poller: SourcePoller, directory: DirectoryDiscoveryLoop | None, waits: _Waits) -> float:
         try:
-            if finding is not None:
-                finding.discover(partial(waits.poll_hinted, poller))
+            if directory is not None:
+                directory.run_once(partial(waits.poll_hinted, poller))
             return waits.poll(poller)
         except Exception as error:  # noqa: BLE001 - whatever it is, the source is down; said and counted
             poller.failed(error)
             return _AFTER_ERROR_SECONDS
 
-    def _discover(self, rounds: TableRounds | None, identifiers: Identifiers, clock: Callable[[], float]) -> float:
-        if rounds is not None:
-            rounds.discover()
+    def _discover(
+        self, table: TableDiscoveryLoop | None, identifiers: Identifiers, clock: Callable[[], float]
+    ) -> float:
+        if table is not None:
+            table.run_once()
         self._store.advance(clock())
         for event in self._store.pop_events():
             log_event(event, identifiers)
@@ -269,28 +277,28 @@ class Pipeline:
 
     def start(self) -> None:
         """Start every thread."""
-        if self._mirror is not None:
-            self._store.add_listener(self._mirror.wake)
-        for loop in self._loops:
-            loop.start()
+        if self._mirror_worker is not None:
+            self._store.add_listener(self._mirror_worker.wake)
+        for worker in self._workers:
+            worker.start()
 
     def stop(self) -> None:
         """End every thread and write what the mirror still holds."""
-        if self._mirror is not None:
-            self._store.remove_listener(self._mirror.wake)
-        for loop in self._loops:
-            loop.stop()
+        if self._mirror_worker is not None:
+            self._store.remove_listener(self._mirror_worker.wake)
+        for worker in self._workers:
+            worker.stop()
         # A source may be waiting for its host: its connection is ended under it.
         for poller in self._pollers.values():
             poller.close()
-        if self._table is not None:
-            self._table.interrupt()
+        if self._database is not None:
+            self._database.interrupt()
         deadline = time.monotonic() + _STOP_SECONDS
-        for loop in self._loops:
-            if not loop.join(max(0.0, deadline - time.monotonic())):
-                _log.error("thread did not end in time", thread=loop.name, seconds=_STOP_SECONDS)
-        if self._table is not None and self._settings.mirror.enabled:
-            self._table.mirror(now=True)
+        for worker in self._workers:
+            if not worker.join(max(0.0, deadline - time.monotonic())):
+                _log.error("thread did not end in time", thread=worker.name, seconds=_STOP_SECONDS)
+        if self._mirror is not None:
+            self._mirror.run_once(now=True)
 
     def close(self) -> None:
         """Give back the kernel's announcements; :meth:`stop` comes first."""
@@ -300,9 +308,9 @@ class Pipeline:
 
     def trouble(self) -> str | None:
         """Why following cannot be said to work; ``None`` when it does."""
-        return next((trouble for loop in self._loops if (trouble := loop.trouble) is not None), None)
+        return next((trouble for worker in self._workers if (trouble := worker.trouble) is not None), None)
 
     def unready(self) -> str | None:
         """What has not been looked at yet; ``None`` when all has been, once."""
-        missing = sorted(loop.name for loop in self._loops if loop.name not in self._polled)
+        missing = sorted(worker.name for worker in self._workers if worker.name not in self._polled)
         return f"not looked yet: {', '.join(missing)}" if missing else None

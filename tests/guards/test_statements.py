@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,9 @@ from exporter.beams.store import BeamStore
 from exporter.config import settings_from
 from exporter.logs.events import BatchesAnnounced, BatchStarted, Event, LogRead
 from exporter.privacy.identifiers import PlainIdentifiers
-from exporter.runtime.table_loops import TableRounds
+from exporter.runtime.database_access import DatabaseAccess
+from exporter.runtime.discovery_loop import TableDiscoveryLoop
+from exporter.runtime.mirror_loop import MirrorLoop
 from exporter.sources.source import LogStat
 from tests.support import communicator_db as db
 
@@ -24,7 +25,7 @@ BEAMS = 300
 
 
 class Site:
-    """A table of running beams, and the exporter's rounds on it under a clock of its own."""
+    """A table of running beams, with the exporter's discovery and mirror loops and a clock of its own."""
 
     def __init__(self, folder: Path, statements: list[str]) -> None:
         self.statements = statements
@@ -35,9 +36,12 @@ class Site:
         settings = settings_from(f"base_directory: {folder}\ndatabase: {{path: {path}}}\n", "exporter.yaml")
         assert settings.database is not None
         self.store = BeamStore(StoreRules(), self.at)
-        self.rounds = TableRounds(settings, settings.database, self.store, PlainIdentifiers(), lambda: self.at)
-        self.rounds.discover()
-        self.rounds.mirror()
+        identifiers = PlainIdentifiers()
+        access = DatabaseAccess(settings, settings.database, self.store, identifiers)
+        self.discovery = TableDiscoveryLoop(settings, access, self.store, identifiers, lambda: self.at)
+        self.mirror = MirrorLoop(settings, access, self.store, identifiers, lambda: self.at)
+        self.discovery.run_once()
+        self.mirror.run_once()
         self.keys = sorted(self.store.keys())
 
     def start_batch(self, key: BeamKey, batch: int) -> None:
@@ -47,16 +51,16 @@ class Site:
         events: list[Event] = [*announced, BatchStarted(batch, 100), LogRead(batch, True, True)]
         self.store.apply(key, path, events, self.at, more=False)
 
-    def statements_of(self, act: str) -> list[str]:
-        """The first words of what a round runs, a minute later."""
+    def statements_of(self, loop: TableDiscoveryLoop | MirrorLoop) -> list[str]:
+        """Run a loop once, a minute later; return the first word of each SQL statement."""
         self.at += 60.0
         self.statements.clear()
-        getattr(self.rounds, act)()
+        loop.run_once()
         return [statement.split()[0] for statement in self.statements]
 
 
 @pytest.fixture
-def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
     statements: list[str] = []
     connect = sqlite3.connect
 
@@ -66,33 +70,31 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
         return connection
 
     monkeypatch.setattr("exporter.database.database_file.sqlite3.connect", traced)
-    made = Site(tmp_path, statements)
-    yield made
-    made.rounds.close()
+    return Site(tmp_path, statements)
 
 
-def test_a_look_at_the_table_is_two_statements_however_many_beams_run(site: Site) -> None:
+def test_reading_the_table_takes_two_statements_however_many_beams_run(site: Site) -> None:
     assert len(site.keys) == BEAMS
-    assert site.statements_of("discover") == ["PRAGMA", "SELECT"], "its columns, and its rows"
+    assert site.statements_of(site.discovery) == ["PRAGMA", "SELECT"], "its columns, and its rows"
 
 
 def test_a_look_at_files_that_have_not_changed_opens_nothing(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("exporter.database.database_file._TIME_STAMP_SECONDS", 0.0)
-    site.statements_of("discover")
+    site.statements_of(site.discovery)
     for _ in range(3):
-        assert site.statements_of("discover") == []
+        assert site.statements_of(site.discovery) == []
     db.execute(site.path, "UPDATE beams SET status = 'completed' WHERE beam_id = 'b7'")
-    assert site.statements_of("discover")[:2] == ["PRAGMA", "SELECT"]
+    assert site.statements_of(site.discovery)[:2] == ["PRAGMA", "SELECT"]
 
 
 def test_an_update_is_one_statement_and_beams_without_news_cost_none(site: Site) -> None:
     for key in site.keys:
         site.start_batch(key, 1)
-    site.statements_of("mirror")
+    site.statements_of(site.mirror)
     for _ in range(3):
-        site.statements_of("mirror")
-    assert site.statements_of("mirror") == []
+        site.statements_of(site.mirror)
+    assert site.statements_of(site.mirror) == []
     for key in site.keys[:30]:
         site.start_batch(key, 2)
 
-    assert site.statements_of("mirror") == ["PRAGMA", "BEGIN", *["UPDATE"] * 30, "COMMIT"]
+    assert site.statements_of(site.mirror) == ["PRAGMA", "BEGIN", *["UPDATE"] * 30, "COMMIT"]

@@ -22,8 +22,8 @@ from exporter.logs.parser import SitePatterns
 from exporter.polling.poller import SourcePoller
 from exporter.polling.schedule import Candidates
 from exporter.privacy.identifiers import PlainIdentifiers
+from exporter.runtime.discovery_loop import DirectoryDiscoveryLoop
 from exporter.runtime.pipeline import Pipeline, _Waits
-from exporter.runtime.table_loops import NameRounds
 from exporter.sources.inotify import FileHints, InotifyWatcher
 from exporter.sources.local import LocalLogSource
 from exporter.sources.log_paths import LogPathTemplate
@@ -378,13 +378,14 @@ def test_a_folder_whose_names_stay_is_listed_rarely_and_a_new_log_at_once(tmp_pa
         before, changed[0] = changed[0], not announced
         return before
 
-    rounds = NameRounds(configured, source, templates, store, PlainIdentifiers(), lambda: at[0], names_changed)
+    identifiers = PlainIdentifiers()
+    loop = DirectoryDiscoveryLoop(configured, source, templates, store, identifiers, lambda: at[0], names_changed)
 
     def discover(times: int) -> int:
         before = source.listings
         for _ in range(times):
             at[0] += 2.5
-            rounds.discover()
+            loop.run_once()
         return source.listings - before
 
     discover(5)

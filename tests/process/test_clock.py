@@ -17,7 +17,8 @@ from exporter.database.discovery import DatabaseDiscovery
 from exporter.persistence.writer import Continuity
 from exporter.privacy.identifiers import PlainIdentifiers
 from exporter.process.clock import Clock, Reading
-from exporter.runtime.table_loops import NameRounds, TableRounds
+from exporter.runtime.database_access import DatabaseAccess
+from exporter.runtime.discovery_loop import DirectoryDiscoveryLoop, TableDiscoveryLoop
 from exporter.sources.local import LocalLogSource
 from exporter.sources.source import LogStat
 from tests.support import communicator_db as db
@@ -299,7 +300,8 @@ def test_a_row_that_was_read_just_before_the_clock_was_set_back_speaks_no_hour_l
     )
     settings = settings_from(f"base_directory: {tmp_path}\ndatabase: {{path: {path}}}\n", "exporter.yaml")
     assert settings.database is not None
-    rounds = TableRounds(settings, settings.database, world.store, PlainIdentifiers(), times.clock)
+    access = DatabaseAccess(settings, settings.database, world.store, PlainIdentifiers())
+    loop = TableDiscoveryLoop(settings, access, world.store, PlainIdentifiers(), times.clock)
     rows = BeamsTable.rows
 
     def set_after(*what: Any) -> Any:
@@ -309,22 +311,21 @@ def test_a_row_that_was_read_just_before_the_clock_was_set_back_speaks_no_hour_l
 
     with monkeypatch.context() as patched:
         patched.setattr(BeamsTable, "rows", set_after)
-        rounds.discover()
-    rounds.close()
+        loop.run_once()
     times.passes(3)
     world.poller.poll()
     times.passes(1)
     assert (world.state, world.view().reason) == ("failed", "status")
 
 
-def name_rounds(world: World, times: Times, source: LocalLogSource) -> NameRounds:
+def discovery_loop(world: World, times: Times, source: LocalLogSource) -> DirectoryDiscoveryLoop:
     settings = settings_from(
         f"sources: [{{name: local, kind: local, log_path: ['{world.folder}/{{case_id}}_{{beam_id}}.log']}}]\n"
         "discovery: {kind: directory, interval_seconds: 2}\n",
         "exporter.yaml",
     )
     templates = settings.templates(settings.sources[0])
-    return NameRounds(settings, source, templates, world.store, PlainIdentifiers(), times.clock)
+    return DirectoryDiscoveryLoop(settings, source, templates, world.store, PlainIdentifiers(), times.clock)
 
 
 @pytest.mark.parametrize("step", [HOUR, -HOUR])
@@ -338,7 +339,7 @@ def test_a_name_that_was_read_just_before_the_clock_was_set_is_dated_by_the_new_
             return found
 
     world.write(captured("v2_b18"), BeamKey("c", "c_b1"))
-    name_rounds(world, times, SetAfter("local")).discover()
+    discovery_loop(world, times, SetAfter("local")).run_once()
     [view] = world.snapshot().beams
     assert (view.key.beam_id, view.state) == ("b1", BeamState.WAITING)
     assert view.state_since == pytest.approx(world.at)
@@ -354,14 +355,14 @@ def test_names_are_looked_at_as_often_when_the_clock_is_set(world: World, times:
             return super().listing(folder)
 
     source = Counting("local")
-    rounds = name_rounds(world, times, source)
-    rounds.discover()
+    loop = discovery_loop(world, times, source)
+    loop.run_once()
     times.passes(1)
     times.set(step)
-    rounds.discover()
+    loop.run_once()
     assert source.listings == 1
     times.passes(1)
-    rounds.discover()
+    loop.run_once()
     assert source.listings == 2
 
 

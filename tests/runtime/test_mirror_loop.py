@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,10 @@ from exporter.config import settings_from
 from exporter.database.beams_table import BeamsTable, ProgressUpdate, WriteResult
 from exporter.logs.events import BatchesAnnounced, BatchStarted, Event, LogRead, RunSucceeded
 from exporter.privacy.identifiers import PlainIdentifiers
+from exporter.runtime.database_access import DatabaseAccess
+from exporter.runtime.discovery_loop import TableDiscoveryLoop
+from exporter.runtime.mirror_loop import MirrorLoop
 from exporter.runtime.pipeline import Pipeline
-from exporter.runtime.table_loops import TableRounds
 from exporter.sources.source import LogStat
 from tests.support import communicator_db as db
 
@@ -52,11 +54,14 @@ class Site:
         self.store.update_rows([BeamRow(key, self.at, status="simulation_running") for key in self.keys], (), self.at)
         assert settings.database is not None
         self.in_logs: list[int] = []
-        self.rounds = TableRounds(
+        identifiers = PlainIdentifiers()
+        access = DatabaseAccess(settings, settings.database, self.store, identifiers)
+        self.discovery = TableDiscoveryLoop(settings, access, self.store, identifiers, lambda: self.at)
+        self.mirror = MirrorLoop(
             settings,
-            settings.database,
+            access,
             self.store,
-            PlainIdentifiers(),
+            identifiers,
             lambda: self.at,
             poll_logs=lambda: self.start(self.in_logs[-1]) if self.in_logs else None,
         )
@@ -97,18 +102,16 @@ class Site:
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
-    site = Site(tmp_path)
-    yield site
-    site.rounds.close()
+def site(tmp_path: Path) -> Site:
+    return Site(tmp_path)
 
 
 def test_news_are_written_at_once_where_nothing_was_written_just_before(site: Site) -> None:
-    site.rounds.mirror()
+    site.mirror.run_once()
     site.at += 60.0
     site.start(9)
 
-    assert site.rounds.mirror() == INTERVAL_SECONDS
+    assert site.mirror.run_once() == INTERVAL_SECONDS
     assert site.column() == 50.0
 
 
@@ -123,37 +126,37 @@ def test_rights_that_are_mended_are_used_at_the_next_write(site: Site, monkeypat
     with db.held_open(site.path):
         with monkeypatch.context() as patched:
             patched.setattr(sqlite3, "connect", without_rights)
-            site.rounds.discover()
-            site.rounds.mirror()
+            site.discovery.run_once()
+            site.mirror.run_once()
         assert site.column() == 0.0
         site.at += 60.0
-        site.rounds.mirror()
+        site.mirror.run_once()
         assert site.column() == 5.56
 
 
 def test_after_a_write_the_board_is_not_looked_at_until_the_next_may_be(site: Site) -> None:
     site.start(1)
-    site.rounds.mirror()
+    site.mirror.run_once()
     looks = site.looks
     site.start(9)
     site.at += 0.5
 
-    assert site.rounds.mirror() == pytest.approx(INTERVAL_SECONDS - 0.5)
+    assert site.mirror.run_once() == pytest.approx(INTERVAL_SECONDS - 0.5)
     assert (site.looks, site.column()) == (looks, 5.56)
     site.at += INTERVAL_SECONDS - 0.5
-    site.rounds.mirror()
+    site.mirror.run_once()
     assert site.column() == 50.0
 
 
 def test_what_the_interval_has_held_back_is_written_with_what_logs_say_by_then(site: Site) -> None:
     site.start(1)
-    site.rounds.mirror()
+    site.mirror.run_once()
     site.start(9)
-    site.rounds.mirror()
+    site.mirror.run_once()
     site.in_logs.append(18)
     site.at += INTERVAL_SECONDS
 
-    site.rounds.mirror()
+    site.mirror.run_once()
 
     assert site.column() == 100.0
 
@@ -162,7 +165,7 @@ def test_logs_are_not_looked_at_for_news_that_they_have_just_told(site: Site) ->
     site.start(1)
     site.in_logs.append(18)
 
-    site.rounds.mirror()
+    site.mirror.run_once()
 
     assert site.column() == 5.56
 
@@ -177,18 +180,18 @@ def test_what_writing_takes_is_not_added_to_the_interval(site: Site, monkeypatch
     monkeypatch.setattr(BeamsTable, "write", slow)
     site.start(9)
 
-    assert site.rounds.mirror() == INTERVAL_SECONDS - 0.5
+    assert site.mirror.run_once() == INTERVAL_SECONDS - 0.5
 
 
 def test_news_that_need_no_writing_are_not_looked_for_again_and_again(site: Site) -> None:
     site.start(1)
-    site.rounds.mirror()
+    site.mirror.run_once()
     site.at += 60.0
-    site.rounds.mirror()
+    site.mirror.run_once()
     looks = site.looks
     for _ in range(100):
         site.at += 0.001
-        assert 0 < site.rounds.mirror() <= 0.25
+        assert 0 < site.mirror.run_once() <= 0.25
 
     assert site.looks == looks
 
@@ -199,20 +202,19 @@ def test_while_nothing_happens_the_next_round_is_far_unless_the_clock_moves_what
 ) -> None:
     site = Site(tmp_path, value=value)
     site.start(1)
-    site.rounds.mirror()
+    site.mirror.run_once()
     site.at += 60.0
 
-    assert site.rounds.mirror() == seconds
-    site.rounds.close()
+    assert site.mirror.run_once() == seconds
 
 
 def test_what_a_locked_database_did_not_take_is_tried_again_soon(site: Site) -> None:
     locker = db.Locker(site.path)
     site.start(9)
-    assert 0 < site.rounds.mirror() <= 1.0
+    assert 0 < site.mirror.run_once() <= 1.0
     locker.release()
     site.at += 1.0
-    site.rounds.mirror()
+    site.mirror.run_once()
 
     assert site.column() == 50.0
 
@@ -220,15 +222,15 @@ def test_what_a_locked_database_did_not_take_is_tried_again_soon(site: Site) -> 
 @pytest.mark.parametrize("step", [HOUR, -HOUR])
 def test_the_pause_after_a_write_is_as_long_when_the_clock_is_set(site: Site, step: float) -> None:
     site.start(1)
-    site.rounds.mirror()
+    site.mirror.run_once()
     site.at += 0.5
     site.set_clock(step)
     site.start(9)
 
-    assert site.rounds.mirror() == pytest.approx(INTERVAL_SECONDS - 0.5)
+    assert site.mirror.run_once() == pytest.approx(INTERVAL_SECONDS - 0.5)
     assert site.column() == 5.56
     site.at += INTERVAL_SECONDS - 0.5
-    assert site.rounds.mirror() == pytest.approx(INTERVAL_SECONDS)
+    assert site.mirror.run_once() == pytest.approx(INTERVAL_SECONDS)
     assert site.column() == 50.0
 
 
@@ -237,16 +239,16 @@ def test_what_a_locked_database_did_not_take_is_tried_as_seldom_when_the_clock_i
     locker = db.Locker(site.path)
     site.start(9)
     for _ in range(4):
-        site.rounds.mirror()
+        site.mirror.run_once()
         site.at += 60.0
-    site.rounds.mirror()  # the fifth time: 8 s until the next
+    site.mirror.run_once()  # the fifth time: 8 s until the next
     locker.release()
     site.set_clock(step)
     site.at += 7.0
-    site.rounds.mirror()
+    site.mirror.run_once()
     assert site.column() == 0.0
     site.at += 1.0
-    site.rounds.mirror()
+    site.mirror.run_once()
 
     assert site.column() == 50.0
 
@@ -258,27 +260,27 @@ def test_a_write_during_which_the_clock_was_set_holds_the_next_up_no_longer(
     with monkeypatch.context() as patched:
         site.set_clock_while_writing(step, patched)
         site.start(1)
-        assert site.rounds.mirror() == pytest.approx(INTERVAL_SECONDS)
+        assert site.mirror.run_once() == pytest.approx(INTERVAL_SECONDS)
     assert site.last_write_at == pytest.approx(site.at)
 
 
 @pytest.mark.parametrize("step", [HOUR, -HOUR])
 def test_when_progress_was_written_last_moves_with_the_clock(site: Site, step: float) -> None:
     site.start(1)
-    site.rounds.mirror()
+    site.mirror.run_once()
     site.at += 20.0
     site.set_clock(step)
     assert site.last_write_at == pytest.approx(site.at - 20.0)
-    site.rounds.mirror()  # nothing to write
+    site.mirror.run_once()  # nothing to write
     assert site.last_write_at == pytest.approx(site.at - 20.0)
 
 
 def test_when_progress_was_written_last_is_not_moved_by_time_asleep(site: Site) -> None:
     site.start(1)
-    site.rounds.mirror()
+    site.mirror.run_once()
     site.at += 600.0
     site.store.excuse(600.0)
-    site.rounds.mirror()
+    site.mirror.run_once()
 
     assert site.last_write_at == pytest.approx(site.at - 600.0)
 
@@ -309,16 +311,15 @@ def test_one_statement_for_each_beam_that_changed_and_one_transaction_for_all(
     site = Site(tmp_path, beams=100)
     monkeypatch.setattr("exporter.database.database_file.sqlite3.connect", traced)
     site.start(1)
-    site.rounds.mirror()
+    site.mirror.run_once()
     statements.clear()
     for seconds in (60.0, 60.0, 60.0):
         site.at += seconds
-        site.rounds.mirror()
+        site.mirror.run_once()
     assert statements == [], "nothing has changed"
     site.start(9, *site.keys[:3])
     site.at += 60.0
-    site.rounds.mirror()
-    site.rounds.close()
+    site.mirror.run_once()
 
     kinds = [statement.split()[0] for statement in statements]
     assert kinds == ["PRAGMA", "BEGIN", "UPDATE", "UPDATE", "UPDATE", "COMMIT"]

@@ -1,0 +1,145 @@
+"""The database as discovery and mirror share it: one file, one health status."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import structlog
+
+from exporter.beams.snapshot import DatabaseView, Summary
+from exporter.beams.store import BeamStore
+from exporter.config import DatabaseSettings, Settings
+from exporter.database.beams_table import BeamsTable
+from exporter.database.database_file import DatabaseFile
+from exporter.database.mirror import OUTCOMES
+from exporter.database.unavailable import DatabaseUnavailable
+from exporter.privacy.identifiers import Identifiers
+
+_log = structlog.get_logger(__name__)
+
+
+class DatabaseAccess:
+    """Shares one database file between two threads and publishes the database's health.
+
+    Args:
+        settings: the configuration.
+        database: its section ``database``.
+        store: receives the health.
+        identifiers: how paths are shown in log lines.
+        before: the access until a reload. Its file is kept if the settings are the same, its health in any case.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        database: DatabaseSettings,
+        store: BeamStore,
+        identifiers: Identifiers,
+        before: DatabaseAccess | None = None,
+    ) -> None:
+        self.settings = settings
+        self.database = database
+        self.has_same_settings = before is not None and _are_equal(before.settings, settings)
+        self._file: DatabaseFile = (
+            before._file
+            if before is not None and self.has_same_settings
+            else DatabaseFile(Path(database.path), busy_timeout_ms=database.busy_timeout_ms, alone_in_process=True)
+        )
+        self._health: _Health = _Health(store, identifiers) if before is None else before._health
+
+    def open_table(self) -> BeamsTable:
+        """Return the table ``beams`` in the shared file. No connection is opened yet."""
+        return BeamsTable(
+            self._file.path,
+            file=self._file,
+            terminal_statuses=self.settings.discovery.terminal_statuses,
+            completed_statuses=self.settings.discovery.completed_statuses,
+        )
+
+    def report(self, part: str, error: DatabaseUnavailable | None) -> None:
+        """Record whether a part of the exporter could use the database, and log each change once.
+
+        Args:
+            part: ``discovery`` or ``mirror``.
+            error: why it could not; ``None`` if it could.
+        """
+        self._health.report(part, error)
+
+    def report_writes(
+        self,
+        outcomes: Mapping[str, int],
+        seconds: Iterable[float],
+        pending: int,
+        at: float,
+        moved_seconds: float,
+    ) -> None:
+        """Count what the mirror has written.
+
+        Args:
+            outcomes: number of updates by outcome (:data:`~exporter.database.mirror.OUTCOMES`).
+            seconds: duration of each transaction.
+            pending: updates that still wait.
+            at: now, UTC epoch seconds.
+            moved_seconds: see :meth:`BeamStore.moment`.
+        """
+        self._health.report_writes(outcomes, seconds, pending, at, moved_seconds)
+
+    def interrupt(self) -> None:
+        """Interrupt the running SQL statement so that its thread can end. Any thread may call this."""
+        self._file.interrupt()
+
+
+def _are_equal(old: Settings, new: Settings) -> bool:
+    throttles = [each.progress_tracking.monitoring.update_throttle_percent for each in (old, new)]
+    return (old.database, old.mirror, old.discovery) == (new.database, new.mirror, new.discovery) and (
+        throttles[0] == throttles[1]
+    )
+
+
+class _Health:
+    """Collects what both threads report and publishes it to the store. It outlives reloads."""
+
+    def __init__(self, store: BeamStore, identifiers: Identifiers) -> None:
+        self._store = store
+        self._identifiers = identifiers
+        self._lock = threading.Lock()
+        self._errors: dict[str, str] = {}
+        self._writes: Counter[str] = Counter(dict.fromkeys(OUTCOMES, 0))
+        self._seconds = Summary()
+        self._pending = 0
+        self._publish()
+
+    def report(self, part: str, error: DatabaseUnavailable | None) -> None:
+        with self._lock:
+            before = self._errors.get(part)
+            if error is not None:
+                self._errors[part] = error.kind
+            elif before is not None:
+                del self._errors[part]
+            self._publish()
+        if error is not None and error.kind != before:
+            _log.warning("database unavailable", part=part, kind=error.kind, error=self._identifiers.problem(error))
+        elif error is None and before is not None:
+            _log.info("database available again", part=part)
+
+    def report_writes(
+        self,
+        outcomes: Mapping[str, int],
+        seconds: Iterable[float],
+        pending: int,
+        at: float,
+        moved_seconds: float,
+    ) -> None:
+        with self._lock:
+            self._writes.update(outcomes)
+            for each in seconds:
+                self._seconds = self._seconds.plus(each)
+            self._pending = pending
+            self._publish(at if outcomes.get("written") else None, moved_seconds)
+
+    def _publish(self, written_at: float | None = None, moved_seconds: float | None = None) -> None:
+        view = DatabaseView(not self._errors, dict(self._writes), self._seconds, self._pending, written_at)
+        self._store.update_database(view, moved_seconds=moved_seconds)
