@@ -10,54 +10,22 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
 
 from exporter.beams.attribution import RESTAMPED_SECONDS, ROW_TIME_TOLERANCE_SECONDS, FirstRead
 from exporter.beams.output import NO_CHECK, OutputCheck
 from exporter.beams.rules import StatusRules
-from exporter.beams.run import BeamRun, RunState
-from exporter.beams.runs import RunSequence, RunSequenceState
+from exporter.beams.run import BeamRun
+from exporter.beams.runs import RunSequence
+from exporter.beams.saved_fields import NotSaved
 from exporter.beams.snapshot import BeamRow, BeamState
 from exporter.beams.view_cache import Standing
 from exporter.logs.events import Event, LogRead, LogReplaced, RunHead
 from exporter.process.moments import moved
-from exporter.process.plain_state import give, take
-from exporter.sources.checkpoint import Checkpoint, CheckpointState
+from exporter.sources.checkpoint import Checkpoint
 from exporter.sources.source import LogStat
 
 _NEWER_LOG_SECONDS = 10.0
 """A second log of a beam takes over when it is newer by so much; less may be the same file seen over the network."""
-
-
-@dataclass(slots=True)
-class SavedBeam:
-    """A :class:`Beam` as plain data."""
-
-    row: BeamRow
-    first_seen_at: float
-    run_sequence: RunSequenceState
-    source: str | None
-    path: str | None
-    stat: LogStat | None
-    checkpoint: CheckpointState | None
-    state: BeamState
-    state_since: float
-    waiting_since: float
-    row_terminal_since: float | None
-    more_to_read: bool
-    run_counted: bool
-    anomalies: dict[str, int]
-    looked: bool
-    stale: bool
-    grew: bool
-    shown_ratio: float
-    shown_announcements: int
-    clock_set_since_row: bool = False
-    unknown_to_row_since: float | None = None
-    set_aside: RunState | None = None
-    output: OutputCheck = NO_CHECK
-    clock_offset_seconds: float | None = None
-    first_read: FirstRead | None = None
 
 
 @dataclass(slots=True)
@@ -90,12 +58,6 @@ class Beam:
         standing: how long its state holds; ``None`` when it must be judged anew.
     """
 
-    NOT_SAVED: ClassVar[frozenset[str]] = frozenset(
-        {"row_missing_since", "recent", "standing", "read_again", "_refused"}
-    )
-    """Discovery says again which rows are gone; the log's last lines are read again; a beam is judged anew; what must
-    be read again, and which logs are copies, is found out again."""
-
     row: BeamRow
     first_seen_at: float
     run_sequence: RunSequence = field(default_factory=RunSequence)
@@ -107,13 +69,13 @@ class Beam:
     state_since: float = 0.0
     waiting_since: float = 0.0
     row_terminal_since: float | None = None
-    row_missing_since: float | None = None
+    row_missing_since: NotSaved[float | None] = None  # discovery finds that out again
     more_to_read: bool = False
     run_counted: bool = False
     anomalies: Counter[str] = field(default_factory=Counter)
-    recent: bytes = b""
+    recent: NotSaved[bytes] = b""  # read again
     stale: bool = False
-    read_again: bool = False
+    read_again: NotSaved[bool] = False  # found out again
     set_aside: BeamRun | None = None
     grew: bool = False
     shown_ratio: float = 0.0
@@ -122,42 +84,20 @@ class Beam:
     output: OutputCheck = NO_CHECK
     clock_offset_seconds: float | None = None
     first_read: FirstRead | None = None
-    standing: Standing | None = None
-    _refused: tuple[str, LogStat] | None = None
+    standing: NotSaved[Standing | None] = None
+    _refused: NotSaved[tuple[str, LogStat] | None] = None  # found out again
     _looked: bool = False
     _clock_set_since_row: bool = False  # and no log has been looked at since
 
-    def __post_init__(self) -> None:
-        self.state_since = self.waiting_since = self.first_seen_at
-
-    def to_state(self) -> SavedBeam:
-        """The beam between two reads of its log, as plain data."""
-        return take(
-            self,
-            SavedBeam,
-            run_sequence=self.run_sequence.to_state(),
-            checkpoint=self.checkpoint.to_state() if self.checkpoint is not None else None,
-            anomalies=dict(self.anomalies),
-            set_aside=self.set_aside.to_state() if self.set_aside is not None else None,
-        )
-
     @classmethod
-    def from_state(cls, state: SavedBeam) -> Beam:
-        """The beam whose state this was.
+    def new(cls, row: BeamRow, at: float) -> Beam:
+        """Return a beam that was met now.
 
-        Raises:
-            ValueError: it cannot be one.
+        Args:
+            row: what discovery has read.
+            at: now, epoch seconds.
         """
-        beam = cls(state.row, state.first_seen_at)
-        give(
-            beam,
-            state,
-            run_sequence=RunSequence.from_state(state.run_sequence),
-            checkpoint=Checkpoint.from_state(state.checkpoint) if state.checkpoint is not None else None,
-            anomalies=Counter(state.anomalies),
-            set_aside=BeamRun.from_state(state.set_aside) if state.set_aside is not None else None,
-        )
-        return beam
+        return cls(row, at, state_since=at, waiting_since=at)
 
     @property
     def run(self) -> BeamRun:

@@ -10,6 +10,7 @@ import bisect
 from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from exporter.beams.beam import Beam
 from exporter.beams.estimate import Work
@@ -128,7 +129,7 @@ class Counters:
 
     # Restarts
 
-    def to_state(self) -> dict[str, object]:
+    def to_state(self) -> dict[str, Any]:
         """Those fields of a :class:`SavedStore` that are about counts."""
         return {
             "since": self._since,

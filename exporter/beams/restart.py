@@ -11,40 +11,27 @@ from collections.abc import Collection
 from exporter.beams.beam import Beam
 from exporter.beams.retention import Retention
 from exporter.beams.roster import Roster
-from exporter.beams.saved import Copies, SavedStore
+from exporter.beams.saved import EncodedBeams, SavedStore
 from exporter.beams.snapshot import BeamKey
 from exporter.beams.state_rules import state_from_log
-from exporter.process.plain_state import take
 from exporter.sources.checkpoint import Checkpoint
 
 
-def begin_to_save(roster: Roster) -> Copies:
-    """Copies of the beams are taken from now on, a few at a time; those that change meanwhile are noted in them."""
-    roster.copies = Copies()
-    return roster.copies
+def begin_to_save(roster: Roster) -> EncodedBeams:
+    """Beams are encoded from now on, a few at a time; those that change meanwhile are noted."""
+    roster.encoded = EncodedBeams()
+    return roster.encoded
 
 
-def saved(roster: Roster, copies: Copies) -> SavedStore:
-    """The roster as it is now, as plain data; ends what :func:`begin_to_save` has begun."""
-    roster.copies = None
-    return take(
-        roster,
-        SavedStore,
-        beams=copies.of(roster.beams),
+def saved(roster: Roster, encoded: EncodedBeams) -> SavedStore:
+    """The roster as it is now; ends what :func:`begin_to_save` has begun."""
+    roster.encoded = None
+    return SavedStore(
+        beams=encoded.finish(roster.beams),
         retired=roster.retired.to_state(),
         source_states=roster.sources.to_state(),
-        clocks=None,
         **roster.counts.to_state(),
     )
-
-
-def beams_of(state: SavedStore) -> dict[BeamKey, Beam]:
-    """The beams of a state, which nobody else knows yet.
-
-    Raises:
-        ValueError: it cannot be a roster's state.
-    """
-    return {each.row.key: Beam.from_state(each) for each in state.beams}
 
 
 def resume(roster: Roster, state: SavedStore, beams: dict[BeamKey, Beam], sources: Collection[str]) -> None:
@@ -53,7 +40,7 @@ def resume(roster: Roster, state: SavedStore, beams: dict[BeamKey, Beam], source
     Args:
         roster: it.
         state: from :func:`saved`.
-        beams: those of the state, from :func:`beams_of`.
+        beams: its beams.
         sources: those of the configuration.
     """
     roster.replace_beams(beams)

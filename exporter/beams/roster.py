@@ -16,7 +16,7 @@ from exporter.beams.output import OutputSearchResult, checking_sources
 from exporter.beams.retention import OVER_STATES, Retention, leaves_at, was_deleted
 from exporter.beams.rules import StoreRules
 from exporter.beams.run import BeamRun
-from exporter.beams.saved import Copies
+from exporter.beams.saved import EncodedBeams
 from exporter.beams.snapshot import (
     ENDED_STATES,
     BeamEvent,
@@ -63,7 +63,7 @@ class Roster:
         events: what has happened to them since the last :meth:`BeamStore.pop_events`.
         unconfirmed: beams of an earlier process whose source has not been looked at yet.
         rows_from_restart: those of which no row has been taken in this process.
-        copies: of the beams that are being saved, while they are.
+        encoded: the beams that are being saved, while they are.
         turned_away: how many found no room in the last round of discovery.
         outputs_open: beams whose dose file may have to be looked for.
         watch_version: another number whenever :meth:`watched` would answer something else.
@@ -72,7 +72,7 @@ class Roster:
     NOT_SAVED = frozenset(
         {
             *("rules", "events", "unconfirmed", "rows_from_restart"),
-            *("copies", "turned_away", "watch_version", "_dropped"),
+            *("encoded", "turned_away", "watch_version", "_dropped"),
             "outputs_open",  # each beam says whether it is
             "_cases",  # made anew from the beams
             *("counts", "sources"),  # saved all the same: their own to_state fill its fields
@@ -88,7 +88,7 @@ class Roster:
         self.events: deque[BeamEvent] = deque(maxlen=_EVENTS_KEPT)
         self.unconfirmed: set[BeamKey] = set()
         self.rows_from_restart: set[BeamKey] = set()
-        self.copies: Copies | None = None
+        self.encoded: EncodedBeams | None = None
         self.turned_away = 0
         self.watch_version = 0
         self.outputs_open: set[BeamKey] = set()
@@ -97,8 +97,8 @@ class Roster:
 
     def _changed(self, key: BeamKey) -> None:
         """The copy of a beam that is being saved is of the past."""
-        if self.copies is not None:
-            self.copies.changed.add(key)
+        if self.encoded is not None:
+            self.encoded.changed.add(key)
 
     def replace_beams(self, beams: dict[BeamKey, Beam]) -> None:
         """Put these beams in the place of all others."""
@@ -166,7 +166,7 @@ class Roster:
             # Rows are read again and again: it is taken when there is room.
             self.turned_away += 1
             return
-        beam = Beam(row, at)
+        beam = Beam.new(row, at)
         if (run_number := self.retired.run_number(row, self.rules.statuses)) is not None:
             beam.run_sequence.number = run_number
         if row.status in self.rules.statuses.terminal:

@@ -8,11 +8,12 @@ give the same state however the bytes were cut, times aside: what arrives in one
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from exporter.beams.dose import NO_ENGINE_TIMES, DoseFacts, EngineTimes
 from exporter.beams.pace import Pace
-from exporter.logs.batch_counter import BatchCounter, BatchCounterState
+from exporter.beams.saved_fields import Failures, NotSaved
+from exporter.logs.batch_counter import BatchCounter
 from exporter.logs.events import (
     BUFFERED_DIALECTS,
     FAILURE_REASONS,
@@ -36,7 +37,6 @@ from exporter.logs.events import (
     RunSucceeded,
 )
 from exporter.process.moments import moved
-from exporter.process.plain_state import give, take
 
 UNMATCHED_BYTES = 64 * 1024
 UNMATCHED_SECONDS = 60.0
@@ -50,38 +50,7 @@ _TIMESTAMPS = (
 )
 
 
-@dataclass(slots=True)
-class RunState:
-    """A :class:`BeamRun` as plain data."""
-
-    dialect: str
-    phase: str | None
-    batches: BatchCounterState
-    histories: int | None
-    started_at: float | None
-    ended_at: float | None
-    failures: dict[str, str]
-    last_progress_at: float | None
-    last_growth_at: float | None
-    running_since: float | None
-    batch_since: float | None
-    pace: Pace
-    anomalies: dict[str, int]
-    size_bytes: int
-    family: str | None
-    past_histories: int
-    succeeded: bool
-    understood: bool
-    first_growth_at: float | None
-    finished_in_read: int
-    line_buffered_reads: int
-    read_over: bool
-    start_seen: bool = True
-    dose: DoseFacts = field(default_factory=DoseFacts)
-    engine_times: EngineTimes = NO_ENGINE_TIMES
-    last_batch_done: bool = False
-
-
+@dataclass(slots=True, eq=False)
 class BeamRun:
     """The state of one run. Read its attributes; change it by :meth:`apply` alone.
 
@@ -105,76 +74,33 @@ class BeamRun:
         engine_times: durations as the engine measured them.
     """
 
-    __slots__ = (
-        *("dialect", "_phase", "batches", "histories", "started_at", "start_seen", "ended_at", "failures"),
-        *("last_progress_at", "last_growth_at", "running_since", "batch_since", "pace", "timed"),
-        *("anomalies", "size_bytes", "dose", "engine_times", "_family", "_past_histories", "_succeeded", "_understood"),
-        *("_first_growth_at", "_finished_in_read", "_line_buffered_reads", "_read_over", "_last_batch_done"),
-    )
-    NOT_SAVED = frozenset({"timed"})
-    """The store has taken them by the end of the read."""
-
-    def __init__(self) -> None:
-        self.dialect = "unknown"
-        self._phase: str | None = None
-        self.batches = BatchCounter()
-        self.histories: int | None = None
-        self.started_at: float | None = None
-        self.start_seen = True
-        self.ended_at: float | None = None
-        self.failures: dict[str, str] = {}
-        self.last_progress_at: float | None = None
-        self.last_growth_at: float | None = None
-        self.running_since: float | None = None
-        self.batch_since: float | None = None
-        self.pace = Pace()
-        self.timed: list[float] = []
-        self.anomalies: Counter[str] = Counter()
-        self.size_bytes = 0
-        self.dose = DoseFacts()
-        self.engine_times = NO_ENGINE_TIMES
-        self._family: str | None = None
-        self._past_histories = 0
-        self._succeeded = False
-        self._understood = False
-        self._first_growth_at: float | None = None
-        self._finished_in_read = 0
-        self._line_buffered_reads = 0
-        self._read_over = False
-        self._last_batch_done = False
-
-    def to_state(self) -> RunState:
-        """The run between two reads, as plain data."""
-        return take(
-            self,
-            RunState,
-            batches=self.batches.to_state(),
-            failures=dict(self.failures),
-            pace=replace(self.pace),
-            dose=replace(self.dose),
-            anomalies=dict(self.anomalies),
-        )
-
-    @classmethod
-    def from_state(cls, state: RunState) -> BeamRun:
-        """The run whose state this was.
-
-        Raises:
-            ValueError: it has failed for a reason that there is not.
-        """
-        if not state.failures.keys() <= set(FAILURE_REASONS):
-            raise ValueError(f"unknown reasons {sorted(state.failures.keys() - set(FAILURE_REASONS))}")
-        run = cls()
-        give(
-            run,
-            state,
-            batches=BatchCounter.from_state(state.batches),
-            failures=dict(state.failures),
-            pace=replace(state.pace),
-            dose=replace(state.dose),
-            anomalies=Counter(state.anomalies),
-        )
-        return run
+    dialect: str = "unknown"
+    _phase: str | None = None
+    batches: BatchCounter = field(default_factory=BatchCounter)
+    histories: int | None = None
+    started_at: float | None = None
+    start_seen: bool = True
+    ended_at: float | None = None
+    failures: Failures = field(default_factory=dict)
+    last_progress_at: float | None = None
+    last_growth_at: float | None = None
+    running_since: float | None = None
+    batch_since: float | None = None
+    pace: Pace = field(default_factory=Pace)
+    timed: NotSaved[list[float]] = field(default_factory=list)
+    anomalies: Counter[str] = field(default_factory=Counter)
+    size_bytes: int = 0
+    dose: DoseFacts = field(default_factory=DoseFacts)
+    engine_times: EngineTimes = NO_ENGINE_TIMES
+    _family: str | None = None
+    _past_histories: int = 0
+    _succeeded: bool = False
+    _understood: bool = False
+    _first_growth_at: float | None = None
+    _finished_in_read: int = 0
+    _line_buffered_reads: int = 0
+    _read_over: bool = False
+    _last_batch_done: bool = False
 
     @property
     def failed(self) -> bool:

@@ -7,40 +7,29 @@ A log that holds them still may go on with another process, which begins with a 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from exporter.beams.run import UNMATCHED_BYTES, UNMATCHED_SECONDS, BeamRun, RunState
+from exporter.beams.run import UNMATCHED_BYTES, UNMATCHED_SECONDS, BeamRun
+from exporter.beams.saved_fields import SavedEvent
 from exporter.logs.events import (
     INTERRUPTIONS,
     BatchesAnnounced,
     BatchFinished,
     BatchStarted,
     Event,
-    EventState,
     HistoriesGenerated,
     LogRead,
     LogReplaced,
     RunFailed,
     RunHead,
     RunSucceeded,
-    event_from_state,
-    event_to_state,
 )
-from exporter.process.plain_state import give, take
 
 _ENDED_BY_OTHERS = INTERRUPTIONS | {"killed", "terminated", "time_limit"}
 """Reasons of a failure that is not the engine's own."""
 
 
-@dataclass(slots=True)
-class RunSequenceState:
-    """A :class:`RunSequence` as plain data."""
-
-    run: RunState
-    number: int
-    undecided: list[tuple[EventState, float]] | None
-
-
+@dataclass(slots=True, eq=False)
 class RunSequence:
     """The current run of a beam and how many there have been.
 
@@ -49,32 +38,9 @@ class RunSequence:
         number: 1, 2, ...; runs since the beam was first seen.
     """
 
-    __slots__ = ("_undecided", "number", "run")
-    NOT_SAVED: frozenset[str] = frozenset()
-
-    def __init__(self, number: int = 1) -> None:
-        self.run = BeamRun()
-        self.number = number
-        self._undecided: list[tuple[Event, float]] | None = None
-
-    def to_state(self) -> RunSequenceState:
-        """The runs as plain data."""
-        waiting = self._undecided
-        undecided = None if waiting is None else [(event_to_state(event), at) for event, at in waiting]
-        return take(self, RunSequenceState, run=self.run.to_state(), undecided=undecided)
-
-    @classmethod
-    def from_state(cls, state: RunSequenceState) -> RunSequence:
-        """The runs whose state this was.
-
-        Raises:
-            ValueError: it cannot be one.
-        """
-        waiting = state.undecided
-        undecided = None if waiting is None else [(event_from_state(event), at) for event, at in waiting]
-        runs = cls()
-        give(runs, state, run=BeamRun.from_state(state.run), undecided=undecided)
-        return runs
+    number: int = 1
+    run: BeamRun = field(default_factory=BeamRun)
+    _undecided: list[tuple[SavedEvent, float]] | None = None
 
     @property
     def undecided(self) -> bool:

@@ -19,6 +19,7 @@ from itertools import islice
 from typing import TypeVar
 
 from exporter.beams import restart
+from exporter.beams.beam import Beam
 from exporter.beams.output import OutputSearchResult
 from exporter.beams.roster import Roster
 from exporter.beams.rules import StoreRules
@@ -42,7 +43,7 @@ from exporter.sources.source import LogStat
 _BEAMS_AT_ONCE = 250
 """So many are worked out under the lock in some milliseconds."""
 _SAVED_AT_ONCE = 200
-"""Beams copied under the lock at once: 3 to 6 ms."""
+"""Beams encoded under the lock at once: 3 to 6 ms."""
 Thing = TypeVar("Thing")
 
 
@@ -130,29 +131,26 @@ class BeamStore:
     def to_state(self) -> SavedStore:
         """Everything that a next process needs to go on, as plain data, true at one moment. Called by one thread.
 
-        Beams are copied a few at a time, since all of ten thousand would keep sources waiting for a quarter of a
-        second; those that changed meanwhile are copied again in the end, together with the counters.
+        Beams are encoded a few at a time, since all of ten thousand would keep sources waiting for a quarter of a
+        second; those that changed meanwhile are encoded again in the end, together with the counters.
         """
         with self._lock:
             keys = list(self._roster.beams)
-            copies = restart.begin_to_save(self._roster)
+            encoded = restart.begin_to_save(self._roster)
         for some in _a_few_at_once(keys, _SAVED_AT_ONCE):
             with self._lock:
-                copies.take(some, self._roster.beams)
+                encoded.encode(some, self._roster.beams)
         with self._lock:
-            return restart.saved(self._roster, copies)
+            return restart.saved(self._roster, encoded)
 
-    def resume(self, state: SavedStore, sources: Collection[str]) -> None:
+    def resume(self, state: SavedStore, beams: dict[BeamKey, Beam], sources: Collection[str]) -> None:
         """Go on where the store stopped whose state this is; before anything else is told to this one.
 
         Args:
             state: from :meth:`to_state`.
+            beams: its beams; the store's from now on.
             sources: those of the configuration.
-
-        Raises:
-            ValueError: it cannot be a store's state; nothing has been taken of it.
         """
-        beams = restart.beams_of(state)
         with self._lock:
             restart.resume(self._roster, state, beams, sources)
 

@@ -10,23 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from exporter.logs.events import SimulationProgress
-from exporter.process.plain_state import give, take
 
 
 @dataclass(slots=True)
-class BatchCounterState:
-    """A :class:`BatchCounter` as plain data."""
-
-    announcements: int
-    particles_per_batch: int | None
-    past_total: int
-    past_started: int
-    past_finished: int
-    total: int | None
-    started: int
-    finished: int
-
-
 class BatchCounter:
     """Batches announced, started and finished so far, added up over the announcements of one run.
 
@@ -35,32 +21,14 @@ class BatchCounter:
         particles_per_batch: as announced last, ``None`` where the dialect does not say.
     """
 
-    __slots__ = (
-        *("announcements", "particles_per_batch", "_past_total", "_past_started", "_past_finished"),
-        *("_total", "_started", "_finished"),
-    )
-    NOT_SAVED: frozenset[str] = frozenset()
-
-    def __init__(self) -> None:
-        self.announcements = 0
-        self.particles_per_batch: int | None = None
-        self._past_total = 0
-        self._past_started = 0
-        self._past_finished = 0
-        self._total: int | None = None
-        self._started = 0
-        self._finished = 0
-
-    def to_state(self) -> BatchCounterState:
-        """The counter as plain data."""
-        return take(self, BatchCounterState)
-
-    @classmethod
-    def from_state(cls, state: BatchCounterState) -> BatchCounter:
-        """The counter whose state this was."""
-        counter = cls()
-        give(counter, state)
-        return counter
+    announcements: int = 0
+    particles_per_batch: int | None = None
+    _past_total: int = 0
+    _past_started: int = 0
+    _past_finished: int = 0
+    _total: int | None = None
+    _started: int = 0
+    _finished: int = 0
 
     @property
     def total(self) -> int | None:

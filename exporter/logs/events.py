@@ -7,8 +7,8 @@ neighbours or dated.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import TypeAlias, get_args
+from dataclasses import dataclass
+from typing import TypeAlias
 
 FAILURE_REASONS: tuple[str, ...] = (
     "out_of_memory",
@@ -212,35 +212,6 @@ Event: TypeAlias = (
     | LogReplaced
     | LogRead
 )
-
-
-_EVENTS = {each.__name__: each for each in get_args(Event)}
-
-
-@dataclass(slots=True)
-class EventState:
-    """An event as plain data: its class's name, and its fields."""
-
-    kind: str
-    fields: dict[str, bool | int | float | str | None]
-
-
-def event_to_state(event: Event) -> EventState:
-    """An event as plain data."""
-    return EventState(type(event).__name__, asdict(event))
-
-
-def event_from_state(state: EventState) -> Event:
-    """The event whose state this was.
-
-    Raises:
-        ValueError: there is no such event.
-    """
-    try:
-        event: Event = _EVENTS[state.kind](**state.fields)
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"no event {state.kind!r} with {sorted(state.fields)}") from error
-    return event
 
 
 @dataclass(frozen=True, slots=True)

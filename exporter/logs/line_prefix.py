@@ -9,6 +9,7 @@ Until then prefixes are removed from every line. A log that has none costs no mo
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from enum import Enum
 
 from exporter.logs.patterns import DECISIVE_BEGINNINGS
@@ -72,6 +73,7 @@ class Prefixes(Enum):
     ABSENT = "absent"
 
 
+@dataclass(slots=True)
 class PrefixFilter:
     """Removes the prefixes of one log's lines.
 
@@ -79,10 +81,7 @@ class PrefixFilter:
         prefixes: what has been decided so far.
     """
 
-    __slots__ = ("prefixes",)
-
-    def __init__(self, prefixes: Prefixes = Prefixes.UNDECIDED) -> None:
-        self.prefixes = prefixes
+    prefixes: Prefixes = Prefixes.UNDECIDED
 
     def line(self, line: bytes) -> bytes:
         """One complete line without its prefixes."""

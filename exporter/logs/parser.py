@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 from exporter.logs.batch_counter import BatchCounter
 from exporter.logs.events import (
@@ -28,7 +29,6 @@ from exporter.logs.line_prefix import ESCAPE, Prefixes, PrefixFilter, without_es
 from exporter.logs.line_rules import PREFIX_LENGTH, LineRule, to_text
 from exporter.logs.patterns import FOREIGN_LINES, FOREIGN_MARKS, LINES
 from exporter.logs.prefilter import candidate_lines, marks_in
-from exporter.process.plain_state import give
 
 LINE_LIMIT = 64 * 1024
 """Longest line in bytes; what is beyond is dropped (and counted), so that a log without newlines costs no memory."""
@@ -136,84 +136,59 @@ def _number(text: bytes | None) -> int | None:
 
 @dataclass(slots=True)
 class ParserState:
-    """A :class:`TpsLogParser` as plain data; ``unfinished`` is the line's bytes, one character each."""
-
-    matched: bool
-    unfinished: str
-    skipping: bool
-    family: str | None
-    mode: str | None
-    dialect: str | None
-    prefixes: str = Prefixes.UNDECIDED.value
-
-
-class TpsLogParser:
-    """One run's log, in any slicing, to events; also the plan's line-by-line interface.
-
-    Args:
-        site: patterns to search for beside the built-in ones.
+    """Where a parser is in a log: everything that it needs to go on, also in a next process.
 
     Attributes:
         matched: some pattern has matched since the beginning.
+        unfinished: the last line's bytes, while its end has not arrived.
+        skipping: the last line was too long, and its end has not arrived.
+        family, mode, dialect: what has been recognised of the engine.
+        prefixes: whether lines have prefixes.
     """
 
-    __slots__ = (
-        "_counter",
-        "_dialect",
-        "_family",
-        "_mode",
-        "_prefixes",
-        "_site",
-        "_skipping",
-        "_unfinished",
-        "matched",
-    )
-    NOT_SAVED = frozenset({"_site", "_counter"})
-    """The site's patterns are the configuration's; the counter is :meth:`parse_line`'s, which nobody resumes."""
+    __pydantic_config__: ClassVar[dict[str, str]] = {"ser_json_bytes": "base64", "val_json_bytes": "base64"}
 
-    def __init__(self, site: SitePatterns | None = None) -> None:
+    matched: bool = False
+    unfinished: bytes = b""
+    skipping: bool = False
+    family: str | None = None
+    mode: str | None = None
+    dialect: str | None = None
+    prefixes: PrefixFilter = field(default_factory=PrefixFilter)
+
+    def copy(self) -> ParserState:
+        """Return the same, which does not change with this one."""
+        return replace(self, prefixes=replace(self.prefixes))
+
+
+class TpsLogParser:
+    """One run's log, in any slicing, to events; also the line-by-line interface of the development plan.
+
+    Args:
+        site: patterns to search for beside the built-in ones.
+        state: where to go on; at the beginning of a log where none is given.
+
+    Attributes:
+        state: where it is.
+    """
+
+    __slots__ = ("_counter", "_site", "state")
+
+    def __init__(self, site: SitePatterns | None = None, state: ParserState | None = None) -> None:
         self._site = site or None
         self.reset()
+        if state is not None:
+            self.state = state.copy()
 
     def reset(self) -> None:
         """Forget everything read: a new log begins."""
-        self.matched = False
-        self._unfinished = b""
-        self._skipping = False
-        self._family: str | None = None
-        self._mode: str | None = None
-        self._dialect: str | None = None
-        self._prefixes = PrefixFilter()
+        self.state = ParserState()
         self._counter: BatchCounter | None = None
-
-    def to_state(self) -> ParserState:
-        """Where :meth:`feed` is, as plain data."""
-        return ParserState(
-            self.matched,
-            self._unfinished.decode("latin-1"),
-            self._skipping,
-            self._family,
-            self._mode,
-            self._dialect,
-            self._prefixes.prefixes.value,
-        )
-
-    @classmethod
-    def from_state(cls, state: ParserState, site: SitePatterns | None = None) -> TpsLogParser:
-        """A parser that goes on where the one was whose state this is."""
-        parser = cls(site)
-        give(
-            parser,
-            state,
-            unfinished=state.unfinished.encode("latin-1"),
-            prefixes=PrefixFilter(Prefixes(state.prefixes)),
-        )
-        return parser
 
     @property
     def line_complete(self) -> bool:
         """The bytes fed so far end with a newline (or nothing was fed)."""
-        return not self._unfinished and not self._skipping
+        return not self.state.unfinished and not self.state.skipping
 
     def feed(self, data: bytes, start: int = 0) -> list[Event]:
         """Take the log's next bytes.
@@ -232,27 +207,29 @@ class TpsLogParser:
         if data.find(b"\r", start) >= 0:
             # "\r\n" becomes an empty line more, which says nothing.
             data = data.replace(b"\r", b"\n")
-        if self._skipping:
+        if self.state.skipping:
             newline = data.find(b"\n", start)
             if newline < 0:
                 return []
-            start, self._skipping = newline + 1, False
+            start, self.state.skipping = newline + 1, False
         events: list[Event] = []
         first = data.find(b"\n", start)
         if first >= 0:
             # Colours may stand within a mark.
             marks = marks_in(data, start) if data.find(ESCAPE, start) < 0 else FOREIGN_MARKS
             # A mark may have been cut.
-            self._take_line(self._unfinished + data[start:first], events, FOREIGN_MARKS if self._unfinished else marks)
+            self._take_line(
+                self.state.unfinished + data[start:first], events, FOREIGN_MARKS if self.state.unfinished else marks
+            )
             end = data.rfind(b"\n", first) + 1
             if end > first + 1:
                 self._scan(data, first, end, events, marks)
-            self._unfinished = data[end:]
+            self.state.unfinished = data[end:]
         else:
-            self._unfinished += data[start:]
-        if len(self._unfinished) > LINE_LIMIT:
-            self._cut_line(self._unfinished, events)
-            self._unfinished, self._skipping = b"", True
+            self.state.unfinished += data[start:]
+        if len(self.state.unfinished) > LINE_LIMIT:
+            self._cut_line(self.state.unfinished, events)
+            self.state.unfinished, self.state.skipping = b"", True
         return events
 
     def parse_line(self, line: str | bytes) -> SimulationProgress | None:
@@ -308,8 +285,8 @@ class TpsLogParser:
             data, start = without_escapes(data[start:end]), 0
             end = len(data)
         raw = data
-        if self._prefixes.prefixes is not Prefixes.ABSENT:
-            data = self._prefixes.lines(data[start : end - 1]) + b"\n"
+        if self.state.prefixes.prefixes is not Prefixes.ABSENT:
+            data = self.state.prefixes.lines(data[start : end - 1]) + b"\n"
         if self._site is None:
             at, until = (start, end) if data is raw else (0, len(data))
             for line in candidate_lines(data, at, until, marks):
@@ -335,7 +312,7 @@ class TpsLogParser:
 
     def _take_short_line(self, line: bytes, events: list[Event], marks: Sequence[bytes]) -> None:
         line = without_escapes(line)
-        self._match(self._prefixes.line(line), events, marks, line)
+        self._match(self.state.prefixes.line(line), events, marks, line)
 
     def _match(
         self, line: bytes, events: list[Event], marks: Sequence[bytes] = FOREIGN_MARKS, raw: bytes | None = None
@@ -356,7 +333,7 @@ class TpsLogParser:
                 kinds.add(BatchesAnnounced)  # a batch's line counts: "(3 of 18 batches)" announces nothing
             events.extend(event for event in self._site.events((raw or line)[:SITE_LIMIT]) if type(event) not in kinds)
         if len(events) > before:
-            self.matched = True
+            self.state.matched = True
 
     def _match_foreign(self, line: bytes, events: list[Event], before: int) -> None:
         """Add what another writer says in a line, unless the engine gave a cause there.
@@ -374,14 +351,14 @@ class TpsLogParser:
         """Which dialect prints such a line: engine and way of simulating come together from several of them."""
         if line.family is None and line.mode is None:
             return
-        if line.usual_mode is None or self._family is None:
-            self._family = line.family or self._family
-        if line.mode == "stat" or self._mode is None or (line.mode is not None and self._mode != "stat"):
-            self._mode = line.mode or self._mode or line.usual_mode
-        family, mode = self._family, self._mode
+        if line.usual_mode is None or self.state.family is None:
+            self.state.family = line.family or self.state.family
+        if line.mode == "stat" or self.state.mode is None or (line.mode is not None and self.state.mode != "stat"):
+            self.state.mode = line.mode or self.state.mode or line.usual_mode
+        family, mode = self.state.family, self.state.mode
         if family is None or mode is None:
             return
         dialect = family if mode == "beam" else f"{family}-{mode}"
-        if dialect != self._dialect:
-            self._dialect = dialect
+        if dialect != self.state.dialect:
+            self.state.dialect = dialect
             events.append(DialectRecognised(dialect))

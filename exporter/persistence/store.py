@@ -21,10 +21,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from exporter import __version__
+from exporter.persistence.old_state import upgraded_lines
 from exporter.privacy.encryption import Seal, SealBroken
 
 FORMAT = "mqi-beam-exporter state"
-VERSION = 1
+VERSION = 2
 """Goes up when a state is no longer what it was; what an older or newer exporter has written is not read."""
 
 LARGEST_BYTES = 64 << 20
@@ -214,14 +215,19 @@ class StateFile:
             StateUnusable: they are not there, or not as they were written.
         """
         lines = _checked(data)
-        if not _is_sealed(data):
+        if _is_sealed(data):
+            if self._seal is None:
+                raise StateUnusable("is sealed, and privacy.identifiers is plain: there is no key to open it")
+            try:
+                lines = self._seal.opened(lines)
+            except SealBroken as error:
+                raise StateUnusable(str(error)) from None
+        if _head(data).get("version") == VERSION:
             return lines
-        if self._seal is None:
-            raise StateUnusable("is sealed, and privacy.identifiers is plain: there is no key to open it")
         try:
-            return self._seal.opened(lines)
-        except SealBroken as error:
-            raise StateUnusable(str(error)) from None
+            return upgraded_lines(lines)
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise StateUnusable("holds what it should not") from None
 
 
 def is_readable(path: Path) -> bool:
@@ -259,7 +265,7 @@ def _checked(data: bytes) -> list[bytes]:
     if head.get("format") != FORMAT:
         raise StateUnusable("was not written by this exporter, or its beginning is damaged")
     version = head.get("version")
-    if version != VERSION:
+    if version not in (1, VERSION):
         newer = isinstance(version, int) and version > VERSION
         raise StateUnusable(
             f"was written by {'a newer' if newer else 'another'} exporter (version {version!r}, not {VERSION})"

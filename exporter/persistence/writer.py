@@ -15,11 +15,10 @@ from pathlib import Path
 
 import structlog
 from pydantic import TypeAdapter, ValidationError
-from pydantic_core import PydanticSerializationError
 
-from exporter.beams.beam import SavedBeam
-from exporter.beams.saved import SavedStore
-from exporter.beams.snapshot import BeamKey, BeamRow
+from exporter.beams.beam import Beam
+from exporter.beams.saved import SavedStore, decode_beam
+from exporter.beams.snapshot import BeamKey
 from exporter.beams.store import BeamStore
 from exporter.persistence.store import StateFile, StateInUse, StateNotOurs, StateReadable, StateUnusable, is_readable
 from exporter.privacy.encryption import Seal
@@ -33,58 +32,36 @@ _NAME = "state"
 _LONGEST_WAIT_SECONDS = 0.5
 """A run that ended is counted for readers when the file holds it, so it is not kept waiting for the interval."""
 _STOP_SECONDS = 2.0
-_LONGEST_FIELD = 4096
 
 _store = TypeAdapter(SavedStore)
-_beam = TypeAdapter(SavedBeam)
 
 
 def encoded(state: SavedStore) -> Iterator[bytes]:
     """The lines of a state: the store's own, then one for each beam.
 
-    Encoding ten thousand beams at once would keep every other thread waiting. What no text can name (a file name that
-    is no UTF-8) is left out, and met for the first time by the next process.
+    What no text can name (a file name that is no UTF-8) is left out, and met for the first time by the next process.
     """
     retired = [(key, each) for key, each in state.retired if _is_text(key)]
     ended = [each for each in state.ended if _is_text(each.key)]
-    yield _store.dump_json(replace(state, beams=[], retired=retired, ended=ended))
-    for beam in state.beams:
-        try:
-            yield _beam.dump_json(replace(beam, row=_sound(beam.row)))
-        except (PydanticSerializationError, UnicodeEncodeError):
-            continue
-
-
-def _sound(row: BeamRow) -> BeamRow:
-    """The row without what nobody needs before it is read again, and could be anything."""
-    return replace(
-        row,
-        beam_path=_short(row.beam_path),
-        hpc_job_id=_short(row.hpc_job_id),
-        status=_short(row.status),
-        log_path=_short(row.log_path),
-    )
-
-
-def _short(text: str | None) -> str | None:
-    return text if text is None or (len(text) <= _LONGEST_FIELD and text.isprintable()) else None
+    yield _store.dump_json(replace(state, retired=retired, ended=ended))
+    yield from state.beams
 
 
 def _is_text(key: BeamKey) -> bool:
     return not any("\ud800" <= character <= "\udfff" for character in f"{key.case_id}{key.beam_id}")
 
 
-def decoded(lines: list[bytes]) -> SavedStore:
-    """The state that was encoded so.
+def decoded(lines: list[bytes]) -> tuple[SavedStore, dict[BeamKey, Beam]]:
+    """The state that was encoded so, and its beams.
 
     Raises:
         StateUnusable: it is none; the message names the place, not what stands there, which may be a patient's.
     """
+    if not lines:
+        raise StateUnusable("holds nothing")
     try:
-        if not lines:
-            raise StateUnusable("holds nothing")
-        store = _store.validate_json(lines[0], strict=True)
-        return replace(store, beams=[_beam.validate_json(line, strict=True) for line in lines[1:]])
+        state = _store.validate_json(lines[0], strict=True)
+        return state, {beam.row.key: beam for beam in map(decode_beam, lines[1:])}
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         place = ".".join(str(part) for part in first["loc"] if isinstance(part, int) or part.isidentifier())
@@ -148,21 +125,18 @@ class Continuity:
             lines = self._file.read()
             if lines is None:
                 return
-            state = decoded(lines)
-            try:
-                self._store.resume(state, sources)
-            except ValueError as error:
-                raise StateUnusable("holds what it should not: no such event or reason") from error
+            state, beams = decoded(lines)
         except StateNotOurs as error:
             self._file.close()
             raise StateNotOurs(f"{self._shown_path}: {error}, no state file; set state.file to another path") from None
         except StateUnusable as error:
             self._set_aside(error)
             return
+        self._store.resume(state, beams, sources)
         self._store.confirm_saved(state)
         if state.clocks is not None and (seconds := self._clock.reading().set_since(state.clocks)):
             self._store.move(seconds)
-        _log.info("going on after a restart", state=self._shown_path, beams=len(state.beams))
+        _log.info("going on after a restart", state=self._shown_path, beams=len(beams))
 
     def _warn_of_what_can_be_read(self) -> None:
         """A state that was set aside holds ids where it was written before they were redacted."""

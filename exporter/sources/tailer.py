@@ -83,8 +83,8 @@ class Chunk:
 
 
 @dataclass(frozen=True, slots=True)
-class TailerState:
-    """A :class:`Tailer` as plain data. A log is known again by its bytes before the offset; only their digest is kept.
+class LogPosition:
+    """How far a log has been read. It is known again by its bytes before the offset; only their digest is kept.
 
     Args:
         path: the log.
@@ -97,19 +97,6 @@ class TailerState:
     offset: int
     before_bytes: int
     before_sha256: str
-
-
-@dataclass(frozen=True, slots=True)
-class TailPosition:
-    """Where a tailer is; cheap enough to be made at every read."""
-
-    path: str
-    offset: int
-    last_bytes: bytes
-
-    def to_state(self) -> TailerState:
-        """The same as plain data."""
-        return TailerState(self.path, self.offset, len(self.last_bytes), hashlib.sha256(self.last_bytes).hexdigest())
 
 
 class Tailer:
@@ -128,28 +115,26 @@ class Tailer:
 
     __slots__ = ("_asked", "_before", "_replaced", "_seen", "last_bytes", "offset", "path")
 
-    NOT_SAVED = frozenset({"last_bytes", "_before", "_seen", "_asked", "_replaced"})
-    """What was read before is read again and compared at the first look, however the log looks then."""
-
     def __init__(self, path: str) -> None:
         self.path = path
         self.offset = 0
         self.last_bytes = b""
-        self._before: TailerState | None = None
+        self._before: LogPosition | None = None
         self._seen: LogStat | None = None
         self._asked: LogStat | None = None
         self._replaced = False
 
-    def position(self) -> TailPosition:
+    @property
+    def position(self) -> LogPosition:
         """Where it is."""
-        return TailPosition(self.path, self.offset, self.last_bytes)
+        return LogPosition(self.path, self.offset, len(self.last_bytes), hashlib.sha256(self.last_bytes).hexdigest())
 
     @classmethod
-    def from_state(cls, state: TailerState) -> Tailer:
-        """A tailer that goes on where the one was whose state this is, if the log still holds the bytes read then."""
-        tailer = cls(state.path)
-        tailer.offset = state.offset
-        tailer._before = state
+    def at(cls, position: LogPosition) -> Tailer:
+        """Return a tailer that goes on there if the log still holds the bytes before; they are read again first."""
+        tailer = cls(position.path)
+        tailer.offset = position.offset
+        tailer._before = position
         return tailer
 
     def changed(self, stat: LogStat) -> bool:
@@ -180,7 +165,7 @@ class Tailer:
         before, self._before = self._before, None
         if before is not None:
             self.last_bytes = data[: before.before_bytes]
-            if self.position().to_state() != before:
+            if self.position != before:
                 self.restart()
                 return None
             data = data[before.before_bytes - len(self.last_bytes[-ANCHOR_BYTES:]) :]

@@ -24,7 +24,7 @@ def row(number: int, status: str = "completed") -> BeamRow:
 
 def test_a_beam_stays_away_until_its_row_is_another() -> None:
     left = Retention()
-    left.remember(Beam(row(1), AT), RULES)
+    left.remember(Beam.new(row(1), AT), RULES)
     assert left.stays_away(row(1))
     assert not left.stays_away(replace(row(1), updated_at=AT))
     assert not left.stays_away(row(1, "pending"))
@@ -33,16 +33,16 @@ def test_a_beam_stays_away_until_its_row_is_another() -> None:
 
 def test_a_beam_that_comes_back_is_in_the_run_in_which_it_left_unless_its_row_begins_another() -> None:
     left = Retention()
-    left.remember(Beam(row(1), AT), RULES)
+    left.remember(Beam.new(row(1), AT), RULES)
     numbers = [left.run_number(each, RULES.statuses) for each in (row(1), row(1, "pending"), row(2))]
     assert numbers == [1, 2, None]
 
 
 def test_a_beam_that_comes_back_begins_anew_where_its_log_is_another() -> None:
-    left, beam = Retention(), Beam(row(1), AT)
+    left, beam = Retention(), Beam.new(row(1), AT)
     beam.claim("local", "/log", LogStat(100, AT - 100), AT, RULES.statuses)
     left.remember(beam, RULES)
-    back = Beam(row(1), AT)
+    back = Beam.new(row(1), AT)
     back.claim("local", "/log", LogStat(100, AT - 100), AT, RULES.statuses)
     assert not left.begins_anew(back)
     back.claim("local", "/log", LogStat(100, AT - 50), AT, RULES.statuses)
@@ -55,12 +55,12 @@ def test_one_that_leaves_again_is_remembered_as_the_last(monkeypatch: pytest.Mon
     monkeypatch.setattr(retirement, "_KEPT", 0)
     left = Retention()
     for number in (1, 2, 1, 3):
-        left.remember(Beam(row(number), AT), RULES)
+        left.remember(Beam.new(row(number), AT), RULES)
     assert [key.beam_id for key, _ in left.to_state()] == ["b1", "b3"]
 
 
 def test_the_same_status_is_kept_once() -> None:
     left = Retention()
     for number in (1, 2):
-        left.remember(Beam(row(number), AT), RULES)
+        left.remember(Beam.new(row(number), AT), RULES)
     assert len({id(retired.status) for _, retired in left.to_state()}) == 1

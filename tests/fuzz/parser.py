@@ -64,9 +64,9 @@ def _sliced(data: bytes, size: int, *, restarts: bool) -> list[Event]:
     for start in range(0, len(data), size):
         before = max(0, start - 16)
         events += parser.feed(data[before : start + size], start - before)
-        assert len(parser._unfinished) <= LINE_LIMIT
+        assert len(parser.state.unfinished) <= LINE_LIMIT
         if restarts:
-            parser = TpsLogParser.from_state(parser.to_state())
+            parser = TpsLogParser(state=parser.state)
     return events
 
 

@@ -33,7 +33,7 @@ class _Log:
         self.path = path
         self.source = LocalLogSource("local")
         self.tailer = Tailer(str(path))
-        self.saved = self.tailer.position().to_state()
+        self.saved = self.tailer.position
         self.read = b""
         self.expected = b""
         self._time = 1_000_000_000
@@ -78,7 +78,7 @@ class _Log:
             if chunk.replaced:
                 self.read = b""
             self.read += chunk.data
-            self.saved = self.tailer.position().to_state()
+            self.saved = self.tailer.position
             more = chunk.more
         assert self.tailer.offset == len(self.read)
         assert len(self.tailer.last_bytes) <= LAST_BYTES
@@ -96,7 +96,7 @@ class _Log:
 
     def restart(self) -> None:
         """Go on as the next process does, with what was saved after the last read."""
-        self.tailer = Tailer.from_state(self.saved)
+        self.tailer = Tailer.at(self.saved)
 
 
 @contextmanager

@@ -120,9 +120,9 @@ def test_the_first_line_of_an_engine_decides() -> None:
 def test_the_decision_survives_a_restart() -> None:
     parser = TpsLogParser()
     parser.feed(b"0: " + DECISIVE_BEGINNINGS[0] + b" x\n")
-    resumed = TpsLogParser.from_state(parser.to_state())
+    resumed = TpsLogParser(state=parser.state)
     assert [event.reason for event in resumed.feed(b"0: ERROR: x\n") if isinstance(event, RunFailed)] == ["error"]
-    assert resumed.to_state().prefixes == Prefixes.PRESENT.value
+    assert resumed.state.prefixes.prefixes is Prefixes.PRESENT
 
 
 def test_a_sites_patterns_see_the_line_as_it_stands() -> None:

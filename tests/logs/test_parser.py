@@ -85,7 +85,7 @@ def test_a_line_that_is_too_long_is_cut_counted_and_forgotten() -> None:
     for _ in range(100):
         events += parser.feed(b"x" * 10_000)
     assert events == [Anomaly("line_too_long")]
-    assert len(parser._unfinished) <= parser_module.LINE_LIMIT
+    assert len(parser.state.unfinished) <= parser_module.LINE_LIMIT
     assert parser.feed(b"tail\nTime taken by MC engine: 1\n")[-1] == RunSucceeded("Time taken by MC engine: 1")
 
 

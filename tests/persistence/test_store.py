@@ -129,8 +129,8 @@ DAMAGES: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "text": (lambda data: b"log: {level: info}\n", "was not written by this exporter"),
     "json": (lambda data: b'{"beams": []}\n', "was not written by this exporter"),
     "deep": (lambda data: b"[" * 100_000 + b"\n", "was not written by this exporter"),
-    "newer": (lambda data: _head(version=2) + data, r"was written by a newer exporter \(version 2, not 1\)"),
-    "older": (lambda data: _head(version=0) + data, r"was written by another exporter \(version 0, not 1\)"),
+    "newer": (lambda data: _head(version=3) + data, r"was written by a newer exporter \(version 3, not 2\)"),
+    "older": (lambda data: _head(version=0) + data, r"was written by another exporter \(version 0, not 2\)"),
     "no_version": (lambda data: _head(version="x") + data, "was written by another exporter"),
 }
 

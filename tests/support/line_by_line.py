@@ -20,16 +20,16 @@ class LineByLine(TpsLogParser):
 
     def feed(self, data: bytes, start: int = 0) -> list[Event]:
         limit = parser_module.LINE_LIMIT
-        text = (self._unfinished + data[start:]).replace(b"\0", b"").replace(b"\r", b"\n")
-        *lines, self._unfinished = text.split(b"\n")
-        if len(self._unfinished) > limit:
+        text = (self.state.unfinished + data[start:]).replace(b"\0", b"").replace(b"\r", b"\n")
+        *lines, self.state.unfinished = text.split(b"\n")
+        if len(self.state.unfinished) > limit:
             # A line that is too long says what it says when that is known: nobody waits for its end.
-            lines.append(self._unfinished)
+            lines.append(self.state.unfinished)
         events: list[Event] = []
         for line in lines:
             if len(line) > limit:
                 events.append(Anomaly("line_too_long"))
-            self._match_every_rule(self._prefixes.line(without_escapes(line[:limit])), events)
+            self._match_every_rule(self.state.prefixes.line(without_escapes(line[:limit])), events)
         return events
 
     def _match_every_rule(self, line: bytes, events: list[Event]) -> None:

@@ -113,9 +113,9 @@ class World:
 
     def restart(self, lines: list[bytes] | None = None) -> None:
         """The process is killed now, and another goes on with this state; with that of now where none is given."""
-        state = decoded(self.saved() if lines is None else lines)
+        state, beams = decoded(self.saved() if lines is None else lines)
         self._begin()
-        self.store.resume(state, {self.source.name})
+        self.store.resume(state, beams, {self.source.name})
         self.poller.resume(*self.store.checkpoints(self.source.name))
 
     def log(self, key: BeamKey = BEAM) -> Path:
