@@ -1,1 +1,1 @@
-"""From bytes of a ``tps_env`` log to events. Knows nothing of beams, databases or HTTP."""
+"""Turns the bytes of a ``tps_env`` log into events. It knows nothing of beams, databases or HTTP."""

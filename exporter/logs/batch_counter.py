@@ -1,8 +1,8 @@
-"""Counting batches over a whole run.
+"""Counts the batches of one run.
 
-One process may simulate several beams, or repeat rounds until its statistics are good enough, and then announces
-batches again: the counter on the lines restarts at 1 while the run's own count goes on. Counters that contradict each
-other (several GPU workers print into one log) are counted as anomalies and never lower what was counted.
+A process may simulate several beams, or repeat the simulation until its statistical error is small enough. It then
+announces batches again and numbers them from 1 again, while this counter goes on. Contradictory counters (several GPU
+workers print into one log) are anomalies and never lower the count.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from exporter.logs.events import SimulationProgress
 
 @dataclass(slots=True)
 class BatchCounter:
-    """Batches announced, started and finished so far, added up over the announcements of one run.
+    """Adds up the announced, started and finished batches over all announcements of one run.
 
     Attributes:
-        announcements: how often batches were announced.
-        particles_per_batch: as announced last, ``None`` where the dialect does not say.
+        announcements: number of announcements.
+        particles_per_batch: from the last announcement; ``None`` if the dialect does not print it.
     """
 
     announcements: int = 0
@@ -32,76 +32,80 @@ class BatchCounter:
 
     @property
     def total(self) -> int | None:
-        """Batches of the run as far as announced; ``None`` before anything said how many."""
+        """Batches announced so far in this run; ``None`` before the first announcement."""
         return None if self._total is None else self._past_total + self._total
 
     @property
     def started(self) -> int:
-        """Batches started; never more than :attr:`total`."""
+        """Batches started so far; at most :attr:`total`."""
         return self._past_started + self._started
 
     @property
     def finished(self) -> int:
-        """Batches whose particles were transported; never more than :attr:`started`."""
+        """Batches finished so far; at most :attr:`started`."""
         return self._past_finished + self._finished
 
     @property
     def last_is_running(self) -> bool:
-        """The running (or next) batch is the last of its announcement: it may be shorter than the others."""
+        """Whether the running or next batch is the last of its announcement. It may be shorter than the others."""
         return self._total is not None and self._finished == self._total - 1
 
     @property
     def all_finished(self) -> bool:
-        """Every batch of the current announcement is done; the run may announce more."""
+        """Whether all batches of the current announcement are finished. The run may still announce more."""
         return self._total is not None and self._finished >= self._total
 
     @property
     def started_of_announced(self) -> int:
-        """Batches started of the current announcement alone."""
+        """Batches started since the current announcement."""
         return self._started
 
     @property
     def finished_of_announced(self) -> int:
-        """Batches finished of the current announcement alone."""
+        """Batches finished since the current announcement."""
         return self._finished
 
     @property
     def announced(self) -> int | None:
-        """Batches of the current announcement alone."""
+        """Number of batches in the current announcement."""
         return self._total
 
     @property
     def ratio(self) -> float:
-        """Started batches of all batches, 0..1; 0 while the total is unknown (or 0)."""
+        """Started batches divided by all batches, 0..1; 0 while the total is unknown or 0."""
         total = self.total
         return min(self.started / total, 1.0) if total else 0.0
 
     @property
     def progress(self) -> SimulationProgress | None:
-        """The same in the plan's words; ``None`` while the total is unknown (or 0)."""
+        """Progress as the development plan defines it; ``None`` while the total is unknown or 0."""
         total = self.total
         return SimulationProgress(self.started, total, 100.0 * self.ratio) if total else None
 
     def set_total(self, total: int) -> None:
-        """Take ``total`` for the current announcement, as if it had been announced."""
+        """Set the number of batches in the current announcement."""
         self._total = total
         self._started = min(self._started, total)
         self._finished = min(self._finished, self._started)
 
     def announce(self, total: int, particles_per_batch: int | None) -> list[str]:
-        """Batches are announced (again).
+        """Count an announcement.
+
+        Args:
+            total: number of batches that follow.
+            particles_per_batch: as printed; ``None`` if the dialect does not print it.
 
         Returns:
-            Kinds of anomalies met.
+            Kinds of anomalies found.
         """
         self.announcements += 1
         self.particles_per_batch = particles_per_batch
         if not self._started:
-            # Nothing came of the announcement before, if there was one (a beam of 0 batches, or a line printed twice).
+            # The previous announcement, if any, had no batch: a beam of 0 batches, or a line printed twice.
             repeated = bool(self._total) and self.announcements > 1
             self._total = total
             return ["announcement_repeated"] if repeated else []
-        # Where nobody had said how many there would be, there were as many as started.
+        # Without an earlier total, the started batches are the total.
         self._past_total += self._started if self._total is None else self._total
         self._past_started += self._started
         self._past_finished += self._finished
@@ -109,10 +113,14 @@ class BatchCounter:
         return []
 
     def start(self, number: int | None, total: int | None) -> list[str]:
-        """A batch has started; ``number`` and ``total`` as its line says, where it does.
+        """Count the start of a batch.
+
+        Args:
+            number: the batch's number as printed, from 1; ``None`` if the dialect does not print it.
+            total: number of batches as printed; ``None`` if the dialect does not print it.
 
         Returns:
-            Kinds of anomalies met.
+            Kinds of anomalies found.
         """
         anomalies = []
         if total == 0:
@@ -130,15 +138,15 @@ class BatchCounter:
             anomalies.append("batch_beyond_total")
             number = self._total
         self._started = max(self._started, number)
-        # Batches follow one another: that this one runs says that those before it are done.
+        # Batches run one after another, so all earlier ones are finished.
         self._finished = max(self._finished, self._started - 1)
         return anomalies
 
     def finish(self) -> list[str]:
-        """A batch's particles have been transported.
+        """Count the end of a batch.
 
         Returns:
-            Kinds of anomalies met.
+            Kinds of anomalies found.
         """
         if self._finished >= self._started:
             return ["batch_finished_twice"]

@@ -1,8 +1,7 @@
-"""What a ``tps_env`` log can say.
+"""Events: the facts that a ``tps_env`` log can report.
 
-The parser turns lines into the events below; whoever reads the file adds the two that are about it
-(:class:`LogReplaced`, :class:`LogRead`). Counters are as printed: nothing here is added up, checked against its
-neighbours or dated.
+The parser turns lines into events. The tailer adds :class:`LogReplaced` and :class:`LogRead`, which are about the file.
+Numbers are as printed: not added up, not checked against other lines, not dated.
 """
 
 from __future__ import annotations
@@ -33,26 +32,27 @@ FAILURE_REASONS: tuple[str, ...] = (
     "error",
     "status",
 )
-"""Why a run failed. Where a log shows several reasons, the first of this list is the cause and the others its echo."""
+"""Failure reasons by precedence. If a log shows several, the first of this list counts; the others follow from it."""
 
 INTERRUPTIONS = frozenset({"preempted", "node_failure", "cancelled"})
-"""Reasons that are no fault of the run: the scheduler or a person took its place away."""
+"""Failure reasons that are no fault of the run: the scheduler or a person stopped it."""
 
 PHASES: tuple[str, ...] = ("loading", "preparing", "simulating", "saving")
-"""What an engine does in a run, in order; with several beams in one process it starts again at ``loading``."""
+"""Phases of a run in order. An engine that simulates several beams starts again at ``loading`` for each."""
 
 DIALECTS: tuple[str, ...] = ("smc", "smc-spot", "moqui", "moqui-spot", "moqui-stat", "unknown")
 BUFFERED_DIALECTS = frozenset({"smc-spot", "moqui", "moqui-spot", "moqui-stat"})
-"""Dialects whose batch lines the C library holds back until 4096 bytes have come together or the process exits."""
+"""Dialects with block-buffered batch lines: the C library writes them in blocks of 4096 bytes and at the exit."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunHead:
-    """The engine's first lines: a process has just begun.
+    """A head line: the engine prints it when its process starts.
 
     Args:
         family: ``smc`` or ``moqui``.
-        certain: ``False`` for a line that proves little by itself: it begins a new run only after the end of another.
+        certain: ``False`` if the line alone does not prove a new process. It then starts a new run only after the
+            previous run has ended.
     """
 
     family: str
@@ -61,16 +61,18 @@ class RunHead:
 
 @dataclass(frozen=True, slots=True)
 class DialectRecognised:
-    """The log is of this dialect (one of :data:`DIALECTS`)."""
+    """The dialect of the log, one of :data:`DIALECTS`, was recognised."""
 
     dialect: str
 
 
 @dataclass(frozen=True, slots=True)
 class PhaseEntered:
-    """The engine says what it does now (one of :data:`PHASES`).
+    """The engine has entered a phase.
 
-    ``unless_later``: the line is printed in later phases, too, and says nothing there.
+    Args:
+        phase: one of :data:`PHASES`.
+        unless_later: the line is also printed in later phases; ignore it there.
     """
 
     phase: str
@@ -79,16 +81,18 @@ class PhaseEntered:
 
 @dataclass(frozen=True, slots=True)
 class HistoriesCounted:
-    """Histories of the beam about to be simulated."""
+    """The number of histories of the beam that will be simulated."""
 
     histories: int
 
 
 @dataclass(frozen=True, slots=True)
 class BatchesAnnounced:
-    """So many batches will follow; once per beam, or per round of a run that stops by its statistics.
+    """The engine announces batches: once per beam, or once per repetition in ``moqui-stat``.
 
-    ``particles_per_batch`` is the configured limit: the only or the last batch may hold fewer.
+    Args:
+        total: number of batches.
+        particles_per_batch: the configured limit; the last batch may hold fewer.
     """
 
     total: int
@@ -97,7 +101,7 @@ class BatchesAnnounced:
 
 @dataclass(frozen=True, slots=True)
 class BatchStarted:
-    """A batch has begun. ``number`` (1-based) and ``total`` are ``None`` in dialects that do not count."""
+    """A batch has started. ``number`` (from 1) and ``total`` are ``None`` if the dialect does not print them."""
 
     number: int | None = None
     total: int | None = None
@@ -105,23 +109,23 @@ class BatchStarted:
 
 @dataclass(frozen=True, slots=True)
 class BatchFinished:
-    """A batch's particles have been transported."""
+    """A batch has finished: its particles have been transported."""
 
 
 @dataclass(frozen=True, slots=True)
 class HistoriesGenerated:
-    """``generated`` histories of the beam exist now, the running batch's included."""
+    """The number of histories generated so far for this beam, including the running batch."""
 
     generated: int
 
 
 @dataclass(frozen=True, slots=True)
 class DoseDescribed:
-    """A fact about the dose that is about to be written, or was written just now.
+    """A property of the dose, printed shortly before or after the dose is written.
 
     Args:
-        dimensions: the grid's size as ``400x400x1``.
-        max_dose_gy: its largest dose, in Gy.
+        dimensions: size of the dose grid, such as ``400x400x1``.
+        max_dose_gy: maximum dose in Gy.
     """
 
     dimensions: str | None = None
@@ -130,22 +134,22 @@ class DoseDescribed:
 
 @dataclass(frozen=True, slots=True)
 class DoseWritten:
-    """The engine says that it has written a dose file; ``path`` is as printed, and may hold a patient's ids."""
+    """The engine has written a dose file. ``path`` is as printed and may contain a patient's ids."""
 
     path: str
 
 
 ENGINE_TIMES: tuple[str, ...] = ("initialization", "simulation", "output", "total")
-"""What the engine measures itself: three parts of each beam, and the whole process."""
+"""Durations that the engine prints: three parts of each beam, and the whole process."""
 
 
 @dataclass(frozen=True, slots=True)
 class EngineTimed:
-    """The engine says how long something took.
+    """A duration that the engine has printed.
 
     Args:
         part: one of :data:`ENGINE_TIMES`.
-        seconds: how long.
+        seconds: duration in seconds.
     """
 
     part: str
@@ -154,14 +158,14 @@ class EngineTimed:
 
 @dataclass(frozen=True, slots=True)
 class RunSucceeded:
-    """The engine's normal last line (which it also prints after some failures)."""
+    """The engine's normal last line. Engines print it after some failures, too."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class RunFailed:
-    """A line that says the run has failed; ``reason`` is one of :data:`FAILURE_REASONS`."""
+    """A line reports a failure. ``reason`` is one of :data:`FAILURE_REASONS`, ``text`` the line."""
 
     reason: str
     text: str
@@ -169,24 +173,24 @@ class RunFailed:
 
 @dataclass(frozen=True, slots=True)
 class Anomaly:
-    """Something that does not fit. ``kind`` is a short snake_case word."""
+    """The log contradicts itself. ``kind`` is a short snake_case word."""
 
     kind: str
 
 
 @dataclass(frozen=True, slots=True)
 class LogReplaced:
-    """The file no longer holds the bytes read before; what follows is read from its beginning."""
+    """The file no longer holds the bytes that were read before. The following events are from its beginning."""
 
 
 @dataclass(frozen=True, slots=True)
 class LogRead:
-    """The events before this one came in one read.
+    """Marks the end of one read: all events since the previous one came in the same read.
 
     Args:
-        size_bytes: how much of the log has been read by now.
+        size_bytes: number of bytes read so far.
         line_complete: the bytes read end with a newline.
-        live: the log grew while we watched; ``False`` for what already stood there at the first look.
+        live: the log grew while it was watched; ``False`` for content that was there at the first poll.
     """
 
     size_bytes: int
@@ -216,7 +220,7 @@ Event: TypeAlias = (
 
 @dataclass(frozen=True, slots=True)
 class SimulationProgress:
-    """Progress as the plan defines it: started batches of all batches, in percent."""
+    """Progress as the development plan defines it: started batches divided by all batches, in percent."""
 
     current_batch: int
     total_batches: int

@@ -1,8 +1,8 @@
-"""Lines by which an engine, or whatever starts it, says that a run failed.
+"""Rules for lines in which an engine or its launcher reports a failure.
 
-Each public engine has words of its own for the same fault, and more are to come. So the rules go by how such lines
-begin (``Error:``, ``Failed to ...``, ``Exception in ...``), and what a line is about decides the reason. Known chatter
-of the loader and of module systems begins in the same way and is left out.
+Each engine words the same fault differently. So a rule recognises how such a line begins (``Error:``, ``Failed to``,
+``Exception in``), and keywords in the rest of the line give the reason. Harmless messages of the dynamic loader and of
+module systems begin in the same way and are ignored.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _HARMLESS = re.compile(
     rb"|ERROR: (?:Unable to locate a modulefile|Couldn't find modulefile|No module matching|Module cannot be loaded"
     rb"|Load of requirement|Loading of|Conflicting '|Magic cookie|Invalid modulepath|Cannot use 'module)"
     rb"|Failed to (?:initialize NVML|set locale|connect to (?:the )?(?:\w+ )?bus|create bus connection|load module \")"
-    # A figure and no fault: "Error: 0.8 %", "ERROR: none", "CUDA error: no error".
+    # A value, not a fault: "Error: 0.8 %", "ERROR: none", "CUDA error: no error".
     rb"|(?i:cuda error|error|fatal): *(?:\([\w ]*\) )?"
     rb"(?:[-+]?\d[\d.]{0,30}(?:e[-+]?\d{1,4})? *%?|none|no errors?|cudaSuccess|0 errors?)\s*$"
 )
@@ -28,14 +28,14 @@ _NO_FREE_GPU = re.compile(
 )
 _MEMORY = re.compile(rb"out of memory|bad_alloc|(?:not enough|insufficient|cannot allocate) (?:\w+ )?memory")
 _CUDA = re.compile(rb"(?<![\w/.\-])cuda(?![\w.\-]*/)")
-"""The library, and no folder that is named after it."""
+"""The library name, but not a folder named after it."""
 
 _OUTPUT = re.compile(
-    # Verbs of writing,
+    # Verbs of writing;
     rb"\b(?:(?:over)?writ(?:e|es|ing|ten)|sav(?:e|ed|ing)|creat(?:e|ed|ing)|stor(?:e|ed|ing)|export(?:ed|ing)?)\b|\bsave_"
-    # what a full or lost file system says,
+    # messages of a full or lost file system;
     rb"|no space left|disk (?:is )?full|disk quota|quota exceeded|read-only file system|input/output error"
-    # and the words of engines that meet a fault while they save the dose.
+    # messages of the engines while they save the dose.
     rb"|insert pixel data|mandatory tag|data length|node is null|pointer is null|plan name is empty"
     rb"|only \d+ could be read|cannot read rtplan|cannot get dataset|number of slices"
     rb"|output (?:file|folder|directory|path)"
@@ -43,7 +43,7 @@ _OUTPUT = re.compile(
 
 
 def _reason(text: bytes, otherwise: str) -> str:
-    """The reason for a text of an engine; ``otherwise`` where it says nothing more."""
+    """Return the failure reason by keywords in the text; ``otherwise`` if there are none."""
     lower = text.lower()
     if _NO_FREE_GPU.search(lower):
         return "no_free_gpu"
@@ -69,12 +69,12 @@ def _gpu_error(match: Match) -> Iterable[Event]:
 def _exception(match: Match) -> Iterable[Event]:
     text = evidence(match)
     reason = _reason(text, "exception")
-    # An exception that speaks of writing need not be about the dose.
+    # An exception that mentions writing is not always about the dose.
     yield RunFailed("exception" if reason == "output_error" else reason, to_text(text))
 
 
 def _not_started(match: Match) -> Iterable[Event]:
-    """The whole line: before the words stands who says it."""
+    """Report the whole line: the text before the match names the program that failed."""
     yield RunFailed("error", to_text(match.string))
 
 
@@ -82,10 +82,10 @@ _WRITING = (
     rb"(?:[\w']+ ){0,6}?"
     rb"(?:writ(?:e|ing|ten)|sav(?:e|ing|ed)|creat(?:e|ing|ed)|stor(?:e|ing|ed)|export(?:ing|ed)?|output)\b"
 )
-"""Up to six words and a verb of writing: "open or create", "open the file for writing"."""
+"""Up to six words and a verb of writing, such as "open the file for writing"."""
 
 _OF_CUDA = rb"(?: after\b| in\b| at\b|:| ?[=(]| code\b| \d)"
-"""Not "CUDA error reporting is on"."""
+"""What follows "CUDA error" in a real failure; excludes "CUDA error reporting is on"."""
 
 ENGINE_FAILURES = (
     *(
@@ -112,7 +112,7 @@ ENGINE_FAILURES = (
     line_rule(b"  what():", _exception),
     line_rule(b"There is nan in track direction", failed("simulation_error")),
     line_rule(b"There is all-zeros in track direction", failed("simulation_error")),
-    # glibc: a word of the shell follows, which tells where one of these is glued to a line that was cut.
+    # glibc. If such a line is joined to a cut line, the shell's message that follows reports the failure.
     line_rule(b"double free or corruption", failed("aborted")),
     line_rule(b"free(): ", failed("aborted"), rb"(?:invalid|double|corrupt)"),
     line_rule(b"malloc", failed("aborted"), rb"(?:\(\)|_consolidate\(\)): |malloc\.c:\d+:"),
@@ -120,12 +120,12 @@ ENGINE_FAILURES = (
     line_rule(b"corrupted ", failed("aborted"), rb"(?:size vs\. prev_size|double-linked list)"),
     line_rule(b"*** stack smashing detected", failed("aborted")),
 )
-"""Each of these begins its line."""
+"""Rules for the beginning of a line."""
 
 CUT_LINE = (
     rb"^(?:Run|Beam|Generating|Transporting|Initialization|Block|h0|Simulating|cum_vertiex|Cumulated|run|Thread)\b.* "
 )
-"""A line of the engine that was cut behind a blank. What follows is another line: no prose begins like this."""
+"""An engine line that was cut after a blank. The text after it belongs to another line."""
 
 _GLUED = re.compile(
     rb"(?:(?<=[^\s\"'(\[{/<])|" + CUT_LINE + rb")(?P<said>(?:(?:Error|ERROR): )?"
@@ -133,10 +133,10 @@ _GLUED = re.compile(
     rb"|data length is zero|cannot read RTPLAN|cannot get dataset|child node is null|source data pointer is null"
     rb"|plan name is empty))"
 )
-"""Words about a dose that was not written, behind a line that was cut."""
+"""A message that the dose was not written, joined to a cut line."""
 
 _PROGRAM = rb"(?:\./[\w+-]{1,100}(?:\.(?:exe|bin|x|out))?|[^\s:'\"`]{0,200}(?:tps|moqui|mqi)[\w.+-]{0,100})"
-"""The engine as a shell names it. Other programs of a job script may be missing without harm."""
+"""The engine's name as a shell prints it. Other missing programs in a job script are harmless."""
 
 _QUOTE = "(?:['\"`]|‘|’)?".encode()
 _WHY_NOT = (
@@ -159,7 +159,7 @@ NOT_STARTED = tuple(
         rb"docker: Error response from daemon:",
     )
 )
-"""The loader, a shell or a launcher could not start the engine. Found anywhere in a line."""
+"""The dynamic loader, a shell or a launcher could not start the engine. Searched anywhere in a line."""
 
 GLUED_FAILURES = (
     LineRule(re.compile(rb"terminate called (?:after|without|recursively)"), _exception),
@@ -168,4 +168,4 @@ GLUED_FAILURES = (
     LineRule(re.compile(rb"(?<!\w)No free GPU"), failed("no_free_gpu")),
     LineRule(_GLUED, _engine_error),
 )
-"""Found anywhere in a line: standard error may come before a line of standard output was finished."""
+"""Searched anywhere in a line: standard error may be written before a line of standard output is complete."""

@@ -1,9 +1,8 @@
-"""Prefixes that other programs put before each line of a log, and terminal colours: removed before lines are matched.
+"""Removes line prefixes of other programs and terminal colours before lines are matched.
 
-``srun --label`` writes ``0: `` before a line, others a time stamp, a host or the name of a stream. Whether a log has
-such prefixes is decided once, by the first line that only an engine prints
-(:data:`~exporter.logs.patterns.DECISIVE_BEGINNINGS`): it stands at the beginning of its line, or behind prefixes.
-Until then prefixes are removed from every line. A log that has none costs no more than looking for that first line.
+``srun --label`` writes ``0: `` before each line. Other programs write a time stamp, a host or the name of a stream.
+The first line that only an engine prints (:data:`~exporter.logs.patterns.DECISIVE_BEGINNINGS`) decides whether the log
+has prefixes. Until then, prefixes are removed from every line. In a log without prefixes nothing is removed afterwards.
 """
 
 from __future__ import annotations
@@ -41,9 +40,9 @@ _BEHIND_STAMP = rb"(?:%s)?" % rb"|".join(
         rb"(?:- )?(?:[\w.]{1,60} - )?(?:DEBUG|INFO|NOTICE)(?: -|:)? ",  # Python's logging
     )
 )
-# mpirun writes a blank behind the stream's name, or none: what is left begins with two blanks or none.
+# mpirun writes one blank after the stream's name, or none. Then an even number of blanks belongs to the line.
 _STREAM = rb"<std(?:out|err)>:?(?: (?=(?:  )*[^ ]))?"
-# One blank belongs to the prefix, no more: some lines of engines begin with two.
+# At most one blank belongs to the prefix: some engine lines begin with two.
 _PREFIX = rb"(?:%s)" % rb"|".join(
     (
         _STAMP + _STREAM,
@@ -61,7 +60,7 @@ _DECISIVE = re.compile(rb"\n(" + _PREFIXES + rb")?(?:" + rb"|".join(map(re.escap
 
 
 def without_escapes(text: bytes) -> bytes:
-    """``text`` without terminal sequences; lines stay lines."""
+    """Return ``text`` without terminal sequences. Newlines stay."""
     return _ESCAPES.sub(b"", text) if ESCAPE in text else text
 
 
@@ -78,19 +77,19 @@ class PrefixFilter:
     """Removes the prefixes of one log's lines.
 
     Attributes:
-        prefixes: what has been decided so far.
+        prefixes: whether the log has prefixes, as decided so far.
     """
 
     prefixes: Prefixes = Prefixes.UNDECIDED
 
     def line(self, line: bytes) -> bytes:
-        """One complete line without its prefixes."""
+        """Return one complete line without its prefixes."""
         if self.prefixes is Prefixes.ABSENT:
             return line
         return self.lines(b"\n" + line)[1:]
 
     def lines(self, lines: bytes) -> bytes:
-        """The same for several lines; each has its newline before it, and none may be cut."""
+        """Return several lines without their prefixes. Each line is complete and has its newline before it."""
         if self.prefixes is Prefixes.ABSENT:
             return lines
         if self.prefixes is Prefixes.UNDECIDED:

@@ -1,4 +1,4 @@
-"""What a rule for one kind of log line is, and the helpers that the tables of such rules share."""
+"""Rules that turn one kind of log line into events, and helpers for tables of such rules."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from exporter.logs.events import Event, RunFailed
 
 PREFIX_LENGTH = 4
-"""The first bytes of a line select the rules to try; the shortest beginning of a rule is this long."""
+"""Number of leading bytes that select the rules to try. No rule has a shorter beginning."""
 
 _TEXT_LIMIT = 500
 _SAID_LIMIT = 2048
@@ -19,22 +19,21 @@ Events = Callable[[Match], Iterable[Event]]
 
 
 def to_text(text: bytes) -> str:
-    """A line of a log as text for people: UTF-8 with replacement, at most 500 bytes of it."""
+    """Decode a log line for people: at most 500 bytes, as UTF-8 with replacement characters."""
     return text[:_TEXT_LIMIT].decode("utf-8", "replace").strip()
 
 
 @dataclass(frozen=True, slots=True)
 class LineRule:
-    """One kind of line.
+    """Rule for one kind of line.
 
     Args:
         pattern: matched at the beginning of a line.
-        events: what the line says.
-        family: the engine that prints it (``smc`` or ``moqui``), where no other does.
-        mode: the way of simulating that prints it (``beam``, ``spot`` or ``stat``), where no other does.
-        beginning: what every such line begins with, literally.
-        usual_mode: the way of simulating where no earlier line has told it. Each way announces its batches before its
-            first batch, if it announces them at all.
+        events: makes the events from the match.
+        family: the only engine family that prints the line (``smc`` or ``moqui``); ``None`` if several do.
+        mode: the only simulation mode that prints the line (``beam``, ``spot`` or ``stat``); ``None`` if several do.
+        beginning: literal text at the beginning of every such line.
+        usual_mode: simulation mode to assume if no earlier line has shown it.
     """
 
     pattern: re.Pattern[bytes]
@@ -54,25 +53,25 @@ def line_rule(
     mode: str | None = None,
     usual_mode: str | None = None,
 ) -> tuple[bytes, LineRule]:
-    """A row of a table: the literal beginning of a line and a regular expression for what follows it."""
+    """Make a table row from the literal beginning of a line and a regular expression for the rest."""
     pattern = re.compile(re.escape(beginning) + rest)
     return beginning[:PREFIX_LENGTH], LineRule(pattern, events, family, mode, beginning, usual_mode)
 
 
 def always(*events: Event) -> Events:
-    """Lines that say the same each time share their events: events never change."""
+    """Return the same events for every match. Events are immutable, so lines can share them."""
     return lambda _: events
 
 
 def evidence(match: Match) -> bytes:
-    """At most 2 KiB of the line, from the group ``said`` on, else from the match on.
+    """Return at most 2 KiB of the line, starting at the group ``said`` or else at the match.
 
-    What stands before it is an unfinished line.
+    The text before it is an unfinished line of the engine.
     """
     start = match.start("said") if "said" in match.re.groupindex else match.start()
     return match.string[start : start + _SAID_LIMIT]
 
 
 def failed(reason: str) -> Events:
-    """The line says that the run failed for this reason."""
+    """Make the events for a rule whose lines always mean a failure with this reason."""
     return lambda match: (RunFailed(reason, to_text(evidence(match))),)

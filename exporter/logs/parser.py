@@ -1,10 +1,10 @@
-"""From the bytes of one run's log to events.
+"""Parses the bytes of one log into events.
 
-Bytes may come in any slices: the events are those of the whole. A line ends with ``\\n``, ``\\r\\n`` or ``\\r`` and
-counts when that has arrived. Colours and the prefixes of other programs are removed first
-(:mod:`exporter.logs.line_prefix`). Lines come by the million a second when an exporter starts beside old logs, so most
-are dropped before they become Python objects (:mod:`exporter.logs.prefilter`), unless a site has patterns of its own:
-those are searched for in every line.
+The bytes may be cut anywhere: the events do not depend on it. A line ends with ``\\n``, ``\\r\\n`` or ``\\r`` and is
+parsed when its end has arrived. Colours and the prefixes of other programs are removed first
+(:mod:`exporter.logs.line_prefix`). At a start beside old logs, millions of lines arrive per second. The prefilter drops
+most of them before they become Python objects (:mod:`exporter.logs.prefilter`). A site's own patterns are searched in
+every line.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from exporter.logs.patterns import FOREIGN_LINES, FOREIGN_MARKS, LINES
 from exporter.logs.prefilter import candidate_lines, marks_in
 
 LINE_LIMIT = 64 * 1024
-"""Longest line in bytes; what is beyond is dropped (and counted), so that a log without newlines costs no memory."""
+"""Longest line in bytes. The rest is dropped and counted, so that a log without newlines needs no memory."""
 
 FOREIGN_LIMIT = 2048
-"""Only so many bytes at either end of a line are searched for words of other writers: that bounds the time it takes."""
+"""Bytes at either end of a line that are searched for messages of other programs. This limits the time per line."""
 
 SITE_LIMIT = 4096
-"""So many bytes of a line are searched for a site's own patterns, whose expressions may be slow."""
+"""Bytes of a line that are searched for a site's own patterns, which may be slow."""
 
 
 def _compile(patterns: Iterable[str]) -> tuple[re.Pattern[bytes], ...]:
@@ -46,15 +46,15 @@ def _compile(patterns: Iterable[str]) -> tuple[re.Pattern[bytes], ...]:
 
 @dataclass(frozen=True, slots=True)
 class SitePatterns:
-    """A site's own patterns, searched anywhere in every line in addition to the built-in ones.
+    """A site's own patterns, searched anywhere in every line in addition to the built-in rules.
 
-    They see a line as it stands in the log, with its prefixes but without colours.
+    They see the line with its prefixes but without colours.
 
     Attributes:
-        total_batches: one group: batches in all.
-        current_batch: one group, the batch that starts; or two, that and the batches in all.
-        success: any match says that the run succeeded.
-        failure: any match says that it failed (reason ``error``).
+        total_batches: patterns whose group 1 is the total number of batches.
+        current_batch: patterns whose group 1 is the batch that starts; an optional group 2 is the total.
+        success: patterns whose match means success.
+        failure: patterns whose match means failure (reason ``error``).
     """
 
     total_batches: tuple[re.Pattern[bytes], ...] = ()
@@ -70,10 +70,10 @@ class SitePatterns:
         success: Iterable[str] = (),
         failure: Iterable[str] = (),
     ) -> SitePatterns:
-        """Compile regular expressions.
+        """Compile the patterns.
 
         Raises:
-            re.error: one is not a regular expression.
+            re.error: one is not a valid regular expression.
         """
         return cls(_compile(total_batches), _compile(current_batch), _compile(success), _compile(failure))
 
@@ -82,11 +82,11 @@ class SitePatterns:
 
     @property
     def searches(self) -> list[Callable[[bytes, int, int], object]]:
-        """Each says whether one of the patterns is in a line, from one place in it to another."""
+        """Return the search function of each pattern."""
         return [each.search for each in (*self.total_batches, *self.current_batch, *self.success, *self.failure)]
 
     def events(self, line: bytes) -> Iterator[Event]:
-        """What the site's patterns find in ``line``; the batches in all beside a batch are announced by nobody."""
+        """Yield the events of the patterns that match ``line``. A total beside a batch number is no announcement."""
         total = next(_numbers(self.total_batches, line), None)
         begun = False
         for pattern in self.current_batch:
@@ -102,7 +102,7 @@ class SitePatterns:
 
 
 def _has_long_line(data: bytes, start: int, end: int) -> bool:
-    """Whether a line behind ``start`` is longer than allowed: some stretch of that length holds no newline."""
+    """Whether a line after ``start`` is longer than :data:`LINE_LIMIT`."""
     while start + LINE_LIMIT < end:
         newline = data.rfind(b"\n", start + 1, start + LINE_LIMIT + 2)
         if newline < 0:
@@ -112,7 +112,7 @@ def _has_long_line(data: bytes, start: int, end: int) -> bool:
 
 
 def foreign_events(line: bytes) -> tuple[Event, ...]:
-    """What the first rule of another writer that says something finds in a line; nothing where none does."""
+    """Return the events of the first rule for other programs that yields any; empty if none does."""
     for known in FOREIGN_LINES:
         match = known.pattern.search(line, 0, FOREIGN_LIMIT)
         if match is None and len(line) > FOREIGN_LIMIT:
@@ -123,27 +123,27 @@ def foreign_events(line: bytes) -> tuple[Event, ...]:
 
 
 def _numbers(patterns: Iterable[re.Pattern[bytes]], line: bytes) -> Iterator[int]:
-    """What the first groups of those that are found in a line capture."""
+    """Yield the number in group 1 of each pattern that matches the line."""
     for pattern in patterns:
         if (match := pattern.search(line)) and (number := _number(match[1])) is not None:
             yield number
 
 
 def _number(text: bytes | None) -> int | None:
-    """A site's pattern may capture anything; what is no number says nothing."""
+    """Convert what a site's pattern captured; ``None`` if it is not a number of at most 20 digits."""
     return int(text) if text and text.isdigit() and len(text) <= 20 else None
 
 
 @dataclass(slots=True)
 class ParserState:
-    """Where a parser is in a log: everything that it needs to go on, also in a next process.
+    """A parser's position in a log: everything needed to continue, also in a new process.
 
     Attributes:
-        matched: some pattern has matched since the beginning.
-        unfinished: the last line's bytes, while its end has not arrived.
-        skipping: the last line was too long, and its end has not arrived.
-        family, mode, dialect: what has been recognised of the engine.
-        prefixes: whether lines have prefixes.
+        matched: whether any rule or pattern has matched since the beginning of the log.
+        unfinished: bytes of the last line if its end has not arrived.
+        skipping: whether the last line was too long and its end has not arrived.
+        family, mode, dialect: engine family, simulation mode and dialect as recognised so far.
+        prefixes: removes line prefixes.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"ser_json_bytes": "base64", "val_json_bytes": "base64"}
@@ -157,19 +157,19 @@ class ParserState:
     prefixes: PrefixFilter = field(default_factory=PrefixFilter)
 
     def copy(self) -> ParserState:
-        """Return the same, which does not change with this one."""
+        """Return an independent copy."""
         return replace(self, prefixes=replace(self.prefixes))
 
 
 class TpsLogParser:
-    """One run's log, in any slicing, to events; also the line-by-line interface of the development plan.
+    """Parses one log into events. It also has the line-by-line interface of the development plan.
 
     Args:
-        site: patterns to search for beside the built-in ones.
-        state: where to go on; at the beginning of a log where none is given.
+        site: a site's own patterns in addition to the built-in rules.
+        state: position to continue from; ``None`` for the beginning of a log.
 
     Attributes:
-        state: where it is.
+        state: the current position.
     """
 
     __slots__ = ("_counter", "_site", "state")
@@ -181,31 +181,31 @@ class TpsLogParser:
             self.state = state.copy()
 
     def reset(self) -> None:
-        """Forget everything read: a new log begins."""
+        """Forget everything: a new log begins."""
         self.state = ParserState()
         self._counter: BatchCounter | None = None
 
     @property
     def line_complete(self) -> bool:
-        """The bytes fed so far end with a newline (or nothing was fed)."""
+        """Whether the bytes fed so far end with a newline, or nothing was fed."""
         return not self.state.unfinished and not self.state.skipping
 
     def feed(self, data: bytes, start: int = 0) -> list[Event]:
-        """Take the log's next bytes.
+        """Parse the next bytes of the log.
 
         Args:
             data: bytes as read, cut anywhere.
-            start: where the next bytes begin in ``data``: a megabyte need not be copied to leave out a few before it.
+            start: offset of the next bytes in ``data``. It avoids copying a large block to skip a few bytes.
 
         Returns:
-            What the lines say that are complete now, in their order.
+            The events of all lines that are complete now, in order.
         """
         if data.find(b"\0", start) >= 0:
-            # A hole left by truncating a file that its writer goes on writing at its old offset. It may be a gigabyte:
-            # translate() takes 1 ms for a MiB of it, replace() more than 20.
+            # A writer that continues at its old offset after a truncation leaves a hole of zero bytes.
+            # translate() takes 1 ms per MiB, replace() more than 20 ms.
             data, start = data[start:].translate(None, b"\0"), 0
         if data.find(b"\r", start) >= 0:
-            # "\r\n" becomes an empty line more, which says nothing.
+            # "\r\n" makes an additional empty line, which matches no rule.
             data = data.replace(b"\r", b"\n")
         if self.state.skipping:
             newline = data.find(b"\n", start)
@@ -215,31 +215,31 @@ class TpsLogParser:
         events: list[Event] = []
         first = data.find(b"\n", start)
         if first >= 0:
-            # Colours may stand within a mark.
+            # A colour sequence may split a mark, so with colours every mark is assumed.
             marks = marks_in(data, start) if data.find(ESCAPE, start) < 0 else FOREIGN_MARKS
-            # A mark may have been cut.
-            self._take_line(
+            # A mark may be cut between the unfinished line and the new bytes.
+            self._parse_line(
                 self.state.unfinished + data[start:first], events, FOREIGN_MARKS if self.state.unfinished else marks
             )
             end = data.rfind(b"\n", first) + 1
             if end > first + 1:
-                self._scan(data, first, end, events, marks)
+                self._parse_block(data, first, end, events, marks)
             self.state.unfinished = data[end:]
         else:
             self.state.unfinished += data[start:]
         if len(self.state.unfinished) > LINE_LIMIT:
-            self._cut_line(self.state.unfinished, events)
+            self._parse_cut_line(self.state.unfinished, events)
             self.state.unfinished, self.state.skipping = b"", True
         return events
 
     def parse_line(self, line: str | bytes) -> SimulationProgress | None:
-        """Take one complete line (the plan's interface).
+        """Parse one complete line (interface of the development plan).
 
         Args:
             line: the line with or without its newline.
 
         Returns:
-            Progress where the line says that a batch starts and how many there are is known, else ``None``.
+            The progress if the line starts a batch and the total is known, else ``None``.
         """
         encoded = line.encode("utf-8", "surrogatepass") if isinstance(line, str) else line
         events: list[Event] = []
@@ -257,7 +257,7 @@ class TpsLogParser:
 
     @property
     def total_batches(self) -> int | None:
-        """Batches in all, from the lines given to :meth:`parse_line`; may be set."""
+        """Total number of batches from the lines given to :meth:`parse_line`. It can be set."""
         return self._line_counter().total
 
     @total_batches.setter
@@ -266,20 +266,20 @@ class TpsLogParser:
 
     @property
     def current_batch(self) -> int:
-        """The batch the lines given to :meth:`parse_line` are in, 1-based; 0 before the first."""
+        """Running batch, from 1, by the lines given to :meth:`parse_line`; 0 before the first."""
         return self._line_counter().started
 
     def _line_counter(self) -> BatchCounter:
-        """Made when it is first asked for: only those who give single lines need one."""
+        """Return the counter of :meth:`parse_line`, made at first use."""
         if self._counter is None:
             self._counter = BatchCounter()
         return self._counter
 
-    def _scan(self, data: bytes, start: int, end: int, events: list[Event], marks: Sequence[bytes]) -> None:
-        """Whole lines: those behind the newline at ``start``, until the one before ``end``."""
+    def _parse_block(self, data: bytes, start: int, end: int, events: list[Event], marks: Sequence[bytes]) -> None:
+        """Parse the complete lines from the newline at ``start`` to ``end``."""
         if _has_long_line(data, start, end):
             for line in data[start + 1 : end - 1].split(b"\n"):
-                self._take_line(line, events, marks)
+                self._parse_line(line, events, marks)
             return
         if data.find(ESCAPE, start, end) >= 0:
             data, start = without_escapes(data[start:end]), 0
@@ -299,56 +299,55 @@ class TpsLogParser:
             if shown_line in wanted or line[:PREFIX_LENGTH] in LINES or any(mark in line for mark in marks):
                 self._match(line, events, marks, shown_line)
 
-    def _take_line(self, line: bytes, events: list[Event], marks: Sequence[bytes]) -> None:
-        """A whole line, as it stands in the log."""
+    def _parse_line(self, line: bytes, events: list[Event], marks: Sequence[bytes]) -> None:
         if len(line) > LINE_LIMIT:
-            self._cut_line(line, events)
+            self._parse_cut_line(line, events)
         else:
-            self._take_short_line(line, events, marks)
+            self._parse_short_line(line, events, marks)
 
-    def _cut_line(self, line: bytes, events: list[Event]) -> None:
+    def _parse_cut_line(self, line: bytes, events: list[Event]) -> None:
         events.append(Anomaly("line_too_long"))
-        self._take_short_line(line[:LINE_LIMIT], events, FOREIGN_MARKS)
+        self._parse_short_line(line[:LINE_LIMIT], events, FOREIGN_MARKS)
 
-    def _take_short_line(self, line: bytes, events: list[Event], marks: Sequence[bytes]) -> None:
+    def _parse_short_line(self, line: bytes, events: list[Event], marks: Sequence[bytes]) -> None:
         line = without_escapes(line)
         self._match(self.state.prefixes.line(line), events, marks, line)
 
     def _match(
         self, line: bytes, events: list[Event], marks: Sequence[bytes] = FOREIGN_MARKS, raw: bytes | None = None
     ) -> None:
-        """Match a line without colours and prefixes; ``raw`` is the line with its prefixes, for the site's patterns."""
+        """Add the events of a line without colours and prefixes. ``raw`` has the prefixes, for the site's patterns."""
         before = len(events)
         for known in LINES.get(line[:PREFIX_LENGTH], ()):
             if match := known.pattern.match(line):
-                self._recognise(known, events)
+                self._update_dialect(known, events)
                 events.extend(known.events(match))
                 break
-        # Also behind a line that says something: it may have been cut just there.
+        # Also after a match: the engine's line may be cut there and joined to another program's message.
         if marks and any(mark in line for mark in marks):
             self._match_foreign(line, events, before)
         if self._site is not None:
             kinds = {type(event) for event in events[before:]}
             if BatchStarted in kinds:
-                kinds.add(BatchesAnnounced)  # a batch's line counts: "(3 of 18 batches)" announces nothing
+                kinds.add(BatchesAnnounced)  # "(3 of 18 batches)" starts a batch and announces none
             events.extend(event for event in self._site.events((raw or line)[:SITE_LIMIT]) if type(event) not in kinds)
         if len(events) > before:
             self.state.matched = True
 
     def _match_foreign(self, line: bytes, events: list[Event], before: int) -> None:
-        """Add what another writer says in a line, unless the engine gave a cause there.
+        """Add a failure that another program reports in this line, unless the engine gave a specific reason.
 
-        A bare ``error`` of the engine gives none: another writer's word replaces it.
+        The reason ``error`` is not specific: the other program's reason replaces it.
         """
-        told = [event for event in events[before:] if isinstance(event, RunFailed)]
-        if any(event.reason != "error" for event in told):
+        failures = [event for event in events[before:] if isinstance(event, RunFailed)]
+        if any(event.reason != "error" for event in failures):
             return
         foreign = foreign_events(line)
         if foreign:
-            events[before:] = [*(event for event in events[before:] if event not in told), *foreign]
+            events[before:] = [*(event for event in events[before:] if event not in failures), *foreign]
 
-    def _recognise(self, line: LineRule, events: list[Event]) -> None:
-        """Which dialect prints such a line: engine and way of simulating come together from several of them."""
+    def _update_dialect(self, line: LineRule, events: list[Event]) -> None:
+        """Update the dialect: lines show the engine family or the simulation mode, and both together name it."""
         if line.family is None and line.mode is None:
             return
         if line.usual_mode is None or self.state.family is None:

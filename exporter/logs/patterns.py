@@ -1,10 +1,10 @@
-"""What lines the engines print, and what each of them means.
+"""Table of the lines that the engines print, with their meaning.
 
-Every built-in line is recognised by its beginning: a good run may print ``Relative ERROR: 0.01``. Only what another
-writer puts into the log (the C++ runtime, glibc, the shell, the scheduler) may stand behind an unfinished line of the
-engine, because the C library flushes whole blocks and not whole lines: ``Run transpoKilled``.
+An engine line is recognised by its beginning only, since a good run may print ``Relative ERROR: 0.01``. Messages of
+other programs (C++ runtime, glibc, shell, scheduler) may follow an unfinished engine line, because the C library
+flushes blocks and not lines: ``Run transpoKilled``.
 
-The texts are those of the public moqui engines; a number is read up to 20 digits, as many as a 64-bit one has.
+The texts are those of the public moqui engines. Numbers may have up to 20 digits, as many as 64 bits need.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def _histories(match: Match) -> Iterable[Event]:
 
 
 def _announcement(match: Match) -> Iterable[Event]:
-    """``N`` particles per batch and, unless everything is one batch, ``Y`` batches."""
+    """Read the particles per batch and the number of batches; without the latter there is one batch."""
     particles = int(match[1])
     batches = match.re.groups > 1
     total = int(match[2]) if batches else 1
@@ -57,12 +57,12 @@ def _succeeded(match: Match) -> Iterable[Event]:
 
 
 def _described(match: Match) -> Iterable[Event]:
-    """The size of the dose grid."""
+    """Read the size of the dose grid."""
     yield DoseDescribed(dimensions="x".join(str(int(size)) for size in match.groups()))
 
 
 def _max_dose(match: Match) -> Iterable[Event]:
-    """The largest dose; a dose of 0 everywhere is no dose."""
+    """Read the maximum dose. A maximum of 0 is a failure."""
     dose = number(match[1])
     if dose is not None and match[2] in (b"", b"Gy"):
         yield DoseDescribed(max_dose_gy=dose)
@@ -76,7 +76,7 @@ def _dose_written(match: Match) -> Iterable[Event]:
 
 
 def _timed(part: str) -> Events:
-    """How long a part of the run took; behind the end line, how long all of it took."""
+    """Read a duration; ``total`` stands on the end line, which also means success."""
 
     def events(match: Match) -> Iterable[Event]:
         took = seconds(match[1], match[2]) if match[1] is not None else None
@@ -97,10 +97,10 @@ def _head(family: str, *, certain: bool = True) -> Events:
 
 
 _ENGINE_LINES = (
-    # Heads: printed once per process, by its constructor.
+    # Head lines: printed once per process.
     line_rule(b"MOQUI SMC Treatment machine model", _head("smc"), family="smc"),
     line_rule(b"master seed ", _head("moqui"), rb"-?\d", family="moqui"),
-    # The same where there is no banner: read from the input file once per process.
+    # Head lines of variants without a banner.
     line_rule(b"Gantry number : ", _head("smc", certain=False), family="smc"),
     line_rule(
         b"Machine name: ", _head("smc", certain=False), rb".{0,200}\(Same as selected gantry number\)", family="smc"
@@ -124,7 +124,7 @@ _ENGINE_LINES = (
     line_rule(b"Simlulation finalizing", _phase("saving")),
     line_rule(b"Simulation finalizing", _phase("saving")),
     line_rule(b"finalizing", _phase("saving"), rb"\s*$"),
-    # How much there is to do. "Particle count" is the limit per batch, however many particles there are.
+    # Announcements. "Particle count" is the limit per batch, even if there are fewer particles.
     line_rule(b"Total histories (Particles) : ", _histories, _N),
     line_rule(b"histories ", _histories, _N + rb"\s*$"),
     line_rule(
@@ -165,7 +165,7 @@ _ENGINE_LINES = (
     line_rule(b"Run transportation ", always(BatchFinished()), rb"[\d.]+ s", family="moqui"),
     line_rule(b"run simulation ", always(BatchFinished()), rb"[\d.]+ ms", family="smc", mode="spot"),
     line_rule(b"run simulation ", always(BatchFinished()), rb"[\d.]+ s", family="moqui", mode="spot"),
-    # The dose. Some variants describe it before they write it, some afterwards.
+    # The dose. Some variants print its properties before they write it, some afterwards.
     *(
         line_rule(written, _dose_written, rb"(?:RT Dose )?file: (.*\S)", family="smc", usual_mode="beam")
         for written in (b"Successfully wrote DICOM ", b"Successfully saved DICOM ")
@@ -178,14 +178,14 @@ _ENGINE_LINES = (
         line_rule(largest, _max_dose, NUMBER + rb" ?([A-Za-z]*)")
         for largest in (b"  Max dose: ", b"Max dose: ", b"DCM Save Info - Max dose: ")
     ),
-    # "  Maximum dose: 0.000 Gy" says nothing: it is rounded, and printed for doses that are not 0.
+    # "  Maximum dose: 0.000 Gy" is ignored: it is rounded and also printed for small doses.
     line_rule(b"Maximum dose: ", _max_dose, SCIENTIFIC + rb" ?([A-Za-z]*)"),
-    # What the private engine measures of each beam.
+    # Durations that the private engine prints for each beam.
     line_rule(b"=== Beam ", _phase("saving"), rb"\d+ Timing Summary ===", family="smc", usual_mode="beam"),
     line_rule(b"  Initialization: ", _timed("initialization"), DURATION),
     line_rule(b"  Simulation: ", _timed("simulation"), DURATION),
     line_rule(b"  Output: ", _timed("output"), DURATION),
-    # Normal ends: the public engines', the private one's, and the one the plan expects.
+    # End lines of the public engines, of the private engine, and of the development plan.
     line_rule(b"Time taken by MC engine:", _succeeded),
     line_rule(
         b"Total execution time:", _timed("total"), rb"(?: +" + DURATION + rb")?", family="smc", usual_mode="beam"
@@ -194,7 +194,7 @@ _ENGINE_LINES = (
 )
 
 FOREIGN_LINES: tuple[LineRule, ...] = (*GLUED_FAILURES, *NOT_STARTED, *PROCESS_ENDS)
-"""Lines of other writers, which may be glued to the engine's; searched where one of :data:`FOREIGN_MARKS` is."""
+"""Rules for lines of other programs. They are tried only on lines that hold one of :data:`FOREIGN_MARKS`."""
 
 FOREIGN_MARKS = (
     b"lled",
@@ -254,8 +254,8 @@ FOREIGN_MARKS = (
     b"execution of ",
     b"was unable to",
 )
-"""One of these is in every line of another writer. ``lled`` stands for ``called``, ``Killed`` and ``killed``, ``ssert``
-for both kinds of assertions."""
+"""Every line that :data:`FOREIGN_LINES` recognises holds one of these. ``lled`` covers ``called``, ``Killed`` and
+``killed``; ``ssert`` covers both kinds of assertions."""
 
 
 def _by_prefix(rows: Iterable[tuple[bytes, LineRule]]) -> dict[bytes, tuple[LineRule, ...]]:
@@ -266,10 +266,10 @@ def _by_prefix(rows: Iterable[tuple[bytes, LineRule]]) -> dict[bytes, tuple[Line
 
 
 LINES: dict[bytes, tuple[LineRule, ...]] = _by_prefix(_ENGINE_LINES + ENGINE_FAILURES)
-"""Lines of the engines by the first bytes of each."""
+"""Rules for engine lines, by the first bytes of the line."""
 
 BEGINNINGS = frozenset(line.beginning for lines in LINES.values() for line in lines)
-"""What lines of the engines begin with: no other line is matched."""
+"""Beginnings of all engine lines. No other line matches a rule for engine lines."""
 
 DEVELOPMENT_PLAN_PATTERNS = frozenset(
     {
@@ -277,8 +277,8 @@ DEVELOPMENT_PLAN_PATTERNS = frozenset(
         *(rb"Generating particles for \((\d+) of \d+ batches\)", rb"FATAL ERROR", rb"ERROR:", rb"Segmentation fault"),
     }
 )
-"""Patterns that the development plan names. They are built in, more strictly, so ``init`` leaves them out of what it
-writes. A site that adds one all the same has it searched for anywhere in a line."""
+"""Patterns of the development plan. Stricter ones are built in, so ``init`` does not write these. If a site configures
+one anyway, it is searched anywhere in a line."""
 
 DECISIVE_BEGINNINGS = tuple(line.beginning for _, line in _ENGINE_LINES if len(line.beginning) >= 12)
-"""No other program begins a line like this: where one of these stands tells whether a log's lines have prefixes."""
+"""Beginnings that no other program prints. Their position shows whether a log's lines have prefixes."""

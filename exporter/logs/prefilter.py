@@ -1,15 +1,12 @@
-"""Which lines of what was read of a log are worth a closer look: at the speed of C, with nothing left out.
+"""Prefilter: finds the lines that a rule could match, without running Python for the others.
 
-A line can say something only if it begins as a line of the engines does (:data:`~exporter.logs.patterns.BEGINNINGS`) or
-holds a mark of another writer (:data:`~exporter.logs.patterns.FOREIGN_MARKS`). Both are looked for in a whole block at
-once, and no Python runs for the other lines, which are nearly all of a noisy log:
+A rule can match only lines that start like an engine line (:data:`~exporter.logs.patterns.BEGINNINGS`) or hold a mark
+of another program (:data:`~exporter.logs.patterns.FOREIGN_MARKS`). Both are searched in a whole block at once:
 
-- The beginnings are one expression whose first character is the newline before them: ``re`` goes from newline to
-  newline as fast as memory allows, and the tree behind it is left at the first byte that does not fit.
-- The marks stand anywhere in a line. ``hyperscan`` looks for all of them in one pass, seven times as fast as one search
-  for each, and is asked for no more than whether there is one: its calls back into Python, one for each match, would
-  each wait for the interpreter's lock. Without it (no wheel for the platform, a processor that is too old) each mark is
-  searched for.
+- All beginnings form one regular expression that starts with a newline, so ``re`` jumps from newline to newline.
+- Marks may stand anywhere in a line. ``hyperscan`` searches all of them in one pass, seven times as fast as one search
+  per mark. It only answers whether there is any mark, because a callback per match would wait for Python's lock each
+  time. Without hyperscan (no wheel for the platform, or an old processor) each mark is searched separately.
 """
 
 from __future__ import annotations
@@ -21,13 +18,13 @@ from collections.abc import Callable, Iterable, Sequence
 from exporter.logs.patterns import BEGINNINGS, FOREIGN_MARKS
 
 _SMALL_BLOCK_BYTES = 8192
-"""Below, a few searches take less than a thread's way out of the interpreter's lock and back."""
+"""In smaller blocks separate searches are faster than releasing and taking Python's lock for hyperscan."""
 
 _Finder = Callable[[bytes], bool]
 
 
 def _tree(literals: Iterable[bytes]) -> bytes:
-    """A regular expression for any of ``literals`` that tries each byte once; where one begins another, the shorter."""
+    """Make a regular expression that matches any of ``literals`` and reads each byte once (a trie)."""
     branches: dict[int, list[bytes]] = {}
     for literal in literals:
         if not literal:
@@ -39,11 +36,11 @@ def _tree(literals: Iterable[bytes]) -> bytes:
 
 _FIRST_BYTES = b"".join(re.escape(bytes([first])) for first in sorted({beginning[0] for beginning in BEGINNINGS}))
 _BEGUN = re.compile(rb"\n(?=[" + _FIRST_BYTES + rb"])(" + _tree(BEGINNINGS) + rb"[^\n]*)")
-"""The set of first bytes is tested before the tree, which tries one branch after another: 9 % less time for noise."""
+"""Matches a line that starts like an engine line. Testing the first byte before the trie saves 9 % on noisy logs."""
 
 
 def _new_finder(marks: Sequence[bytes]) -> _Finder | None:
-    """A function that says whether one of ``marks`` is in a block, or ``None`` where hyperscan cannot be used."""
+    """Make a function that tells whether a block holds one of ``marks``; ``None`` if hyperscan cannot be used."""
     try:
         import hyperscan
     except ImportError:
@@ -53,7 +50,7 @@ def _new_finder(marks: Sequence[bytes]) -> _Finder | None:
     try:
         database.compile(expressions=expressions, ids=list(range(len(marks))), elements=len(marks))
     except hyperscan.error:
-        # A processor without the instructions it was built for.
+        # The processor lacks instructions that hyperscan needs.
         return None
 
     hit = False
@@ -76,7 +73,7 @@ def _new_finder(marks: Sequence[bytes]) -> _Finder | None:
 
 
 class _PerThread(threading.local):
-    """Hyperscan's scratch space belongs to one thread; each source has its own."""
+    """Holds one finder per thread, because hyperscan's scratch space must not be shared."""
 
     def __init__(self) -> None:
         self.finder = _new_finder(FOREIGN_MARKS)
@@ -86,7 +83,7 @@ _per_thread = _PerThread()
 
 
 def marks_in(data: bytes, start: int = 0) -> list[bytes]:
-    """Those of :data:`FOREIGN_MARKS` that are somewhere in ``data`` from ``start`` on: nearly always none."""
+    """Return the members of :data:`FOREIGN_MARKS` that occur in ``data`` after ``start``; usually none."""
     if len(data) >= _SMALL_BLOCK_BYTES:
         finder = _per_thread.finder
         if finder is not None and not finder(data):
@@ -95,16 +92,13 @@ def marks_in(data: bytes, start: int = 0) -> list[bytes]:
 
 
 def candidate_lines(data: bytes, start: int, end: int, marks: Iterable[bytes]) -> list[bytes]:
-    """Lines that may say something, in their order.
+    """Return the lines that a rule could match, in order and without newlines.
 
     Args:
-        data: where they are; nothing of it is copied but those lines.
-        start: of the newline before the first of them.
-        end: behind the newline that ends the last.
-        marks: from :func:`marks_in`.
-
-    Returns:
-        Lines without their newlines.
+        data: a block of complete lines. Only the returned lines are copied.
+        start: offset of the newline before the first line.
+        end: offset after the last newline.
+        marks: result of :func:`marks_in`.
     """
     if not marks:
         return _BEGUN.findall(data, start, end)

@@ -1,7 +1,7 @@
-"""How a process was ended, as shells, schedulers, launchers and the kernel tell it.
+"""Rules for messages of shells, schedulers, launchers and the kernel about how a process ended.
 
-Their lines may be glued to an unfinished line of the engine: ``Run transpoKilled``. They name hosts, programs and
-numbers, which may be anything, so each rule is anchored at words of the writer alone.
+Such a message may be joined to an unfinished line of the engine: ``Run transpoKilled``. It names hosts, programs and
+numbers, which may be anything. So each rule relies only on the fixed words of the program that writes the message.
 """
 
 from __future__ import annotations
@@ -33,25 +33,25 @@ _SIGNALS: tuple[tuple[int, str, str, tuple[bytes, ...]], ...] = (
     (25, "XFSZ", "output_error", (b"File size limit exceeded",)),
     (31, "SYS", "fatal_error", (b"Bad system call", b"Invalid system call")),
 )
-"""Number on Linux, name, reason, and what shells write when this signal ended their command."""
+"""Signal number on Linux, name, failure reason, and the shells' messages for it."""
 
 _REASON_OF_NUMBER = {number: reason for number, _, reason, _ in _SIGNALS}
 _REASON_OF_NAME = {name.encode(): reason for _, name, reason, _ in _SIGNALS}
 SHELL_WORDS: dict[bytes, str] = {word: reason for _, _, reason, words in _SIGNALS for word in words}
-"""What shells write when a signal has ended their command, and the reason it stands for."""
+"""Failure reason for each message that shells write when a signal has ended a command."""
 
 _REASON_OF_WORD = {word.lower(): reason for word, reason in SHELL_WORDS.items()} | {b"out of memory": "out_of_memory"}
 
-# A word that stands alone, or glued to a cut line. Words that are common in prose are left to the forms below that name
-# the shell or the process.
+# Messages that are recognised alone or joined to a cut line. The excluded ones are common words: they count only in the
+# forms below that name the shell or the process.
 _ALONE = [word for word in SHELL_WORDS if word not in (b"Interrupt", b"Abort", b"Alarm", b"Broken pipe", b"Trace trap")]
 _ANY_ALONE = rb"|".join(map(re.escape, _ALONE))
 _ANY_WORD = rb"|".join(re.escape(word) for word in sorted(SHELL_WORDS, key=len, reverse=True))
 _DUMPED = rb"(?:: \d{1,2})?(?: ?\(core ?dumped\)| - core dumped)?"
 
-# The word is the whole line, or glued to one that was cut: behind another character without a blank between (never so
-# in prose, but so in a folder's name: no slash before it), or behind a blank where the line began as the engine's batch
-# lines do. Bash names itself and the process first, as nobody else does: that may be glued to anything.
+# The message is the whole line, or it is joined to a cut line. Then it follows a character other than a blank (but not
+# after a slash, which would be a path), or a blank if the line began like an engine line. Bash writes its own name and
+# the process id first. No other program does, so that form may follow anything.
 _SHELL_WORD = re.compile(
     rb"(?:^[^\s/]*|(?<=\s)[^\s/]+|" + CUT_LINE + rb")(?P<said>" + _ANY_ALONE + rb")" + _DUMPED + rb"\s*$"
 )
@@ -94,7 +94,7 @@ def _reason_of_signal(what: bytes) -> str:
 
 
 def _reason_of_exit(code: int) -> str:
-    """Shells report 128 and the number of the signal that ended their command."""
+    """Return the reason for an exit code. Shells return 128 plus the signal number."""
     return _REASON_OF_NUMBER.get(code - _EXIT_BY_SIGNAL, "error")
 
 
@@ -122,7 +122,7 @@ def _srun_task(match: Match) -> Iterable[Event]:
 
 
 def _first_of(*rows: tuple[str, bytes]) -> Events:
-    """The reason of the first row whose expression is in the lower-case text; nothing where none is."""
+    """Use the reason of the first row whose expression is found in the lower-case text; none if no row fits."""
     table = [(reason, re.compile(expression)) for reason, expression in rows]
 
     def events(match: Match) -> Iterable[Event]:
@@ -136,8 +136,8 @@ def _first_of(*rows: tuple[str, bytes]) -> Events:
 
 
 _SLURM_END = LineRule(
-    # "*** JOB 7 ON gpu1 CANCELLED AT 2026-01-01T00:00:00 DUE TO TIME LIMIT ***", whoever writes it. The words behind
-    # the host's name decide: a host may be called "preempt1".
+    # "*** JOB 7 ON gpu1 CANCELLED AT 2026-01-01T00:00:00 DUE TO TIME LIMIT ***". Only the words after the host's name
+    # count: a host may be called "preempt1".
     re.compile(
         rb"(?P<said>(?:slurmstepd\S{0,300} |slurmd\S{0,300} |srun: )?(?:error: )?"
         rb"\*\*\* (?:JOB|STEP|Job|Step|StepId)\b.{0,400}?\b"
@@ -239,4 +239,4 @@ PROCESS_ENDS = (
     LineRule(_JOB, _by_word),
     LineRule(_SHELL_WORD, _by_word),
 )
-"""Found anywhere in a line; the first that matches and says something decides."""
+"""Rules searched anywhere in a line. The first one that yields an event counts."""

@@ -1,4 +1,4 @@
-"""Numbers as the engines print them: decimal numbers, durations with a unit, the size of a dose grid."""
+"""Regular expressions and conversions for numbers, durations and grid sizes as the engines print them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ NUMBER = rb"(" + _DIGITS + rb"(?:[eE][+-]?\d{1,4})?)(?![\w.])"
 """One group: a decimal number, also in scientific notation. ``nan`` and ``inf`` do not match."""
 
 SCIENTIFIC = rb"(" + _DIGITS + rb"[eE][+-]?\d{1,4})(?![\w.])"
-"""One group: a number in scientific notation. It is never rounded to 0."""
+"""One group: a number in scientific notation, which is never rounded to 0."""
 
 DURATION = rb"(" + _DIGITS + rb"(?:[eE][+-]?\d{1,4})?) ?(ms|milli-seconds|s|seconds)\b"
 """Two groups: a number and its unit."""
@@ -21,20 +21,20 @@ _SECONDS_PER_UNIT = {b"ms": 0.001, b"milli-seconds": 0.001, b"s": 1.0, b"seconds
 
 
 def number(text: bytes) -> float | None:
-    """Return the value of a number that :data:`NUMBER` matched; ``None`` where it is too large to be one."""
+    """Convert text that :data:`NUMBER` matched; ``None`` if it is too large for a float."""
     value = float(text)
     return value if math.isfinite(value) else None
 
 
 def seconds(text: bytes, unit: bytes) -> float | None:
-    """Return a duration in seconds.
+    """Convert a duration to seconds.
 
     Args:
         text: the number.
-        unit: as printed behind it.
+        unit: the unit as printed.
 
     Returns:
-        Seconds, or ``None`` where the number is negative or too large.
+        Seconds; ``None`` if the number is negative or too large.
     """
     value = number(text)
     return None if value is None or value < 0 else value * _SECONDS_PER_UNIT[unit]

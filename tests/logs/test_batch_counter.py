@@ -22,13 +22,15 @@ def counter(total: int | None = 18) -> BatchCounter:
         (5, None, [], 5, 18),
     ],
 )
-def test_a_counter_line(number: int, total: int | None, anomalies: list[str], started: int, of: int) -> None:
+def test_a_batch_line_updates_the_count_and_reports_anomalies(
+    number: int, total: int | None, anomalies: list[str], started: int, of: int
+) -> None:
     batches = counter()
     assert batches.start(number, total) == anomalies
     assert (batches.started, batches.total) == (started, of)
 
 
-def test_counters_that_step_back_or_repeat_lower_nothing() -> None:
+def test_batch_numbers_that_go_back_or_repeat_do_not_lower_the_count() -> None:
     batches = counter()
     batches.start(7, 18)
     assert batches.start(3, 18) == ["batch_backwards"]
@@ -36,14 +38,14 @@ def test_counters_that_step_back_or_repeat_lower_nothing() -> None:
     assert batches.started == 7
 
 
-def test_a_counter_whose_total_is_below_what_was_started_takes_the_rest_back() -> None:
+def test_a_total_below_the_started_batches_limits_them() -> None:
     batches = counter()
     batches.start(7, 18)
     assert batches.start(3, 5) == ["total_mismatch", "batch_backwards"]
     assert (batches.started, batches.finished, batches.total, batches.ratio) == (5, 5, 5, 1.0)
 
 
-def test_a_batch_zero_starts_nothing() -> None:
+def test_batch_number_zero_starts_no_batch() -> None:
     batches = counter()
     assert batches.start(0, 18) == ["batch_repeated"]
     assert (batches.started, batches.ratio) == (0, 0.0)
@@ -56,13 +58,13 @@ def test_without_a_total_there_is_no_progress(total: int | None) -> None:
     assert (batches.ratio, batches.progress) == (0.0, None)
 
 
-def test_a_batch_that_starts_says_that_those_before_it_are_done() -> None:
+def test_a_batch_start_finishes_all_earlier_batches() -> None:
     batches = counter()
     batches.start(5, 18)
     assert (batches.started, batches.finished) == (5, 4)
 
 
-def test_what_started_before_the_first_announcement_counts_as_announced() -> None:
+def test_batches_started_before_the_first_announcement_count_as_announced() -> None:
     batches = counter(None)
     batches.start(None, None)
     batches.finish()
@@ -78,13 +80,13 @@ def test_batches_without_numbers_are_counted() -> None:
     assert (batches.started, batches.finished, batches.all_finished) == (3, 3, True)
 
 
-def test_a_finish_without_a_batch_is_an_anomaly() -> None:
+def test_a_finish_without_a_started_batch_is_an_anomaly() -> None:
     batches = counter()
     assert batches.finish() == ["batch_finished_twice"]
     assert batches.finished == 0
 
 
-def test_announcements_add_up_over_the_run() -> None:
+def test_batches_of_several_announcements_are_added_up() -> None:
     batches = counter(3)
     for number in (1, 2, 3):
         batches.start(number, 3)
@@ -94,7 +96,7 @@ def test_announcements_add_up_over_the_run() -> None:
     assert (batches.total, batches.started, batches.finished, batches.announcements) == (5, 4, 3, 2)
 
 
-def test_an_announcement_that_came_to_nothing_is_replaced() -> None:
+def test_an_announcement_without_batches_is_replaced_by_the_next() -> None:
     batches = counter(0)
     assert batches.announce(4, 1000) == []
     assert batches.announce(4, 1000) == ["announcement_repeated"]
@@ -114,7 +116,9 @@ NUMBERS = st.one_of(st.none(), st.integers(0, 40), st.integers(0, 10**20))
         max_size=60,
     )
 )
-def test_counts_stay_in_order_whatever_the_log_says(steps: list[tuple[str, int | None, int | None]]) -> None:
+def test_finished_never_exceeds_started_and_started_never_exceeds_total(
+    steps: list[tuple[str, int | None, int | None]],
+) -> None:
     batches = BatchCounter()
     for name, first, second in steps:
         before = batches.ratio, batches.total

@@ -1,4 +1,4 @@
-"""Words of failure, and harmless words like them, in every position of a log; and logs that real Slurm ended."""
+"""Failure lines and harmless lines like them, in every position of a log; and logs of jobs that real Slurm ended."""
 
 from __future__ import annotations
 
@@ -173,14 +173,14 @@ def positions(log: bytes, line: bytes) -> Iterator[tuple[str, bytes]]:
 
 
 @pytest.mark.parametrize(("line", "reason"), FAILURES, ids=[line[:70] for line, _ in FAILURES])
-def test_last_words_have_the_same_reason_in_every_position(line: str, reason: str | None) -> None:
+def test_a_failure_line_has_the_same_reason_anywhere_in_the_log(line: str, reason: str | None) -> None:
     for log in (SMC, MOQUI):
         for where, data in positions(log, line.encode()):
             assert reasons(data) == ([reason] if reason else []), where
 
 
 @pytest.mark.parametrize(("line", "reason"), REPORTED, ids=[line[:70] for line, _ in REPORTED])
-def test_last_words_are_found_behind_a_line_that_was_cut(line: str, reason: str | None) -> None:
+def test_a_failure_message_joined_to_a_cut_line_is_found(line: str, reason: str | None) -> None:
     for log in (SMC, MOQUI):
         for cut in (len(log) // 2, len(log) * 6 // 10, len(log) * 3 // 4):
             if log[:cut].endswith(b"\n"):
@@ -189,14 +189,14 @@ def test_last_words_are_found_behind_a_line_that_was_cut(line: str, reason: str 
 
 
 @pytest.mark.parametrize(("line", "reason"), FAILURES, ids=[line[:70] for line, _ in FAILURES])
-def test_a_failure_is_a_candidate_of_the_fast_path(line: str, reason: str | None) -> None:
+def test_the_prefilter_keeps_every_failure_line(line: str, reason: str | None) -> None:
     text = line.encode()
     if reason is not None:
         assert text[:4] in LINES or any(mark in text for mark in FOREIGN_MARKS)
 
 
 @pytest.mark.parametrize("row", rows(DATA / "slurm" / "expected.csv"), ids=lambda row: row["log"])
-def test_a_log_that_slurm_ended_tells_why(row: dict[str, str]) -> None:
+def test_a_log_of_a_job_ended_by_slurm_shows_the_reason(row: dict[str, str]) -> None:
     data = (DATA / "slurm" / row["log"]).read_bytes()
     run = BeamRun()
     events: list[Event] = [*TpsLogParser().feed(data), LogRead(len(data), line_complete=True, live=True)]
@@ -215,8 +215,8 @@ NEAR_MISSES = [
 
 
 @pytest.mark.parametrize("unit", NEAR_MISSES, ids=repr)
-def test_a_line_of_near_misses_is_searched_at_its_ends_alone(unit: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Twice the length costs no more: bytes handed to the patterns are counted, not seconds."""
+def test_only_both_ends_of_a_long_line_are_searched_for_failures(unit: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twice the length costs no more. The test counts bytes given to the patterns, not seconds."""
     searched: list[int] = []
 
     class Counted:
@@ -234,7 +234,7 @@ def test_a_line_of_near_misses_is_searched_at_its_ends_alone(unit: bytes, monkey
 
 @pytest.mark.timeout(30)
 @pytest.mark.parametrize("unit", NEAR_MISSES, ids=repr)
-def test_160_lines_of_near_misses_are_read_in_seconds(unit: bytes) -> None:
-    """Where a pattern were quadratic, this would take minutes."""
+def test_160_long_lines_that_almost_match_are_read_in_seconds(unit: bytes) -> None:
+    """With a quadratic pattern this would take minutes."""
     line = (unit * (65_536 // len(unit)))[:65_536]
     TpsLogParser().feed((b"x\n" + line + b"\n") * 160)

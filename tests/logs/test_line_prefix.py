@@ -1,4 +1,4 @@
-"""Prefixes of other programs and colours are removed; whether a log has them is decided once."""
+"""Prefixes and colours are removed. Whether a log has prefixes is decided once."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def events_of(data: bytes, cuts: list[int] | None = None) -> list[Event]:
 
 @pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r", b"\x1b[0m\n"])
 @pytest.mark.parametrize("prefix", PREFIXES)
-def test_a_log_with_prefixes_says_what_it_says_without_them(prefix: str, end: bytes) -> None:
+def test_a_log_with_prefixes_gives_the_same_events_as_without(prefix: str, end: bytes) -> None:
     for name in ("v2_b18", "mgh_b18", "v2gpu_oom_upload", "good_b5", "v2_output_unwritable", "v2_perspot"):
         data = (LOGS / f"{name}.log").read_bytes()
         data = data[: data.rfind(b"\n") + 1]
@@ -76,7 +76,7 @@ def test_a_log_with_prefixes_says_what_it_says_without_them(prefix: str, end: by
 
 
 @pytest.mark.parametrize("name", names())
-def test_every_captured_log_reads_the_same_behind_a_label_and_a_time(name: str) -> None:
+def test_every_captured_log_gives_the_same_events_behind_a_label_and_a_time_stamp(name: str) -> None:
     data = (LOGS / f"{name}.log").read_bytes()
     data = data[: data.rfind(b"\n") + 1]
     assert events_of(prefixed(data, "0: 2026-01-02T03:04:05.1 ")) == events_of(data)
@@ -99,14 +99,16 @@ def test_every_captured_log_reads_the_same_behind_a_label_and_a_time(name: str) 
     ),
     cuts=st.lists(st.integers(0, 1500), max_size=12),
 )
-def test_any_mixture_in_any_slices_reads_as_line_by_line(parts: list[tuple[str, bytes]], cuts: list[int]) -> None:
+def test_any_mixture_in_any_slices_gives_the_same_events_as_line_by_line(
+    parts: list[tuple[str, bytes]], cuts: list[int]
+) -> None:
     data = b"".join(prefix.encode() + line + b"\n" for prefix, line in parts)
     expected = LineByLine().feed(data)
     assert events_of(data, cuts) == expected
     assert events_of(data) == expected
 
 
-def test_the_first_line_of_an_engine_decides() -> None:
+def test_the_first_engine_line_decides_whether_there_are_prefixes() -> None:
     prefixes, head = PrefixFilter(), DECISIVE_BEGINNINGS[0]
     decided = [prefixes.prefixes]
     assert prefixes.lines(b"\n0: noise\n1: more") == b"\nnoise\nmore"
@@ -117,7 +119,7 @@ def test_the_first_line_of_an_engine_decides() -> None:
     assert decided == [Prefixes.UNDECIDED, Prefixes.UNDECIDED, Prefixes.ABSENT]
 
 
-def test_the_decision_survives_a_restart() -> None:
+def test_the_decision_on_prefixes_survives_a_restart() -> None:
     parser = TpsLogParser()
     parser.feed(b"0: " + DECISIVE_BEGINNINGS[0] + b" x\n")
     resumed = TpsLogParser(state=parser.state)
@@ -125,7 +127,7 @@ def test_the_decision_survives_a_restart() -> None:
     assert resumed.state.prefixes.prefixes is Prefixes.PRESENT
 
 
-def test_a_sites_patterns_see_the_line_as_it_stands() -> None:
+def test_site_patterns_see_the_line_with_its_prefix() -> None:
     site = SitePatterns.of(failure=[r"^\[gpu1\] dose limit"])
     head = b"[gpu1] " + DECISIVE_BEGINNINGS[0] + b" x\n"
     events = TpsLogParser(site).feed(head + b"\x1b[31m[gpu1] dose limit\x1b[0m\nnoise\n")

@@ -110,7 +110,7 @@ FAILURES = [
 
 
 @pytest.mark.parametrize(("reason", "line"), FAILURES, ids=[repr(line[:40]) for _, line in FAILURES])
-def test_a_failure_is_recognised_with_its_reason(reason: str, line: bytes) -> None:
+def test_a_failure_line_gives_its_reason(reason: str, line: bytes) -> None:
     assert reasons(line) == [reason]
     assert reason in FAILURE_REASONS
 
@@ -143,16 +143,16 @@ def test_a_failure_is_recognised_with_its_reason(reason: str, line: bytes) -> No
         b"bash: warning: setlocale: LC_ALL: cannot change locale (ko_KR.UTF-8): No such file or directory",
     ],
 )
-def test_a_harmless_line_is_no_failure(line: bytes) -> None:
+def test_a_harmless_line_is_not_a_failure(line: bytes) -> None:
     assert reasons(line) == []
 
 
-def test_the_cause_comes_with_its_text() -> None:
+def test_a_failure_keeps_the_text_of_its_line() -> None:
     [event] = TpsLogParser().feed(b"Run transpoterminate called after throwing an instance of 'x'\n")
     assert event == RunFailed("exception", "terminate called after throwing an instance of 'x'")
 
 
-def test_a_cut_line_that_ends_a_run_still_counts_its_batch() -> None:
+def test_a_cut_batch_line_joined_to_a_failure_still_counts_its_batch() -> None:
     events = TpsLogParser().feed(b"Run transportation 0.025018 sKilled\n")
     assert events == [BatchFinished(), RunFailed("killed", "Killed")]
 
@@ -160,5 +160,5 @@ def test_a_cut_line_that_ends_a_run_still_counts_its_batch() -> None:
 @pytest.mark.timeout(5)
 @pytest.mark.parametrize("word", [b"tps_env ", b"Assertion `", b"Killed ", b"Killed", b"terminate called ", b" ", b"x"])
 @pytest.mark.parametrize("beginning", [b"", b"sh: ", b"Run ", b"Error: Mandatory tag ", b"=>> PBS: job killed: mem "])
-def test_a_long_line_of_near_misses_takes_no_time(beginning: bytes, word: bytes) -> None:
+def test_a_long_line_that_almost_matches_is_parsed_quickly(beginning: bytes, word: bytes) -> None:
     TpsLogParser().feed((beginning + word * LINE_LIMIT)[:LINE_LIMIT] + b"\n")

@@ -1,4 +1,4 @@
-"""The fast path finds what a plain loop over the lines finds, whatever the slicing and whatever stands between."""
+"""The prefilter finds the same lines as a plain loop over all lines, however the bytes are split."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.support.replay import LOGS, names
 
 NOTHING_MATCHES = SitePatterns(failure=(re.compile(rb"(?!)"),))
 EVERYTHING_MATCHES = SitePatterns(total_batches=(re.compile(rb"()"),))
-"""Patterns of a site, which must see every line; what they capture is no number and says nothing."""
+"""Site patterns, which must see every line. They capture no number, so they yield no event."""
 
 
 def sliced(parser: TpsLogParser, data: bytes, cuts: list[int]) -> list[Event]:
@@ -59,7 +59,7 @@ FOREIGN = st.sampled_from(
     end=st.sampled_from([b"\n", b"\r\n"]),
     cuts=st.lists(st.integers(0, 100_000), max_size=30),
 )
-def test_real_logs_mixed_with_noise_say_the_same_as_line_by_line(
+def test_real_logs_mixed_with_noise_give_the_same_events_as_line_by_line(
     logs: list[str], seed: int, every: int, foreign: list[bytes], junk: bytes, end: bytes, cuts: list[int]
 ) -> None:
     real = b"\n".join((LOGS / f"{name}.log").read_bytes() for name in logs).split(b"\n")
@@ -80,7 +80,7 @@ def test_real_logs_mixed_with_noise_say_the_same_as_line_by_line(
 @given(
     data=st.lists(st.sampled_from([b"", b"x" * 49, b"x" * 50, b"x" * 51, b"ERROR: y", b"Killed"])), start=st.booleans()
 )
-def test_long_lines_are_cut_alike_on_both_paths(data: list[bytes], start: bool) -> None:
+def test_long_lines_are_cut_the_same_way_with_and_without_the_prefilter(data: list[bytes], start: bool) -> None:
     text = b"\n".join(data) + b"\n"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(parser_module, "LINE_LIMIT", 50)
@@ -89,7 +89,7 @@ def test_long_lines_are_cut_alike_on_both_paths(data: list[bytes], start: bool) 
         assert Counter(map(type, fast.feed(text)))[Anomaly] == data.count(b"x" * 51)
 
 
-def test_a_line_of_the_greatest_length_is_no_long_line() -> None:
+def test_a_line_of_exactly_the_limit_is_not_cut() -> None:
     line = b"ERROR: " + b"x" * (LINE_LIMIT - 7)
     assert [type(event) for event in TpsLogParser().feed(b"a\n" + line + b"\nb\n")] == [RunFailed]
     assert [type(event) for event in TpsLogParser().feed(b"a\n" + line + b"x\nb\n")] == [Anomaly, RunFailed]
@@ -97,7 +97,7 @@ def test_a_line_of_the_greatest_length_is_no_long_line() -> None:
 
 @pytest.mark.parametrize("mark", FOREIGN_MARKS)
 @pytest.mark.parametrize("size", [10, 100_000])
-def test_a_mark_is_found_wherever_it_stands(mark: bytes, size: int) -> None:
+def test_a_mark_is_found_anywhere_in_a_block(mark: bytes, size: int) -> None:
     rest = b"-" * size
     for data in (mark + rest, rest + mark, rest + mark + rest):
         assert mark in candidates.marks_in(data)
@@ -105,15 +105,15 @@ def test_a_mark_is_found_wherever_it_stands(mark: bytes, size: int) -> None:
     assert candidates.marks_in(mark + rest, len(mark)) == []
 
 
-def test_without_hyperscan_the_marks_are_searched_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_marks_are_found_without_hyperscan(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "hyperscan", None)
     assert candidates._new_finder(FOREIGN_MARKS) is None
     monkeypatch.setattr(candidates._per_thread, "finder", None)
     assert candidates.marks_in(b"-" * 100_000 + b"Run transpoKilled") == [b"lled"]
 
 
-def test_a_noisy_log_makes_no_python_objects_of_its_noise(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The work per chunk is counted, not timed: lines handed to the matching, of all that were read."""
+def test_noise_lines_never_become_python_objects(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The test counts the lines that are matched, not seconds."""
     matched: list[bytes] = []
     monkeypatch.setattr(TpsLogParser, "_match", lambda self, line, events, marks=(), raw=None: matched.append(line))
     chunk = noise(400, 1) * 20 + b"Generating particles for (3 of 9 batches) in CPU ..\n" + noise(400, 2) * 20

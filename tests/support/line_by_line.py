@@ -36,7 +36,7 @@ class LineByLine(TpsLogParser):
         said: list[Event] = []
         for rule in _RULES if _ANY_RULE.match(line) else ():
             if match := rule.pattern.match(line):
-                self._recognise(rule, said)
+                self._update_dialect(rule, said)
                 said.extend(rule.events(match))
                 break
         told = [event for event in said if isinstance(event, RunFailed)]

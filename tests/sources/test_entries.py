@@ -1,4 +1,4 @@
-"""Entries of folders, one by one: asked of the local file system and of a real SSH host alike."""
+"""Reading folder entries one by one, on the local file system and on a real SSH host."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def entries(
     return found
 
 
-def test_files_and_folders_are_told_apart_and_others_left_out(source: LogSource, tmp_path: Path) -> None:
+def test_files_and_folders_are_distinguished_and_other_entries_skipped(source: LogSource, tmp_path: Path) -> None:
     (tmp_path / "a.dcm").write_bytes(b"123")
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "fifo")
@@ -59,7 +59,7 @@ def test_files_and_folders_are_told_apart_and_others_left_out(source: LogSource,
     assert entries(source, tmp_path, re.compile(r".*\.dcm")) == {"a.dcm": 3}
 
 
-def test_one_name_is_looked_up_by_itself(source: LogSource, tmp_path: Path) -> None:
+def test_a_single_name_is_looked_up_without_listing_the_folder(source: LogSource, tmp_path: Path) -> None:
     (tmp_path / "a*b[1].dcm").write_bytes(b"123")
     (tmp_path / "aXb1.dcm").write_bytes(b"1")
     assert entries(source, tmp_path, "a*b[1].dcm") == {"a*b[1].dcm": 3}
@@ -71,7 +71,7 @@ def test_a_folder_that_does_not_exist_has_no_entries(source: LogSource, tmp_path
     assert entries(source, tmp_path / "none" / "deeper", "x", within=tmp_path / "none") == {}
 
 
-def test_size_and_time_are_those_of_the_file(source: LogSource, tmp_path: Path) -> None:
+def test_size_and_modification_time_are_those_of_the_file(source: LogSource, tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"12345")
     os.utime(tmp_path / "a", (1_000_000_000, 1_000_000_000))
     found: list[FolderEntry] = []
@@ -86,7 +86,9 @@ def test_size_and_time_are_those_of_the_file(source: LogSource, tmp_path: Path) 
     assert (entry.stat.size_bytes, entry.stat.modified_at) == (5, 1_000_000_000.0)
 
 
-def test_links_are_followed_within_the_folder_and_left_out_beyond(source: LogSource, tmp_path: Path) -> None:
+def test_links_are_followed_inside_the_folder_and_skipped_if_they_lead_outside(
+    source: LogSource, tmp_path: Path
+) -> None:
     inside, outside = tmp_path / "inside", tmp_path / "inside2"
     for folder in (inside, outside):
         folder.mkdir()
@@ -103,7 +105,7 @@ def test_links_are_followed_within_the_folder_and_left_out_beyond(source: LogSou
 
 
 @pytest.mark.parametrize("names", [ANY, "dose"])
-def test_a_folder_that_a_link_leads_elsewhere_is_a_problem(
+def test_a_folder_that_is_a_link_to_outside_is_a_problem(
     source: LogSource, tmp_path: Path, names: str | re.Pattern[str]
 ) -> None:
     (tmp_path / "inside").mkdir()
@@ -115,14 +117,14 @@ def test_a_folder_that_a_link_leads_elsewhere_is_a_problem(
     assert caught.value.kind == "link"
 
 
-def test_the_fixed_folder_may_be_a_link_itself(source: LogSource, tmp_path: Path) -> None:
+def test_the_configured_folder_may_be_a_link(source: LogSource, tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "real" / "dose").write_bytes(b"12")
     (tmp_path / "link").symlink_to("real")
     assert entries(source, tmp_path / "link", within=tmp_path / "link") == {"dose": 2}
 
 
-def test_whoever_has_seen_enough_sees_no_more(source: LogSource, tmp_path: Path) -> None:
+def test_a_visitor_that_has_enough_gets_no_more_entries(source: LogSource, tmp_path: Path) -> None:
     for number in range(20):
         (tmp_path / f"{number}").touch()
     seen: list[str] = []
@@ -136,12 +138,12 @@ def test_whoever_has_seen_enough_sees_no_more(source: LogSource, tmp_path: Path)
     assert len(entries(source, tmp_path)) == 20, "and the source can be asked again"
 
 
-def test_names_that_are_not_utf_8_are_survived(source: LogSource, tmp_path: Path) -> None:
+def test_names_that_are_not_utf_8_are_returned(source: LogSource, tmp_path: Path) -> None:
     Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.dcm")).write_bytes(b"1")
     assert list(entries(source, tmp_path, re.compile(r"(?s:.*)\.dcm")).values()) == [1]
 
 
-def test_a_folder_with_too_many_entries_is_a_problem_that_says_what_to_do(
+def test_a_folder_with_too_many_entries_is_a_problem_with_advice(
     source: LogSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in (local, sftp_logs):
@@ -155,7 +157,7 @@ def test_a_folder_with_too_many_entries_is_a_problem_that_says_what_to_do(
     assert entries(source, tmp_path, "7") == {"7": 0}, "one name is found all the same"
 
 
-def test_a_huge_folder_is_gone_through_in_little_memory(source: LogSource, tmp_path: Path) -> None:
+def test_a_huge_folder_is_read_in_little_memory(source: LogSource, tmp_path: Path) -> None:
     for number in range(20_000):
         os.close(os.open(tmp_path / f"a dose file with a long name {number:06}.raw", os.O_CREAT | os.O_WRONLY))
     before = source.round_trips
@@ -168,7 +170,7 @@ def test_a_huge_folder_is_gone_through_in_little_memory(source: LogSource, tmp_p
     assert source.round_trips - before < 30
 
 
-def test_matching_links_on_a_host_cost_a_bounded_number_of_requests(
+def test_the_number_of_requests_for_matching_links_on_a_host_is_limited(
     sshd: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sftp_logs, "_REQUESTS_PER_FOLDER", 10)
@@ -182,7 +184,7 @@ def test_matching_links_on_a_host_cost_a_bounded_number_of_requests(
     source.close()
 
 
-def test_a_folder_that_may_not_be_listed_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_without_read_permission_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> int:
         raise PermissionError(errno.EACCES, "Permission denied")
 
