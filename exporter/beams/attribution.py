@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from exporter.process.clock import Timeline
+
 RESTAMPED_SECONDS = 60.0
 """A time stamp that changes so soon after a write, and nothing else with it, is that of the write: who copies logs may
 date them afterwards, and network file systems may tell a new size before the new time."""
@@ -41,11 +43,12 @@ class FirstRead:
         """Whether the log is older than the row's last update. Then it belongs to the previous run."""
         return self.row_updated_at is not None and self.row_updated_at > self.dated_at + ROW_TIME_TOLERANCE_SECONDS
 
-    def dated(self, clock_offset_seconds: float) -> FirstRead:
+    def dated(self, clock_offset_seconds: float, timeline: Timeline) -> FirstRead:
         """The same with the date that the source's clock offset gives.
 
         Args:
             clock_offset_seconds: how much later the source's files are dated than our clock says.
+            timeline: converts time stamps of files.
         """
-        dated_at = min(self.modified_at - clock_offset_seconds, self.read_at)
+        dated_at = min(timeline.from_wall(self.modified_at - clock_offset_seconds), self.read_at)
         return replace(self, dated_at=dated_at if self.earliest is None else max(dated_at, self.earliest))

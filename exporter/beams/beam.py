@@ -20,7 +20,7 @@ from exporter.beams.saved_fields import NotSaved
 from exporter.beams.snapshot import BeamRow, BeamState
 from exporter.beams.view_cache import Standing
 from exporter.logs.events import Event, LogRead, LogReplaced, RunHead
-from exporter.process.moments import moved
+from exporter.process.clock import UNSET_CLOCK, Timeline
 from exporter.sources.checkpoint import Checkpoint
 from exporter.sources.source import LogStat
 
@@ -36,9 +36,10 @@ class Beam:
 
     Args:
         row: what discovery read last.
-        first_seen_at: epoch seconds.
+        first_seen_at: when discovery first found it; like all instants here on the steady timeline, in seconds.
+        row_written_at: when the row was last written, by its own time stamp; ``None`` without one.
         run_sequence: its runs.
-        source, path, stat: the log that is followed.
+        source, path, stat: the log that is followed; log_modified_at: when it was last written, by its time stamp.
         clock_offset_seconds: how much later it is dated than our clock says; ``None`` while that is not known.
         first_read: by which times it was dated and attributed, while it is as it was when it was first read.
         checkpoint: how far it has been read; ``more_to_read``: whether there is more to read at once.
@@ -55,15 +56,19 @@ class Beam:
         shown_ratio: the highest estimated progress shown since as many announcements as ``shown_announcements``.
         unknown_to_row_since: when the run was met, while the row has not been read since.
         output: whether the dose file of the current run is there.
+        clock_steps: of the wall clock, when the row was found, or the first read of a log was over, whichever was last.
         standing: how long its state holds; ``None`` when it must be judged anew.
     """
 
     row: BeamRow
     first_seen_at: float
+    row_written_at: float | None = None
+    clock_steps: int = 0
     run_sequence: RunSequence = field(default_factory=RunSequence)
     source: str | None = None
     path: str | None = None
     stat: LogStat | None = None
+    log_modified_at: float | None = None
     checkpoint: Checkpoint | None = None
     state: BeamState = BeamState.WAITING
     state_since: float = 0.0
@@ -87,27 +92,23 @@ class Beam:
     standing: NotSaved[Standing | None] = None
     _refused: NotSaved[tuple[str, LogStat] | None] = None  # found out again
     _looked: bool = False
-    _clock_set_since_row: bool = False  # and no log has been looked at since
 
     @classmethod
-    def new(cls, row: BeamRow, at: float) -> Beam:
+    def new(cls, row: BeamRow, at: float, timeline: Timeline = UNSET_CLOCK) -> Beam:
         """Return a beam that was met now.
 
         Args:
             row: what discovery has read.
-            at: now, epoch seconds.
+            at: the present instant.
+            timeline: converts the row's time stamp.
         """
-        return cls(row, at, state_since=at, waiting_since=at)
+        written_at = None if row.updated_at is None else timeline.from_wall(row.updated_at)
+        return cls(row, at, written_at, timeline.clock_steps, state_since=at, waiting_since=at)
 
     @property
     def run(self) -> BeamRun:
         """The current run."""
         return self.run_sequence.run
-
-    @property
-    def log_modified_at(self) -> float | None:
-        """When the log was last written, epoch seconds by our clock."""
-        return None if self.stat is None else self.stat.modified_at - (self.clock_offset_seconds or 0.0)
 
     @property
     def stage(self) -> tuple[object, ...]:
@@ -116,13 +117,14 @@ class Beam:
         counts = batches.announcements, batches.started, batches.total
         return self.run_sequence.number, *counts, run.ended, run.succeeded, self.grew
 
-    def apply_row(self, row: BeamRow, at: float, statuses: StatusRules) -> bool:
+    def apply_row(self, row: BeamRow, at: float, statuses: StatusRules, timeline: Timeline) -> bool:
         """Take what discovery has read.
 
         Args:
             row: it.
-            at: when discovery began to read, epoch seconds.
+            at: when discovery began to read.
             statuses: what they mean.
+            timeline: converts the row's time stamp.
 
         Returns:
             Whether the row says that a new run begins.
@@ -138,6 +140,8 @@ class Beam:
         if _same_but_read_again(row, before):
             return False
         self.invalidate()
+        if row.updated_at != before.updated_at:
+            self.row_written_at = None if row.updated_at is None else timeline.from_wall(row.updated_at)
         if row.status not in statuses.terminal:
             self.row_terminal_since = None
         elif self.row_terminal_since is None:
@@ -177,7 +181,7 @@ class Beam:
         if not ((put_back and from_the_run) or revived or self._was_emptied(before, put_back, statuses)):
             return False
         # One that is dated in the future was written before the clock was set back: before it was read, in any case.
-        written_at = None if row.updated_at is None else min(row.updated_at, row.read_at)
+        written_at = None if self.row_written_at is None else min(self.row_written_at, row.read_at)
         return not self._written_since(written_at)
 
     def _was_emptied(self, before: BeamRow, put_back: bool, statuses: StatusRules) -> bool:
@@ -194,7 +198,8 @@ class Beam:
             return put_back
         if row.status in statuses.reset:
             return run.batches.finished > 0
-        written = row.updated_at is not None and row.updated_at != before.updated_at and row.updated_at <= row.read_at
+        written_at = self.row_written_at
+        written = written_at is not None and row.updated_at != before.updated_at and written_at <= row.read_at
         return row.status in statuses.simulating and run.ended and run.batches.finished > 0 and written
 
     def _written_since(self, moment: float | None) -> bool:
@@ -210,6 +215,7 @@ class Beam:
         at: float,
         statuses: StatusRules,
         *,
+        modified_at: float,
         moved: bool = False,
         written: bool = False,
         clock_offset_seconds: float | None = None,
@@ -220,6 +226,7 @@ class Beam:
             source, path, stat: it.
             at: now, epoch seconds.
             statuses: what they mean.
+            modified_at: when the log was last written, by its time stamp.
             moved: by its row the beam's log is not where the one is that is followed.
             written: it appeared or grew since the last poll.
             clock_offset_seconds: how much later the source's files are dated than our clock says; ``None`` while that
@@ -231,23 +238,22 @@ class Beam:
         if self.source == source and self.path == path:
             if self.stat != stat:
                 self.invalidate()
-                self.stat = stat
+                self.stat, self.log_modified_at = stat, modified_at
             return True
-        if self.log_modified_at is not None:
+        if self.stat is not None and self.log_modified_at is not None:
             same_clock = source == self.source
             comparable = same_clock or None not in (clock_offset_seconds, self.clock_offset_seconds)
             outlived = written and not comparable and self._silent_since_polls(at)
-            offset = self.clock_offset_seconds if same_clock else clock_offset_seconds
-            modified_at, followed_at = stat.modified_at - (offset or 0.0), self.log_modified_at
-            if not comparable:
-                followed_at = max(followed_at, self.run.last_growth_at or followed_at)
-            if not outlived and modified_at <= followed_at + (0.0 if moved else _NEWER_LOG_SECONDS):
+            newer_by = stat.modified_at - self.stat.modified_at if same_clock else modified_at - self.log_modified_at
+            if not comparable and self.run.last_growth_at is not None:
+                newer_by = min(newer_by, modified_at - self.run.last_growth_at)
+            if not outlived and newer_by <= (0.0 if moved else _NEWER_LOG_SECONDS):
                 return False
             if self._is_copy(path, stat, statuses):
                 return False
         self.invalidate()
         self.source, self.path, self.stat, self.recent, self.checkpoint = source, path, stat, b"", None
-        self.clock_offset_seconds = clock_offset_seconds
+        self.clock_offset_seconds, self.log_modified_at = clock_offset_seconds, modified_at
         self._looked = self.stale = self.read_again = False
         self.set_aside = self.first_read = None
         if self.run.started_at is not None:
@@ -289,6 +295,7 @@ class Beam:
         read_at: float,
         more: bool,
         statuses: StatusRules,
+        timeline: Timeline,
         polled_at: float | None = None,
     ) -> bool:
         """Take what one read has brought.
@@ -299,6 +306,7 @@ class Beam:
             read_at: when it was read.
             more: there is more to read at once.
             statuses: what they mean.
+            timeline: converts time stamps of files.
             polled_at: the poll before, which did not see what this read has brought; ``None`` where there was none.
 
         Returns:
@@ -306,10 +314,13 @@ class Beam:
         """
         self.invalidate()
         self.more_to_read = more
+        clock_was_set = self.clock_steps != timeline.clock_steps
+        if clock_was_set:
+            self.first_read = None
         if self._looked and self.first_read is not None and events:
             sizes = {event.size_bytes if isinstance(event, LogRead) else None for event in events}
             if sizes == {self.first_read.size_bytes}:
-                return self._restamped(self.first_read, read_at, statuses)
+                return self._restamped(self.first_read, read_at, statuses, timeline)
             self.first_read = None
         if self.stale:
             events = self._of_this_run(events, at, statuses)
@@ -332,19 +343,24 @@ class Beam:
             if not live and self.stat is not None:
                 size_bytes = sum(event.size_bytes for event in events if isinstance(event, LogRead))
                 first = FirstRead(
-                    self.stat.modified_at, at, read_at, polled_at, self._row_to_compare(statuses), size_bytes
+                    self.stat.modified_at,
+                    at,
+                    read_at,
+                    polled_at,
+                    None if clock_was_set else self._row_to_compare(statuses),
+                    size_bytes,
                 )
-                # By which clock the log is dated nobody knows where ours was set: its date stays.
-                self.first_read = None if self._clock_set_since_row else first
+                # Nobody knows whether the log was written before the clock was set or after it: its date stays.
+                self.first_read = None if clock_was_set else first
                 if self.run.ended and first.predates_row:
                     self.set_aside, self.run_sequence.run = self.run, BeamRun()
                     self._forget_run(at)
                     self.stale = True
-            self._clock_set_since_row = False
+            self.clock_steps = timeline.clock_steps
         if began or (unmet and self.run.started_at is not None):
             self.output = OutputCheck(run_after=polled_at)
         if self.run.succeeded and self.stat is not None:
-            self.output = self.output.with_log_time(self.stat.modified_at, at)
+            self.output = self.output.with_log_time(self.stat.modified_at, timeline.to_wall(at))
         return began
 
     def _of_this_run(self, events: list[Event], at: float, statuses: StatusRules) -> list[Event]:
@@ -357,36 +373,32 @@ class Beam:
         for number, event in enumerate(events):
             if isinstance(event, LogReplaced | RunHead):
                 return events[number:]
-        runs_since = self.row.updated_at if self.row.status in statuses.simulating else None
+        runs_since = self.row_written_at if self.row.status in statuses.simulating else None
         if runs_since is not None and at > runs_since + ROW_TIME_TOLERANCE_SECONDS:
             self.read_again = any(not isinstance(event, LogRead) for event in events)
         return []
 
     def _row_to_compare(self, statuses: StatusRules) -> float | None:
-        """When the row was updated that the log is compared with; ``None`` where the two cannot be compared.
-
-        They cannot where our clock was set, also where the row was written since: the log may have been before. (What
-        was read before it was written tells of a clock that was set while no exporter ran.)
-        """
-        row = self.row
-        if row.updated_at is None or not self._may_run(statuses) or self._clock_set_since_row:
+        """When the row was written that the log is compared with; ``None`` where the two cannot be compared."""
+        written_at = self.row_written_at
+        if written_at is None or not self._may_run(statuses):
             return None
-        return None if row.updated_at > row.read_at + ROW_TIME_TOLERANCE_SECONDS else row.updated_at
+        return None if written_at > self.row.read_at + ROW_TIME_TOLERANCE_SECONDS else written_at
 
-    def _restamped(self, first: FirstRead, read_at: float, statuses: StatusRules) -> bool:
+    def _restamped(self, first: FirstRead, read_at: float, statuses: StatusRules, timeline: Timeline) -> bool:
         """The log holds what it held at its first read, and may be dated otherwise; see :meth:`correct_dates`."""
         soon = read_at - first.read_at <= RESTAMPED_SECONDS
         if self.stat is None or self.stat.modified_at == first.modified_at or not soon:
             return False
         again = replace(first, modified_at=self.stat.modified_at)
-        return self._judge_again(first, again.dated(self.clock_offset_seconds or 0.0), statuses)
+        return self._judge_again(first, again.dated(self.clock_offset_seconds or 0.0, timeline), statuses)
 
     def _may_run(self, statuses: StatusRules) -> bool:
         """The row does not say that the engine is done."""
         status = self.row.status
         return status is not None and status not in statuses.terminal and status not in statuses.post_run
 
-    def correct_dates(self, clock_offset_seconds: float, statuses: StatusRules) -> bool:
+    def correct_dates(self, clock_offset_seconds: float, statuses: StatusRules, timeline: Timeline) -> bool:
         """The log's source dates its files otherwise than was thought.
 
         Where the log is as it was at its first read, it is dated anew, and attributed anew to this run or the one
@@ -395,6 +407,7 @@ class Beam:
         Args:
             clock_offset_seconds: how much later they are dated than our clock says.
             statuses: what they mean.
+            timeline: converts time stamps of files.
 
         Returns:
             Whether a new run has begun: what was taken for this run was the one before.
@@ -402,9 +415,13 @@ class Beam:
         self.invalidate()
         self.clock_offset_seconds = clock_offset_seconds
         self.output = self.output.with_clock_offset(clock_offset_seconds)
+        if self.stat is not None:
+            self.log_modified_at = timeline.from_wall(self.stat.modified_at - clock_offset_seconds)
+        if self.clock_steps != timeline.clock_steps:
+            self.first_read = None
         if self.first_read is None:
             return False
-        return self._judge_again(self.first_read, self.first_read.dated(clock_offset_seconds), statuses)
+        return self._judge_again(self.first_read, self.first_read.dated(clock_offset_seconds, timeline), statuses)
 
     def _judge_again(self, before: FirstRead, first: FirstRead, statuses: StatusRules) -> bool:
         """Date and attribute the log anew; see :meth:`correct_dates`."""
@@ -421,27 +438,6 @@ class Beam:
             self._forget_run(first.read_at)
             return True
         return False
-
-    def move(self, seconds: float) -> None:
-        """The clock was set: every moment is another now, but for those that others have written down."""
-        self.invalidate()
-        self.run_sequence.move(seconds)
-        self._clock_set_since_row = True
-        self.first_read = None
-        # The log keeps its time stamp, which is of before.
-        self.clock_offset_seconds = (self.clock_offset_seconds or 0.0) - seconds
-        self.first_seen_at += seconds
-        self.state_since += seconds
-        self.waiting_since += seconds
-        self.row_terminal_since = moved(self.row_terminal_since, seconds)
-        self.row_missing_since = moved(self.row_missing_since, seconds)
-        self.unknown_to_row_since = moved(self.unknown_to_row_since, seconds)
-        self.output = self.output.move(seconds)
-
-    def excuse(self, seconds: float) -> None:
-        """So much time was no silence of its log."""
-        self.invalidate()
-        self.run_sequence.excuse(seconds)
 
     def invalidate(self) -> None:
         """Something that a view shows, or a state depends on, may be different now."""

@@ -17,7 +17,7 @@ from exporter.beams.estimate import Work
 from exporter.beams.run import BeamRun
 from exporter.beams.saved import SavedStore
 from exporter.beams.snapshot import UNKNOWN_SOURCE, EndedRun, HistogramView
-from exporter.process.moments import moved
+from exporter.process.clock import Timeline
 
 BATCH_SECONDS_BOUNDS = (0.5, 1, 2.5, 5, 10, 20, 30, 45, 60, 90, 120, 180, 300, 600, 1200, 1800, 3600)
 _ENDED_RUNS_KEPT = 200
@@ -40,15 +40,16 @@ class Counters:
         at: now, epoch seconds: runs that ended earlier are not counted.
     """
 
-    NOT_SAVED = frozenset({"_saved"})
+    NOT_SAVED = frozenset({"_saved", "_ended_shown"})
 
     def __init__(self, at: float) -> None:
-        self._since = self._earliest_since = at
+        self._since = at
         self._runs: Counter[tuple[str, str, str]] = Counter()
         self._durations: dict[str, tuple[list[int], list[float]]] = {}
         self._anomalies: dict[str, Counter[str]] = {}
         self._rates: dict[Work, float] = {}
         self._ended: deque[EndedRun] = deque(maxlen=_ENDED_RUNS_KEPT)
+        self._ended_shown: tuple[Timeline, tuple[EndedRun, ...]] | None = None
         self._saved: CountersView | None = None
 
     @property
@@ -56,10 +57,11 @@ class Counters:
         """Seconds per particle (or batch) of recent runs."""
         return self._rates
 
-    @property
-    def ended(self) -> tuple[EndedRun, ...]:
-        """The last runs that were counted."""
-        return tuple(self._ended)
+    def ended(self, timeline: Timeline) -> tuple[EndedRun, ...]:
+        """Return the last runs that were counted, with wall-clock times."""
+        if self._ended_shown is None or self._ended_shown[0] is not timeline:
+            self._ended_shown = timeline, tuple(_with_wall_times(run, timeline) for run in self._ended)
+        return self._ended_shown[1]
 
     def view(self) -> CountersView:
         """The counters as readers may see them."""
@@ -76,16 +78,6 @@ class Counters:
             for source, (counts, total) in self._durations.items()
         }
 
-    def move(self, seconds: float) -> None:
-        """The clock was set by so much."""
-        self._since += seconds
-        # A log from before the clock was set is dated by the clock of then.
-        self._earliest_since = min(self._earliest_since, self._since)
-        for number, run in enumerate(self._ended):
-            self._ended[number] = replace(
-                run, started_at=moved(run.started_at, seconds), ended_at=run.ended_at + seconds
-            )
-
     def count_batch(self, source: str, seconds: float) -> None:
         """A batch took so long."""
         counts, total = self._durations.setdefault(source, ([0] * (len(BATCH_SECONDS_BOUNDS) + 1), [0.0]))
@@ -98,7 +90,7 @@ class Counters:
 
     def covers(self, ended_at: float) -> bool:
         """Whether a run that ended then, epoch seconds, is counted: those that ended before the start are not."""
-        return ended_at >= self._earliest_since
+        return ended_at >= self._since
 
     def count_run(
         self, beam: Beam, run: BeamRun, number: int, outcome: str, reason: str | None, ended_at: float | None = None
@@ -125,6 +117,7 @@ class Counters:
             return
         self._runs[source, outcome, reason or ""] += 1
         status = beam.row.status if reason == "status" else None
+        self._ended_shown = None
         self._ended.append(EndedRun(beam.row.key, source, number, outcome, reason, run.began_at, ended_at, status))
 
     # Restarts
@@ -133,7 +126,6 @@ class Counters:
         """Those fields of a :class:`SavedStore` that are about counts."""
         return {
             "since": self._since,
-            "earliest_since": self._earliest_since,
             "runs": list(self._runs.items()),
             "durations": self._duration_views(),
             "anomalies": {source: dict(kinds) for source, kinds in self._anomalies.items()},
@@ -144,7 +136,6 @@ class Counters:
     def resume(self, state: SavedStore) -> None:
         """Go on from there; before anything else is counted."""
         self._since = state.since
-        self._earliest_since = state.since if state.earliest_since is None else state.earliest_since
         self._runs = Counter(dict(state.runs))
         self._durations = {
             source: (list(view.counts), [view.total])
@@ -154,6 +145,7 @@ class Counters:
         self._anomalies = {source: Counter(kinds) for source, kinds in state.anomalies.items()}
         self._rates = dict(state.rates)
         self._ended.extend(state.ended)
+        self._ended_shown = None
 
     def saved(self, state: SavedStore | None) -> None:
         """Show the counters of this state; ``None``: the current ones. See :meth:`BeamStore.confirm_saved`."""
@@ -162,3 +154,8 @@ class Counters:
     def has_unsaved_runs(self) -> bool:
         """Whether runs have been counted that are not shown."""
         return self._saved is not None and self._saved.runs != self._runs
+
+
+def _with_wall_times(run: EndedRun, timeline: Timeline) -> EndedRun:
+    started_at = None if run.started_at is None else timeline.to_wall(run.started_at)
+    return replace(run, started_at=started_at, ended_at=timeline.to_wall(run.ended_at))

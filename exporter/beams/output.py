@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 
 from exporter.beams.run import BeamRun
 from exporter.beams.snapshot import OutputFile, OutputState
-from exporter.process.moments import moved
+from exporter.process.clock import Timeline
 
 GRACE_SECONDS = 30.0
 """So long after the claim a missing file is no failure: some file systems show a new file late."""
@@ -198,12 +198,13 @@ class OutputCheck:
             return None
         return next((each.problem for each in self.looks.values() if each.problem is not None), None)
 
-    def written_after(self, run: BeamRun, row_ended_at: float | None) -> float | None:
+    def written_after(self, run: BeamRun, row_ended_at: float | None, timeline: Timeline) -> float | None:
         """Files that were written earlier are of another run.
 
         Args:
             run: the run.
             row_ended_at: when its row says that it was over, for a run whose log does not tell its end.
+            timeline: converts instants to wall-clock times.
 
         Returns:
             Epoch seconds by the source's clock; ``None`` where nothing is known.
@@ -212,7 +213,7 @@ class OutputCheck:
         if began is None:
             return None
         tolerance = _TOLERANCE_SECONDS + (_SKEW_TOLERANCE_SECONDS if self.clock_offset_seconds else 0.0)
-        return began + self.clock_offset_seconds - tolerance
+        return timeline.to_wall(began) + self.clock_offset_seconds - tolerance
 
     def _began_at(self, run: BeamRun, row_ended_at: float | None) -> float | None:
         """The run began then, or later; by our clock."""
@@ -227,16 +228,6 @@ class OutputCheck:
                 return run.started_at - _UNSEEN_START_SECONDS
         ended_at = row_ended_at if run.ended_at is None else run.ended_at
         return None if ended_at is None else ended_at - _UNSEEN_RUN_SECONDS
-
-    def move(self, seconds: float) -> OutputCheck:
-        """The clock was set: every instant is another now, but for the file's own."""
-        return replace(
-            self,
-            run_after=moved(self.run_after, seconds),
-            claimed_at=moved(self.claimed_at, seconds),
-            found_at=moved(self.found_at, seconds),
-            looks={name: replace(each, at=each.at + seconds) for name, each in self.looks.items()},
-        )
 
 
 NO_CHECK = OutputCheck()

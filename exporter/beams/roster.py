@@ -7,7 +7,7 @@ retired when they have been shown for long enough. The store alone touches a ros
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from exporter.beams.beam import Beam
 from exporter.beams.cases import CaseIndex
@@ -34,6 +34,7 @@ from exporter.beams.state_rules import claimed_end, failure_reason, holds_until,
 from exporter.beams.view_cache import Standing
 from exporter.beams.views import cached_view, make_cached_view
 from exporter.logs.events import Event
+from exporter.process.clock import Timeline
 from exporter.sources.checkpoint import Checkpoint
 from exporter.sources.source import LogStat
 
@@ -71,7 +72,7 @@ class Roster:
 
     NOT_SAVED = frozenset(
         {
-            *("rules", "events", "unconfirmed", "rows_from_restart"),
+            *("rules", "_timeline", "_views_timeline", "events", "unconfirmed", "rows_from_restart"),
             *("encoded", "turned_away", "watch_version", "_dropped"),
             "outputs_open",  # each beam says whether it is
             "_cases",  # made anew from the beams
@@ -79,8 +80,10 @@ class Roster:
         }
     )
 
-    def __init__(self, rules: StoreRules, at: float) -> None:
+    def __init__(self, rules: StoreRules, at: float, timeline: Callable[[], Timeline]) -> None:
         self.rules = rules
+        self._timeline = timeline
+        self._views_timeline = timeline()
         self.beams: dict[BeamKey, Beam] = {}
         self.retired = Retention()
         self.sources = Sources()
@@ -119,22 +122,6 @@ class Roster:
             if beam.state is BeamState.SUCCEEDED and beam.output.state is OutputState.NOT_DUE:
                 beam.output = beam.output.skip()
 
-    # Time that is another
-
-    def move(self, seconds: float) -> None:
-        """The clock was set by so much."""
-        self.counts.move(seconds)
-        self.sources.move(seconds)
-        for key, beam in self.beams.items():
-            beam.move(seconds)
-            self._changed(key)
-
-    def excuse(self, seconds: float) -> None:
-        """So much time was no beam's silence."""
-        for key, beam in self.beams.items():
-            beam.excuse(seconds)
-            self._changed(key)
-
     # Rows
 
     def take_row(self, row: BeamRow, at: float) -> bool:
@@ -154,7 +141,7 @@ class Roster:
         news = row.status != beam.row.status
         before = self._run_of(beam)
         looked_for = _looked_for(beam)
-        if beam.apply_row(row, at, self.rules.statuses):
+        if beam.apply_row(row, at, self.rules.statuses, self._timeline()):
             self._run_begun(beam, *before)
         self.watch_version += looked_for != _looked_for(beam)
         return news
@@ -166,11 +153,11 @@ class Roster:
             # Rows are read again and again: it is taken when there is room.
             self.turned_away += 1
             return
-        beam = Beam.new(row, at)
+        beam = Beam.new(row, at, self._timeline())
         if (run_number := self.retired.run_number(row, self.rules.statuses)) is not None:
             beam.run_sequence.number = run_number
         if row.status in self.rules.statuses.terminal:
-            beam.row_terminal_since = at if row.updated_at is None else min(at, row.updated_at)
+            beam.row_terminal_since = at if beam.row_written_at is None else min(at, beam.row_written_at)
         self.beams[row.key] = beam
         self._cases.add(row.key)
         self.watch_version += 1
@@ -201,7 +188,8 @@ class Roster:
 
     def set_clock_offset(self, source: str, seconds: float | None) -> None:
         """Take how a source's files are dated; what was concluded from their dates before is corrected."""
-        self.sources.set_clock_offset(source, seconds)
+        timeline = self._timeline()
+        self.sources.set_clock_offset(source, seconds, timeline.clock_steps)
         if seconds is None:
             return
         for key, beam in self.beams.items():
@@ -210,7 +198,7 @@ class Roster:
             self._changed(key)
             run, number, output = beam.run, beam.run_sequence.number, beam.output.state
             ended_at = run.ended_at
-            if beam.correct_dates(seconds, self.rules.statuses):
+            if beam.correct_dates(seconds, self.rules.statuses, timeline):
                 # It was over before anybody watched: it is not counted.
                 self._run_begun(beam, run, number, True, output)
             elif beam.run_counted and _counts_after_all(self.counts, ended_at, beam.run.ended_at):
@@ -225,15 +213,18 @@ class Roster:
             return False
         before = self._run_of(beam)
         where = beam.source, beam.path
+        timeline = self._timeline()
+        clock_offset_seconds = self.sources.clock_offset_seconds(source, timeline)
         claimed = beam.claim(
             source,
             path,
             stat,
             at,
             self.rules.statuses,
+            modified_at=timeline.from_wall(stat.modified_at - (clock_offset_seconds or 0.0)),
             moved=moved,
             written=written,
-            clock_offset_seconds=self.sources.state(source).clock_offset_seconds,
+            clock_offset_seconds=clock_offset_seconds,
         )
         self.watch_version += where != (beam.source, beam.path)
         if where == (None, None) and self.retired.begins_anew(beam):
@@ -268,7 +259,15 @@ class Roster:
         beam.recent, beam.checkpoint = recent, checkpoint
         stage = beam.stage
         before = self._run_of(beam)
-        if beam.apply(events, at, read_at=read_at, more=more, statuses=self.rules.statuses, polled_at=polled_at):
+        if beam.apply(
+            events,
+            at,
+            read_at=read_at,
+            more=more,
+            statuses=self.rules.statuses,
+            timeline=self._timeline(),
+            polled_at=polled_at,
+        ):
             self._run_begun(beam, *before)
         self._claim_output(beam, read_at)
         run = beam.run
@@ -303,9 +302,8 @@ class Roster:
         return [self._output_question(self.beams[key]) for _, key in due[:limit]]
 
     def _output_question(self, beam: Beam) -> OutputSearch:
-        return OutputSearch(
-            beam.row, beam.run_sequence.number, beam.output.written_after(beam.run, beam.row_terminal_since)
-        )
+        written_after = beam.output.written_after(beam.run, beam.row_terminal_since, self._timeline())
+        return OutputSearch(beam.row, beam.run_sequence.number, written_after)
 
     def update_output(self, question: OutputSearch, source: str, look: OutputSearchResult, at: float) -> bool:
         """Take what a look for the dose file of a run has shown; one of an earlier run is dropped.
@@ -422,10 +420,16 @@ class Roster:
     def views(self, beams: Iterable[Beam], at: float) -> list[BeamView]:
         """Some of the beams at a moment, each worked out only where it did not stand still."""
         rules, rates, sources, unconfirmed = self.rules, self.counts.rates, self.sources, self.unconfirmed
+        timeline = self._timeline()
+        if timeline is not self._views_timeline:
+            self._views_timeline = timeline
+            for beam in self.beams.values():
+                if beam.standing is not None:
+                    beam.standing.shown = None
         views = []
         for beam in beams:
             if unconfirmed and beam.row.key in unconfirmed:
-                views.append(make_cached_view(beam, at, rules, rates).view)
+                views.append(make_cached_view(beam, at, rules, rates, timeline).view)
                 continue
             view = cached_view(beam, at, rules, sources.state(beam.source), rates)
             views.append(self._view_anew(beam, at) if view is None else view)
@@ -436,7 +440,7 @@ class Roster:
         standing = beam.standing
         if standing is None or not standing.holds(at, self.rules, self.sources.state(beam.source)):
             standing = self._judge(beam, at)
-        standing.shown = make_cached_view(beam, at, self.rules, self.counts.rates)
+        standing.shown = make_cached_view(beam, at, self.rules, self.counts.rates, self._timeline())
         return standing.shown.view
 
     def _judge(self, beam: Beam, at: float) -> Standing:
@@ -468,7 +472,7 @@ class Roster:
             self._add_event(state.value, beam, at, before=before)
 
     def _add_event(self, kind: str, beam: Beam, at: float, *, before: BeamState | None = None, number: int = 0) -> None:
-        view = make_cached_view(beam, at, self.rules, self.counts.rates).view
+        view = make_cached_view(beam, at, self.rules, self.counts.rates, self._timeline()).view
         self.events.append(BeamEvent(kind, view, before, number))
 
     def _run_of(self, beam: Beam) -> tuple[BeamRun, int, bool, OutputState]:

@@ -36,7 +36,6 @@ from exporter.logs.events import (
     RunHead,
     RunSucceeded,
 )
-from exporter.process.moments import moved
 
 UNMATCHED_BYTES = 64 * 1024
 UNMATCHED_SECONDS = 60.0
@@ -200,24 +199,6 @@ class BeamRun:
         for name in _TIMESTAMPS:
             if getattr(self, name) == before:
                 setattr(self, name, after)
-
-    def move(self, seconds: float) -> None:
-        """The clock was set: every moment is another now."""
-        self.started_at = moved(self.started_at, seconds)
-        self.ended_at = moved(self.ended_at, seconds)
-        self.running_since = moved(self.running_since, seconds)
-        self._first_growth_at = moved(self._first_growth_at, seconds)
-        self._move_silence(seconds)
-
-    def excuse(self, seconds: float) -> None:
-        """So much time was no silence, nor part of the running batch."""
-        if not self.ended:
-            self._move_silence(seconds)
-
-    def _move_silence(self, seconds: float) -> None:
-        self.last_progress_at = moved(self.last_progress_at, seconds)
-        self.last_growth_at = moved(self.last_growth_at, seconds)
-        self.batch_since = moved(self.batch_since, seconds)
 
     def apply(self, event: Event, at: float) -> None:
         """Take one event.

@@ -59,20 +59,6 @@ class RunSequence:
         for event, at in waiting if waiting and keep_undecided else ():
             self.run.apply(event, at)
 
-    def move(self, seconds: float) -> None:
-        """See :meth:`BeamRun.move`."""
-        self.run.move(seconds)
-        self._move_undecided(seconds)
-
-    def excuse(self, seconds: float) -> None:
-        """See :meth:`BeamRun.excuse`."""
-        self.run.excuse(seconds)
-        self._move_undecided(seconds)
-
-    def _move_undecided(self, seconds: float) -> None:
-        if self._undecided is not None:
-            self._undecided = [(event, at + seconds) for event, at in self._undecided]
-
     def apply(self, event: Event, at: float, *, first_poll: bool = False) -> bool:
         """Take one event; see :meth:`BeamRun.apply`.
 

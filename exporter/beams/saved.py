@@ -14,7 +14,7 @@ from exporter.beams.retention import ForgottenBeam
 from exporter.beams.saved_fields import NotSaved
 from exporter.beams.snapshot import BeamKey, BeamRow, EndedRun, HistogramView
 from exporter.beams.sources import SourceState
-from exporter.process.clock import Reading
+from exporter.process.clock import ClockReading
 
 _LONGEST_FIELD = 4096
 
@@ -26,7 +26,7 @@ class SavedStore:
     """What a :class:`~exporter.beams.store.BeamStore` knows; mappings whose keys are not texts are lists of items.
 
     Attributes:
-        clocks: by which clocks its times are; whoever saves it fills that in.
+        clocks: continues the timeline of its instants; whoever saves it fills that in.
         beams: its beams, each as JSON (:func:`encode_beam`).
     """
 
@@ -38,8 +38,7 @@ class SavedStore:
     anomalies: dict[str, dict[str, int]]
     rates: list[tuple[tuple[str, float], float]]
     ended: list[EndedRun]
-    clocks: Reading | None = None
-    earliest_since: float | None = None
+    clocks: ClockReading | None = None
     beams: NotSaved[list[bytes]] = field(default_factory=list)
 
 

@@ -307,6 +307,8 @@ class EndedRun:
 class StoreSnapshot:
     """Everything readers may know, true at ``at``.
 
+    Times are wall-clock times, UTC epoch seconds, but for ``read_at`` of a row: that is an instant of the steady
+    timeline (:mod:`exporter.process.clock`), which is ``wall_offset_seconds`` behind the wall clock.
     ``runs`` counts ended runs by ``(source, outcome, reason)``, reason ``""`` for those that succeeded.
     ``rows_from_restart`` are beams whose rows are as an earlier process has read them.
     """
@@ -322,3 +324,4 @@ class StoreSnapshot:
     errors: Mapping[str, int]
     ended: tuple[EndedRun, ...]
     rows_from_restart: frozenset[BeamKey] = frozenset()
+    wall_offset_seconds: float = 0.0

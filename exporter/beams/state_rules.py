@@ -199,7 +199,7 @@ def _outlives_row(beam: Beam) -> bool:
 def _row_terminal_since(beam: Beam, at: float) -> float:
     """When the row became terminal: by its own time stamp, unless that is later than we have seen it."""
     seen = at if beam.row_terminal_since is None else beam.row_terminal_since
-    return seen if beam.row.updated_at is None else min(beam.row.updated_at, seen)
+    return seen if beam.row_written_at is None else min(beam.row_written_at, seen)
 
 
 def row_may_speak(beam: Beam, verdict: BeamState, at: float, source: SourceState) -> bool:

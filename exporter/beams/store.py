@@ -36,7 +36,7 @@ from exporter.beams.snapshot import (
     WatchedBeam,
 )
 from exporter.logs.events import Event
-from exporter.process.moments import moved
+from exporter.process.clock import UNSET_CLOCK, Timeline
 from exporter.sources.checkpoint import Checkpoint
 from exporter.sources.source import LogStat
 
@@ -52,26 +52,26 @@ class BeamStore:
 
     Args:
         rules: limits and meanings from the configuration; may be exchanged with :meth:`set_rules`.
-        at: now, epoch seconds: runs that ended earlier are shown but not counted.
+        at: the present instant: runs that ended earlier are shown but not counted.
+        timeline: how instants and wall-clock times correspond now; where nothing is passed they are the same.
     """
 
     NOT_SAVED = frozenset(
         {
             "_roster",  # saved all the same, by exporter.beams.restart
-            *("_lock", "_listeners", "_moved_seconds", "_clock_steps"),
+            *("_lock", "_listeners", "_timeline"),
             *("_database", "_refused", "_errors"),  # of the process: they begin at 0 with it
         }
     )
 
-    def __init__(self, rules: StoreRules, at: float) -> None:
+    def __init__(self, rules: StoreRules, at: float, timeline: Callable[[], Timeline] = lambda: UNSET_CLOCK) -> None:
         self._lock = threading.Lock()
-        self._roster = Roster(rules, at)
+        self._timeline = timeline
+        self._roster = Roster(rules, at, timeline)
         self._database: DatabaseView | None = None
         self._refused: Counter[str] = Counter()
         self._errors: Counter[str] = Counter()
         self._listeners: tuple[Callable[[], None], ...] = ()
-        self._moved_seconds = 0.0
-        self._clock_steps = 0
 
     def add_listener(self, told: Callable[[], None]) -> None:
         """Have ``told`` called when a beam has made progress, in the thread that brought it; it must be quick."""
@@ -93,38 +93,10 @@ class BeamStore:
         with self._lock:
             self._roster.set_rules(rules)
 
-    def move(self, seconds: float) -> None:
-        """The clock was set by so much: what began ten seconds ago did so by the new time, too."""
-        with self._lock:
-            self._moved_seconds += seconds
-            self._clock_steps += 1
-            self._roster.move(seconds)
-            if self._database is not None:
-                self._database = replace(self._database, last_write_at=moved(self._database.last_write_at, seconds))
-
-    def excuse(self, seconds: float) -> None:
-        """So much time has passed in which nobody could look: it is no beam's silence."""
-        with self._lock:
-            self._moved_seconds += seconds
-            self._roster.excuse(seconds)
-
     @property
-    def moved_seconds(self) -> float:
-        """How much moments have been moved in all: whoever keeps one elsewhere adds what came since."""
-        return self._moved_seconds
-
-    @property
-    def clock_steps(self) -> int:
-        """How often our clock was set: what was learned of others by comparing it with theirs holds no longer."""
-        return self._clock_steps
-
-    def moment(self, clock: Callable[[], float]) -> tuple[float, float]:
-        """The time, and what :attr:`moved_seconds` was then: whoever is told both knows what time that is later."""
-        while True:
-            moved_seconds = self._moved_seconds
-            at = clock()
-            if moved_seconds == self._moved_seconds:
-                return at, moved_seconds
+    def timeline(self) -> Timeline:
+        """How instants and wall-clock times correspond now."""
+        return self._timeline()
 
     # Restarts
 
@@ -185,32 +157,23 @@ class BeamStore:
         with self._lock:
             return frozenset(self._roster.beams)
 
-    def update_rows(
-        self,
-        rows: Iterable[BeamRow],
-        missing: Collection[BeamKey],
-        at: float,
-        *,
-        moved_seconds: float | None = None,
-    ) -> None:
+    def update_rows(self, rows: Iterable[BeamRow], missing: Collection[BeamKey], at: float) -> None:
         """Take what discovery has found.
 
         Args:
             rows: beams, known or new.
             missing: known beams that are not there any more.
             at: when discovery began to look.
-            moved_seconds: what :attr:`moved_seconds` was then, where the clock may have been set since.
         """
         news = False
         with self._lock:
             self._roster.turned_away = 0
-            unmoved_at = at - (self._moved_seconds if moved_seconds is None else moved_seconds)
         for some in _a_few_at_once(list(rows)):
             with self._lock:
                 for row in some:
-                    news |= self._roster.take_row(row, unmoved_at + self._moved_seconds)
+                    news |= self._roster.take_row(row, at)
         with self._lock:
-            self._roster.miss(missing, unmoved_at + self._moved_seconds)
+            self._roster.miss(missing, at)
         if news:
             self._tell()
 
@@ -234,7 +197,7 @@ class BeamStore:
     def clock_offset_seconds(self, source: str) -> float | None:
         """How much the files of a source are dated later than our clock says; ``None`` while that is not known."""
         with self._lock:
-            return self._roster.sources.state(source).clock_offset_seconds
+            return self._roster.sources.clock_offset_seconds(source, self._timeline())
 
     def set_clock_offset(self, source: str, seconds: float | None, *, clock_steps: int) -> None:
         """Take what was learned of the clock that dates a source's files.
@@ -242,10 +205,10 @@ class BeamStore:
         Args:
             source: its name.
             seconds: how much later it is than ours; negative where it is behind; ``None`` where that is not known.
-            clock_steps: what :attr:`clock_steps` was then; nothing is taken where our clock was set since.
+            clock_steps: how often our clock had been set then; nothing is taken where it was set since.
         """
         with self._lock:
-            if clock_steps == self._clock_steps:
+            if clock_steps == self._timeline().clock_steps:
                 self._roster.set_clock_offset(source, seconds)
 
     def claim(
@@ -283,7 +246,6 @@ class BeamStore:
         *,
         more: bool,
         read_at: float | None = None,
-        moved_seconds: float | None = None,
         recent: bytes = b"",
         checkpoint: Checkpoint | None = None,
         polled_at: float | None = None,
@@ -297,27 +259,25 @@ class BeamStore:
             at: when it was written, as well as that is known.
             more: there is more to read at once.
             read_at: when it was read, where that was later.
-            moved_seconds: what :attr:`moved_seconds` was when it was read, where the clock may have been set since.
             recent: the log's last bytes, for people.
             checkpoint: how far it has been read now.
-            polled_at: the poll before, by the clock of ``read_at``, which did not see what this read has brought;
+            polled_at: the poll before, which did not see what this read has brought;
                 ``None`` where there was none.
 
         Returns:
             Whether the log must be read again from its beginning, as one that has been replaced.
         """
         with self._lock:
-            since = 0.0 if moved_seconds is None else self._moved_seconds - moved_seconds
             news = self._roster.apply(
                 key,
                 path,
                 events,
-                at + since,
-                read_at=(at if read_at is None else read_at) + since,
+                at,
+                read_at=at if read_at is None else read_at,
                 more=more,
                 recent=recent,
                 checkpoint=checkpoint,
-                polled_at=moved(polled_at, since),
+                polled_at=polled_at,
             )
             again = self._roster.must_read_again(key)
         if news:
@@ -337,9 +297,7 @@ class BeamStore:
         with self._lock:
             return self._roster.output_searches_due(source, at, limit)
 
-    def update_output(
-        self, question: OutputSearch, source: str, look: OutputSearchResult, at: float, *, moved_seconds: float
-    ) -> None:
+    def update_output(self, question: OutputSearch, source: str, look: OutputSearchResult, at: float) -> None:
         """Take what a look for a dose file has shown.
 
         Args:
@@ -347,10 +305,9 @@ class BeamStore:
             source: where.
             look: what it has shown.
             at: when.
-            moved_seconds: what :attr:`moved_seconds` was then.
         """
         with self._lock:
-            news = self._roster.update_output(question, source, look, at + self._moved_seconds - moved_seconds)
+            news = self._roster.update_output(question, source, look, at)
         if news:
             self._tell()
 
@@ -364,18 +321,15 @@ class BeamStore:
         with self._lock:
             self._roster.add_source(name, kind)
 
-    def update_source(self, view: SourceView, at: float, *, moved_seconds: float | None = None) -> None:
+    def update_source(self, view: SourceView, at: float) -> None:
         """Take a source's health after a look at it.
 
         Args:
             view: it.
             at: when the look was over.
-            moved_seconds: what :attr:`moved_seconds` was then, where the clock may have been set since.
         """
         with self._lock:
-            since = 0.0 if moved_seconds is None else self._moved_seconds - moved_seconds
-            view = replace(view, last_poll_at=moved(view.last_poll_at, since))
-            self._roster.update_source(view, at + since)
+            self._roster.update_source(view, at)
 
     def remove_source(self, name: str) -> None:
         """A source has left the configuration."""
@@ -384,18 +338,14 @@ class BeamStore:
 
     # Mirror, errors
 
-    def update_database(self, view: DatabaseView | None, *, moved_seconds: float | None = None) -> None:
+    def update_database(self, view: DatabaseView | None) -> None:
         """Take the mirror's health.
 
         Args:
             view: it; ``None`` without a database. Where it says of no write, the last one is that of before.
-            moved_seconds: what :attr:`moved_seconds` was when it was written, where the clock may have been set since.
         """
         with self._lock:
-            if view is not None and view.last_write_at is not None:
-                since = 0.0 if moved_seconds is None else self._moved_seconds - moved_seconds
-                view = replace(view, last_write_at=view.last_write_at + since)
-            elif view is not None and self._database is not None:
+            if view is not None and view.last_write_at is None and self._database is not None:
                 view = replace(view, last_write_at=self._database.last_write_at)
             self._database = view
 
@@ -415,14 +365,13 @@ class BeamStore:
         """Let time pass: count runs that have ended, forget beams that ended long ago."""
         with self._lock:
             beams = list(self._roster.beams.items())
-            unmoved_at = at - self._moved_seconds
         due: set[str] = set()
         for some in _a_few_at_once(beams):
             with self._lock:
-                due |= self._roster.settle(some, unmoved_at + self._moved_seconds)
+                due |= self._roster.settle(some, at)
         for cases in _a_few_at_once(sorted(due)):
             with self._lock:
-                self._roster.retire(cases, unmoved_at + self._moved_seconds)
+                self._roster.retire(cases, at)
         with self._lock:
             self._roster.report_dropped()
 
@@ -442,34 +391,32 @@ class BeamStore:
         roster = self._roster
         with self._lock:
             shown = list(islice(roster.beams.values(), roster.rules.max_beams))
-            unmoved_at = at - self._moved_seconds
         beams: list[BeamView] = []
         for some in _a_few_at_once(shown):
             with self._lock:
-                at = unmoved_at + self._moved_seconds
                 beams += roster.views(some, at)
         with self._lock:
-            counts = roster.counts.view()
+            counts, timeline, database = roster.counts.view(), self._timeline(), self._database
+            if database is not None and database.last_write_at is not None:
+                database = replace(database, last_write_at=timeline.to_wall(database.last_write_at))
             return StoreSnapshot(
-                at=at,
+                at=timeline.to_wall(at),
+                wall_offset_seconds=timeline.wall_offset_seconds,
                 beams=tuple(beams),
                 beams_dropped=roster.beyond(len(beams)),
-                sources=roster.sources.views(counts.anomalies),
-                database=self._database,
+                sources=roster.sources.views(counts.anomalies, timeline),
+                database=database,
                 runs=counts.runs,
                 batch_durations=counts.durations,
                 discovery_refused=dict(self._refused),
                 errors=dict(self._errors),
-                ended=roster.counts.ended,
+                ended=roster.counts.ended(timeline),
                 rows_from_restart=frozenset(roster.rows_from_restart),
             )
 
 
 def _a_few_at_once(things: Sequence[Thing], at_once: int = _BEAMS_AT_ONCE) -> Iterator[Sequence[Thing]]:
-    """Things in parts, for work under the lock: a source that has read news must not wait for all of ten thousand.
-
-    The clock may be set between two parts: what is now must then be moved, too.
-    """
+    """Things in parts, for work under the lock: a source that has read news must not wait for all of ten thousand."""
     for start in range(0, len(things), at_once):
         yield things[start : start + at_once]
         time.sleep(0)  # whoever waits for the lock gets it

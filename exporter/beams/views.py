@@ -11,26 +11,30 @@ from exporter.beams.snapshot import ENDED_STATES, UNKNOWN_SOURCE, BeamState, Bea
 from exporter.beams.sources import SourceState
 from exporter.beams.state_rules import failure_reason, mismatch, output_state
 from exporter.beams.view_cache import CachedView
+from exporter.process.clock import Timeline
 
 _WITHOUT_END = ENDED_STATES | {BeamState.STALLED, BeamState.EXPIRED}
 """A beam that stands still is not done at any time that could be told."""
 
 
-def make_cached_view(beam: Beam, at: float, rules: StoreRules, rates: Mapping[Work, float]) -> CachedView:
+def make_cached_view(
+    beam: Beam, at: float, rules: StoreRules, rates: Mapping[Work, float], timeline: Timeline
+) -> CachedView:
     """The beam as it is shown in the state that it was found in last.
 
     Args:
         beam: whose.
-        at: the moment of which the view is, epoch seconds.
+        at: the instant that the view shows.
         rules: limits of silence, and what statuses mean.
         rates: seconds per particle (or batch) of recent runs.
+        timeline: converts instants to the wall-clock times that people read.
     """
     state, prior = beam.state, _prior(beam)
     prior_rate = None if prior is None else rates.get(prior)
     forecast = Forecast.of(beam.run, prior_rate)
     endless = _is_endless(beam, rules)
     return CachedView(
-        view=_view(beam, at, rules, forecast, endless=endless),
+        view=_view(beam, at, rules, forecast, timeline, endless=endless),
         forecast=forecast,
         moves=forecast.moves and state is not BeamState.UNREACHABLE and state not in ENDED_STATES,
         endless=endless,
@@ -96,7 +100,12 @@ def _estimates(
     return 1.0 if state is BeamState.SUCCEEDED else ratio, None if endless else remaining
 
 
-def _view(beam: Beam, at: float, rules: StoreRules, forecast: Forecast, *, endless: bool) -> BeamView:
+def _view(
+    beam: Beam, at: float, rules: StoreRules, forecast: Forecast, timeline: Timeline, *, endless: bool
+) -> BeamView:
+    def wall(instant: float | None) -> float | None:
+        return None if instant is None else timeline.to_wall(instant)
+
     run, state, stat = beam.run, beam.state, None if beam.stale else beam.stat
     batches, pace, dose = run.batches, run.pace, run.dose
     reason = failure_reason(beam, rules) if state is BeamState.FAILED else None
@@ -111,7 +120,7 @@ def _view(beam: Beam, at: float, rules: StoreRules, forecast: Forecast, *, endle
         key=beam.row.key,
         source=beam.source or UNKNOWN_SOURCE,
         state=state,
-        state_since=beam.state_since,
+        state_since=timeline.to_wall(beam.state_since),
         run_number=beam.run_sequence.number,
         dialect=run.dialect,
         phase="saving" if saving else run.phase,
@@ -122,16 +131,16 @@ def _view(beam: Beam, at: float, rules: StoreRules, forecast: Forecast, *, endle
         progress_ratio=batches.ratio,
         estimated_ratio=ratio,
         remaining_seconds=remaining,
-        started_at=run.started_at,
-        ended_at=ended_at,
-        last_progress_at=run.last_progress_at,
+        started_at=wall(run.started_at),
+        ended_at=wall(ended_at),
+        last_progress_at=wall(run.last_progress_at),
         stall_threshold_seconds=stall_threshold_seconds(run, rules.stall),
         batch_duration_seconds=pace.mean_seconds,
         particles_per_batch=run.particles_per_batch,
         particles=run.particles,
         log_path=beam.path,
         log_size_bytes=None if stat is None else stat.size_bytes,
-        log_modified_at=None if stat is None else beam.log_modified_at,
+        log_modified_at=None if stat is None else wall(beam.log_modified_at),
         log_seen_growing=beam.grew,
         log_buffered=run.buffered,
         log_unmatched=run.unmatched,

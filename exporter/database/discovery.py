@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from exporter.beams.snapshot import BeamKey, BeamRow
 from exporter.database.beams_table import BeamsTable, TableRow
+from exporter.process.clock import UNSET_CLOCK, Timeline
 from exporter.sources.source import LogStat
 
 _ID_BYTES = 255
@@ -128,7 +129,7 @@ class DatabaseDiscovery:
         self._whole: frozenset[str] = frozenset()
         self._whole_since: float | None = None
 
-    def find_beams(self, at: float, watched: Collection[BeamKey]) -> DiscoveryResult:
+    def find_beams(self, at: float, watched: Collection[BeamKey], timeline: Timeline = UNSET_CLOCK) -> DiscoveryResult:
         """Read the rows that are not over, those updated since the last look, and those of ``watched``.
 
         Of a case that has a row that is not over, the other rows are read, too, however old they are: case progress
@@ -137,15 +138,16 @@ class DatabaseDiscovery:
         The database is not opened when its files are as they were at the last look: then its rows are, too.
 
         Args:
-            at: now, epoch seconds.
+            at: the present instant.
             watched: beams whose end is not known yet.
+            timeline: converts instants to the wall-clock times that rows hold.
 
         Raises:
             exporter.database.unavailable.DatabaseUnavailable: it cannot be read; the next look makes up for it.
         """
-        # A clock that was set back dates what is new before the last look.
-        known_since = None if self._looked_at is None else min(self._looked_at, at)
-        since = at - self._retention_seconds if known_since is None else known_since - _SLACK_SECONDS
+        wall, kept_since = timeline.to_wall(at), timeline.to_wall(at - self._retention_seconds)
+        # After the clock was set back, new rows have time stamps from before the last look.
+        since = kept_since if self._looked_at is None else min(self._looked_at, wall) - _SLACK_SECONDS
         asked_for = frozenset(key.beam_id for key in watched)
         if self._knows(asked_for):
             stored = [beam for beam in self._read if self._is_wanted(beam, since, asked_for)]
@@ -155,10 +157,10 @@ class DatabaseDiscovery:
             if self._table.unexplained_changes != self._changes:
                 # Rows of a backup have old time stamps.
                 self._changes = self._table.unexplained_changes
-                self._read = self._table.rows(at - self._retention_seconds, asked_for)
+                self._read = self._table.rows(kept_since, asked_for)
             stored = self._read + self._siblings(self._read, at)
             self._read_at, self._asked_for = began, asked_for
-        self._looked_at = at
+        self._looked_at = wall
         rows, faults = [], {}
         for beam in stored:
             fault = fault_of_row(beam)
@@ -189,7 +191,7 @@ class DatabaseDiscovery:
             for beam in stored
             if not self._table.is_terminal(beam.status) and fault_of_row(beam) is None
         )
-        if self._whole_since is None or not 0 <= at - self._whole_since < _WHOLE_SECONDS:
+        if self._whole_since is None or at - self._whole_since >= _WHOLE_SECONDS:
             self._whole, self._whole_since = frozenset(), at
         opened = open_cases - self._whole
         known = {beam.beam_id for beam in stored}
@@ -301,7 +303,7 @@ class DirectoryDiscovery:
     ) -> list[BeamRow]:
         """Old files of cases that have a recent one since the last look; again every :data:`_WHOLE_SECONDS`."""
         cases = frozenset(key.case_id for key in newest)
-        if self._whole_since is None or not 0 <= at - self._whole_since < _WHOLE_SECONDS:
+        if self._whole_since is None or at - self._whole_since >= _WHOLE_SECONDS:
             self._whole, self._whole_since = frozenset(), at
         opened, self._whole = cases - self._whole, cases
         found: dict[BeamKey, BeamRow] = {}

@@ -57,8 +57,8 @@ class _Written:
     """What was given to the database last, and for which stage of which run.
 
     ``accepted`` is false where the row was over, gone, or as high already: then it holds something else.
-    ``row_updated_at`` and ``row_status`` tell which row was known then. ``at`` is by the clock that nobody sets, and
-    ``moved_seconds`` is how far the store's time was before it. ``ours`` is the last value of this run that the row
+    ``row_updated_at`` and ``row_status`` tell which row was known then. ``wall_offset_seconds`` is
+    that of the snapshot. ``ours`` is the last value of this run that the row
     took, and ``ours_at`` when. ``stamps_before`` are the last time stamps of the row that were seen before the write.
     """
 
@@ -70,8 +70,7 @@ class _Written:
     row_updated_at: float | None
     row_status: str | None
     accepted: bool = False
-    at: float = 0.0
-    moved_seconds: float = 0.0
+    wall_offset_seconds: float = 0.0
     ours: float | None = None
     ours_at: float = 0.0
     stamps_before: tuple[float, ...] = ()
@@ -136,7 +135,7 @@ class Mirror:
         self._generation = table.generation
         self._next_at = float("-inf")
         self._failures = 0
-        self._moved_seconds = 0.0
+        self._wall_offset_seconds = 0.0
         self._other_writer: BeamKey | None = None
         self._others = OtherWriter(value_range)
         self.advice = ""
@@ -156,14 +155,13 @@ class Mirror:
         key, self._other_writer = self._other_writer, None
         return key
 
-    def update(self, snapshot: StoreSnapshot, *, moved_seconds: float = 0.0) -> None:
+    def update(self, snapshot: StoreSnapshot) -> None:
         """Work out what is due.
 
         Args:
             snapshot: what the store shows.
-            moved_seconds: how far its time is before the clock of :meth:`flush`.
         """
-        self._moved_seconds = moved_seconds
+        self._wall_offset_seconds = snapshot.wall_offset_seconds
         if self._table.generation != self._generation:
             # Another file is at the path: what we wrote is not in it.
             self._generation = self._table.generation
@@ -172,8 +170,8 @@ class Mirror:
             # A row that was read by an earlier process may be the next run's by now.
             if view.row.status is not None and view.key not in snapshot.rows_from_restart:
                 written = self._written.get(view.key)
-                if written is not None and _was_read_after(written, view.row, snapshot.at, moved_seconds):
-                    if _is_lost(written, view.row, moved_seconds, self._completed):
+                if written is not None and _was_read_after(written, view.row):
+                    if _is_lost(written, view.row, self._wall_offset_seconds, self._completed):
                         del self._written[view.key]
                         written = None
                     else:
@@ -268,7 +266,7 @@ class Mirror:
         """Write what is due, if the time has come.
 
         Args:
-            at: now, seconds of a clock that nobody sets.
+            at: the present instant.
             now: do not wait for the time (at the end).
         """
         outcomes: Counter[str] = Counter()
@@ -292,7 +290,7 @@ class Mirror:
             for key in some:
                 written = self._due.pop(key)
                 written.accepted = written.update.beam_id in result.written
-                written.at, written.moved_seconds = at, self._moved_seconds
+                written.wall_offset_seconds = self._wall_offset_seconds
                 before = self._written.get(key)
                 if written.accepted:
                     written.ours, written.ours_at = written.update.value, at
@@ -304,10 +302,9 @@ class Mirror:
         return FlushResult(outcomes, tuple(seconds), 0, None)
 
 
-def _was_read_after(written: _Written, row: BeamRow, now: float, moved_seconds: float) -> bool:
+def _was_read_after(written: _Written, row: BeamRow) -> bool:
     """Whether the row was read after our last value was written into it."""
-    # One read later than now was read before the clock was set back, and perhaps before the write.
-    return written.ours_at + moved_seconds + _SEEN_AFTER_SECONDS < row.read_at <= now
+    return written.ours_at + _SEEN_AFTER_SECONDS < row.read_at
 
 
 def _stamps_before(view: BeamView, written: _Written | None) -> tuple[float, ...]:
@@ -317,7 +314,7 @@ def _stamps_before(view: BeamView, written: _Written | None) -> tuple[float, ...
     return before if now is None or now in before else (*before[-_STAMPS_KEPT:], now)
 
 
-def _is_lost(written: _Written, row: BeamRow, moved_seconds: float, completed: Collection[str]) -> bool:
+def _is_lost(written: _Written, row: BeamRow, wall_offset_seconds: float, completed: Collection[str]) -> bool:
     """Whether our last value is not in the row any more: the database was restored from a backup.
 
     A lower value with a time stamp from before our write is from before: our write changed ``updated_at``, and so does
@@ -331,5 +328,5 @@ def _is_lost(written: _Written, row: BeamRow, moved_seconds: float, completed: C
     if row.updated_at is None or row.status != written.row_status:
         return False
     newest = max(written.stamps_before, default=None)
-    older = newest is not None and row.updated_at < newest and moved_seconds >= written.moved_seconds
+    older = newest is not None and row.updated_at < newest and wall_offset_seconds >= written.wall_offset_seconds
     return older or row.updated_at in written.stamps_before

@@ -16,7 +16,6 @@ _BATCHES_PRIVATE = ("past_total", "past_started", "past_finished", "total", "sta
 _BEAM_NAMES = {
     "backlog": "more_to_read",
     "bookmark": "checkpoint",
-    "clock_set_since_row": "_clock_set_since_row",
     "counted": "run_counted",
     "looked": "_looked",
     "succession": "run_sequence",
@@ -43,6 +42,10 @@ def _beam(beam: dict[str, Any]) -> dict[str, Any]:
         new["set_aside"] = _run(new["set_aside"])
     if new.get("checkpoint") is not None:
         new["checkpoint"] = _checkpoint(new["checkpoint"])
+    # Instants were wall-clock times.
+    new["row_written_at"] = new["row"].get("updated_at")
+    if new.get("stat") is not None:
+        new["log_modified_at"] = new["stat"]["modified_at"] - (new.get("clock_offset_seconds") or 0.0)
     return new
 
 

@@ -134,8 +134,8 @@ class Continuity:
             return
         self._store.resume(state, beams, sources)
         self._store.confirm_saved(state)
-        if state.clocks is not None and (seconds := self._clock.reading().set_since(state.clocks)):
-            self._store.move(seconds)
+        if state.clocks is not None:
+            self._clock.resume(state.clocks)
         _log.info("going on after a restart", state=self._shown_path, beams=len(beams))
 
     def _warn_of_what_can_be_read(self) -> None:

@@ -59,20 +59,19 @@ class OutputChecker:
         self._store = store
         self._stats = stats
 
-    def poll(self, now: Callable[[], tuple[float, float]]) -> None:
+    def poll(self, now: Callable[[], float]) -> None:
         """Look for the files that are due.
 
         Args:
-            now: the time, and by how much instants had been moved then (:meth:`BeamStore.moment`).
+            now: the present instant.
 
         Raises:
             SourceUnavailable: the source cannot be asked.
         """
-        at, _ = now()
+        at = now()
         for question in self._store.output_searches_due(self._source.name, at, CHECKS_PER_POLL):
             look = self._check(question)
-            at, moved_seconds = now()
-            self._store.update_output(question, self._source.name, look, at, moved_seconds=moved_seconds)
+            self._store.update_output(question, self._source.name, look, now())
 
     def _check(self, question: OutputSearch) -> OutputSearchResult:
         """Look for the file of one run."""

@@ -21,7 +21,6 @@ from exporter.polling.schedule import Candidates, PollSchedule
 from exporter.polling.source_clock import SourceClock
 from exporter.polling.stats import PollStats
 from exporter.privacy.identifiers import Identifiers
-from exporter.process.moments import moved
 from exporter.sources.checkpoint import Checkpoint
 from exporter.sources.inotify import InotifyWatcher
 from exporter.sources.log_paths import LogPathTemplate
@@ -67,7 +66,7 @@ class SourcePoller:
         store: told what the logs say.
         site: the site's own patterns.
         identifiers: how ids are shown in log lines.
-        clock: epoch seconds; read once before and once after each look, and after each round of reads.
+        clock: the present instant; read once before and once after each look, and after each round of reads.
         watcher: the kernel's, where the source is this machine; whoever made them closes them.
         polls_per_hinted_log: a log whose changes are announced is looked at in every so many-th round all the same.
         outputs: which dose files must be there; ``None`` for none.
@@ -94,15 +93,13 @@ class SourcePoller:
         self._stats = PollStats(source, identifiers, store.count_error)
         self._outputs = None if outputs is None else OutputChecker(source, outputs, store, self._stats)
         self._checkpoints: dict[BeamKey, Checkpoint | None] = {}
-        # When the last whole round began; with the store's moved_seconds it moves as moments do when the clock is set.
-        self._looked_at_unmoved: float | None = None
+        self._looked_at: float | None = None  # when the last whole round began
         self._source_clock = SourceClock(source.name, store, self._stats, clock)
         self._closed = False
         templates = tuple(templates)
         self._log_places = len(templates)
         self._folders = MissingFolders(templates)
-        # When the last poll began at which a folder was missing; moves as moments do when the clock is set.
-        self._folder_missing_unmoved: float | None = None
+        self._folder_missing_at: float | None = None  # when the last poll with a missing folder began
         self._turns = PollSchedule(
             source.name,
             templates,
@@ -118,7 +115,7 @@ class SourcePoller:
         self._stats.adopt(other._stats)
         self._folders.adopt(other._folders)
         self._checkpoints = other._checkpoints
-        self._looked_at_unmoved = other._looked_at_unmoved
+        self._looked_at = other._looked_at
         self._source_clock.adopt(other._source_clock)
 
     def resume(self, checkpoints: Mapping[BeamKey, Checkpoint | None], looked_at: float | None) -> None:
@@ -126,10 +123,10 @@ class SourcePoller:
 
         Args:
             checkpoints: how far it had read; ``None`` where it had found no log.
-            looked_at: when it looked last, epoch seconds.
+            looked_at: when it looked last.
         """
         self._checkpoints = dict(checkpoints)
-        self._looked_at_unmoved = moved(looked_at, -self._store.moved_seconds)
+        self._looked_at = looked_at
         self._source_clock.resume()
 
     def poll(self, *, hinted_only: bool = False) -> bool:
@@ -141,14 +138,14 @@ class SourcePoller:
         Returns:
             Whether there is more to read at once.
         """
-        began, moved_seconds = self._now()
+        began = self._clock()
         more = round_over = False
         if self._folders.missing:
-            self._folder_missing_unmoved = began - moved_seconds
+            self._folder_missing_at = began
         try:
             more, round_over = self._poll(began, hinted_only)
             if round_over:
-                self._stats.folders_changed(self._folders.check(self._source, began - moved_seconds))
+                self._stats.folders_changed(self._folders.check(self._source, began))
             self._stats.answers()
         except Exception as error:  # noqa: BLE001 - whatever it is, the source is down; said and counted
             if self._closed:
@@ -156,8 +153,8 @@ class SourcePoller:
                 return False
             self._stats.is_down(error if isinstance(error, SourceUnavailable) else UnexpectedError(error))
         if round_over:
-            self._looked_at_unmoved = began - moved_seconds
-        self._publish(began - moved_seconds)
+            self._looked_at = began
+        self._publish(began)
         return more
 
     def failed(self, error: Exception) -> None:
@@ -168,20 +165,16 @@ class SourcePoller:
         """
         if self._closed:
             return
-        began, moved_seconds = self._now()
+        began = self._clock()
         self._stats.is_down(UnexpectedError(error))
-        self._publish(began - moved_seconds)
+        self._publish(began)
 
-    def _publish(self, began_unmoved: float) -> None:
-        """Show readers how the source is.
-
-        Args:
-            began_unmoved: when the look began, as if the clock had never been set.
-        """
-        ended, moved_by_then = self._now()
-        self._stats.looked(max(0.0, (ended - moved_by_then) - began_unmoved))
-        view = self._stats.view(moved(self._looked_at_unmoved, moved_by_then), self._folders.missing, self._log_places)
-        self._store.update_source(view, ended, moved_seconds=moved_by_then)
+    def _publish(self, began: float) -> None:
+        """Update the source's health in the store after a poll that began at this instant."""
+        ended = self._clock()
+        self._stats.looked(ended - began)
+        view = self._stats.view(self._looked_at, self._folders.missing, self._log_places)
+        self._store.update_source(view, ended)
 
     def close(self) -> None:
         """Give back what the source holds; a look that is under way ends, and says nothing of the source."""
@@ -200,8 +193,7 @@ class SourcePoller:
         for folder in turn.distrusted:
             self._stats.distrusted(folder)
         stats = self._source.stat([path for each in turn.candidates for path in each.paths], turn.known)
-        if self._source_clock.forget_if_ours_was_set():
-            self._turns.clock_was_set()
+        self._source_clock.forget_if_ours_was_set(at)
         grown: list[tuple[BeamKey, _Following, LogStat]] = []
         for candidates in [*turn.candidates, *self._turns.unsettle(stats)]:
             found = self._newest(candidates, stats, at)
@@ -219,7 +211,7 @@ class SourcePoller:
             grown = self._read(grown)
         self._turns.unfinished({key for key, _, _ in grown})
         if self._outputs is not None:
-            self._outputs.poll(self._now)
+            self._outputs.poll(self._clock)
         return bool(grown), turn.whole_round
 
     def _newest(self, candidates: Candidates, stats: Stats, at: float) -> tuple[_Following, LogStat] | None:
@@ -265,8 +257,8 @@ class SourcePoller:
         return None
 
     def _folder_was_missing(self, polled_at: float | None) -> bool:
-        """Whether a folder of the source did not exist at a poll that began then, epoch seconds."""
-        missing_at = moved(self._folder_missing_unmoved, self._store.moved_seconds)
+        """Whether a folder of the source did not exist at a poll that began then."""
+        missing_at = self._folder_missing_at
         return missing_at is not None and polled_at is not None and polled_at <= missing_at
 
     def _follow(self, key: BeamKey, path: str, appeared: bool) -> _Following:
@@ -293,8 +285,7 @@ class SourcePoller:
                 break
             requests.append(request)
         answers = self._source.read(requests)
-        # Not when the look began: a host may have taken its time, and the clock may have been set meanwhile.
-        at, moved_seconds = self._now()
+        at = self._clock()  # not when the poll began: a host may have taken its time
         unfinished = grown[len(requests) :]
         for (key, following, stat), answer in zip(grown, answers, strict=False):
             path = following.tailer.path
@@ -302,20 +293,14 @@ class SourcePoller:
                 self._stats.cannot_read(key, path, answer)
                 continue
             try:
-                if self._apply(key, following, stat, answer, at, moved_seconds):
+                if self._apply(key, following, stat, answer, at):
                     unfinished.append((key, following, stat))
             except Exception:  # noqa: BLE001 - one log must not stop the others; said and counted
                 self._stats.stumbled(key, path)
         return unfinished
 
-    def _now(self) -> tuple[float, float]:
-        """The time, and by how much moments had been moved then."""
-        return self._store.moment(self._clock)
-
-    def _apply(
-        self, key: BeamKey, following: _Following, stat: LogStat, data: bytes, at: float, moved_seconds: float
-    ) -> bool:
-        """Take what was read of one log at a time (:meth:`_now`); returns whether to read on."""
+    def _apply(self, key: BeamKey, following: _Following, stat: LogStat, data: bytes, at: float) -> bool:
+        """Apply what was read of one log at an instant; returns whether to read on."""
         chunk = following.tailer.receive(data)
         if chunk is None:
             return True
@@ -329,8 +314,9 @@ class SourcePoller:
             events += following.parser.feed(chunk.read, chunk.start)
             events.append(LogRead(following.tailer.offset, following.parser.line_complete, following.live))
         # What is new was written between the last look and now, whatever the clock of the log's host says.
-        written_at = min(stat.modified_at - (self._source_clock.offset_seconds or 0.0), at)
-        looked_at = moved(self._looked_at_unmoved, moved_seconds) if following.live or following.resumed else None
+        modified_at = self._store.timeline.from_wall(stat.modified_at - (self._source_clock.offset_seconds or 0.0))
+        written_at = min(modified_at, at)
+        looked_at = self._looked_at if following.live or following.resumed else None
         if looked_at is not None:
             written_at = max(written_at, min(looked_at, at))
         tailer = following.tailer
@@ -342,7 +328,6 @@ class SourcePoller:
             written_at,
             more=chunk.more,
             read_at=at,
-            moved_seconds=moved_seconds,
             recent=tailer.last_bytes,
             checkpoint=checkpoint,
             polled_at=looked_at,

@@ -179,13 +179,6 @@ class PollSchedule:
         for group in self._groups:
             group.polled_at = at
 
-    def clock_was_set(self) -> None:
-        """Forget when logs were polled: it was by another clock."""
-        for group in (self._each_round, self._rare, *self._slices):
-            group.polled_at = None
-        for candidates in self._candidates.values():
-            candidates.polled_at = None
-
     def seen(self, candidates: Candidates, there: list[tuple[str, LogStat]], at: float) -> Collection[str]:
         """A beam's logs have been looked at.
 
@@ -286,12 +279,10 @@ class PollSchedule:
             watched = self._renew()
         if self._regroup:
             self._group()
-        # A clock that was set back must not stop rare looks.
         if self._first_round_at is None:
             self._first_round_at = at
         rarely = (
-            not 0 <= at - self._looked_rarely_at < _RARELY_EVERY_SECONDS
-            or 0 <= at - self._first_round_at < _NONE_RARELY_SECONDS
+            at - self._looked_rarely_at >= _RARELY_EVERY_SECONDS or at - self._first_round_at < _NONE_RARELY_SECONDS
         )
         if rarely:
             self._looked_rarely_at = at

@@ -23,7 +23,7 @@ class SourceClock:
         source: its name.
         store: told of the offset; knows when our own clock was set.
         stats: says once that the offset is large.
-        clock: ours, epoch seconds.
+        clock: the present instant.
     """
 
     def __init__(self, source: str, store: BeamStore, stats: PollStats, clock: Callable[[], float]) -> None:
@@ -32,7 +32,8 @@ class SourceClock:
         self._stats = stats
         self._clock = clock
         self._offset = ClockOffset()
-        self._clock_steps = store.clock_steps
+        self._clock_steps = store.timeline.clock_steps
+        self._comparable_since = float("-inf")  # our clock was set before that
         self._other_logs: dict[BeamKey, list[Log]] = {}
         # When the poll before the last growth of a log began, and when that growth was seen.
         self._growths: dict[BeamKey, tuple[str, float, float]] = {}
@@ -45,20 +46,24 @@ class SourceClock:
     def adopt(self, other: SourceClock) -> None:
         """Go on with what ``other`` (of the same source before a reload) has learned."""
         self._offset, self._clock_steps = other._offset, other._clock_steps
+        self._comparable_since = other._comparable_since
 
     def resume(self) -> None:
         """Go on with what an earlier process has learned."""
         self._offset = ClockOffset(self._store.clock_offset_seconds(self._source))
 
-    def forget_if_ours_was_set(self) -> bool:
-        """Forget the offset where our own clock was set since the last call; returns whether it was."""
-        steps = self._store.clock_steps
+    def forget_if_ours_was_set(self, at: float) -> None:
+        """Forget the offset if our own clock was set since the last call.
+
+        Args:
+            at: when this poll began. Growth since an earlier poll is not compared with our clock.
+        """
+        steps = self._store.timeline.clock_steps
         if steps == self._clock_steps:
-            return False
-        self._clock_steps = steps
+            return
+        self._clock_steps, self._comparable_since = steps, at
         self._offset.forget()
         self._growths.clear()
-        return True
 
     def grown(self, key: BeamKey, followed: Log | None, there: list[Log], earliest: float | None) -> set[str]:
         """Find out which logs of a beam have grown since the last poll, and learn from their time stamps.
@@ -67,7 +72,7 @@ class SourceClock:
             key: the beam.
             followed: the log that is followed, as it was at the last poll; ``None`` where that is not known.
             there: all its logs, as they are now.
-            earliest: when the last poll of them began, epoch seconds; ``None`` where that is not known.
+            earliest: when the last poll of them began; ``None`` where that is not known.
 
         Returns:
             Their paths.
@@ -80,9 +85,10 @@ class SourceClock:
             before[followed[0]] = followed[1]
         known = [(path, stat, before[path]) for path, stat in there if path in before]
         grown = {path for path, now, then in known if _has_grown(now, then)}
-        if known and earliest is not None:
-            latest, _ = self._store.moment(self._clock)
-            for path, now, then in known if self._store.clock_steps == self._clock_steps else ():
+        if known and earliest is not None and earliest >= self._comparable_since:
+            latest, timeline = self._clock(), self._store.timeline
+            earliest, latest = timeline.to_wall(earliest), timeline.to_wall(latest)
+            for path, now, then in known if timeline.clock_steps == self._clock_steps else ():
                 if path in grown:
                     self._offset.observe(path, now.modified_at, earliest, latest)
                     self._growths[key] = path, earliest, latest

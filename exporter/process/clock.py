@@ -1,9 +1,9 @@
-"""The time of day, which may be set while we run, and time in which we did not run.
+"""A steady timeline beside the wall clock.
 
-A machine's clock is set by an hour when somebody corrects it; a machine that was suspended wakes up much later. Beams
-know neither: a batch that began ten seconds before the clock was set is ten seconds old, and an engine that slept with
-its machine has not stalled. So each reading is compared with the one before it and with a clock that nobody can set,
-and whoever keeps moments is told what to do to them before the new time is handed out.
+The wall clock may be set, and a machine may be suspended. Neither must make a stall or hide one. So instants inside the
+exporter are on a timeline that nobody can set and that stands still while this process cannot run. Wall-clock times of
+files and rows are converted when they come in (:meth:`Timeline.from_wall`), instants are converted back in views
+(:meth:`Timeline.to_wall`).
 """
 
 from __future__ import annotations
@@ -11,103 +11,175 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal
 
-_SET_SECONDS = 1.0
-"""Less is the daemon that keeps the clock right, or this thread waiting between two readings."""
+_STEP_SECONDS = 1.0
+"""Smaller differences are a clock being disciplined, or a thread that waited between two readings."""
 
-ASLEEP_SECONDS = 5.0
-"""A process whose clock is read every second, and was not for so long, was stopped, or its machine was."""
+SUSPENDED_SECONDS = 5.0
+"""The clock is read every second. A longer pause means that the process, or its machine, was stopped."""
 
-TimeEvent = Literal["set", "asleep"]
-"""The clock was set, or time has passed in which we did not run."""
+_AFTER_GAP_SECONDS = 0.001
+"""The first instant after a gap is so much later than the last one before it, so that the two can be told apart."""
+
+_GAPS_KEPT = 100
+
+ClockEvent = Literal["set", "suspended"]
+"""The wall clock was set, or time has passed in which this process did not run."""
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 def uptime() -> float:
-    """Seconds since the machine was started, those included in which it was suspended; nobody can set this clock."""
+    """Return the seconds since the machine was started, with the time in which it was suspended."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
-class Keeper(Protocol):
-    """Who keeps moments."""
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """How the steady timeline and the wall clock correspond at present.
 
-    def move(self, seconds: float, /) -> None:
-        """The clock was set by so much, forwards or back: every moment is another now."""
+    Args:
+        wall_offset_seconds: what the wall clock says minus the present instant.
+        gaps: instants at which the process was suspended, with the seconds that passed meanwhile; oldest first.
+        clock_steps: how often the wall clock has been set. What was learned by comparing times that were written
+            before and after a step is worth nothing.
+    """
 
-    def excuse(self, seconds: float, /) -> None:
-        """So much time has passed in which nothing could be seen: it is no silence."""
+    wall_offset_seconds: float = 0.0
+    gaps: tuple[tuple[float, float], ...] = ()
+    clock_steps: int = 0
+
+    def to_wall(self, at: float) -> float:
+        """Return the wall-clock time of an instant, in UTC epoch seconds by the clock as it is set now."""
+        wall = at + self.wall_offset_seconds
+        for gap_at, seconds in reversed(self.gaps):
+            if at > gap_at:
+                break
+            wall -= seconds
+        return wall
+
+    def from_wall(self, wall: float) -> float:
+        """Return the instant of a wall-clock time (UTC epoch seconds) that was written since the last clock step."""
+        at = wall - self.wall_offset_seconds
+        for gap_at, seconds in reversed(self.gaps):
+            if at > gap_at:
+                break
+            at = min(at + seconds, gap_at)
+        return at
+
+
+UNSET_CLOCK = Timeline()
+"""The timeline of a wall clock that was never set, and of a process that always ran."""
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
-    """Both clocks at one moment.
+class ClockReading:
+    """All clocks at one moment, from which another process continues the timeline.
 
     Args:
-        at: UTC epoch seconds.
+        at: wall clock, UTC epoch seconds.
         uptime: seconds since the machine was started.
-        boot_id: of that start; ``None`` where the kernel does not say.
+        boot_id: identifies that start; ``None`` where the kernel does not tell.
+        steady: the instant; ``None`` in a state of an exporter whose instants were wall-clock times.
+        gaps, clock_steps: see :class:`Timeline`.
     """
 
     at: float
     uptime: float
     boot_id: str | None
-
-    def set_since(self, before: Reading) -> float:
-        """By how many seconds the clock has been set since ``before``; 0 where that cannot be told."""
-        if self.boot_id is None or self.boot_id != before.boot_id:
-            return 0.0
-        seconds = (self.at - before.at) - (self.uptime - before.uptime)
-        return seconds if abs(seconds) > _SET_SECONDS else 0.0
+    steady: float | None = None
+    gaps: tuple[tuple[float, float], ...] = ()
+    clock_steps: int = 0
 
 
 class Clock:
-    """Tells the time; must be asked at least every second (:data:`ASLEEP_SECONDS`).
+    """Tells the present instant; thread-safe. Somebody must ask at least every second (:data:`SUSPENDED_SECONDS`).
 
     Args:
-        keeper: told of what has happened to time.
-        said: told once of each such event, with seconds, for the log.
+        on_event: called with each event and its seconds, for the log.
         wall: UTC epoch seconds.
         uptime: seconds of a clock that nobody can set.
     """
 
     def __init__(
         self,
-        keeper: Keeper,
         *,
-        said: Callable[[TimeEvent, float], None] = lambda *_: None,
+        on_event: Callable[[ClockEvent, float], None] = lambda *_: None,
         wall: Callable[[], float] = time.time,
         uptime: Callable[[], float] = uptime,
     ) -> None:
-        self._keeper = keeper
-        self._said = said
+        self._on_event = on_event
         self._wall = wall
         self._uptime = uptime
         self._boot_id = _BOOT_ID.read_text(encoding="ascii").strip() if _BOOT_ID.exists() else None
         self._lock = threading.Lock()
-        self._last = self._read()
+        self._last_uptime = uptime()
+        self._start = wall() - self._last_uptime  # the present instant is this plus the uptime
+        self._timeline = Timeline()
 
-    def _read(self) -> Reading:
-        return Reading(self._wall(), self._uptime(), self._boot_id)
+    @property
+    def timeline(self) -> Timeline:
+        """How instants and wall-clock times corresponded at the last reading."""
+        return self._timeline
 
-    def __call__(self) -> float:
-        """UTC epoch seconds."""
-        return self.reading().at
+    def now(self) -> float:
+        """Return the present instant, in seconds since about the epoch."""
+        return self._read()[0]
 
-    def reading(self) -> Reading:
-        """Both clocks now; the keeper knows what happened to them."""
+    def wall_now(self) -> float:
+        """Return the wall-clock time, in UTC epoch seconds."""
+        return self._read()[1]
+
+    def reading(self) -> ClockReading:
+        """Return what another process needs to continue the timeline."""
         with self._lock:
-            before, self._last = self._last, self._read()
-            now = self._last
-            seconds = (now.at - before.at) - (now.uptime - before.uptime)
-            if abs(seconds) > _SET_SECONDS:
-                self._keeper.move(seconds)
-                self._said("set", seconds)
-            asleep = now.uptime - before.uptime
-            if asleep > ASLEEP_SECONDS:
-                self._keeper.excuse(asleep)
-                self._said("asleep", asleep)
-            return now
+            at, wall = self._advance()
+            known = self._timeline
+            return ClockReading(wall, self._last_uptime, self._boot_id, at, known.gaps, known.clock_steps)
+
+    def resume(self, last: ClockReading) -> None:
+        """Continue the timeline of an earlier process, with the time between the two; before instants are kept.
+
+        Args:
+            last: the reading that the earlier process saved with its state. After another start of the machine only
+                the wall clock tells how long that was ago.
+        """
+        with self._lock:
+            at, wall = self._advance()
+            same_boot = self._boot_id is not None and self._boot_id == last.boot_id
+            before = last.at if last.steady is None else last.steady
+            now = before + max(0.0, self._last_uptime - last.uptime if same_boot else wall - last.at)
+            self._start += now - at
+            self._timeline = Timeline(last.at - before, last.gaps, last.clock_steps)
+            self._follow_wall(now, wall)
+
+    def _read(self) -> tuple[float, float]:
+        with self._lock:
+            return self._advance()
+
+    def _advance(self) -> tuple[float, float]:
+        """Read both clocks and note what has happened to them; the lock is held."""
+        wall, uptime = self._wall(), self._uptime()
+        last_at, passed = self._start + self._last_uptime, uptime - self._last_uptime
+        self._last_uptime = uptime
+        self._follow_wall(self._start + uptime, wall)
+        if passed > SUSPENDED_SECONDS:
+            gap = passed - _AFTER_GAP_SECONDS
+            self._start -= gap
+            known = self._timeline
+            gaps = (*known.gaps, (last_at, gap))[-_GAPS_KEPT:]
+            self._timeline = replace(known, wall_offset_seconds=known.wall_offset_seconds + gap, gaps=gaps)
+            self._on_event("suspended", passed)
+        return self._start + uptime, wall
+
+    def _follow_wall(self, at: float, wall: float) -> None:
+        """Notice that the wall clock was set."""
+        known = self._timeline
+        offset = wall - at
+        step = offset - known.wall_offset_seconds
+        if abs(step) > _STEP_SECONDS:
+            self._timeline = replace(known, wall_offset_seconds=offset, clock_steps=known.clock_steps + 1)
+            self._on_event("set", step)

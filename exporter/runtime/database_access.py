@@ -74,7 +74,6 @@ class DatabaseAccess:
         seconds: Iterable[float],
         pending: int,
         at: float,
-        moved_seconds: float,
     ) -> None:
         """Count what the mirror has written.
 
@@ -82,10 +81,9 @@ class DatabaseAccess:
             outcomes: number of updates by outcome (:data:`~exporter.database.mirror.OUTCOMES`).
             seconds: duration of each transaction.
             pending: updates that still wait.
-            at: now, UTC epoch seconds.
-            moved_seconds: see :meth:`BeamStore.moment`.
+            at: the present instant.
         """
-        self._health.report_writes(outcomes, seconds, pending, at, moved_seconds)
+        self._health.report_writes(outcomes, seconds, pending, at)
 
     def interrupt(self) -> None:
         """Interrupt the running SQL statement so that its thread can end. Any thread may call this."""
@@ -131,15 +129,14 @@ class _Health:
         seconds: Iterable[float],
         pending: int,
         at: float,
-        moved_seconds: float,
     ) -> None:
         with self._lock:
             self._writes.update(outcomes)
             for each in seconds:
                 self._seconds = self._seconds.plus(each)
             self._pending = pending
-            self._publish(at if outcomes.get("written") else None, moved_seconds)
+            self._publish(at if outcomes.get("written") else None)
 
-    def _publish(self, written_at: float | None = None, moved_seconds: float | None = None) -> None:
+    def _publish(self, written_at: float | None = None) -> None:
         view = DatabaseView(not self._errors, dict(self._writes), self._seconds, self._pending, written_at)
-        self._store.update_database(view, moved_seconds=moved_seconds)
+        self._store.update_database(view)

@@ -34,7 +34,7 @@ class TableDiscoveryLoop:
         access: the database.
         store: receives the rows.
         identifiers: how ids are shown in log lines.
-        clock: UTC epoch seconds.
+        clock: the present instant (:meth:`exporter.process.clock.Clock.now`).
     """
 
     def __init__(
@@ -53,9 +53,9 @@ class TableDiscoveryLoop:
 
     def run_once(self) -> None:
         """Read the rows once."""
-        at, moved_seconds = self._store.moment(self._clock)
+        at = self._clock()
         try:
-            found = self._discovery.find_beams(at, self._store.keys())
+            found = self._discovery.find_beams(at, self._store.keys(), self._store.timeline)
         except DatabaseUnavailable as error:
             self._access.report("discovery", error)
             return
@@ -64,7 +64,7 @@ class TableDiscoveryLoop:
             _log.warning("ids refused: they cannot be part of a path or a label", **found.refused)
         self._store.count_refused(found.refused)
         rows = [self._cleared(row) for row in found.rows]
-        self._store.update_rows(rows, found.missing, at, moved_seconds=moved_seconds)
+        self._store.update_rows(rows, found.missing, at)
 
     def _cleared(self, row: BeamRow) -> BeamRow:
         """Replace a status that is not one of the known ones: statuses become labels and may hold any text."""
@@ -81,7 +81,7 @@ class DirectoryDiscoveryLoop:
         templates: log path templates, whose folders are listed.
         store: receives the beams.
         identifiers: how ids are shown in log lines.
-        clock: UTC epoch seconds.
+        clock: the present instant (:meth:`exporter.process.clock.Clock.now`).
         names_changed: whether names in these folders may have changed since the last call.
     """
 
@@ -120,11 +120,10 @@ class DirectoryDiscoveryLoop:
         Args:
             between: called every few hundred names, for work that must not wait for thousands of them.
         """
-        at, moved_seconds = self._store.moment(self._clock)
-        unmoved_at = at - moved_seconds  # steady: setting the clock does not change the interval
-        if unmoved_at < self._due_at:
+        at = self._clock()
+        if at < self._due_at:
             return
-        self._due_at = unmoved_at + self._interval_seconds
+        self._due_at = at + self._interval_seconds
         if not self._may_have_changed():
             return
         folders: dict[str, Mapping[str, LogStat]] = {}
@@ -133,11 +132,11 @@ class DirectoryDiscoveryLoop:
             folders[folder] = self._files(folder, room)
             room -= len(folders[folder])
         # Skip files too old to belong to a beam in the store: the folders may hold the logs of years.
-        by_their_clock = at + (self._store.clock_offset_seconds(self._source.name) or 0.0)
+        by_their_clock = self._store.timeline.to_wall(at) + (self._store.clock_offset_seconds(self._source.name) or 0.0)
         found = self._discovery.find_beams(at, folders, between, written_since=by_their_clock - self._kept_seconds)
         self._store.count_refused(found.refused)
         between()
-        self._store.update_rows(found.rows, (), at, moved_seconds=moved_seconds)
+        self._store.update_rows(found.rows, (), at)
 
     def _may_have_changed(self) -> bool:
         changed = self._names_changed(self._folders)

@@ -26,7 +26,7 @@ from exporter.metrics.encoder import MetricsEncoder
 from exporter.persistence.writer import Continuity
 from exporter.privacy.encryption import Seal
 from exporter.privacy.identifiers import SafeText
-from exporter.process.clock import Clock, TimeEvent
+from exporter.process.clock import Clock, ClockEvent
 from exporter.process.worker import Worker
 from exporter.runtime.pipeline import Pipeline
 from exporter.runtime.privacy import apply_settings, check_resolvers, make_identifiers, privacy_changed, pseudonym_key
@@ -41,7 +41,7 @@ from exporter.web.web_config_reload import ActiveWebConfig
 _log = structlog.get_logger(__name__)
 
 _TICK_SECONDS = 1.0
-"""Between two readings of the clock at most: that tells time in which we did not run from time that passed."""
+"""Longest time between two readings of the clock: a longer pause means that this process was stopped."""
 _PREPARE_SECONDS = 1.0
 _STOP_SECONDS = 2.0
 _NEVER_SECONDS = 365 * 86400.0
@@ -79,10 +79,10 @@ def _changed_keys(old: Settings, new: Settings, section: str) -> str:
     return SafeText(", ".join(f"{section}.{key}" for key in changed))
 
 
-def _say_time(event: TimeEvent, seconds: float) -> None:
+def _log_clock_event(event: ClockEvent, seconds: float) -> None:
     seconds = round(seconds, 1)
     if event == "set":
-        _log.warning("the machine's clock was set: what is known moves with it", seconds=seconds)
+        _log.warning("system clock was set; times are shown by the new clock", seconds=seconds)
     else:
         _log.warning("the exporter, or its machine, was stopped: that time is no beam's silence", seconds=seconds)
 
@@ -93,7 +93,7 @@ class Exporter:
     Args:
         settings: the configuration.
         read_settings: reads it again, for a reload.
-        clock: UTC epoch seconds; it may be set while we run.
+        clock: the wall clock, UTC epoch seconds; it may be set while we run.
 
     Raises:
         exporter.config.listen_address.ListenError: the web server's address cannot be had.
@@ -113,8 +113,8 @@ class Exporter:
         self._read_settings = read_settings
         self._key = pseudonym_key(settings)
         self._identifiers = make_identifiers(settings, self._key)
-        self._store = BeamStore(store_rules(settings), clock())
-        self._clock = Clock(self._store, said=_say_time, wall=clock)
+        self._clock = Clock(on_event=_log_clock_event, wall=clock)
+        self._store = BeamStore(store_rules(settings), self._clock.now(), lambda: self._clock.timeline)
         self._ticking = Worker("clock", self._tick, self._store.count_error)
         for where in ("clock", "monitor", "scrape", "web", "web configuration"):
             self._store.declare_errors(where)
@@ -137,8 +137,8 @@ class Exporter:
             )
             self._continuity.resume({source.name for source in settings.sources})
         self._reload_lock = threading.Lock()
-        self._reload_status = ReloadStatus(True, self._clock())
-        self._following = Pipeline(settings, self._store, self._identifiers, self._clock)
+        self._reload_status = ReloadStatus(True, self._clock.wall_now())
+        self._following = Pipeline(settings, self._store, self._identifiers, self._clock.now)
         scrapes = ScrapeMeter()
         events = Events(self._snapshot, self._identifiers, self._store.count_error)
         encoder = self._encoder(scrapes)
@@ -244,13 +244,13 @@ class Exporter:
             self._store.set_rules(store_rules(settings))
             apply_settings(self._identifiers, settings)
             self._settings = settings
-            self._following = Pipeline(settings, self._store, self._identifiers, self._clock, self._following)
+            self._following = Pipeline(settings, self._store, self._identifiers, self._clock.now, self._following)
             self._following.start()
-            self._reload_status = ReloadStatus(True, self._clock())
+            self._reload_status = ReloadStatus(True, self._clock.wall_now())
             _log.info("configuration reloaded")
 
     def _tick(self) -> float:
-        self._clock()
+        self._clock.now()
         return _TICK_SECONDS
 
     def _unhealthy(self) -> str | None:
@@ -260,7 +260,7 @@ class Exporter:
         return self._following.unready()
 
     def _snapshot(self) -> StoreSnapshot:
-        return self._store.snapshot(self._clock())
+        return self._store.snapshot(self._clock.now())
 
     def _prepare(self, encoder: MetricsEncoder) -> float:
         """Prepare the first scrape, when all logs have been read once and as long as more beams turn up."""

@@ -37,7 +37,7 @@ class MirrorLoop:
         access: the database.
         store: source of the progress.
         identifiers: how ids are shown in log lines.
-        clock: UTC epoch seconds.
+        clock: the present instant (:meth:`exporter.process.clock.Clock.now`).
         before: the loop until a reload. Its pending updates are kept if the settings are the same.
         poll_logs: makes every source poll now and waits a moment for it.
     """
@@ -88,23 +88,21 @@ class MirrorLoop:
         Returns:
             Seconds until the next run if the store does not change before.
         """
-        at, moved_seconds = self._store.moment(self._clock)
-        if not now and at - moved_seconds < self._not_before:
-            self._held_back |= at - moved_seconds < self._mirror.due_at
-            return self._not_before - (at - moved_seconds)
+        at = self._clock()
+        if not now and at < self._not_before:
+            self._held_back |= at < self._mirror.due_at
+            return self._not_before - at
         if self._held_back and not now:
             # Poll first: otherwise a batch that has just begun would wait one more interval.
             self._poll_logs()
-            at, moved_seconds = self._store.moment(self._clock)
+            at = self._clock()
         self._held_back = False
-        # Intervals use the steady clock.
-        unmoved_at = at - moved_seconds
-        self._mirror.update(self._store.snapshot(at), moved_seconds=moved_seconds)
+        self._mirror.update(self._store.snapshot(at))
         error, outcomes = self._migrate(), Counter[str]()
         if error is None:
-            result = self._mirror.flush(unmoved_at, now=now)
+            result = self._mirror.flush(at, now=now)
             error, outcomes = result.error, result.outcomes
-            self._access.report_writes(result.outcomes, result.seconds, result.pending, at, moved_seconds)
+            self._access.report_writes(result.outcomes, result.seconds, result.pending, at)
         # A run with nothing to write does not prove that writing works again.
         if error is not None or outcomes:
             self._access.report("mirror", error)
@@ -117,14 +115,13 @@ class MirrorLoop:
                 beam=self._identifiers.beam(other.beam_id),
             )
         if error is not None or outcomes or self._mirror.pending:
-            wait = max(_SHORTEST_SECONDS, self._mirror.due_at - unmoved_at)
+            wait = max(_SHORTEST_SECONDS, self._mirror.due_at - at)
             if error is not None:
                 wait = min(wait, _RETRY_SECONDS)
-            self._not_before = unmoved_at + wait
+            self._not_before = at + wait
             # Count from the start of this run: the duration of writing is not added to the interval.
-            ended, moved_by_then = self._store.moment(self._clock)
-            return max(0.0, self._not_before - (ended - moved_by_then))
-        self._not_before = unmoved_at + _SHORTEST_SECONDS
+            return max(0.0, self._not_before - self._clock())
+        self._not_before = at + _SHORTEST_SECONDS
         return _ESTIMATE_SECONDS if self._settings.mirror.value == "estimated" else _IDLE_SECONDS
 
     def _migrate(self) -> DatabaseUnavailable | None:

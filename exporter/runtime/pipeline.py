@@ -164,7 +164,7 @@ class Pipeline:
         settings: the configuration.
         store: told everything.
         identifiers: how ids are shown in log lines.
-        clock: UTC epoch seconds.
+        clock: the present instant (:meth:`exporter.process.clock.Clock.now`).
         before: what followed until a reload, stopped.
     """
 

@@ -40,12 +40,12 @@ def test_a_beam_that_comes_back_is_in_the_run_in_which_it_left_unless_its_row_be
 
 def test_a_beam_that_comes_back_begins_anew_where_its_log_is_another() -> None:
     left, beam = Retention(), Beam.new(row(1), AT)
-    beam.claim("local", "/log", LogStat(100, AT - 100), AT, RULES.statuses)
+    beam.claim("local", "/log", LogStat(100, AT - 100), AT, RULES.statuses, modified_at=AT - 100)
     left.remember(beam, RULES)
     back = Beam.new(row(1), AT)
-    back.claim("local", "/log", LogStat(100, AT - 100), AT, RULES.statuses)
+    back.claim("local", "/log", LogStat(100, AT - 100), AT, RULES.statuses, modified_at=AT - 100)
     assert not left.begins_anew(back)
-    back.claim("local", "/log", LogStat(100, AT - 50), AT, RULES.statuses)
+    back.claim("local", "/log", LogStat(100, AT - 50), AT, RULES.statuses, modified_at=AT - 50)
     assert left.begins_anew(back)
     back.run_sequence.number += 1
     assert not left.begins_anew(back), "that has been counted"

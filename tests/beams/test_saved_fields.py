@@ -23,6 +23,7 @@ from exporter.logs.batch_counter import BatchCounter
 from exporter.logs.events import Anomaly, BatchesAnnounced, BatchStarted, LogRead, LogReplaced, RunHead
 from exporter.logs.line_prefix import PrefixFilter
 from exporter.logs.parser import ParserState, TpsLogParser
+from exporter.process.clock import Timeline
 from exporter.sources.checkpoint import Checkpoint
 from exporter.sources.tailer import LogPosition, Tailer
 from tests.support.world import BEAM
@@ -80,7 +81,7 @@ def test_every_attribute_is_saved_or_named_as_not_saved(thing: Any, path: tuple[
 
 @pytest.mark.parametrize(
     "thing",
-    [BeamStore(StoreRules(), 0.0), Roster(StoreRules(), 0.0), Sources(), Counters(0.0)],
+    [BeamStore(StoreRules(), 0.0), Roster(StoreRules(), 0.0, Timeline), Sources(), Counters(0.0)],
     ids=lambda each: type(each).__name__,
 )
 def test_every_attribute_of_a_store_is_saved_or_named_as_not_saved(thing: Any) -> None:

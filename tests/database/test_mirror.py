@@ -422,8 +422,8 @@ class TestRestored:
         site.shows(row(5, updated_at=100.0))
         site.stands(0.0)
         site.at += 100.0
-        shown = snapshot(row(5, progress=0.0, updated_at=updated_at, read_at=site.at + step), at=site.at + step)
-        site.mirror.update(shown, moved_seconds=step)
+        shown = snapshot(row(5, progress=0.0, updated_at=updated_at, read_at=site.at), at=site.at + step)
+        site.mirror.update(replace(shown, wall_offset_seconds=step))
         site.mirror.flush(site.at)
         assert site.column == column
 
@@ -460,21 +460,6 @@ class TestAnotherWriter:
         site.shows(view(5, 18))
         site.shows(view(5, 18, row_progress=11.11, read_at=site.at - 5))
         assert site.mirror.pop_other_writer() is None
-
-    @pytest.mark.parametrize("step", [3600.0, -3600.0])
-    def test_is_not_seen_in_a_row_read_before_the_clock_was_set_and_our_write(self, site: Site, step: float) -> None:
-        read_at = site.at + 190.0
-        site.shows(view(5, 18))
-        site.at += 100.0
-        site.mirror.update(snapshot(view(9, 18), at=site.at + step), moved_seconds=step)
-        site.mirror.flush(site.at)
-        shown = snapshot(view(9, 18, row_progress=45.6, read_at=read_at), at=site.at + step)
-        site.mirror.update(shown, moved_seconds=step)
-        assert site.mirror.pop_other_writer() is None
-        now = site.at + step + 5
-        shown = snapshot(view(9, 18, row_progress=45.6, read_at=now), at=now)
-        site.mirror.update(shown, moved_seconds=step)
-        assert site.mirror.pop_other_writer() == KEY
 
     def test_is_not_seen_where_our_write_was_refused(self, site: Site) -> None:
         site.stands(70.0)

@@ -177,7 +177,7 @@ def test_a_database_or_a_folder_at_the_path_is_never_touched(file: StateFile, tm
     database.close()
     for path in (file.path, tmp_path):
         store = BeamStore(StoreRules(), 0.0)
-        continuity = Continuity(path, 10.0, store, PlainIdentifiers(), Clock(store))
+        continuity = Continuity(path, 10.0, store, PlainIdentifiers(), Clock())
         with pytest.raises(StateNotOurs, match=r"set state\.file to another path"):
             continuity.resume(())
     assert file.path.read_bytes().startswith(b"SQLite")
@@ -330,7 +330,7 @@ class TestSealed:
 
     def resume(self, path: Path) -> None:
         store = BeamStore(StoreRules(), 0.0)
-        continuity = Continuity(path, 0.1, store, PlainIdentifiers(), Clock(store), Seal(KEY))
+        continuity = Continuity(path, 0.1, store, PlainIdentifiers(), Clock(), Seal(KEY))
         continuity.resume(())
         continuity.close()
 
@@ -338,7 +338,7 @@ class TestSealed:
 class TestContinuity:
     def continuity(self, path: Path, store: BeamStore | None = None) -> Continuity:
         store = store or BeamStore(StoreRules(), 0.0)
-        clock = Clock(store, wall=lambda: 7.0, uptime=lambda: 7.0)
+        clock = Clock(wall=lambda: 7.0, uptime=lambda: 7.0)
         return Continuity(path, 0.1, store, PlainIdentifiers(), clock)
 
     @pytest.mark.parametrize("kind", DAMAGES)
@@ -385,7 +385,7 @@ class TestContinuity:
     def test_it_is_written_at_once_and_once_more_at_the_end(self, tmp_path: Path) -> None:
         path = tmp_path / "state.json"
         store = BeamStore(StoreRules(), 0.0)
-        continuity = Continuity(path, 3600.0, store, PlainIdentifiers(), Clock(store))
+        continuity = Continuity(path, 3600.0, store, PlainIdentifiers(), Clock())
         continuity.resume(())
         continuity.start()
         wait_for(path.exists, "the first state")

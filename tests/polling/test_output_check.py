@@ -459,8 +459,7 @@ def test_a_clock_that_is_set_meanwhile_ends_no_grace(site: Site) -> None:
     site.watch()
     site.end()
     site.look()
-    site.at += 3600
-    site.store.move(3600)
+    site.set_clock(3600)
     site.wait(10)
     assert site.state == "running"
     site.wait(GRACE_SECONDS)

@@ -298,8 +298,7 @@ class TestRestart:
         world.write(upto("v2_b18", b"(1 of 18"))
         written_at = world.at
         world.restart(state)
-        world.at += 3600
-        world.store.move(3600)
+        world.set_clock(3600)
         world.poller.resume(*world.store.checkpoints("local"))
         other_log_grows(world)
         started_at = world.view().started_at

@@ -16,7 +16,7 @@ from exporter.database.beams_table import BeamsTable
 from exporter.database.discovery import DatabaseDiscovery
 from exporter.persistence.writer import Continuity
 from exporter.privacy.identifiers import PlainIdentifiers
-from exporter.process.clock import Clock, Reading
+from exporter.process.clock import Clock
 from exporter.runtime.database_access import DatabaseAccess
 from exporter.runtime.discovery_loop import DirectoryDiscoveryLoop, TableDiscoveryLoop
 from exporter.sources.local import LocalLogSource
@@ -35,13 +35,12 @@ class Times:
         self.world = world
         self.uptime = 1000.0
         self.said: list[float] = []
-        self.clock = self.process()
+        self.clock = self.world.clock = self.process()
 
     def process(self) -> Clock:
         """A process begins."""
         return Clock(
-            self.world.store,
-            said=lambda _, seconds: self.said.append(seconds),
+            on_event=lambda _, seconds: self.said.append(seconds),
             wall=lambda: self.world.at,
             uptime=lambda: self.uptime,
         )
@@ -51,12 +50,12 @@ class Times:
         for _ in range(int(seconds)):
             self.world.at += 1.0
             self.uptime += 1.0
-            self.clock()
+            self.clock.now()
 
     def set(self, seconds: float) -> None:
         """Somebody sets the clock."""
         self.world.at += seconds
-        self.clock()
+        self.clock.now()
 
 
 @pytest.fixture
@@ -196,7 +195,7 @@ def test_time_in_which_the_process_stood_still_is_no_silence(world: World, times
     started_at = world.view().started_at
     times.uptime += 600
     world.at += 600
-    times.clock()
+    times.clock.now()
     world.look(0)
     assert world.state == "running"
     assert times.said == [600.0]
@@ -211,7 +210,7 @@ def test_a_suspended_machine_is_no_clock_that_was_set(world: World, times: Times
     ended_before = world.snapshot().ended
     times.uptime += 600
     world.at += 600 + HOUR
-    times.clock()
+    times.clock.now()
     assert times.said == [HOUR, 600.0]
     world.look(0)
     assert world.state == "running"
@@ -226,13 +225,12 @@ def test_a_clock_that_was_set_between_two_processes(tmp_path: Path, world: World
     first.stop()
     times.uptime += 3
     world.at += 3 + HOUR
-    store = BeamStore(StoreRules(quick().stall), world.at)
-    second = Continuity(
-        path, 10.0, store, PlainIdentifiers(), Clock(store, wall=lambda: world.at, uptime=lambda: times.uptime)
-    )
+    clock = times.process()
+    store = BeamStore(StoreRules(quick().stall), clock.now(), lambda: clock.timeline)
+    second = Continuity(path, 10.0, store, PlainIdentifiers(), clock)
     second.resume({"local"})
     second.close()
-    [view] = store.snapshot(world.at).beams
+    [view] = store.snapshot(clock.now()).beams
     assert view.state is BeamState.RUNNING
     assert world.at - (view.last_progress_at or 0) == pytest.approx(3, abs=0.5)
 
@@ -301,7 +299,7 @@ def test_a_row_that_was_read_just_before_the_clock_was_set_back_speaks_no_hour_l
     settings = settings_from(f"base_directory: {tmp_path}\ndatabase: {{path: {path}}}\n", "exporter.yaml")
     assert settings.database is not None
     access = DatabaseAccess(settings, settings.database, world.store, PlainIdentifiers())
-    loop = TableDiscoveryLoop(settings, access, world.store, PlainIdentifiers(), times.clock)
+    loop = TableDiscoveryLoop(settings, access, world.store, PlainIdentifiers(), times.clock.now)
     rows = BeamsTable.rows
 
     def set_after(*what: Any) -> Any:
@@ -325,7 +323,7 @@ def discovery_loop(world: World, times: Times, source: LocalLogSource) -> Direct
         "exporter.yaml",
     )
     templates = settings.templates(settings.sources[0])
-    return DirectoryDiscoveryLoop(settings, source, templates, world.store, PlainIdentifiers(), times.clock)
+    return DirectoryDiscoveryLoop(settings, source, templates, world.store, PlainIdentifiers(), times.clock.now)
 
 
 @pytest.mark.parametrize("step", [HOUR, -HOUR])
@@ -364,13 +362,6 @@ def test_names_are_looked_at_as_often_when_the_clock_is_set(world: World, times:
     times.passes(1)
     loop.run_once()
     assert source.listings == 2
-
-
-def test_after_another_start_of_the_machine_nothing_is_known_of_its_clock() -> None:
-    before = Reading(100.0, 50.0, "a")
-    assert Reading(5000.0, 10.0, "b").set_since(before) == 0.0
-    assert Reading(5000.0, 60.0, "a").set_since(before) == 4890.0
-    assert Reading(110.5, 60.0, "a").set_since(before) == 0.0, "that is how clocks are kept right"
 
 
 def test_a_beam_that_began_and_failed_after_the_clock_was_set_back_is_found(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from exporter.runtime.mirror_loop import MirrorLoop
 from exporter.runtime.pipeline import Pipeline
 from exporter.sources.source import LogStat
 from tests.support import communicator_db as db
+from tests.support.manual_clock import ManualClock
 
 INTERVAL_SECONDS = 2.0
 HOUR = 3600.0
@@ -43,7 +44,8 @@ class Site:
             "exporter.yaml",
         )
         self.looks = 0
-        self.store = BeamStore(StoreRules(), self.at)
+        self.clock = ManualClock(lambda: self.at)
+        self.store = BeamStore(StoreRules(), self.at, lambda: self.clock.timeline)
         snapshot = self.store.snapshot
 
         def counted(at: float) -> StoreSnapshot:
@@ -56,13 +58,13 @@ class Site:
         self.in_logs: list[int] = []
         identifiers = PlainIdentifiers()
         access = DatabaseAccess(settings, settings.database, self.store, identifiers)
-        self.discovery = TableDiscoveryLoop(settings, access, self.store, identifiers, lambda: self.at)
+        self.discovery = TableDiscoveryLoop(settings, access, self.store, identifiers, self.clock.now)
         self.mirror = MirrorLoop(
             settings,
             access,
             self.store,
             identifiers,
-            lambda: self.at,
+            self.clock.now,
             poll_logs=lambda: self.start(self.in_logs[-1]) if self.in_logs else None,
         )
         for key in self.keys:
@@ -70,8 +72,9 @@ class Site:
 
     def read(self, key: BeamKey, *events: Event) -> None:
         path = f"/logs/{key.beam_id}.log"
-        self.store.claim(key, "local", path, LogStat(1, self.at), self.at)
-        self.store.apply(key, path, [*events, LogRead(1, True, True)], self.at, more=False)
+        now = self.clock.now()
+        self.store.claim(key, "local", path, LogStat(1, self.at), now)
+        self.store.apply(key, path, [*events, LogRead(1, True, True)], now, more=False)
 
     def start(self, batch: int, *keys: BeamKey) -> None:
         for key in keys or self.keys:
@@ -79,7 +82,7 @@ class Site:
 
     def set_clock(self, seconds: float) -> None:
         self.at += seconds
-        self.store.move(seconds)
+        self.clock.was_set(seconds)
 
     def set_clock_while_writing(self, seconds: float, patch: pytest.MonkeyPatch) -> None:
         write = BeamsTable.write
@@ -92,7 +95,7 @@ class Site:
 
     @property
     def last_write_at(self) -> float | None:
-        database = self.store.snapshot(self.at).database
+        database = self.store.snapshot(self.clock.now()).database
         assert database is not None
         return database.last_write_at
 
@@ -279,7 +282,7 @@ def test_when_progress_was_written_last_is_not_moved_by_time_asleep(site: Site) 
     site.start(1)
     site.mirror.run_once()
     site.at += 600.0
-    site.store.excuse(600.0)
+    site.clock.was_suspended(600.0)
     site.mirror.run_once()
 
     assert site.last_write_at == pytest.approx(site.at - 600.0)

@@ -93,8 +93,7 @@ def test_a_clock_that_is_set_does_not_delay_the_next_check(tmp_path: Path) -> No
     world.look()
     assert missing(world) == (f"{tmp_path}/logs",)
     (tmp_path / "logs").mkdir()
-    world.at -= 7200
-    world.store.move(-7200)
+    world.set_clock(-7200)
     world.look(RECHECK_SECONDS + 1)
     assert missing(world) == ()
 

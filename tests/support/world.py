@@ -16,6 +16,7 @@ from exporter.persistence.writer import decoded, encoded
 from exporter.polling.output_check import OutputRules
 from exporter.polling.poller import SourcePoller
 from exporter.privacy.identifiers import PlainIdentifiers
+from exporter.process.clock import Clock
 from exporter.sources.local import LocalLogSource
 from exporter.sources.log_paths import LogPathTemplate
 from exporter.sources.source import (
@@ -27,6 +28,7 @@ from exporter.sources.source import (
     ReadRequest,
     SourceUnavailable,
 )
+from tests.support.manual_clock import ManualClock
 from tests.support.replay import LOGS
 
 BEAM = BeamKey("70010001", "70010001_beam_1")
@@ -63,7 +65,7 @@ class FragileSource(LocalLogSource):
 
 
 class World:
-    """One exporter without threads. ``at`` is now; :meth:`look` is one round of everything.
+    """One exporter without threads. ``at`` is the wall clock; :meth:`look` is one round of everything.
 
     Args:
         folder: for logs.
@@ -87,6 +89,7 @@ class World:
     ) -> None:
         self.folder = folder
         self.at = 1_800_000_000.0
+        self.clock: ManualClock | Clock = ManualClock(lambda: self.at)
         self.file_clock_seconds = 0.0
         self.rows: dict[BeamKey, BeamRow] = {}
         self.source = source or LocalLogSource("local")
@@ -96,14 +99,14 @@ class World:
         self._begin()
 
     def _begin(self) -> None:
-        self.store = BeamStore(self._rules, self.at)
+        self.store = BeamStore(self._rules, self.clock.now(), lambda: self.clock.timeline)
         self.poller = SourcePoller(
             self.source,
             [LogPathTemplate(f"{self.folder}/{template}") for template in self._templates],
             self.store,
             site=SitePatterns(),
             identifiers=PlainIdentifiers(),
-            clock=lambda: self.at,
+            clock=self.now,
             outputs=self._outputs,
         )
 
@@ -117,6 +120,16 @@ class World:
         self._begin()
         self.store.resume(state, beams, {self.source.name})
         self.poller.resume(*self.store.checkpoints(self.source.name))
+
+    def now(self) -> float:
+        """The present instant."""
+        return self.clock.now()
+
+    def set_clock(self, seconds: float) -> None:
+        """Somebody sets the wall clock."""
+        assert isinstance(self.clock, ManualClock)
+        self.at += seconds
+        self.clock.was_set(seconds)
 
     def log(self, key: BeamKey = BEAM) -> Path:
         """Where a beam's log is by the first template."""
@@ -139,15 +152,15 @@ class World:
     def look(self, seconds: float = 0.5) -> None:
         """Time passes, then discovery, the source and time itself have a round."""
         self.at += seconds
-        known = self.store.keys()
-        rows = [replace(row, read_at=self.at) for row in self.rows.values()]
-        self.store.update_rows(rows, known - self.rows.keys(), self.at)
+        known, now = self.store.keys(), self.clock.now()
+        rows = [replace(row, read_at=now) for row in self.rows.values()]
+        self.store.update_rows(rows, known - self.rows.keys(), now)
         while self.poller.poll():
             pass
-        self.store.advance(self.at)
+        self.store.advance(self.clock.now())
 
     def snapshot(self) -> StoreSnapshot:
-        return self.store.snapshot(self.at)
+        return self.store.snapshot(self.clock.now())
 
     def view(self, key: BeamKey = BEAM) -> BeamView:
         """The beam now."""

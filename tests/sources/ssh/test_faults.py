@@ -173,10 +173,10 @@ def test_a_host_is_not_down_for_a_connection_that_has_ended(watch: Watch, relay:
     went_down = threading.Event()
     publish = watch.store.update_source
 
-    def publishing(view: SourceView, at: float, *, moved_seconds: float | None = None) -> None:
+    def publishing(view: SourceView, at: float) -> None:
         if view.up is False:
             went_down.set()
-        publish(view, at, moved_seconds=moved_seconds)
+        publish(view, at)
 
     watch.store.update_source = publishing  # type: ignore[method-assign]
     if how == "its process killed":
