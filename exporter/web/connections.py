@@ -1,14 +1,15 @@
-"""Connections as they come: how many, from whom, and which one goes when there are too many.
+"""Accepts connections, bounds their number, and begins TLS.
 
-A client that only holds a connection (silent, slow, in a TLS handshake that never ends) must not keep others out: where
-there are too many, the one that has waited longest without a request under way goes, those that have never had an
-answer first. A scraper that keeps its connection loses it last, and opens another. What is under way is never cut, so
-each address may have only a part of all.
+A client that only holds a connection (silent, slow, or in a TLS handshake that never ends) must not keep others out. At
+the limit, the idle connection that has waited longest is closed; those that never had an answer go first. So a scraper
+that keeps its connection loses it last, and opens another. A connection whose request is being answered stays, so each
+address gets only a part of all connections.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import functools
 import ipaddress
@@ -16,37 +17,36 @@ import socket
 import ssl
 import time
 from collections import defaultdict
-from collections.abc import Callable
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable
 
 import structlog
 
 from exporter.process import gc_tuning
+from exporter.web.http_connection import HttpConnection
 
 _LOG = structlog.get_logger(__name__)
 
 CONNECTIONS_AT_MOST = 256
 CONNECTIONS_OF_ONE_ADDRESS = 96
-"""Everybody behind a reverse proxy comes from one address: pages of 32 listeners, scrapers, and some to spare."""
+"""Everybody behind a reverse proxy has one address: 32 open pages, scrapers, and some to spare."""
 HANDSHAKE_SECONDS = 10.0
-_LEAST_SECONDS = 0.1
-_TELL_SECONDS = 2.0
-_READ_BYTES_AT_MOST = 16 * 1024
-_PLAIN_TEXT = b"This port speaks HTTPS: use https:// instead of http://\n"
-_PLAIN_ANSWER = (
+_HINT_SECONDS = 2.0
+_HINT_READ_BYTES = 16 * 1024
+_HINT_TEXT = b"This port speaks HTTPS: use https:// instead of http://\n"
+_HINT = (
     b"HTTP/1.0 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\n"
-    b"Content-Length: %d\r\nConnection: close\r\n\r\n" % len(_PLAIN_TEXT)
-) + _PLAIN_TEXT
-_SAY_AGAIN_SECONDS = 60.0
-_NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+    b"Content-Length: %d\r\nConnection: close\r\n\r\n" % len(_HINT_TEXT)
+) + _HINT_TEXT
+_LOG_AGAIN_SECONDS = 60.0
+_OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _PAUSE_SECONDS = 0.2
-
+_REFUSED_CERTIFICATE = ("PEER_DID_NOT_RETURN_A_CERTIFICATE", "CERTIFICATE_VERIFY_FAILED")
 _CONNECTION_BYTES = 256 * 1024
-"""What a connection leaves behind for the search for garbage: the buffers of TLS, of a head, of asyncio."""
+"""Estimate of what a connection leaves to the garbage collector: buffers of TLS, a request head and asyncio."""
 
 
 def address_key(host: str) -> str:
-    """What counts as one address: an IPv4 address, or the 64 bits of an IPv6 one that a site hands to one machine."""
+    """Return the address by which clients are limited: IPv4, or the /64 network of IPv6 that one site has."""
     try:
         address = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
@@ -59,258 +59,217 @@ def address_key(host: str) -> str:
     return str(address)
 
 
-class Held(Protocol):
-    """A connection's protocol, as far as it is held here."""
+class _Client:
+    """A client's connection, from its acceptance to its end.
 
-    @property
-    def busy(self) -> bool:
-        """Whether an answer is under way, and its client takes it."""
-        ...
-
-    @property
-    def answered(self) -> bool:
-        """Whether it has had an answer that was not a refusal."""
-        ...
-
-    def abort(self) -> None:
-        """End it now."""
-        ...
-
-
-class Guest:
-    """One connection, from its acceptance to its end."""
+    Attributes:
+        handshake: the task that begins TLS and makes the connection; ``None`` once it is made.
+        connection: ``None`` until TLS begins.
+    """
 
     def __init__(self, address: str) -> None:
         self.address = address
-        self.waiting_since = time.monotonic()
         self.handshake: asyncio.Task[None] | None = None
-        self.held: Held | None = None
-        self.began = False
+        self.connection: HttpConnection | None = None
+        self._accepted_at = time.monotonic()
 
     @property
     def busy(self) -> bool:
-        return self.held is not None and self.held.busy
+        return self.connection is not None and self.connection.busy
 
     @property
-    def worth(self) -> tuple[bool, float]:
-        """Who has less of it goes first."""
-        return self.held is not None and self.held.answered, self.waiting_since
+    def eviction_order(self) -> tuple[bool, float]:
+        """The client with the lowest value is closed first."""
+        if self.connection is None:
+            return False, self._accepted_at
+        return self.connection.answered, self.connection.waiting_since
 
-    def turn_out(self) -> None:
-        """End it, in whatever state it is."""
-        if self.held is not None:
-            self.held.abort()
-        elif self.handshake is not None:
+    def close(self) -> None:
+        if self.handshake is not None:
             self.handshake.cancel()
+        if self.connection is not None:
+            self.connection.abort()
 
 
-class Door:
-    """Accepts connections and hands them to protocols. Lives in one event loop.
+class Acceptor:
+    """Accepts connections on a listening socket. Lives in one event loop.
 
     Args:
-        make_protocol: makes the protocol of a connection; it sets :attr:`Guest.held` and calls :meth:`left`.
-        context: TLS of a connection that begins now, or ``None``.
-        refused_certificate: told when a client's certificate is missing or not acceptable.
-        at_most, of_one_address: connections at once.
+        make_connection: makes a connection's protocol; its argument must be called when the connection has ended.
+        tls_context: TLS for a connection that begins now; ``None`` for plain HTTP.
+        count_refused_certificate: called when a client has no certificate, or one that is not accepted.
     """
 
     def __init__(
         self,
-        make_protocol: Callable[[Guest], asyncio.Protocol],
-        context: Callable[[], ssl.SSLContext | None],
-        refused_certificate: Callable[[], None],
-        *,
-        at_most: int = CONNECTIONS_AT_MOST,
-        of_one_address: int = CONNECTIONS_OF_ONE_ADDRESS,
+        make_connection: Callable[[Callable[[], None]], HttpConnection],
+        tls_context: Callable[[], ssl.SSLContext | None],
+        count_refused_certificate: Callable[[], None],
     ) -> None:
-        self._make_protocol = make_protocol
-        self._context = context
-        self._refused_certificate = refused_certificate
-        self._at_most = at_most
-        self._of_one_address = of_one_address
-        self._guests: set[Guest] = set()
-        self._by_address: defaultdict[str, set[Guest]] = defaultdict(set)
-        self._accepting: asyncio.Task[None] | None = None
-        self._said_at = -_SAY_AGAIN_SECONDS
+        self._make_connection = make_connection
+        self._tls_context = tls_context
+        self._count_refused_certificate = count_refused_certificate
+        self._loop = asyncio.get_running_loop()
+        self._clients: set[_Client] = set()
+        self._by_address: defaultdict[str, set[_Client]] = defaultdict(set)
+        self._listener: socket.socket | None = None
+        self._no_clients = asyncio.Event()
+        self._logged_at = -_LOG_AGAIN_SECONDS
 
-    def open(self, listener: socket.socket) -> None:
-        """Begin to accept."""
+    def start(self, listener: socket.socket) -> None:
+        """Accept connections from now on."""
         listener.setblocking(False)
-        self._accepting = asyncio.get_running_loop().create_task(self._accept(listener))
+        self._listener = listener
+        self._listen()
 
-    async def close(self) -> None:
-        """Accept no more, and end what is not yet a connection. Those that are, stay."""
-        if self._accepting is not None:
-            self._accepting.cancel()
-            await asyncio.gather(self._accepting, return_exceptions=True)
-        handshakes = [guest.handshake for guest in self._guests if guest.handshake is not None]
-        for handshake in handshakes:
-            handshake.cancel()
-        await asyncio.gather(*handshakes, return_exceptions=True)
+    def stop(self) -> None:
+        """Accept no more connections. Those that there are stay."""
+        if self._listener is not None:
+            self._loop.remove_reader(self._listener)
+            self._listener = None
 
-    def left(self, guest: Guest) -> None:
-        """A connection has ended. May be said twice."""
-        self._guests.discard(guest)
-        of_address = self._by_address.get(guest.address)
-        if of_address is not None:
-            of_address.discard(guest)
-            if not of_address:
-                del self._by_address[guest.address]
+    def shut_down_connections(self) -> None:
+        """Close all connections: each after its response, and those in a TLS handshake at once."""
+        for client in list(self._clients):
+            if client.connection is None or client.connection.transport is None:
+                client.close()
+            else:
+                client.connection.shut_down()
 
-    async def _accept(self, listener: socket.socket) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            try:
-                # Accepting does not pause by itself while there are more: those inside must have their turn.
-                await asyncio.sleep(0)
-                connection, peer = await _accepted(listener)
-            except OSError as error:
-                if error.errno in _NO_DESCRIPTORS:
-                    self._say("cannot accept a connection", error=error.strerror)
-                    self._make_room(self._guests)
-                    await asyncio.sleep(_PAUSE_SECONDS)
-                continue  # else the client has gone already
-            except Exception as error:  # noqa: BLE001 -- who does not accept any more would be dead and look alive
-                _LOG.error("cannot accept a connection", exc_info=error)
-                await asyncio.sleep(_PAUSE_SECONDS)
-                continue
-            gc_tuning.report_garbage(_CONNECTION_BYTES)  # another one has ended or will
-            guest = Guest(address_key(peer[0]))
-            if not self._has_room_for(guest):
-                self._say("too many connections under way, one more is refused", address=guest.address)
-                connection.close()
-                continue
-            self._guests.add(guest)
-            self._by_address[guest.address].add(guest)
-            guest.handshake = loop.create_task(self._welcome(guest, connection))
-            guest.handshake.add_done_callback(functools.partial(_close_unbegun, guest, connection))
+    async def abort_after(self, seconds: float) -> None:
+        """Wait until all connections have ended, at most so long, then abort the others."""
+        self._no_clients.clear()
+        if self._clients:
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._no_clients.wait(), seconds)
+        for client in list(self._clients):
+            client.close()
 
-    async def _welcome(self, guest: Guest, connection: socket.socket) -> None:
-        guest.began = True
-        context = self._context()
-        until = time.monotonic() + HANDSHAKE_SECONDS
+    def _listen(self) -> None:
+        if self._listener is not None:
+            self._loop.add_reader(self._listener, self._accept, self._listener)
+
+    def _accept(self, listener: socket.socket) -> None:
+        """Accept one connection; the event loop calls again while there are more, and serves others in between."""
         try:
-            if context is not None and not await _begins_tls(connection, until):
-                self.left(guest)
-                return
-            await asyncio.get_running_loop().connect_accepted_socket(
-                lambda: self._make_protocol(guest),
-                connection,
-                ssl=context,
-                ssl_handshake_timeout=None if context is None else max(_LEAST_SECONDS, until - time.monotonic()),
-            )
-        except ssl.SSLError as error:
-            self.left(guest)
-            if error.reason in ("PEER_DID_NOT_RETURN_A_CERTIFICATE", "CERTIFICATE_VERIFY_FAILED"):
-                self._refused_certificate()
-        except OSError:  # gone, or too slow
-            self.left(guest)
-        except asyncio.CancelledError:  # turned out; asyncio has closed it
-            self.left(guest)
-            raise
-        finally:
-            guest.handshake = None
+            connection, peer = listener.accept()
+        except OSError as error:
+            if error.errno in _OUT_OF_RESOURCES:
+                self._warn("cannot accept a connection", error=error.strerror)
+                self._make_room(self._clients)
+                self._loop.remove_reader(listener)
+                self._loop.call_later(_PAUSE_SECONDS, self._listen)
+            return  # otherwise the client has gone already
+        connection.setblocking(False)
+        gc_tuning.report_garbage(_CONNECTION_BYTES)
+        client = _Client(address_key(peer[0]))
+        if not self._has_room_for(client.address):
+            self._warn("too many connections under way, one more is refused", address=client.address)
+            connection.close()
+            return
+        self._clients.add(client)
+        self._by_address[client.address].add(client)
+        client.handshake = self._loop.create_task(self._begin(client, connection))
+        timer = self._loop.call_later(HANDSHAKE_SECONDS, client.handshake.cancel)
+        client.handshake.add_done_callback(functools.partial(self._begun, client, connection, timer))
 
-    def _has_room_for(self, guest: Guest) -> bool:
-        of_address = self._by_address.get(guest.address, set())
-        if len(of_address) >= self._of_one_address:
+    async def _begin(self, client: _Client, connection: socket.socket) -> None:
+        """Begin TLS where it is configured, and give the connection to its protocol."""
+        context = self._tls_context()
+        if context is not None and not await _speaks_tls(connection):
+            return
+
+        def protocol() -> asyncio.Protocol:
+            client.connection = self._make_connection(functools.partial(self._remove, client))
+            return client.connection
+
+        await self._loop.connect_accepted_socket(protocol, connection, ssl=context)
+
+    def _begun(
+        self, client: _Client, connection: socket.socket, timer: asyncio.TimerHandle, handshake: asyncio.Task[None]
+    ) -> None:
+        timer.cancel()
+        client.handshake = None
+        if client.connection is None:
+            connection.close()  # else its transport closes it
+        if client.connection is None or client.connection.transport is None:
+            self._remove(client)
+        error = None if handshake.cancelled() else handshake.exception()
+        if isinstance(error, ssl.SSLError) and error.reason in _REFUSED_CERTIFICATE:
+            self._count_refused_certificate()
+        elif error is not None and not isinstance(error, (OSError, asyncio.TimeoutError)):
+            _LOG.error("cannot begin a connection", exc_info=error)
+
+    def _remove(self, client: _Client) -> None:
+        """Forget a connection that has ended or is being closed. May be called twice."""
+        self._clients.discard(client)
+        of_address = self._by_address.get(client.address)
+        if of_address is not None:
+            of_address.discard(client)
+            if not of_address:
+                del self._by_address[client.address]
+        if not self._clients:
+            self._no_clients.set()
+
+    def _has_room_for(self, address: str) -> bool:
+        of_address = self._by_address.get(address, set())
+        if len(of_address) >= CONNECTIONS_OF_ONE_ADDRESS:
             return self._make_room(of_address)
-        if len(self._guests) >= self._at_most:
-            crowds = sorted(self._by_address.values(), key=len, reverse=True)
-            return any(self._make_room(crowd) for crowd in crowds)
+        if len(self._clients) >= CONNECTIONS_AT_MOST:
+            largest_first = sorted(self._by_address.values(), key=len, reverse=True)
+            return any(self._make_room(clients) for clients in largest_first)
         return True
 
-    def _make_room(self, guests: set[Guest]) -> bool:
-        goes = min((guest for guest in guests if not guest.busy), key=lambda guest: guest.worth, default=None)
-        if goes is None:
+    def _make_room(self, clients: Iterable[_Client]) -> bool:
+        """Close the idle client that has waited longest; ``False`` where all are busy."""
+        idle = [client for client in clients if not client.busy]
+        if not idle:
             return False
-        self.left(goes)
-        goes.turn_out()
+        longest_waiting = min(idle, key=lambda client: client.eviction_order)
+        self._remove(longest_waiting)
+        longest_waiting.close()
         return True
 
-    def _say(self, event: str, **fields: object) -> None:
-        """Log it, but not at each of thousands of connections."""
+    def _warn(self, event: str, **fields: object) -> None:
+        """Log a warning, but not for each of thousands of connections."""
         now = time.monotonic()
-        if now - self._said_at >= _SAY_AGAIN_SECONDS:
-            self._said_at = now
+        if now - self._logged_at >= _LOG_AGAIN_SECONDS:
+            self._logged_at = now
             _LOG.warning(event, **fields)
 
 
-async def _begins_tls(connection: socket.socket, until: float) -> bool:
-    """Whether a client begins a TLS handshake, or anything else that is for TLS to refuse.
+async def _speaks_tls(connection: socket.socket) -> bool:
+    """Wait for a client's first byte, which stays unread, and tell plain HTTP clients to use HTTPS.
 
-    One that speaks plain HTTP is told so in one line. It must have said something by ``until`` (monotonic seconds).
-    Where this is not true, the connection is closed.
+    Returns:
+        Whether to begin TLS. Bytes that are neither HTTP nor TLS are left to OpenSSL to refuse.
     """
-    try:
-        first = await _peeked(connection, until)
-        if first.isalpha():
-            await asyncio.wait_for(_tell_of_https(connection), min(_TELL_SECONDS, max(0.0, until - time.monotonic())))
-    except (OSError, asyncio.TimeoutError):
-        first = b""
-    except asyncio.CancelledError:
-        connection.close()
-        raise
-    if first and not first.isalpha():
-        return True
-    connection.close()
-    return False
+    while True:
+        try:
+            first = connection.recv(1, socket.MSG_PEEK)
+            break
+        except BlockingIOError:
+            await _readable(connection)
+    if first.isalpha():
+        await asyncio.wait_for(_send_https_hint(connection), _HINT_SECONDS)
+        return False
+    return first != b""
 
 
-async def _tell_of_https(connection: socket.socket) -> None:
-    """Answer a plain HTTP request, and let its client read that: what it still sends is read, up to a limit."""
+async def _send_https_hint(connection: socket.socket) -> None:
+    """Answer a plain HTTP request and read the rest of it: closing earlier could discard the answer."""
     loop = asyncio.get_running_loop()
-    await loop.sock_sendall(connection, _PLAIN_ANSWER)
+    await loop.sock_sendall(connection, _HINT)
     connection.shutdown(socket.SHUT_WR)
     read_bytes = 0
-    while read_bytes < _READ_BYTES_AT_MOST and (data := await loop.sock_recv(connection, 4096)):
+    while read_bytes < _HINT_READ_BYTES and (data := await loop.sock_recv(connection, 4096)):
         read_bytes += len(data)
 
 
-async def _peeked(connection: socket.socket, until: float) -> bytes:
-    """The first byte that a client sends, which stays to be read; nothing where it has gone, or says nothing."""
-    while True:
-        try:
-            return connection.recv(1, socket.MSG_PEEK)
-        except BlockingIOError:
-            seconds = until - time.monotonic()
-            if seconds <= 0:
-                return b""
-            await _readable(connection, seconds)
-
-
-async def _accepted(listener: socket.socket) -> tuple[socket.socket, Any]:
-    """The next connection. One that is cancelled has taken none; the loop's own ``sock_accept`` may lose one then."""
-    while True:
-        try:
-            connection, peer = listener.accept()
-        except BlockingIOError:
-            await _readable(listener)
-        else:
-            connection.setblocking(False)
-            return connection, peer
-
-
-async def _readable(waited_on: socket.socket, seconds: float | None = None) -> None:
-    """Wait until there is something to read or to accept, or so long. One that is cancelled ends at once."""
-    loop = asyncio.get_running_loop()
-    readable = loop.create_future()
-    timer = None if seconds is None else loop.call_later(seconds, _set, readable)
-    loop.add_reader(waited_on, _set, readable)
+async def _readable(connection: socket.socket) -> None:
+    loop, readable = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(connection, readable.set)
     try:
-        await readable
+        await readable.wait()
     finally:
-        loop.remove_reader(waited_on)
-        if timer is not None:
-            timer.cancel()
-
-
-def _set(readable: asyncio.Future[None]) -> None:
-    if not readable.done():
-        readable.set_result(None)
-
-
-def _close_unbegun(guest: Guest, connection: socket.socket, _: asyncio.Task[None]) -> None:
-    """A task that is cancelled before its first step leaves its connection to nobody."""
-    if not guest.began:
-        connection.close()
+        loop.remove_reader(connection)

@@ -1,27 +1,27 @@
-"""Heads of requests: what h11 reads, and what it lets through that is refused here.
+"""Request heads: cut from the received bytes and checked before uvicorn and h11 see them.
 
-No route takes a body, so a request that announces one is refused when its head is there, and nothing more is read from
-its connection. A head that two programs could read in two ways is refused, too: a proxy in front might see other
-requests than we do. All of that is found in the head's own bytes, since h11 tells only what it has made of them.
+No route takes a body. So requests are heads that follow one another, each ended by an empty line, and where one ends is
+decided here alone. A head that a proxy in front could read in another way is refused, since the proxy would then see
+other requests than this server.
 """
 
 from __future__ import annotations
 
 import re
 
-import h11
-
 HEAD_BYTES_AT_MOST = 16 * 1024
 
+_END = b"\r\n\r\n"
 _BARE_LINE_FEED = re.compile(rb"(?<!\r)\n")
 _FOLDED = re.compile(rb"\n[ \t]")
 _LENGTH = re.compile(rb"\ncontent-length:[ \t]*([^\r\n]*?)[ \t]*\r", re.IGNORECASE)
 _TRANSFER_ENCODING = re.compile(rb"\ntransfer-encoding:", re.IGNORECASE)
-_ABSOLUTE = re.compile(rb"https?://([^/?#@]+)(/[^?#]*)?(\?.*)?", re.IGNORECASE)
+_HOST = re.compile(rb"\nhost:[^\n]*", re.IGNORECASE)
+_ABSOLUTE_FORM = re.compile(rb"(\S+) https?://([^/?#@\s]+)(/[^?#\s]*)?(\?\S*)? ", re.IGNORECASE)
 
 
-class RequestRefused(h11.RemoteProtocolError):
-    """A request that is not answered, whatever it asks for.
+class RequestRefused(Exception):
+    """The request is answered with an error, and its connection closed.
 
     Args:
         status: of the answer.
@@ -29,75 +29,55 @@ class RequestRefused(h11.RemoteProtocolError):
     """
 
     def __init__(self, status: int, text: str) -> None:
-        super().__init__(text, error_status_hint=status)
+        super().__init__(text)
         self.status = status
         self.text = text
 
 
-class Requests(h11.Connection):
-    """One connection's requests.
+def next_head(received: bytearray) -> bytes | None:
+    """Remove the first complete request head from the received bytes.
 
-    Attributes:
-        refused: status and text for the last request, which is not answered; ``None`` where h11 itself could not read
-            it, or all is well.
+    Args:
+        received: at least one byte.
+
+    Returns:
+        The head with the empty line that ends it; ``None`` while it is incomplete.
+
+    Raises:
+        RequestRefused: the head must not be answered. The bytes stay in ``received``.
     """
-
-    def __init__(self) -> None:
-        super().__init__(h11.SERVER, HEAD_BYTES_AT_MOST)
-        self.refused: tuple[int, str] | None = None
-
-    def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
-        """See :meth:`h11.Connection.next_event`.
-
-        Raises:
-            RequestRefused: the head that came is not answered.
-            h11.RemoteProtocolError: it is none.
-        """
-        if self.their_state is not h11.IDLE:
-            return super().next_event()
-        waiting = self.trailing_data[0]
-        event = super().next_event()
-        if not isinstance(event, h11.Request):
-            return event
-        head = waiting[: len(waiting) - len(self.trailing_data[0])]
-        try:
-            _check(head)
-            return _in_origin_form(event)
-        except RequestRefused as refused:
-            # Not the exception itself: its traceback holds all that the client has sent.
-            self.refused = refused.status, refused.text
-            raise
+    if received[0] <= 0x20:  # a TLS handshake, for instance
+        raise RequestRefused(400, "This is not an HTTP request.")
+    end = received.find(_END, 0, HEAD_BYTES_AT_MOST)
+    head = bytes(received[: HEAD_BYTES_AT_MOST if end < 0 else end + len(_END)])
+    if _BARE_LINE_FEED.search(head):
+        raise RequestRefused(400, "A line of the request's head ends without a carriage return.")
+    if end >= 0:
+        _check(head)
+        del received[: len(head)]
+        return _in_origin_form(head)
+    if len(received) >= HEAD_BYTES_AT_MOST:
+        raise RequestRefused(400, "The head of the request is too large.")
+    return None
 
 
 def _check(head: bytes) -> None:
-    # h11 bounds only what is incomplete; this may have come at once.
-    if len(head) > HEAD_BYTES_AT_MOST:
-        raise RequestRefused(400, "The head of the request is too large.")
-    if _BARE_LINE_FEED.search(head):
-        raise RequestRefused(400, "A line of the request's head ends without a carriage return.")
     if _FOLDED.search(head):
-        raise RequestRefused(400, "A header of the request goes on in a second line.")
+        raise RequestRefused(400, "A header of the request continues on a second line.")
     lengths = _LENGTH.findall(head)
     if len(lengths) > 1 or (lengths and not lengths[0].isdigit()):
         raise RequestRefused(400, "The request has several lengths.")
     if _TRANSFER_ENCODING.search(head) or (lengths and lengths[0].strip(b"0")):
-        raise RequestRefused(413, "No request may have a body here.")
+        raise RequestRefused(413, "Requests must not have a body.")
 
 
-def _in_origin_form(request: h11.Request) -> h11.Request:
-    """A request for ``http://host/path`` as one for ``/path`` of that host, which counts more than the header Host."""
-    if request.target[:1] in (b"/", b"*") or request.method == b"CONNECT":
-        return request
-    found = _ABSOLUTE.fullmatch(request.target)
-    if found is None:
-        return request  # there is no such route
-    authority, path, query = found.groups(b"")
+def _in_origin_form(head: bytes) -> bytes:
+    """Turn ``GET http://host/path`` into ``GET /path`` with that host: RFC 9112 ranks it above the header ``Host``."""
+    found = _ABSOLUTE_FORM.match(head)
+    if found is None or len(_HOST.findall(head)) != 1:  # uvicorn refuses several hosts, or none
+        return head
+    method, authority, path, query = found.groups(b"")
     if not path:
-        path = b"*" if request.method == b"OPTIONS" and not query else b"/"
-    headers = [(name, value) for name, value in request.headers.raw_items() if name.lower() != b"host"]
-    return h11.Request(
-        method=request.method,
-        target=path + query,
-        headers=[(b"Host", authority), *headers],
-        http_version=request.http_version,
-    )
+        path = b"*" if method == b"OPTIONS" and not query else b"/"
+    rest = _HOST.sub(lambda _: b"\nHost: " + authority + b"\r", head[found.end() :])
+    return b"%b %b%b %b" % (method, path, query, rest)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Sequence
+from email.utils import formatdate
 
 import structlog
 from prometheus_client import CollectorRegistry
@@ -191,6 +192,7 @@ def _outermost(
             size_bytes += len(message.get("body", b""))
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
+                headers["Date"] = formatdate(usegmt=True)
                 for name, value in _HEADERS_OF_ALL:
                     headers.append(name, value)
                 for name, value in web_config.headers.items():

@@ -5,32 +5,29 @@ from __future__ import annotations
 import asyncio
 import socket
 
-from exporter.web.connections import _accepted
+from exporter.web.connections import Acceptor
+from exporter.web.http_connection import HttpConnection
 
 
-async def _cancelled_when_somebody_has_come(listener: socket.socket) -> socket.socket:
-    """Somebody connects, and accepting is cancelled between the loop's noticing and the connection's being taken.
+def _never_called(*_: object) -> HttpConnection:
+    raise AssertionError("no connection was to be accepted")
 
-    Returns:
-        The client.
-    """
-    accepting = asyncio.create_task(_accepted(listener))
-    await asyncio.sleep(0)  # it waits for somebody
+
+async def _client_that_connects_while_the_acceptor_stops(listener: socket.socket) -> socket.socket:
+    acceptor = Acceptor(_never_called, lambda: None, lambda: None)
+    acceptor.start(listener)
     client = socket.create_connection(listener.getsockname())
-    # In its next round the loop sees the client, after it has gone on here; what is added here comes in the round after
-    # that, before the task that is woken.
-    await asyncio.sleep(0)
-    asyncio.get_running_loop().call_soon(accepting.cancel)
-    await asyncio.wait([accepting])
-    assert accepting.cancelled()
+    acceptor.stop()
+    await asyncio.sleep(0.05)  # the event loop would accept the client now
     return client
 
 
-def test_who_came_when_accepting_was_cancelled_is_not_lost() -> None:
-    """Closing the listener, which comes next, tells the client; a connection that was taken and dropped would not."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        listener.setblocking(False)
-        with asyncio.run(_cancelled_when_somebody_has_come(listener)) as client:
-            connection, peer = listener.accept()
-            connection.close()
-            assert peer == client.getsockname()
+def test_a_client_that_connects_while_the_server_stops_is_not_lost() -> None:
+    """It stays with the listener, whose closing tells the client. An accepted and dropped connection would not."""
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        asyncio.run(_client_that_connects_while_the_acceptor_stops(listener)) as client,
+    ):
+        connection, peer = listener.accept()
+        connection.close()
+        assert peer == client.getsockname()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import gzip
 import itertools
 import logging
 import os
 import re
+import selectors
 import socket
 import ssl
 import threading
@@ -16,13 +16,13 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
 import bcrypt
 import httpx
 import pytest
-import uvicorn
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
@@ -809,57 +809,47 @@ def test_many_small_requests_that_come_at_once_are_no_large_head(site: Site) -> 
     assert said.count(b"HTTP/1.1 200") == said.count(b"healthy\n") == count
 
 
-def test_what_follows_a_last_request_in_the_moment_of_its_answer_is_no_error_of_ours() -> None:
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_bytes_after_a_last_request_are_ignored_and_its_answer_is_complete(
+    method: str, caplog: pytest.LogCaptureFixture
+) -> None:
     begun, released = threading.Event(), threading.Event()
 
     def ready() -> None:
         begun.set()
         assert released.wait(PATIENCE_SECONDS)
 
-    with recorded_logs() as said, serve(ready=ready) as site, closing(site.connect()) as connection:
-        connection.sendall(b"GET /-/ready HTTP/1.0\r\n\r\n")
+    with serve(ready=ready) as site, closing(site.connect()) as connection:
+        connection.sendall(f"{method} /-/ready HTTP/1.0\r\n\r\n".encode())
         assert begun.wait(PATIENCE_SECONDS)
-        # The server meets both at once when it goes on.
-        loop, held, met = site.server._server._loop, threading.Event(), threading.Event()
-        assert loop is not None
-
-        def hold() -> None:
-            held.set()
-            met.wait(PATIENCE_SECONDS)
-
-        loop.call_soon_threadsafe(hold)
-        assert held.wait(PATIENCE_SECONDS)
-        connection.sendall(b"x")
+        connection.sendall(b"GET /-/healthy HTTP/1.1\r\nHost: x\r\n\r\n")
         released.set()
-        time.sleep(0.2)  # for the answer to come to the held loop, which nobody can see
-        met.set()
-        assert connection.recv(12) == b"HTTP/1.1 400"
-        assert site.get("/-/healthy").status_code == 200
-    assert (site.errors, said) == ([], [])
-
-
-def test_what_follows_a_last_request_during_its_answer_ends_the_connection(caplog: pytest.LogCaptureFixture) -> None:
-    begun, released = threading.Event(), threading.Event()
-
-    def ready() -> None:
-        begun.set()
-        assert released.wait(PATIENCE_SECONDS)
-
-    with serve(ready=ready) as site:
-        with closing(site.connect()) as connection:
-            connection.sendall(b"GET /api/v1/events HTTP/1.0\r\n\r\n")
-            assert connection.recv(12) == b"HTTP/1.1 200"
-            connection.sendall(b"x")
-            while connection.recv(1 << 16):
-                pass
-        with closing(site.connect()) as connection:
-            connection.sendall(b"HEAD /-/ready HTTP/1.0\r\n\r\n")
-            assert begun.wait(PATIENCE_SECONDS)
-            connection.sendall(b"x")
-            assert connection.recv(12) == b"HTTP/1.1 400"
-            released.set()
+        received = _end(connection)
+    assert received.count(b"HTTP/1.1 ") == 1
+    assert received.startswith(b"HTTP/1.1 200 ")
+    assert received.endswith(b"ready\n" if method == "GET" else b"\r\n\r\n")
     assert site.errors == []
     assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
+
+
+def test_pipelined_requests_beyond_a_bound_are_not_read_until_they_are_answered() -> None:
+    begun, released = threading.Event(), threading.Event()
+
+    def ready() -> None:
+        begun.set()
+        assert released.wait(PATIENCE_SECONDS)
+
+    count = 0
+    with serve(ready=ready) as site, closing(site.connect()) as connection:
+        connection.sendall(b"GET /-/ready HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert begun.wait(PATIENCE_SECONDS)
+        connection.settimeout(0.5)
+        with contextlib.suppress(TimeoutError):
+            while count < 20_000:
+                connection.sendall(head_of(4096))
+                count += 1
+        released.set()
+        assert count < 20_000, "the server reads nothing more, so the client cannot send"
 
 
 # start and stop
@@ -982,20 +972,24 @@ def test_stop_does_not_wait_for_an_answer_that_hangs() -> None:
             released.set()
 
 
-def test_an_idle_server_wakes_for_the_date_of_its_answers_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between two wakes it waits for a second: a late one makes the test slower, and cannot make it fail."""
-    wakes: list[float] = []
-    on_tick = uvicorn.Server.on_tick
+def test_an_idle_server_does_not_wake(monkeypatch: pytest.MonkeyPatch) -> None:
+    timeouts: list[float | None] = []
+    select = selectors.DefaultSelector.select
 
-    async def timed(server: uvicorn.Server, counter: int) -> bool:
-        wakes.append(asyncio.get_running_loop().time())
-        return await on_tick(server, counter)
+    def recorded(self: selectors.BaseSelector, timeout: float | None = None) -> Any:
+        if threading.current_thread().name == "web":
+            timeouts.append(timeout)
+        return select(self, timeout)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(uvicorn.Server, "on_tick", timed)
+    monkeypatch.setattr(selectors.DefaultSelector, "select", recorded)
     with serve():
-        _wait_until(lambda: len(wakes) > 2)
-    # Uvicorn's own loop wakes every 0.1 s.
-    assert all(later - earlier > 0.9 for earlier, later in itertools.pairwise(wakes[:3]))
+        _wait_until(lambda: timeouts[-1:] == [None])
+
+
+def test_every_answer_is_dated(site: Site) -> None:
+    for path in ("/", "/metrics", "/nothing"):
+        dated = parsedate_to_datetime(site.get(path).headers["date"])
+        assert abs(dated.timestamp() - time.time()) < PATIENCE_SECONDS
 
 
 def test_after_a_stop_the_port_is_free_and_stop_may_come_again(site: Site) -> None:
