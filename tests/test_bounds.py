@@ -25,9 +25,10 @@ from exporter.beams.store import BeamStore
 from exporter.config import ConfigError, settings_from
 from exporter.config.reading import MISTAKES_LIMIT
 from exporter.config.settings import SOURCES_LIMIT
-from exporter.database import beams_table, database_file, discovery
-from exporter.database.beams_table import TEXT_LIMIT_BYTES, BeamsTable, ProgressUpdate
+from exporter.database import beams_table, database_file, discovery, table_rows
+from exporter.database.beams_table import BeamsTable, ProgressUpdate
 from exporter.database.discovery import DatabaseDiscovery
+from exporter.database.table_rows import TEXT_LIMIT_BYTES
 from exporter.database.unavailable import DatabaseUnavailable
 from exporter.logs.events import BatchesAnnounced, BatchStarted, LogRead, LogReplaced, RunFailed
 from exporter.logs.parser import TpsLogParser
@@ -159,7 +160,7 @@ class TestRows:
         db.execute(path, "UPDATE beams SET beam_path = ?", "x" * 1_000_000)
         table = BeamsTable(path)
         with table._use("read") as connection:
-            [[value]] = connection.execute(f"SELECT {beams_table._bounded('beam_path')} FROM beams").fetchall()
+            [[value]] = connection.execute(f"SELECT {table_rows.bounded('beam_path')} FROM beams").fetchall()
         table.close()
         assert len(value) == TEXT_LIMIT_BYTES + 1
 
@@ -174,7 +175,7 @@ class TestRows:
     def test_rows_with_long_values_are_read_up_to_so_many_bytes(
         self, path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(beams_table, "ROWS_BYTES", 10_000)
+        monkeypatch.setattr(table_rows, "ROWS_BYTES", 10_000)
         for number in range(10):
             db.add(path, f"b{number}")
             db.execute(path, "UPDATE beams SET beam_path = ? WHERE beam_id = ?", "x" * 3000, f"b{number}")
@@ -223,14 +224,14 @@ class TestRows:
         assert self.look(path) == ({"good"}, {"too_long": 1})
 
     def test_of_very_many_rows_those_updated_last_are_read(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(beams_table, "ROWS_LIMIT", 2)
+        monkeypatch.setattr(table_rows, "ROWS_LIMIT", 2)
         for number in range(4):
             db.add(path, f"b{number}")
             db.execute(path, f"UPDATE beams SET updated_at = '2099-01-0{number + 1}' WHERE beam_id = 'b{number}'")
         assert self.look(path)[0] == {"b3", "b2"}
 
     def test_every_row_is_found_however_many_there_are(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(beams_table, "_ROWS_AT_ONCE", 2)
+        monkeypatch.setattr(table_rows, "ROWS_AT_ONCE", 2)
         for number in range(4):
             db.add(path, f"b{number}", "completed")
         with contextlib.closing(BeamsTable(path)) as table:

@@ -1,1 +1,1 @@
-"""The communicator's ``beams`` table: which beams to watch, and where progress is mirrored."""
+"""The communicator's ``beams`` table: discovery reads beams from it, the mirror writes progress into it."""

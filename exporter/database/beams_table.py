@@ -1,78 +1,56 @@
-"""The communicator's table ``beams``: its rows, its column ``progress``, and the one guarded statement that writes it.
+"""Reads and writes the communicator's table ``beams``.
 
-Somebody else's database: other processes write it all the time, some of its revisions fail a case when they wait for a
-lock longer than five seconds, and its file may be deleted or replaced at any time. Therefore: never create it, never
-keep it open (:mod:`exporter.database.database_file`), never a write longer than a few milliseconds.
+The database belongs to the communicator. Other processes write it all the time. Some revisions fail a case if they wait
+for a lock longer than five seconds. The file may be deleted or replaced at any time. So this module never creates the
+file, never keeps it open (:mod:`exporter.database.database_file`) and holds the write lock for milliseconds only.
 
-Columns are addressed by name (migrated databases have them in another order), and every value is taken for what it is:
-SQLite stores any type in any column.
+Columns are addressed by name, because migrated databases have them in another order.
 """
 
 from __future__ import annotations
 
 import contextlib
-import math
 import sqlite3
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal
 
-from exporter.database.database_file import TOO_LONG, WRITE_SECONDS, DatabaseFile
+from exporter.database.database_file import WRITE_SECONDS, DatabaseFile
 from exporter.database.files import not_writable
-from exporter.database.unavailable import DatabaseUnavailable  # noqa: F401 - what callers of the table catch
+from exporter.database.table_rows import (
+    ROWS_AT_ONCE,
+    RawRow,
+    TableRow,
+    bounded,
+    known_columns,
+    placeholders,
+    select_rows,
+    time_stamp,
+    to_table_rows,
+)
+from exporter.database.unavailable import DatabaseUnavailable  # noqa: F401 - callers of the table catch it
 
 TERMINAL_STATUSES = ("completed", "failed", "cancelled")
 COMPLETED_STATUSES = ("completed",)
 
-_KNOWN_COLUMNS = ("beam_id", "parent_case_id", "beam_path", "status", "progress", "hpc_job_id", "updated_at")
 _NEEDED_COLUMNS = frozenset({"beam_id", "parent_case_id", "status", "updated_at"})
 _IDS_PER_STATEMENT = 500
-"""Fewer than the 999 variables that an old SQLite allows in one statement."""
-
-_ROWS_AT_ONCE = 1000
-"""Rows that are in memory together where all are read one after another."""
-
-TEXT_LIMIT_BYTES = 4096
-"""Longest value worth reading, as long as a path may be: of a longer one only the beginning is read, as bytes."""
-
-ROWS_LIMIT = 100_000
-"""Most rows of one look that are not over; those updated last come first."""
-
-ROWS_BYTES = 64 * 1024 * 1024
-"""Most text in the rows of one query, bytes. A usual row has about a hundred."""
+"""Ids in one statement; old SQLite versions allow 999 variables."""
 
 UpdateKind = Literal["raise", "lower", "complete"]
 
 
 @dataclass(frozen=True, slots=True)
-class TableRow:
-    """A row as it is stored; a value of an unexpected type is ``None``. ``updated_at`` in epoch seconds.
-
-    Args:
-        too_long: one of its values is longer than :data:`TEXT_LIMIT_BYTES`.
-    """
-
-    beam_id: object
-    case_id: object
-    beam_path: str | None
-    status: str | None
-    progress: float | None
-    hpc_job_id: str | None
-    updated_at: float | None
-    too_long: bool = False
-
-
-@dataclass(frozen=True, slots=True)
 class ProgressUpdate:
-    """A value for the column.
+    """A new value for one row's column ``progress``.
 
     Args:
         beam_id: the row.
-        value: what to write, 0..100.
-        kind: ``raise`` only upwards; ``lower`` whatever stands there; ``complete`` upwards on a row that is completed.
-        unless: statuses, besides the terminal ones, of a row that has come to be another run's; not for ``complete``.
+        value: percent, 0..100.
+        kind: ``raise``: only if it is higher than the stored value; ``lower``: in any case; ``complete``: if it is
+            higher and the row is completed.
+        unless: statuses, besides the terminal ones, in which the row is not written; not used for ``complete``.
     """
 
     beam_id: str
@@ -83,21 +61,21 @@ class ProgressUpdate:
 
 @dataclass(frozen=True, slots=True)
 class WriteResult:
-    """Which updates changed their row; the others met one that is over, reset, gone, as high, or constrained."""
+    """Ids of the rows that changed. The others were terminal, reset, gone, already as high, or refused by a trigger."""
 
     written: frozenset[str] = field(default_factory=frozenset)
 
 
 class BeamsTable:
-    """The table. The database is open only while a method works on it.
+    """The table ``beams``. The database is open only while a method runs.
 
     Args:
         path: the database file.
-        busy_timeout_ms: how long a statement waits for somebody else's lock, milliseconds.
-        terminal_statuses: rows in these are not written (but see :class:`ProgressUpdate`).
+        busy_timeout_ms: longest wait for another process's lock, in milliseconds.
+        terminal_statuses: statuses of rows that are not written (but see :class:`ProgressUpdate`).
         completed_statuses: those of them that mean success.
-        file: the same file, where several tables of one process share it.
-        alone_in_process: see :class:`~exporter.database.database_file.DatabaseFile`; not with ``file``.
+        file: a shared file object, if several tables in this process use the same file.
+        alone_in_process: see :class:`~exporter.database.database_file.DatabaseFile`; ignored with ``file``.
     """
 
     def __init__(
@@ -117,33 +95,33 @@ class BeamsTable:
 
     @property
     def generation(self) -> int:
-        """Goes up whenever another file is at the path; this looks there."""
+        """Number of times that another file was found at the path, including now."""
         return self._file.generation
 
     @property
     def unexplained_changes(self) -> int:
-        """Goes up when the database may have been restored; see :class:`DatabaseFile`."""
+        """Number of times that the database may have been restored; see :class:`DatabaseFile`."""
         return self._file.unexplained_changes
 
-    def unchanged_since(self, moment: float) -> bool:
-        """Whether the rows are certainly as they were at a moment; see :class:`DatabaseFile`."""
-        return self._file.unchanged_since(moment)
+    def unchanged_since(self, at: float) -> bool:
+        """Whether the rows have certainly not changed since ``at``; see :meth:`DatabaseFile.unchanged_since`."""
+        return self._file.unchanged_since(at)
 
     def interrupt(self) -> None:
-        """End a statement that runs now; from any thread."""
+        """Interrupt the running statement. Any thread may call this."""
         self._file.interrupt()
 
     def close(self) -> None:
-        """Do nothing: no connection is open between uses. For callers that close what they have made."""
+        """Do nothing, since no connection is open between uses. It exists for callers that expect it."""
 
     def migrate(self) -> bool:
-        """Add the column ``progress`` if it is missing, as the plan's phase 1 does.
+        """Add the column ``progress`` if it is missing (phase 1 of the development plan).
 
         Returns:
             Whether it was added.
 
         Raises:
-            DatabaseUnavailable: it cannot be.
+            DatabaseUnavailable: it cannot be added.
         """
         with self._use("add the column progress to", write=True) as connection:
             if "progress" in self._columns(connection):
@@ -151,24 +129,24 @@ class BeamsTable:
             try:
                 connection.execute("ALTER TABLE beams ADD COLUMN progress REAL DEFAULT 0.0")
             except sqlite3.OperationalError as error:
-                # The communicator may have added it since we looked.
+                # The communicator may have added it in the meantime.
                 if "duplicate column" not in str(error):
                     raise
                 return False
             return True
 
     def check_writable(self) -> None:
-        """Find out whether this account may write here; nothing is changed, and no file is left that was not there.
+        """Check that this account may write the database, without changing anything or leaving a new file.
 
-        ``BEGIN IMMEDIATE`` would not tell: on a file that may not be written SQLite begins to read. An update of no row
-        does. It takes the lock for writing for some microseconds, and writes neither ``-wal`` nor ``-journal``.
+        An update of no row takes the write lock for microseconds and writes neither ``-wal`` nor ``-journal``.
+        ``BEGIN IMMEDIATE`` is no check: on a read-only file it succeeds as a read.
 
         Raises:
-            DatabaseUnavailable: it may not, or (``locked``) somebody else was writing all the time.
+            DatabaseUnavailable: it may not, or another process held the lock all the time (``locked``).
         """
         with self._use("read") as connection:
             self._columns(connection)
-        # Without its folder there is no new -wal when the communicator has stopped.
+        # The folder must be writable to create a new -wal after the communicator has stopped.
         place = not_writable(self.path, folder=True)
         if place is not None:
             raise self._file.error("read_only", "write progress to", f"this account may not write {place}")
@@ -179,7 +157,7 @@ class BeamsTable:
         """Whether the table has the column ``progress``.
 
         Raises:
-            DatabaseUnavailable: it cannot be read.
+            DatabaseUnavailable: the table cannot be read.
         """
         with self._use("read") as connection:
             return "progress" in self._columns(connection)
@@ -189,82 +167,83 @@ class BeamsTable:
         updated_since: float | None = None,
         also: Collection[str] = (),
     ) -> list[TableRow]:
-        """Beams that are not over, those updated since a moment, and those with given ids.
-
-        Of the first two kinds there are :data:`ROWS_LIMIT` at most.
+        """Read the rows that are not terminal, the rows updated recently, and the rows with given ids.
 
         Args:
-            updated_since: epoch seconds (the column has whole ones); ``None`` for no such rows.
+            updated_since: epoch seconds; also read rows updated since then. ``None``: no such rows.
             also: ids of rows to read in any case.
 
+        Returns:
+            At most :data:`~exporter.database.table_rows.ROWS_LIMIT` rows, and those of ``also``.
+
         Raises:
-            DatabaseUnavailable: it cannot be read.
+            DatabaseUnavailable: the table cannot be read.
         """
         with self._use("read") as connection:
-            columns = _known(self._columns(connection))
-            condition = f"status IS NULL OR status NOT IN ({_marks(self._terminal)})"
+            columns = known_columns(self._columns(connection))
+            condition = f"status IS NULL OR status NOT IN ({placeholders(self._terminal)})"
             values: list[Any] = [*self._terminal]
             if updated_since is not None:
                 condition += " OR updated_at >= ?"
-                values.append(_stamp(updated_since))
-            rows = _select(connection, columns, condition, values)
+                values.append(time_stamp(updated_since))
+            rows = select_rows(connection, columns, condition, values)
             known = {row[0] for row in rows}
             wanted = [beam_id for beam_id in also if beam_id not in known]
             for start in range(0, len(wanted), _IDS_PER_STATEMENT):
                 some = wanted[start : start + _IDS_PER_STATEMENT]
-                rows += _select(connection, columns, f"beam_id IN ({_marks(some)})", some)
-        return _all_stored(columns, rows)
+                rows += select_rows(connection, columns, f"beam_id IN ({placeholders(some)})", some)
+        return to_table_rows(columns, rows)
 
     def rows_of_cases(self, case_ids: Collection[str]) -> list[TableRow]:
-        """All beams of some cases, whatever their status and age.
+        """Read all rows of some cases, whatever their status and age.
 
         Args:
             case_ids: the cases.
 
         Returns:
-            At most :data:`ROWS_LIMIT` for each :data:`_IDS_PER_STATEMENT` cases; those updated last come first.
+            At most :data:`~exporter.database.table_rows.ROWS_LIMIT` rows per :data:`_IDS_PER_STATEMENT` cases.
 
         Raises:
-            DatabaseUnavailable: they cannot be read.
+            DatabaseUnavailable: the table cannot be read.
         """
-        rows: list[_Row] = []
+        rows: list[RawRow] = []
         wanted = sorted(case_ids)
         with self._use("read") as connection:
-            columns = _known(self._columns(connection))
+            columns = known_columns(self._columns(connection))
             for start in range(0, len(wanted), _IDS_PER_STATEMENT):
                 some = wanted[start : start + _IDS_PER_STATEMENT]
-                rows += _select(connection, columns, f"parent_case_id IN ({_marks(some)})", some)
-        return _all_stored(columns, rows)
+                rows += select_rows(connection, columns, f"parent_case_id IN ({placeholders(some)})", some)
+        return to_table_rows(columns, rows)
 
     def is_terminal(self, status: str | None) -> bool:
-        """Whether a row in this status is done with."""
+        """Whether this status is one of the terminal ones."""
         return status in self._terminal
 
     def iter_rows(self) -> Iterator[TableRow]:
-        """All rows, however many and however old; :data:`_ROWS_AT_ONCE` are read at once.
+        """Yield all rows, however many and however old, and read a block of them at a time.
 
         Raises:
-            DatabaseUnavailable: they cannot be read.
+            DatabaseUnavailable: the table cannot be read.
         """
         after: int | None = None
         while True:
             with self._use("read") as connection:
-                columns = _known(self._columns(connection))
+                columns = known_columns(self._columns(connection))
                 found = connection.execute(
-                    f"SELECT rowid, {', '.join(map(_bounded, columns))} FROM beams "
-                    f"WHERE ? IS NULL OR rowid > ? ORDER BY rowid LIMIT {_ROWS_AT_ONCE}",
+                    f"SELECT rowid, {', '.join(map(bounded, columns))} FROM beams "
+                    f"WHERE ? IS NULL OR rowid > ? ORDER BY rowid LIMIT {ROWS_AT_ONCE}",
                     (after, after),
                 ).fetchall()
-            yield from _all_stored(columns, [row[1:] for row in found])
-            if len(found) < _ROWS_AT_ONCE:
+            yield from to_table_rows(columns, [row[1:] for row in found])
+            if len(found) < ROWS_AT_ONCE:
                 return
             after = found[-1][0]
 
     def write(self, updates: Sequence[ProgressUpdate]) -> WriteResult:
-        """Write progress, all in one transaction.
+        """Write progress in one transaction.
 
         Args:
-            updates: at most a few hundred, since the lock is held for all of them together.
+            updates: at most a few hundred, since the lock is held until all are written.
 
         Raises:
             DatabaseUnavailable: nothing was written.
@@ -283,8 +262,8 @@ class BeamsTable:
                         changed = self._write_one(connection, update)
                     except sqlite3.IntegrityError:
                         if not connection.in_transaction:
-                            raise  # it has undone the others, too
-                        changed = False  # a site's own constraint or trigger refuses this row; the others must not wait
+                            raise  # the whole transaction was rolled back
+                        changed = False  # a site's constraint or trigger refuses this row only
                     if changed:
                         written.add(update.beam_id)
                 self._file.check_unchanged("write progress to")
@@ -296,7 +275,7 @@ class BeamsTable:
         return WriteResult(frozenset(written))
 
     def update_beam_progress(self, beam_id: str, progress: float) -> bool:
-        """Set one beam's progress (the plan's phase 2): up or down, but never on a row that is over.
+        """Set one beam's progress, up or down, unless its row is terminal (phase 2 of the development plan).
 
         Args:
             beam_id: the row.
@@ -307,8 +286,8 @@ class BeamsTable:
 
         Raises:
             TypeError: ``beam_id`` is not text.
-            ValueError: ``progress`` is no number.
-            DatabaseUnavailable: it cannot be written.
+            ValueError: ``progress`` is not a number.
+            DatabaseUnavailable: the table cannot be written.
         """
         if not isinstance(beam_id, str):
             raise TypeError(f"beam_id must be text, as in the table, not {type(beam_id).__name__}")
@@ -319,11 +298,11 @@ class BeamsTable:
 
     def _write_one(self, connection: sqlite3.Connection, update: ProgressUpdate) -> bool:
         if update.kind == "complete":
-            guard, statuses = f"status IN ({_marks(self._completed)})", self._completed
+            guard, statuses = f"status IN ({placeholders(self._completed)})", self._completed
         else:
             statuses = (*self._terminal, *update.unless)
-            guard = f"status NOT IN ({_marks(statuses)})"
-        # What is no number (a text, a blob) sorts above all numbers and would never be raised.
+            guard = f"status NOT IN ({placeholders(statuses)})"
+        # SQLite sorts text and blobs above all numbers, so they need a comparison of their own.
         compare = (
             "progress <> ?" if update.kind == "lower" else "(progress < ? OR typeof(progress) IN ('text', 'blob'))"
         )
@@ -335,113 +314,13 @@ class BeamsTable:
         return cursor.rowcount > 0
 
     def _columns(self, connection: sqlite3.Connection) -> frozenset[str]:
-        there = frozenset(row[1] for row in connection.execute("PRAGMA table_info(beams)").fetchall())
-        if not there:
+        columns = frozenset(row[1] for row in connection.execute("PRAGMA table_info(beams)").fetchall())
+        if not columns:
             raise self._file.error("no_table", "use", "it has no table beams")
-        missing = sorted(_NEEDED_COLUMNS - there)
+        missing = sorted(_NEEDED_COLUMNS - columns)
         if missing:
             raise self._file.error("no_table", "use", f"its table beams has no column {', '.join(missing)}")
-        return there
+        return columns
 
     def _use(self, action: str, *, write: bool = False) -> contextlib.AbstractContextManager[sqlite3.Connection]:
         return self._file.use(action, write=write)
-
-
-def _known(columns: Collection[str]) -> list[str]:
-    return [name for name in _KNOWN_COLUMNS if name in columns]
-
-
-_Row = tuple[object, ...]
-
-
-def _select(
-    connection: sqlite3.Connection, columns: Sequence[str], condition: str, values: Sequence[object]
-) -> list[_Row]:
-    """Rows that meet a condition, at most :data:`ROWS_LIMIT` and :data:`ROWS_BYTES`; those updated last come first.
-
-    The first column is ``beam_id``. What they mean is worked out when the database has been closed.
-    """
-    query = f"SELECT {', '.join(map(_bounded, columns))} FROM beams WHERE ({condition})"
-    rows: list[_Row] = []
-    left_bytes = ROWS_BYTES
-    try:
-        found = connection.execute(f"{query} ORDER BY updated_at DESC LIMIT {ROWS_LIMIT}", values)
-        while left_bytes > 0 and (some := found.fetchmany(_ROWS_AT_ONCE)):
-            for row in some:
-                left_bytes -= sum([len(value) for value in row if isinstance(value, (str, bytes))])
-                if left_bytes < 0:
-                    break
-                rows.append(row)
-    except TOO_LONG:
-        return _select_one_by_one(connection, columns, query, values)
-    return rows
-
-
-def _select_one_by_one(
-    connection: sqlite3.Connection, columns: Sequence[str], query: str, values: Sequence[object]
-) -> list[_Row]:
-    """The same where a value of some row is longer than SQLite may read."""
-    # The table itself is walked: an index may hold the long value.
-    numbers = connection.execute(
-        f"SELECT rowid FROM beams NOT INDEXED ORDER BY rowid DESC LIMIT {ROWS_LIMIT}"
-    ).fetchall()
-    rows: list[_Row] = []
-    for (number,) in numbers:
-        try:
-            rows += connection.execute(f"{query} AND rowid = ?", (*values, number)).fetchall()
-        except TOO_LONG:
-            too_long = b"x" * (TEXT_LIMIT_BYTES + 1)
-            rows.append((f"row {number}", *[too_long for _ in columns[1:]]))
-    return rows
-
-
-def _all_stored(columns: Sequence[str], rows: Iterable[_Row]) -> list[TableRow]:
-    return [_stored(dict(zip(columns, row, strict=True))) for row in rows]
-
-
-def _marks(values: Iterable[object]) -> str:
-    return ", ".join("?" for _ in values)
-
-
-def _bounded(column: str) -> str:
-    """A column in a query, with no more of its value than is worth reading: somebody may keep a file in it."""
-    return (
-        f"CASE WHEN length(CAST({column} AS BLOB)) > {TEXT_LIMIT_BYTES} "
-        f"THEN substr(CAST({column} AS BLOB), 1, {TEXT_LIMIT_BYTES + 1}) ELSE {column} END"
-    )
-
-
-def _stamp(at: float) -> str:
-    """A moment as the column writes it: UTC, whole seconds, no zone."""
-    return datetime.fromtimestamp(at, timezone.utc).strftime("%Y-%m-%d %H:%M:%S")
-
-
-def _moment(value: object) -> float | None:
-    """A time stamp as the column writes it, or as ISO 8601; without a zone it is UTC."""
-    if not isinstance(value, str):
-        return None
-    try:
-        # 3.10 reads neither a Z nor more than six digits.
-        parsed = datetime.fromisoformat(value.strip().replace("Z", "+00:00")[:32])
-    except ValueError:
-        return None
-    return (parsed if parsed.tzinfo is not None else parsed.replace(tzinfo=timezone.utc)).timestamp()
-
-
-def _stored(row: dict[str, object]) -> TableRow:
-    def text(name: str) -> str | None:
-        value = row.get(name)
-        return value if isinstance(value, str) else None
-
-    progress = row.get("progress")
-    number = isinstance(progress, (int, float)) and math.isfinite(progress)
-    return TableRow(
-        beam_id=row["beam_id"],
-        case_id=row["parent_case_id"],
-        beam_path=text("beam_path"),
-        status=text("status"),
-        progress=float(progress) if number else None,  # type: ignore[arg-type]
-        hpc_job_id=text("hpc_job_id"),
-        updated_at=_moment(row["updated_at"]),
-        too_long=any(isinstance(value, bytes) and len(value) > TEXT_LIMIT_BYTES for value in row.values()),
-    )

@@ -1,17 +1,17 @@
-"""The communicator's database file, opened for one use and closed after it.
+"""Opens the communicator's database file for one use and closes it afterwards.
 
-No connection stays open between uses. So the communicator is the last one to close its database when it stops, and
-SQLite then completes the file and removes ``-wal`` and ``-shm``, as it does without us. An operator may copy, restore
-or delete the file while we run.
+No connection stays open between uses. So the communicator is the last process to close its database, and SQLite then
+completes the file and removes ``-wal`` and ``-shm``, as without the exporter. An operator may copy, restore or delete
+the file at any time.
 
-An ordinary SQLite client would do harm in three cases, so we look at the files before we open them:
+An ordinary SQLite client would do harm in three cases, so the files are checked before they are opened:
 
 - Nobody uses the database, but a ``-wal`` with content lies beside it. A process was killed, or somebody is copying
-  files. We wait until the files are quiet. If the database was replaced meanwhile, the ``-wal`` belongs to the file
-  that was there before, and we leave it alone until it is gone or the communicator has started.
+  files. We wait until the files stop changing. If the database was replaced meanwhile, the ``-wal`` belongs to the
+  previous file. Then we do not open the database until the ``-wal`` is gone or the communicator has started.
 - The ``-shm`` is in use, but this database is not: the file was replaced under a running communicator. We wait.
-- This account may read but not write. SQLite would then make a ``-wal`` and a ``-shm`` that the communicator may not
-  write, and leave them there. If nobody uses the database we read it without these files, else with the existing ones.
+- This account may read but not write. SQLite would create a ``-wal`` and a ``-shm`` that the communicator may not
+  write. If nobody uses the database, we read it without these files; otherwise we use the existing ones.
 """
 
 from __future__ import annotations
@@ -38,45 +38,45 @@ SQLITE_LOCK = threading.RLock()
 """
 
 READ_SECONDS = 5.0
-"""Longest time one use may read. A hundred thousand rows take less than a second."""
+"""Longest duration of one read. A hundred thousand rows take less than a second."""
 
 WRITE_SECONDS = 1.0
-"""Longest time a transaction may hold the write lock: the communicator fails when it waits for five seconds."""
+"""Longest duration of a transaction. The communicator fails if it waits five seconds for the write lock."""
 
 QUIET_SECONDS = 3.0
-"""A ``-wal`` that nobody uses is applied when it and the database have not changed for so long."""
+"""A ``-wal`` that nobody uses is applied when no file has changed for this time while we watched."""
 
 OLD_SECONDS = 60.0
-"""The same by the files' time stamps, for a process that has just started."""
+"""A ``-wal`` that nobody uses is also applied if the time stamps of all files are older than this."""
 
 _TIME_STAMP_SECONDS = 2.5
-"""Two changes within the resolution of a file's time stamp look like one. FAT has the coarsest: two seconds."""
+"""Coarsest resolution of a file's time stamp (FAT: two seconds), with a margin."""
 
-_MOMENT_SECONDS = 0.01
-"""Longer than SQLite takes to close a database whose files are in the system's cache."""
+_CLOSING_SECONDS = 0.01
+"""Time that SQLite needs to close a database whose files are in the system's cache, with a margin."""
 
 _VALUE_LIMIT_BYTES = 16 * 1024 * 1024
-"""Longest value of a row that SQLite reads at all; it could be as large as a gigabyte."""
+"""Longest value that SQLite may read. Without this limit it could be a gigabyte."""
 
 _HEAP_LIMIT_BYTES = 64 * 1024 * 1024
-"""Most memory of SQLite in this process, where Python (before 3.11) cannot set the limit above."""
+"""Memory limit of SQLite in this process, for Python before 3.11, which cannot set the limit above."""
 
 TOO_LONG = (sqlite3.DataError, MemoryError)
-"""What SQLite raises for a value beyond these limits."""
+"""Exceptions of SQLite for a value above these limits."""
 
 _STEPS_BETWEEN_CHECKS = 10_000
-"""Steps of SQLite's virtual machine between two checks of the deadline: well below a millisecond."""
+"""Steps of SQLite's virtual machine between two checks of the deadline; they take less than a millisecond."""
 
 
 class DatabaseFile:
-    """One database file; used by several threads, one at a time.
+    """One database file. Several threads may use it, one at a time.
 
     Args:
         path: the database.
-        busy_timeout_ms: how long a statement waits for somebody else's lock, milliseconds.
-        alone_in_process: nothing else in this process opens the file. Only then can we ask who uses it, and limit
-            SQLite's memory. Set it to false inside the communicator's process.
-        timer: seconds of a clock that never steps.
+        busy_timeout_ms: longest wait for another process's lock, in milliseconds.
+        alone_in_process: whether nothing else in this process opens the file. Only then can we find out who uses it,
+            and limit SQLite's memory. Set it to false inside the communicator's process.
+        timer: monotonic clock in seconds.
     """
 
     def __init__(
@@ -98,57 +98,57 @@ class DatabaseFile:
         self._seen: DatabaseFiles | None = None
         self._seen_since = 0.0
         self._changed_at = float("-inf")
-        self._not_its_own: FileState | None = None
-        """A ``-wal`` or ``-journal`` that belongs to a file that was at the path before."""
+        self._foreign_wal: FileState | None = None
+        """A ``-wal`` or ``-journal`` that belongs to the previous file at the path."""
         self._generation = 0
         self._closed_as: FileState | None = None
         self.unexplained_changes = 0
-        """How often the file was another than we had left it, and nobody used it: it may have been restored."""
+        """Number of times that the file had changed although nobody used it: it may have been restored."""
 
     @property
     def generation(self) -> int:
-        """Goes up whenever another file is at the path; this looks there."""
+        """Number of times that another file was found at the path, including now."""
         with SQLITE_LOCK, contextlib.suppress(OSError):
-            self._look()
+            self._check_files()
         return self._generation
 
-    def unchanged_since(self, moment: float) -> bool:
-        """Whether the files are certainly as they were at a moment.
+    def unchanged_since(self, at: float) -> bool:
+        """Whether the files have certainly not changed since a read that began at ``at``.
 
         Args:
-            moment: by the timer; a read began then.
+            at: time by the timer.
         """
         with SQLITE_LOCK:
             try:
-                self._look()
+                self._check_files()
             except OSError:
                 return False
-            # A change right after the files were seen may not show in their time stamps.
-            return self._seen_since + _TIME_STAMP_SECONDS <= moment
+            # A change right after the files were checked may not show in their time stamps.
+            return self._seen_since + _TIME_STAMP_SECONDS <= at
 
     def interrupt(self) -> None:
-        """End the statement that runs now; from any thread."""
+        """Interrupt the running statement. Any thread may call this."""
         self._deadline = float("-inf")
 
     @contextlib.contextmanager
     def use(self, action: str, *, write: bool = False) -> Iterator[sqlite3.Connection]:
-        """A connection to the file that is at the path now. It is closed at the end.
+        """Open the file that is at the path now, and close it at the end.
 
-        A use within a use has the same connection.
+        A nested use shares the connection.
 
         Args:
-            action: what for, as in "cannot ... FILE".
-            write: the connection must be able to write.
+            action: purpose for error messages, as in "cannot ACTION FILE".
+            write: whether the connection must be able to write.
 
         Raises:
-            DatabaseUnavailable: whatever goes wrong with it.
+            DatabaseUnavailable: any failure of the database.
         """
         with SQLITE_LOCK:
             if self._connection is not None:
-                with self._explained(action):
+                with self._translate_errors(action):
                     yield self._connection
                 return
-            with self._explained(action):
+            with self._translate_errors(action):
                 try:
                     self._connection = self._open(action, write=write)
                     yield self._connection
@@ -158,12 +158,12 @@ class DatabaseFile:
                     self._close()
 
     def check_unchanged(self, action: str) -> None:
-        """Make sure that nobody has copied another database over the file since it was opened.
+        """Check that nobody has copied another database over the file since it was opened.
 
-        While another process uses the database it may change the file at any time, and this is not checked.
+        Nothing is checked while another process uses the database, since that process may change the file.
 
         Raises:
-            DatabaseUnavailable: somebody has.
+            DatabaseUnavailable: the file has changed.
             OSError: the file is gone.
         """
         if not self._used and self._opened_as is not None:
@@ -172,16 +172,16 @@ class DatabaseFile:
                 raise self.error("changing", action, "another program wrote the file at the same time")
 
     def limit_time(self, seconds: float) -> None:
-        """Interrupt statements of this use that are not done in ``seconds`` from now."""
+        """Interrupt statements of this use that still run after ``seconds`` from now."""
         self._deadline = self._timer() + seconds
 
     def error(self, kind: str, action: str, reason: str) -> DatabaseUnavailable:
-        """The error for this file; see :func:`exporter.database.unavailable.database_error`."""
+        """Make an error for this file; see :func:`exporter.database.unavailable.database_error`."""
         return database_error(kind, action, self.path, reason)
 
     def _open(self, action: str, *, write: bool) -> sqlite3.Connection:
-        how = self._how(action, write=write)
-        # Every transaction is one that we begin ourselves (isolation_level), and no read stays open.
+        how = self._open_mode(action, write=write)
+        # isolation_level=None: only explicit transactions, and no read stays open.
         connection = sqlite3.connect(
             f"file://{quote(str(self.path.absolute()))}?{how}",
             uri=True,
@@ -198,7 +198,7 @@ class DatabaseFile:
             elif self._alone:
                 _limit_memory()
             if write:
-                # In WAL mode this leaves out the fsync at each commit, as the communicator does.
+                # In WAL mode this skips the fsync at each commit, like the communicator.
                 connection.execute("PRAGMA synchronous = NORMAL")
         except BaseException:
             connection.close()
@@ -212,26 +212,26 @@ class DatabaseFile:
         with contextlib.suppress(sqlite3.Error):
             connection.close()
         with contextlib.suppress(OSError):
-            self._closed_as = self._look(changed_by_us=True).database
+            self._closed_as = self._check_files(changed_by_us=True).database
 
-    def _how(self, action: str, *, write: bool) -> str:
-        """How to open the file, as parameters of SQLite's URI."""
-        now = self._look()
+    def _open_mode(self, action: str, *, write: bool) -> str:
+        """Decide how to open the file; return the parameters of SQLite's URI."""
+        now = self._check_files()
         self._used = self._is_used(action)
         tries = 3
         while not self._used and now.unfinished is not None and tries:
-            # A process that was just closing the database has removed its -wal by now.
-            time.sleep(_MOMENT_SECONDS)
-            now, tries = self._look(), tries - 1
+            # A process that was closing the database has removed its -wal by now.
+            time.sleep(_CLOSING_SECONDS)
+            now, tries = self._check_files(), tries - 1
             self._used = self._is_used(action)
         self._opened_as = now
         if self._used:
-            self._not_its_own = None
+            self._foreign_wal = None
         else:
             self.unexplained_changes += self._closed_as not in (None, now.database)
             self._closed_as = now.database
             self._check_unfinished(now, action)
-        # Who closes the database last must be able to remove the files beside it.
+        # The last process that closes the database must be able to remove the files beside it.
         place = files.not_writable(self.path, folder=not self._used or not write)
         if place is None:
             return "mode=rw"
@@ -246,7 +246,7 @@ class DatabaseFile:
         return "mode=ro"
 
     def _is_used(self, action: str) -> bool:
-        """Whether somebody else uses this very file."""
+        """Whether another process uses this very file."""
         if not self._alone:
             return True
         for _ in range(2):
@@ -258,33 +258,33 @@ class DatabaseFile:
                 case FileUser.THIS_PROCESS:
                     self._alone = False
                     return True
-            time.sleep(_MOMENT_SECONDS)  # the other process may have been about to close the database
-        # When that process ends it does not remove its -wal: SQLite sees that the database is another one.
-        self._not_its_own = self._look().unfinished
+            time.sleep(_CLOSING_SECONDS)  # the other process may be closing the database
+        # That process will not remove its -wal when it ends, because SQLite sees that the database is another one.
+        self._foreign_wal = self._check_files().unfinished
         raise self.error(
             "not_its_wal",
             action,
-            "the file was replaced while a process used it, and the -wal beside it is that process's",
+            "the file was replaced while a process used it, and the -wal beside it belongs to that process",
         )
 
     def _check_unfinished(self, now: DatabaseFiles, action: str) -> None:
-        """Nobody uses the database: may a ``-wal`` or ``-journal`` be applied to it?"""
+        """Raise if nobody uses the database but a ``-wal`` or ``-journal`` must not be applied to it yet."""
         left = now.unfinished
         if left is None:
             return
-        if _is_same(left, self._not_its_own):
+        if _is_same(left, self._foreign_wal):
             raise self.error(
-                "not_its_wal", action, "the file was replaced, and the -wal beside it is that of the file before"
+                "not_its_wal", action, "the file was replaced, and the -wal beside it belongs to the previous file"
             )
         quiet = self._timer() - self._seen_since >= QUIET_SECONDS
         if not quiet and time.time() - now.newest_ns / 1e9 < OLD_SECONDS:
             raise self.error("unfinished", action, "a process that wrote it was killed, or it is being copied")
 
-    def _look(self, *, changed_by_us: bool = False) -> DatabaseFiles:
-        """The files now; takes note of what has changed since the last look.
+    def _check_files(self, *, changed_by_us: bool = False) -> DatabaseFiles:
+        """Check the files and record what has changed since the last check.
 
         Raises:
-            OSError: there is no such file, or a folder.
+            OSError: there is no such file, or it is a folder.
         """
         now, before = files.stat_files(self.path), self._seen
         if now == before:
@@ -294,25 +294,25 @@ class DatabaseFile:
             if now.database != before.database and not changed_by_us:
                 self._changed_at = self._timer()
                 if now.unfinished == before.unfinished:
-                    # Copied over by somebody, or a checkpoint by a process that uses it.
-                    self._not_its_own = now.unfinished
-        if not _is_same(now.unfinished, self._not_its_own):
-            self._not_its_own = None
+                    # Somebody copied a file over it, or a process that uses it has made a checkpoint.
+                    self._foreign_wal = now.unfinished
+        if not _is_same(now.unfinished, self._foreign_wal):
+            self._foreign_wal = None
         self._seen, self._seen_since = now, self._timer()
         return now
 
     def _why_read_only(self, place: Path) -> str:
         reason = f"this account may not write {place}"
         if self._generation > 0 and place == self.path:
-            reason += "; the file is a new one, and SQLite lets only the owner of a new file write it"
+            reason += "; the file is new, and SQLite lets only the owner of a new file write it"
         return reason
 
     def _is_late(self) -> bool:
         return self._timer() > self._deadline
 
     @contextlib.contextmanager
-    def _explained(self, action: str) -> Iterator[None]:
-        """Whatever goes wrong becomes :class:`DatabaseUnavailable`."""
+    def _translate_errors(self, action: str) -> Iterator[None]:
+        """Turn every failure into :class:`DatabaseUnavailable`."""
         try:
             yield
         except DatabaseUnavailable as error:
@@ -332,7 +332,7 @@ class DatabaseFile:
             raise self.error("too_large", action, "a value is too long") from error
 
     def _is_changing(self) -> bool:
-        """Nobody else uses the database, and it was changed a moment ago: it may be half of a copy."""
+        """Whether the file may be an unfinished copy: nobody uses the database, and it changed just now."""
         if self._used or self._opened_as is None:
             return False
         with contextlib.suppress(OSError):
@@ -350,7 +350,7 @@ def _is_same(one: FileState | None, other: FileState | None) -> bool:
 
 @functools.cache
 def _limit_memory() -> None:
-    """Limit the memory of all SQLite connections of this process. SQLite before 3.31 has no such limit."""
+    """Limit the memory of all SQLite connections of this process. SQLite before 3.31 ignores it."""
     with contextlib.closing(sqlite3.connect(":memory:")) as connection:
         connection.execute(f"PRAGMA hard_heap_limit = {_HEAP_LIMIT_BYTES}")
 

@@ -1,7 +1,7 @@
-"""Which beams there are: the rows of the communicator's table, or the names of log files where there is no database.
+"""Discovery: finds beams in the communicator's table, or by the names of log files if there is no database.
 
-Ids come from other people and become parts of paths and labels. What is no usable id is refused, said once and counted;
-the others are not affected.
+Ids come from outside and become parts of paths and labels. An unusable id is refused, logged once and counted; other
+beams are not affected.
 """
 
 from __future__ import annotations
@@ -13,35 +13,37 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from exporter.beams.snapshot import BeamKey, BeamRow
-from exporter.database.beams_table import BeamsTable, TableRow
+from exporter.database.beams_table import BeamsTable
+from exporter.database.table_rows import TableRow
 from exporter.process.clock import UNSET_CLOCK, Timeline
 from exporter.sources.source import LogStat
 
 _ID_BYTES = 255
-"""Longest id in bytes of UTF-8: as long as a file name may be."""
+"""Longest id in bytes of UTF-8, as long as a file name may be."""
 
-_SLACK_SECONDS = 5.0
-"""Time stamps have whole seconds, and their writer may commit a moment later."""
+_OVERLAP_SECONDS = 5.0
+"""Overlap of two reads: time stamps have whole seconds, and their writer may commit slightly later."""
 
 _REFUSED_KEPT = 10_000
+"""Refused ids that are remembered so that each is counted once."""
 
-_WHOLE_SECONDS = 300.0
-"""All rows of the open cases are read again so often. In between, only those of cases that have become open."""
+_SIBLINGS_SECONDS = 300.0
+"""Interval at which all rows of the open cases are read again. In between, only cases that have just opened."""
 
-_READ_AGAIN_SECONDS = 30.0
-"""The rows are read so often even if the files seem to be unchanged."""
+_LONGEST_UNREAD_SECONDS = 30.0
+"""Longest time between two reads, even if the files seem unchanged."""
 
 _CONTROL_CHARACTER = re.compile("[\\x00-\\x1f\\x7f]")
 
 
 @dataclass(frozen=True, slots=True)
 class DiscoveryResult:
-    """What discovery has found.
+    """Result of discovery.
 
     Args:
-        rows: the beams.
-        refused: how many ids were refused for the first time, by reason.
-        missing: beams asked for whose rows are gone.
+        rows: the beams that were found.
+        refused: number of newly refused ids, by reason.
+        missing: requested beams whose rows are gone.
     """
 
     rows: tuple[BeamRow, ...] = ()
@@ -50,7 +52,7 @@ class DiscoveryResult:
 
 
 def fault_of_id(value: object) -> str | None:
-    """Why ``value`` cannot be an id, in one word; ``None`` where it can."""
+    """Return why ``value`` cannot be an id, in one word; ``None`` if it can."""
     if not isinstance(value, str):
         return "not_text"
     if not value:
@@ -66,35 +68,39 @@ def fault_of_id(value: object) -> str | None:
     return None
 
 
-def fault_of_row(beam: TableRow) -> str | None:
-    """Why a row cannot be used, in one word; ``None`` where it can."""
-    if beam.too_long or any(_is_long(text) for text in (beam.status, beam.hpc_job_id)):
+def fault_of_row(row: TableRow) -> str | None:
+    """Return why a row cannot be used, in one word; ``None`` if it can."""
+    if row.too_long or any(_is_long(text) for text in (row.status, row.hpc_job_id)):
         return "too_long"
-    fault = fault_of_id(beam.beam_id) or fault_of_id(beam.case_id)
-    if fault is None and not _is_utf8(f"{beam.beam_id}{beam.case_id}"):
-        # A file name may be such bytes, but no statement can name the row again: asking for it would fail every look.
+    fault = fault_of_id(row.beam_id) or fault_of_id(row.case_id)
+    if fault is None and not _is_utf8(f"{row.beam_id}{row.case_id}"):
+        # A file name may hold such bytes, but no SQL statement can: reading the row again would always fail.
         return "not_utf8"
     return fault
 
 
 def _is_long(text: str | None) -> bool:
-    """Longer than any status or job id is; both become labels, parts of paths or words for people."""
+    """Whether a status or job id is too long to become a label or part of a path."""
     return text is not None and len(text.encode("utf-8", "surrogateescape")) > _ID_BYTES
 
 
 def _is_utf8(text: str) -> bool:
-    """Whether the bytes were UTF-8: what was not is held as lone surrogates."""
+    """Whether the bytes were UTF-8. Other bytes are decoded to lone surrogates."""
     return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 class _Refusals:
-    """Counters each refused id once; forgets the oldest of very many."""
+    """Counts each refused id once. It remembers the last :data:`_REFUSED_KEPT` ids."""
 
     def __init__(self) -> None:
         self._known: OrderedDict[tuple[str, str], None] = OrderedDict()
 
     def count(self, faults: Mapping[str, str]) -> Counter[str]:
-        """How many are new, by reason; ``faults`` is by what was refused."""
+        """Count the new ones by reason.
+
+        Args:
+            faults: reason by refused id.
+        """
         new: Counter[str] = Counter()
         for refused, reason in faults.items():
             if (refused, reason) not in self._known:
@@ -106,12 +112,12 @@ class _Refusals:
 
 
 class DatabaseDiscovery:
-    """Beams from the table ``beams``.
+    """Finds beams in the table ``beams``.
 
     Args:
         table: the table.
-        retention_seconds: the first look reads rows that ended this long ago, too.
-        timer: seconds of a clock that never steps.
+        retention_seconds: the first read includes rows that were updated this long ago.
+        timer: monotonic clock in seconds.
     """
 
     def __init__(
@@ -121,21 +127,19 @@ class DatabaseDiscovery:
         self._timer = timer
         self._read: list[TableRow] = []
         self._read_at = float("-inf")
-        self._asked_for: frozenset[str] = frozenset()
+        self._requested: frozenset[str] = frozenset()
         self._changes = 0
         self._retention_seconds = retention_seconds
-        self._looked_at: float | None = None
+        self._last_at: float | None = None
         self._refusals = _Refusals()
-        self._whole: frozenset[str] = frozenset()
-        self._whole_since: float | None = None
+        self._open_cases: frozenset[str] = frozenset()
+        self._siblings_at: float | None = None
 
     def find_beams(self, at: float, watched: Collection[BeamKey], timeline: Timeline = UNSET_CLOCK) -> DiscoveryResult:
-        """Read the rows that are not over, those updated since the last look, and those of ``watched``.
+        """Read the open rows, the rows updated since the last call, and the rows of ``watched``.
 
-        Of a case that has a row that is not over, the other rows are read, too, however old they are: case progress
-        counts them. They come last.
-
-        The database is not opened when its files are as they were at the last look: then its rows are, too.
+        The other rows of open cases are read, too, however old they are, because case progress counts them. They come
+        last. The database is not opened if its files have not changed since the last call.
 
         Args:
             at: the present instant.
@@ -143,24 +147,25 @@ class DatabaseDiscovery:
             timeline: converts instants to the wall-clock times that rows hold.
 
         Raises:
-            exporter.database.unavailable.DatabaseUnavailable: it cannot be read; the next look makes up for it.
+            exporter.database.unavailable.DatabaseUnavailable: the table cannot be read. The next call includes what
+                this one has missed.
         """
         wall, kept_since = timeline.to_wall(at), timeline.to_wall(at - self._retention_seconds)
-        # After the clock was set back, new rows have time stamps from before the last look.
-        since = kept_since if self._looked_at is None else min(self._looked_at, wall) - _SLACK_SECONDS
-        asked_for = frozenset(key.beam_id for key in watched)
-        if self._knows(asked_for):
-            stored = [beam for beam in self._read if self._is_wanted(beam, since, asked_for)]
+        # After the clock was set back, new rows have time stamps from before the last call.
+        since = kept_since if self._last_at is None else min(self._last_at, wall) - _OVERLAP_SECONDS
+        requested = frozenset(key.beam_id for key in watched)
+        if self._knows(requested):
+            stored = [row for row in self._read if self._is_wanted(row, since, requested)]
         else:
             began = self._timer()
-            self._read = self._table.rows(since, asked_for)
+            self._read = self._table.rows(since, requested)
             if self._table.unexplained_changes != self._changes:
-                # Rows of a backup have old time stamps.
+                # The database may have been restored, and rows of a backup have old time stamps.
                 self._changes = self._table.unexplained_changes
-                self._read = self._table.rows(kept_since, asked_for)
+                self._read = self._table.rows(kept_since, requested)
             stored = self._read + self._siblings(self._read, at)
-            self._read_at, self._asked_for = began, asked_for
-        self._looked_at = wall
+            self._read_at, self._requested = began, requested
+        self._last_at = wall
         rows, faults = [], {}
         for beam in stored:
             fault = fault_of_row(beam)
@@ -171,32 +176,32 @@ class DatabaseDiscovery:
         there = {row.key for row in rows}
         return DiscoveryResult(tuple(rows), self._refusals.count(faults), frozenset(set(watched) - there))
 
-    def _knows(self, asked_for: frozenset[str]) -> bool:
-        """Whether the rows are certainly as they were read last, and all that are asked for were read."""
+    def _knows(self, requested: frozenset[str]) -> bool:
+        """Whether the last read holds all requested rows and is certainly still true."""
         return (
-            asked_for <= self._asked_for
-            and self._timer() - self._read_at < _READ_AGAIN_SECONDS
+            requested <= self._requested
+            and self._timer() - self._read_at < _LONGEST_UNREAD_SECONDS
             and self._table.unchanged_since(self._read_at)
         )
 
-    def _is_wanted(self, beam: TableRow, since: float, asked_for: frozenset[str]) -> bool:
-        """What the query of :meth:`BeamsTable.rows` says, of a row that is known."""
+    def _is_wanted(self, beam: TableRow, since: float, requested: frozenset[str]) -> bool:
+        """Apply the condition of :meth:`BeamsTable.rows` to a row that was read before."""
         updated = beam.updated_at is not None and beam.updated_at >= since
-        return updated or not self._table.is_terminal(beam.status) or beam.beam_id in asked_for
+        return updated or not self._table.is_terminal(beam.status) or beam.beam_id in requested
 
     def _siblings(self, stored: Sequence[TableRow], at: float) -> list[TableRow]:
-        """The other rows of cases that have become open since the last look."""
+        """Read the other rows of cases that have opened since the last call."""
         open_cases = frozenset(
             str(beam.case_id)
             for beam in stored
             if not self._table.is_terminal(beam.status) and fault_of_row(beam) is None
         )
-        if self._whole_since is None or at - self._whole_since >= _WHOLE_SECONDS:
-            self._whole, self._whole_since = frozenset(), at
-        opened = open_cases - self._whole
+        if self._siblings_at is None or at - self._siblings_at >= _SIBLINGS_SECONDS:
+            self._open_cases, self._siblings_at = frozenset(), at
+        opened = open_cases - self._open_cases
         known = {beam.beam_id for beam in stored}
         found = [beam for beam in self._table.rows_of_cases(opened) if beam.beam_id not in known] if opened else []
-        self._whole = open_cases
+        self._open_cases = open_cases
         return found
 
 
@@ -215,23 +220,24 @@ def _row(beam: TableRow, at: float) -> BeamRow:
 
 
 _DEFAULT_NAMES = (
-    # The plan's template doubles the case, since the communicator's beam ids begin with it.
+    # The development plan's template repeats the case, because the communicator's beam ids begin with it.
     re.compile(r"(?P<case_id>.+)_(?P<beam_id>(?P=case_id)_.+)\.log"),
     re.compile(r"sim_(?P<case_id>.+)_(?P<beam_id>(?P=case_id)_.+)\.log"),
     re.compile(r"sim_(?P<beam_id>(?P<case_id>.+)_beam_[^_]+)\.log"),
-    # A guess: a case id that holds a `_` is split in its middle.
+    # A guess: it is wrong if the case id holds a `_`.
     re.compile(r"(?P<case_id>[^_]+)_(?P<beam_id>.+)\.log"),
 )
 
 
 _NAMES_AT_ONCE = 500
+"""Names between two calls of ``between``."""
 
 
 class DirectoryDiscovery:
-    """Beams from the names of log files.
+    """Finds beams by the names of log files.
 
     Args:
-        name_pattern: regular expression over whole file names with groups ``case_id`` and ``beam_id``; ``None`` for the
+        name_pattern: regular expression for whole file names with groups ``case_id`` and ``beam_id``; ``None`` for the
             built-in rules: ``<case>_<case>_<rest>.log``, with or without ``sim_`` before it (beam ``<case>_<rest>``),
             ``sim_<case>_beam_<n>.log`` (beam ``<case>_beam_<n>``), else ``<case>_<beam>.log`` split at the first ``_``.
     """
@@ -240,8 +246,8 @@ class DirectoryDiscovery:
         self._patterns = _DEFAULT_NAMES if name_pattern is None else (re.compile(name_pattern),)
         self._refusals = _Refusals()
         self._rows: dict[str, dict[str, BeamRow]] = {}
-        self._whole: frozenset[str] = frozenset()
-        self._whole_since: float | None = None
+        self._open_cases: frozenset[str] = frozenset()
+        self._siblings_at: float | None = None
 
     def find_beams(
         self,
@@ -251,17 +257,17 @@ class DirectoryDiscovery:
         *,
         written_since: float = float("-inf"),
     ) -> DiscoveryResult:
-        """Take the regular files of each folder by name; other names than logs' are passed over.
+        """Find the beams that the files of some folders name; other files are skipped.
 
-        Where two files name one beam, the one written last is meant. A file that has not been written since the last
-        look is answered with the very row of that: most of ten thousand are.
+        If two files name one beam, the one written last counts. A file that has not changed since the last call keeps
+        its row object, which saves most of the work.
 
         Args:
             at: now, epoch seconds.
-            folders: what is in each folder.
-            between: called every few hundred names: ten thousand take a tenth of a second.
-            written_since: epoch seconds. Older files are passed over, but those of a case that has a newer one are
-                returned once: case progress counts them.
+            folders: the regular files of each folder by name.
+            between: called every few hundred names, because ten thousand names take a tenth of a second.
+            written_since: epoch seconds. Older files are skipped. But if a case also has a newer file, its older ones
+                are returned once, because case progress counts them.
         """
         before, self._rows = self._rows, {folder: {} for folder in folders}
         newest: dict[BeamKey, BeamRow] = {}
@@ -301,11 +307,11 @@ class DirectoryDiscovery:
         at: float,
         between: Callable[[], None],
     ) -> list[BeamRow]:
-        """Old files of cases that have a recent one since the last look; again every :data:`_WHOLE_SECONDS`."""
+        """Return old files of cases that now have a recent one; all again every :data:`_SIBLINGS_SECONDS`."""
         cases = frozenset(key.case_id for key in newest)
-        if self._whole_since is None or at - self._whole_since >= _WHOLE_SECONDS:
-            self._whole, self._whole_since = frozenset(), at
-        opened, self._whole = cases - self._whole, cases
+        if self._siblings_at is None or at - self._siblings_at >= _SIBLINGS_SECONDS:
+            self._open_cases, self._siblings_at = frozenset(), at
+        opened, self._open_cases = cases - self._open_cases, cases
         found: dict[BeamKey, BeamRow] = {}
         for number, (folder, name, stat) in enumerate(old if opened else ()):
             if number % _NAMES_AT_ONCE == 0:
@@ -327,5 +333,5 @@ class DirectoryDiscovery:
 
 
 def _row_of_file(key: BeamKey, folder: str, name: str, stat: LogStat, at: float) -> BeamRow:
-    """What the name of a log tells of a beam."""
+    """Make a row from the name and the modification time of a log."""
     return BeamRow(key, at, updated_at=stat.modified_at, log_path=f"{folder.rstrip('/')}/{name}")

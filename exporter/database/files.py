@@ -1,9 +1,9 @@
-"""The files of an SQLite database: what they are now, and whether another process uses them.
+"""Inspects the files of an SQLite database and finds out whether another process uses them.
 
-SQLite keeps committed changes in a file ``-wal`` beside the database (or, in other journal modes, the old pages in a
-file ``-journal``). The last process that closes the database empties and removes these files. A process that is killed
-leaves them behind, and whoever opens the database next applies them. That damages a database that was restored from a
-backup in the meantime. Therefore we look at these files, and at SQLite's locks, before we open anything.
+SQLite keeps committed changes in a file ``-wal`` beside the database. In other journal modes it keeps the old pages in
+a file ``-journal``. The last process that closes the database removes these files. A killed process leaves them behind,
+and the next process that opens the database applies them. This damages a database that was restored from a backup in
+the meantime. So these files and SQLite's locks are checked before the database is opened.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ _LOCK = "hhqqi"
 """``struct flock`` on 64-bit Linux: type, whence, start, length, pid."""
 
 _DATABASE_LOCKS = (0x40000000, 512)
-"""First byte and number of the bytes that SQLite locks in the database file (https://www.sqlite.org/fileformat.html,
-"the lock-byte page"). A connection in WAL mode holds its shared lock there until it is closed."""
+"""Offset and number of the bytes that SQLite locks in the database file (https://www.sqlite.org/fileformat.html, "the
+lock-byte page"). A connection in WAL mode holds its shared lock there until it is closed."""
 
 _SHM_LOCK = (128, 1)
-"""The byte of ``-shm`` that every connection in WAL mode holds a shared lock on (``UNIX_SHM_DMS`` in ``os_unix.c``)."""
-
+"""Offset and number of the bytes of ``-shm`` on which every connection in WAL mode holds a shared lock
+(``UNIX_SHM_DMS`` in ``os_unix.c``)."""
 
 _AT_FDCWD = -100
 _STATX_BTIME = 0x800
 _STATX_BTIME_AT = 0x50
 _STATX_BYTES = 256
-"""Of ``struct statx``: the flag and the place of the time of birth, and its size (``linux/stat.h``)."""
+"""``struct statx`` (``linux/stat.h``): flag and offset of the birth time, and size of the structure."""
 
 
 @dataclass(frozen=True, slots=True)
 class FileState:
-    """What ``stat`` says of a file. It changes with each change of the file, but for two within one clock tick."""
+    """Result of ``stat``. It changes whenever the file changes, except for two changes within one clock tick."""
 
     device: int
     inode: int
@@ -47,16 +47,16 @@ class FileState:
     modified_ns: int
     changed_ns: int
     born: tuple[int, int] | None
-    """When the file was made, seconds and nanoseconds; a new file often gets the inode of one that was deleted."""
+    """Birth time, seconds and nanoseconds. It is needed because a new file often gets the inode of a deleted one."""
 
     def is_same_file(self, other: FileState) -> bool:
-        """Whether both are states of one file."""
+        """Whether both describe the same file."""
         return (self.device, self.inode, self.born) == (other.device, other.inode, other.born)
 
 
 @dataclass(frozen=True, slots=True)
 class DatabaseFiles:
-    """The database and the files beside it at one moment; ``None`` where a file is not there or is empty."""
+    """The database and the files beside it. ``None`` means that a file is missing or empty."""
 
     database: FileState
     wal: FileState | None
@@ -64,27 +64,27 @@ class DatabaseFiles:
 
     @property
     def unfinished(self) -> FileState | None:
-        """A ``-wal`` or ``-journal`` with content: an opening process may have to apply it to the database."""
+        """The ``-wal`` or ``-journal`` if it has content. The next process may have to apply it to the database."""
         return self.wal or self.journal
 
     @property
     def newest_ns(self) -> int:
-        """When one of them was last changed, nanoseconds since the epoch."""
+        """Time of the last change of any of them, nanoseconds since the epoch."""
         return max(each.changed_ns for each in (self.database, self.wal, self.journal) if each is not None)
 
 
 def companion(path: Path, suffix: str) -> Path:
-    """One of the files that SQLite keeps beside a database: ``-wal``, ``-shm`` or ``-journal``."""
+    """Return the path of a file that SQLite keeps beside a database: ``-wal``, ``-shm`` or ``-journal``."""
     return path.with_name(f"{path.name}{suffix}")
 
 
 def resolve(path: Path) -> Path:
-    """Where the database is that a link leads to: SQLite keeps ``-wal`` and ``-shm`` there."""
+    """Resolve links: SQLite keeps ``-wal`` and ``-shm`` beside the real file."""
     return Path(os.path.realpath(path))
 
 
 def stat_files(path: Path) -> DatabaseFiles:
-    """The files of a database now.
+    """Get the state of a database's files.
 
     Args:
         path: the database file.
@@ -102,27 +102,27 @@ def stat_files(path: Path) -> DatabaseFiles:
 
 
 class FileUser(Enum):
-    """Who uses a database file, by the locks on it."""
+    """Who uses a database file, according to the locks on it."""
 
     NOBODY = "nobody"
     OTHERS = "others"
-    OTHERS_OF_ANOTHER_FILE = "others, of another file"
-    """They use the ``-shm`` that lies beside the database, but the database they opened is not at the path any more."""
+    OTHERS_OF_PREVIOUS_FILE = "others, of the previous file"
+    """Others use the ``-shm`` beside the database, but the database that they opened is no longer at the path."""
     THIS_PROCESS = "this process"
 
 
 def find_user(path: Path) -> FileUser:
-    """Who has the database at this path open.
+    """Find out who has the database at this path open.
 
-    In WAL mode that is everybody who has used it since, in other modes who reads or writes at this moment.
+    In WAL mode these are all open connections. In other modes it is a process that reads or writes at this instant.
 
-    No connection of our own may be open: when a process closes a file, it gives up all its locks on that file. If this
-    process turns out to use the database all the same, the file is left open, so that its locks stay. Do not ask again.
+    This process must have no connection open, because closing a file gives up all its locks on that file. If this
+    process uses the database anyway, the file is left open so that its locks stay. Do not call this again then.
     """
     path = resolve(path)
     descriptors = [_opened(each) for each in (companion(path, "-shm"), path)]
     shm, database = descriptors
-    # Who closes the database lets go of -shm first.
+    # A closing process releases -shm first.
     of_shm, of_database = _lock_holder(shm, *_SHM_LOCK), _lock_holder(database, *_DATABASE_LOCKS)
     if os.getpid() in (of_shm, of_database):
         return FileUser.THIS_PROCESS
@@ -131,15 +131,15 @@ def find_user(path: Path) -> FileUser:
             os.close(descriptor)
     if of_database is not None:
         return FileUser.OTHERS
-    return FileUser.NOBODY if of_shm is None else FileUser.OTHERS_OF_ANOTHER_FILE
+    return FileUser.NOBODY if of_shm is None else FileUser.OTHERS_OF_PREVIOUS_FILE
 
 
 def not_writable(path: Path, *, folder: bool) -> Path | None:
-    """The first of the files SQLite must write that this account may not write; ``None`` if it may write all.
+    """Return the first file that SQLite must write and this account may not write; ``None`` if there is none.
 
     Args:
         path: the database.
-        folder: the folder must be writable, too. It is needed to make or remove ``-wal``, ``-shm`` and ``-journal``.
+        folder: whether the folder must be writable, too, to create or remove ``-wal``, ``-shm`` and ``-journal``.
     """
     path = resolve(path)
     places = [path, companion(path, "-wal"), companion(path, "-shm")]
@@ -167,14 +167,14 @@ def _state_of(path: Path) -> FileState | None:
 
 
 def _born(path: Path) -> tuple[int, int] | None:
-    """When a file was made; ``None`` where the system does not tell. Python's ``os.stat`` never does on Linux."""
+    """Return the birth time of a file; ``None`` if the system does not know it. ``os.stat`` lacks it on Linux."""
     statx = getattr(ctypes.CDLL(None), "statx", None)
     answer = ctypes.create_string_buffer(_STATX_BYTES)
     if statx is None or statx(_AT_FDCWD, os.fsencode(path), 0, _STATX_BTIME, answer) != 0:
         return None
-    [told] = struct.unpack_from("I", answer)
+    [mask] = struct.unpack_from("I", answer)
     seconds, nanoseconds = struct.unpack_from("qI", answer, _STATX_BTIME_AT)
-    return (seconds, nanoseconds) if told & _STATX_BTIME else None
+    return (seconds, nanoseconds) if mask & _STATX_BTIME else None
 
 
 def _opened(path: Path) -> int | None:
@@ -184,11 +184,11 @@ def _opened(path: Path) -> int | None:
 
 
 def _lock_holder(descriptor: int | None, start: int, length: int) -> int | None:
-    """The process that holds a lock on some of these bytes (0 if it is out of sight); ``None`` if there is none."""
+    """Return the process id that holds a lock on these bytes (0 if it is not visible); ``None`` if there is none."""
     if descriptor is None:
         return None
     asked = struct.pack(_LOCK, fcntl.F_WRLCK, os.SEEK_SET, start, length, 0)
-    # A lock of an open file description is in the way of this process's own locks, too.
+    # Asking as an open file description also finds locks of this process.
     answer: tuple[int, ...] = struct.unpack(_LOCK, fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, asked))
     kind, _, _, _, process = answer
     return None if kind == fcntl.F_UNLCK else process

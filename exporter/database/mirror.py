@@ -1,10 +1,11 @@
-"""The store's progress in the column ``progress``, which the communicator's screens show.
+"""Mirror: writes progress into the column ``progress``, which the communicator's screens show.
 
-The mirror keeps the newest value of each beam until the database has taken it, so what waits is bounded by the beams
-and nothing is lost while the database is locked, missing or full. It raises only, but for one lowering each when a new
-run has begun, when an unfinished log is seen to grow for the first time (the leftover of an earlier run, or a coarse
-40, stands in the row), and when a run announces further batches. What it has written it does not know after a restart:
-then a retry that has ended may lower once more.
+The mirror keeps the newest value of each beam until the database has accepted it. So at most one value per beam waits,
+and nothing is lost while the database is locked, missing or full.
+
+A value may only rise, with three exceptions. It may fall once when a new run has started, when an unfinished log is
+first seen growing (the row may hold the value of an earlier run), and when a run announces more batches. After a
+restart the mirror does not know what it has written, so a retry that has ended may lower the value once more.
 """
 
 from __future__ import annotations
@@ -29,37 +30,46 @@ from exporter.database.other_writer import OtherWriter
 from exporter.database.unavailable import DatabaseUnavailable
 
 ROWS_PER_TRANSACTION = 100
-"""A transaction of so many rows holds the lock for about a millisecond (``docs/performance.md``)."""
+"""Most rows per transaction, which then holds the lock for about a millisecond (``docs/performance.md``)."""
 
 OUTCOMES = ("written", "refused", "failed")
+"""Outcomes of an update: the row changed, the row did not accept it, or the database could not be written."""
 _BACKOFF_SECONDS = 0.5
 _LONGEST_BACKOFF_SECONDS = 30.0
-_SAME = 0.01
-"""Ours is rounded twice, as percent and on the range; the communicator's ``X/Y*50+40`` is not rounded at all."""
+_EQUAL_WITHIN = 0.01
+"""Largest difference between equal values. Ours is rounded twice; the communicator's ``X/Y*50+40`` is not."""
 
 _COMMUNICATORS_END = 100.0
-"""What the communicator writes at a run's end, whatever its scale is before (facts on it, section 2)."""
+"""Value that the communicator writes at the end of a run, on every scale."""
 
 _WITHOUT_DOSE = frozenset({OutputState.NOT_DUE, OutputState.PENDING, OutputState.BLOCKED, OutputState.MISSING})
 _HIGHEST_WITHOUT_DOSE = 99.0
-"""Where the dose file is looked for, 100 % is written when it has been found, and not while the last batch runs."""
+"""With the output check, 100 % is written only after the dose file was found."""
 
-_SEEN_AFTER_SECONDS = 2.0
-"""A row read so long after a write shows it: the write itself may have waited for a lock."""
-
+_VISIBLE_AFTER_SECONDS = 2.0
+"""Time after which a read must show our write, since the write may have waited for a lock."""
 
 _STAMPS_KEPT = 15
-"""Time stamps of a row that are remembered. A backup is of a moment of the current run, as a rule a recent one."""
+"""Time stamps remembered per row, to recognise a row that was restored from a recent backup."""
 
 
 @dataclass(slots=True)
 class _Written:
-    """What was given to the database last, and for which stage of which run.
+    """The last update of a row, and the state of run and row at that time.
 
-    ``accepted`` is false where the row was over, gone, or as high already: then it holds something else.
-    ``row_updated_at`` and ``row_status`` tell which row was known then. ``wall_offset_seconds`` is
-    that of the snapshot. ``ours`` is the last value of this run that the row
-    took, and ``ours_at`` when. ``stamps_before`` are the last time stamps of the row that were seen before the write.
+    Attributes:
+        percent: progress of the run.
+        update: the update of the row.
+        run_number: number of the run.
+        announcements: number of announcements in the run.
+        grew: whether the log had been seen growing.
+        row_updated_at: time stamp of the row as last read.
+        row_status: status of the row as last read.
+        accepted: whether the row changed. If not, it holds another value.
+        wall_offset_seconds: that of the snapshot.
+        ours: the last value of this run that the row accepted.
+        ours_at: instant of that write.
+        stamps_before: last time stamps of the row that were seen before the write.
     """
 
     percent: float
@@ -78,13 +88,13 @@ class _Written:
 
 @dataclass(frozen=True, slots=True)
 class FlushResult:
-    """What a round of writing has done.
+    """Result of :meth:`Mirror.flush`.
 
     Args:
-        outcomes: updates by outcome (:data:`OUTCOMES`).
-        seconds: how long each transaction took.
-        pending: updates that still wait.
-        error: why nothing more could be written.
+        outcomes: number of updates by outcome (:data:`OUTCOMES`).
+        seconds: duration of each transaction.
+        pending: number of updates that still wait.
+        error: why no more could be written; ``None`` if all were.
     """
 
     outcomes: Counter[str]
@@ -94,18 +104,18 @@ class FlushResult:
 
 
 class Mirror:
-    """Writes progress; used by one thread.
+    """Writes progress into the table. One thread uses it.
 
     Args:
         table: the table.
-        terminal_statuses: rows in these are not written.
-        completed_statuses: those of them that mean success: one write may complete them.
-        reset_statuses: those that a retry begins with: a row that is in one is not written unless that was known.
-        value: which progress: ``batch`` (the plan's) or ``estimated``.
-        value_range: what 0 and 100 % are written as.
-        minimum_interval_seconds: between two rounds of writing.
-        throttle_percent: smaller changes wait.
-        timer: seconds of a clock that never steps, for the duration of writes.
+        terminal_statuses: statuses of rows that are not written.
+        completed_statuses: those of them that mean success. Such a row may be raised to the top once.
+        reset_statuses: statuses at the beginning of a retry. A row that has just got one of them is not written.
+        value: which progress to write: ``batch`` or ``estimated``.
+        value_range: values to write for 0 and 100 %.
+        minimum_interval_seconds: shortest time between two transactions.
+        throttle_percent: smallest change that is written, in percent.
+        timer: monotonic clock in seconds, for the duration of transactions.
     """
 
     def __init__(
@@ -142,32 +152,32 @@ class Mirror:
 
     @property
     def pending(self) -> int:
-        """Updates that wait."""
+        """Number of updates that wait."""
         return len(self._due)
 
     @property
     def due_at(self) -> float:
-        """When the next round of writing may be, by the clock of :meth:`flush`."""
+        """Earliest time of the next transaction, on the clock of :meth:`flush`."""
         return self._next_at
 
     def pop_other_writer(self) -> BeamKey | None:
-        """A beam whose column somebody else changes on another scale, once; :attr:`advice` says what to do."""
+        """Return a beam whose value another program writes on another scale, once; see :attr:`advice`."""
         key, self._other_writer = self._other_writer, None
         return key
 
     def update(self, snapshot: StoreSnapshot) -> None:
-        """Work out what is due.
+        """Find the updates that are due.
 
         Args:
-            snapshot: what the store shows.
+            snapshot: the current state of all beams.
         """
         self._wall_offset_seconds = snapshot.wall_offset_seconds
         if self._table.generation != self._generation:
-            # Another file is at the path: what we wrote is not in it.
+            # Another file is at the path, which does not hold what we wrote.
             self._generation = self._table.generation
             self._written.clear()
         for view in snapshot.beams:
-            # A row that was read by an earlier process may be the next run's by now.
+            # A row from the saved state may belong to the next run by now.
             if view.row.status is not None and view.key not in snapshot.rows_from_restart:
                 written = self._written.get(view.key)
                 if written is not None and _was_read_after(written, view.row):
@@ -189,10 +199,10 @@ class Mirror:
         kind, percent = update
         waiting = self._due.get(view.key)
         if waiting is not None and waiting.update.kind == "lower" and kind == "raise":
-            # The lowering that waits has not been used up: the newer value takes its place.
+            # The pending update may lower the row and was not written yet, so the newer value may, too.
             kind = "lower"
         value = round(self._low + (self._high - self._low) * percent / 100.0, 2)
-        # A row that is reset between two looks is the next run's, of which this value says nothing.
+        # A row that is reset in the meantime belongs to the next run, so this value must not be written.
         unless = () if view.row.status in self._reset else self._reset
         self._due[view.key] = _Written(
             percent,
@@ -206,9 +216,9 @@ class Mirror:
         )
 
     def _next(self, view: BeamView, written: _Written | None) -> tuple[UpdateKind, float] | None:
-        """What should be written of a beam now: how, and which value in percent."""
+        """Return the kind of update and the percentage to write now; ``None`` for nothing."""
         if view.state is BeamState.WAITING or view.started_at is None:
-            # Nothing is known of a current run: what still waits is of the one before, and its row may be reset by now.
+            # There is no current run. A pending value is of the previous one, and the row may be reset by now.
             self._due.pop(view.key, None)
             return None
         if view.row.status in self._terminal:
@@ -219,9 +229,9 @@ class Mirror:
         if view.output in _WITHOUT_DOSE:
             percent = min(percent, _HIGHEST_WITHOUT_DOSE)
         if not math.isfinite(percent):
-            return None  # one bad beam must not hold up the others of its transaction
+            return None  # one bad beam must not block the others of its transaction
         if written is None:
-            # A retry may have begun and ended before this process could write, over what the run before has left.
+            # A retry may have started and ended before the first write of this process, and the row holds an old value.
             lowering = view.run_number > 1 if ended else view.log_seen_growing
             if not (lowering or ended or view.batches_total is not None):
                 return None
@@ -230,17 +240,16 @@ class Mirror:
             return "lower", percent
         refused = written.update.kind == "lower" and not written.accepted
         if refused and not ended and view.row.updated_at != written.row_updated_at:
-            return "lower", percent  # the row had become another since it was read
+            return "lower", percent  # the row had changed after it was read
         if view.announcements != written.announcements and percent < written.percent:
             return "lower", percent
         change = percent - written.percent
         return ("raise", percent) if change > 0 and (ended or change >= self._throttle_percent) else None
 
     def _completing(self, view: BeamView, written: _Written | None) -> tuple[UpdateKind, float] | None:
-        """The row is over: all that may come is the one write that completes a run which the log says succeeded."""
+        """Return the update for a terminal row: only a success in the log may raise a completed row to 100 %."""
         self._due.pop(view.key, None)
-        # A retry may begin and succeed between two looks: what was written of the run before says nothing of it.
-        # Nor does a refusal while its row was still known as the run before had left it.
+        # Done means: 100 % was written for this very run. A refusal counts only if the row has not changed since.
         done = (
             written is not None
             and written.run_number == view.run_number
@@ -255,19 +264,19 @@ class Mirror:
     def _watch_for_others(self, view: BeamView, written: _Written) -> None:
         progress = view.row.progress
         if not progress or progress >= _COMMUNICATORS_END or view.row.status in self._terminal:
-            return  # a reset, or the end, which the communicator writes on every scale
-        if written.ours is None or abs(progress - written.ours) <= _SAME:
+            return  # these values are the same on every scale
+        if written.ours is None or abs(progress - written.ours) <= _EQUAL_WITHIN:
             return
         advice = self._others.observe(progress, view.batch_current, view.batches_total)
         if advice is not None:
             self._other_writer, self.advice = view.key, advice
 
     def flush(self, at: float, *, now: bool = False) -> FlushResult:
-        """Write what is due, if the time has come.
+        """Write the updates that are due, unless the last transaction was too recent.
 
         Args:
             at: the present instant.
-            now: do not wait for the time (at the end).
+            now: write in any case (at shutdown).
         """
         outcomes: Counter[str] = Counter()
         seconds: list[float] = []
@@ -303,25 +312,25 @@ class Mirror:
 
 
 def _was_read_after(written: _Written, row: BeamRow) -> bool:
-    """Whether the row was read after our last value was written into it."""
-    return written.ours_at + _SEEN_AFTER_SECONDS < row.read_at
+    """Whether the row was read after our last write."""
+    return written.ours_at + _VISIBLE_AFTER_SECONDS < row.read_at
 
 
 def _stamps_before(view: BeamView, written: _Written | None) -> tuple[float, ...]:
-    """Time stamps that the row has had in this run, the last ones."""
+    """Return the last time stamps that the row has had in this run."""
     before = written.stamps_before if written is not None and written.run_number == view.run_number else ()
     now = view.row.updated_at
     return before if now is None or now in before else (*before[-_STAMPS_KEPT:], now)
 
 
 def _is_lost(written: _Written, row: BeamRow, wall_offset_seconds: float, completed: Collection[str]) -> bool:
-    """Whether our last value is not in the row any more: the database was restored from a backup.
+    """Whether the row no longer holds our last value because the database was restored from a backup.
 
-    A lower value with a time stamp from before our write is from before: our write changed ``updated_at``, and so does
-    whoever writes the row after us. An older time stamp proves nothing where the clock was set back since, but one that
-    the row had does. A completed row is never lowered by anybody.
+    Every write changes ``updated_at``. So a lower value with a time stamp from before our write comes from a backup. An
+    older time stamp proves nothing if the clock was set back meanwhile, unless the row once had that very time stamp.
+    Nobody lowers a completed row, so there a lower value is proof enough.
     """
-    if not written.accepted or (row.progress or 0.0) >= written.update.value - _SAME:
+    if not written.accepted or (row.progress or 0.0) >= written.update.value - _EQUAL_WITHIN:
         return False
     if row.status in completed:
         return True

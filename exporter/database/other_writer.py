@@ -1,7 +1,7 @@
-"""Tells from the values of another writer of the column ``progress`` on which scale it writes, and what to do about it.
+"""Finds the scale on which another program writes the column ``progress``, and advises what to set.
 
-From October 2025 on the communicator writes progress, too: 30 to 90 until April 2026, then 40 to 90. It writes a fixed
-value at the start of each phase, and looks at the log every 30 seconds only, so its values are older than ours.
+Since October 2025 the communicator writes progress, too: from 30 to 90 until April 2026, then from 40 to 90. It writes
+a fixed value at the start of each phase. It reads the log every 30 seconds only, so its values are older than ours.
 """
 
 from __future__ import annotations
@@ -9,23 +9,23 @@ from __future__ import annotations
 Scale = tuple[float, float]
 
 KNOWN_SCALES: tuple[Scale, ...] = ((30.0, 90.0), (40.0, 90.0), (0.0, 100.0))
-"""What the communicator's revisions write at 0 and at 100 % of the batches; the last is the exporter's default."""
+"""Values that the communicator's revisions write at 0 and 100 % of the batches; the last is the exporter's default."""
 
 PHASE_VALUES = frozenset({0.0, 10.0, 20.0, 30.0, 40.0, 70.0, 80.0, 85.0, 95.0, 100.0})
-"""What they write at the start of a phase, whatever the batches."""
+"""Values that they write at the start of a phase, independent of the batches."""
 
 _TOLERANCE = 0.051
-"""Values that differ by no more than this count as equal: the other writer may round to one decimal."""
+"""Largest difference between equal values, because the other program may round to one decimal."""
 
 _VALUES_NEEDED = 3
-"""So many different values that fit no scale, or are all of phases, are not by chance."""
+"""Number of different values without a scale, or of phases only, that cannot be chance."""
 
 
 class OtherWriter:
-    """Collects the values of another writer until they show its scale, or that it has none.
+    """Collects values of another program until they show its scale, or that it has none.
 
     Args:
-        own_scale: what 0 and 100 % are written as by the mirror (``mirror.range``).
+        own_scale: values that the mirror writes for 0 and 100 % (``mirror.range``).
     """
 
     def __init__(self, own_scale: Scale) -> None:
@@ -36,15 +36,15 @@ class OtherWriter:
         self._advised = False
 
     def observe(self, value: float, batch_current: int, batches_total: int | None) -> str | None:
-        """Take note of a value.
+        """Add a value.
 
         Args:
-            value: what stands in the column, and was not written by us.
-            batch_current: the batch that runs; the other writer knows of no later one.
-            batches_total: how many there are.
+            value: a value in the column that the mirror has not written.
+            batch_current: the running batch; the other program knows no later one.
+            batches_total: number of batches.
 
         Returns:
-            What to say, once; ``None`` as long as nothing is certain, or if the other writer has the same scale.
+            The advice, once; ``None`` while the scale is not certain, or if it equals ours.
         """
         if self._advised:
             return None
@@ -87,13 +87,13 @@ class OtherWriter:
 
 
 def _is_on(scale: Scale, value: float, batch_current: int, batches_total: int | None) -> bool:
-    """Whether a value is what a whole batch, not later than the current one, is on a scale."""
+    """Whether a value stands for a whole number of batches on a scale, not later than the running one."""
     low, high = scale
     if not batches_total or high <= low:
         return False
     batch = round((value - low) / (high - low) * batches_total)
     expected = low + (high - low) * batch / batches_total
-    # It may have read the log a moment later than we did.
+    # The other program may have read the log slightly later than we did.
     return 1 <= batch <= batch_current + 1 and abs(expected - value) <= _TOLERANCE
 
 

@@ -1,4 +1,4 @@
-"""Rights to the database's folder that are too large, and rights to the file that will not last."""
+"""Warns of file permissions around the database that are too wide or that will not last."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ _CODE_FOLDERS = ("src", ".git")
 
 
 def code_in_folder_warning(path: Path) -> str | None:
-    """Warn of code beside the database that this account can change.
+    """Warn if this account can replace code in the database's folder.
 
-    Who may write a folder may also rename what is in it and put other files there. So the exporter's account could let
-    the communicator run its own code. Root may write everything: for root, the group and others are looked at.
+    Write permission on a folder allows renaming and replacing its files. So the exporter's account could make the
+    communicator run other code. For root, the permissions of group and others are checked instead.
 
     Args:
         path: the database.
@@ -33,15 +33,16 @@ def code_in_folder_warning(path: Path) -> str | None:
     if not names or not may_write:
         return None
     return (
-        f"the database's folder {folder} holds code ({', '.join(names[:3])}), and who may write the folder may replace "
-        "that; give the database a folder of its own (docs/operations.md, Its user and its configuration)"
+        f"the database's folder {folder} holds code ({', '.join(names[:3])}), and any account that may write the "
+        "folder can replace it; give the database a folder of its own (docs/operations.md, Its user and its "
+        "configuration)"
     )
 
 
 def owner_only_warning(path: Path) -> str | None:
-    """Warn of a right to write the database that ends with this file.
+    """Warn if this account would lose write permission when the database file is created again.
 
-    SQLite lets only the owner of a new database file write it, whatever umask, group and default ACL of the folder.
+    SQLite lets only the owner write a new database file, whatever the umask, the group and the folder's default ACL.
 
     Args:
         path: the database.
@@ -60,7 +61,7 @@ def owner_only_warning(path: Path) -> str | None:
     except KeyError:
         name = str(owner)
     return (
-        f"{path} belongs to {name}: when the communicator makes a new database file, only {name} may write it; "
+        f"{path} belongs to {name}: if the communicator creates a new database file, only {name} may write it; "
         "docs/operations.md, Rights that last, says what to do"
     )
 

@@ -324,5 +324,5 @@ class TestAccountThatMayOnlyRead:
         with unprivileged(), pytest.raises(DatabaseUnavailable) as caught:
             site.table.write([ProgressUpdate("b", 6.0)])
         assert caught.value.kind == "read_only"
-        assert "the file is a new one, and SQLite lets only the owner of a new file write it" in str(caught.value)
+        assert "the file is new, and SQLite lets only the owner of a new file write it" in str(caught.value)
         assert "Rights that last" in str(caught.value)

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from exporter.beams.snapshot import BeamKey
-from exporter.database.beams_table import BeamsTable, TableRow
+from exporter.database.beams_table import BeamsTable
 from exporter.database.database_file import DatabaseFile
 from exporter.database.discovery import DatabaseDiscovery, DirectoryDiscovery
+from exporter.database.table_rows import TableRow
 from exporter.database.unavailable import DatabaseUnavailable
 from exporter.sources.source import LogStat
 from tests.support import communicator_db as db

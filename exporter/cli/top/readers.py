@@ -18,8 +18,9 @@ from exporter.cli.top.beams import BeamList, TopBeam, from_api, printable
 from exporter.config import Settings
 from exporter.config.listen_address import parse_listen_address
 from exporter.config.values import is_loopback
-from exporter.database.beams_table import BeamsTable, TableRow
+from exporter.database.beams_table import BeamsTable
 from exporter.database.discovery import fault_of_row
+from exporter.database.table_rows import TableRow
 from exporter.database.unavailable import DatabaseUnavailable
 from exporter.privacy.identifiers import Identifiers, PlainIdentifiers
 
