@@ -110,7 +110,7 @@ def test_a_database_that_cannot_be_written_fails_and_nothing_is_left_beside_it(
 def test_rights_that_end_with_the_file_are_warned_of(shared: Path, text: str) -> None:
     status, output = check_as_somebody_else(shared, text)
     assert status == 0, output
-    assert f"warning  database: {shared}/mqi.db belongs to root: when the communicator makes a new database" in output
+    assert f"warning  database: {shared}/mqi.db belongs to root: if the communicator creates a new database" in output
     assert "Rights that last" in output
 
 
