@@ -1,7 +1,7 @@
-"""Cases: which beams belong together, and how far a case is.
+"""Cases: which beams belong together, and the progress of a case.
 
-A case is whole: while one of its beams is open, all of them stay on the store, and case progress counts each of them.
-When the last one has ended and its retention is over, they leave together.
+A case is whole: while one of its beams is open, all of them are kept, and case progress counts each of them. When the
+last beam has ended and its retention is over, they are removed together.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from exporter.beams.snapshot import BeamKey, BeamView
 
 
 class CaseIndex:
-    """The beams of each case. The store alone uses it, under its lock.
+    """The beams of each case in the store. Not thread-safe: the store uses it under its lock.
 
     Args:
-        keys: beams that are on the store.
+        keys: the beams in the store.
     """
 
     def __init__(self, keys: Iterable[BeamKey] = ()) -> None:
@@ -24,25 +24,25 @@ class CaseIndex:
             self.add(key)
 
     def add(self, key: BeamKey) -> None:
-        """A beam has come to the store."""
+        """Add a beam to its case."""
         self._beams.setdefault(key.case_id, []).append(key)
 
     def remove(self, key: BeamKey) -> None:
-        """A beam has left the store."""
+        """Remove a beam from its case."""
         beams = self._beams[key.case_id]
         beams.remove(key)
         if not beams:
             del self._beams[key.case_id]
 
     def beams(self, case_id: str) -> Collection[BeamKey]:
-        """The beams of a case that are on the store; none where no such case is."""
+        """Return the beams of a case; none if the store has no such case."""
         return self._beams.get(case_id, ())
 
 
 def case_progress(beams: Sequence[BeamView]) -> float:
-    """How far a case is: the mean of its beams, 0 to 1.
+    """Return the progress of a case, 0 to 1: the mean of its beams.
 
     Args:
-        beams: all beams of the case, at least one. A beam that succeeded counts 1, one that failed what it reached.
+        beams: all beams of the case, at least one. A succeeded beam counts 1, a failed one the progress it reached.
     """
     return sum(beam.estimated_ratio for beam in beams) / len(beams)

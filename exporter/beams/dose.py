@@ -1,4 +1,4 @@
-"""What a run says about its dose file, and how long it says that its parts took."""
+"""The dose file of a run, and the durations that its engine measured, as its log reports them."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ _NO_USABLE_DOSE = frozenset({"output_error", "output_missing", "empty_dose", "no
 
 @dataclass(slots=True)
 class DoseFacts:
-    """The dose files that a run has written, as its log tells.
+    """The dose files that a run has written.
 
-    A process that simulates several beams writes one file for each: the last one is shown, and how many there were.
+    A process that simulates several beams writes one file per beam. The last file is shown, with the number of files.
 
     Attributes:
-        written: how many dose files were written.
-        path: the last one, as printed; ``None`` before the first.
-        dimensions: its grid as ``400x400x1``, where the log says so.
-        max_dose_gy: its largest dose in Gy, where the log says so.
-        next_dimensions, next_max_dose_gy: the same of a dose that was described, and is not written yet.
-        of_this_beam: the last one is that of the beam that the engine is at.
+        written: number of dose files written.
+        path: the last file, as printed; ``None`` before the first.
+        dimensions: its grid as ``400x400x1``; ``None`` if the log does not say.
+        max_dose_gy: its largest dose in Gy; ``None`` if the log does not say.
+        next_dimensions, next_max_dose_gy: the same of a dose that the log described before it was written.
+        of_this_beam: the last file belongs to the beam that the engine simulates now.
     """
 
     written: int = 0
@@ -32,7 +32,7 @@ class DoseFacts:
     of_this_beam: bool = False
 
     def describe(self, dimensions: str | None, max_dose_gy: float | None) -> None:
-        """Add a fact to the dose that was written last, or keep it for the next one where that has it already."""
+        """Add facts to the last dose file, or to the next one if the last has them already."""
         if dimensions is not None:
             if self.of_this_beam and self.dimensions is None:
                 self.dimensions = dimensions
@@ -45,32 +45,32 @@ class DoseFacts:
                 self.next_max_dose_gy = max_dose_gy
 
     def write(self, path: str) -> None:
-        """Note that a dose file was written."""
+        """Record that a dose file was written."""
         self.written += 1
         self.path, self.dimensions, self.max_dose_gy = path, self.next_dimensions, self.next_max_dose_gy
         self.next_dimensions = self.next_max_dose_gy = None
         self.of_this_beam = True
 
     def begin_beam(self) -> None:
-        """Note that the engine has begun with another beam."""
+        """Record that the engine simulates another beam now."""
         self.of_this_beam = False
         self.next_dimensions = self.next_max_dose_gy = None
 
     def written_before(self, reason: str | None) -> bool:
-        """Return whether the dose of the beam had been written when the run failed.
+        """Return whether a usable dose file had been written before the run failed.
 
         Args:
-            reason: why it failed; ``None`` where it has not.
+            reason: the failure reason; ``None`` if the run has not failed.
         """
         return reason is not None and reason not in _NO_USABLE_DOSE and self.of_this_beam
 
 
 @dataclass(frozen=True, slots=True)
 class EngineTimes:
-    """Durations as the engine measured them, in seconds; ``None`` where its log does not say.
+    """Durations that the engine measured, in seconds; ``None`` if its log does not say.
 
     Attributes:
-        initialization_seconds, simulation_seconds, output_seconds: parts of a beam; of several beams the sum.
+        initialization_seconds, simulation_seconds, output_seconds: parts of a beam, added up over several beams.
         total_seconds: the whole process.
     """
 
@@ -80,11 +80,11 @@ class EngineTimes:
     total_seconds: float | None = None
 
     def plus(self, part: str, seconds: float) -> EngineTimes:
-        """Return these with another duration.
+        """Return a copy with one more measured duration.
 
         Args:
             part: one of :data:`~exporter.logs.events.ENGINE_TIMES`.
-            seconds: how long it took.
+            seconds: its duration.
         """
         name = f"{part}_seconds"
         known = getattr(self, name)

@@ -1,6 +1,6 @@
-"""What a run's state means at a moment: how far it is, how long it will take, when its silence is a stall.
+"""Estimates of a run at an instant: its progress, its remaining time, and when its silence is a stall.
 
-Functions of a run and a time; nothing is kept here.
+Pure functions of a run and an instant.
 """
 
 from __future__ import annotations
@@ -11,24 +11,24 @@ from exporter.beams.rules import StallRules
 from exporter.beams.run import BeamRun
 
 BATCH_SHARE_LIMIT = 0.99
-"""However late a batch is, so much of it at most is taken as done."""
+"""A running batch counts as finished by at most this share, however late it is."""
 
 UNFINISHED_LIMIT = 0.999
 """Estimated progress of a run that has not succeeded never exceeds this."""
 
 _RATIO_STEPS, _SECOND_STEPS = 10**6, 10**3
-"""What an estimate can be worth. Every further digit is noise that each scrape writes, compresses and sends anew."""
+"""Estimates are rounded to these steps per unit. More digits are noise that each scrape would compress and send."""
 _LONGEST_ROUNDED_SECONDS = 1e9
 
 Work = tuple[str, float]
-"""A source, and the particles of a full batch there (or 1): runs alike in both keep the same pace."""
+"""A source, and the particles of a full batch (or 1). Runs that have both in common have the same pace."""
 
 
 def stall_threshold_seconds(run: BeamRun, rules: StallRules) -> float:
-    """Return how long a run may be silent before that is a stall, in seconds.
+    """Return how long a run may be silent before it counts as stalled, in seconds.
 
-    Downloading and saving the dose has nothing to do with how long a batch takes, and happens in silence: it may take
-    as long as a first batch.
+    The engine prints nothing while it saves the dose, which does not depend on the duration of a batch. So saving may
+    take as long as a first batch.
     """
     if run.buffered:
         return rules.buffered_seconds
@@ -40,20 +40,20 @@ def stall_threshold_seconds(run: BeamRun, rules: StallRules) -> float:
 
 @dataclass(slots=True)
 class Forecast:
-    """What a run's log says of its estimates: all but the time, so that asking again at another time costs little.
+    """Everything that the estimates of a run depend on but the time, so that asking at another instant is cheap.
 
-    Never changed; not frozen, since making a frozen one takes five times as long, and a scrape may make thousands.
+    It never changes. It is not frozen, since that takes five times as long to make, and a scrape may make thousands.
 
     Args:
-        succeeded, ended, buffered: as of the run.
-        total: batches of the run; ``None`` or 0 while unknown.
-        finished: those that are done.
-        since: when the running batch began, as far as known.
-        running_seconds: what the running batch should take; 0 where nothing tells, or none runs.
-        full_seconds: what a full batch should take.
-        hidden_batches: so many a block of the C library may hold back.
-        later_seconds: what the batches after the running one should take; ``None`` where nothing tells.
-        ended_at: when the run ended.
+        succeeded, ended, buffered: properties of the run.
+        total: number of batches of the run; ``None`` or 0 while unknown.
+        finished: number of finished batches.
+        since: when the running batch began; ``None`` while unknown.
+        running_seconds: expected duration of the running batch; 0 if it is unknown, or no batch runs.
+        full_seconds: expected duration of a full batch.
+        hidden_batches: number of batches whose lines the C library may still hold in its buffer.
+        later_seconds: expected duration of all batches after the running one; ``None`` while unknown.
+        ended_at: when the run ended; ``None`` before.
     """
 
     succeeded: bool
@@ -70,7 +70,12 @@ class Forecast:
 
     @classmethod
     def of(cls, run: BeamRun, prior_rate: float | None) -> Forecast:
-        """The forecast of a run; ``prior_rate`` is seconds per particle (or batch) of recent runs like it."""
+        """Return the forecast of a run.
+
+        Args:
+            run: the run.
+            prior_rate: seconds per particle (or batch) of earlier runs like it; ``None`` without such runs.
+        """
         batches = run.batches
         rate = run.pace.seconds_per_work or prior_rate
         running = full = 0.0
@@ -97,16 +102,16 @@ class Forecast:
 
     @property
     def moves(self) -> bool:
-        """Whether the estimates are others at another time."""
+        """Whether the estimates change with time alone."""
         return bool(self.running_seconds) and self.since is not None and not self.succeeded and not self.ended
 
     def at(self, moment: float) -> tuple[float, float | None]:
-        """What the estimates are at a moment, both at once: a scrape asks for those of every running beam.
+        """Return estimated progress and remaining time at an instant.
 
         Returns:
-            Finished batches and the elapsed share of the running one, of all batches: 0..1, and 1 only when the run has
-            succeeded. And estimated seconds until the last announced batch is done: 0 when only saving is left,
-            ``None`` while nothing tells, and after the end. Both are rounded to what they can be worth.
+            Estimated progress, 0 to 1: finished batches and the elapsed share of the running one. It is 1 only after
+            success. And the seconds until the last announced batch will be finished: 0 while the dose is saved,
+            ``None`` while unknown and after the end. Both are rounded.
         """
         if self.ended_at is not None and moment > self.ended_at:
             moment = self.ended_at

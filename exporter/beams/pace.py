@@ -1,4 +1,4 @@
-"""How long the batches of a run take."""
+"""The pace of a run: durations of its batches."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ _MEASURED_WITHOUT_WARM_UP = 2
 
 @dataclass(slots=True)
 class Pace:
-    """How long the batches of a run have taken, in seconds, and how much work they were.
+    """Durations of the finished batches of a run, with the work in them.
 
-    Work is particles, or 1 per batch where the log does not say how many particles one holds. The plain mean foretells
-    the next batch as well as any weighting of the recent ones (``docs/accuracy.md``). The first batch often takes much
-    longer (memory is allocated, kernels are compiled): it is left out of the mean once two others are known.
+    Work is the number of particles, or 1 per batch if the log does not give it. The plain mean predicts the next batch
+    as well as any weighting of recent batches (``docs/accuracy.md``). The first batch often takes much longer, since
+    memory is allocated and kernels are compiled. It is excluded from the mean as soon as two others are measured.
 
     Attributes:
-        count, total_seconds, total_work: all batches measured.
-        longest_seconds: the longest of them, the first one included.
-        chunk_batches: how many batches the last block of the C library brought.
-        warm_up_count, warm_up_seconds, warm_up_work: those of them that came in the same read as the run's first batch.
+        count, total_seconds, total_work: all measured batches.
+        longest_seconds: the longest of them, including the first.
+        chunk_batches: number of batches in the last block that the C library flushed.
+        warm_up_count, warm_up_seconds, warm_up_work: the batches that were read together with the run's first batch.
     """
 
     count: int = 0
@@ -35,9 +35,9 @@ class Pace:
         """Add one measured batch.
 
         Args:
-            seconds: how long it took.
-            work: how much work it was.
-            warm_up: it is the run's first batch, or came together with it.
+            seconds: its duration.
+            work: its particles, or 1.
+            warm_up: it is the run's first batch, or was read together with it.
         """
         self.count += 1
         self.total_seconds += seconds
@@ -54,14 +54,14 @@ class Pace:
 
     @property
     def mean_seconds(self) -> float | None:
-        """Mean duration of the finished batches; ``None`` before the first."""
+        """Mean duration of a finished batch; ``None`` before the first."""
         if self._without_warm_up:
             return (self.total_seconds - self.warm_up_seconds) / (self.count - self.warm_up_count)
         return self.total_seconds / self.count if self.count else None
 
     @property
     def seconds_per_work(self) -> float | None:
-        """Mean pace; ``None`` before the first batch has finished."""
+        """Mean duration per unit of work; ``None`` before the first batch has finished."""
         seconds, work = self.total_seconds, self.total_work
         if self._without_warm_up:
             seconds, work = seconds - self.warm_up_seconds, work - self.warm_up_work

@@ -1,4 +1,4 @@
-"""What the configuration asks for of beams. Times in seconds."""
+"""The parts of the configuration that decide about beams. Durations are in seconds."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class StallRules:
-    """Limits of silence (``progress_tracking.stall`` and ``monitoring.timeout_seconds``)."""
+    """How long a log may be silent (``progress_tracking.stall`` and ``monitoring.timeout_seconds``)."""
 
     factor: float = 3.0
     minimum_seconds: float = 120.0
@@ -18,7 +18,7 @@ class StallRules:
 
 @dataclass(frozen=True, slots=True)
 class StatusRules:
-    """What the words in the column ``status`` mean (``discovery`` in the configuration)."""
+    """Meaning of the values of the column ``status`` (``discovery`` in the configuration)."""
 
     terminal: frozenset[str] = frozenset({"completed", "failed", "cancelled"})
     completed: frozenset[str] = frozenset({"completed"})
@@ -29,14 +29,14 @@ class StatusRules:
 
 @dataclass(frozen=True, slots=True)
 class StoreRules:
-    """All that the store needs of the configuration.
+    """The configuration of the store.
 
     Args:
-        stall, statuses: see there.
+        stall, statuses: limits of silence, and meaning of statuses.
         retention_seconds: how long a beam that succeeded is shown.
-        failed_retention_seconds: how long one that failed or expired is shown.
-        max_beams: so many are shown; so many that left are remembered.
-        output_sources: sources that must find the dose file of a run (``output_path``).
+        failed_retention_seconds: how long a beam that failed or expired is shown.
+        max_beams: largest number of beams that are shown, and of removed beams that are remembered.
+        output_sources: sources on which the dose file of a run must be found (``output_path``).
     """
 
     stall: StallRules = field(default_factory=StallRules)
