@@ -253,7 +253,7 @@ class DirectoryDiscovery:
         self,
         at: float,
         folders: Mapping[str, Mapping[str, LogStat]],
-        between: Callable[[], None] = lambda: None,
+        between: Callable[[], object] = lambda: None,
         *,
         written_since: float = float("-inf"),
     ) -> DiscoveryResult:
@@ -305,7 +305,7 @@ class DirectoryDiscovery:
         newest: Mapping[BeamKey, BeamRow],
         old: Sequence[tuple[str, str, LogStat]],
         at: float,
-        between: Callable[[], None],
+        between: Callable[[], object],
     ) -> list[BeamRow]:
         """Return old files of cases that now have a recent one; all again every :data:`_SIBLINGS_SECONDS`."""
         cases = frozenset(key.case_id for key in newest)

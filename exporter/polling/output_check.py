@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from exporter.beams.output import OutputSearchResult
 from exporter.beams.snapshot import BeamRow, OutputFile, OutputSearch
-from exporter.beams.store import BeamStore
+from exporter.polling.sink import PollSink
 from exporter.polling.stats import PollStats
 from exporter.sources.log_paths import LogPathError
 from exporter.sources.output_paths import Component, OutputPathTemplate
@@ -49,14 +49,14 @@ class OutputChecker:
     Args:
         source: where.
         rules: what is looked for.
-        store: knows which runs claim success, and is told what was found.
+        sink: knows which runs claim success, and is told what was found.
         stats: told what is wrong.
     """
 
-    def __init__(self, source: LogSource, rules: OutputRules, store: BeamStore, stats: PollStats) -> None:
+    def __init__(self, source: LogSource, rules: OutputRules, sink: PollSink, stats: PollStats) -> None:
         self._source = source
         self._rules = rules
-        self._store = store
+        self._sink = sink
         self._stats = stats
 
     def poll(self, now: Callable[[], float]) -> None:
@@ -69,9 +69,9 @@ class OutputChecker:
             SourceUnavailable: the source cannot be asked.
         """
         at = now()
-        for question in self._store.output_searches_due(self._source.name, at, CHECKS_PER_POLL):
+        for question in self._sink.output_searches_due(self._source.name, at, CHECKS_PER_POLL):
             look = self._check(question)
-            self._store.update_output(question, self._source.name, look, now())
+            self._sink.update_output(question, self._source.name, look, now())
 
     def _check(self, question: OutputSearch) -> OutputSearchResult:
         """Look for the file of one run."""

@@ -7,17 +7,18 @@ have changed. What is wrong with one log is reported (:mod:`exporter.polling.sta
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from exporter.beams.snapshot import BeamKey
-from exporter.beams.store import BeamStore
 from exporter.logs.events import Event, LogRead, LogReplaced
 from exporter.logs.parser import SitePatterns, TpsLogParser
 from exporter.polling.output_check import OutputChecker, OutputRules
+from exporter.polling.path_check import PathCheck
 from exporter.polling.progress_monitor import ProgressMonitor
-from exporter.polling.schedule import Candidates, PollSchedule
+from exporter.polling.schedule import PollSchedule, PollScope, Target
+from exporter.polling.sink import PollSink
 from exporter.polling.source_clock import SourceClock
 from exporter.polling.stats import PollStats
 from exporter.privacy.identifiers import Identifiers
@@ -31,7 +32,7 @@ from exporter.sources.tailer import Tailer
 __all__ = ["ProgressMonitor", "SourcePoller"]
 
 READS_PER_POLL = 64
-"""Most rounds of reads in one look, so that neither stopping nor the other logs wait for a long catch-up."""
+"""Most rounds of reads in one poll, so that neither stopping nor the other logs wait for a long catch-up."""
 
 BYTES_PER_READ = 16 << 20
 """Most bytes held in memory at once while catching up."""
@@ -41,34 +42,37 @@ Stats = Mapping[str, LogStat | LogProblem | None]
 
 @dataclass(slots=True)
 class _Following:
-    """One log being followed.
+    """One log that is read.
 
     Args:
-        live: false until all has been read that stood there at the first look.
-        resumed: an earlier process had read some of it, or had looked for it in vain; true until what came meanwhile
-            has been read.
-        polled: how the log looked at the last poll; ``None`` where that is not known.
+        live: whether everything has been read that stood there at the first poll.
+        resumed: whether an earlier process had read some of it, or had polled for it in vain. ``False`` once all that
+            was written meanwhile has been read.
+        last_stat: its stat at the last poll; ``None`` where that is not known.
+        unseen_since: when the poll before the last one began; what is new was written since. ``None`` where that is
+            not known.
     """
 
     tailer: Tailer
     parser: TpsLogParser
     live: bool
     resumed: bool = False
-    polled: LogStat | None = None
+    last_stat: LogStat | None = None
+    unseen_since: float | None = None
 
 
 class SourcePoller:
-    """Keeps the store true to the logs of one source. Used by one thread.
+    """Polls the logs of one source and gives what they say to the store. Used by one thread.
 
     Args:
         source: where the logs are.
-        templates: where a beam's log may be; all are tried, the newest log wins.
-        store: told what the logs say.
+        templates: where a beam's log may be; all are tried, and the newest log wins.
+        sink: receives what the logs say.
         site: the site's own patterns.
         identifiers: how ids are shown in log lines.
-        clock: the present instant; read once before and once after each look, and after each round of reads.
-        watcher: the kernel's, where the source is this machine; whoever made them closes them.
-        polls_per_hinted_log: a log whose changes are announced is looked at in every so many-th round all the same.
+        clock: the present instant; read once before and once after each poll, and after each round of reads.
+        watcher: gives hints; whoever made it closes it.
+        interval_seconds: between two polls of an active log.
         outputs: which dose files must be there; ``None`` for none.
     """
 
@@ -76,89 +80,98 @@ class SourcePoller:
         self,
         source: LogSource,
         templates: Iterable[LogPathTemplate],
-        store: BeamStore,
+        sink: PollSink,
         *,
         site: SitePatterns,
         identifiers: Identifiers,
         clock: Callable[[], float],
         watcher: InotifyWatcher | None = None,
-        polls_per_hinted_log: int = 1,
+        interval_seconds: float = 0.5,
         outputs: OutputRules | None = None,
     ) -> None:
         self._source = source
-        self._store = store
+        self._sink = sink
         self._site = site
         self._clock = clock
         self._following: dict[BeamKey, _Following] = {}
-        self._stats = PollStats(source, identifiers, store.count_error)
-        self._outputs = None if outputs is None else OutputChecker(source, outputs, store, self._stats)
+        self._stats = PollStats(source, identifiers, sink.count_error)
+        self._outputs = None if outputs is None else OutputChecker(source, outputs, sink, self._stats)
         self._checkpoints: dict[BeamKey, Checkpoint | None] = {}
-        self._looked_at: float | None = None  # when the last whole round began
-        self._source_clock = SourceClock(source.name, store, self._stats, clock)
+        # When the last poll of due logs began.
+        self._last_poll_at: float | None = None
+        self._source_clock = SourceClock(source.name, sink, self._stats, clock)
         self._closed = False
         templates = tuple(templates)
         self._log_places = len(templates)
         self._folders = MissingFolders(templates)
-        self._folder_missing_at: float | None = None  # when the last poll with a missing folder began
-        self._turns = PollSchedule(
+        # When the last poll began at which a folder was missing.
+        self._folder_missing_at: float | None = None
+        self._schedule = PollSchedule(
             source.name,
             templates,
-            store,
+            sink,
             identifiers=identifiers,
+            clock=clock,
             watcher=watcher,
-            polls_per_hinted_log=polls_per_hinted_log,
+            interval_seconds=interval_seconds,
+            one_slice=source.kind != "local",
         )
 
     def adopt(self, other: SourcePoller) -> None:
-        """Go on where ``other`` (the same source before a reload) stopped: offsets, parsers, counters."""
+        """Continue where ``other`` stopped: offsets, parsers and counters of the same source before a reload."""
         self._following = other._following
         self._stats.adopt(other._stats)
         self._folders.adopt(other._folders)
         self._checkpoints = other._checkpoints
-        self._looked_at = other._looked_at
+        self._last_poll_at = other._last_poll_at
         self._source_clock.adopt(other._source_clock)
 
-    def resume(self, checkpoints: Mapping[BeamKey, Checkpoint | None], looked_at: float | None) -> None:
-        """Go on where an earlier process stopped.
+    def resume(self, checkpoints: Mapping[BeamKey, Checkpoint | None], polled_at: float | None) -> None:
+        """Continue where an earlier process stopped.
 
         Args:
-            checkpoints: how far it had read; ``None`` where it had found no log.
-            looked_at: when it looked last.
+            checkpoints: how far it had read; ``None`` for a beam whose log it had not found.
+            polled_at: when it polled last.
         """
         self._checkpoints = dict(checkpoints)
-        self._looked_at = looked_at
+        self._last_poll_at = polled_at
         self._source_clock.resume()
 
-    def poll(self, *, hinted_only: bool = False) -> bool:
-        """Look at the logs once and read what has been written.
+    def poll(self, scope: PollScope = PollScope.ALL) -> bool:
+        """Poll logs and read what was written.
 
         Args:
-            hinted_only: only at those that the kernel says have changed; a round is due later.
+            scope: all logs, those that are due, or only hinted ones.
 
         Returns:
             Whether there is more to read at once.
         """
         began = self._clock()
-        more = round_over = False
+        more = answered = False
         if self._folders.missing:
             self._folder_missing_at = began
         try:
-            more, round_over = self._poll(began, hinted_only)
-            if round_over:
+            more = self._poll(began, scope)
+            answered = scope is not PollScope.HINTED
+            if answered:
                 self._stats.folders_changed(self._folders.check(self._source, began))
             self._stats.answers()
-        except Exception as error:  # noqa: BLE001 - whatever it is, the source is down; said and counted
+        except Exception as error:  # noqa: BLE001 - whatever it is, the source is down; logged and counted
             if self._closed:
-                # Its connection was ended under it: that is no trouble of the host.
+                # close() ended its connection: that is no trouble of the host.
                 return False
             self._stats.is_down(error if isinstance(error, SourceUnavailable) else UnexpectedError(error))
-        if round_over:
-            self._looked_at = began
+        if answered:
+            self._last_poll_at = began
         self._publish(began)
         return more
 
+    def wait_seconds(self) -> float:
+        """Return the seconds until the next poll is due."""
+        return self._schedule.wait_seconds()
+
     def failed(self, error: Exception) -> None:
-        """Looking for logs of the source raised an exception: the source is down for it.
+        """Report that finding logs of the source raised an exception: the source is down.
 
         Args:
             error: the exception.
@@ -169,87 +182,104 @@ class SourcePoller:
         self._stats.is_down(UnexpectedError(error))
         self._publish(began)
 
+    def path_checks(self, key: BeamKey) -> tuple[PathCheck, ...]:
+        """Return what the last poll found at each path where a beam's log may be. May be called from any thread.
+
+        Nothing is polled for it. A log that is there and not followed was not claimed: the store knows why.
+
+        Args:
+            key: the beam.
+
+        Returns:
+            One check per path; none if the source does not poll for the beam.
+        """
+        target = self._schedule.target(key)
+        if target is None:
+            return ()
+        source, following, present = self._source.name, self._following.get(key), target.present
+        followed = following.tailer.path if following is not None else None
+        checks = []
+        for path in target.paths:
+            found = "not_polled" if present is None else "log" if path in present else "missing"
+            checks.append(PathCheck(source, path, self._stats.problem(path) or found, path == followed))
+        missing = self._schedule.missing_fields(target.beam.row)
+        return (*checks, PathCheck(source, "", "no_path", missing_fields=missing)) if missing else tuple(checks)
+
+    def close(self) -> None:
+        """Close what the source holds. A poll that is under way ends, and does not report the source as down."""
+        self._closed = True
+        self._source.close()
+
     def _publish(self, began: float) -> None:
         """Update the source's health in the store after a poll that began at this instant."""
         ended = self._clock()
         self._stats.looked(ended - began)
-        view = self._stats.view(self._looked_at, self._folders.missing, self._log_places)
-        self._store.update_source(view, ended)
+        view = self._stats.view(self._last_poll_at, self._folders.missing, self._log_places)
+        self._sink.update_source(view, ended)
 
-    def close(self) -> None:
-        """Give back what the source holds; a look that is under way ends, and says nothing of the source."""
-        self._closed = True
-        self._source.close()
-
-    def names_changed(self, folders: Collection[str]) -> bool:
-        """Whether names of files in ``folders`` may be others than at the last call; true where nobody announces it."""
-        return self._turns.names_changed(folders)
-
-    def _poll(self, at: float, hinted_only: bool) -> tuple[bool, bool]:
-        """Returns whether there is more to read at once, and whether this was a whole round."""
-        turn = self._turns.next(at, hinted_only=hinted_only)
-        if turn.watched is not None:
-            self._forget_all_but(turn.watched)
-        for folder in turn.distrusted:
-            self._stats.distrusted(folder)
-        stats = self._source.stat([path for each in turn.candidates for path in each.paths], turn.known)
+    def _poll(self, at: float, scope: PollScope) -> bool:
+        """Poll at an instant; return whether there is more to read at once."""
+        due = self._schedule.next(scope)
+        if due.watched is not None:
+            self._forget_all_but(due.watched)
+        stats = self._source.stat([path for each in due.targets for path in each.paths], due.known)
         self._source_clock.forget_if_ours_was_set(at)
         grown: list[tuple[BeamKey, _Following, LogStat]] = []
-        for candidates in [*turn.candidates, *self._turns.unsettle(stats)]:
-            found = self._newest(candidates, stats, at)
+        for target in [*due.targets, *self._schedule.reopen(stats)]:
+            found = self._newest(target, stats, at)
             if found is not None:
-                grown.append((candidates.beam.row.key, *found))
-                path = found[0].tailer.path
-                # One that cannot be read looks changed at every look.
-                if not self._stats.has_problem(path):
-                    self._turns.changed(candidates, path)
-        self._turns.polled(at)
+                grown.append((target.beam.row.key, *found))
+                # A log that cannot be read looks changed at every poll.
+                if not self._stats.problem(found[0].tailer.path):
+                    self._schedule.changed(target)
+        self._schedule.polled(at)
         self._source_clock.publish()
         for _ in range(READS_PER_POLL):
             if not grown:
                 break
             grown = self._read(grown)
-        self._turns.unfinished({key for key, _, _ in grown})
+        self._schedule.unfinished({key for key, _, _ in grown})
         if self._outputs is not None:
             self._outputs.poll(self._clock)
-        return bool(grown), turn.whole_round
+        return bool(grown)
 
-    def _newest(self, candidates: Candidates, stats: Stats, at: float) -> tuple[_Following, LogStat] | None:
-        """The log to read for a beam, where there is one with something new."""
-        beam = candidates.beam
+    def _newest(self, target: Target, stats: Stats, at: float) -> tuple[_Following, LogStat] | None:
+        """Return the log to read for a beam; ``None`` if nothing is new."""
+        beam = target.beam
         there: list[tuple[str, LogStat]] = []
-        for path in candidates.paths:
+        for path in target.paths:
             stat = stats.get(path)
             if isinstance(stat, LogProblem):
                 self._stats.cannot_read(beam.row.key, path, stat)
             elif stat is not None:
                 self._stats.is_there(path)
                 there.append((path, stat))
-        appeared = self._turns.seen(candidates, there, at)
-        if self._folder_was_missing(candidates.polled_before):
+        appeared = self._schedule.seen(target, there, at)
+        if self._folder_was_missing(target.polled_before):
             # A file system was mounted, or a folder came back: its logs may be of any age.
             appeared = ()
         following = self._following.get(beam.row.key)
         if following is not None and len(there) == 1:
-            # The usual case, for every beam at every look.
+            # The usual case, for most beams at every poll.
             [(path, stat)] = there
             if beam.path == path == following.tailer.path and not following.tailer.changed(stat):
-                self._turns.settle(candidates, stat)
+                self._schedule.set_unchanged(target, stat)
                 return None
         there.sort(key=lambda one: one[1].modified_at, reverse=True)
-        moved = beam.path is not None and beam.path not in candidates.paths
+        path_moved = beam.path is not None and beam.path not in target.paths
         before: tuple[str, LogStat] | None = None
-        if following is not None and following.polled is not None:
-            before, following.polled = (following.tailer.path, following.polled), None
-        grown = self._source_clock.grown(beam.row.key, before, there, candidates.polled_before)
+        if following is not None and following.last_stat is not None:
+            before, following.last_stat = (following.tailer.path, following.last_stat), None
+        grown = self._source_clock.grown(beam.row.key, before, there, target.polled_before)
         for path, stat in there:
             written = path in appeared or path in grown
-            if not self._store.claim(beam.row.key, self._source.name, path, stat, at, moved=moved, written=written):
+            if not self._sink.claim(beam.row.key, self._source.name, path, stat, at, moved=path_moved, written=written):
                 continue
             if following is None or following.tailer.path != path:
                 following = self._follow(beam.row.key, path, path in appeared)
                 self._following[beam.row.key] = following
-            following.polled = stat
+            following.last_stat = stat
+            following.unseen_since = self._last_poll_at if target.polled_before is None else target.polled_before
             if len(there) > 1:
                 self._source_clock.keep(beam.row.key, [one for one in there if one[0] != path])
             return (following, stat) if following.tailer.changed(stat) else None
@@ -300,7 +330,7 @@ class SourcePoller:
         return unfinished
 
     def _apply(self, key: BeamKey, following: _Following, stat: LogStat, data: bytes, at: float) -> bool:
-        """Apply what was read of one log at an instant; returns whether to read on."""
+        """Apply what was read of one log at an instant; return whether to read on."""
         chunk = following.tailer.receive(data)
         if chunk is None:
             return True
@@ -313,15 +343,15 @@ class SourcePoller:
         if chunk.size_bytes or chunk.replaced or not following.resumed:
             events += following.parser.feed(chunk.read, chunk.start)
             events.append(LogRead(following.tailer.offset, following.parser.line_complete, following.live))
-        # What is new was written between the last look and now, whatever the clock of the log's host says.
-        modified_at = self._store.timeline.from_wall(stat.modified_at - (self._source_clock.offset_seconds or 0.0))
+        # What is new was written between the poll before and now, whatever the clock of the log's host says.
+        modified_at = self._sink.timeline.from_wall(stat.modified_at - (self._source_clock.offset_seconds or 0.0))
         written_at = min(modified_at, at)
-        looked_at = self._looked_at if following.live or following.resumed else None
-        if looked_at is not None:
-            written_at = max(written_at, min(looked_at, at))
+        polled_at = following.unseen_since if following.live or following.resumed else None
+        if polled_at is not None:
+            written_at = max(written_at, min(polled_at, at))
         tailer = following.tailer
         checkpoint = Checkpoint.of(tailer, following.parser)
-        again = self._store.apply(
+        again = self._sink.apply(
             key,
             tailer.path,
             events,
@@ -330,7 +360,7 @@ class SourcePoller:
             read_at=at,
             recent=tailer.last_bytes,
             checkpoint=checkpoint,
-            polled_at=looked_at,
+            polled_at=polled_at,
         )
         if again:
             tailer.restart()

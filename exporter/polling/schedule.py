@@ -1,426 +1,419 @@
-"""Whose turn it is: at which logs of a source a look looks.
+"""Decides which logs of a source to poll, and when.
 
-A beam's log may be at several places, its candidates. Most are looked at in every round; those of which nothing is
-expected soon seldom; those whose changes the kernel announces when it does, and all the same in one of so many rounds.
-Nothing is read here. Others find out whether a log has changed: :meth:`PollSchedule.changed` is told of it, and
-a folder whose change nobody has announced is looked at in every round from then on.
+A log is *active* for some seconds after it was met or has changed: it is polled at every interval. All others are
+*quiet*: each is polled every five seconds, in slices, so that ten thousand logs are not polled at once. A hint
+(:mod:`exporter.sources.inotify`) has a log polled before its time, and changes nothing else.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 import os
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from enum import Enum
 
 import structlog
 
 from exporter.beams.snapshot import BeamKey, BeamRow, WatchedBeam
-from exporter.beams.store import BeamStore
+from exporter.polling.sink import PollSink
 from exporter.privacy.identifiers import Identifiers, SafeText
-from exporter.sources.inotify import FileHints, InotifyWatcher, plain_file
+from exporter.sources.inotify import InotifyWatcher
 from exporter.sources.log_paths import LogPathError, LogPathTemplate
 from exporter.sources.source import NO_KNOWN_STATS, LogStat
 
 _log = structlog.get_logger(__name__)
 
-_RARELY_EVERY_SECONDS = 30.0
-_NONE_RARELY_SECONDS = 60.0
-"""In the first minute every log is polled in every round: one that seems to be of long ago may be written on a host
-whose clock is behind."""
+QUIET_SECONDS = 5.0
+"""Between two polls of a quiet log: the longest that any change may go unseen."""
+
+ACTIVE_SECONDS = 15.0
+"""A log is active for so long after its last change."""
+
+_LOGS_PER_SLICE = 1000
+"""Quiet logs polled at once; a thousand take about 2 ms."""
+
+_MOST_SLICES = 5
+"""So that a source of quiet logs wakes its thread once a second at most."""
+
+
+class PollScope(Enum):
+    """Which logs a poll is of."""
+
+    ALL = "all"
+    DUE = "due"
+    HINTED = "hinted"
 
 
 @dataclass(slots=True, eq=False)
-class Candidates:
-    """Where a beam's log may be; worked out once for the fields of its row.
+class Target:
+    """A beam whose log is polled, and where that log may be.
 
-    ``there`` is where one was, last time. ``announced`` says that the kernel announces every change of what is
-    ``there`` (``identities``) and every log that may come. ``group`` are those it has its turn with. ``polled_at`` is
-    when the last poll of its logs began, and ``polled_before`` the one before that: epoch seconds, ``None`` where that
-    is not known. While a log is settled its group's ``polled_at`` counts.
+    Attributes:
+        beam: the beam.
+        row_fields: the fields of its row that ``paths`` were made of.
+        paths: where its log may be.
+        present: those of ``paths`` at which a log was at the last poll; ``None`` before the first.
+        group: the group with which it is polled.
+        polled_at: when the last poll of it began; ``None`` where that is not known. While its log is
+            unchanged, ``polled_at`` of the group counts.
+        polled_before: the same of the poll before.
     """
 
     beam: WatchedBeam
     row_fields: tuple[str | None, ...]
     paths: tuple[str, ...]
-    there: tuple[str, ...] | None = None
-    announced: bool = False
-    identities: tuple[object, ...] | None = None
+    present: tuple[str, ...] | None = None
     group: _Group | None = None
     polled_at: float | None = None
     polled_before: float | None = None
 
 
 class _Group:
-    """Beams whose turn it is together.
+    """Targets that are polled together.
 
     Attributes:
-        open: those whose logs are looked into.
-        settled: how the only log of each of the others looked when there was nothing to do, by its path: as long as it
-            looks like that there is nothing to do.
-        polled_at: when the last poll of the settled logs began, epoch seconds.
+        open: those whose logs are examined one by one.
+        unchanged: the only log of each of the others, by path, as it was when nothing was left to read. While its stat
+            stays the same it costs one comparison.
+        polled_at: when the last poll of the unchanged logs began.
+        due_at: when the next poll is due.
     """
 
-    __slots__ = ("open", "polled_at", "settled")
+    __slots__ = ("due_at", "open", "polled_at", "unchanged")
 
-    def __init__(self) -> None:
-        self.open: dict[Candidates, None] = {}
-        self.settled: dict[str, LogStat] = {}
+    def __init__(self, due_at: float) -> None:
+        self.open: dict[Target, None] = {}
+        self.unchanged: dict[str, LogStat] = {}
         self.polled_at: float | None = None
+        self.due_at = due_at
 
-    def take(self, candidates: Candidates) -> None:
-        """Have a beam's turn here from now on."""
-        before, candidates.group = candidates.group, self
-        settled = before.settled.get(candidates.paths[0]) if before is not None and candidates.paths else None
-        if settled is not None and before is not None and candidates not in before.open:
-            self.settled[candidates.paths[0]] = settled
-            candidates.polled_at = _later(candidates.polled_at, before.polled_at)
-        else:
-            self.open[candidates] = None
+    def add(self, target: Target) -> None:
+        """Move a target to this group; its logs are examined at the next poll."""
+        if target.group is self:
+            return
+        if target.group is not None:
+            target.group.remove(target)
+        target.group = self
+        self.open[target] = None
 
-    def settle(self, candidates: Candidates, stat: LogStat) -> None:
-        """There is nothing to do for one of them as long as its only log looks like that."""
-        self.open.pop(candidates, None)
-        self.settled[candidates.paths[0]] = stat
+    def remove(self, target: Target) -> None:
+        """Forget a target."""
+        self.reopen(target)
+        del self.open[target]
+        # Groups and targets hold each other, and the garbage collector runs rarely.
+        target.group = None
 
-    def unsettle(self, candidates: Candidates) -> None:
-        """Have the logs of one of them looked into."""
-        if candidates not in self.open:
-            self.open[candidates] = None
-            self.settled.pop(candidates.paths[0], None)
-            candidates.polled_at = _later(candidates.polled_at, self.polled_at)
+    def set_unchanged(self, target: Target, stat: LogStat) -> None:
+        """Note that nothing is left to read in a target's only log."""
+        self.open.pop(target, None)
+        self.unchanged[target.paths[0]] = stat
+
+    def reopen(self, target: Target) -> None:
+        """Have a target's logs examined at the next poll."""
+        if target not in self.open:
+            self.open[target] = None
+            del self.unchanged[target.paths[0]]
+            target.polled_at = _later(target.polled_at, self.polled_at)
 
 
 @dataclass(frozen=True, slots=True)
 class DueLogs:
-    """Whose logs are looked at now.
+    """Which logs to poll now.
 
     Args:
-        candidates: of each beam whose logs are to be looked into.
-        known: how the logs of the other beams whose turn it is look as long as there is nothing to do.
-        whole_round: a round, not only what was announced.
-        watched: every beam whose log is looked for, where they may be others than before.
-        distrusted: folders in which a change was not announced; they are looked at in every round from now on.
+        targets: beams whose logs are to be examined.
+        known: the unchanged logs that are due, with their last stat.
+        watched: every beam of the source, if they may differ from those before.
     """
 
-    candidates: Sequence[Candidates]
+    targets: Sequence[Target]
     known: Mapping[str, LogStat]
-    whole_round: bool
     watched: AbstractSet[BeamKey] | None = None
-    distrusted: Collection[str] = ()
 
 
 class PollSchedule:
-    """At which logs of one source to look, and when. Used by the source's thread.
+    """Decides which logs of one source to poll. Used by the source's thread.
 
     Args:
         source: its name.
         templates: where a beam's log may be.
-        store: knows the beams; told how many ids were refused.
+        sink: knows the beams; counts refused ids.
         identifiers: how ids are shown in log lines.
-        watcher: the kernel's, where the source is this machine.
-        polls_per_hinted_log: a log whose changes are announced has its turn in every so many-th round all the same.
+        clock: the present instant.
+        watcher: gives hints; ``None`` for none.
+        interval_seconds: between two polls of an active log.
+        one_slice: poll all quiet logs at once: a folder listing over SSH costs the same for any number of them.
     """
 
     def __init__(
         self,
         source: str,
         templates: Iterable[LogPathTemplate],
-        store: BeamStore,
+        sink: PollSink,
         *,
         identifiers: Identifiers,
-        watcher: InotifyWatcher | None,
-        polls_per_hinted_log: int,
+        clock: Callable[[], float],
+        watcher: InotifyWatcher | None = None,
+        interval_seconds: float = 0.5,
+        one_slice: bool = False,
     ) -> None:
         self._source = source
         self._templates = tuple(templates)
-        self._store = store
+        self._sink = sink
         self._identifiers = identifiers
         self._watcher = watcher
-        self._rounds_per_announced_log = polls_per_hinted_log
-        self._candidates: dict[BeamKey, Candidates] = {}
-        self._looked_rarely_at = float("-inf")
-        self._first_round_at: float | None = None
+        self._interval_seconds = interval_seconds
+        self._quiet_seconds = max(QUIET_SECONDS, interval_seconds)
+        self._most_slices = 1 if one_slice else _MOST_SLICES
+        self._clock = clock
+        self._targets: dict[BeamKey, Target] = {}
+        self._by_path: dict[str, tuple[Target, ...]] = {}
         self._watch_version: int | None = None
-        self._regroup = True
-        self._by_path: dict[str, tuple[Candidates, ...]] = {}
-        self._each_round, self._rare = _Group(), _Group()
-        self._slices = [_Group()]
-        self._round = 0
-        self._once_more: list[Candidates] = []
+        self._active = _Group(-math.inf)
+        self._active_until: dict[Target, float] = {}  # in the order of their ends
+        self._slices = [_Group(-math.inf)]
+        self._next_slice = itertools.count()
         self._unfinished: AbstractSet[BeamKey] = frozenset()
-        self._told: AbstractSet[Candidates] = frozenset()
-        self._groups: Sequence[_Group] = ()
-        self._unannounced: set[str] = set()
-        self._listed_folders: frozenset[str] = frozenset()
-        self._names_changed = True
+        self._polling: Sequence[_Group] = ()
+        self._owed: Sequence[_Group] = ()  # due, and not polled yet: the source did not answer
+        self._retry_at = -math.inf
 
-    def next(self, at: float, *, hinted_only: bool) -> DueLogs:
-        """Whose turn it is now.
+    def next(self, scope: PollScope) -> DueLogs:
+        """Return what to poll now.
+
+        Hinted logs, and logs that were not read to their ends, are part of it in every scope.
 
         Args:
-            at: now, epoch seconds.
-            hinted_only: only those whose logs have changed, as the kernel says; a round is due later.
+            scope: all logs, those that are due, or only hinted ones.
         """
-        announced = self._announced()
-        if announced is None or announced.lost or not hinted_only:
-            return self._round_of(at, announced)
-        expected = self._expected(announced.paths)
-        self._told, self._groups = set(expected), ()
-        return DueLogs(expected, NO_KNOWN_STATS, whole_round=False)
+        now = self._clock()
+        watched = self._update_targets(now) if scope is not PollScope.HINTED else None
+        expected = self._expected()
+        if scope is PollScope.HINTED:
+            self._polling = ()
+        else:
+            self._polling = self._owed = self._due_groups(now, scope)
+            self._retry_at = now + self._interval_seconds
+        targets = dict.fromkeys(target for group in self._polling for target in group.open) | expected
+        return DueLogs(list(targets), _unchanged(self._polling), watched)
 
     def polled(self, at: float) -> None:
-        """The poll of the last turn is over.
+        """Note that the source has answered for what :meth:`next` returned. Without that, it stays due.
 
         Args:
-            at: when it began, epoch seconds.
+            at: when the poll began.
         """
-        for group in self._groups:
+        for group in self._polling:
             group.polled_at = at
+        if self._polling:
+            self._owed = ()
 
-    def seen(self, candidates: Candidates, there: list[tuple[str, LogStat]], at: float) -> Collection[str]:
-        """A beam's logs have been looked at.
+    def wait_seconds(self) -> float:
+        """Return the seconds until the next poll is due."""
+        now = self._clock()
+        if self._owed:
+            return max(0.0, self._retry_at - now)
+        if self._unfinished or self._sink.watch_version != self._watch_version:
+            return 0.0
+        due_at = min(group.due_at for group in self._slices)
+        if self._active_until:
+            due_at = min(due_at, self._active.due_at)
+        return max(0.0, due_at - now)
+
+    def seen(self, target: Target, there: list[tuple[str, LogStat]], at: float) -> Sequence[str]:
+        """Note what a poll has found at a target's paths.
 
         Args:
-            candidates: the beam's.
-            there: those of its paths at which a log is.
-            at: when the poll began, epoch seconds.
+            target: the beam.
+            there: the paths at which a log is, with its stat.
+            at: when the poll began.
 
         Returns:
-            Those at which there was none last time; nothing can be said of a first time.
+            The paths at which there was no log at the poll before; none after the first poll.
         """
-        candidates.polled_before, candidates.polled_at = candidates.polled_at, at
-        before, now = candidates.there, tuple(path for path, _ in there)
+        target.polled_before, target.polled_at = target.polled_at, at
+        before, now = target.present, tuple(path for path, _ in there)
         # The usual case shares the tuple: ten thousand of them are a megabyte.
-        candidates.there = candidates.paths if now == candidates.paths else now
-        self._see_whether_announced(candidates, there)
+        target.present = target.paths if now == target.paths else now
+        if self._watcher is not None:
+            for path in target.paths:
+                self._watcher.watch_folder(os.path.dirname(path))
+            for path, stat in there:
+                self._watcher.watch_log(path, stat.identity)
         return () if before is None else [path for path in now if path not in before]
 
-    def settle(self, candidates: Candidates, stat: LogStat) -> None:
-        """There is nothing to do for a beam as long as its log looks like that, if it has only one."""
-        if candidates.group is not None and len(candidates.paths) == 1 == len(
-            self._by_path.get(candidates.paths[0], ())
-        ):
-            candidates.group.settle(candidates, stat)
+    def set_unchanged(self, target: Target, stat: LogStat) -> None:
+        """Note that nothing is left to read for a target until its log's stat changes, if it has only one path."""
+        if target.group is not None and len(target.paths) == 1 == len(self._by_path.get(target.paths[0], ())):
+            target.group.set_unchanged(target, stat)
 
-    def unsettle(self, changed: Iterable[str]) -> list[Candidates]:
-        """Have those beams looked into of which one of these paths was settled.
+    def reopen(self, changed: Iterable[str]) -> list[Target]:
+        """Return the targets whose unchanged logs have changed; they are examined at the next poll, too.
 
-        Returns:
-            They.
+        Args:
+            changed: paths of logs whose stat differs from the known one.
         """
         found = []
         for path in changed:
-            for candidates in self._by_path.get(path, ()):
-                if candidates.group is not None and candidates not in candidates.group.open:
-                    candidates.group.unsettle(candidates)
-                    found.append(candidates)
+            for target in self._by_path.get(path, ()):
+                if target.group is not None and target not in target.group.open:
+                    target.group.reopen(target)
+                    found.append(target)
         return found
 
-    def changed(self, candidates: Candidates, path: str) -> None:
-        """One of a beam's logs was found to have changed."""
-        if candidates.group in self._slices and candidates not in self._told:
-            self._unannounced.add(path)
+    def changed(self, target: Target) -> None:
+        """Note that a target's log has changed: it is active from now on."""
+        if target.group is not None:
+            self._set_active(target, self._clock())
 
     def unfinished(self, beams: AbstractSet[BeamKey]) -> None:
-        """These and no others were not read to their ends: it is their turn whatever is announced."""
+        """Note which logs were not read to their ends; they are part of the next poll."""
         self._unfinished = beams
 
-    def names_changed(self, folders: Collection[str]) -> bool:
-        """Whether names of files in ``folders`` may be others than at the last call; true where nobody announces it."""
-        watcher = self._watcher
-        if watcher is None:
-            return True
-        self._listed_folders = frozenset(folders)
-        changed, self._names_changed = self._names_changed, False
-        for folder in folders:
-            before = watcher.watching(folder)
-            changed |= not watcher.watch_folder(folder) or not before
-        return changed
+    def target(self, key: BeamKey) -> Target | None:
+        """Return a beam's target; ``None`` if this source does not poll for it. May be called from any thread."""
+        return self._targets.get(key)
 
-    def _announced(self) -> FileHints | None:
-        if self._watcher is None:
+    def missing_fields(self, row: BeamRow) -> tuple[str, ...]:
+        """Return the fields of a row that are empty though a log path needs them. May be called from any thread."""
+        if row.log_path is not None:
+            return ()
+        values = _fields(row)
+        return tuple(sorted({name for each in self._templates for name in each.fields if not values.get(name)}))
+
+    def _set_active(self, target: Target, now: float) -> None:
+        if not self._active_until:
+            self._active.due_at = now + self._interval_seconds
+        self._active_until.pop(target, None)
+        self._active_until[target] = now + ACTIVE_SECONDS
+        self._active.add(target)
+
+    def _due_groups(self, now: float, scope: PollScope) -> list[_Group]:
+        for target in list(itertools.takewhile(lambda each: self._active_until[each] <= now, self._active_until)):
+            del self._active_until[target]
+            self._slices[next(self._next_slice) % len(self._slices)].add(target)
+        groups = [self._active, *self._slices]
+        due = {group for group in groups if group.due_at <= now}
+        for group in due:
+            period = self._interval_seconds if group is self._active else self._quiet_seconds
+            group.due_at = _next_due(group.due_at, now, period)
+        return [group for group in groups if scope is PollScope.ALL or group in due or group in self._owed]
+
+    def _expected(self) -> dict[Target, None]:
+        """Return the targets whose logs are hinted, or were not read to their ends."""
+        paths = self._watcher.read_hints() if self._watcher is not None else ()
+        found = {target: None for path in paths for target in self._by_path.get(path, ())}
+        found |= {self._targets[key]: None for key in self._unfinished if key in self._targets}
+        for target in found:
+            _reopen(target)
+        return found
+
+    def _update_targets(self, now: float) -> AbstractSet[BeamKey] | None:
+        """Take the beams that the sink has now; ``None`` if they have not changed."""
+        version = self._sink.watch_version
+        if version == self._watch_version:
             return None
-        announced = self._watcher.read_hints()
-        self._names_changed |= announced.lost or bool(announced.folders)
-        self._unannounced -= announced.paths
-        for path in announced.renamed:
-            # Another file, which nobody watches yet, and which may look like the one before.
-            for candidates in self._by_path.get(path, ()):
-                candidates.identities = None
-                _look_into(candidates)
-        if announced.lost:
-            # Watches may have ended, too: each log is looked at before its changes count as announced again.
-            for candidates in self._candidates.values():
-                candidates.announced, candidates.identities = False, None
-                _look_into(candidates)
-            self._unannounced.clear()
-            self._regroup = True
-        return announced
-
-    def _expected(self, paths: Iterable[str]) -> list[Candidates]:
-        """Those beams whose logs may be at ``paths``, and those that were not read to their ends."""
-        found = {each: None for path in paths for each in self._by_path.get(path, ())}
-        for key in self._unfinished:
-            if key in self._candidates:
-                found[self._candidates[key]] = None
-        for candidates in found:
-            _look_into(candidates)
-        return list(found)
-
-    def _round_of(self, at: float, announced: FileHints | None) -> DueLogs:
-        """Every beam, but those whose logs' changes are announced only when it is their turn."""
-        distrusted = self._distrust_the_silent()
-        watched = None
-        version = self._store.watch_version
-        if version != self._watch_version:
-            self._watch_version = version
-            watched = self._renew()
-        if self._regroup:
-            self._group()
-        if self._first_round_at is None:
-            self._first_round_at = at
-        rarely = (
-            at - self._looked_rarely_at >= _RARELY_EVERY_SECONDS or at - self._first_round_at < _NONE_RARELY_SECONDS
-        )
-        if rarely:
-            self._looked_rarely_at = at
-        if announced is None:
-            groups = [self._each_round]
-        else:
-            self._round = (self._round + 1) % len(self._slices)
-            groups = [self._slices[self._round], self._each_round]
-        if rarely:
-            groups.append(self._rare)
-        self._groups = groups
-        once_more = [each for each in self._once_more if self._candidates.get(each.beam.row.key) is each]
-        self._once_more = []
-        for candidates in once_more:
-            _look_into(candidates)
-        expected = dict.fromkeys(once_more + self._expected(announced.paths if announced is not None else ()))
-        self._told = expected.keys()
-        turn = dict.fromkeys(candidates for group in groups for candidates in group.open) | expected
-        return DueLogs(list(turn), _settled(groups), True, watched, distrusted)
-
-    def _renew(self) -> set[BeamKey]:
-        """Take the beams that the store has now."""
-        watched = self._store.watched_beams(self._source)
+        self._watch_version = version
+        watched = self._sink.watched_beams(self._source)
         keys = {beam.row.key for beam in watched}
-        for key in [key for key in self._candidates if key not in keys]:
-            del self._candidates[key]
+        for key in [key for key in self._targets if key not in keys]:
+            self._remove(self._targets.pop(key))
         for beam in watched:
-            self._candidates_of(beam)
+            self._update_target(beam, now)
         self._by_path = {}
-        for candidates in self._candidates.values():
-            for path in candidates.paths:
-                self._by_path[path] = (*self._by_path.get(path, ()), candidates)
+        for target in self._targets.values():
+            for path in target.paths:
+                self._by_path[path] = (*self._by_path.get(path, ()), target)
         if self._watcher is not None:
-            folders = {os.path.dirname(path) for path in self._by_path}
-            self._watcher.forget_all_but(folders | self._listed_folders, self._by_path)
-        self._regroup = True
+            self._watcher.keep_only({os.path.dirname(path) for path in self._by_path}, self._by_path)
+        self._make_slices(now)
         return keys
 
-    def _group(self) -> None:
-        """Who is looked at when."""
-        self._regroup = False
-        before = [self._each_round, self._rare, *self._slices]
-        self._each_round, self._rare = _Group(), _Group()
-        self._slices = [_Group() for _ in range(self._rounds_per_announced_log)]
-        slices = itertools.cycle(self._slices)
-        for candidates in self._candidates.values():
-            if candidates.announced:
-                next(slices).take(candidates)
-            elif candidates.beam.rarely:
-                self._rare.take(candidates)
-            else:
-                self._each_round.take(candidates)
-        for group in before:
-            # Groups and candidates hold each other, and garbage in circles is seldom looked for.
-            group.open.clear()
-
-    def _distrust_the_silent(self) -> set[str]:
-        """A log was found changed in its turn, and until now nobody has announced it: its folder is not announced."""
-        folders = {os.path.dirname(path) for path in self._unannounced}
-        self._unannounced.clear()
-        for folder in folders:
-            assert self._watcher is not None
-            self._watcher.distrust(folder)
-        if folders:
-            self._regroup = True
-            for candidates in self._candidates.values():
-                if any(os.path.dirname(path) in folders for path in candidates.paths):
-                    candidates.announced = False
-        return folders
-
-    def _see_whether_announced(self, candidates: Candidates, there: list[tuple[str, LogStat]]) -> None:
-        identities = tuple(stat.identity for _, stat in there)
-        watcher = self._watcher
-        if watcher is None or candidates.identities == identities:
+    def _make_slices(self, now: float) -> None:
+        """Spread the quiet targets over as many slices as they need."""
+        count = min(self._most_slices, max(1, math.ceil(len(self._targets) / _LOGS_PER_SLICE)))
+        if count == len(self._slices):
             return
-        candidates.identities = identities
-        announced = all(watcher.watch_folder(os.path.dirname(path)) for path in candidates.paths) and all(
-            plain_file(path) and watcher.watch_log(path) for path, _ in there
-        )
-        if announced:
-            # What was written before the watch began was not announced.
-            self._once_more.append(candidates)
-        if announced is not candidates.announced:
-            candidates.announced = announced
-            self._regroup = True
+        before, step = self._slices, self._quiet_seconds / count
+        self._slices = [_Group(now + number * step) for number in range(count)]
+        slices = itertools.cycle(self._slices)
+        for target in self._targets.values():
+            if target.group in before:
+                next(slices).add(target)
 
-    def _candidates_of(self, beam: WatchedBeam) -> None:
+    def _update_target(self, beam: WatchedBeam, now: float) -> None:
         row = beam.row
         row_fields = (row.beam_path, row.hpc_job_id, row.log_path)
-        known = self._candidates.get(row.key)
+        known = self._targets.get(row.key)
         if known is not None and known.row_fields == row_fields:
             known.beam = beam
-            _look_into(known)
+            _reopen(known)
             return
         if row.log_path is not None:
             paths = [row.log_path]
         else:
             rendered = (self._render(template, row) for template in self._templates)
             paths = list(dict.fromkeys(path for path in rendered if path is not None))
-        there = known.there if known is not None else None
-        self._candidates[row.key] = Candidates(beam, row_fields, tuple(paths), there)
+        target = Target(beam, row_fields, tuple(paths), known.present if known is not None else None)
+        if known is not None:
+            self._remove(known)
+        self._targets[row.key] = target
+        self._set_active(target, now)
+        self._active.due_at = now
+
+    def _remove(self, target: Target) -> None:
+        self._active_until.pop(target, None)
+        if target.group is not None:
+            target.group.remove(target)
 
     def _render(self, template: LogPathTemplate, row: BeamRow) -> str | None:
-        fields = {
-            "case_id": row.key.case_id,
-            "beam_id": row.key.beam_id,
-            "beam_path": row.beam_path,
-            "hpc_job_id": row.hpc_job_id,
-        }
         try:
-            return template.render(fields)
+            return template.render(_fields(row))
         except LogPathError as error:
-            self._store.count_refused({"log_path": 1})
+            self._sink.count_refused({"log_path": 1})
             _log.warning(
                 "log path refused",
                 case=self._identifiers.case(row.key.case_id),
                 beam=self._identifiers.beam(row.key.beam_id),
                 source=self._source,
-                # It speaks of the template and of fields by name, never of what they hold.
+                # Its text names the template and the fields, never their values.
                 error=SafeText(error),
             )
             return None
 
 
-def _look_into(candidates: Candidates) -> None:
-    """Have a beam's logs looked into when it is its turn."""
-    if candidates.group is not None:
-        candidates.group.unsettle(candidates)
+def _fields(row: BeamRow) -> dict[str, str | None]:
+    return {
+        "case_id": row.key.case_id,
+        "beam_id": row.key.beam_id,
+        "beam_path": row.beam_path,
+        "hpc_job_id": row.hpc_job_id,
+    }
+
+
+def _reopen(target: Target) -> None:
+    if target.group is not None:
+        target.group.reopen(target)
 
 
 def _later(one: float | None, other: float | None) -> float | None:
-    """The later of two moments that may not be known."""
+    """Return the later of two times, each of which may be unknown."""
     return max((each for each in (one, other) if each is not None), default=None)
 
 
-def _settled(groups: Iterable[_Group]) -> Mapping[str, LogStat]:
-    """The settled logs of all groups."""
-    each = [group.settled for group in groups if group.settled]
+def _next_due(due_at: float, now: float, period: float) -> float:
+    """Return the first instant after ``now`` that is whole periods after ``due_at``, so that slices stay apart."""
+    if due_at == -math.inf:
+        return now + period
+    return due_at + period * (math.floor((now - due_at) / period) + 1)
+
+
+def _unchanged(groups: Iterable[_Group]) -> Mapping[str, LogStat]:
+    """Return the unchanged logs of all groups."""
+    each = [group.unchanged for group in groups if group.unchanged]
     if len(each) < 2:  # the usual case: ten thousand need not be copied
         return each[0] if each else NO_KNOWN_STATS
-    return {path: stat for settled in each for path, stat in settled.items()}
+    return {path: stat for unchanged in each for path, stat in unchanged.items()}

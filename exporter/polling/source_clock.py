@@ -7,7 +7,7 @@ from collections.abc import Set as AbstractSet
 
 from exporter.beams.attribution import RESTAMPED_SECONDS
 from exporter.beams.snapshot import BeamKey
-from exporter.beams.store import BeamStore
+from exporter.polling.sink import PollSink
 from exporter.polling.stats import PollStats
 from exporter.sources.clock_offset import ClockOffset
 from exporter.sources.source import LogStat
@@ -21,18 +21,18 @@ class SourceClock:
 
     Args:
         source: its name.
-        store: told of the offset; knows when our own clock was set.
+        sink: told of the offset; knows when our own clock was set.
         stats: says once that the offset is large.
         clock: the present instant.
     """
 
-    def __init__(self, source: str, store: BeamStore, stats: PollStats, clock: Callable[[], float]) -> None:
+    def __init__(self, source: str, sink: PollSink, stats: PollStats, clock: Callable[[], float]) -> None:
         self._source = source
-        self._store = store
+        self._sink = sink
         self._stats = stats
         self._clock = clock
         self._offset = ClockOffset()
-        self._clock_steps = store.timeline.clock_steps
+        self._clock_steps = sink.timeline.clock_steps
         self._comparable_since = float("-inf")  # our clock was set before that
         self._other_logs: dict[BeamKey, list[Log]] = {}
         # When the poll before the last growth of a log began, and when that growth was seen.
@@ -50,7 +50,7 @@ class SourceClock:
 
     def resume(self) -> None:
         """Go on with what an earlier process has learned."""
-        self._offset = ClockOffset(self._store.clock_offset_seconds(self._source))
+        self._offset = ClockOffset(self._sink.clock_offset_seconds(self._source))
 
     def forget_if_ours_was_set(self, at: float) -> None:
         """Forget the offset if our own clock was set since the last call.
@@ -58,7 +58,7 @@ class SourceClock:
         Args:
             at: when this poll began. Growth since an earlier poll is not compared with our clock.
         """
-        steps = self._store.timeline.clock_steps
+        steps = self._sink.timeline.clock_steps
         if steps == self._clock_steps:
             return
         self._clock_steps, self._comparable_since = steps, at
@@ -86,7 +86,7 @@ class SourceClock:
         known = [(path, stat, before[path]) for path, stat in there if path in before]
         grown = {path for path, now, then in known if _has_grown(now, then)}
         if known and earliest is not None and earliest >= self._comparable_since:
-            latest, timeline = self._clock(), self._store.timeline
+            latest, timeline = self._clock(), self._sink.timeline
             earliest, latest = timeline.to_wall(earliest), timeline.to_wall(latest)
             for path, now, then in known if timeline.clock_steps == self._clock_steps else ():
                 if path in grown:
@@ -119,7 +119,7 @@ class SourceClock:
         """Let the store know what has been learned."""
         seconds = self._offset.seconds
         if seconds != self._stats.clock_offset_seconds:
-            self._store.set_clock_offset(self._source, seconds, clock_steps=self._clock_steps)
+            self._sink.set_clock_offset(self._source, seconds, clock_steps=self._clock_steps)
             self._stats.has_clock_offset(seconds)
 
 

@@ -135,15 +135,6 @@ class PollStats:
         self._up = False
         self._reason = error[:_REASON_LIMIT]
 
-    def distrusted(self, folder: str) -> None:
-        """A log in a folder has changed, and the kernel has not announced it."""
-        self._errors["notification"] += 1
-        _log.warning(
-            "the kernel did not announce a change, the folder is polled from now on",
-            source=self._source.name,
-            folder=self._identifiers.path(folder),
-        )
-
     def folders_changed(self, change: FolderChange) -> None:
         """Folders of ``log_path`` have gone or come; each is worth one line."""
         for folder in change.lost:
@@ -221,9 +212,9 @@ class PollStats:
         """A beam's dose file was found."""
         self._output_problems.pop(key, None)
 
-    def has_problem(self, path: str) -> bool:
-        """Whether something is wrong with a log."""
-        return path in self._problems
+    def problem(self, path: str) -> str | None:
+        """Return the kind of what is wrong with a log; ``None`` if nothing is."""
+        return self._problems.get(path)
 
     def _about(self, key: BeamKey) -> dict[str, str]:
         return {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 import structlog
@@ -82,7 +82,6 @@ class DirectoryDiscoveryLoop:
         store: receives the beams.
         identifiers: how ids are shown in log lines.
         clock: the present instant (:meth:`exporter.process.clock.Clock.now`).
-        names_changed: whether names in these folders may have changed since the last call.
     """
 
     def __init__(
@@ -93,7 +92,6 @@ class DirectoryDiscoveryLoop:
         store: BeamStore,
         identifiers: Identifiers,
         clock: Callable[[], float],
-        names_changed: Callable[[Collection[str]], bool] = lambda _: True,
     ) -> None:
         self._discovery = DirectoryDiscovery(settings.discovery.name_pattern)
         self._source = source
@@ -105,27 +103,29 @@ class DirectoryDiscoveryLoop:
         self._kept_seconds = settings.failed_retention_seconds
         self._due_at = float("-inf")
         self._logged_problems: dict[str, str] = {}
-        self._names_changed = names_changed
         self._marks: tuple[object, ...] = ()
         self._unchanged_runs = 0
         self._runs_without_listing = 0
 
-    def run_once(self, between: Callable[[], None] = lambda: None) -> None:
+    def run_once(self, between: Callable[[], object] = lambda: None) -> float:
         """List the folders if the interval has passed.
 
-        A listing costs one ``stat`` per file. It is skipped while no name can have changed: inotify reported none, or
-        the folders' time stamps stay the same. A forgotten log that grows again changes no name, so the folders are
-        still listed now and then.
+        A listing costs one ``stat`` per file. It is skipped while the folders' time stamps stay the same, because then
+        no name has come or gone. A forgotten log that grows again changes no name, so the folders are still listed now
+        and then.
 
         Args:
             between: called every few hundred names, for work that must not wait for thousands of them.
+
+        Returns:
+            Seconds until the interval has passed again.
         """
         at = self._clock()
         if at < self._due_at:
-            return
+            return self._due_at - at
         self._due_at = at + self._interval_seconds
         if not self._may_have_changed():
-            return
+            return self._interval_seconds
         folders: dict[str, Mapping[str, LogStat]] = {}
         room = ENTRIES_LIMIT
         for folder in self._folders:
@@ -137,10 +137,11 @@ class DirectoryDiscoveryLoop:
         self._store.count_refused(found.refused)
         between()
         self._store.update_rows(found.rows, (), at)
+        return self._interval_seconds
 
     def _may_have_changed(self) -> bool:
-        changed = self._names_changed(self._folders)
-        if changed and isinstance(self._source, LocalLogSource):
+        changed = True
+        if isinstance(self._source, LocalLogSource):
             marks = tuple(self._source.folder_stamp(folder) for folder in self._folders)
             self._unchanged_runs = self._unchanged_runs + 1 if marks == self._marks and None not in marks else 0
             self._marks = marks

@@ -6,20 +6,20 @@ The rounds of work of each thread are here; what they call knows nothing of thre
 
 from __future__ import annotations
 
-import math
-import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
 
 import structlog
 
+from exporter.beams.snapshot import BeamKey
 from exporter.beams.store import BeamStore
 from exporter.config import Settings, SourceSettings, SshSourceSettings
 from exporter.logs.parser import SitePatterns
 from exporter.polling.output_check import OutputRules
+from exporter.polling.path_check import PathCheck
 from exporter.polling.poller import SourcePoller
+from exporter.polling.source_loop import SourceLoop
 from exporter.privacy.identifiers import Identifiers
 from exporter.process.worker import Worker
 from exporter.runtime.database_access import DatabaseAccess
@@ -27,7 +27,6 @@ from exporter.runtime.discovery_loop import DirectoryDiscoveryLoop, TableDiscove
 from exporter.runtime.event_log import log_event
 from exporter.runtime.mirror_loop import MirrorLoop
 from exporter.sources import inotify
-from exporter.sources.inotify import InotifyWatcher
 from exporter.sources.local import LocalLogSource
 from exporter.sources.log_paths import LogPathTemplate
 from exporter.sources.source import LogSource
@@ -35,22 +34,8 @@ from exporter.sources.source import LogSource
 _log = structlog.get_logger(__name__)
 
 _STOP_SECONDS = 2.0
-_SHORTEST_PAUSE = 0.2
-"""Of the interval: looks that take longer than it must not become a busy loop."""
-
-_ANNOUNCED_POLL_SECONDS = 5.0
-"""A log whose changes the kernel announces is looked at so often all the same: the plan's limit for an update."""
-
-_LOOK_SECONDS = 0.2
-"""So long the mirror waits for the logs to be looked at before it writes."""
-
-_AFTER_ERROR_SECONDS = 1.0
-"""Pause after an unexpected error, so that one that comes again at once costs little."""
-
-_QUIET_SECONDS = 0.002
-_QUIET_TIMES = 9
-"""After an announced look, others are gathered for so long: at least the first, and so many times what the look has
-taken, so that a log written as fast as can be takes a tenth of a core and not all of it."""
+_POLL_ALL_SECONDS = 0.2
+"""The mirror waits at most so long for a poll of all logs before it writes."""
 
 
 def make_source(source: SourceSettings, templates: Iterable[LogPathTemplate]) -> LogSource:
@@ -90,73 +75,6 @@ def site_patterns(settings: Settings) -> SitePatterns:
     )
 
 
-class _Waits:
-    """When the next look is due, and what the thread of a source waits on until then.
-
-    Args:
-        watcher: its hints end a wait; ``None`` where there are none.
-        interval_seconds: from one round to the next.
-    """
-
-    def __init__(self, watcher: InotifyWatcher | None, interval_seconds: float) -> None:
-        self.watcher = watcher
-        self._interval_seconds = interval_seconds
-        self._round_due_at = float("-inf")
-        self._quiet_seconds = math.inf
-        self._asked: deque[threading.Event] = deque()
-        self._woken = threading.Event()
-
-    def poll(self, poller: SourcePoller) -> float:
-        """Look at what is due; returns seconds until the next look."""
-        began = time.monotonic()
-        asked = [self._asked.popleft() for _ in range(len(self._asked))]
-        a_round = bool(asked) or began >= self._round_due_at or self.watcher is None
-        more = poller.poll(hinted_only=not a_round)
-        for looked in asked:
-            looked.set()
-        took = time.monotonic() - began
-        interval = self._interval_seconds
-        # A round is no answer to an announcement, and must not hold up those that follow.
-        self._quiet_seconds = _QUIET_SECONDS if a_round else max(_QUIET_SECONDS, _QUIET_TIMES * took)
-        if a_round and not more:
-            # The interval is from round to round: what one takes (round trips to a host) is not added to it.
-            self._round_due_at = began + max(interval, took + _SHORTEST_PAUSE * interval)
-        return 0.0 if more else max(0.0, self._round_due_at - began - took)
-
-    def poll_hinted(self, poller: SourcePoller) -> None:
-        """Look at what has been announced, while the thread is busy with something else."""
-        if self.watcher is not None and self.watcher.pending():
-            poller.poll(hinted_only=True)
-
-    def wait(self, seconds: float) -> None:
-        """Wait until the next round, or until something is announced."""
-        # A look that failed leaves what was announced where it was: no hint may call for the next one early.
-        quiet, self._quiet_seconds = self._quiet_seconds, math.inf
-        if self.watcher is not None:
-            self.watcher.wait(seconds, quiet)
-        else:
-            self._woken.wait(seconds)
-            self._woken.clear()
-
-    def close(self) -> None:
-        """Give the announcements back; the thread has ended."""
-        if self.watcher is not None:
-            self.watcher.close()
-
-    def ask(self) -> threading.Event:
-        """Have a round now, from any thread; what is returned is set when it is over."""
-        looked = threading.Event()
-        self._asked.append(looked)
-        self.wake()
-        return looked
-
-    def wake(self) -> None:
-        """End the wait, also one that has not begun; from any thread."""
-        self._woken.set()
-        if self.watcher is not None:
-            self.watcher.wake()
-
-
 class Pipeline:
     """The threads that follow beams.
 
@@ -178,18 +96,18 @@ class Pipeline:
     ) -> None:
         self._settings = settings
         self._store = store
-        self._pollers: dict[str, SourcePoller] = {}
+        self._sources: dict[str, SourceLoop] = {}
         self._polled: set[str] = set()
         self._database: DatabaseAccess | None = None
         self._mirror: MirrorLoop | None = None
         self._workers: list[Worker] = []
         self._mirror_worker: Worker | None = None
-        self._waits: list[_Waits] = []
+        self._watch_version = store.watch_version
         if settings.progress_tracking.enabled:
             self._build(identifiers, clock, before)
         if before is not None:
             before.close()
-            for name in before._pollers.keys() - self._pollers.keys():
+            for name in before._sources.keys() - self._sources.keys():
                 store.remove_source(name)
             if self._database is None:
                 store.update_database(None)
@@ -203,8 +121,7 @@ class Pipeline:
             store.add_source(each.name, each.kind)
             source = make_source(each, templates)
             interval = settings.progress_tracking.monitoring.poll_interval_seconds
-            waits = _Waits(inotify.open_watcher() if source.kind == "local" else None, interval)
-            self._waits.append(waits)
+            watcher = inotify.open_watcher() if source.kind == "local" else None
             poller = SourcePoller(
                 source,
                 templates,
@@ -212,20 +129,20 @@ class Pipeline:
                 site=site,
                 identifiers=identifiers,
                 clock=clock,
-                watcher=waits.watcher,
-                polls_per_hinted_log=max(1, round(_ANNOUNCED_POLL_SECONDS / interval)),
+                watcher=watcher,
+                interval_seconds=interval,
                 outputs=output_rules(settings, each),
             )
-            if before is not None and each.name in before._pollers:
-                poller.adopt(before._pollers[each.name])
+            if before is not None and each.name in before._sources:
+                poller.adopt(before._sources[each.name].poller)
             else:
                 poller.resume(*store.checkpoints(each.name))
-            self._pollers[each.name] = poller
-            directory: DirectoryDiscoveryLoop | None = None
+            discover = None
             if names:
-                changed = poller.names_changed
-                directory = DirectoryDiscoveryLoop(settings, source, templates, store, identifiers, clock, changed)
-            self._add_worker(f"source {each.name}", partial(self._poll_source, poller, directory, waits), waits)
+                discover = DirectoryDiscoveryLoop(settings, source, templates, store, identifiers, clock).run_once
+            loop = SourceLoop(poller, watcher, interval, discover)
+            self._sources[each.name] = loop
+            self._add_worker(f"source {each.name}", loop.run_once, loop)
         table: TableDiscoveryLoop | None = None
         if settings.database is not None and not names:
             access = DatabaseAccess(
@@ -235,11 +152,11 @@ class Pipeline:
             table = TableDiscoveryLoop(settings, access, store, identifiers, clock)
             if settings.mirror.enabled:
                 earlier = before._mirror if before is not None else None
-                self._mirror = MirrorLoop(settings, access, store, identifiers, clock, earlier, self._poll_now)
+                self._mirror = MirrorLoop(settings, access, store, identifiers, clock, earlier, self._poll_all)
                 self._mirror_worker = self._add_worker("mirror", self._mirror.run_once)
         self._add_worker("discovery", partial(self._discover, table, identifiers, clock))
 
-    def _add_worker(self, name: str, step: Callable[[], float], waiter: _Waits | None = None) -> Worker:
+    def _add_worker(self, name: str, step: Callable[[], float], waiter: SourceLoop | None = None) -> Worker:
         def looking() -> float:
             wait = step()
             self._polled.add(name)
@@ -250,30 +167,29 @@ class Pipeline:
         self._workers.append(worker)
         return worker
 
-    def _poll_source(self, poller: SourcePoller, directory: DirectoryDiscoveryLoop | None, waits: _Waits) -> float:
-        try:
-            if directory is not None:
-                directory.run_once(partial(waits.poll_hinted, poller))
-            return waits.poll(poller)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the source is down; said and counted
-            poller.failed(error)
-            return _AFTER_ERROR_SECONDS
-
     def _discover(
         self, table: TableDiscoveryLoop | None, identifiers: Identifiers, clock: Callable[[], float]
     ) -> float:
         if table is not None:
             table.run_once()
+            if self._watch_version != self._store.watch_version:
+                self._watch_version = self._store.watch_version
+                for loop in self._sources.values():
+                    loop.wake()  # new beams are polled at once
         self._store.advance(clock())
         for event in self._store.pop_events():
             log_event(event, identifiers)
         return self._settings.discovery.interval_seconds
 
-    def _poll_now(self) -> None:
-        """Have every source look at its logs; one that takes long is not waited for."""
-        deadline = time.monotonic() + _LOOK_SECONDS
-        for looked in [waits.ask() for waits in self._waits]:
-            looked.wait(max(0.0, deadline - time.monotonic()))
+    def _poll_all(self) -> None:
+        """Have every source poll all its logs. One that takes long is not waited for."""
+        deadline = time.monotonic() + _POLL_ALL_SECONDS
+        for polled in [loop.poll_all() for loop in self._sources.values()]:
+            polled.wait(max(0.0, deadline - time.monotonic()))
+
+    def path_checks(self, key: BeamKey) -> list[PathCheck]:
+        """Return what the last polls found where a beam's log may be, for all sources. Nothing is polled for it."""
+        return [check for loop in self._sources.values() for check in loop.poller.path_checks(key)]
 
     def start(self) -> None:
         """Start every thread."""
@@ -289,8 +205,8 @@ class Pipeline:
         for worker in self._workers:
             worker.stop()
         # A source may be waiting for its host: its connection is ended under it.
-        for poller in self._pollers.values():
-            poller.close()
+        for loop in self._sources.values():
+            loop.poller.close()
         if self._database is not None:
             self._database.interrupt()
         deadline = time.monotonic() + _STOP_SECONDS
@@ -301,10 +217,9 @@ class Pipeline:
             self._mirror.run_once(now=True)
 
     def close(self) -> None:
-        """Give back the kernel's announcements; :meth:`stop` comes first."""
-        for waits in self._waits:
-            waits.close()
-        self._waits = []
+        """Close the inotify watchers, after :meth:`stop`."""
+        for loop in self._sources.values():
+            loop.close()
 
     def trouble(self) -> str | None:
         """Why following cannot be said to work; ``None`` when it does."""

@@ -1,17 +1,14 @@
-"""The kernel's announcements of changes in folders of logs (inotify): hints that wake a look before its time.
+"""Hints from the kernel (inotify) that a log may have changed, so that a poll can come before its time.
 
-They are hints and no more. What a log holds is only ever learnt by looking at it, and every log is looked at again
-within a bounded time whatever was announced. Where the kernel cannot know of a change there is none: another host
-writes over NFS or Lustre, a FUSE file system keeps its own counsel, a log is a link into another folder or has two
-names. So a folder counts as announced only on a file system whose every writer goes through this kernel, and a log only
-if it is a plain file of one name; all others are looked at in every round, as if there were no inotify.
+A hint only makes a poll come sooner. Every log is polled within a bounded time, whatever inotify reports. So a missing
+hint costs a few seconds and nothing else. Hints are missing on network and FUSE file systems that others write to,
+after an overflow of the kernel's queue, and where ``fs.inotify.max_user_watches`` is used up.
 
-A folder is watched for names that come and go, and each log for its next change only. A watch that stayed would take
-3 us of each write, half the speed of a process that does nothing but write lines. One that is spent takes nothing until
-the log has been looked at.
+A folder is watched for names that come and go. Each log is watched for its next change only (``IN_ONESHOT``): a watch
+that stayed would take 3 us of each write, half the speed of a process that does nothing but write lines.
 
-What can run out (``fs.inotify.max_user_instances``, ``max_user_watches``) or overflow (the queue) is survived: without
-a watch nothing is announced, and after an overflow everything is looked at.
+This module calls the C library itself. ``inotify-simple`` (2.0.1) runs ``ldconfig`` to find that library, and the
+exporter must start no program (``docs/security.md``).
 """
 
 from __future__ import annotations
@@ -20,9 +17,9 @@ import contextlib
 import ctypes
 import os
 import select
-import stat
 import struct
-from collections.abc import Callable, Collection
+from collections.abc import Collection
+from dataclasses import dataclass
 
 _MODIFY, _ATTRIB = 0x002, 0x004
 _MOVED_FROM, _MOVED_TO, _CREATE, _DELETE = 0x040, 0x080, 0x100, 0x200
@@ -31,41 +28,26 @@ _UNMOUNT, _OVERFLOW, _IGNORED = 0x2000, 0x4000, 0x8000
 _ONLY_FOLDERS, _NOT_UNLINKED, _ONCE = 0x01000000, 0x04000000, 0x80000000
 _NAMES_CHANGED = _MOVED_FROM | _MOVED_TO | _CREATE | _DELETE
 _FOLDER_GONE = _DELETE_SELF | _MOVE_SELF | _UNMOUNT | _IGNORED
-_OF_FOLDER = _NAMES_CHANGED | _DELETE_SELF | _MOVE_SELF | _ONLY_FOLDERS | _NOT_UNLINKED
-_OF_LOG = _MODIFY | _ATTRIB | _ONCE
+_FOLDER_MASK = _NAMES_CHANGED | _DELETE_SELF | _MOVE_SELF | _ONLY_FOLDERS | _NOT_UNLINKED
+_LOG_MASK = _MODIFY | _ATTRIB | _ONCE
 
 _EVENT = struct.Struct("iIII")
 _READ_BYTES = 256 * 1024
-_LONGEST_STATFS = 256
-
-_OF_THIS_KERNEL = {
-    0xEF53: "ext",
-    0x58465342: "xfs",
-    0x9123683E: "btrfs",
-    0x2FC12FC1: "zfs",
-    0xF2F52010: "f2fs",
-    0xCA451A4E: "bcachefs",
-    0x01021994: "tmpfs",
-    0x858458F6: "ramfs",
-    0x794C7630: "overlay",
-}
-"""File systems (``statfs(2)``) that nobody writes but through this kernel."""
 
 
-def plain_file(path: str) -> bool:
-    """Whether what becomes of a log shows in its folder: no link, and no second name in another folder."""
-    try:
-        status = os.lstat(path)
-    except (OSError, ValueError):
-        return False
-    return stat.S_ISREG(status.st_mode) and status.st_nlink == 1
+@dataclass(slots=True)
+class _WatchedLog:
+    """One inode that is watched, with all paths under which it is polled."""
+
+    identity: object
+    paths: set[str]
 
 
 class InotifyWatcher:
-    """Changes in folders, as the kernel tells them. Used by one thread, except for :meth:`wake`.
+    """Watches folders and logs. Used by one thread, except for :meth:`wake`.
 
     Raises:
-        OSError: there is no inotify here, or no instance left.
+        OSError: inotify is not available, or no instance is left.
     """
 
     def __init__(self) -> None:
@@ -79,10 +61,10 @@ class InotifyWatcher:
         self._poll_both.register(self._inotify, select.POLLIN)
         for poll in (self._poll_both, self._poll_wake):
             poll.register(self._waking, select.POLLIN)
-        self._folders: dict[int, set[str]] = {}
-        self._watches: dict[str, int] = {}
-        self._logs: dict[int, tuple[str, ...]] = {}
-        self._distrusted: set[str] = set()
+        self._folders: dict[str, int] = {}
+        self._folders_by_watch: dict[int, set[str]] = {}
+        self._logs: dict[str, int] = {}
+        self._logs_by_watch: dict[int, _WatchedLog] = {}
 
     @staticmethod
     def _checked(answer: int) -> int:
@@ -90,111 +72,101 @@ class InotifyWatcher:
             raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
         return answer
 
-    def watch_folder(self, folder: str) -> bool:
-        """Ask for announcements of a folder's names, if that was not done yet.
+    def _add_watch(self, path: str, mask: int) -> int | None:
+        """Add or renew a watch; ``None`` if the kernel refuses it."""
+        try:
+            encoded = os.fsencode(path)
+            return self._checked(self._libc.inotify_add_watch(self._inotify, encoded, ctypes.c_uint32(mask)))
+        except (OSError, ValueError):
+            return None
+
+    def watch_folder(self, folder: str) -> None:
+        """Ask for hints about names in a folder. Does nothing if it is watched, or cannot be.
 
         Args:
             folder: its path; it need not exist.
-
-        Returns:
-            Whether every name that comes or goes will be announced from now on.
         """
-        if folder in self._watches:
-            return True
-        if folder in self._distrusted:
-            return False
-        try:
-            encoded = os.fsencode(folder)
-            answer = ctypes.create_string_buffer(_LONGEST_STATFS)
-            self._checked(self._libc.statfs(encoded, answer))
-            if ctypes.c_long.from_buffer(answer).value & 0xFFFFFFFF not in _OF_THIS_KERNEL:
-                return False
-            watch = self._add_watch(encoded, _OF_FOLDER)
-        except (OSError, ValueError):
-            return False
-        self._watches[folder] = watch
-        self._folders.setdefault(watch, set()).add(folder)
-        return True
-
-    def watch_log(self, path: str) -> bool:
-        """Ask for announcements of a log that is there, in a folder that is watched.
-
-        Returns:
-            Whether it will be announced that the log has changed, once after each :meth:`read_hints`.
-        """
-        try:
-            watch = self._add_watch(os.fsencode(path), _OF_LOG)
-        except (OSError, ValueError):
-            return False
-        others = self._logs.get(watch, ())
-        if path not in others:
-            self._logs[watch] = (*others, path)
-        return True
-
-    def _add_watch(self, encoded: bytes, mask: int) -> int:
-        return self._checked(self._libc.inotify_add_watch(self._inotify, encoded, ctypes.c_uint32(mask)))
-
-    def watching(self, folder: str) -> bool:
-        """Whether changes in the folder are announced now."""
-        return folder in self._watches
-
-    def distrust(self, folder: str) -> None:
-        """A change in it was not announced: never rely on it again."""
-        self._distrusted.add(folder)
-        self._drop(folder)
-        self._forget_logs(lambda path: os.path.dirname(path) == folder)
-
-    def forget_all_but(self, folders: Collection[str], logs: Collection[str] = ()) -> None:
-        """End the watches of all other folders and logs."""
-        for folder in [folder for folder in self._watches if folder not in folders]:
-            self._drop(folder)
-        self._forget_logs(lambda path: path not in logs)
-
-    def _forget_logs(self, forgotten: Callable[[str], bool]) -> None:
-        for watch, paths in [item for item in self._logs.items() if any(map(forgotten, item[1]))]:
-            kept = tuple(path for path in paths if not forgotten(path))
-            if kept:
-                self._logs[watch] = kept
-            else:
-                del self._logs[watch]
-                self._libc.inotify_rm_watch(self._inotify, watch)
-
-    def _drop(self, folder: str) -> None:
-        watch = self._watches.pop(folder, None)
-        if watch is None:
+        if folder in self._folders:
             return
-        sharing = self._folders[watch]
-        sharing.discard(folder)
-        if not sharing:
-            del self._folders[watch]
-            self._libc.inotify_rm_watch(self._inotify, watch)
+        watch = self._add_watch(folder, _FOLDER_MASK)
+        if watch is not None:
+            self._folders[folder] = watch
+            self._folders_by_watch.setdefault(watch, set()).add(folder)
 
-    def wait(self, seconds: float, quiet_seconds: float = 0.0) -> None:
-        """Wait until something is announced, :meth:`wake` is called, or the time is over.
+    def watch_log(self, path: str, identity: object = None) -> None:
+        """Ask for one hint about the next change of a log. Does nothing if that file is watched, or cannot be.
 
         Args:
-            seconds: how long at most.
-            quiet_seconds: so long announcements do not count: they are gathered.
+            path: the log.
+            identity: device and inode of the file at ``path``; ``None`` if unknown.
         """
-        quiet = min(seconds, quiet_seconds)
-        woken = quiet > 0 and self._poll_wake.poll(1000 * quiet)
-        if not woken and seconds > quiet:
-            self._poll_both.poll(1000 * (seconds - quiet))
+        known = self._logs_by_watch.get(self._logs.get(path, -1))
+        if known is not None and known.identity == identity:
+            return
+        watch = self._add_watch(path, _LOG_MASK)
+        if watch is None:
+            return
+        if self._logs.get(path, watch) != watch:
+            self._forget_log(path)
+        self._logs[path] = watch
+        log = self._logs_by_watch.setdefault(watch, _WatchedLog(identity, set()))
+        log.identity = identity
+        log.paths.add(path)
+
+    def keep_only(self, folders: Collection[str], logs: Collection[str]) -> None:
+        """End the watches of all other folders and logs."""
+        for folder in [folder for folder in self._folders if folder not in folders]:
+            self._forget_folder(folder)
+        for path in [path for path in self._logs if path not in logs]:
+            self._forget_log(path)
+
+    def _forget_folder(self, folder: str) -> None:
+        watch = self._folders.pop(folder)
+        sharing = self._folders_by_watch[watch]
+        sharing.discard(folder)
+        if not sharing:
+            del self._folders_by_watch[watch]
+            self._libc.inotify_rm_watch(self._inotify, watch)
+
+    def _forget_log(self, path: str) -> None:
+        watch = self._logs.pop(path)
+        log = self._logs_by_watch[watch]
+        log.paths.discard(path)
+        if not log.paths:
+            del self._logs_by_watch[watch]
+            self._libc.inotify_rm_watch(self._inotify, watch)
+
+    def wait(self, seconds: float, gather_seconds: float = 0.0) -> None:
+        """Wait for a hint, for :meth:`wake`, or until the time is over.
+
+        Args:
+            seconds: longest wait.
+            gather_seconds: at the beginning, hints do not end the wait for so long; they are gathered.
+        """
+        gather = min(seconds, gather_seconds)
+        woken = gather > 0 and self._poll_wake.poll(1000 * gather)
+        if not woken and seconds > gather:
+            self._poll_both.poll(1000 * (seconds - gather))
         with contextlib.suppress(BlockingIOError):
             os.read(self._waking, 64)
 
     def pending(self) -> bool:
-        """Whether something is announced that has not been taken yet."""
+        """Return whether there are hints to read."""
         return any(descriptor == self._inotify for descriptor, _ in self._poll_both.poll(0))
 
     def wake(self) -> None:
-        """End :meth:`wait`, also one that has not begun; from any thread."""
+        """End :meth:`wait`, or the next one if none is under way. May be called from any thread."""
         with contextlib.suppress(OSError):
             os.write(self._wake, b"x")
 
-    def read_hints(self) -> FileHints:
-        """What was announced since the last call."""
-        announced = FileHints()
+    def read_hints(self) -> set[str]:
+        """Return the paths that may have changed since the last call.
+
+        The logs among them are watched again at once, before anybody polls them. So a write after the poll gives
+        another hint.
+        """
+        hints: set[str] = set()
+        written: dict[str, object] = {}
         while data := self._read():
             offset = 0
             while offset < len(data):
@@ -202,11 +174,11 @@ class InotifyWatcher:
                 offset += _EVENT.size
                 name = data[offset : offset + length].rstrip(b"\0")
                 offset += length
-                self._add(announced, watch, mask, name)
-        # Not before all has been read: a log that is written all the time would be announced without an end.
-        for path in announced.changed:
-            self.watch_log(path)
-        return announced
+                self._add_hints(hints, written, watch, mask, name)
+        # Only after the last event: a log that is written all the time would never let the loop end.
+        for path, identity in written.items():
+            self.watch_log(path, identity)
+        return hints | written.keys()
 
     def _read(self) -> bytes:
         try:
@@ -214,55 +186,28 @@ class InotifyWatcher:
         except BlockingIOError:
             return b""
 
-    def _add(self, announced: FileHints, watch: int, mask: int, name: bytes) -> None:
-        if mask & _OVERFLOW:
-            announced.lost = True
-            # Whose watches are spent was not told.
-            self._logs.clear()
-            return
-        announced.changed.update(self._logs.pop(watch, ()))
-        folders = self._folders.get(watch, ())
-        if mask & _FOLDER_GONE and not name and folders:
-            announced.lost = True
+    def _add_hints(self, hints: set[str], written: dict[str, object], watch: int, mask: int, name: bytes) -> None:
+        # After an overflow some one-shot watches are spent, and nobody knows which: all logs are watched again.
+        spent = tuple(self._logs_by_watch) if mask & _OVERFLOW else (watch,)
+        for log in [self._logs_by_watch.pop(each) for each in spent if each in self._logs_by_watch]:
+            for path in log.paths:
+                del self._logs[path]
+                written[path] = log.identity
+        folders = self._folders_by_watch.get(watch, ())
+        if mask & _FOLDER_GONE and not name:
             for folder in tuple(folders):
-                self._drop(folder)
-            return
-        if mask & _NAMES_CHANGED:
-            announced.folders.update(folders)
-            announced.renamed.update(f"{folder.rstrip('/')}/{os.fsdecode(name)}" for folder in folders)
+                self._forget_folder(folder)
+        elif mask & _NAMES_CHANGED:
+            hints.update(f"{folder.rstrip('/')}/{os.fsdecode(name)}" for folder in folders)
 
     def close(self) -> None:
-        """Give the descriptors back; nobody waits any more."""
+        """Close the descriptors. No thread may wait any more."""
         for descriptor in (self._inotify, self._waking, self._wake):
             os.close(descriptor)
 
 
-class FileHints:
-    """What was announced.
-
-    Attributes:
-        changed: logs that may have been written.
-        renamed: paths at which a name came or went: another file may be there now.
-        folders: folders in which names came or went.
-        lost: more has changed than can be told: everything is to be looked at.
-    """
-
-    __slots__ = ("changed", "folders", "lost", "renamed")
-
-    def __init__(self) -> None:
-        self.changed: set[str] = set()
-        self.renamed: set[str] = set()
-        self.folders: set[str] = set()
-        self.lost = False
-
-    @property
-    def paths(self) -> set[str]:
-        """Files that may be others than they were."""
-        return self.changed | self.renamed
-
-
 def open_watcher() -> InotifyWatcher | None:
-    """The kernel's announcements, or ``None`` where there are none: then polling alone is as good, only slower."""
+    """Return a watcher, or ``None`` where there is no inotify: then changes are found by polling alone."""
     try:
         return InotifyWatcher()
     except (OSError, AttributeError):
