@@ -31,7 +31,7 @@ from exporter.process.worker import Worker
 from exporter.runtime.pipeline import Pipeline
 from exporter.runtime.privacy import apply_settings, check_resolvers, make_identifiers, privacy_changed, pseudonym_key
 from exporter.web.authentication import FailedLogins
-from exporter.web.events import Events
+from exporter.web.events import EventBroadcaster
 from exporter.web.page import PageLinks
 from exporter.web.reveal import IdReveal
 from exporter.web.routes import ReloadFailed, build_app
@@ -140,7 +140,7 @@ class Exporter:
         self._reload_status = ReloadStatus(True, self._clock.wall_now())
         self._following = Pipeline(settings, self._store, self._identifiers, self._clock.now)
         scrapes = ScrapeMeter()
-        events = Events(self._snapshot, self._identifiers, self._store.count_error)
+        events = EventBroadcaster(self._snapshot, self._identifiers, self._store.count_error)
         encoder = self._encoder(scrapes)
         self._preparing = Worker("scrape", partial(self._prepare, encoder), self._store.count_error)
         app = build_app(
@@ -168,7 +168,7 @@ class Exporter:
                 settings.web.listen_address,
                 web_config=self._web_config,
                 failed_logins=self._failed_logins,
-                end_streams=events.end,
+                end_streams=events.end_streams,
             )
         except ListenError:
             if self._continuity is not None:

@@ -1,7 +1,7 @@
-"""Whose page a request is for, and by which name it came: what a browser may be made to do for somebody else.
+"""Detects requests that a browser sends for a page of another site (CSRF), or to a foreign name (DNS rebinding).
 
-A browser sends what a page of any site asks for, with the passwords and certificates that it has. It says which site
-that is. And a name of somebody else's may lead to this server (DNS rebinding): to the browser both are then one site.
+A browser sends what any page asks for, with the user's password and certificate, and says from which site the page is.
+Where a name of another site resolves to this server, the browser takes both for one site.
 """
 
 from __future__ import annotations
@@ -13,20 +13,17 @@ from starlette.datastructures import Headers
 from starlette.requests import Request
 
 _OUR_SITE = ("same-origin", "none")
-"""What ``Sec-Fetch-Site`` says of a page of ours, and of what the user has typed."""
+"""Values of ``Sec-Fetch-Site`` for a page of this server, and for a URL that the user has typed."""
 _NEVER_REBOUND = ("localhost",)
-"""Browsers ask nobody where that is."""
+"""Browsers resolve it themselves."""
 
 
 def is_cross_site(request: Request) -> bool:
-    """Whether a browser sends this for a page that is not ours.
+    """Whether a browser sends this request for a page of another site.
 
-    Browsers say so themselves: newer ones in ``Sec-Fetch-Site`` (where they trust the connection), all in ``Origin``.
-    What is no browser sends neither. An origin has a scheme, too. Where a proxy does TLS, ours is not the browser's;
-    then ``Sec-Fetch-Site``, which knows schemes, must vouch for it.
-
-    Args:
-        request: it.
+    Newer browsers say so in ``Sec-Fetch-Site`` (where they trust the connection), all in ``Origin``; other programs
+    send neither. An origin has a scheme. Where a proxy ends TLS, this server's scheme differs from the browser's; then
+    ``Sec-Fetch-Site``, which compares schemes, must say ``same-origin``.
     """
     ours = request.headers.get("host", "").casefold()
     sites = [site.casefold() for site in request.headers.getlist("sec-fetch-site")]
@@ -42,14 +39,14 @@ def is_cross_site(request: Request) -> bool:
 
 
 def is_known_host(headers: Headers, allowed: Collection[str]) -> bool:
-    """Whether a request came by one of the names of this server.
+    """Whether a request names this server in ``Host``.
 
-    Addresses and ``localhost`` are always known: nobody can make a name of his lead to them. What is no browser may
-    send no name at all (HTTP/1.0).
+    Addresses and ``localhost`` are always known, since DNS cannot make them lead elsewhere. Without ``Host`` (HTTP/1.0)
+    the client is no browser.
 
     Args:
         headers: the request's.
-        allowed: names in lower case, without ports; none: all.
+        allowed: host names in lower case, without ports; empty: all.
     """
     said = headers.get("host")
     if not allowed or not said:
@@ -65,7 +62,7 @@ def is_known_host(headers: Headers, allowed: Collection[str]) -> bool:
 
 
 def _host_name(host: str) -> str:
-    """The name in ``Host``, without port, brackets and the dot of a complete name."""
+    """Return the name in ``Host`` in lower case, without port, brackets and final dot."""
     if host.startswith("["):
         return host[1:].partition("]")[0].lower()
     return host.partition(":")[0].lower().removesuffix(".")

@@ -1,7 +1,7 @@
-"""The page for people: an empty page with its script, and a table made here for browsers without one.
+"""The web page: ``/``, which its script fills, and ``/table`` for browsers without scripts.
 
-Nothing in a page comes from a log or a database but by escaping (here) or as text (in the script), and no script or
-style runs but those in ``static/``. PageLinks are relative, so that a reverse proxy may serve all this below a path.
+Text from logs and the database is escaped (here) or set as text (in the script). Only scripts and styles in ``static/``
+may run. Links are relative, so that a reverse proxy may serve the page below a path.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ from starlette.routing import BaseRoute, Route
 from exporter.beams.labels import PHASE_LABELS, REASON_TEXTS, STATE_LABELS, STATE_MEANINGS
 from exporter.beams.snapshot import BeamState, StoreSnapshot
 from exporter.privacy.identifiers import Identifiers
-from exporter.web import fields
-from exporter.web.api import cached_answer, source_parts
-from exporter.web.fields import RenderContext, render
+from exporter.web import overview_fields
+from exporter.web.api_schema import RenderContext, render
+from exporter.web.beam_fields import BEAM, ENDED_RUN
+from exporter.web.responses import HTML_TYPE, cacheable_response
 from exporter.web.runbooks import PATH, runbook_name
 
 CONTENT_SECURITY_POLICY = "; ".join(
@@ -48,30 +49,30 @@ _MEDIA_TYPES = {
 
 @dataclass(frozen=True, slots=True)
 class PageLinks:
-    """Where the page leads to besides its own server; ``None`` is no link.
+    """Links to other servers.
 
     Args:
-        grafana_url: the dashboards.
-        runbook_url: where the runbooks are; ``None`` for those that this server shows itself.
+        grafana_url: the dashboards; ``None`` for no link.
+        runbook_url: folder of the runbooks; ``None`` for those that this server has itself.
     """
 
     grafana_url: str | None = None
     runbook_url: str | None = None
 
     def runbook(self, reason: str) -> str:
-        """What to do about a failure of this reason, or about ``stalled``."""
+        """Return the URL of the runbook for a failure reason, or for ``stalled`` or ``waiting``."""
         return f"{(self.runbook_url or PATH).rstrip('/')}/{runbook_name(reason)}.md"
 
 
 class Page:
-    """``/``, ``/table`` and ``/static``.
+    """The routes ``/``, ``/table`` and ``/static``.
 
     Args:
-        snapshot: takes a snapshot of the store, for the table.
-        identifiers: how ids, paths and texts are shown there.
-        links: where else the page leads to.
+        snapshot: makes a snapshot of all beams, for the table.
+        identifiers: turns ids, paths and texts into what may leave the process.
+        links: links to other servers.
         version: the exporter's.
-        offers_names: whether some users may have the ids behind pseudonyms shown.
+        can_reveal_ids: whether some users may see the ids behind pseudonyms.
     """
 
     def __init__(
@@ -81,7 +82,7 @@ class Page:
         links: PageLinks,
         version: str,
         *,
-        offers_names: bool = False,
+        can_reveal_ids: bool = False,
     ) -> None:
         self._snapshot = snapshot
         self._identifiers = identifiers
@@ -95,7 +96,7 @@ class Page:
         environment.globals.update(
             version=version,
             links=links,
-            offers_names=offers_names,
+            can_reveal_ids=can_reveal_ids,
             state_words={state.value: word for state, word in STATE_LABELS.items()},
             state_meanings={state.value: word for state, word in STATE_MEANINGS.items()},
             phase_words=PHASE_LABELS,
@@ -104,7 +105,7 @@ class Page:
         self._table_template = environment.get_template("table.html")
 
     def routes(self) -> list[BaseRoute]:
-        """What is served."""
+        """List the routes."""
         return [
             Route("/", self._page),
             Route("/table", self._table),
@@ -112,42 +113,42 @@ class Page:
         ]
 
     def _page(self, request: Request) -> Response:
-        return cached_answer(request, self._index, "text/html; charset=utf-8")
+        return cacheable_response(request, self._index, HTML_TYPE)
 
     def _table(self, request: Request) -> Response:
         snapshot = self._snapshot()
-        shown = RenderContext.of(self._identifiers, snapshot)
+        context = RenderContext.of(self._identifiers, snapshot)
         body = self._table_template.render(
             at=snapshot.at,
             zone=time.strftime("%Z", time.localtime(snapshot.at)),
-            summary=fields.summary(snapshot),
+            summary=overview_fields.summary(snapshot),
             beams_dropped=snapshot.beams_dropped,
             cases=[
-                (render(fields.CASE, case, shown), [render(fields.BEAM, beam, shown) for beam in case.beams])
-                for case in fields.cases(snapshot)
+                (render(overview_fields.CASE, case, context), [render(BEAM, beam, context) for beam in case.beams])
+                for case in overview_fields.group_by_case(snapshot)
             ],
-            ended=[render(fields.ENDED, run, shown) for run in reversed(snapshot.ended)],
-            **source_parts(snapshot, shown),
+            ended=[render(ENDED_RUN, run, context) for run in reversed(snapshot.ended)],
+            **overview_fields.render_sources(snapshot, context),
         )
-        return cached_answer(request, body.encode(), "text/html; charset=utf-8")
+        return cacheable_response(request, body.encode(), HTML_TYPE)
 
     def _file(self, request: Request) -> Response:
         found = self._static.get(request.path_params["name"])
         if found is None:
             return PlainTextResponse("Not Found", 404)
         body, media_type = found
-        return cached_answer(request, body, media_type)
+        return cacheable_response(request, body, media_type)
 
 
 def _static_files() -> dict[str, tuple[bytes, str]]:
-    """Read once: a request must not touch the disk."""
+    """Read all static files once, so that requests do not access the disk."""
     files = (resources.files("exporter.web") / "static").iterdir()
     named = ((file, "." + file.name.rpartition(".")[2]) for file in files)
     return {file.name: (file.read_bytes(), _MEDIA_TYPES[end]) for file, end in named if end in _MEDIA_TYPES}
 
 
 def _settings(links: PageLinks) -> str:
-    """What the script needs to know, as JSON."""
+    """Encode as JSON what the script needs to know."""
     settings: dict[str, Any] = {
         "runbooks": {reason: links.runbook(reason) for reason in (*REASON_TEXTS, "stalled", "waiting")},
         "states": {state.value: {"word": STATE_LABELS[state], "meaning": STATE_MEANINGS[state]} for state in BeamState},
@@ -158,7 +159,7 @@ def _settings(links: PageLinks) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """``3 min 20 s``, ``1 h 05 min``; empty where it is not known."""
+    """Format a duration as ``3 min 20 s`` or ``1 h 05 min``; empty where it is unknown."""
     if seconds is None:
         return ""
     whole = max(0, round(seconds))
@@ -175,7 +176,7 @@ def duration(seconds: float | None) -> str:
 
 
 def clock(at: float | None, now: float) -> str:
-    """Time of day in this machine's zone, with the date where it is not today's; empty where it is not known."""
+    """Format a time of day in this machine's time zone, with the date unless it is today; empty where it is unknown."""
     if at is None:
         return ""
     then = time.localtime(at)
@@ -184,5 +185,5 @@ def clock(at: float | None, now: float) -> str:
 
 
 def percent(ratio: float) -> str:
-    """Whole percent, cut and not rounded: 100 % is over."""
+    """Format a ratio as whole percent, rounded down: 100 % means finished."""
     return f"{int(ratio * 100 + 1e-9)} %"

@@ -1,6 +1,6 @@
-"""``/api/v1/names``: the ids behind the pseudonyms on the store, for those few users who may see them.
+"""``/api/v1/names``: the ids behind the pseudonyms of the shown beams, for the users who may see them.
 
-Every answer is logged with who asked, and counted. None may be kept, by a browser or a proxy.
+Every answer is logged with its user, and counted. Browsers and proxies must not store it.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from starlette.routing import Route
 from exporter.beams.snapshot import BeamKey, StoreSnapshot
 from exporter.metrics.metric_types import encodable
 from exporter.privacy.identifiers import Identifiers
-from exporter.web.api import PREFIX, compact
 from exporter.web.authentication import USER
 from exporter.web.cross_site import is_cross_site
+from exporter.web.openapi import PREFIX
+from exporter.web.responses import JSON_TYPE, compact_json
 
 _LOG = structlog.get_logger(__name__)
 
@@ -30,13 +31,13 @@ _HEADERS = {"Cache-Control": "no-store"}
 
 
 class IdReveal:
-    """The ids behind pseudonyms.
+    """The route that reveals ids.
 
     Args:
-        snapshot: takes a snapshot of the store; called once per answer, in a worker thread.
-        identifiers: how ids are shown to everybody.
-        users: who may have them shown.
-        redacted: whether ids are redacted from everybody else; else there is nothing to show here.
+        snapshot: makes a snapshot of all beams; called once per answer, in a worker thread.
+        identifiers: turns ids into pseudonyms.
+        users: who may see ids.
+        redacted: whether everybody else sees pseudonyms; otherwise the route answers 404.
     """
 
     def __init__(
@@ -57,11 +58,11 @@ class IdReveal:
 
     @property
     def offered(self) -> bool:
-        """Whether there is anybody who may have them shown."""
+        """Whether any user may see ids."""
         return self._redacted and bool(self._users)
 
     def counts(self) -> dict[str, int]:
-        """How often they were asked for, by outcome; nothing where ids are shown as they are anyway."""
+        """Count the requests by outcome; nothing where ids are not pseudonymised."""
         with self._lock:
             return {outcome: self._counts[outcome] for outcome in OUTCOMES} if self._redacted else {}
 
@@ -70,12 +71,12 @@ class IdReveal:
             why = "nobody may see ids here: privacy.resolve_for" if self._redacted else "ids are shown as they are"
             return _json({"error": why}, 404)
         user = request.scope.get(USER)
-        elsewhere = is_cross_site(request)
-        allowed = user in self._users and not elsewhere
+        cross_site = is_cross_site(request)
+        allowed = user in self._users and not cross_site
         with self._lock:
             self._counts["shown" if allowed else "refused"] += 1
         who = {"user": user, "address": request.client.host if request.client else None}
-        if elsewhere:
+        if cross_site:
             _LOG.warning("ids behind pseudonyms refused: a page of another site asked", **who)
             return _json({"error": "a page of another site asked for this"}, 403)
         if not allowed:
@@ -83,19 +84,18 @@ class IdReveal:
             return _json({"error": "you may not see ids; privacy.resolve_for says who may"}, 403)
         if request.method == "HEAD":
             return _json({}, 200)
-        names = await run_in_threadpool(self._names)
-        _LOG.warning("ids behind pseudonyms shown", **who, beams=len(names["beams"]))
-        return _json(names, 200)
+        ids = await run_in_threadpool(self._ids)
+        _LOG.warning("ids behind pseudonyms shown", **who, beams=len(ids["beams"]))
+        return _json(ids, 200)
 
-    def _names(self) -> dict[str, dict[str, str]]:
+    def _ids(self) -> dict[str, dict[str, str]]:
         snapshot = self._snapshot()
         keys: list[BeamKey] = [*(beam.key for beam in snapshot.beams), *(run.key for run in snapshot.ended)]
-        shown = self._identifiers
         return {
-            "cases": {shown.case(key.case_id): encodable(key.case_id) for key in keys},
-            "beams": {shown.beam(key.beam_id): encodable(key.beam_id) for key in keys},
+            "cases": {self._identifiers.case(key.case_id): encodable(key.case_id) for key in keys},
+            "beams": {self._identifiers.beam(key.beam_id): encodable(key.beam_id) for key in keys},
         }
 
 
 def _json(content: dict[str, Any], status: int) -> Response:
-    return Response(compact(content), status, _HEADERS, "application/json")
+    return Response(compact_json(content), status, _HEADERS, JSON_TYPE)

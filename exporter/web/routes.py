@@ -1,6 +1,6 @@
 """The web application: its routes, and what all answers have in common.
 
-Nothing here reads a file or a database while it answers.
+No request reads a file or the database.
 """
 
 from __future__ import annotations
@@ -23,11 +23,12 @@ from exporter.metrics.collectors import ScrapeMeter
 from exporter.metrics.encoder import MetricsEncoder
 from exporter.privacy.identifiers import Identifiers
 from exporter.process import gc_tuning
-from exporter.web.api import PREFIX, Api
+from exporter.web.api import Api
 from exporter.web.authentication import Authentication, FailedLogins
 from exporter.web.cross_site import is_cross_site, is_known_host
-from exporter.web.events import Events
+from exporter.web.events import EventBroadcaster
 from exporter.web.metrics_endpoint import MetricsEndpoint, metrics_handler
+from exporter.web.openapi import PREFIX
 from exporter.web.page import CONTENT_SECURITY_POLICY, Page, PageLinks
 from exporter.web.request_coalescing import ConcurrencyLimit
 from exporter.web.reveal import IdReveal
@@ -38,9 +39,9 @@ _LOG = structlog.get_logger(__name__)
 
 _PAGES_AT_ONCE = 4
 _PROBES_AT_ONCE = 2
-"""Answers made at once: more would only hold the interpreter's lock in turns, and keep scrapes and followers off."""
+"""Answers made at the same time. More would not be faster, and would delay scrapes and pollers."""
 _REQUEST_BYTES = 16 * 1024
-"""What a request leaves behind for the search for garbage, besides its answer."""
+"""Estimate of what a request leaves to the garbage collector, besides its answer."""
 
 _HEADERS_OF_ALL = (
     ("X-Content-Type-Options", "nosniff"),
@@ -51,9 +52,7 @@ _HEADERS_OF_ALL = (
 _RELOAD_FORBIDDEN = (
     "Reloading over HTTP is not enabled. Start the exporter with --web.enable-lifecycle, or send it SIGHUP.\n"
 )
-_RELOAD_FROM_ELSEWHERE = "A page of another site asked for this. Reload with curl, or send the exporter SIGHUP.\n"
-
-
+_RELOAD_CROSS_SITE = "A page of another site asked for this. Reload with curl, or send the exporter SIGHUP.\n"
 _MISDIRECTED = PlainTextResponse(
     "This exporter does not answer to the name that was asked for. If it is one of its own, add it to "
     "web.allowed_hosts in its configuration.\n",
@@ -62,7 +61,7 @@ _MISDIRECTED = PlainTextResponse(
 
 
 class ReloadFailed(Exception):
-    """The new configuration was refused and the old one stays; the message says why."""
+    """The new configuration is refused and the old one stays in use; the message says why."""
 
 
 def build_app(
@@ -72,7 +71,7 @@ def build_app(
     meter: ScrapeMeter,
     snapshot: Callable[[], StoreSnapshot],
     identifiers: Identifiers,
-    events: Events,
+    events: EventBroadcaster,
     id_reveal: IdReveal,
     links: PageLinks,
     healthy: Callable[[], str | None],
@@ -86,28 +85,28 @@ def build_app(
     failed_logins: FailedLogins | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> ASGIApp:
-    """The web application: ``/metrics``, ``/api/v1``, ``/-/healthy``, ``/-/ready``, ``/-/reload``, the page.
+    """Make the web application: ``/metrics``, ``/api/v1``, ``/-/healthy``, ``/-/ready``, ``/-/reload`` and the page.
 
-    All callables are called in worker threads, so they may take a lock, but must not take long.
+    All callables are called in worker threads: they may wait for a lock, but not for long.
 
     Args:
         encoder: what ``/metrics`` shows.
         registry: what it shows besides, by the client's own encoder.
         meter: told the time and size of each scrape.
-        snapshot: takes a snapshot of the store, for API and page.
-        identifiers: how ids, paths and texts are shown there.
-        events: tells pages what has changed; the server must close it when it stops.
-        id_reveal: tells some users the ids behind pseudonyms.
-        links: where the page leads to besides.
-        healthy: ``None`` while the exporter works, else why it does not.
-        ready: ``None`` once beams are followed, else what is still missing.
+        snapshot: makes a snapshot of all beams, for API and page.
+        identifiers: turns ids, paths and texts into what may leave the process.
+        events: sends changes to open pages; the server must end its streams when it stops.
+        id_reveal: shows the ids behind pseudonyms to some users.
+        links: the page's links to other servers.
+        healthy: returns ``None`` while the exporter works, otherwise why it does not.
+        ready: returns ``None`` once beams are followed, otherwise what is missing.
         reload: reads the configuration again; raises :class:`ReloadFailed` where it is refused.
         enable_lifecycle: whether ``/-/reload`` is allowed.
-        count_error: told where an unexpected error happened: ``scrape`` or ``web``.
+        count_error: called with the place of an unexpected error: ``scrape`` or ``web``.
         version: shown on the page.
-        allowed_hosts: names in lower case by which requests may come; any, where there is none.
-        web_config: who is let in, and further headers; everybody, where not given.
-        failed_logins: counts who is not.
+        allowed_hosts: host names of this server, in lower case; empty: any.
+        web_config: users and further headers; without it, everybody is admitted.
+        failed_logins: counts failed logins.
         clock: seconds from any start, for the duration of scrapes.
     """
 
@@ -121,7 +120,7 @@ def build_app(
         if not enable_lifecycle:
             return PlainTextResponse(_RELOAD_FORBIDDEN, 403)
         if is_cross_site(request):
-            return PlainTextResponse(_RELOAD_FROM_ELSEWHERE, 403)
+            return PlainTextResponse(_RELOAD_CROSS_SITE, 403)
         try:
             reload()
         except ReloadFailed as error:
@@ -130,7 +129,7 @@ def build_app(
 
     metrics = MetricsEndpoint(encoder, registry, meter, count_error, clock)
     routes = [
-        *Page(snapshot, identifiers, links, version, offers_names=id_reveal.offered).routes(),
+        *Page(snapshot, identifiers, links, version, can_reveal_ids=id_reveal.offered).routes(),
         *Runbooks().routes(),
         Route("/metrics", metrics_handler(metrics)),
         Route("/-/healthy", health),
@@ -143,13 +142,15 @@ def build_app(
     app = Starlette(routes=routes)
     app.router.redirect_slashes = False  # a redirect would name the host of the request, which a proxy may have changed
     web_config = web_config or ActiveWebConfig()
-    in_turn = ConcurrencyLimit(_with_options(app, routes), _turn_of, {"page": _PAGES_AT_ONCE, "probe": _PROBES_AT_ONCE})
-    inside = Authentication(in_turn, lambda: web_config.users, failed_logins or FailedLogins())
-    return _outermost(inside, count_error, web_config, frozenset(allowed_hosts))
+    limited = ConcurrencyLimit(
+        _with_options(app, routes), _concurrency_class, {"page": _PAGES_AT_ONCE, "probe": _PROBES_AT_ONCE}
+    )
+    authenticated = Authentication(limited, lambda: web_config.users, failed_logins or FailedLogins())
+    return _outermost(authenticated, count_error, web_config, frozenset(allowed_hosts))
 
 
-def _turn_of(path: str) -> str | None:
-    """Scrapes share their answers and need no turn; who listens to events would never give one back."""
+def _concurrency_class(path: str) -> str | None:
+    """Choose the limit of a path. Scrapes share their answers and need none; event streams would never free a slot."""
     if path in ("/metrics", f"{PREFIX}/events"):
         return None
     return "probe" if path.startswith("/-/") else "page"
@@ -160,7 +161,7 @@ def _state(word: str, trouble: str | None) -> Response:
 
 
 def _with_options(app: ASGIApp, routes: Sequence[BaseRoute]) -> ASGIApp:
-    """Answers ``OPTIONS`` for each route, and for ``*``: with the methods that there are, and nothing else."""
+    """Answer ``OPTIONS`` for each route and for ``*`` with the allowed methods alone."""
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["method"] != "OPTIONS":
@@ -182,7 +183,7 @@ def _with_options(app: ASGIApp, routes: Sequence[BaseRoute]) -> ASGIApp:
 def _outermost(
     app: ASGIApp, count_error: Callable[[str], None], web_config: ActiveWebConfig, allowed_hosts: frozenset[str]
 ) -> ASGIApp:
-    """Around every answer: the headers that all have, and the end of unexpected errors (Starlette has answered 500)."""
+    """Add the headers of every answer, and log and count unexpected errors, which Starlette has answered with 500."""
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
         size_bytes = _REQUEST_BYTES

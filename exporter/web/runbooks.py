@@ -1,6 +1,6 @@
-"""The runbooks, served by the exporter itself: a hospital's network may hold no other place for them.
+"""The runbooks of the alerts (``docs/runbooks``) as pages: a hospital's network may have no other place for them.
 
-``/runbooks`` lists them, ``/runbooks/NAME.md`` is one as a page; they are those of the alerts (``docs/runbooks``).
+``/runbooks`` lists them; ``/runbooks/NAME.md`` is one of them.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from exporter.process.bundled_files import RUNBOOKS, bundled_files
-from exporter.web.api import cached_answer
+from exporter.web.responses import HTML_TYPE, cacheable_response
 
 _LOG = structlog.get_logger(__name__)
 
 PATH = "runbooks"
-_OTHERS = "MQIBeamFailed"
-_OF_REASONS = {
+_DEFAULT = "MQIBeamFailed"
+_BY_REASON = {
     "output_error": "MQIDoseNotWritten",
     "output_missing": "MQIDoseNotWritten",
     "empty_dose": "MQIEmptyDose",
@@ -35,12 +35,12 @@ _OF_REASONS = {
 
 
 def runbook_name(reason: str) -> str:
-    """The runbook for a failure's reason, or for ``stalled`` or ``waiting``."""
-    return _OF_REASONS.get(reason, _OTHERS)
+    """Return the name of the runbook for a failure reason, or for ``stalled`` or ``waiting``."""
+    return _BY_REASON.get(reason, _DEFAULT)
 
 
 class Runbooks:
-    """``/runbooks`` and ``/runbooks/NAME.md``, read and rendered once."""
+    """The routes of the runbooks, which are read and rendered once."""
 
     def __init__(self) -> None:
         environment = jinja2.Environment(loader=jinja2.PackageLoader("exporter.web"), autoescape=True)
@@ -54,17 +54,17 @@ class Runbooks:
         self._list = template.render(title="Runbooks", body=f"<h1>Runbooks</h1><ul>{names}</ul>", top=True).encode()
 
     def routes(self) -> list[BaseRoute]:
-        """What is served."""
+        """List the routes."""
         return [Route(f"/{PATH}", self._index), Route(f"/{PATH}/{{name}}", self._page)]
 
     def _index(self, request: Request) -> Response:
-        return cached_answer(request, self._list, "text/html; charset=utf-8")
+        return cacheable_response(request, self._list, HTML_TYPE)
 
     def _page(self, request: Request) -> Response:
         page = self._pages.get(request.path_params["name"].removesuffix(".md"))
         if page is None:
             return PlainTextResponse("Not Found", 404)
-        return cached_answer(request, page, "text/html; charset=utf-8")
+        return cacheable_response(request, page, HTML_TYPE)
 
 
 def _files() -> list[Path]:

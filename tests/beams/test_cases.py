@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from exporter.beams.cases import CaseIndex, case_progress
 from exporter.beams.snapshot import BeamKey
-from exporter.web import fields
+from exporter.web.overview_fields import group_by_case
 from tests.support.world import World, captured, quick, upto
 
 RETENTION = quick().retention_seconds
@@ -181,7 +181,7 @@ class TestProgress:
         world.look(1)
         world.row("completed", 100.0, ONE)
         keep_running(world, TWO, 2 * RETENTION)
-        [case] = fields.cases(world.snapshot())
+        [case] = group_by_case(world.snapshot())
         assert case_progress(case.beams) == progress(world) > 0.5
 
 

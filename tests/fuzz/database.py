@@ -25,8 +25,9 @@ from exporter.metrics.encoder import MetricsEncoder
 from exporter.metrics.gzip_chunks import plain
 from exporter.privacy.identifiers import PlainIdentifiers
 from exporter.sources.source import LogStat
-from exporter.web import fields
-from exporter.web.api import compact
+from exporter.web.api_schema import RenderContext, render
+from exporter.web.beam_fields import BEAM
+from exporter.web.responses import compact_json
 from tests.fuzz.choices import Choices
 from tests.fuzz.target import Check, Target, draw, scratch
 
@@ -147,9 +148,9 @@ def _show(snapshot: StoreSnapshot) -> None:
     text = plain(MetricsEncoder(groups).encode(openmetrics=True)).decode()
     assert text.count('mqi_beam_run{case_id="case",beam_id="good"') == 1
     assert max(map(len, text.splitlines())) < _LONGEST_LINE
-    shown = fields.RenderContext.of(identifiers, snapshot)
+    shown = RenderContext.of(identifiers, snapshot)
     for view in snapshot.beams:
-        assert len(compact(fields.render(fields.BEAM, view, shown))) < _LONGEST_ANSWER
+        assert len(compact_json(render(BEAM, view, shown))) < _LONGEST_ANSWER
 
 
 def _row(**values: bytes) -> bytes:

@@ -15,9 +15,9 @@ from typing import Any
 from exporter.beams.store import BeamStore
 from exporter.cli.main import main
 from exporter.metrics.collectors import StoreCollector
-from exporter.web import fields
+from exporter.web import overview_fields
 
-advance, cases, groups = BeamStore.advance, fields.cases, StoreCollector.__call__
+advance, cases, groups = BeamStore.advance, overview_fields.group_by_case, StoreCollector.__call__
 
 
 def advance_and_fail(store: BeamStore, at: float) -> None:
@@ -39,7 +39,7 @@ def advance_and_fail(store: BeamStore, at: float) -> None:
 
 
 def cases_and_fail(snapshot: Any) -> Any:
-    fields.cases = cases
+    overview_fields.group_by_case = cases
     raise LookupError(str([beam.key for beam in snapshot.beams]))
 
 
@@ -68,6 +68,6 @@ class _Unraisable:
 
 if __name__ == "__main__":
     BeamStore.advance = advance_and_fail  # type: ignore[method-assign, assignment]
-    fields.cases = cases_and_fail
+    overview_fields.group_by_case = cases_and_fail
     StoreCollector.__call__ = groups_and_fail  # type: ignore[method-assign]
     main()

@@ -32,7 +32,7 @@ from exporter.beams.snapshot import (
 from exporter.logs.events import FAILURE_REASONS
 from exporter.privacy.identifiers import PlainIdentifiers
 from exporter.web import routes
-from exporter.web.api import openapi
+from exporter.web.openapi import openapi
 from tests.support.process import wait_for
 from tests.web.store_snapshots import NOW, make_beam, make_full_snapshot, make_snapshot, make_waiting_beam
 from tests.web.test_server import Site, serve

@@ -34,7 +34,7 @@ from exporter.metrics.collectors import ScrapeMeter, StoreCollector, process_reg
 from exporter.metrics.encoder import MetricsEncoder
 from exporter.privacy.identifiers import PlainIdentifiers
 from exporter.web.connections import CONNECTIONS_AT_MOST, CONNECTIONS_OF_ONE_ADDRESS
-from exporter.web.events import Events
+from exporter.web.events import EventBroadcaster
 from exporter.web.page import PageLinks
 from exporter.web.reveal import IdReveal
 from exporter.web.routes import ReloadFailed, build_app
@@ -108,7 +108,7 @@ def serve(
     store = StoreCollector(make_full_snapshot, identifiers=PlainIdentifiers())
     snapshot = changes.pop("snapshot", make_full_snapshot)
     identifiers = changes.pop("identifiers", PlainIdentifiers())
-    events = Events(snapshot, identifiers, errors.append, **(event_options or {}))
+    events = EventBroadcaster(snapshot, identifiers, errors.append, **(event_options or {}))
     parts: dict[str, Any] = {
         "encoder": MetricsEncoder(*([] if collectors else [store])),
         "registry": registry,
@@ -131,7 +131,7 @@ def serve(
         idle_seconds=idle_seconds,
         web_config=changes.get("web_config"),
         failed_logins=changes.get("failed_logins"),
-        end_streams=events.end,
+        end_streams=events.end_streams,
     )
     server.start()
     try:
