@@ -2,34 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
-import signal
-import tempfile
-import threading
-from collections.abc import Callable
 from pathlib import Path
 
 import click
 import structlog
 
 from exporter import __version__
-from exporter.cli import export as cli_files
-from exporter.cli import inspect as cli_looks
+from exporter.cli.check_config import check_config
 from exporter.cli.errors import fail
-from exporter.cli.options import Flags, common_flags, identifiers_for, load_settings, settings_warnings
-from exporter.config import ConfigError, Settings, settings_from
-from exporter.config.listen_address import ListenError
+from exporter.cli.export import alerts, dashboards
+from exporter.cli.options import Flags, common_flags, identifiers_for, load_settings
+from exporter.cli.top.command import top
+from exporter.cli.verify import verify_command
+from exporter.cli.whois import whois_command
+from exporter.config import ConfigError
 from exporter.database.beams_table import BeamsTable
 from exporter.database.unavailable import DatabaseUnavailable
-from exporter.demo.demo import DemoCommunicator
-from exporter.demo.host import DemoHost, NoHost
-from exporter.integrations.communicator import draft_config
-from exporter.persistence.store import StateInUse, StateNotOurs
-from exporter.process import core_dumps, gc_tuning
 from exporter.process.trusted_files import forbid_changes_by_others
-from exporter.runtime import log_output
-from exporter.runtime.exporter import Exporter
-from exporter.web.routes import ReloadFailed
 
 _log = structlog.get_logger(__name__)
 
@@ -52,10 +41,9 @@ def main(context: click.Context) -> None:
 @click.pass_obj
 def run(flags: Flags) -> None:
     """Follow beams and serve their progress (the default)."""
-    core_dumps.disable()
-    settings = load_settings(flags, own=True)
-    _configure_log(settings)
-    _serve(settings, flags.own_settings)
+    from exporter.cli.serve import serve_configured
+
+    serve_configured(flags)
 
 
 @main.command()
@@ -71,23 +59,9 @@ def run(flags: Flags) -> None:
 @click.pass_obj
 def demo(flags: Flags, folder: Path | None, speed: float) -> None:
     """Run on simulated beams and an embedded database; needs nothing else."""
-    with tempfile.TemporaryDirectory(prefix="mqi-exporter-demo-") as temporary, contextlib.ExitStack() as stack:
-        host = _demo_host(Path(temporary) / "host")
-        if host is not None:
-            stack.callback(host.stop)
-        communicator = DemoCommunicator(folder or Path(temporary), speed=speed, host=host)
-        try:
-            communicator.prepare()
-        except OSError as error:
-            fail(f"cannot prepare the demo in {communicator.base_directory}: {error.strerror}; choose another --folder")
-        configuration = communicator.configuration(flags.listen_address or "127.0.0.1:10813")
+    from exporter.cli.serve import serve_demo
 
-        def read() -> Settings:
-            return flags.over(settings_from(configuration, "demo"))
-
-        settings = read()
-        _configure_log(settings)
-        _serve(settings, read, communicator)
+    serve_demo(flags, folder, speed)
 
 
 @main.command()
@@ -144,6 +118,8 @@ def init(
     """
     if base_directory is not None and not base_directory.startswith("/"):
         raise click.BadParameter(f"{base_directory!r} is not an absolute path", param_hint="--base-directory")
+    from exporter.integrations.communicator import draft_config
+
     try:
         draft = draft_config(communicator_config, base_directory=base_directory, database=database)
     except ConfigError as error:
@@ -162,80 +138,8 @@ def init(
     click.echo(f"{output}: written; {len(draft.checks)} things to check by hand stand on its top", err=True)
 
 
-main.add_command(cli_looks.verify_command)
-main.add_command(cli_looks.check_config)
-main.add_command(cli_looks.top)
-main.add_command(cli_looks.whois_command)
-main.add_command(cli_files.alerts)
-main.add_command(cli_files.dashboards)
-
-
-def _configure_log(settings: Settings) -> None:
-    redact = settings.privacy.identifiers == "pseudonym"
-    log_output.configure(settings.log.level, settings.log.format, redact=redact)
-    for warning in settings_warnings(settings):
-        _log.warning("doubtful configuration", about=warning)
-
-
-def _serve(
-    settings: Settings, read_settings: Callable[[], Settings], communicator: DemoCommunicator | None = None
-) -> None:
-    """Run until SIGINT or SIGTERM; reload at SIGHUP."""
-    woken, stopping, reloading = threading.Event(), threading.Event(), threading.Event()
-
-    def on_signal(number: int, _: object) -> None:
-        (reloading if number == signal.SIGHUP else stopping).set()
-        woken.set()
-
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, on_signal)
-    try:
-        exporter = Exporter(settings, read_settings)
-    except (ListenError, ConfigError, StateInUse, StateNotOurs) as error:
-        fail(str(error))
-    gc_tuning.collect_less_often()
-    exporter.start()
-    playing = None
-    if communicator is not None:
-        playing = threading.Thread(target=communicator.run, args=(stopping,), name="demo", daemon=True)
-        playing.start()
-        _say_where_to_look(exporter.url, communicator)
-    while not stopping.is_set():
-        # Python runs signal handlers between two waits only.
-        woken.wait(1.0)
-        woken.clear()
-        if reloading.is_set():
-            reloading.clear()
-            # What is wrong with the configuration has been said and is in a metric.
-            with contextlib.suppress(ReloadFailed):
-                exporter.reload()
-    exporter.stop()
-    if playing is not None:
-        playing.join(1.0)
-
-
-def _demo_host(folder: Path) -> DemoHost | None:
-    """The demo's other host, where it can be had."""
-    try:
-        return DemoHost(folder)
-    except NoHost as reason:
-        click.echo(f"Without its remote half: {reason}.", err=True)
-        return None
-
-
-def _say_where_to_look(url: str, communicator: DemoCommunicator) -> None:
-    click.echo(
-        f"""
-Simulated beams run for about three minutes; one of them stalls and stays so. Look at
-
-  {url}/          the page
-  {url}/metrics   the metrics
-  sqlite3 {communicator.database_path} 'SELECT beam_id, status, progress FROM beams'
-
-Ctrl-C ends it.
-""",
-        err=True,
-    )
+for command in (verify_command, check_config, top, whois_command, alerts, dashboards):
+    main.add_command(command)
 
 
 if __name__ == "__main__":

@@ -5,14 +5,18 @@ A finished log is read as it would be while it grows; nothing is kept or written
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import click
+
 from exporter.beams.dose import NO_ENGINE_TIMES, EngineTimes
 from exporter.beams.labels import dose_text
 from exporter.beams.run import BeamRun
+from exporter.cli.options import Flags, common_flags, identifiers_for, load_settings
 from exporter.logs.events import (
     BatchesAnnounced,
     BatchFinished,
@@ -273,3 +277,35 @@ def _arrival(report: Report) -> str:
         return "twice per batch: a batch shows when its particles are generated, and when they are transported"
     unfinished = "; its last line is unfinished" if report.unfinished_line else ""
     return f"not told by what is there{unfinished}"
+
+
+@click.command(name="verify")
+@click.argument("logs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="LOG...")
+@click.option("--json", "as_json", is_flag=True, help="A list of objects instead of text.")
+@common_flags
+@click.pass_context
+def verify_command(context: click.Context, logs: tuple[Path, ...], as_json: bool) -> None:
+    """Say what would be read from these logs.
+
+    Where there is a configuration, its patterns are used, and names of logs and their lines are redacted if it asks for
+    pseudonyms. Exit status 1 when a log cannot be read or nothing in it is known.
+    """
+    flags: Flags = context.obj
+    if not flags.configured:
+        reports = [verify(log, SitePatterns()) for log in logs]
+    else:
+        from exporter.runtime.pipeline import site_patterns
+
+        settings = load_settings(flags)
+        site, shown = site_patterns(settings), identifiers_for(settings)
+        named = settings.privacy.identifiers == "plain"
+        reports = [
+            verify(log, site, shown, str(log) if named else f"log {number} of {len(logs)}")
+            for number, log in enumerate(logs, 1)
+        ]
+    if as_json:
+        click.echo(json.dumps([report.as_json() for report in reports], ensure_ascii=False, indent=2))
+    else:
+        click.echo("\n\n".join(text(report) for report in reports))
+    if not all(report.understood for report in reports):
+        context.exit(1)

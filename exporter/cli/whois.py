@@ -1,7 +1,7 @@
-"""Whose pseudonym it is: for somebody on this machine who may read the key file and what ids there are.
+"""The command ``whois``: finds the ids behind pseudonyms, for a user who may read the key file.
 
-Ids are taken from where beams are discovered: the table, or the names of log files. Who has asked for which
-pseudonyms is written to the system's log before anything is answered; the ids are not.
+It compares the pseudonyms with all ids that discovery can find: in the table, or in the names of log files. The request
+and the user are written to the system log before the answer is printed; the ids are not.
 """
 
 from __future__ import annotations
@@ -10,15 +10,22 @@ import contextlib
 import os
 import pwd
 import socket
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from exporter.config import Settings
+import click
+
+from exporter.cli.errors import fail
+from exporter.cli.options import Flags, common_flags, load_settings
+from exporter.config import ConfigError, Settings
 from exporter.database.beams_table import BeamsTable
 from exporter.database.discovery import DirectoryDiscovery, fault_of_row
-from exporter.privacy.pseudonyms import PseudonymKey, matches_beam, matches_case
-from exporter.runtime.pipeline import make_source
+from exporter.database.unavailable import DatabaseUnavailable
+from exporter.privacy.pseudonyms import PseudonymKey, is_pseudonym, matches_beam, matches_case
+from exporter.runtime.privacy import pseudonym_key
+from exporter.sources.source import LogProblem, SourceUnavailable
 
 SYSTEM_LOG = Path("/dev/log")
 _NOTICE_OF_AUTHPRIV = 10 * 8 + 5
@@ -48,6 +55,8 @@ def every_id(settings: Settings) -> Iterator[tuple[str, str]]:
         exporter.sources.source.SourceUnavailable: a source cannot be asked.
     """
     if settings.discovery.kind == "directory":
+        from exporter.runtime.pipeline import make_source
+
         for described in settings.sources:
             templates = settings.templates(described)
             with contextlib.closing(make_source(described, templates)) as source:
@@ -105,3 +114,55 @@ def _name(uid: int) -> str:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
         return "unknown"
+
+
+@click.command(name="whois")
+@click.argument("pseudonyms", nargs=-1, required=True, metavar="PSEUDONYM...")
+@common_flags
+@click.pass_obj
+def whois_command(flags: Flags, pseudonyms: tuple[str, ...]) -> None:
+    """Say whose pseudonyms these are, for who may read the key file.
+
+    The ids are looked for where beams are discovered. Who has asked for what is written to the system's log and to
+    standard error. Exit status 1 when nobody has one of them, 2 when one is no pseudonym; the others are answered all
+    the same.
+    """
+    settings = load_settings(flags)
+    given = [pseudonym.strip().lower() for pseudonym in pseudonyms]
+    asked = [pseudonym for pseudonym in given if is_pseudonym(pseudonym)]
+    # What is none could be an id, which must not be logged.
+    malformed = _no_pseudonyms([at for at, pseudonym in enumerate(given, 1) if not is_pseudonym(pseudonym)])
+    if malformed is not None and not asked:
+        raise malformed
+    try:
+        key = pseudonym_key(settings, any_owner=True)
+    except ConfigError as error:
+        fail(str(error))
+    if key is None:
+        fail(f"{flags.path}: privacy.identifiers is plain: ids are shown as they are, there are no pseudonyms")
+    line = f"whois {' '.join(asked)} asked for by {requesting_user()}"
+    logged = write_system_log(line)
+    click.echo(line if logged else f"{line} (there is no system log to write this to)", err=True)
+    try:
+        found = holders(asked, key, every_id(settings))
+    except (DatabaseUnavailable, LogProblem, SourceUnavailable) as error:
+        fail(str(error))
+    for holder in found:
+        click.echo(str(holder))
+    known = {holder.pseudonym for holder in found}
+    strangers = [pseudonym for pseudonym in asked if pseudonym not in known]
+    if strangers:
+        click.echo(f"mqi-exporter: no case or beam matches {', '.join(strangers)}", err=True)
+    if malformed is not None:
+        raise malformed
+    if strangers:
+        sys.exit(1)
+
+
+def _no_pseudonyms(positions: list[int]) -> click.UsageError | None:
+    """The complaint about arguments of `whois` at these positions, from 1 on, which are no pseudonyms."""
+    if not positions:
+        return None
+    which = " and ".join(filter(None, (", ".join(map(str, positions[:-1])), str(positions[-1]))))
+    what = f"argument {which} is no pseudonym" if len(positions) == 1 else f"arguments {which} are no pseudonyms"
+    return click.UsageError(f"{what}; one is case- or beam- and at least 12 letters and digits")

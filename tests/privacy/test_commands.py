@@ -97,7 +97,7 @@ def test_who_has_asked_for_what_is_in_the_systems_log_and_the_id_is_not(site: Si
 def test_a_pseudonym_of_nobody_ends_with_1_and_is_named(site: Site) -> None:
     result = site.call("whois", site.shown.case(CASE), "case-aaaaaaaaaaaa")
     assert result.exit_code == 1
-    assert "nobody that is known here now has case-aaaaaaaaaaaa" in result.stderr
+    assert "no case or beam matches case-aaaaaaaaaaaa" in result.stderr
     assert CASE in result.stdout
 
 
@@ -122,7 +122,7 @@ def test_what_is_no_pseudonym_is_named_by_its_position_and_the_others_are_answer
     result = site.call("whois", stranger, CASE)
     assert (result.exit_code, result.stdout) == (2, "")
     assert "argument 2 is no pseudonym; one is" in result.stderr
-    assert f"nobody that is known here now has {stranger}" in result.stderr
+    assert f"no case or beam matches {stranger}" in result.stderr
     assert CASE not in result.stderr + system_log.recv(1000).decode()
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.text import Text
 
 from exporter import __version__
 from exporter.cli.top.readers import ApiReader
@@ -52,7 +53,8 @@ def terminal(url: str, path: Path) -> None:
     with contextlib.closing(ApiReader(url)) as reader:
         beam_list = reader.read()
     console = Console(record=True, width=118, file=io.StringIO(), force_terminal=True, color_system="truecolor")
-    console.print(draw(beam_list, TopView(), time.time(), width=118, height=None))
+    for line in draw(beam_list, TopView(), time.time(), width=118, height=None):
+        console.print(Text.assemble(*((text, style.replace("ansi", "")) for style, text in line)))
     svg = console.export_svg(title="mqi-exporter top")
     # Rich's own fonts come from the internet; the browser's do as well.
     path.write_text(re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL), encoding="utf-8")

@@ -5,15 +5,17 @@ from __future__ import annotations
 import fcntl
 import os
 import pty
-import re
 import struct
 import subprocess
 import sys
 import termios
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+
+import pyte
 
 from tests.support.process import PATIENCE_SECONDS, wait_for
 
@@ -21,26 +23,48 @@ from tests.support.process import PATIENCE_SECONDS, wait_for
 _IN_TERMINAL = (
     "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
 )
-_HOME = "\x1b[H"
-_SEQUENCE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
 
 
 class TerminalProcess:
-    """``mqi-exporter`` with some arguments in a terminal of some size."""
+    """``mqi-exporter`` in a terminal of its own.
 
-    def __init__(self, *arguments: str | Path, columns: int = 140, lines: int = 20) -> None:
+    Args:
+        arguments: of the command.
+        columns, lines: the terminal's size.
+        code: Python code to run instead of ``mqi-exporter``.
+        environment: further variables.
+    """
+
+    def __init__(
+        self,
+        *arguments: str | Path,
+        columns: int = 140,
+        lines: int = 20,
+        code: str = "",
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self._master, self._slave = pty.openpty()
+        self._closed = False
+        self._output = b""
+        self._lock = threading.Lock()
+        self._screen = pyte.Screen(columns, lines)
+        self._stream = pyte.ByteStream(self._screen)
         self.resize(columns, lines)
         self.settings_before = self.settings
-        self._output = b""
-        environment = {key: value for key, value in os.environ.items() if key not in ("COLUMNS", "LINES", "NO_COLOR")}
+        inherited = {key: value for key, value in os.environ.items() if key not in ("COLUMNS", "LINES", "NO_COLOR")}
+        program = ["-c", code] if code else ["-m", "exporter.cli"]
         self._process = subprocess.Popen(
-            [sys.executable, "-c", _IN_TERMINAL, sys.executable, "-m", "exporter.cli", *map(str, arguments)],
+            [sys.executable, "-c", _IN_TERMINAL, sys.executable, *program, *map(str, arguments)],
             stdin=self._slave,
             stdout=self._slave,
             stderr=self._slave,
             start_new_session=True,
-            env={**environment, "TERM": "xterm-256color", "PYTHONPATH": str(Path(__file__).parents[2])},
+            env={
+                **inherited,
+                "TERM": "xterm-256color",
+                "PYTHONPATH": str(Path(__file__).parents[2]),
+                **(environment or {}),
+            },
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -53,7 +77,9 @@ class TerminalProcess:
                 return
             if not data:
                 return
-            self._output += data
+            with self._lock:
+                self._output += data
+                self._stream.feed(data)
 
     def __enter__(self) -> TerminalProcess:
         return self
@@ -64,9 +90,14 @@ class TerminalProcess:
         if self._process.poll() is None:
             self._process.kill()
         self._process.wait(PATIENCE_SECONDS)
-        os.close(self._slave)
-        self._reader.join(PATIENCE_SECONDS)
-        os.close(self._master)
+        self._close()
+
+    def _close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            os.close(self._slave)
+            os.close(self._master)
+            self._reader.join(PATIENCE_SECONDS)
 
     @property
     def settings(self) -> list[Any]:
@@ -80,11 +111,9 @@ class TerminalProcess:
 
     @property
     def screen(self) -> list[str]:
-        """Lines of the last complete frame, without colours."""
-        frames = self.output.split(_HOME)
-        # The last one may still be on its way; the one before it is whole.
-        last = frames[-1] if len(frames) < 2 or frames[-1].count("\n") >= frames[-2].count("\n") else frames[-2]
-        return [line.rstrip() for line in _SEQUENCE.sub("", last).replace("\r", "").split("\n")]
+        """Lines that a terminal shows now, without colours."""
+        with self._lock:
+            return [line.rstrip() for line in self._screen.display]
 
     def shows(self, *texts: str) -> bool:
         """Whether the screen has all these texts."""
@@ -104,7 +133,19 @@ class TerminalProcess:
 
     def resize(self, columns: int, lines: int) -> None:
         """Change the window's size."""
+        with self._lock:
+            self._screen.resize(lines, columns)
         fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+
+    def hang_up(self) -> None:
+        """Close the terminal."""
+        self._close()
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether the process was stopped and may be continued."""
+        stat = Path(f"/proc/{self._process.pid}/stat").read_text(encoding="utf-8")
+        return stat.rpartition(")")[2].split()[0] == "T"
 
     def signal(self, number: int) -> None:
         self._process.send_signal(number)

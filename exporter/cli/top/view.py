@@ -88,7 +88,7 @@ class TopView:
         """Take a key.
 
         Args:
-            key: a character, or ``enter``, ``escape``, ``backspace``, ``up``, ``down``, ``page_up``, ``page_down``.
+            key: a character, or ``enter``, ``escape``, ``backspace``, ``up``, ``down``, ``pageup``, ``pagedown``.
             states: those that beams are in now.
             page: how many beams fit on the screen.
         """
@@ -113,8 +113,8 @@ class TopView:
                 self.text, self.state, self.top = "", None, 0
             case "up" | "down":
                 self.top += 1 if key == "down" else -1
-            case "page_up" | "page_down":
-                self.top += page if key == "page_down" else -page
+            case "pageup" | "pagedown":
+                self.top += page if key == "pagedown" else -page
         self.top = max(0, self.top)
 
     def _edit(self, key: str) -> None:

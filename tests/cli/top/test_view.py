@@ -81,9 +81,9 @@ def test_a_state_that_no_beam_is_in_any_more_is_left_by_f() -> None:
 
 
 def test_scrolling_stops_at_the_first_beam() -> None:
-    view = press(TopView(), "down", "down", "page_down")
+    view = press(TopView(), "down", "down", "pagedown")
     assert view.top == 12
-    assert press(view, "page_up", "up", "up", "up").top == 0
+    assert press(view, "pageup", "up", "up", "up").top == 0
 
 
 def test_q_is_the_end() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,11 +13,8 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from hypothesis import given
-from hypothesis import strategies as st
 
 from exporter.cli.main import main
-from exporter.cli.top.terminal import Keys
 from tests.support import communicator_db as db
 from tests.support.api import StandIn, beam
 from tests.support.process import wait_for
@@ -69,6 +67,77 @@ def test_so_does_what_ends_it_otherwise(top: TerminalProcess, key: str | None, n
     assert top.wait() == 128 + number
     wait_for(lambda: is_left_as_found(top), "the terminal as it was")
     assert "Traceback" not in top.output
+
+
+@pytest.mark.parametrize("key", ["\x1a", None])
+def test_suspending_restores_the_terminal_until_the_process_continues(top: TerminalProcess, key: str | None) -> None:
+    if key is not None:
+        top.press(key)
+    else:
+        top.signal(signal.SIGTSTP)
+    wait_for(lambda: top.is_stopped, "the process to stop")
+    wait_for(lambda: is_left_as_found(top), "the terminal as it was")
+    top.signal(signal.SIGCONT)
+    top.waits_for("c1_beam_1", "c2_beam_1")
+    assert top.settings != top.settings_before
+    top.press("q")
+    assert top.wait() == 0
+    wait_for(lambda: is_left_as_found(top), "the terminal as it was")
+
+
+def test_closing_the_terminal_ends_the_process(top: TerminalProcess) -> None:
+    top.hang_up()
+    assert top.wait() == 128 + signal.SIGHUP
+
+
+def test_closing_the_terminal_ends_a_process_that_ignores_hang_up_signals(api: StandIn) -> None:
+    code = f"""
+import exporter.cli.top.app as app, signal
+app._END_SIGNALS = ()
+signal.signal(signal.SIGHUP, signal.SIG_IGN)
+from exporter.cli.main import main
+main(["top", "--url", "{api.url}"])
+"""
+    with TerminalProcess(code=code) as process:
+        process.waits_for("c1_beam_1")
+        process.hang_up()
+        assert process.wait() == 128 + signal.SIGHUP
+
+
+@pytest.mark.parametrize("method", ["select", "handle_key"])
+def test_an_unexpected_error_restores_the_terminal_before_it_is_printed(api: StandIn, method: str) -> None:
+    code = f"""
+from exporter.cli.main import main
+from exporter.cli.top.view import TopView
+def fail(*_): raise ZeroDivisionError("a defect")
+TopView.{method} = fail
+main(["top", "--url", "{api.url}"])
+"""
+    with TerminalProcess(code=code) as process:
+        if method == "handle_key":
+            process.waits_for("c1_beam_1")
+            process.press("x")
+        assert process.wait() == 1
+        wait_for(lambda: is_left_as_found(process), "the terminal as it was")
+        assert "ZeroDivisionError: a defect" in process.output.rpartition(NORMAL)[2]
+
+
+def test_without_colours_where_the_environment_says_so(api: StandIn) -> None:
+    with TerminalProcess("top", "--url", api.url, environment={"NO_COLOR": "1"}) as process:
+        process.waits_for("c1_beam_2", "failed")
+        process.press("q")
+        process.wait()
+        styles = {
+            int(number) for found in re.findall(r"\x1b\[([0-9;]+)m", process.output) for number in found.split(";")
+        }
+        assert not styles & {*range(30, 50), *range(90, 110)}
+
+
+def test_pasted_text_is_found(api: StandIn, top: TerminalProcess) -> None:
+    api.answer = {"at": 1, "beams": [beam("c", "한_1"), beam("c", "other")]}
+    top.waits_for("한_1", "other")
+    top.press("/\x1b[200~한\x1b[201~\r")
+    top.waits_for("1 of 2 beams", "한_1")
 
 
 def test_keys_sort_filter_and_find(top: TerminalProcess) -> None:
@@ -197,35 +266,3 @@ class TestOnce:
         result = call("--once", "--url", f"http://127.0.0.1:{free_port()}")
         assert result.exit_code == 1
         assert result.output.count("\n") == 1
-
-
-class TestKeys:
-    @pytest.mark.parametrize(
-        ("data", "keys"),
-        [
-            (b"q", ["q"]),
-            ("ä한".encode(), ["ä", "한"]),
-            (b"\x1b[A\x1b[B\x1bOA\x1b[5~\x1b[6~", ["up", "down", "up", "page_up", "page_down"]),
-            (b"\r\n\x7f\x08", ["enter", "enter", "backspace", "backspace"]),
-            (b"\x1b[1;5Cq", ["q"]),
-            (b"\x1bq", ["escape", "q"]),
-            (b"\xffq", ["q"]),
-        ],
-    )
-    def test_bytes_of_a_terminal(self, data: bytes, keys: list[str]) -> None:
-        assert list(Keys().feed(data)) == keys
-        reader = Keys()
-        assert [key for position in range(len(data)) for key in reader.feed(data[position : position + 1])] == keys
-
-    def test_a_lone_escape_is_the_key_when_nothing_follows(self) -> None:
-        keys = Keys()
-        assert list(keys.feed(b"\x1b")) == []
-        assert keys.held
-        assert list(keys.flush()) == ["escape"]
-        assert not keys.held
-
-    @given(st.binary(max_size=40))
-    def test_no_bytes_are_too_much(self, data: bytes) -> None:
-        keys = Keys()
-        assert all(isinstance(key, str) for key in [*keys.feed(data), *keys.flush()])
-        assert not keys.held

@@ -1,0 +1,73 @@
+"""The command ``check-config``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+from exporter.cli.errors import fail
+from exporter.cli.options import Flags, common_flags, identifiers_for, load_settings, settings_warnings
+from exporter.config import ConfigError, Settings
+from exporter.database.rights import code_in_folder_warning
+from exporter.runtime.privacy import pseudonym_key
+from exporter.web import web_config
+
+
+@click.command(name="check-config")
+@click.option("--connect", is_flag=True, help="Try every source and the database, too.")
+@common_flags
+@click.pass_obj
+def check_config(flags: Flags, connect: bool) -> None:
+    """Check the configuration file; every mistake is named with file, line and key.
+
+    With --connect, exit status 1 when a source or the database does not work.
+    """
+    settings = load_settings(flags)
+    for warning in settings_warnings(settings):
+        click.echo(f"warning: {warning}", err=True)
+    _check_patterns(settings)
+    identifiers = identifiers_for(settings)
+    if os.geteuid() != 0:  # root looks for an exporter of another user, as a rule
+        web_file = settings.web.config_file
+        checks: list[Callable[[], object]] = [flags.own_settings, lambda: pseudonym_key(settings)]
+        if web_file is not None:
+            checks.append(lambda: web_config.read_web_config(Path(web_file), "owned"))
+        for check in checks:
+            try:
+                check()
+            except ConfigError as error:
+                click.echo(f"warning: {error}, unless the exporter runs as its owner", err=True)
+    code = None if settings.database is None else code_in_folder_warning(settings.database.path)
+    if code is not None:
+        click.echo(f"warning: database.path: {code}", err=True)
+    click.echo(f"{flags.path}: valid")
+    if settings.web.config_file is not None:
+        click.echo(f"{settings.web.config_file}: valid")
+    if connect:
+        from exporter.cli.connections import check_connections
+
+        works = True
+        for finding in check_connections(settings, identifiers):
+            click.echo(f"{finding.outcome}  {finding.text}")
+            works = works and finding.outcome != "FAILED"
+        if not works:
+            sys.exit(1)
+
+
+def _check_patterns(settings: Settings) -> None:
+    """Warn of patterns that become slow on long lines; ends the command where one takes too long."""
+    from exporter.cli.pattern_cost import findings
+
+    too_slow: list[str] = []
+    for finding in findings(settings):
+        said = str(settings.error_at((finding.location, finding.text)))
+        if finding.cost.too_slow:
+            too_slow.append(said)
+        else:
+            click.echo(f"warning: {said}", err=True)
+    if too_slow:
+        fail("\n".join(too_slow))

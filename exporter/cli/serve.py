@@ -1,0 +1,142 @@
+"""Runs the exporter until a signal ends it: the commands ``run`` and ``demo``.
+
+A module of its own, because it imports everything: other commands start faster without it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+import structlog
+
+from exporter.cli.errors import fail
+from exporter.cli.options import Flags, load_settings, settings_warnings
+from exporter.config import ConfigError, Settings, settings_from
+from exporter.config.listen_address import ListenError
+from exporter.demo.demo import DemoCommunicator
+from exporter.demo.host import DemoHost, NoHost
+from exporter.persistence.store import StateInUse, StateNotOurs
+from exporter.process import core_dumps, gc_tuning
+from exporter.runtime import log_output
+from exporter.runtime.exporter import Exporter
+from exporter.web.routes import ReloadFailed
+
+_log = structlog.get_logger(__name__)
+
+
+def serve_configured(flags: Flags) -> None:
+    """Run the exporter as its configuration file says; SIGHUP reads the file again."""
+    core_dumps.disable()
+    settings = load_settings(flags, own=True)
+    _configure_log(settings)
+    _serve(settings, flags.own_settings)
+
+
+def serve_demo(flags: Flags, folder: Path | None, speed: float) -> None:
+    """Run the exporter on simulated beams.
+
+    Args:
+        flags: of the command.
+        folder: for the demo's database and logs; a temporary one where ``None``.
+        speed: how many times faster than real.
+    """
+    for number in (signal.SIGTERM, signal.SIGHUP):  # until _serve() handles them: leave no folder and no sshd behind
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
+    with tempfile.TemporaryDirectory(prefix="mqi-exporter-demo-") as temporary, contextlib.ExitStack() as stack:
+        host = _demo_host(Path(temporary) / "host")
+        if host is not None:
+            stack.callback(host.stop)
+        communicator = DemoCommunicator(folder or Path(temporary), speed=speed, host=host)
+        try:
+            communicator.prepare()
+        except OSError as error:
+            fail(f"cannot prepare the demo in {communicator.base_directory}: {error.strerror}; choose another --folder")
+        configuration = communicator.configuration(flags.listen_address or "127.0.0.1:10813")
+
+        def read() -> Settings:
+            return flags.over(settings_from(configuration, "demo"))
+
+        settings = read()
+        _configure_log(settings)
+        _serve(settings, read, communicator)
+
+
+def _configure_log(settings: Settings) -> None:
+    redact = settings.privacy.identifiers == "pseudonym"
+    log_output.configure(settings.log.level, settings.log.format, redact=redact)
+    for warning in settings_warnings(settings):
+        _log.warning("doubtful configuration", about=warning)
+
+
+def _serve(
+    settings: Settings, read_settings: Callable[[], Settings], communicator: DemoCommunicator | None = None
+) -> None:
+    """Run until SIGINT or SIGTERM. SIGHUP reloads the configuration; it ends the demo, whose terminal was closed.
+
+    Args:
+        settings: the configuration.
+        read_settings: reads it again, for reloads.
+        communicator: of the demo; it plays in a thread of its own.
+    """
+    woken, stopping, reloading = threading.Event(), threading.Event(), threading.Event()
+
+    def on_signal(number: int, _: object) -> None:
+        (reloading if number == signal.SIGHUP and communicator is None else stopping).set()
+        woken.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, on_signal)
+    try:
+        exporter = Exporter(settings, read_settings)
+    except (ListenError, ConfigError, StateInUse, StateNotOurs) as error:
+        fail(str(error))
+    gc_tuning.collect_less_often()
+    exporter.start()
+    playing = None
+    if communicator is not None:
+        playing = threading.Thread(target=communicator.run, args=(stopping,), name="demo", daemon=True)
+        playing.start()
+        _say_where_to_look(exporter.url, communicator)
+    while not stopping.is_set():
+        # Python runs signal handlers between two waits only.
+        woken.wait(1.0)
+        woken.clear()
+        if reloading.is_set():
+            reloading.clear()
+            # A mistake in the configuration was logged and counted already.
+            with contextlib.suppress(ReloadFailed):
+                exporter.reload()
+    exporter.stop()
+    if playing is not None:
+        playing.join(1.0)
+
+
+def _demo_host(folder: Path) -> DemoHost | None:
+    """Start the demo's SSH host; without an SSH server on this machine the demo runs without it."""
+    try:
+        return DemoHost(folder)
+    except NoHost as reason:
+        click.echo(f"The demo runs without a remote host: {reason}.", err=True)
+        return None
+
+
+def _say_where_to_look(url: str, communicator: DemoCommunicator) -> None:
+    click.echo(
+        f"""
+Simulated beams run for about three minutes; one of them stalls and stays so. Look at
+
+  {url}/          the page
+  {url}/metrics   the metrics
+  sqlite3 {communicator.database_path} 'SELECT beam_id, status, progress FROM beams'
+
+Ctrl-C ends it.
+""",
+        err=True,
+    )
