@@ -1,9 +1,7 @@
-"""One beam: its row, its log and its runs, and how what is told of one of them bears on the others.
+"""One beam: its row, its log and its runs, and how news of one of them bears on the others.
 
-Row and log are read by two threads, and one may be of another run than the other. A row that was reset begins a new
-run, unless its log was written since. A log that was finished before the row was last touched belongs to the run
-before: until it is rewritten the beam waits. A run that the log has told of is one that the row, as it was read last,
-cannot know.
+Which run a log and a row belong to is decided by the tables of :mod:`exporter.beams.attribution`. This module keeps
+what they need, calls them, and carries their decisions out.
 """
 
 from __future__ import annotations
@@ -11,53 +9,74 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field, replace
 
-from exporter.beams.attribution import RESTAMPED_SECONDS, ROW_TIME_TOLERANCE_SECONDS, FirstRead
+from exporter.beams.attribution import (
+    LOG_DECISIONS,
+    NEW_RUN_RULES,
+    RESTAMPED_SECONDS,
+    ROW_TIME_TOLERANCE_SECONDS,
+    FirstRead,
+    LogAttribution,
+    LogNews,
+    RowKnowledge,
+    RowPhase,
+    decide_row,
+    log_evidence,
+    row_change,
+    row_phase,
+)
+from exporter.beams.decisions import Decision, Rule
 from exporter.beams.output import NO_CHECK, OutputCheck
-from exporter.beams.rules import StatusRules
+from exporter.beams.rules import StatusRules, StoreRules
 from exporter.beams.run import BeamRun
 from exporter.beams.runs import RunSequence
 from exporter.beams.saved_fields import NotSaved
 from exporter.beams.snapshot import BeamRow, BeamState
-from exporter.beams.view_cache import Standing
+from exporter.beams.sources import SourceState
+from exporter.beams.state_rules import Evidence
+from exporter.beams.view_cache import CachedView
 from exporter.logs.events import Event, LogRead, LogReplaced, RunHead
 from exporter.process.clock import UNSET_CLOCK, Timeline
 from exporter.sources.checkpoint import Checkpoint
 from exporter.sources.source import LogStat
 
 _NEWER_LOG_SECONDS = 10.0
-"""A second log of a beam takes over when it is newer by so much; less may be the same file seen over the network."""
+"""A second log of a beam takes over when it is newer by this much; less may be the same file seen over the network."""
 
 
 @dataclass(slots=True)
 class Beam:
-    """What the store keeps of one beam; only the store touches it, under its lock.
+    """What the store keeps of one beam; only the store uses it, under its lock.
 
-    Whoever changes what a view shows, other than by a beam's methods, must call :meth:`invalidate`.
+    Code that changes what a view shows, other than by a beam's methods, must call :meth:`invalidate`. Instants are
+    on the steady timeline (:mod:`exporter.process.clock`), in seconds.
 
     Args:
-        row: what discovery read last.
-        first_seen_at: when discovery first found it; like all instants here on the steady timeline, in seconds.
+        row: the row as discovery read it last.
+        first_seen_at: when the beam was first seen.
         row_written_at: when the row was last written, by its own time stamp; ``None`` without one.
+        clock_steps: of the wall clock, when the beam was first seen or a log was read to its end for the first time.
         run_sequence: its runs.
-        source, path, stat: the log that is followed; log_modified_at: when it was last written, by its time stamp.
-        clock_offset_seconds: how much later it is dated than our clock says; ``None`` while that is not known.
-        first_read: by which times it was dated and attributed, while it is as it was when it was first read.
-        checkpoint: how far it has been read; ``more_to_read``: whether there is more to read at once.
-        state, state_since: as it was judged last.
-        waiting_since: when the beam, or its current run, was met.
-        row_terminal_since: when we saw that its row is over; ``row_missing_since``: that there is none any more.
-        run_counted: its current run has been, as one that ended.
-        anomalies: those of its current run that have been counted.
+        source, path, stat: the log that is followed; ``log_modified_at``: when it was last written, by its time stamp.
+        clock_offset_seconds: how much later the log is dated than our clock says; ``None`` while that is not known.
+        first_read: by which times the log was dated and attributed, until it changes after its first read.
+        checkpoint: how far the log has been read.
+        more_to_read: there is more to read at once.
+        log: which run the log belongs to; ``log_rule`` says why.
+        provisional_run: the run in a log that belongs to the previous run by its date; it may prove to be current.
+        log_seen_growing: the log of a run that had not ended was seen to grow.
+        row_knowledge: whether the row can know the current run; ``run_met_at``: when that run was first seen, for a row
+            that cannot; ``row_rule``: the last decision about the row.
+        row_terminal_since: when we saw that the row's status is terminal; ``row_missing_since``: that it was deleted.
+        state, state_since: the last recorded state.
+        waiting_since: when the beam, or its current run, was first seen.
+        run_counted: the current run was counted as one that ended.
+        anomalies: those of the current run that have been counted.
         recent: the log's last bytes.
-        stale: the log is of the run before, and nothing of it is shown.
-        read_again: it must be read from its beginning: what was taken for the run before's is this run's.
-        set_aside: what the log told that was taken for the run before's when it was met, while it is as it was.
-        grew: the log of a run that had not ended was seen to grow.
         shown_ratio: the highest estimated progress shown since as many announcements as ``shown_announcements``.
-        unknown_to_row_since: when the run was met, while the row has not been read since.
-        output: whether the dose file of the current run is there.
-        clock_steps: of the wall clock, when the row was found, or the first read of a log was over, whichever was last.
-        standing: how long its state holds; ``None`` when it must be judged anew.
+        prior_rate: pace of earlier runs like the current one, in seconds per particle (or batch); ``None`` without any.
+        output: the output check of the current run.
+        view: the view made last, with the condition it shows; ``None`` when they must be made again.
+        decisions: what was decided since the store logged the last decisions.
     """
 
     row: BeamRow
@@ -74,32 +93,35 @@ class Beam:
     state_since: float = 0.0
     waiting_since: float = 0.0
     row_terminal_since: float | None = None
-    row_missing_since: NotSaved[float | None] = None  # discovery finds that out again
+    row_missing_since: NotSaved[float | None] = None  # discovery finds it again
     more_to_read: bool = False
     run_counted: bool = False
     anomalies: Counter[str] = field(default_factory=Counter)
     recent: NotSaved[bytes] = b""  # read again
-    stale: bool = False
-    read_again: NotSaved[bool] = False  # found out again
-    set_aside: BeamRun | None = None
-    grew: bool = False
+    log: LogAttribution = LogAttribution.NONE
+    log_rule: Rule = Rule.NO_LOG
+    provisional_run: BeamRun | None = None
+    log_seen_growing: bool = False
+    row_knowledge: RowKnowledge = RowKnowledge.CURRENT
+    run_met_at: float | None = None
+    row_rule: Rule | None = None
     shown_ratio: float = 0.0
     shown_announcements: int = 0
-    unknown_to_row_since: float | None = None
+    prior_rate: float | None = None
     output: OutputCheck = NO_CHECK
     clock_offset_seconds: float | None = None
     first_read: FirstRead | None = None
-    standing: NotSaved[Standing | None] = None
-    _refused: NotSaved[tuple[str, LogStat] | None] = None  # found out again
-    _looked: bool = False
+    view: NotSaved[CachedView | None] = None
+    decisions: NotSaved[tuple[Decision, ...]] = ()
+    _copy_candidate: NotSaved[tuple[str, LogStat] | None] = None  # found again
 
     @classmethod
     def new(cls, row: BeamRow, at: float, timeline: Timeline = UNSET_CLOCK) -> Beam:
-        """Return a beam that was met now.
+        """Return a beam that was first seen now.
 
         Args:
-            row: what discovery has read.
-            at: the present instant.
+            row: the row as discovery has read it.
+            at: now.
             timeline: converts the row's time stamp.
         """
         written_at = None if row.updated_at is None else timeline.from_wall(row.updated_at)
@@ -112,100 +134,97 @@ class Beam:
 
     @property
     def stage(self) -> tuple[object, ...]:
-        """What the column ``progress`` follows; it moves with the log, not with the clock."""
+        """What the column ``progress`` depends on; it changes with the log, not with the clock."""
         run, batches = self.run, self.run.batches
         counts = batches.announcements, batches.started, batches.total
-        return self.run_sequence.number, *counts, run.ended, run.succeeded, self.grew
+        return self.run_sequence.number, *counts, run.ended, run.succeeded, self.log_seen_growing
 
-    def apply_row(self, row: BeamRow, at: float, statuses: StatusRules, timeline: Timeline) -> bool:
-        """Take what discovery has read.
+    def evidence(self, rules: StoreRules, source: SourceState) -> Evidence:
+        """Everything that the state of the beam depends on.
 
         Args:
-            row: it.
+            rules: limits of silence, and what statuses mean.
+            source: health of the log's source; of all sources together without a log.
+        """
+        return Evidence(
+            self.run_sequence.run,
+            self.row,
+            self.row_written_at,
+            self.row_knowledge,
+            self.row_terminal_since,
+            self.log,
+            self.source,
+            self.more_to_read,
+            self.waiting_since,
+            self.output,
+            source,
+            self.state,
+            self.state_since,
+            rules,
+        )
+
+    def apply_row(self, row: BeamRow, at: float, statuses: StatusRules, timeline: Timeline = UNSET_CLOCK) -> bool:
+        """Apply a row that discovery has read.
+
+        Args:
+            row: the row.
             at: when discovery began to read.
-            statuses: what they mean.
+            statuses: what the words in the row mean.
             timeline: converts the row's time stamp.
 
         Returns:
-            Whether the row says that a new run begins.
+            Whether the row begins a new run.
         """
         before, self.row_missing_since = self.row, None
-        met_at = self.unknown_to_row_since
+        knowledge, met_at = self.row_knowledge, self.run_met_at
         if met_at is not None and met_at <= at:
-            self.unknown_to_row_since = None
+            self.row_knowledge, self.run_met_at = RowKnowledge.CURRENT, None
             self.invalidate()
         if row is before:
             return False
         self.row = row = row if row.key is before.key else before.read_again(row)
-        if _same_but_read_again(row, before):
+        if _same_content(row, before):
             return False
         self.invalidate()
         if row.updated_at != before.updated_at:
             self.row_written_at = None if row.updated_at is None else timeline.from_wall(row.updated_at)
-        if row.status not in statuses.terminal:
+        phase = row_phase(row.status, statuses)
+        if phase is not RowPhase.TERMINAL:
             self.row_terminal_since = None
         elif self.row_terminal_since is None:
             self.row_terminal_since = at
-        # Its log has told of the run that such a row belongs to.
-        told = met_at is not None and (at < met_at or row.status not in statuses.reset)
-        if told or not self._was_reset(before, statuses, known=met_at is None):
+        if met_at is not None and (at < met_at or phase is not RowPhase.RESET):
+            # The log already shows the run that such a row belongs to.
+            rule = Rule.ROW_READ_BEFORE_RUN if at < met_at else Rule.ROW_OF_SAME_RUN
+        else:
+            change = row_change(before, row, self.row_written_at, self.run, statuses)
+            rule = decide_row(change, log_evidence(row, self.row_written_at, self.run), knowledge)
+        self._decide_row(rule, at, before)
+        if rule not in NEW_RUN_RULES:
             return False
         began = self.run.started_at is not None
         self.first_read = None
         if began:
-            self.stale, self.set_aside = not self.run_sequence.undecided, None
+            self._note_log(LogNews.ROW_BEGAN_RUN, at)
+            self.provisional_run = None
             self.run_sequence.start_run(keep_undecided=True)
             self._forget_run(at)
         self.run_counted = False
         return began
 
-    def reclaim_log(self, statuses: StatusRules) -> None:
-        """The source was looked at after the row was over: a log that was taken for the run before's is as it was.
+    def reclaim_log(self, statuses: StatusRules, at: float) -> None:
+        """Give a log that was attributed to the previous run back to this one, where the row says it was completed.
 
-        Where the row says that the run was completed, that log was this run's: nothing else has been written.
+        Call it when the source was polled after the row became terminal: nothing else has been written.
+
+        Args:
+            statuses: what the words in the row mean.
+            at: now.
         """
-        if self.set_aside is not None and self.row.status in statuses.completed:
+        if self.provisional_run is not None and self.row.status in statuses.completed:
             self.invalidate()
-            self.run_sequence.run, self.set_aside, self.stale = self.set_aside, None, False
-
-    def _was_reset(self, before: BeamRow, statuses: StatusRules, *, known: bool) -> bool:
-        """The row has become another run's since it was read before; ``known``: the run is one that it was read in."""
-        row = self.row
-        if row.status is None or before.status is None:
-            return False
-        put_back = row.status in statuses.reset and before.status not in statuses.reset
-        from_the_run = before.status in (statuses.terminal | statuses.simulating | statuses.post_run)
-        if put_back and from_the_run and known and self.run.ended:
-            return True  # however soon it was: the log has told the end of the run that the row knows
-        revived = before.status in statuses.terminal and row.status not in statuses.terminal
-        if not ((put_back and from_the_run) or revived or self._was_emptied(before, put_back, statuses)):
-            return False
-        # One that is dated in the future was written before the clock was set back: before it was read, in any case.
-        written_at = None if self.row_written_at is None else min(self.row_written_at, row.read_at)
-        return not self._written_since(written_at)
-
-    def _was_emptied(self, before: BeamRow, put_back: bool, statuses: StatusRules) -> bool:
-        """The row says 0 again.
-
-        An engine may run under a row that stays as it is, and the mirror itself says 0 of a run that has just begun; it
-        never does of one that got further. A database that was made anew keeps the time stamps of its rows, which may
-        be of before the clock was set back.
-        """
-        row, run = self.row, self.run
-        if row.progress != 0.0 or not before.progress:
-            return False
-        if put_back or row.status != before.status:
-            return put_back
-        if row.status in statuses.reset:
-            return run.batches.finished > 0
-        written_at = self.row_written_at
-        written = written_at is not None and row.updated_at != before.updated_at and written_at <= row.read_at
-        return row.status in statuses.simulating and run.ended and run.batches.finished > 0 and written
-
-    def _written_since(self, moment: float | None) -> bool:
-        """The log was written at that moment or later: it is not older than what the row says."""
-        grown = self.run.last_growth_at
-        return moment is not None and grown is not None and moment <= grown + ROW_TIME_TOLERANCE_SECONDS
+            self._note_log(LogNews.ROW_COMPLETED, at)
+            self.run_sequence.run, self.provisional_run = self.provisional_run, None
 
     def claim(
         self,
@@ -220,26 +239,29 @@ class Beam:
         written: bool = False,
         clock_offset_seconds: float | None = None,
     ) -> bool:
-        """A log was found for this beam.
+        """Decide whether to follow a log that was found for this beam.
+
+        The log that is followed already stays so. Another takes over when it is clearly newer, and not a copy.
 
         Args:
-            source, path, stat: it.
-            at: now, epoch seconds.
-            statuses: what they mean.
+            source, path, stat: the log.
+            at: now.
+            statuses: what the words in the row mean.
             modified_at: when the log was last written, by its time stamp.
-            moved: by its row the beam's log is not where the one is that is followed.
+            moved: by the row, the log is not where the one is that is followed.
             written: it appeared or grew since the last poll.
             clock_offset_seconds: how much later the source's files are dated than our clock says; ``None`` while that
                 is not known.
 
         Returns:
-            Whether it is the one to follow: the first found, or one clearly newer than the one followed.
+            Whether it is the log to follow.
         """
         if self.source == source and self.path == path:
             if self.stat != stat:
                 self.invalidate()
                 self.stat, self.log_modified_at = stat, modified_at
             return True
+        rule = Rule.FIRST_LOG
         if self.stat is not None and self.log_modified_at is not None:
             same_clock = source == self.source
             comparable = same_clock or None not in (clock_offset_seconds, self.clock_offset_seconds)
@@ -251,33 +273,35 @@ class Beam:
                 return False
             if self._is_copy(path, stat, statuses):
                 return False
+            rule = Rule.LOG_STILL_WRITTEN if outlived else Rule.LOG_AT_NEW_PATH if moved else Rule.NEWER_LOG
         self.invalidate()
+        self._decide(rule, at, source=source, modified_at=stat.modified_at, size_bytes=stat.size_bytes)
         self.source, self.path, self.stat, self.recent, self.checkpoint = source, path, stat, b"", None
         self.clock_offset_seconds, self.log_modified_at = clock_offset_seconds, modified_at
-        self._looked = self.stale = self.read_again = False
-        self.set_aside = self.first_read = None
+        self._note_log(LogNews.CLAIMED, at)
+        self.provisional_run = self.first_read = None
         if self.run.started_at is not None:
             self.run_sequence.start_run()
             self._forget_run(at)
-            self.unknown_to_row_since = at
+            self._meet_run(at)
         return True
 
     def _silent_since_polls(self, at: float) -> bool:
         """The log that is followed has not been written for a while, whatever the clock that dates it says."""
-        grown = self.run.last_growth_at
-        return not (self.grew and grown is not None and at - grown <= _NEWER_LOG_SECONDS)
+        grown_at = self.run.last_growth_at
+        return not (self.log_seen_growing and grown_at is not None and at - grown_at <= _NEWER_LOG_SECONDS)
 
     def _is_copy(self, path: str, stat: LogStat, statuses: StatusRules) -> bool:
-        """Another log seems to be one that was made of ours when the run was over: it is as long, or does not grow.
+        """Another log seems to be a copy made of ours when the run was over: it is as long, or does not grow.
 
-        Whoever begins a new run resets the row first; but nobody need have read it yet.
+        The communicator resets the row before it starts a new run; but that row may not have been read yet.
         """
-        if not (self.grew and self.run.ended and self.row.status in statuses.post_run | statuses.terminal):
+        if not (self.log_seen_growing and self.run.ended and self.row.status in statuses.post_run | statuses.terminal):
             return False
-        if self._refused is None or self._refused[0] != path:
-            self._refused = path, stat
-        since = self._refused[1]
-        grows = stat.size_bytes != since.size_bytes and stat.modified_at > since.modified_at + _NEWER_LOG_SECONDS
+        if self._copy_candidate is None or self._copy_candidate[0] != path:
+            self._copy_candidate = path, stat
+        first = self._copy_candidate[1]
+        grows = stat.size_bytes != first.size_bytes and stat.modified_at > first.modified_at + _NEWER_LOG_SECONDS
         return not grows or (self.stat is not None and stat.size_bytes == self.stat.size_bytes)
 
     def _forget_run(self, at: float) -> None:
@@ -287,6 +311,10 @@ class Beam:
         self.anomalies = Counter()
         self.shown_ratio, self.shown_announcements = 0.0, 0
 
+    def _meet_run(self, at: float) -> None:
+        """The log has shown a run that the row, as it was read last, cannot know."""
+        self.row_knowledge, self.run_met_at = RowKnowledge.OLDER_THAN_RUN, at
+
     def apply(
         self,
         events: list[Event],
@@ -295,17 +323,17 @@ class Beam:
         read_at: float,
         more: bool,
         statuses: StatusRules,
-        timeline: Timeline,
+        timeline: Timeline = UNSET_CLOCK,
         polled_at: float | None = None,
     ) -> bool:
-        """Take what one read has brought.
+        """Apply what one read of the log has brought.
 
         Args:
             events: what the log says.
-            at: when it was written, epoch seconds.
+            at: when it was written.
             read_at: when it was read.
             more: there is more to read at once.
-            statuses: what they mean.
+            statuses: what the words in the row mean.
             timeline: converts time stamps of files.
             polled_at: the poll before, which did not see what this read has brought; ``None`` where there was none.
 
@@ -314,103 +342,137 @@ class Beam:
         """
         self.invalidate()
         self.more_to_read = more
-        clock_was_set = self.clock_steps != timeline.clock_steps
-        if clock_was_set:
+        if self.clock_steps != timeline.clock_steps:
             self.first_read = None
-        if self._looked and self.first_read is not None and events:
+        if self.first_read is not None and events:
             sizes = {event.size_bytes if isinstance(event, LogRead) else None for event in events}
             if sizes == {self.first_read.size_bytes}:
                 return self._restamped(self.first_read, read_at, statuses, timeline)
             self.first_read = None
-        if self.stale:
-            events = self._of_this_run(events, at, statuses)
+        if self.log.of_previous_run:
+            events = self._of_current_run(events, at, statuses)
             if not events:
                 return False
-            self.stale = self.read_again = False
-            self.set_aside = None
+            self._note_log(LogNews.NEW_RUN, at)
+            self.provisional_run = None
         began, unmet = False, self.run.started_at is None
         live = any(isinstance(event, LogRead) and event.live for event in events)
         for event in events:
-            if self.run_sequence.apply(event, at, first_poll=not (self._looked or live)):
-                began = True
-                self._forget_run(at)
-                self.unknown_to_row_since = read_at
+            began |= self._apply_event(event, at, read_at, live=live)
         if live and not self.run.ended:
-            self.grew = True
-        if not self._looked and not more:
-            self._looked = True
-            # A log that appeared while we watched is of this run, whatever its time stamp says.
-            if not live and self.stat is not None:
-                size_bytes = sum(event.size_bytes for event in events if isinstance(event, LogRead))
-                first = FirstRead(
-                    self.stat.modified_at,
-                    at,
-                    read_at,
-                    polled_at,
-                    None if clock_was_set else self._row_to_compare(statuses),
-                    size_bytes,
-                )
-                # Nobody knows whether the log was written before the clock was set or after it: its date stays.
-                self.first_read = None if clock_was_set else first
-                if self.run.ended and first.predates_row:
-                    self.set_aside, self.run_sequence.run = self.run, BeamRun()
-                    self._forget_run(at)
-                    self.stale = True
-            self.clock_steps = timeline.clock_steps
+            self.log_seen_growing = True
+        if self.log is LogAttribution.UNREAD and not more:
+            self._attribute_first_read(events, at, read_at, polled_at, statuses, timeline, live=live)
         if began or (unmet and self.run.started_at is not None):
             self.output = OutputCheck(run_after=polled_at)
         if self.run.succeeded and self.stat is not None:
             self.output = self.output.with_log_time(self.stat.modified_at, timeline.to_wall(at))
         return began
 
-    def _of_this_run(self, events: list[Event], at: float, statuses: StatusRules) -> list[Event]:
-        """What a log that was of the run before says of this one.
+    def _apply_event(self, event: Event, at: float, read_at: float, *, live: bool) -> bool:
+        """Apply one event; returns whether a new run has begun with it."""
+        run, undecided = self.run, self.run_sequence.undecided
+        began = self.run_sequence.apply(event, at, first_poll=self.log is LogAttribution.UNREAD and not live)
+        if self.run is not run:
+            self.shown_ratio, self.shown_announcements = 0.0, 0
+        if began:
+            self._forget_run(at)
+            self._meet_run(read_at)
+            self._note_log(LogNews.NEW_RUN, at)
+        elif self.run_sequence.undecided and isinstance(event, LogReplaced):
+            self._note_log(LogNews.REPLACED, at)
+        elif undecided and not self.run_sequence.undecided:
+            self._note_log(LogNews.SAME_RUN, at)
+        return began
 
-        Nothing, until it was replaced or goes on with a head. One that only grows may have been replaced all the same,
-        by one that begins with the same bytes: where the row says that the engine runs and the log goes on after that,
-        it is to be read again.
+    def _attribute_first_read(
+        self,
+        events: list[Event],
+        at: float,
+        read_at: float,
+        polled_at: float | None,
+        statuses: StatusRules,
+        timeline: Timeline,
+        *,
+        live: bool,
+    ) -> None:
+        """Attribute a log that has been read to its end for the first time."""
+        clock_was_set, self.clock_steps = self.clock_steps != timeline.clock_steps, timeline.clock_steps
+        if live or self.stat is None:
+            # A log that appeared while we watched is of this run, whatever its time stamp says.
+            self._note_log(LogNews.READ_LIVE, at)
+            return
+        size_bytes = sum(event.size_bytes for event in events if isinstance(event, LogRead))
+        row_updated_at = None if clock_was_set else self._row_to_compare(statuses)
+        first = FirstRead(self.stat.modified_at, at, read_at, polled_at, row_updated_at, size_bytes)
+        # Nobody knows whether the log was written before the clock was set or after it: its date stays.
+        self.first_read = None if clock_was_set else first
+        older = self.run.ended and first.predates_row
+        self._note_log(
+            LogNews.READ_OLDER if older else LogNews.READ_NOT_OLDER,
+            at,
+            log_dated_at=first.dated_at,
+            row_written_at=row_updated_at,
+            run_ended=self.run.ended,
+        )
+        if older:
+            self.provisional_run, self.run_sequence.run = self.run, BeamRun()
+            self._forget_run(at)
+
+    def _of_current_run(self, events: list[Event], at: float, statuses: StatusRules) -> list[Event]:
+        """What a log of the previous run says of the current one.
+
+        Nothing, until it was replaced or goes on with a head. A log that only grows may still have been replaced, by
+        one that begins with the same bytes: where the row says that the engine runs and the log goes on after that, it
+        must be read again.
         """
         for number, event in enumerate(events):
             if isinstance(event, LogReplaced | RunHead):
                 return events[number:]
         runs_since = self.row_written_at if self.row.status in statuses.simulating else None
-        if runs_since is not None and at > runs_since + ROW_TIME_TOLERANCE_SECONDS:
-            self.read_again = any(not isinstance(event, LogRead) for event in events)
+        later = runs_since is not None and at > runs_since + ROW_TIME_TOLERANCE_SECONDS
+        if later and any(not isinstance(event, LogRead) for event in events):
+            self._note_log(LogNews.GREW_UNDER_RUNNING_ROW, at)
         return []
 
     def _row_to_compare(self, statuses: StatusRules) -> float | None:
-        """When the row was written that the log is compared with; ``None`` where the two cannot be compared."""
+        """When the row was written that the log is compared with; ``None`` where the two cannot be compared.
+
+        A row dated after it was read shows that a clock was set while no exporter ran: the log may be from before.
+        """
         written_at = self.row_written_at
         if written_at is None or not self._may_run(statuses):
             return None
         return None if written_at > self.row.read_at + ROW_TIME_TOLERANCE_SECONDS else written_at
 
     def _restamped(self, first: FirstRead, read_at: float, statuses: StatusRules, timeline: Timeline) -> bool:
-        """The log holds what it held at its first read, and may be dated otherwise; see :meth:`correct_dates`."""
+        """The log holds what it held at its first read; its date may have changed. See :meth:`correct_dates`."""
         soon = read_at - first.read_at <= RESTAMPED_SECONDS
         if self.stat is None or self.stat.modified_at == first.modified_at or not soon:
             return False
         again = replace(first, modified_at=self.stat.modified_at)
-        return self._judge_again(first, again.dated(self.clock_offset_seconds or 0.0, timeline), statuses)
+        return self._attribute_again(first, again.dated(self.clock_offset_seconds or 0.0, timeline), statuses)
 
     def _may_run(self, statuses: StatusRules) -> bool:
         """The row does not say that the engine is done."""
-        status = self.row.status
-        return status is not None and status not in statuses.terminal and status not in statuses.post_run
+        phase = row_phase(self.row.status, statuses)
+        return phase not in (RowPhase.NONE, RowPhase.TERMINAL, RowPhase.POST_RUN)
 
-    def correct_dates(self, clock_offset_seconds: float, statuses: StatusRules, timeline: Timeline) -> bool:
-        """The log's source dates its files otherwise than was thought.
+    def correct_dates(
+        self, clock_offset_seconds: float, statuses: StatusRules, timeline: Timeline = UNSET_CLOCK
+    ) -> bool:
+        """Apply a corrected clock offset of the log's source.
 
-        Where the log is as it was at its first read, it is dated anew, and attributed anew to this run or the one
+        A log that has not changed since its first read is dated again, and attributed again to this run or the one
         before.
 
         Args:
-            clock_offset_seconds: how much later they are dated than our clock says.
-            statuses: what they mean.
+            clock_offset_seconds: how much later the source's files are dated than our clock says.
+            statuses: what the words in the row mean.
             timeline: converts time stamps of files.
 
         Returns:
-            Whether a new run has begun: what was taken for this run was the one before.
+            Whether a new run has begun: the log was attributed to this run, and belongs to the one before.
         """
         self.invalidate()
         self.clock_offset_seconds = clock_offset_seconds
@@ -421,30 +483,50 @@ class Beam:
             self.first_read = None
         if self.first_read is None:
             return False
-        return self._judge_again(self.first_read, self.first_read.dated(clock_offset_seconds, timeline), statuses)
+        return self._attribute_again(self.first_read, self.first_read.dated(clock_offset_seconds, timeline), statuses)
 
-    def _judge_again(self, before: FirstRead, first: FirstRead, statuses: StatusRules) -> bool:
-        """Date and attribute the log anew; see :meth:`correct_dates`."""
+    def _attribute_again(self, before: FirstRead, first: FirstRead, statuses: StatusRules) -> bool:
+        """Date and attribute the log again; see :meth:`correct_dates`."""
         self.first_read = first
-        for run in (self.run, self.set_aside):
+        for run in (self.run, self.provisional_run):
             if run is not None:
                 run.correct_timestamps(before.dated_at, first.dated_at)
-        if self.set_aside is not None and not first.predates_row:
-            self.run_sequence.run, self.set_aside, self.stale = self.set_aside, None, False
-        elif self.set_aside is None and self.run.ended and first.predates_row and self._may_run(statuses):
+        facts = {"log_dated_at": first.dated_at, "row_written_at": first.row_updated_at}
+        if self.provisional_run is not None and not first.predates_row:
+            self._note_log(LogNews.DATE_NOT_OLDER, first.read_at, **facts)
+            self.run_sequence.run, self.provisional_run = self.provisional_run, None
+        elif self.provisional_run is None and self.run.ended and first.predates_row and self._may_run(statuses):
+            self._note_log(LogNews.DATE_OLDER, first.read_at, **facts)
             run = self.run
             self.run_sequence.start_run()
-            self.set_aside, self.stale = run, True
+            self.provisional_run = run
             self._forget_run(first.read_at)
             return True
         return False
 
+    def _note_log(self, news: LogNews, at: float, **facts: object) -> None:
+        """Attribute the log by :data:`~exporter.beams.attribution.LOG_DECISIONS`."""
+        before = self.log
+        self.log, self.log_rule = LOG_DECISIONS[before, news]
+        self._decide(self.log_rule, at, log=self.log.value, log_before=before.value, news=news.value, **facts)
+
+    def _decide_row(self, rule: Rule, at: float, before: BeamRow) -> None:
+        if rule is self.row_rule and rule is Rule.ROW_OF_SAME_RUN:
+            return
+        self.row_rule = rule
+        row, knowledge = self.row, self.row_knowledge.value
+        facts = {"progress": row.progress, "progress_before": before.progress, "row_written_at": self.row_written_at}
+        self._decide(rule, at, row_knowledge=knowledge, log_growth_at=self.run.last_growth_at, **facts)
+
+    def _decide(self, rule: Rule, at: float, **facts: object) -> None:
+        self.decisions = (*self.decisions, Decision(rule, at, facts))
+
     def invalidate(self) -> None:
         """Something that a view shows, or a state depends on, may be different now."""
-        self.standing = None
+        self.view = None
 
 
-def _same_but_read_again(row: BeamRow, before: BeamRow) -> bool:
+def _same_content(row: BeamRow, before: BeamRow) -> bool:
     """Two reads of a row have found the same."""
     return (
         row.status == before.status

@@ -38,9 +38,12 @@ class Counters:
 
     Args:
         at: now, epoch seconds: runs that ended earlier are not counted.
+
+    Attributes:
+        rates_version: changes whenever :attr:`rates` does.
     """
 
-    NOT_SAVED = frozenset({"_saved", "_ended_shown"})
+    NOT_SAVED = frozenset({"_saved", "_ended_shown", "rates_version"})
 
     def __init__(self, at: float) -> None:
         self._since = at
@@ -48,6 +51,7 @@ class Counters:
         self._durations: dict[str, tuple[list[int], list[float]]] = {}
         self._anomalies: dict[str, Counter[str]] = {}
         self._rates: dict[Work, float] = {}
+        self.rates_version = 0
         self._ended: deque[EndedRun] = deque(maxlen=_ENDED_RUNS_KEPT)
         self._ended_shown: tuple[Timeline, tuple[EndedRun, ...]] | None = None
         self._saved: CountersView | None = None
@@ -111,6 +115,7 @@ class Counters:
         if rate is not None and outcome == "succeeded":
             self._rates.pop((source, run.full_work), None)
             self._rates[source, run.full_work] = rate
+            self.rates_version += 1
             if len(self._rates) > _RATES_KEPT:
                 self._rates.pop(next(iter(self._rates)))
         if ended_at is None or not self.covers(ended_at):

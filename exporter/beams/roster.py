@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 
+from exporter.beams.attribution import LogAttribution
 from exporter.beams.beam import Beam
 from exporter.beams.cases import CaseIndex
 from exporter.beams.counters import Counters
@@ -30,9 +31,8 @@ from exporter.beams.snapshot import (
     WatchedBeam,
 )
 from exporter.beams.sources import Sources
-from exporter.beams.state_rules import claimed_end, failure_reason, holds_until, output_state, row_may_speak, state_at
-from exporter.beams.view_cache import Standing
-from exporter.beams.views import cached_view, make_cached_view
+from exporter.beams.state_rules import Condition, claimed_end, failure_reason, judge, row_decides
+from exporter.beams.views import condition_at, keep_shown_ratio, make_view, recorded_view, update_prior_rate, view_at
 from exporter.logs.events import Event
 from exporter.process.clock import Timeline
 from exporter.sources.checkpoint import Checkpoint
@@ -72,7 +72,7 @@ class Roster:
 
     NOT_SAVED = frozenset(
         {
-            *("rules", "_timeline", "_views_timeline", "events", "unconfirmed", "rows_from_restart"),
+            *("rules", "_timeline", "events", "unconfirmed", "rows_from_restart"),
             *("encoded", "turned_away", "watch_version", "_dropped"),
             "outputs_open",  # each beam says whether it is
             "_cases",  # made anew from the beams
@@ -83,7 +83,6 @@ class Roster:
     def __init__(self, rules: StoreRules, at: float, timeline: Callable[[], Timeline]) -> None:
         self.rules = rules
         self._timeline = timeline
-        self._views_timeline = timeline()
         self.beams: dict[BeamKey, Beam] = {}
         self.retired = Retention()
         self.sources = Sources()
@@ -259,6 +258,7 @@ class Roster:
         beam.recent, beam.checkpoint = recent, checkpoint
         stage = beam.stage
         before = self._run_of(beam)
+        keep_shown_ratio(beam, read_at)
         if beam.apply(
             events,
             at,
@@ -323,14 +323,14 @@ class Roster:
         if (output.state, output.problem) == (before.state, before.problem):
             return False
         beam.invalidate()
-        self._judge(beam, at)
+        self._advance(beam, at)
         return beam.state in ENDED_STATES
 
     def _claim_output(self, beam: Beam, at: float) -> None:
         """Begin the output check of a run that claims success; end it where the run does not any more."""
         if not checking_sources(beam.source, self.rules.output_sources):
             return
-        claim = claimed_end(beam, at, self.rules, self.sources.state(beam.source))
+        claim = claimed_end(beam.evidence(self.rules, self.sources.state(beam.source)), at)
         before = beam.output
         if claim is not None and claim[0] is BeamState.SUCCEEDED:
             beam.output = before.claim(
@@ -349,7 +349,7 @@ class Roster:
     def must_read_again(self, key: BeamKey) -> bool:
         """Whether a beam's log must be read from its beginning."""
         beam = self.beams.get(key)
-        return beam is not None and beam.read_again
+        return beam is not None and beam.log is LogAttribution.PREVIOUS_REREAD
 
     def add_source(self, name: str, kind: str) -> None:
         """There is a source of this name and kind."""
@@ -383,8 +383,12 @@ class Roster:
         for key, beam in beams:
             if unconfirmed and key in unconfirmed:
                 continue
-            if beam.standing is None or not beam.standing.holds(at, rules, sources.state(beam.source)):
-                self._judge(beam, at)
+            cached = beam.view
+            if cached is None or not cached.recorded or not cached.valid(at, rules, sources.state(beam.source)):
+                self._advance(beam, at)
+            elif cached.rates_version != self.counts.rates_version:
+                cached.rates_version = self.counts.rates_version
+                update_prior_rate(beam, at, self.counts.rates)
             if beam.row_missing_since is None and beam.state not in OVER_STATES and beam.source is not None:
                 continue
             self._count(beam, at)
@@ -418,66 +422,47 @@ class Roster:
         return max(0, len(self.beams) - shown) + self.turned_away
 
     def views(self, beams: Iterable[Beam], at: float) -> list[BeamView]:
-        """Some of the beams at a moment, each worked out only where it did not stand still."""
-        rules, rates, sources, unconfirmed = self.rules, self.counts.rates, self.sources, self.unconfirmed
-        timeline = self._timeline()
-        if timeline is not self._views_timeline:
-            self._views_timeline = timeline
-            for beam in self.beams.values():
-                if beam.standing is not None:
-                    beam.standing.shown = None
-        views = []
-        for beam in beams:
-            if unconfirmed and beam.row.key in unconfirmed:
-                views.append(make_cached_view(beam, at, rules, rates, timeline).view)
-                continue
-            view = cached_view(beam, at, rules, sources.state(beam.source), rates)
-            views.append(self._view_anew(beam, at) if view is None else view)
-        return views
+        """The views of some of the beams at an instant. Nothing of the beams changes."""
+        rules, sources, unconfirmed, timeline = self.rules, self.sources, self.unconfirmed, self._timeline()
+        return [
+            recorded_view(beam, at, rules, sources.state(beam.source), timeline)
+            if unconfirmed and beam.row.key in unconfirmed
+            else view_at(beam, at, rules, sources.state(beam.source), timeline)
+            for beam in beams
+        ]
 
-    def _view_anew(self, beam: Beam, at: float) -> BeamView:
-        """The beam at a moment, kept for the next; its state is not found out anew where it has just been."""
-        standing = beam.standing
-        if standing is None or not standing.holds(at, self.rules, self.sources.state(beam.source)):
-            standing = self._judge(beam, at)
-        standing.shown = make_cached_view(beam, at, self.rules, self.counts.rates, self._timeline())
-        return standing.shown.view
-
-    def _judge(self, beam: Beam, at: float) -> Standing:
-        """Find out the beam's state, and keep how long that holds."""
+    def _advance(self, beam: Beam, at: float) -> None:
+        """Let time pass for a beam: reclaim its log, begin or end its output check, and record its state."""
         rules, source = self.rules, self.sources.state(beam.source)
-        if beam.set_aside is not None and row_may_speak(beam, BeamState.SUCCEEDED, at, source):
-            beam.reclaim_log(rules.statuses)
+        if beam.provisional_run is not None and row_decides(beam.evidence(rules, source), BeamState.SUCCEEDED, at):
+            beam.reclaim_log(rules.statuses, at)
         self._claim_output(beam, at)
-        self.evaluate(beam, at)
-        beam.standing = standing = Standing(
-            since=at,
-            until=holds_until(beam, at, rules),
-            rules=rules,
-            down_since=source.down_since,
-            terminal_since=beam.row_terminal_since,
-            looked=source.polled_since(beam.row_terminal_since),
-        )
-        return standing
+        update_prior_rate(beam, at, self.counts.rates)
+        cached = condition_at(beam, at, rules, source)
+        cached.recorded, cached.rates_version = True, self.counts.rates_version
+        self._record(beam, cached.condition, at)
 
-    def evaluate(self, beam: Beam, at: float) -> None:
-        """Find out the beam's state at a moment, and add an event where it has changed."""
-        state, since = state_at(beam, at, self.rules, self.sources.state(beam.source))
-        if state is beam.state and since == beam.state_since:
-            return
-        before, beam.state, beam.state_since = beam.state, state, since
+    def evaluate(self, beam: Beam, at: float) -> Condition:
+        """Record the state of a beam at an instant, and add an event where it has changed."""
         beam.invalidate()
-        if state is not before:
-            self.watch_version += BeamState.EXPIRED in (state, before)
-            self._add_event(state.value, beam, at, before=before)
+        condition = judge(beam.evidence(self.rules, self.sources.state(beam.source)), at)
+        self._record(beam, condition, at)
+        return condition
 
-    def _add_event(self, kind: str, beam: Beam, at: float, *, before: BeamState | None = None, number: int = 0) -> None:
-        view = make_cached_view(beam, at, self.rules, self.counts.rates, self._timeline()).view
-        self.events.append(BeamEvent(kind, view, before, number))
+    def _record(self, beam: Beam, condition: Condition, at: float) -> None:
+        """Record the state of a beam, and add an event where it has changed."""
+        before, beam.state, beam.state_since = beam.state, condition.state, condition.since
+        if condition.state is not before:
+            self.watch_version += BeamState.EXPIRED in (condition.state, before)
+            view = make_view(beam, condition, at, self.rules, self._timeline())
+            self.events.append(BeamEvent(condition.state.value, view, before))
 
     def _run_of(self, beam: Beam) -> tuple[BeamRun, int, bool, OutputState]:
         """What :meth:`_run_begun` must know of the run that may be over now."""
-        return beam.run, beam.run_sequence.number, beam.run_counted, output_state(beam, self.rules)
+        return beam.run, beam.run_sequence.number, beam.run_counted, self._output_state(beam)
+
+    def _output_state(self, beam: Beam) -> OutputState:
+        return beam.output.state_for(beam.source, self.rules.output_sources)
 
     def _run_begun(self, beam: Beam, before: BeamRun, number: int, counted: bool, output: OutputState) -> None:
         """A new run has taken the place of ``before``."""
@@ -488,8 +473,9 @@ class Roster:
             reason = "output_missing" if missing else before.reason
             self.counts.count_run(beam, before, number, "succeeded" if reason is None else "failed", reason)
         # The state is still that of the run before: a view with it would show the new run as far as that one was.
-        self.evaluate(beam, beam.waiting_since)
-        self._add_event("new_run", beam, beam.waiting_since, number=beam.run_sequence.number)
+        condition = self.evaluate(beam, beam.waiting_since)
+        view = make_view(beam, condition, beam.waiting_since, self.rules, self._timeline())
+        self.events.append(BeamEvent("new_run", view, number=beam.run_sequence.number))
 
     def _count(self, beam: Beam, at: float) -> None:
         run = beam.run
@@ -499,7 +485,7 @@ class Roster:
             return
         beam.run_counted = True
         self._changed(beam.row.key)
-        reason = failure_reason(beam, self.rules) if beam.state is BeamState.FAILED else None
+        reason = failure_reason(run, self._output_state(beam)) if beam.state is BeamState.FAILED else None
         self.counts.count_run(beam, run, beam.run_sequence.number, beam.state.value, reason, beam.state_since)
 
     def _settled_at(self, beam: Beam) -> float:
@@ -525,7 +511,12 @@ def _was_watched(beam: Beam) -> bool:
     run = beam.run
     if run.started_at is None:
         return False
-    return run.start_seen or beam.grew or beam.output.run_after is not None or (run.ended_at or 0.0) > run.started_at
+    return (
+        run.start_seen
+        or beam.log_seen_growing
+        or beam.output.run_after is not None
+        or (run.ended_at or 0.0) > run.started_at
+    )
 
 
 def _counts_after_all(counts: Counters, before: float | None, after: float | None) -> bool:

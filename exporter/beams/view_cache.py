@@ -1,91 +1,87 @@
-"""A beam that stands still: how long its state holds, and the view made of it last.
+"""The view of a beam that was made last, kept until something that it shows may have changed.
 
-Most beams stand still between two snapshots. While nothing has been told of one and no limit has passed, neither its
-state nor its view is worked out anew; only what the clock changes in a view is. Nothing here knows the beam itself: it
-drops what stands here when it changes.
+Most beams do not change between two snapshots. A scrape of 10 000 beams judges and copies only those that did; for the
+others only the two estimates move with the clock. ``tests/beams/test_view_cache.py`` compares this cache with views
+that are made each time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
-from exporter.beams.estimate import Forecast, Work
+from exporter.beams.estimate import Forecast
 from exporter.beams.rules import StoreRules
 from exporter.beams.snapshot import BeamRow, BeamView
 from exporter.beams.sources import SourceState
+from exporter.beams.state_rules import Condition
+from exporter.process.clock import Timeline
 
 
 @dataclass(slots=True)
 class CachedView:
-    """A view, in which nothing but the clock's part of the estimates can change while the state holds.
+    """A condition, and the view that shows it once one was asked for. A beam drops it when it changes.
 
     Args:
-        view: the beam as it was shown last.
-        forecast: of its estimates.
-        moves: whether the clock moves them; ``endless``: whether no end is told.
-        prior, prior_rate: which pace of earlier runs the forecast was made by, where it was, and what that was.
+        condition: of the beam; ``judged_at``: the instant for which it was found.
+        rules: by which it was found.
+        down_since: since when the source was down then.
+        row_terminal_since: of the beam; ``polled``: whether the source had been polled since.
+        recorded: the store has acted on the condition; ``rates_version``: which paces of earlier runs it used then.
+        view: the view; ``None`` before it is asked for; ``timeline``: by which it shows wall-clock times.
+        forecast: of its estimates; ``None`` without a view.
+        changes_with_time: whether the clock changes the estimates; ``endless``: whether no end is shown.
     """
 
-    view: BeamView
-    forecast: Forecast
-    moves: bool
-    endless: bool
-    prior: Work | None
-    prior_rate: float | None
+    condition: Condition
+    judged_at: float
+    rules: StoreRules
+    down_since: float | None
+    row_terminal_since: float | None
+    polled: bool
+    recorded: bool = False
+    rates_version: int = 0
+    view: BeamView | None = None
+    timeline: Timeline | None = None
+    forecast: Forecast | None = None
+    changes_with_time: bool = False
+    endless: bool = False
 
-    def again(self, at: float, row: BeamRow, rates: Mapping[Work, float]) -> BeamView | None:
-        """What the view is at a later moment.
+    def valid(self, at: float, rules: StoreRules, source: SourceState) -> bool:
+        """Whether the condition is the same at another instant.
 
         Args:
-            at: the moment, epoch seconds.
-            row: as it was read last.
-            rates: seconds per particle (or batch) of recent runs.
+            at: the instant.
+            rules: limits of silence, and what statuses mean.
+            source: health of the beam's source.
+        """
+        return (
+            self.judged_at <= at < self.condition.valid_until
+            and self.rules is rules
+            and self.down_since == source.down_since
+            and (self.row_terminal_since is None or self.polled == source.polled_since(self.row_terminal_since))
+        )
+
+    def view_at(self, at: float, row: BeamRow, timeline: Timeline) -> BeamView | None:
+        """The view at another instant; the same object where nothing in it has changed.
+
+        Args:
+            at: the instant; the condition must be valid then.
+            row: the row as it was read last.
+            timeline: converts instants to wall-clock times.
 
         Returns:
-            The last view itself where nothing in it has changed; ``None`` where the forecast was made by another pace.
+            The view; ``None`` where none was made with this timeline.
         """
-        if self.prior is not None and self.prior_rate != rates.get(self.prior):
-            return None
         view = self.view
+        if view is None or self.forecast is None or self.timeline is not timeline:
+            return None
         ratio, remaining = view.estimated_ratio, view.remaining_seconds
-        if self.moves:
+        if self.changes_with_time:
             later_ratio, remaining = self.forecast.at(at)
-            if later_ratio > ratio:
-                ratio = later_ratio
+            ratio = max(ratio, later_ratio)
             if self.endless:
                 remaining = None
         if ratio == view.estimated_ratio and remaining == view.remaining_seconds and row is view.row:
             return view
         self.view = view = view.with_estimates(ratio, remaining, row)
         return view
-
-
-@dataclass(slots=True)
-class Standing:
-    """How long a beam's state holds, and by what it was judged, besides the beam itself.
-
-    Args:
-        since, until: epoch seconds; at ``until`` a limit of silence, a grace or the like may be over.
-        rules: by which it was judged.
-        down_since: of its source.
-        terminal_since: of its row; ``looked``: whether the source had been looked at since.
-        shown: the view made since, once there is one.
-    """
-
-    since: float
-    until: float
-    rules: StoreRules
-    down_since: float | None
-    terminal_since: float | None
-    looked: bool
-    shown: CachedView | None = None
-
-    def holds(self, at: float, rules: StoreRules, source: SourceState) -> bool:
-        """State and mismatch are at that moment what they were when the beam was judged."""
-        return (
-            self.since <= at < self.until
-            and self.rules is rules
-            and self.down_since == source.down_since
-            and (self.terminal_since is None or self.looked == source.polled_since(self.terminal_since))
-        )

@@ -1,4 +1,4 @@
-"""A beam as readers see it: made anew, or as it was shown last where it stands still."""
+"""Makes the views of beams that readers get. Making a view changes nothing but the cache of it."""
 
 from __future__ import annotations
 
@@ -9,110 +9,170 @@ from exporter.beams.estimate import UNFINISHED_LIMIT, Forecast, Work, stall_thre
 from exporter.beams.rules import StoreRules
 from exporter.beams.snapshot import ENDED_STATES, UNKNOWN_SOURCE, BeamState, BeamView, OutputState
 from exporter.beams.sources import SourceState
-from exporter.beams.state_rules import failure_reason, mismatch, output_state
+from exporter.beams.state_rules import Condition, failure_reason, judge
 from exporter.beams.view_cache import CachedView
 from exporter.process.clock import Timeline
 
 _WITHOUT_END = ENDED_STATES | {BeamState.STALLED, BeamState.EXPIRED}
-"""A beam that stands still is not done at any time that could be told."""
+"""States of a beam for which no end can be expected."""
 
 
-def make_cached_view(
-    beam: Beam, at: float, rules: StoreRules, rates: Mapping[Work, float], timeline: Timeline
-) -> CachedView:
-    """The beam as it is shown in the state that it was found in last.
+def condition_at(beam: Beam, at: float, rules: StoreRules, source: SourceState) -> CachedView:
+    """The condition of a beam, judged again only where it may have changed.
 
     Args:
-        beam: whose.
-        at: the instant that the view shows.
+        beam: the beam.
+        at: the instant.
         rules: limits of silence, and what statuses mean.
-        rates: seconds per particle (or batch) of recent runs.
-        timeline: converts instants to the wall-clock times that people read.
+        source: health of the log's source; of all sources together without a log.
     """
-    state, prior = beam.state, _prior(beam)
-    prior_rate = None if prior is None else rates.get(prior)
-    forecast = Forecast.of(beam.run, prior_rate)
-    endless = _is_endless(beam, rules)
-    return CachedView(
-        view=_view(beam, at, rules, forecast, timeline, endless=endless),
-        forecast=forecast,
-        moves=forecast.moves and state is not BeamState.UNREACHABLE and state not in ENDED_STATES,
-        endless=endless,
-        prior=prior,
-        prior_rate=prior_rate,
-    )
+    cached = beam.view
+    if cached is None or not cached.valid(at, rules, source):
+        beam.view = cached = CachedView(
+            judge(beam.evidence(rules, source), at),
+            at,
+            rules,
+            source.down_since,
+            beam.row_terminal_since,
+            source.polled_since(beam.row_terminal_since),
+        )
+    return cached
 
 
-def cached_view(
-    beam: Beam, at: float, rules: StoreRules, source: SourceState, rates: Mapping[Work, float]
-) -> BeamView | None:
-    """What a view would be now, where the beam has stood still since the last one.
+def view_at(beam: Beam, at: float, rules: StoreRules, source: SourceState, timeline: Timeline) -> BeamView:
+    """The view of a beam at an instant.
 
     Args:
-        beam: whose.
-        at: now, epoch seconds.
+        beam: the beam.
+        at: the instant.
         rules: limits of silence, and what statuses mean.
-        source: where its log is.
-        rates: seconds per particle (or batch) of recent runs.
+        source: health of the log's source; of all sources together without a log.
+        timeline: converts instants to the wall-clock times that people read.
 
     Returns:
-        The last view itself where the clock has changed nothing in it either; ``None`` where state and view must be
-        worked out anew.
+        The last view itself where nothing in it has changed.
     """
-    standing = beam.standing
-    if standing is None or standing.shown is None or not standing.holds(at, rules, source):
-        return None
-    shown = standing.shown
-    view = shown.again(at, beam.row, rates)
-    if view is not None and shown.moves:
-        beam.shown_ratio = view.estimated_ratio
-    return view
+    cached = condition_at(beam, at, rules, source)
+    view = cached.view_at(at, beam.row, timeline)
+    if view is not None:
+        return view
+    condition = cached.condition
+    cached.forecast = forecast = Forecast.of(beam.run, beam.prior_rate)
+    cached.endless = _is_endless(beam, condition, rules)
+    cached.changes_with_time = (
+        forecast.moves and condition.state is not BeamState.UNREACHABLE and condition.state not in ENDED_STATES
+    )
+    cached.view, cached.timeline = _view(beam, condition, at, rules, forecast, timeline), timeline
+    return cached.view
 
 
-def _prior(beam: Beam) -> Work | None:
-    """Which earlier runs tell the current one's pace, until it has one of its own."""
+def recorded_view(beam: Beam, at: float, rules: StoreRules, source: SourceState, timeline: Timeline) -> BeamView:
+    """The view of a beam in the state that was recorded last, whatever the state is at that instant.
+
+    Args:
+        beam, at, rules, source, timeline: see :func:`view_at`.
+    """
+    judged = judge(beam.evidence(rules, source), at)
+    condition = judged._replace(state=beam.state, since=beam.state_since)
+    return make_view(beam, condition, at, rules, timeline)
+
+
+def make_view(beam: Beam, condition: Condition, at: float, rules: StoreRules, timeline: Timeline) -> BeamView:
+    """The view of a beam in a given condition; nothing is kept.
+
+    Args:
+        beam: the beam.
+        condition: the condition to show.
+        at: the instant.
+        rules: limits of silence, and what statuses mean.
+        timeline: converts instants to the wall-clock times that people read.
+    """
+    return _view(beam, condition, at, rules, Forecast.of(beam.run, beam.prior_rate), timeline)
+
+
+def keep_shown_ratio(beam: Beam, at: float) -> None:
+    """Keep the estimated progress that was shown until now: it never goes back within a run.
+
+    Call it before a change from which another estimate may follow.
+
+    Args:
+        beam: the beam.
+        at: now.
+    """
+    cached = beam.view
+    if cached is not None and cached.forecast is not None:
+        forecast, state, since = cached.forecast, cached.condition.state, cached.condition.since
+    else:
+        forecast = Forecast.of(beam.run, beam.prior_rate)
+        state, since = beam.state, beam.state_since
+    frozen = state is BeamState.UNREACHABLE or state in ENDED_STATES
+    ratio = min(forecast.at(min(at, since) if frozen else at)[0], UNFINISHED_LIMIT)
+    beam.shown_ratio = max(ratio, _shown_ratio(beam))
+    beam.shown_announcements = beam.run.batches.announcements
+
+
+def update_prior_rate(beam: Beam, at: float, rates: Mapping[Work, float]) -> None:
+    """Take the pace of earlier runs like the beam's, which estimates use until the run has a pace of its own.
+
+    Args:
+        beam: the beam.
+        at: now.
+        rates: seconds per particle (or batch) of recent runs.
+    """
     run = beam.run
-    return None if run.pace.seconds_per_work else (beam.source or "", run.full_work)
+    if run.started_at is None or run.pace.seconds_per_work:
+        return
+    rate = rates.get((beam.source or "", run.full_work))
+    if rate != beam.prior_rate:
+        keep_shown_ratio(beam, at)
+        beam.prior_rate = rate
+        beam.invalidate()
 
 
-def _is_endless(beam: Beam, rules: StoreRules) -> bool:
-    """Whether no end of the beam is told: of one whose host was lost none that was not told before."""
-    run, state = beam.run, beam.state
-    if state is not BeamState.UNREACHABLE:
-        return state in _WITHOUT_END
+def _shown_ratio(beam: Beam) -> float:
+    """The highest estimated progress shown since the last announcement."""
+    return beam.shown_ratio if beam.shown_announcements == beam.run.batches.announcements else 0.0
+
+
+def _is_endless(beam: Beam, condition: Condition, rules: StoreRules) -> bool:
+    """Whether no end is shown. A beam whose host was lost keeps showing the end that it showed before."""
+    run = beam.run
+    if condition.state is not BeamState.UNREACHABLE:
+        return condition.state in _WITHOUT_END
     progress_since = run.last_progress_at or run.last_growth_at or run.started_at
-    return progress_since is not None and beam.state_since - progress_since > stall_threshold_seconds(run, rules.stall)
+    return progress_since is not None and condition.since - progress_since > stall_threshold_seconds(run, rules.stall)
 
 
 def _estimates(
-    beam: Beam, forecast: Forecast, at: float, ended_at: float | None, *, endless: bool
+    beam: Beam, condition: Condition, forecast: Forecast, at: float, ended_at: float | None
 ) -> tuple[float, float | None]:
-    """Estimated progress, which never goes back between announcements, and remaining time."""
-    state, announcements = beam.state, beam.run.batches.announcements
-    moment = beam.state_since if state is BeamState.UNREACHABLE else at
+    """Estimated progress and remaining seconds."""
+    state = condition.state
+    moment = condition.since if state is BeamState.UNREACHABLE else at
     ratio, remaining = forecast.at(moment if ended_at is None else min(moment, ended_at))
-    if announcements != beam.shown_announcements:
-        beam.shown_announcements, beam.shown_ratio = announcements, 0.0
-    if state is not BeamState.SUCCEEDED:
-        ratio = min(ratio, UNFINISHED_LIMIT)  # its log may say success while the dose has not been found
-    beam.shown_ratio = ratio = max(ratio, beam.shown_ratio)
-    # Where the row alone says that it succeeded, it may be that of the run before: that is not kept.
-    return 1.0 if state is BeamState.SUCCEEDED else ratio, None if endless else remaining
+    if state is BeamState.SUCCEEDED:
+        return 1.0, remaining
+    # The log of a run may show success before its dose file has been found.
+    return max(min(ratio, UNFINISHED_LIMIT), _shown_ratio(beam)), remaining
 
 
 def _view(
-    beam: Beam, at: float, rules: StoreRules, forecast: Forecast, timeline: Timeline, *, endless: bool
+    beam: Beam, condition: Condition, at: float, rules: StoreRules, forecast: Forecast, timeline: Timeline
 ) -> BeamView:
     def wall(instant: float | None) -> float | None:
         return None if instant is None else timeline.to_wall(instant)
 
-    run, state, stat = beam.run, beam.state, None if beam.stale else beam.stat
+    run, state = beam.run, condition.state
+    of_previous_run = beam.log.of_previous_run
+    stat = None if of_previous_run else beam.stat
     batches, pace, dose = run.batches, run.pace, run.dose
-    reason = failure_reason(beam, rules) if state is BeamState.FAILED else None
-    ended_at = run.ended_at if run.ended else beam.state_since if state in ENDED_STATES else None
-    output = output_state(beam, rules)
+    output = beam.output.state_for(beam.source, rules.output_sources)
+    reason = failure_reason(run, output) if state is BeamState.FAILED else None
+    ended_at = run.ended_at if run.ended else condition.since if state in ENDED_STATES else None
     saving = run.succeeded and output.undecided
-    ratio, remaining = _estimates(beam, forecast, at, ended_at, endless=endless)
+    ratio, remaining = _estimates(beam, condition, forecast, at, ended_at)
+    if _is_endless(beam, condition, rules):
+        remaining = None
     if saving:
         ended_at = None
         remaining = 0.0 if state is BeamState.RUNNING else None
@@ -120,7 +180,7 @@ def _view(
         key=beam.row.key,
         source=beam.source or UNKNOWN_SOURCE,
         state=state,
-        state_since=timeline.to_wall(beam.state_since),
+        state_since=timeline.to_wall(condition.since),
         run_number=beam.run_sequence.number,
         dialect=run.dialect,
         phase="saving" if saving else run.phase,
@@ -141,7 +201,7 @@ def _view(
         log_path=beam.path,
         log_size_bytes=None if stat is None else stat.size_bytes,
         log_modified_at=None if stat is None else wall(beam.log_modified_at),
-        log_seen_growing=beam.grew,
+        log_seen_growing=beam.log_seen_growing,
         log_buffered=run.buffered,
         log_unmatched=run.unmatched,
         reason=reason,
@@ -156,9 +216,9 @@ def _view(
         dose_written_before_failure=dose.written_before(reason),
         engine_times=run.engine_times,
         status_is_simulating=beam.row.status in rules.statuses.simulating,
-        log_of_earlier_run=beam.stale,
-        attributed_by_date=beam.set_aside is not None,
-        status_mismatch=mismatch(beam, at, rules),
+        log_of_earlier_run=of_previous_run,
+        attributed_by_date=beam.provisional_run is not None,
+        status_mismatch=condition.status_mismatch,
         recent=b"" if stat is None else beam.recent,
         output=output,
         output_file=None if output is OutputState.NOT_CONFIGURED else beam.output.file,

@@ -17,9 +17,11 @@ _BEAM_NAMES = {
     "backlog": "more_to_read",
     "bookmark": "checkpoint",
     "counted": "run_counted",
-    "looked": "_looked",
+    "grew": "log_seen_growing",
+    "set_aside": "provisional_run",
     "succession": "run_sequence",
     "terminal_since": "row_terminal_since",
+    "unknown_to_row_since": "run_met_at",
 }
 """Names in version 1, and the names now."""
 
@@ -38,8 +40,10 @@ def upgraded_lines(lines: Iterable[bytes]) -> list[bytes]:
 def _beam(beam: dict[str, Any]) -> dict[str, Any]:
     new = {_BEAM_NAMES.get(name, name): value for name, value in beam.items()}
     new["run_sequence"] = _run_sequence(new["run_sequence"])
-    if new.get("set_aside") is not None:
-        new["set_aside"] = _run(new["set_aside"])
+    if new.get("provisional_run") is not None:
+        new["provisional_run"] = _run(new["provisional_run"])
+    new["log"], new["log_rule"] = _attribution(new, looked=new.pop("looked"), stale=new.pop("stale"))
+    new["row_knowledge"] = "current" if new.get("run_met_at") is None else "older_than_run"
     if new.get("checkpoint") is not None:
         new["checkpoint"] = _checkpoint(new["checkpoint"])
     # Instants were wall-clock times.
@@ -47,6 +51,19 @@ def _beam(beam: dict[str, Any]) -> dict[str, Any]:
     if new.get("stat") is not None:
         new["log_modified_at"] = new["stat"]["modified_at"] - (new.get("clock_offset_seconds") or 0.0)
     return new
+
+
+def _attribution(beam: Mapping[str, Any], *, looked: bool, stale: bool) -> tuple[str, str]:
+    """Which run the log belongs to, and the rule: version 1 kept flags instead."""
+    if beam["source"] is None:
+        return "none", "no_log"
+    if stale and beam.get("provisional_run") is not None:
+        return "previous_by_date", "log_older_than_row"
+    if stale:
+        return "previous", "log_of_run_before_reset"
+    if beam["run_sequence"]["_undecided"] is not None:
+        return "undecided", "log_replaced"
+    return ("current", "log_written_while_watched") if looked else ("unread", "log_not_read")
 
 
 def _run_sequence(sequence: dict[str, Any]) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from exporter.sources.tailer import LogPosition, Tailer
 from tests.support.world import BEAM
 
 _NOT_SAVED = {
-    Beam: {"row_missing_since", "recent", "standing", "read_again", "_refused"},
+    Beam: {"row_missing_since", "recent", "view", "decisions", "_copy_candidate"},
     BeamRun: {"timed"},
 }
 """What a next process finds out again, or begins anew. Add a field here only if that is true of it."""
@@ -41,7 +41,7 @@ def beam() -> Beam:
     """A beam in which nothing is ``None`` that holds other values."""
     beam = Beam.new(BeamRow(BEAM, 0.0), 5.0)
     beam.checkpoint = Checkpoint.of(Tailer("/a.log"), TpsLogParser())
-    beam.set_aside = BeamRun()
+    beam.provisional_run = BeamRun()
     return beam
 
 
@@ -60,7 +60,7 @@ def attributes(thing: object) -> set[str]:
         (beam(), ()),
         (beam().run_sequence, ("run_sequence",)),
         (beam().run, ("run_sequence", "run")),
-        (BeamRun(), ("set_aside",)),
+        (BeamRun(), ("provisional_run",)),
         (BatchCounter(), ("run_sequence", "run", "batches")),
         (beam().output, ("output",)),
         (beam().checkpoint, ("checkpoint",)),

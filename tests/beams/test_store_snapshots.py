@@ -10,13 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporter.beams.beam import Beam
 from exporter.beams.estimate import Forecast
 from exporter.beams.rules import StallRules, StoreRules
 from exporter.beams.run import BeamRun
 from exporter.beams.snapshot import BeamKey, BeamRow, BeamState, BeamView, SourceView, StoreSnapshot
-from exporter.beams.sources import SourceState
-from exporter.beams.state_rules import state_at
+from exporter.beams.state_rules import Condition, Evidence, judge
 from exporter.beams.store import BeamStore
 from exporter.logs.events import (
     BatchesAnnounced,
@@ -201,6 +199,36 @@ def test_a_stall_is_seen_although_nothing_has_happened() -> None:
     assert states == [BeamState.RUNNING, BeamState.RUNNING, BeamState.STALLED, BeamState.EXPIRED]
 
 
+@settings(max_examples=100, deadline=None)
+@given(STEPS)
+def test_a_snapshot_changes_nothing_and_two_at_one_instant_are_equal(steps: list[tuple[Step, float]]) -> None:
+    read, unread, at = _store(), _store(), NOW
+    for step, seconds in steps:
+        at += seconds
+        for each in (read, unread):
+            step(each, at)
+            each.pop_events()
+        assert read.snapshot(at + 500) == read.snapshot(at + 500)
+        assert _without_editions(read.snapshot(at)) == _without_editions(read.snapshot(at))
+        assert read.pop_events() == []
+    for each in (read, unread):
+        each.advance(at)
+    assert _without_editions(read.snapshot(at)) == _without_editions(unread.snapshot(at))
+    assert len(read.pop_events()) == len(unread.pop_events())
+
+
+def test_a_snapshot_shows_a_stall_before_time_has_advanced_and_the_event_comes_with_it() -> None:
+    store = _store()
+    _running(store, KEYS[0])
+    store.advance(NOW + 31)
+    store.pop_events()
+
+    assert store.snapshot(NOW + 68).beams[0].state is BeamState.STALLED
+    assert store.pop_events() == []
+    store.advance(NOW + 68)
+    assert [event.kind for event in store.pop_events()] == ["stalled"]
+
+
 def test_nothing_is_worked_out_again_for_beams_that_stand_still(monkeypatch: pytest.MonkeyPatch) -> None:
     store = BeamStore(RULES, NOW)
     keys = [BeamKey("c", f"b{number}") for number in range(1000)]
@@ -230,11 +258,11 @@ def test_time_that_passes_over_beams_that_stand_still_costs_no_evaluation(monkey
     store.advance(NOW + 31)
     evaluated: list[float] = []
 
-    def counted(beam: Beam, at: float, rules: StoreRules, source: SourceState) -> tuple[BeamState, float]:
+    def counted(evidence: Evidence, at: float) -> Condition:
         evaluated.append(at)
-        return state_at(beam, at, rules, source)
+        return judge(evidence, at)
 
-    monkeypatch.setattr("exporter.beams.roster.state_at", counted)
+    monkeypatch.setattr("exporter.beams.views.judge", counted)
     for after in range(32, 60):
         store.advance(NOW + after)
     assert evaluated == []
