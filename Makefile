@@ -21,12 +21,16 @@ help:
 	@echo 'make sbom      what the exporter is made of (CycloneDX), in dist/sbom.cdx.json; make audit: known weaknesses of it'
 	@echo 'make lint | format | types | unit | docs | licences | check-image | lock | clean'
 
-# The stamp stands for "this environment holds what the lock says".
+# A stamp stands for "this environment holds what the lock says". `make demo` needs the packages of the exporter only.
 setup: $(VENV)/.installed
 
-$(VENV)/.installed: requirements.lock pyproject.toml
+$(VENV)/.runtime-installed: requirements-runtime.lock
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || .ci/install-packages python3-venv
 	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements-runtime.lock
+	@touch $@
+
+$(VENV)/.installed: requirements.lock pyproject.toml | $(VENV)/.runtime-installed
 	$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements.lock
 	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
@@ -40,8 +44,8 @@ tools:
 	    chromium openssh-client openssh-server prometheus prometheus-alertmanager strace valgrind
 	@$(TOOLS_ARE_THERE)
 
-demo: setup
-	@exec $(BIN)/mqi-exporter demo
+demo: $(VENV)/.runtime-installed
+	@exec $(BIN)/python -m exporter.cli demo
 
 stack: setup tools
 	@exec $(BIN)/python -m tests.support.stack
