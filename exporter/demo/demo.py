@@ -62,6 +62,8 @@ CREATE INDEX idx_beams_parent_case ON beams (parent_case_id);
 
 _DATABASE_NAME = "mqi_demo.db"
 _LOG_TEMPLATE = "{base_directory}/logs/sim_{beam_id}.log"
+_DOSE_TEMPLATE = "{base_directory}/dose/{beam_id}.raw"
+_DOSE_BYTES = 250_000
 _REMOTE_CASE = "DEMO0003"
 _STEP_SECONDS = 1.0
 """Time the demo gives each short status before and after a simulation, so that it can be seen."""
@@ -132,7 +134,9 @@ def demo_simulations(*, remote: bool = False) -> list[DemoBeam]:
 
 
 class DemoCommunicator:
-    """Plays the communicator in one thread: rows, statuses, logs. It writes ``progress`` only where that one resets it.
+    """Plays the communicator in one thread: rows, statuses, logs and dose files.
+
+    Like the communicator, it writes ``progress`` only to reset it.
 
     Args:
         folder: where the database and the logs go; made if it is missing.
@@ -155,9 +159,16 @@ class DemoCommunicator:
 
     def log_path(self, beam_id: str) -> Path:
         """Where a beam's log is written."""
-        if self._host is not None and beam_id.startswith(_REMOTE_CASE):
-            return self._host.logs / f"sim_{beam_id}.log"
-        return Path(_LOG_TEMPLATE.format(base_directory=self.base_directory, beam_id=beam_id))
+        return self._path(_LOG_TEMPLATE, beam_id)
+
+    def dose_path(self, beam_id: str) -> Path:
+        """Where a beam's dose is written."""
+        return self._path(_DOSE_TEMPLATE, beam_id)
+
+    def _path(self, template: str, beam_id: str) -> Path:
+        remote = self._host is not None and beam_id.startswith(_REMOTE_CASE)
+        base = self._host.folder if self._host is not None and remote else self.base_directory
+        return Path(template.format(base_directory=base, beam_id=beam_id))
 
     def configuration(self, listen_address: str) -> str:
         """YAML for our exporter that follows this demo: thresholds short enough to see a stall happen.
@@ -165,9 +176,15 @@ class DemoCommunicator:
         Args:
             listen_address: ``host:port`` of its web server.
         """
-        sources: list[dict[str, object]] = [{"name": "local", "kind": "local", "log_path": [_LOG_TEMPLATE]}]
+        sources: list[dict[str, object]] = [
+            {"name": "local", "kind": "local", "log_path": [_LOG_TEMPLATE], "output_path": [_DOSE_TEMPLATE]}
+        ]
         if self._host is not None:
-            sources.append(self._host.source(f"{self._host.logs}/sim_{{beam_id}}.log"))
+            log, dose = (
+                template.replace("{base_directory}", str(self._host.folder))
+                for template in (_LOG_TEMPLATE, _DOSE_TEMPLATE)
+            )
+            sources.append({**self._host.source(), "log_path": [log], "output_path": [dose]})
         return yaml.safe_dump(
             {
                 "progress_tracking": {
@@ -202,9 +219,9 @@ class DemoCommunicator:
         for suffix in ("", "-wal", "-shm"):
             self.database_path.with_name(_DATABASE_NAME + suffix).unlink(missing_ok=True)
         for beam in self._beams:
-            log = self.log_path(beam.beam_id)
-            log.parent.mkdir(exist_ok=True)
-            log.unlink(missing_ok=True)
+            for path in (self.log_path(beam.beam_id), self.dose_path(beam.beam_id)):
+                path.parent.mkdir(exist_ok=True)
+                path.unlink(missing_ok=True)
         with self._database() as database:
             database.execute("PRAGMA journal_mode=WAL")
             database.executescript(_SCHEMA)
@@ -312,6 +329,7 @@ class DemoCommunicator:
                 while (due := player.step(at)) is not None:
                     at = yield due
             if player.exit_code == 0:
+                self.dose_path(beam.beam_id).write_bytes(bytes(_DOSE_BYTES))
                 self._set_beam_status(beam, "postprocessing")
                 at = yield at + step
                 self._set_beam_status(beam, "completed")

@@ -9,7 +9,6 @@ import socket
 import subprocess
 import time
 from pathlib import Path
-from typing import Any
 
 _START_SECONDS = 10.0
 
@@ -33,10 +32,9 @@ class DemoHost:
         server, keygen = shutil.which("sshd", path=path), shutil.which("ssh-keygen", path=path)
         if server is None or keygen is None:
             raise NoHost("no sshd here: install openssh-server to see a beam on another host")
-        self._folder = folder
+        self.folder = folder
         shutil.rmtree(folder, ignore_errors=True)
-        self.logs = folder / "logs"
-        self.logs.mkdir(parents=True)
+        folder.mkdir(parents=True)
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self._port: int = free.getsockname()[1]
@@ -53,7 +51,7 @@ class DemoHost:
         self._wait()
 
     def _start(self, server: str) -> subprocess.Popen[bytes]:
-        folder = self._folder
+        folder = self.folder
         kind, key, *_ = (folder / "host_key.pub").read_text(encoding="utf-8").split()
         (folder / "known_hosts").write_text(f"[127.0.0.1]:{self._port} {kind} {key}\n", encoding="utf-8")
         (folder / "sshd_config").write_text(
@@ -85,23 +83,18 @@ class DemoHost:
             else:
                 return
         self.stop()
-        raise NoHost(f"sshd does not listen; {self._folder / 'sshd.log'} says why")
+        raise NoHost(f"sshd does not listen; {self.folder / 'sshd.log'} says why")
 
-    def source(self, log_path: str) -> dict[str, Any]:
-        """This host as a source of the exporter's configuration.
-
-        Args:
-            log_path: template of the logs on it.
-        """
+    def source(self) -> dict[str, object]:
+        """Return this host as a source of the exporter's configuration, without the paths of its files."""
         return {
             "name": "hpc1",
             "kind": "ssh",
             "host": "127.0.0.1",
             "port": self._port,
             "user": getpass.getuser(),
-            "key_file": str(self._folder / "client_key"),
-            "known_hosts_file": str(self._folder / "known_hosts"),
-            "log_path": [log_path],
+            "key_file": str(self.folder / "client_key"),
+            "known_hosts_file": str(self.folder / "known_hosts"),
         }
 
     def stop(self) -> None:

@@ -15,6 +15,8 @@ import pytest
 import yaml
 
 from exporter.demo.demo import DemoCommunicator, demo_simulations
+from tests.support.process import wait_for
+from tests.support.terminal import TerminalProcess
 
 ENDS = {
     "DEMO0001_beam_1": "completed",
@@ -171,9 +173,28 @@ def test_a_second_start_on_the_same_folder_begins_anew_and_touches_nothing_else(
     demo.close()
     assert select(again, "SELECT * FROM beams") == []
     assert [path.name for path in (tmp_path / "logs").iterdir()] == ["other.log"]
+    assert list((tmp_path / "dose").iterdir()) == []
     play_until(again, 1000.0, 1185.0)
     assert statuses(again) == ENDS
     again.close()
+
+
+def test_a_run_that_succeeded_has_written_its_dose(communicator: DemoCommunicator) -> None:
+    play_until(communicator, 0.0, 185.0)
+    written = {beam_id for beam_id in ENDS if communicator.dose_path(beam_id).is_file()}
+    assert written == {beam_id for beam_id, status in ENDS.items() if status == "completed"}
+
+
+def test_closing_the_terminal_ends_the_demo_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    with TerminalProcess(
+        "demo", "--web.listen-address", "127.0.0.1:0", environment={"TMPDIR": str(tmp_path)}
+    ) as process:
+        wait_for(lambda: "Ctrl-C ends it" in process.output, "the demo to run")
+        process.hang_up()
+        process.wait()
+    assert list(tmp_path.iterdir()) == []
+    commands = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
+    assert not any(str(tmp_path).encode() in command for command in commands)
 
 
 def test_speed_shortens_everything(tmp_path: Path) -> None:
@@ -257,6 +278,9 @@ def test_the_configuration_follows_this_demo(tmp_path: Path) -> None:
     (template,) = settings["sources"][0]["log_path"]
     rendered = template.format(base_directory=settings["base_directory"], beam_id="DEMO0001_beam_1")
     assert Path(rendered) == demo.log_path("DEMO0001_beam_1")
+    (template,) = settings["sources"][0]["output_path"]
+    rendered = template.format(base_directory=settings["base_directory"], beam_id="DEMO0001_beam_1")
+    assert Path(rendered) == demo.dose_path("DEMO0001_beam_1")
 
 
 def test_the_cast_shows_every_fate() -> None:
