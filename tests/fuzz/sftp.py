@@ -13,9 +13,10 @@ from contextlib import contextmanager, suppress
 import pytest
 
 from exporter.sources.source import LogProblem, LogStat, ReadRequest
-from exporter.sources.ssh import sftp
-from exporter.sources.ssh.sftp import SftpError, SftpSession
+from exporter.sources.ssh import sftp, sftp_messages
+from exporter.sources.ssh.sftp import SftpSession
 from exporter.sources.ssh.sftp_logs import SftpLogs
+from exporter.sources.ssh.sftp_messages import SftpError
 from tests.fuzz.choices import Choices
 from tests.fuzz.target import Check, Target
 
@@ -23,7 +24,7 @@ STATUS, HANDLE, DATA, NAME, ATTRS = 101, 102, 103, 104, 105
 _KINDS = (STATUS, HANDLE, DATA, NAME, ATTRS, 2, 0, 255)
 _ENTRIES, _ANSWERS_BYTES, _READDIRS = 40, 4_000, 4
 """Instead of a million, 256 MiB and 512."""
-_MOST_BYTES = 2 * sftp._PACKET_LIMIT
+_MOST_BYTES = 2 * sftp_messages.PACKET_LIMIT
 """More than this need not be read of any server: one packet, and answers in all, are bounded."""
 
 

@@ -14,7 +14,7 @@ import pytest
 from exporter.sources import local
 from exporter.sources.local import LocalLogSource
 from exporter.sources.source import FolderEntry, LogProblem, LogSource
-from exporter.sources.ssh import sftp_logs
+from exporter.sources.ssh import sftp_entries, sftp_logs
 from exporter.sources.ssh.source import SshLogSource
 from tests.support.sshd import Sshd
 
@@ -173,7 +173,7 @@ def test_a_huge_folder_is_read_in_little_memory(source: LogSource, tmp_path: Pat
 def test_the_number_of_requests_for_matching_links_on_a_host_is_limited(
     sshd: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sftp_logs, "_REQUESTS_PER_FOLDER", 10)
+    monkeypatch.setattr(sftp_entries, "_REQUESTS_PER_FOLDER", 10)
     (tmp_path / "dose").touch()
     for number in range(20):
         (tmp_path / f"link {number}").symlink_to("dose")

@@ -1,1 +1,1 @@
-"""One SSH host as a source of logs."""
+"""Logs on an SSH host: OpenSSH configuration, host keys, login, SFTP."""

@@ -1,7 +1,7 @@
-"""One connection to an SSH host: who we are, whom we trust, and what to do when it does not work.
+"""Opens a connection to an SSH host: jump hosts, host key check, login, SFTP. Every failure has advice.
 
-The host's key must be known beforehand: an unknown, changed or revoked key is refused and never added. No command is
-executed, here or on the host, and no shell is opened: an account restricted to ``internal-sftp`` is enough.
+The host key must be known beforehand. An unknown, changed or revoked key is refused and never added. No command is
+executed here or on the host, and no shell is opened, so an account restricted to ``internal-sftp`` is enough.
 """
 
 from __future__ import annotations
@@ -23,23 +23,25 @@ from exporter.sources.ssh.files import UntrustedFile
 from exporter.sources.ssh.host import WEAK_ALGORITHMS, SshHost
 from exporter.sources.ssh.known_hosts import HostKeys, fingerprint, read_known_hosts
 from exporter.sources.ssh.login import Credentials, log_in
-from exporter.sources.ssh.sftp import SftpError, SftpSession
+from exporter.sources.ssh.sftp import SftpSession
+from exporter.sources.ssh.sftp_messages import SftpError
 from exporter.sources.ssh.target import Target, resolve_route
 
 _log = structlog.get_logger(__name__)
 
 _STEP_SECONDS = 0.2
+"""Longest wait before checking whether the connection was closed."""
 _WINDOW_BYTES = 16 << 20
-"""How much the host may send before it waits for us: a long line with 100 ms round trip still fills."""
+"""Bytes that the host may send without waiting for us, enough for a fast link with 100 ms round trip."""
 
 _SKIPPED_SHOWN = 5
-_SAID_LIMIT = 1000
-_said: set[str] = set()
-"""Skipped lines of known_hosts files that have been logged; every connection reads the files anew."""
+_LOGGED_LIMIT = 1000
+_logged_lines: set[str] = set()
+"""Skipped lines of known_hosts files that were logged already, since every connection reads the files again."""
 
 
 class _Transport(paramiko.Transport):
-    """A connection that asks for plain host keys only: host certificates cannot be checked."""
+    """A connection that accepts plain host keys only, because host certificates cannot be checked."""
 
     @property
     def preferred_keys(self) -> tuple[str, ...]:
@@ -47,10 +49,10 @@ class _Transport(paramiko.Transport):
 
 
 class SshConnection:
-    """A logged-in connection with an SFTP session.
+    """A connection with login and SFTP session.
 
     Args:
-        host: how to reach it.
+        host: how to reach the host.
     """
 
     def __init__(self, host: SshHost) -> None:
@@ -61,31 +63,31 @@ class SshConnection:
 
     @property
     def closed(self) -> bool:
-        """Whether it was ended from here."""
+        """Whether :meth:`close` was called."""
         return self._closed.is_set()
 
     def open(self) -> SftpSession:
         """Connect and log in.
 
         Raises:
-            SourceUnavailable: it cannot be had; says why, and what to do.
+            SourceUnavailable: it failed. The message says why and what to do.
         """
         try:
             return self._open()
         except SourceUnavailable:
             raise
-        except Exception as error:  # paramiko trips over what close() has taken from under it
+        except Exception as error:  # paramiko raises anything if close() interrupts it
             if not self._closed.is_set():
                 raise
             shown = self._host.host
-            raise SourceUnavailable("connection", f"{shown} was given up while it was connected to") from error
+            raise SourceUnavailable("connection", f"the connection to {shown} was closed while it was made") from error
 
     def close(self) -> None:
-        """End the connection, and those it went through. May be called from any thread, to end a wait."""
+        """Close the connection and those to its jump hosts. Any thread may call this to end a wait."""
         self._closed.set()
         endings = [each.close for each in reversed(self._transports)] + [link.close for link in self._links]
         for end in endings:
-            # Whatever is wrong with a connection that is given up is of no more interest.
+            # Errors no longer matter for a connection that is closed.
             with contextlib.suppress(Exception):
                 end()
 
@@ -97,7 +99,7 @@ class SshConnection:
             if number + 1 == len(hops):
                 return _sftp(transport, target)
             following = hops[number + 1]
-            with _explained(following):
+            with _translate_errors(following):
                 link = transport.open_channel(
                     "direct-tcpip",
                     (following.address, following.port),
@@ -111,12 +113,12 @@ class SshConnection:
 
         Args:
             target: the host.
-            link: what leads to it; ``None`` where a connection is to be made.
+            link: channel through the jump host; ``None`` to connect directly.
         """
         given = target.given
         known = _host_keys(target)
         disabled = [name for name in WEAK_ALGORITHMS if name not in given.allow_algorithms]
-        with _explained(target), contextlib.closing(Credentials(target)) as credentials:
+        with _translate_errors(target), contextlib.closing(Credentials(target)) as credentials:
             transport = _Transport(
                 link or self._reach(target),
                 disabled_algorithms={"ciphers": disabled, "macs": disabled},
@@ -137,7 +139,7 @@ class SshConnection:
         return transport
 
     def _reach(self, target: Target) -> socket.socket:
-        """A TCP connection, waited for in small steps so that :meth:`close` ends the wait."""
+        """Open a TCP connection. It waits in small steps so that :meth:`close` ends the wait."""
         deadline = time.monotonic() + target.given.connect_timeout_seconds
         trouble: OSError = TimeoutError()
         for family, kind, protocol, _, address in socket.getaddrinfo(
@@ -150,7 +152,7 @@ class SshConnection:
                 if select.select([], [link], [], _STEP_SECONDS)[1]:
                     number = link.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
             if not number:
-                # A batch of small questions must not wait until the one before has been acknowledged.
+                # A batch of small requests must not wait for the acknowledgement of the previous one.
                 link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 link.setblocking(True)
                 self._links.append(link)
@@ -162,7 +164,7 @@ class SshConnection:
 
 
 def _host_keys(target: Target) -> HostKeys:
-    """What the trusted files say of a host; read anew for every connection."""
+    """Read the trusted keys of a host. Every connection reads the files again."""
     known = HostKeys()
     for path in target.known_hosts:
         try:
@@ -179,27 +181,27 @@ def _host_keys(target: Target) -> HostKeys:
                 "known_hosts",
                 f"cannot read the trusted host keys in {path}: {error.strerror}; correct the file",
             ) from None
-    _say_skipped(known)
+    _log_skipped(known)
     return known
 
 
-def _say_skipped(known: HostKeys) -> None:
-    """Say once of each line that cannot be used that it is skipped."""
-    news = [f"{line.where}: {line.reason}" for line in known.skipped]
-    news = [each for each in news if each not in _said]
-    if not news:
+def _log_skipped(known: HostKeys) -> None:
+    """Log each unusable line once."""
+    lines = [f"{line.where}: {line.reason}" for line in known.skipped]
+    new = [each for each in lines if each not in _logged_lines]
+    if not new:
         return
-    if len(_said) > _SAID_LIMIT:
-        _said.clear()
-    _said.update(news)
-    more = f" and {len(news) - _SKIPPED_SHOWN} more" if len(news) > _SKIPPED_SHOWN else ""
+    if len(_logged_lines) > _LOGGED_LIMIT:
+        _logged_lines.clear()
+    _logged_lines.update(new)
+    more = f" and {len(new) - _SKIPPED_SHOWN} more" if len(new) > _SKIPPED_SHOWN else ""
     _log.warning(
-        "lines of known_hosts are skipped; correct or remove them", lines="; ".join(news[:_SKIPPED_SHOWN]) + more
+        "lines of known_hosts are skipped; correct or remove them", lines="; ".join(new[:_SKIPPED_SHOWN]) + more
     )
 
 
 def _prefer(transport: paramiko.Transport, trusted: set[str]) -> None:
-    """Ask the host for a key of a type that is trusted, where there is one."""
+    """Prefer host keys of types that are trusted."""
     options = transport.get_security_options()
     types = [*options.key_types]
     wanted = [name for name in types if ("ssh-rsa" if name.startswith("rsa-sha2-") else name) in trusted]
@@ -207,7 +209,7 @@ def _prefer(transport: paramiko.Transport, trusted: set[str]) -> None:
 
 
 def _check_host(target: Target, known: HostKeys, key: paramiko.PKey) -> None:
-    """Refuse a host that does not show a trusted key."""
+    """Raise unless the host presented a trusted key."""
     blob = key.asbytes()
     shown = f"refused {target.shown}: its host key {key.get_name()} {fingerprint(blob)}"
     files = ", ".join(str(path) for path in target.known_hosts) or "no file"
@@ -220,8 +222,8 @@ def _check_host(target: Target, known: HostKeys, key: paramiko.PKey) -> None:
     if known.trusted:
         raise SourceUnavailable(
             "host_key_changed",
-            f"{shown} is not that in {files} ({known.trusted[0].where}); if the host was set up anew, remove the old "
-            "key there and add the new one, else somebody is in between",
+            f"{shown} differs from the key in {files} ({known.trusted[0].where}); if the host was reinstalled, replace "
+            "the old key there, else somebody may be intercepting the connection",
         )
     hints = [f"{line.where} was skipped: {line.reason}" for line in known.skipped if line.named][:1]
     if known.authorities:
@@ -233,21 +235,21 @@ def _check_host(target: Target, known: HostKeys, key: paramiko.PKey) -> None:
     raise SourceUnavailable(
         "host_key_unknown",
         f"refused {target.shown}: its host key is in none of {files}{named}{''.join(f' ({hint})' for hint in hints)}; "
-        f"ask the host's administrator whether {key.get_name()} {fingerprint(blob)} is the host's, or check the output "
-        f"of `ssh-keyscan -p {target.port} {target.address}`, and add it there",
+        f"ask the host's administrator whether {key.get_name()} {fingerprint(blob)} is its key, or check the output of "
+        f"`ssh-keyscan -p {target.port} {target.address}`, and add it there",
     )
 
 
 def open_sftp(client: paramiko.SSHClient, *, connect_timeout: float, operation_timeout: float) -> SftpSession:
-    """An SFTP session over a connected client.
+    """Open an SFTP session over a connected client.
 
     Args:
         client: the client.
-        connect_timeout: longest wait for the session, seconds.
-        operation_timeout: longest wait for an answer in it, seconds.
+        connect_timeout: longest wait for the session, in seconds.
+        operation_timeout: longest wait for an answer, in seconds.
 
     Raises:
-        SftpError, OSError, EOFError, paramiko.SSHException: there is none to be had.
+        SftpError, OSError, EOFError, paramiko.SSHException: the session cannot be opened.
     """
     transport = client.get_transport()
     if transport is None or not transport.is_active():
@@ -267,15 +269,15 @@ def _open_sftp(transport: paramiko.Transport, connect_timeout: float, operation_
 
 
 def _sftp(transport: paramiko.Transport, target: Target) -> SftpSession:
-    """Ask for the host's SFTP subsystem."""
+    """Open the host's SFTP subsystem."""
     given = target.given
-    with _explained(target):
+    with _translate_errors(target):
         try:
             return _open_sftp(transport, given.connect_timeout_seconds, given.operation_timeout_seconds)
         except (paramiko.ChannelException, SftpError) as error:
             refused: Exception = error
         except paramiko.SSHException as error:
-            # The library says so when the host refuses the subsystem.
+            # This is the library's message when the host refuses the subsystem.
             if "closed" not in str(error):
                 raise
             refused = error
@@ -285,8 +287,8 @@ def _sftp(transport: paramiko.Transport, target: Target) -> SftpSession:
 
 
 @contextlib.contextmanager
-def _explained(target: Target) -> Iterator[None]:
-    """What goes wrong with a connection, as one sentence that says what to do."""
+def _translate_errors(target: Target) -> Iterator[None]:
+    """Turn every failure of a connection into one sentence with advice."""
     given, shown = target.given, target.shown
     try:
         yield
@@ -298,7 +300,7 @@ def _explained(target: Target) -> Iterator[None]:
         ) from None
     except paramiko.SSHException as error:
         algorithms = "; the host offers weak algorithms only: update it, or name one in allow_algorithms"
-        advice = algorithms if "acceptable" in str(error) else "; it is tried again"
+        advice = algorithms if "acceptable" in str(error) else "; the exporter tries again"
         raise SourceUnavailable("protocol", f"cannot talk to {shown}: {error}{advice}") from None
     except socket.gaierror as error:
         raise SourceUnavailable("unknown_name", f"cannot find {target.address}: {error.strerror}; check host") from None

@@ -1,4 +1,4 @@
-"""Files that decide who we are and whom we trust on other hosts."""
+"""Reads files with SSH keys and configuration, and checks their permissions."""
 
 from __future__ import annotations
 
@@ -9,26 +9,22 @@ from pathlib import Path
 from exporter.process.trusted_files import changeable_by_others
 
 FILE_LIMIT_BYTES = 16 << 20
-"""Longest file of host keys or of SSH configuration that is read."""
+"""Longest file of host keys or SSH configuration, in bytes."""
 
 
 class UntrustedFile(Exception):
-    """Others can change a file.
-
-    Args:
-        message: which file, what is wrong and the command that mends it.
-    """
+    """Other users can change the file. The message names the file and the command that fixes it."""
 
 
 def read_trusted(path: Path) -> bytes:
-    """The content of a file that nobody but root and we may be able to change.
+    """Read a file that only root and this process's user may be able to change.
 
     Args:
         path: the file; links are followed.
 
     Raises:
-        UntrustedFile: others can change it.
-        OSError: it cannot be read, or is longer than :data:`FILE_LIMIT_BYTES`.
+        UntrustedFile: other users can change it.
+        OSError: it cannot be read, or it is longer than :data:`FILE_LIMIT_BYTES`.
     """
     with path.open("rb") as file:
         if (problem := changeable_by_others(path, os.fstat(file.fileno()))) is not None:
@@ -42,16 +38,16 @@ def read_trusted(path: Path) -> bytes:
 
 
 def readable_by_others(path: Path) -> str | None:
-    """Whether users other than its owner can read or change a file that holds a secret.
+    """Check whether only the owner can read a file with a secret.
 
     Args:
         path: the file; links are followed.
 
     Returns:
-        What is wrong and the command that mends it; ``None`` where nothing is.
+        The problem with the command that fixes it; ``None`` if there is none.
 
     Raises:
-        OSError: there is no such file, or it cannot be looked at.
+        OSError: there is no such file, or its status cannot be read.
     """
     if stat.S_IMODE(path.stat().st_mode) & 0o077:
         return f"{path} can be read by others than its owner; run `chmod 600 {path}`"

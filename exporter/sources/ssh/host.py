@@ -1,4 +1,4 @@
-"""How to reach an SSH host, as the configuration says it; apart from what connects, whose libraries are large."""
+"""Settings for reaching an SSH host. The module imports no SSH library, so that loading it is cheap."""
 
 from __future__ import annotations
 
@@ -9,31 +9,31 @@ from typing import Literal, get_args
 WeakAlgorithm = Literal[
     "3des-cbc", "aes128-cbc", "aes192-cbc", "aes256-cbc", "hmac-sha1", "hmac-sha1-96", "hmac-md5", "hmac-md5-96"
 ]
-"""Ciphers and MACs that are not offered unless the configuration allows one by name."""
+"""Weak ciphers and MACs, which are used only if the configuration allows them by name."""
 
 WEAK_ALGORITHMS: tuple[str, ...] = get_args(WeakAlgorithm)
 
 
 @dataclass(frozen=True, slots=True)
 class SshHost:
-    """How to reach a host.
+    """Settings for reaching a host.
 
     Args:
         host: name, address, or an alias of ``ssh_config_file``.
-        port: ``None`` for the alias's, else 22.
-        user: ``None`` for the alias's, else the exporter's own.
-        key_file: private key; ``None`` for the alias's.
+        port: SSH port; ``None`` for that of the alias, else 22.
+        user: user to log in as; ``None`` for that of the alias, else the exporter's own user.
+        key_file: private key; ``None`` for those of the alias.
         passphrase_file: file with the key's passphrase.
-        password_file: file with a password for the host; passwords are not used without it.
-        jump_password_file: file with a password for the hosts of ``ProxyJump``; they never get another one.
-        use_agent: whether keys of a running agent may be used (an agent is never forwarded).
-        known_hosts_file: host keys that are trusted; ``None`` for the alias's, else ``~/.ssh/known_hosts`` and
+        password_file: file with a password for the host. Without it no password is used.
+        jump_password_file: file with a password for the hosts of ``ProxyJump``. They never get another password.
+        use_agent: whether keys of a running agent may be used. The agent is never forwarded.
+        known_hosts_file: file of trusted host keys; ``None`` for those of the alias, else ``~/.ssh/known_hosts`` and
             ``/etc/ssh/ssh_known_hosts``.
-        ssh_config_file: OpenSSH client configuration, for aliases and ``ProxyJump``; ``None`` for none.
-        connect_timeout_seconds: for the connection, the banner and the login, each.
-        operation_timeout_seconds: the longest wait for an answer: a link that is dead is noticed so soon.
-        keepalive_seconds: how often an idle connection is kept open.
-        allow_algorithms: those of :data:`WEAK_ALGORITHMS` that may be used.
+        ssh_config_file: OpenSSH client configuration for aliases and ``ProxyJump``; ``None`` to use none.
+        connect_timeout_seconds: longest wait for each of connection, banner and login.
+        operation_timeout_seconds: longest wait for an answer.
+        keepalive_seconds: interval of keepalive messages on an idle connection.
+        allow_algorithms: the :data:`WEAK_ALGORITHMS` that may be used.
     """
 
     host: str

@@ -1,7 +1,7 @@
-"""Host keys that are trusted: reads OpenSSH's ``known_hosts`` (sshd(8), SSH_KNOWN_HOSTS FILE FORMAT).
+"""Reads trusted host keys from OpenSSH's ``known_hosts`` (sshd(8), SSH_KNOWN_HOSTS FILE FORMAT).
 
-A line that cannot be used is skipped, so that a damaged line of one host does not hide another host. A line with
-``@revoked`` refuses its key. Host certificates are not supported: a line with ``@cert-authority`` trusts nobody here.
+An unusable line is skipped, so that a damaged line of one host does not hide another host. A line with ``@revoked``
+refuses its key. Host certificates are not supported, so a line with ``@cert-authority`` makes no host trusted.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from pathlib import Path
 from exporter.sources.ssh.files import read_trusted
 
 _FIELDS = {"ssh-ed25519": 2, "ssh-rsa": 3, "ecdsa-sha2-nistp256": 3, "ecdsa-sha2-nistp384": 3, "ecdsa-sha2-nistp521": 3}
-"""Key types that we can check, with the number of strings that such a key consists of."""
+"""Supported key types, with the number of strings in such a key."""
 
 _HASHED = "|1|"
 
 
 @dataclass(frozen=True, slots=True)
 class HostKey:
-    """A key that a line names.
+    """A host key from one line.
 
     Args:
         where: the line, as ``FILE:LINE``.
-        type: of the key, as ``ssh-ed25519``.
-        blob: the key as SSH sends it.
+        type: key type, such as ``ssh-ed25519``.
+        blob: the key in SSH's wire format.
     """
 
     where: str
@@ -40,12 +40,12 @@ class HostKey:
 
 @dataclass(frozen=True, slots=True)
 class SkippedLine:
-    """A line that cannot be used.
+    """An unusable line.
 
     Args:
         where: the line, as ``FILE:LINE``.
-        reason: why, as the rest of a sentence.
-        named: whether it names the host that was looked for.
+        reason: why it is unusable.
+        named: whether it names the requested host.
     """
 
     where: str
@@ -55,13 +55,13 @@ class SkippedLine:
 
 @dataclass(frozen=True, slots=True)
 class HostKeys:
-    """What known_hosts files say of one host.
+    """The entries of known_hosts files for one host.
 
     Args:
-        trusted: its keys; any of them is right.
+        trusted: trusted keys of the host.
         revoked: keys that must not be accepted.
-        authorities: lines that trust a certificate authority for it, as ``FILE:LINE``.
-        skipped: lines of the files that cannot be used, of whatever host.
+        authorities: lines with a certificate authority for the host, as ``FILE:LINE``.
+        skipped: unusable lines, of any host.
     """
 
     trusted: tuple[HostKey, ...] = ()
@@ -70,7 +70,7 @@ class HostKeys:
     skipped: tuple[SkippedLine, ...] = ()
 
     def __add__(self, other: HostKeys) -> HostKeys:
-        """What two files say together."""
+        """Combine the entries of two files."""
         return HostKeys(
             self.trusted + other.trusted,
             self.revoked + other.revoked,
@@ -79,24 +79,24 @@ class HostKeys:
         )
 
     def trusts(self, blob: bytes) -> bool:
-        """Whether a key is the host's.
+        """Whether a key is trusted.
 
         Args:
-            blob: the key that the host has shown.
+            blob: the key that the host presented.
         """
         return any(key.blob == blob for key in self.trusted)
 
     def revocation(self, blob: bytes) -> str | None:
-        """The line that revokes a key, as ``FILE:LINE``; ``None`` where none does.
+        """Return the line that revokes a key, as ``FILE:LINE``; ``None`` if there is none.
 
         Args:
-            blob: the key that the host has shown.
+            blob: the key that the host presented.
         """
         return next((key.where for key in self.revoked if key.blob == blob), None)
 
 
 def host_name(address: str, port: int) -> str:
-    """A host as known_hosts files write it.
+    """Format a host as in known_hosts files.
 
     Args:
         address: name or address.
@@ -106,7 +106,7 @@ def host_name(address: str, port: int) -> str:
 
 
 def read_known_hosts(path: Path, name: str) -> HostKeys:
-    """What one file says of a host.
+    """Read the entries for a host from one file.
 
     Args:
         path: the file.
@@ -120,7 +120,7 @@ def read_known_hosts(path: Path, name: str) -> HostKeys:
 
 
 def parse_known_hosts(data: bytes, file: str, name: str) -> HostKeys:
-    """What the content of a file says of a host.
+    """Parse the entries for a host from the content of a file.
 
     Args:
         data: the content.
@@ -142,7 +142,7 @@ def parse_known_hosts(data: bytes, file: str, name: str) -> HostKeys:
             if named:
                 authorities.append(where)
             continue
-        key = _key(words) if marker in ("", "@revoked") else f"the mark {_shown(marker)} is not known"
+        key = _key(words) if marker in ("", "@revoked") else f"the marker {_shown(marker)} is unknown"
         if isinstance(key, str):
             skipped.append(SkippedLine(where, key, named))
         elif named:
@@ -151,9 +151,9 @@ def parse_known_hosts(data: bytes, file: str, name: str) -> HostKeys:
 
 
 def _key(words: Sequence[str]) -> tuple[str, bytes] | str:
-    """Type and key of a line's words, or why there is none."""
+    """Return type and key from the words of a line, or the reason why it has none."""
     if len(words) < 3:
-        return "it is not host names, key type and key"
+        return "it does not consist of host names, key type and key"
     kind, text = words[1:3]
     if kind.isdigit():
         return "its key is of SSH protocol 1"
@@ -182,7 +182,7 @@ def _strings(blob: bytes) -> Iterator[bytes]:
 
 
 def _names(patterns: str, name: str) -> bool:
-    """Whether the first word of a line names a host; a negated pattern that matches decides."""
+    """Whether the first word of a line names a host. A negated pattern that matches excludes it."""
     found = False
     for pattern in patterns.split(","):
         if pattern.startswith(_HASHED):
@@ -205,13 +205,13 @@ def _is_hash_of(hashed: str, name: str) -> bool:
 
 
 def matches(pattern: str, text: str) -> bool:
-    """Whether a text is that of a pattern of OpenSSH, where ``*`` and ``?`` are the only signs with a meaning.
+    """Whether a text matches an OpenSSH pattern, whose only special characters are ``*`` and ``?``.
 
     Args:
         pattern: the pattern.
         text: the whole text.
     """
-    # Backtracking to the last star alone is enough, and keeps the time within pattern times text.
+    # Backtracking to the last star is enough. So the time is at most proportional to pattern length times text length.
     at = in_pattern = 0
     star: tuple[int, int] | None = None
     while at < len(text):
@@ -231,12 +231,12 @@ def matches(pattern: str, text: str) -> bool:
 
 
 def _shown(word: str) -> str:
-    """A word of the file as a message shows it."""
+    """Shorten and escape a word for a message."""
     return ascii(word[:40])
 
 
 def fingerprint(blob: bytes) -> str:
-    """A key's fingerprint, as ``ssh-keygen -l`` shows it.
+    """Return a key's fingerprint in the format of ``ssh-keygen -l``.
 
     Args:
         blob: the key.

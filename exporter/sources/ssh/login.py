@@ -1,6 +1,7 @@
-"""Logging in to an SSH host with keys, an agent's keys or a password, and saying why the host refuses.
+"""Logs in to an SSH host with keys, an agent's keys or a password, and explains refusals.
 
-The library's own client asks on the terminal for a second factor, and calls it a login when the host wants another key.
+The SSH library's own client is not used: it asks on the terminal for a second factor, and it reports success when the
+host demands another key.
 """
 
 from __future__ import annotations
@@ -20,17 +21,17 @@ _KEY_CLASSES = (paramiko.Ed25519Key, paramiko.ECDSAKey, paramiko.RSAKey)
 
 
 class LoginRefused(SourceUnavailable):
-    """The host has refused what we logged in with. Trying again soon may lock the account."""
+    """The host has refused the login. Trying again soon may lock the account."""
 
 
 class Credentials:
-    """What there is to log in with.
+    """Keys, agent and password for one host.
 
     Args:
-        target: the host; its key files and secrets are read.
+        target: the host, whose key files and secrets are read.
 
     Raises:
-        SourceUnavailable: none of them can be used, or one must not be.
+        SourceUnavailable: no credential can be used, or a file is readable by others.
     """
 
     def __init__(self, target: Target) -> None:
@@ -43,7 +44,7 @@ class Credentials:
             try:
                 self.keys.append((str(path), _load(path, passphrase, target)))
             except SourceUnavailable as trouble:
-                # As OpenSSH does, unless no other one is left; but a key that others can read is always refused.
+                # Like OpenSSH, skip an unusable key if there are others. But a key readable by others is an error.
                 if trouble.kind == "key_open":
                     raise SourceUnavailable("key_file", str(trouble)) from None
                 troubles.append(trouble)
@@ -53,13 +54,13 @@ class Credentials:
             raise SourceUnavailable("key_file", f"{troubles[0]}{others}")
 
     def close(self) -> None:
-        """End the conversation with the agent."""
+        """Close the connection to the agent."""
         if self.agent is not None:
             with contextlib.suppress(Exception):
                 self.agent.close()
 
     def every_key(self) -> Iterator[tuple[str, paramiko.PKey]]:
-        """The keys to try, each with its name."""
+        """Yield the keys to try, each with its name."""
         yield from self.keys
         if self.agent is not None:
             for number, key in enumerate(self.agent.get_keys(), 1):
@@ -76,7 +77,7 @@ def log_in(transport: paramiko.Transport, target: Target, credentials: Credentia
 
     Raises:
         LoginRefused: the host refuses.
-        SourceUnavailable: there is nothing to log in with, or the host has ended the connection.
+        SourceUnavailable: there are no credentials, or the host has ended the connection.
         paramiko.SSHException, OSError, EOFError: the connection is lost.
     """
     tried: list[str] = []
@@ -95,7 +96,7 @@ def log_in(transport: paramiko.Transport, target: Target, credentials: Credentia
             return
         if "publickey" not in wanted:
             break
-    # A host that has accepted a key and wants nothing that a password answers is not given one.
+    # Send no password if the host has accepted a key and demands something other than a password.
     if credentials.password is not None and (not accepted or {"password", "keyboard-interactive"} & {*wanted}):
         tried.append("the password")
         try:
@@ -108,27 +109,27 @@ def log_in(transport: paramiko.Transport, target: Target, credentials: Credentia
     if accepted:
         raise LoginRefused(
             "second_factor",
-            f"cannot log in to {target.shown}: the host has accepted {' and '.join(accepted)}, but a second factor is "
-            f"demanded ({', '.join(wanted) or 'unknown'}); let the key alone be enough for this account "
-            "(`AuthenticationMethods publickey` in the host's sshd_config); the next try is minutes away (a reload "
-            "tries at once)",
+            f"cannot log in to {target.shown}: the host has accepted {' and '.join(accepted)}, but demands a second "
+            f"factor ({', '.join(wanted) or 'unknown'}); make the key sufficient for this account "
+            "(`AuthenticationMethods publickey` in the host's sshd_config); the next attempt is in some minutes (a "
+            "reload tries at once)",
         )
     if not tried:
         raise SourceUnavailable(
             "authentication",
-            f"cannot log in to {target.shown}: there is nothing to log in with; set key_file, or use_agent",
+            f"cannot log in to {target.shown}: there are no credentials; set key_file, or use_agent",
         )
     allowed = f" (the host allows {', '.join(wanted)})" if wanted else ""
     raise LoginRefused(
         "authentication",
         f"cannot log in to {target.shown} with {', '.join(tried)}: {reason}{allowed}; check the user, and that the "
-        "public key is in the account's authorized_keys; the next try is minutes away, since refused logins lock "
-        "accounts (a reload tries at once)",
+        "public key is in the account's authorized_keys; the next attempt is in some minutes, since refused logins "
+        "lock accounts (a reload tries at once)",
     )
 
 
 def _refusal(error: paramiko.AuthenticationException, target: Target, wanted: list[str]) -> tuple[str, list[str]]:
-    """What the host says, and what it would allow; raises where it has said nothing."""
+    """Return the host's reason and the methods that it allows; raise if the connection is lost."""
     if "timeout" in str(error).lower():
         raise TimeoutError from None
     if "transport shut down" in str(error):
@@ -142,7 +143,7 @@ def _refusal(error: paramiko.AuthenticationException, target: Target, wanted: li
 
 
 def _load(path: Path, passphrase: str | None, target: Target) -> paramiko.PKey:
-    """A private key, with its certificate where there is one beside it."""
+    """Load a private key, and its certificate if there is one beside it."""
     cannot = f"cannot log in to {target.shown}"
     try:
         if (problem := readable_by_others(path)) is not None:
@@ -156,7 +157,7 @@ def _load(path: Path, passphrase: str | None, target: Target) -> paramiko.PKey:
     except OSError as error:
         raise SourceUnavailable("key_file", f"{cannot}: key file {path}: {error.strerror}; check key_file") from None
     encrypted = False
-    reason = "it is no private key"
+    reason = "it is not a private key"
     for key_class in _KEY_CLASSES:
         try:
             key = key_class.from_private_key_file(str(path), passphrase)
@@ -166,10 +167,10 @@ def _load(path: Path, passphrase: str | None, target: Target) -> paramiko.PKey:
             return key
         except paramiko.PasswordRequiredException:
             encrypted = True
-        except Exception as error:  # noqa: BLE001 - the library raises what its parsers do
-            said = " ".join(str(error).split())[:200] or type(error).__name__
-            # That it is a key of another kind is no reason.
-            reason = reason if said.startswith("not a valid") else said
+        except Exception as error:  # noqa: BLE001 - the library raises any exception of its parsers
+            message = " ".join(str(error).split())[:200] or type(error).__name__
+            # That the key is of another type is not the reason.
+            reason = reason if message.startswith("not a valid") else message
     if encrypted:
         raise SourceUnavailable("key_file", f"{cannot}: the key in {path} is encrypted; set passphrase_file")
     raise SourceUnavailable(
@@ -178,7 +179,7 @@ def _load(path: Path, passphrase: str | None, target: Target) -> paramiko.PKey:
 
 
 def read_secret(path: Path | None) -> str | None:
-    """The secret in a file, which nobody else may read.
+    """Read a secret from a file that only its owner may read.
 
     Args:
         path: the file; ``None`` for no secret.

@@ -1,9 +1,8 @@
-"""Logs on one SSH host over SFTP: one connection, one channel, any number of logs (:mod:`.sftp_logs`).
+"""Logs on one SSH host over SFTP: one connection and one channel for any number of logs (:mod:`.sftp_logs`).
 
-A host that does not answer is given up after the operation's time-out and tried again with growing pauses, so that a
-dead link is noticed and nothing hangs. After a refused login the pauses are minutes, since more tries lock accounts. A
-connection that has merely ended (sshd was restarted, a firewall forgot it) is made anew at once and asked the same: the
-host is not down for that.
+If a host does not answer in time, the connection is closed and retried with backoff. After a refused login the waits
+are minutes, because more attempts lock accounts. If a connection has merely ended (sshd was restarted, or a
+firewall dropped it), it is made again at once and the request repeated, so the source does not count as down.
 """
 
 from __future__ import annotations
@@ -29,28 +28,28 @@ from exporter.sources.source import (
 from exporter.sources.ssh.connection import SshConnection, open_sftp
 from exporter.sources.ssh.host import SshHost
 from exporter.sources.ssh.login import LoginRefused
-from exporter.sources.ssh.sftp import SftpEnded, SftpError
 from exporter.sources.ssh.sftp_logs import SftpLogs
+from exporter.sources.ssh.sftp_messages import SftpEnded, SftpError
 
 _FIRST_PAUSE_SECONDS = 1.0
 _LONGEST_PAUSE_SECONDS = 60.0
 
 _FIRST_LOGIN_PAUSE_SECONDS = 120.0
 _LONGEST_LOGIN_PAUSE_SECONDS = 900.0
-"""Pauses after a refused login: 2, 4, 8 and then 15 minutes."""
+"""Backoff after a refused login: 2, 4, 8 and then 15 minutes."""
 _ENDED_LOGINS = 2
-"""A host that ends the connection during the login so many times in a row is taken to refuse it."""
+"""After so many connections that ended during the login, the login counts as refused."""
 
 Answer = TypeVar("Answer")
 
 
 class _SftpSource(ABC):
-    """What sources over SFTP share: a question asked over a session that may be lost meanwhile.
+    """Base of the sources over SFTP. It repeats a request if the session has ended.
 
     Args:
         name: the source's name.
-        operation_timeout_seconds: the longest wait for an answer.
-        clock: seconds of a clock that never steps.
+        operation_timeout_seconds: longest wait for an answer.
+        clock: monotonic clock in seconds.
     """
 
     kind = "ssh"
@@ -103,35 +102,35 @@ class _SftpSource(ABC):
 
     @abstractmethod
     def _connected(self) -> SftpLogs:
-        """The logs over a session that works, as far as is known."""
+        """Return the logs over an open session, which is opened if there is none."""
 
     @property
     @abstractmethod
-    def _given_up(self) -> bool:
-        """Whether it was :meth:`close` that ended the session."""
+    def _was_closed(self) -> bool:
+        """Whether :meth:`close` has ended the session."""
 
     @abstractmethod
     def _lost(self, kind: str, reason: str) -> SourceUnavailable:
-        """The session is lost, and not to be had again at once; returns what to say."""
+        """Handle a lost session that cannot be opened again at once; return the error to raise."""
 
     @abstractmethod
     def _failed(self, error: Exception) -> SourceUnavailable:
-        """Something unexpected was raised, and the session is ended for it; returns what to say."""
+        """Handle an unexpected exception; return the error to raise."""
 
     @abstractmethod
     def close(self) -> None:
-        """End the session."""
+        """Close the session."""
 
-    def _ask(self, question: Callable[[SftpLogs], Answer], *, once_more: bool = True) -> Answer:
-        """Ask a question, over a session made anew where the one there was has ended."""
+    def _ask(self, request: Callable[[SftpLogs], Answer], *, may_retry: bool = True) -> Answer:
+        """Make a request. If the session has ended, open a new one and repeat the request once."""
         logs = self._connected()
-        asked_at = self._clock()
+        started_at = self._clock()
         try:
-            return question(logs)
+            return request(logs)
         except TimeoutError:
             kind, reason = "timeout", "no answer in time"
-            # The library waits by the time of day: where that has been set, nobody has waited so long.
-            ended = self._clock() - asked_at < self._operation_timeout_seconds
+            # The library uses the wall clock. If that was set, the wait was shorter than the time-out.
+            ended = self._clock() - started_at < self._operation_timeout_seconds
         except (SftpEnded, OSError, EOFError, paramiko.SSHException) as error:
             kind, reason, ended = "connection_lost", str(error) or "the host has ended the connection", True
         except SftpError as error:
@@ -139,14 +138,14 @@ class _SftpSource(ABC):
         except (LogProblem, SourceUnavailable):
             raise
         except Exception as error:
-            # Nobody knows which answers are still under way: the next question needs a session of its own.
+            # Answers may still be under way, so the next request needs a new session.
             self._end_session()
             raise self._failed(error) from error
-        again = ended and once_more and not self._given_up
+        retry = ended and may_retry and not self._was_closed
         self._end_session()
-        if not again:
+        if not retry:
             raise self._lost(kind, reason)
-        return self._ask(question, once_more=False)
+        return self._ask(request, may_retry=False)
 
     def _end_session(self) -> None:
         self.close()
@@ -155,11 +154,11 @@ class _SftpSource(ABC):
 
 
 class ClientLogSource(_SftpSource):
-    """Logs on the host that somebody else's client is connected to; the client stays theirs.
+    """Logs over an SSH client that an embedding program has connected and keeps.
 
     Args:
         client: a connected client.
-        operation_timeout_seconds: the longest wait for an answer.
+        operation_timeout_seconds: longest wait for an answer.
     """
 
     def __init__(self, client: paramiko.SSHClient, operation_timeout_seconds: float = 10.0) -> None:
@@ -167,14 +166,14 @@ class ClientLogSource(_SftpSource):
         self._client = client
 
     def close(self) -> None:
-        """End the SFTP session; the client's connection stays."""
+        """Close the SFTP session. The client stays connected."""
         logs = self._logs
         if logs is not None:
             logs.session.close()
 
     @property
-    def _given_up(self) -> bool:
-        return False  # one thread follows, and closes
+    def _was_closed(self) -> bool:
+        return False  # only one thread uses and closes it
 
     def _connected(self) -> SftpLogs:
         if self._logs is None:
@@ -197,10 +196,10 @@ class SshLogSource(_SftpSource):
 
     Args:
         name: the source's name.
-        host: how to reach it.
-        folders: where its logs must be, wherever links in their paths lead; ``None`` where links may lead anywhere.
-        clock: seconds of a clock that never steps.
-        jitter: a random number within 0..1, so that exporters that lost the same host do not come back together.
+        host: how to reach the host.
+        folders: folders that must hold the logs after links are resolved; ``None`` if links may lead anywhere.
+        clock: monotonic clock in seconds.
+        jitter: random number within 0..1, so that several exporters do not reconnect to a host at the same instant.
     """
 
     def __init__(
@@ -225,7 +224,7 @@ class SshLogSource(_SftpSource):
         self._last_trouble: SourceUnavailable | None = None
 
     def close(self) -> None:
-        """End the connection. May be called from any thread, to end a wait; the next question connects again."""
+        """Close the connection. Any thread may call this to end a wait. The next request connects again."""
         connection = self._connection
         if connection is not None:
             connection.close()
@@ -235,7 +234,7 @@ class SshLogSource(_SftpSource):
             return self._logs
         if self._last_trouble is not None and self._clock() < self._next_at:
             raise self._last_trouble.with_traceback(None)
-        # Known to close() before it is open, so that connecting can be ended, too.
+        # Assigned before it is open, so that close() can end the connecting.
         self._connection = SshConnection(self._host)
         try:
             self._logs = SftpLogs(self._connection.open(), self._folders)
@@ -253,11 +252,13 @@ class SshLogSource(_SftpSource):
         return self._logs
 
     @property
-    def _given_up(self) -> bool:
+    def _was_closed(self) -> bool:
         return self._connection is not None and self._connection.closed
 
     def _lost(self, kind: str, reason: str) -> SourceUnavailable:
-        trouble = SourceUnavailable(kind, f"lost the connection to {self._host.host}: {reason}; it is tried again")
+        trouble = SourceUnavailable(
+            kind, f"lost the connection to {self._host.host}: {reason}; the exporter tries again"
+        )
         self._pause(trouble)
         return trouble
 
@@ -267,7 +268,7 @@ class SshLogSource(_SftpSource):
         return trouble
 
     def _pause(self, trouble: SourceUnavailable) -> None:
-        """Leave the host alone for a while; until then, the same trouble is the answer."""
+        """Start the backoff. Until it ends, every request raises the same error."""
         self._ended_logins = self._ended_logins + 1 if trouble.kind == "login_ended" else 0
         if isinstance(trouble, LoginRefused) or self._ended_logins >= _ENDED_LOGINS:
             pause = min(_FIRST_LOGIN_PAUSE_SECONDS * 2**self._refusals, _LONGEST_LOGIN_PAUSE_SECONDS)

@@ -1,4 +1,4 @@
-"""Who is connected to: a configured host with its alias resolved, and the hosts of its ``ProxyJump`` before it."""
+"""Resolves a configured host: its alias in the OpenSSH configuration, and the hosts of its ``ProxyJump``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from pathlib import Path
 
 from exporter.process.user import login_user
 from exporter.sources.source import SourceUnavailable
-from exporter.sources.ssh.config import HostConfig, Jump, SshConfigError, expand_tokens, read_ssh_config
+from exporter.sources.ssh.config import HostConfig, read_ssh_config
+from exporter.sources.ssh.config_values import Jump, SshConfigError, expand_tokens
 from exporter.sources.ssh.host import SshHost
 from exporter.sources.ssh.known_hosts import host_name
 
@@ -25,14 +26,14 @@ class Target:
     """A host to log in to.
 
     Args:
-        given: the host as configured.
+        given: the configured host whose route this is.
         address: name or address to connect to.
         port: its SSH port.
-        user: the user to log in as.
-        key_files: private keys, in the order in which they are tried.
-        known_hosts: files of trusted host keys; one that is not there is passed over, unless it was configured.
-        known_as: what those files call the host.
-        password_file: file with a password for this host; ``None`` where none may be used.
+        user: user to log in as.
+        key_files: private keys in the order in which they are tried.
+        known_hosts: files of trusted host keys. A missing one is skipped unless it was configured.
+        known_as: the host's name in those files.
+        password_file: file with a password for this host; ``None`` if no password may be used.
     """
 
     given: SshHost
@@ -46,18 +47,21 @@ class Target:
 
     @property
     def shown(self) -> str:
-        """The target as people write it."""
+        """The target for messages, ``USER@ADDRESS``."""
         return f"{self.user}@{self.address}" + (f" port {self.port}" if self.port != 22 else "")
 
 
 def resolve_route(host: SshHost) -> tuple[Target, ...]:
-    """The hosts to log in to one after another, the configured one last.
+    """Find the hosts to log in to one after another.
 
     Args:
-        host: the host as configured.
+        host: the configured host.
+
+    Returns:
+        The jump hosts in order, then the configured host.
 
     Raises:
-        SourceUnavailable: the OpenSSH configuration cannot be used for it; says why, and what to do.
+        SourceUnavailable: the OpenSSH configuration cannot be used for it.
     """
     try:
         return tuple(_hops(host, Jump(host.host, host.user, host.port), None, ()))
@@ -68,24 +72,24 @@ def resolve_route(host: SshHost) -> tuple[Target, ...]:
 def _hops(
     host: SshHost, to: Jump, through: tuple[Jump, ...] | None, before: tuple[tuple[Jump, int], ...]
 ) -> list[Target]:
-    """The hosts up to one of them.
+    """Find the hosts up to and including ``to``.
 
     Args:
-        host: the host as configured.
-        to: where these hops lead.
-        through: the jumps that a list of jumps demands; ``None`` where the host's own are taken.
-        before: the hosts that were asked for on the way here, the configured one first.
+        host: the configured host.
+        to: the last of these hosts.
+        through: jump hosts to use; ``None`` to use those of ``to`` itself.
+        before: the targets of the enclosing calls, with the number of their jumps, to detect loops.
     """
-    said = HostConfig()
+    config = HostConfig()
     if host.ssh_config_file is not None:
-        said = read_ssh_config(host.ssh_config_file, to.host, user=to.user, port=to.port)
-    target = _target(host, to, said, is_jump=bool(before))
-    jumps = said.jumps if through is None else through
+        config = read_ssh_config(host.ssh_config_file, to.host, user=to.user, port=to.port)
+    target = _target(host, to, config, is_jump=bool(before))
+    jumps = config.jumps if through is None else through
     step = (to, len(jumps) if through is not None else -1)
     way = " via ".join(each.host for each, _ in (*before, step))
     if step in before or len(before) >= _HOPS_LIMIT:
         raise SshConfigError(
-            f"{host.ssh_config_file}: ProxyJump leads back to where it came from, or through more than {_HOPS_LIMIT} "
+            f"{host.ssh_config_file}: ProxyJump forms a loop or leads through more than {_HOPS_LIMIT} "
             f"hosts ({way}); leave the jump host out, as with `Host * !{to.host}`"
         )
     if not jumps:
@@ -100,7 +104,7 @@ def _hops(
 
 
 def _same(jump: Jump, target: Target) -> bool:
-    """Whether a host is its own jump host, as OpenSSH decides it."""
+    """Whether a host is its own jump host, by the rule of OpenSSH."""
     return (jump.host, jump.port or 22, jump.user or target.user) == (target.address, target.port, target.user)
 
 
@@ -110,21 +114,21 @@ def _expanded_jump(jump: Jump, target: Target, original: str) -> Jump:
     return replace(jump, host=expand_tokens(jump.host, tokens), user=user)
 
 
-def _target(host: SshHost, to: Jump, said: HostConfig, *, is_jump: bool) -> Target:
-    user = to.user or said.user or login_user()
+def _target(host: SshHost, to: Jump, config: HostConfig, *, is_jump: bool) -> Target:
+    user = to.user or config.user or login_user()
     if user is None:
         raise SourceUnavailable(
             "user",
             f"cannot log in to {to.host}: the exporter's own user {os.getuid()} has no name on this machine; set user",
         )
-    address, port = said.hostname or to.host, to.port or said.port or 22
-    known_as = said.host_key_alias or host_name(address, port)
+    address, port = config.hostname or to.host, to.port or config.port or 22
+    known_as = config.host_key_alias or host_name(address, port)
     home = os.path.expanduser("~")
     tokens = {
         "d": home,
         "h": address,
         "i": str(os.getuid()),
-        "k": said.host_key_alias or to.host,
+        "k": config.host_key_alias or to.host,
         "L": socket.gethostname().partition(".")[0],
         "l": socket.gethostname(),
         "n": to.host,
@@ -132,39 +136,39 @@ def _target(host: SshHost, to: Jump, said: HostConfig, *, is_jump: bool) -> Targ
         "r": user,
         "u": login_user() or str(os.getuid()),
     }
-    identities = [host.key_file] if host.key_file else _files(said.identity_files, tokens)
+    identities = [host.key_file] if host.key_file else _files(config.identity_files, tokens)
     return Target(
         given=host,
         address=address,
         port=port,
         user=user,
-        # A public key says which key of an agent is meant.
+        # A public key only selects a key of an agent, so it cannot be loaded.
         key_files=tuple(path for path in identities if path.suffix != ".pub"),
-        known_hosts=_known_hosts(host.known_hosts_file, said, tokens),
+        known_hosts=_known_hosts(host.known_hosts_file, config, tokens),
         known_as=known_as,
         password_file=host.jump_password_file if is_jump else host.password_file,
     )
 
 
-def _known_hosts(given: Path | None, said: HostConfig, tokens: dict[str, str]) -> tuple[Path, ...]:
+def _known_hosts(given: Path | None, config: HostConfig, tokens: dict[str, str]) -> tuple[Path, ...]:
     if given is not None:
         return (given,)
     paths: list[Path] = []
     for names, usual in (
-        (said.user_known_hosts, _USER_KNOWN_HOSTS),
-        (said.global_known_hosts, _SYSTEM_KNOWN_HOSTS),
+        (config.user_known_hosts, _USER_KNOWN_HOSTS),
+        (config.global_known_hosts, _SYSTEM_KNOWN_HOSTS),
     ):
         if names is not None:
             paths += _files(names, tokens)
         else:
-            # Without a home directory there is no file of the user's.
+            # Without a home directory the user has no such file.
             found = [Path(os.path.expanduser(name)) for name in usual]
             paths += [path for path in found if path.is_absolute() and (not path.name.endswith("2") or path.exists())]
     return tuple(path for number, path in enumerate(paths) if path not in paths[:number])
 
 
 def _files(names: tuple[str, ...], tokens: dict[str, str]) -> list[Path]:
-    """Files that a configuration names, with ``~``, ``%`` and ``${...}`` replaced; ``none`` names none."""
+    """Expand ``~``, ``%`` and ``${...}`` in file names; ``none`` stands for no file."""
     paths = []
     for name in names:
         if name.lower() == "none":

@@ -12,7 +12,8 @@ import pytest
 
 from exporter.sources.source import SourceUnavailable
 from exporter.sources.ssh import files as ssh_files
-from exporter.sources.ssh.config import HostConfig, Jump, SshConfigError, read_ssh_config
+from exporter.sources.ssh.config import HostConfig, read_ssh_config
+from exporter.sources.ssh.config_values import Jump, SshConfigError
 from exporter.sources.ssh.host import SshHost
 from exporter.sources.ssh.target import resolve_route
 

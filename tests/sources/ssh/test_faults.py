@@ -331,7 +331,7 @@ def test_a_changed_host_key_is_refused_until_it_is_trusted(tmp_path: Path, sshd:
     sshd.trust(keygen(tmp_path / "other_host_key"))
     watch = Watch(tmp_path, sshd.host)
     try:
-        refused(watch, "host_key_changed", "is not that in", told)
+        refused(watch, "host_key_changed", "differs from the key in", told)
         before = sshd.known_hosts.read_text(encoding="utf-8")
         watch.write(0, cut_at(5))
         assert sshd.known_hosts.read_text(encoding="utf-8") == before

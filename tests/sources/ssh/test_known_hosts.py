@@ -34,9 +34,9 @@ class TestLines:
     @pytest.mark.parametrize(
         ("line", "reason"),
         [
-            ("gpu", "not host names, key type and key"),
-            ("gpu ssh-ed25519", "not host names, key type and key"),
-            ("@revoked", "not host names, key type and key"),
+            ("gpu", "does not consist of host names, key type and key"),
+            ("gpu ssh-ed25519", "does not consist of host names, key type and key"),
+            ("@revoked", "does not consist of host names, key type and key"),
             ("gpu ssh-ed25519 !!!!", "its key is damaged"),
             (f"gpu {key()[:-9]}", "its key is damaged"),
             (f"gpu {key()}AAAA", "its key is damaged"),
@@ -44,9 +44,9 @@ class TestLines:
             (f"gpu {key().replace('ssh-ed25519', 'ssh-rsa', 1)}", "not of type ssh-rsa"),
             ("gpu 1024 37 1234567890", "SSH protocol 1"),
             (f"gpu ssh-dss {key().split()[1]}", "type 'ssh-dss' are not supported"),
-            (f"@trusted gpu {key()}", "the mark '@trusted' is not known"),
+            (f"@trusted gpu {key()}", "the marker '@trusted' is unknown"),
             ("gpu \x00\x01\x02 \x7f", "are not supported"),
-            ("<<<<<<< HEAD", "not host names, key type and key"),
+            ("<<<<<<< HEAD", "does not consist of host names, key type and key"),
         ],
     )
     def test_a_line_that_cannot_be_used_is_skipped_with_its_number_and_reason(self, line: str, reason: str) -> None:

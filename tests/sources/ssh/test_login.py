@@ -192,7 +192,7 @@ class TestSecondFactor:
             found = refused(source)
             source.close()
         assert found.kind == "second_factor"
-        assert f"has accepted {host.key_file}, but a second factor is demanded" in str(found)
+        assert f"has accepted {host.key_file}, but demands a second factor" in str(found)
         assert all(part in str(found) for part in demanded.split(","))
         assert doors[0].passwords == []
         assert doors[0].prompts == 0, "nobody is asked on a terminal"

@@ -21,7 +21,8 @@ from paramiko import buffered_pipe
 from exporter.sources.source import SourceUnavailable
 from exporter.sources.ssh.connection import SshConnection
 from exporter.sources.ssh.host import SshHost
-from exporter.sources.ssh.sftp import SftpEnded, SftpError, SftpSession
+from exporter.sources.ssh.sftp import SftpSession
+from exporter.sources.ssh.sftp_messages import SftpEnded, SftpError
 from exporter.sources.ssh.source import SshLogSource
 from tests.support.files import open_the_way_to, unprivileged
 from tests.support.process import wait_for
@@ -376,5 +377,5 @@ def test_a_connection_that_is_closed_while_it_is_made_is_no_unexpected_error(mon
     with pytest.raises(AttributeError):
         connection.open()
     connection.close()
-    with pytest.raises(SourceUnavailable, match="was given up while it was connected to"):
+    with pytest.raises(SourceUnavailable, match="was closed while it was made"):
         connection.open()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from exporter.sources.source import SourceUnavailable
-from exporter.sources.ssh.config import Jump, parse_jumps
+from exporter.sources.ssh.config_values import Jump, parse_jumps
 from exporter.sources.ssh.host import SshHost
 from exporter.sources.ssh.source import SshLogSource
 from exporter.sources.ssh.target import resolve_route

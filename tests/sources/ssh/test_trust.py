@@ -82,7 +82,7 @@ def test_a_line_that_cannot_be_used_makes_no_host_unreachable(
 
 
 def test_a_skipped_line_is_said_once_with_its_number_and_reason(sshd: Sshd, known: Path) -> None:
-    ssh_connection._said.clear()
+    ssh_connection._logged_lines.clear()
     host = trusting(sshd, known, f"# remark\nother ssh-rsa ====\n[127.0.0.1]:{sshd.port} {public(sshd.host_key)}\n")
     with capture_logs() as lines:
         works(host)
