@@ -17,7 +17,7 @@ MOQUI SMC Treatment machine model and log-file based MC
 Uploading particles with batch.. : Particle count --> 172000000 with 18 batches
 """
 _BATCH = b"Generating particles for (%d of 18 batches) in CPU ..\nParticle transportation complete!\n"
-_REACH_MIB = {1000: 80, 10_000: 160}
+_REACH_MIB = {1000: 80, 10_000: 200}
 
 
 def run(short: bool) -> tuple[str, dict[str, float]]:

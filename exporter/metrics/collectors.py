@@ -1,10 +1,10 @@
-"""What fills the metrics at a scrape: one snapshot of the store, and what the exporter knows of itself."""
+"""Collects what the metrics read at a scrape: one snapshot of the store, and the state of the exporter itself."""
 
 from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
@@ -13,59 +13,60 @@ from exporter.beams.cases import case_progress
 from exporter.beams.snapshot import BeamKey, BeamView, StoreSnapshot, Summary
 from exporter.metrics import definitions as metrics
 from exporter.metrics.encoder import MetricGroup
-from exporter.metrics.metric_types import Labels, encodable
+from exporter.metrics.metric_types import NO_LABELS, LabelSet
 from exporter.privacy.identifiers import Identifiers
 
 
 class StoreCollector:
-    """Every metric that comes from the store.
+    """Collects every metric that comes from the store.
 
     Args:
-        snapshot: takes a snapshot of the store; called once per scrape, so that all numbers of a scrape were true at
-            one moment.
+        snapshot: returns a snapshot of the store. It is called once for each scrape, so that all numbers of a scrape
+            were true at one moment.
         identifiers: how ids are shown.
     """
 
     def __init__(self, snapshot: Callable[[], StoreSnapshot], *, identifiers: Identifiers) -> None:
         self._snapshot = snapshot
         self._identifiers = identifiers
-        self._keys: list[tuple[BeamKey, str]] = []
+        self._labelled_beams: tuple[list[tuple[BeamKey, str]], list[LabelSet]] = [], []
 
     def __call__(self) -> Iterator[MetricGroup[Any]]:
-        """All groups, from one snapshot."""
+        """Return the metrics of one snapshot."""
         snapshot = self._snapshot()
-        beams, cases, durations = snapshot.beams, _cases(snapshot), snapshot.batch_durations
+        cases, durations = _case_progress(snapshot), snapshot.batch_durations
+        yield MetricGroup(metrics.BEAM_METRICS, snapshot.beams, self._labels_of(snapshot.beams))
+        yield MetricGroup(metrics.CASE_METRICS, [*cases.values()], [LabelSet(self._case_label(each)) for each in cases])
+        yield MetricGroup(metrics.STORE_METRICS, [snapshot], [NO_LABELS])
         yield MetricGroup(
-            metrics.BEAM_METRICS, self._keys_of(beams), beams, self._beam_labels, BeamView.differs_only_in_estimates
+            metrics.BATCH_METRICS, [*durations.values()], [LabelSet(("source", name)) for name in durations]
         )
-        yield MetricGroup(metrics.CASE_METRICS, [*cases], [*cases.values()], self._case_labels)
-        yield MetricGroup(metrics.STORE_METRICS, [()], [snapshot], tuple)
-        yield MetricGroup(metrics.BATCH_METRICS, [*durations], [*durations.values()], _source_labels)
         yield MetricGroup(
-            metrics.SOURCE_METRICS, [source.name for source in snapshot.sources], snapshot.sources, _source_labels
+            metrics.SOURCE_METRICS, snapshot.sources, [LabelSet(("source", source.name)) for source in snapshot.sources]
         )
         if snapshot.database is not None:
-            yield MetricGroup(metrics.DATABASE_METRICS, [()], [snapshot.database], tuple)
+            yield MetricGroup(metrics.DATABASE_METRICS, [snapshot.database], [NO_LABELS])
 
-    def _keys_of(self, beams: tuple[BeamView, ...]) -> list[tuple[BeamKey, str]]:
-        """What tells the beams' series apart; mostly the same as in the scrape before."""
-        if len(self._keys) != len(beams) or not all(
-            key is beam.key and source == beam.source for (key, source), beam in zip(self._keys, beams, strict=True)
-        ):
-            self._keys = [(beam.key, beam.source) for beam in beams]
-        return self._keys
+    def _labels_of(self, beams: Sequence[BeamView]) -> list[LabelSet]:
+        """Return the labels of each beam. They are kept between scrapes: making them takes as long as half a scrape."""
+        keys = [(beam.key, beam.source) for beam in beams]
+        known_keys, labels = self._labelled_beams
+        if keys != known_keys:
+            known = dict(zip(known_keys, labels, strict=True))
+            labels = [known.get(key) or self._make_labels(*key) for key in keys]
+            self._labelled_beams = keys, labels
+        return labels
 
-    def _beam_labels(self, key_and_source: tuple[BeamKey, str]) -> Labels:
-        key, source = key_and_source
-        beam = ("beam_id", encodable(self._identifiers.beam(key.beam_id)))
-        return (*self._case_labels(key.case_id), beam, *_source_labels(source))
+    def _make_labels(self, key: BeamKey, source: str) -> LabelSet:
+        beam = ("beam_id", self._identifiers.beam(key.beam_id))
+        return LabelSet(self._case_label(key.case_id), beam, ("source", source))
 
-    def _case_labels(self, case_id: str) -> Labels:
-        return (("case_id", encodable(self._identifiers.case(case_id))),)
+    def _case_label(self, case_id: str) -> tuple[str, str]:
+        return ("case_id", self._identifiers.case(case_id))
 
 
 class ScrapeMeter:
-    """How long scrapes took and how large they were; written by the web server, safe across threads."""
+    """Measures scrapes of all metrics: their time and size. Safe across threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -73,25 +74,25 @@ class ScrapeMeter:
         self._last_size_bytes: int | None = None
 
     def observe(self, *, seconds: float, size_bytes: int) -> None:
-        """Counters one scrape: the time it took to make, and its size before compression."""
+        """Add one scrape: the time it took to make, in seconds, and its size before compression."""
         with self._lock:
             self._seconds = self._seconds.plus(seconds)
             self._last_size_bytes = size_bytes
 
     def read(self) -> tuple[Summary, int | None]:
-        """Seconds of all scrapes, and the size of the last in bytes (``None`` before the first)."""
+        """Return the seconds of all scrapes, and the size of the last in bytes (``None`` before the first)."""
         with self._lock:
             return self._seconds, self._last_size_bytes
 
 
 class ExporterCollector:
-    """What the exporter says of itself.
+    """Collects the metrics about the exporter itself.
 
     Args:
         version: the exporter's version.
-        reload_status: how the configuration was last read; called once per scrape.
+        reload_status: returns how the configuration was last read; called once for each scrape.
         scrapes: the meter that the web server writes to.
-        protection: how the web server is protected; called once per scrape.
+        protection: returns how the web server is protected; called once for each scrape.
     """
 
     def __init__(
@@ -108,17 +109,17 @@ class ExporterCollector:
         self._protection = protection
 
     def __call__(self) -> Iterator[MetricGroup[Any]]:
-        """The one group there is."""
+        """Return the one group of these metrics."""
         seconds, size_bytes = self._scrapes.read()
         view = metrics.ExporterView(self._version, self._reload_status(), seconds, size_bytes, self._protection())
-        yield MetricGroup(metrics.OWN_METRICS, [()], [view], tuple)
+        yield MetricGroup(metrics.OWN_METRICS, [view], [NO_LABELS])
 
 
 def process_registry() -> CollectorRegistry:
-    """The client's ``process_*`` and ``python_*``, in a registry of our own.
+    """Return the client library's ``process_*`` and ``python_*`` metrics in a registry of their own.
 
-    The client's global registry is left alone: a program that embeds us may use it for itself. This one knows the names
-    of its metrics, so that it can be asked for some of them.
+    The library's global registry belongs to the program that embeds us. ``auto_describe`` lets the registry know the
+    names of its metrics, so that a scrape can ask for some of them.
     """
     registry = CollectorRegistry(auto_describe=True)
     ProcessCollector(registry=registry)
@@ -127,13 +128,9 @@ def process_registry() -> CollectorRegistry:
     return registry
 
 
-def _cases(snapshot: StoreSnapshot) -> dict[str, float]:
-    """How far each case is."""
+def _case_progress(snapshot: StoreSnapshot) -> dict[str, float]:
+    """Return the progress of each case."""
     beams: defaultdict[str, list[BeamView]] = defaultdict(list)
     for beam in snapshot.beams:
         beams[beam.key.case_id].append(beam)
     return {case_id: case_progress(of_case) for case_id, of_case in beams.items()}
-
-
-def _source_labels(name: str) -> Labels:
-    return (("source", encodable(name)),)

@@ -15,6 +15,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any
 
 from exporter.beams.snapshot import (
@@ -36,6 +37,7 @@ from exporter.metrics.metric_types import (
     gauge,
     gauge_by,
     histogram,
+    info,
     one_of,
     summary,
 )
@@ -114,39 +116,37 @@ BEAM_METRICS: tuple[Definition[BeamView], ...] = (
         "mqi_beam_batches_total",
         _BEAM,
         "Batches in the current run. A gauge: the users of this exporter asked for a name that reads like a counter's.",
-        lambda beam: beam.batches_total,
+        attrgetter("batches_total"),
     ),
     gauge(
         "mqi_beam_batch_current",
         _BEAM,
         "Batch the run is in, counted from 1; 0 before the first.",
-        lambda beam: beam.batch_current,
+        attrgetter("batch_current"),
     ),
     gauge(
         "mqi_beam_batches_completed",
         _BEAM,
         "Batches of the current run whose particles have been transported.",
-        lambda beam: beam.batches_completed,
+        attrgetter("batches_completed"),
     ),
     gauge(
         "mqi_beam_progress_ratio",
         _BEAM,
         "Started batches over all batches of the run, 0 to 1: up to one batch ahead of what is done.",
-        lambda beam: beam.progress_ratio,
+        attrgetter("progress_ratio"),
     ),
     gauge(
         "mqi_beam_progress_estimated_ratio",
         _BEAM,
         "Finished batches and the elapsed share of the running one over all batches, 0 to 1; 1 only after success.",
-        lambda beam: beam.estimated_ratio,
-        by_clock=True,
+        attrgetter("estimated_ratio"),
     ),
     gauge(
         "mqi_beam_remaining_seconds",
         _BEAM,
         "Estimated time until the run is done; absent while unknown.",
-        lambda beam: beam.remaining_seconds,
-        by_clock=True,
+        attrgetter("remaining_seconds"),
     ),
     one_of(
         "mqi_beam_state",
@@ -154,69 +154,69 @@ BEAM_METRICS: tuple[Definition[BeamView], ...] = (
         "state",
         f"1 for the state the beam is in, 0 for the others: {', '.join(state.value for state in BeamState)}.",
         [state.value for state in BeamState],
-        lambda beam: beam.state,
+        attrgetter("state"),
     ),
     gauge(
         "mqi_beam_state_since_timestamp_seconds",
         _BEAM,
         "When the beam came into its state.",
-        lambda beam: beam.state_since,
+        attrgetter("state_since"),
     ),
     gauge(
         "mqi_beam_start_timestamp_seconds",
         _BEAM,
         "When the current run started; where its log stood there at the first look, when that was last written then. "
         "Absent without a log.",
-        lambda beam: beam.started_at,
+        attrgetter("started_at"),
     ),
     gauge(
         "mqi_beam_end_timestamp_seconds",
         _BEAM,
         "When the current run ended; absent until it has.",
-        lambda beam: beam.ended_at,
+        attrgetter("ended_at"),
     ),
     gauge(
         "mqi_beam_last_progress_timestamp_seconds",
         _BEAM,
         "When the last batch or phase line arrived.",
-        lambda beam: beam.last_progress_at,
+        attrgetter("last_progress_at"),
     ),
     gauge(
         "mqi_beam_stall_threshold_seconds",
         _BEAM,
         "No progress for longer than this is a stall.",
-        lambda beam: beam.stall_threshold_seconds,
+        attrgetter("stall_threshold_seconds"),
     ),
     gauge(
         "mqi_beam_batch_duration_seconds",
         _BEAM,
         "Mean duration of the finished batches of the current run, without the first one (warm-up) as soon as two "
         "others are known; absent before the first.",
-        lambda beam: beam.batch_duration_seconds,
+        attrgetter("batch_duration_seconds"),
     ),
     gauge(
         "mqi_beam_particles_per_batch",
         _BEAM,
         "Particle histories in a full batch; absent while unknown.",
-        lambda beam: beam.particles_per_batch,
+        attrgetter("particles_per_batch"),
     ),
     gauge(
         "mqi_beam_particles",
         _BEAM,
         "Particle histories in the current run; absent while unknown.",
-        lambda beam: beam.particles,
+        attrgetter("particles"),
     ),
     gauge(
         "mqi_beam_log_size_bytes",
         _BEAM,
         "Size of the beam's log; absent while there is none.",
-        lambda beam: beam.log_size_bytes,
+        attrgetter("log_size_bytes"),
     ),
     gauge(
         "mqi_beam_log_modified_timestamp_seconds",
         _BEAM,
         "When the beam's log was last written; absent while there is none.",
-        lambda beam: beam.log_modified_at,
+        attrgetter("log_modified_at"),
     ),
     gauge(
         "mqi_beam_output_size_bytes",
@@ -234,40 +234,40 @@ BEAM_METRICS: tuple[Definition[BeamView], ...] = (
         "mqi_log_unmatched",
         _BEAM,
         "1 where the log grows and nothing in it is recognised (the engine's wording has changed), else 0.",
-        lambda beam: beam.log_unmatched,
+        attrgetter("log_unmatched"),
     ),
     gauge(
         "mqi_beam_run",
         _BEAM,
         "Which run of this beam it is, counted from 1 since the beam was first seen.",
-        lambda beam: beam.run_number,
+        attrgetter("run_number"),
     ),
-    gauge_by(
+    info(
         "mqi_beam_phase",
         _BEAM,
         ("phase",),
         f"1 for the phase the run is in ({', '.join(PHASES)}); only the current one is there.",
-        lambda beam: [] if beam.phase is None else [((beam.phase,), 1)],
+        lambda beam: None if beam.phase is None else (beam.phase,),
     ),
-    gauge_by(
+    info(
         "mqi_beam_info",
         _BEAM,
         ("dialect", "status"),
         f"Always 1. The log's dialect ({', '.join(DIALECTS)}) and the row's status, empty where there is no row.",
-        lambda beam: [((beam.dialect, beam.row.status or ""), 1)],
+        lambda beam: (beam.dialect, beam.row.status or ""),
     ),
     gauge(
         "mqi_beam_status_mismatch",
         _BEAM,
         "1 where the log and the row disagree about how the run ended, else 0.",
-        lambda beam: beam.status_mismatch,
+        attrgetter("status_mismatch"),
     ),
-    gauge_by(
+    info(
         "mqi_beam_failure",
         _BEAM,
         ("reason",),
         f"Always 1, there only for beams that failed. Why: {', '.join(FAILURE_REASONS)}.",
-        lambda beam: [((beam.reason or "",), 1)] if beam.state is BeamState.FAILED else [],
+        lambda beam: (beam.reason or "",) if beam.state is BeamState.FAILED else None,
     ),
 )
 
@@ -435,12 +435,12 @@ OWN_METRICS: tuple[Definition[ExporterView], ...] = (
         "Size of the scrape before this one, uncompressed; absent in the first.",
         lambda own: own.scrape_size_bytes,
     ),
-    gauge_by(
+    info(
         "mqi_exporter_build_info",
         (),
         ("version", "python"),
         "Always 1. Version of the exporter and of the Python that runs it.",
-        lambda own: [((own.version, platform.python_version()), 1)],
+        lambda own: (own.version, platform.python_version()),
     ),
     gauge(
         "mqi_exporter_config_last_reload_successful",

@@ -1,8 +1,7 @@
-"""What a metric is, apart from which metrics there are: a declaration that says how an item's samples are made.
+"""How a metric is declared: the types of metrics, their samples and their labels.
 
-An item is something to report: a beam, a source, the whole store. What a metric *reads* of an item is told apart from
-the samples made of it: while the one stays equal, the other need not be made again. Ten thousand beams have hundreds of
-thousands of samples, and few of them change from one scrape to the next.
+:mod:`exporter.metrics.definitions` declares every metric of the exporter with these functions. An *item* is what a
+metric describes: a beam, a source, the whole store.
 """
 
 from __future__ import annotations
@@ -16,27 +15,27 @@ from exporter.beams.snapshot import HistogramView, Summary
 
 Item = TypeVar("Item")
 Labels = tuple[tuple[str, str], ...]
-"""Names of labels and their values, of any text that :func:`encodable` lets through."""
+"""Names and values of labels, such as ``(("case_id", "7001"), ("beam_id", "1"))``."""
 Sample = tuple[str, Labels, float]
-"""One sample: what follows the metric's name (``""``, ``_count``, ``_bucket`` ...), its labels besides the item's own,
-its value."""
+"""One sample: the suffix of the metric's name (such as ``_count``, or ``""``), labels besides the item's own, value."""
 LabelledValue = tuple[tuple[str, ...], float]
-"""One of several samples of an item: the values of the labels that tell them apart, and the value."""
+"""One of several values of an item, with the label values that distinguish it."""
+
+_SUFFIXES = {"summary": ("_count", "_sum"), "histogram": ("_bucket", "_count", "_sum")}
 
 
 @dataclass(frozen=True, slots=True)
 class Definition(Generic[Item]):
-    """One metric: what it is called and means, and where its samples come from.
+    """The declaration of one metric.
 
     Args:
-        name: as in the text format, a counter's with ``_total``.
-        kind: its type.
-        labels: names of all labels, ``le`` aside.
-        help_text: its help.
-        read: what its samples are made of, hashable; equal values make the same samples.
-        samples: the samples made of that, told apart by labels or suffix; ``None`` where what is read is itself the one
-            sample's value, or ``None`` for no sample.
-        by_clock: whether what is read moves by time alone, while nothing else of the item changes.
+        name: the name in the text format. The name of a counter ends in ``_total``.
+        kind: the type.
+        labels: the names of all labels but ``le``.
+        help_text: what the metric means.
+        read: reads from an item the hashable value that its samples are made of. Without ``samples`` it is the value of
+            the item's only sample; ``None`` means no sample.
+        samples: makes the samples from what ``read`` returned.
     """
 
     name: str
@@ -45,34 +44,63 @@ class Definition(Generic[Item]):
     help_text: str
     read: Callable[[Item], Any]
     samples: Callable[[Any], Iterable[Sample]] | None = None
-    by_clock: bool = False
 
     @property
     def names(self) -> frozenset[str]:
-        """What it may be asked for by: its name, a counter's in OpenMetrics, and those of its samples."""
+        """All names that select this metric: its own, that of a counter in OpenMetrics, and those of its samples."""
         family = self.name.removesuffix("_total") if self.kind == "counter" else self.name
         return frozenset({self.name, family, *(self.name + suffix for suffix in _SUFFIXES.get(self.kind, ()))})
 
 
-_SUFFIXES = {"summary": ("_count", "_sum"), "histogram": ("_bucket", "_count", "_sum")}
+class LabelSet:
+    """The labels of one item, encoded once.
+
+    Args:
+        labels: names and values; values may be any text.
+
+    Attributes:
+        labels: names and values that UTF-8 can carry.
+        text: the labels as both formats write them, without braces.
+    """
+
+    __slots__ = ("labels", "text")
+
+    def __init__(self, *labels: tuple[str, str]) -> None:
+        self.labels: Labels = tuple([(name, encodable(value)) for name, value in labels])
+        self.text = format_labels(self.labels)
+
+
+def format_labels(labels: Labels) -> str:
+    """Return labels as both formats write them, without braces."""
+    return ",".join([f'{name}="{_escape(value)}"' for name, value in labels])
+
+
+def _escape(text: str) -> str:
+    return text.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")
+
+
+def encodable(text: str) -> str:
+    """Return the text with escapes for what UTF-8 cannot carry: bytes of file names that are not UTF-8.
+
+    Each such byte gets its own escape, so that two different ids stay two different series.
+    """
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+NO_LABELS = LabelSet()
 
 
 def gauge(
-    name: str,
-    labels: tuple[str, ...],
-    help_text: str,
-    value: Callable[[Item], float | None],
-    *,
-    by_clock: bool = False,
+    name: str, labels: tuple[str, ...], help_text: str, value: Callable[[Item], float | None]
 ) -> Definition[Item]:
-    """A gauge with one sample per item, left out where its value is ``None``."""
-    return Definition(name, "gauge", labels, help_text, value, by_clock=by_clock)
+    """Declare a gauge with one sample for each item whose value is not ``None``."""
+    return Definition(name, "gauge", labels, help_text, value)
 
 
 def counter(
     name: str, labels: tuple[str, ...], help_text: str, value: Callable[[Item], float | None]
 ) -> Definition[Item]:
-    """A counter with one sample per item; its name ends in ``_total``."""
+    """Declare a counter with one sample for each item whose value is not ``None``."""
     return Definition(name, "counter", labels, help_text, value)
 
 
@@ -81,10 +109,10 @@ def gauge_by(
     labels: tuple[str, ...],
     by: tuple[str, ...],
     help_text: str,
-    parts: Callable[[Item], Iterable[LabelledValue]],
+    values: Callable[[Item], Iterable[LabelledValue]],
 ) -> Definition[Item]:
-    """A gauge with several samples per item, told apart by the labels ``by``."""
-    return Definition(name, "gauge", (*labels, *by), help_text, lambda item: (*parts(item),), _points_of_parts(by))
+    """Declare a gauge with several samples for each item, distinguished by the labels ``by``."""
+    return Definition(name, "gauge", (*labels, *by), help_text, lambda item: (*values(item),), _samples_by(by))
 
 
 def counter_by(
@@ -92,10 +120,29 @@ def counter_by(
     labels: tuple[str, ...],
     by: tuple[str, ...],
     help_text: str,
-    parts: Callable[[Item], Iterable[LabelledValue]],
+    values: Callable[[Item], Iterable[LabelledValue]],
 ) -> Definition[Item]:
-    """A counter with several samples per item, told apart by the labels ``by``; its name ends in ``_total``."""
-    return Definition(name, "counter", (*labels, *by), help_text, lambda item: (*parts(item),), _points_of_parts(by))
+    """Declare a counter with several samples for each item, distinguished by the labels ``by``."""
+    return Definition(name, "counter", (*labels, *by), help_text, lambda item: (*values(item),), _samples_by(by))
+
+
+def info(
+    name: str,
+    labels: tuple[str, ...],
+    by: tuple[str, ...],
+    help_text: str,
+    label_values: Callable[[Item], tuple[str, ...] | None],
+) -> Definition[Item]:
+    """Declare a gauge that is always 1 and says something in the labels ``by``; no sample where that is ``None``."""
+    samples = _samples_by(by)
+    return Definition(
+        name,
+        "gauge",
+        (*labels, *by),
+        help_text,
+        label_values,
+        lambda values: () if values is None else samples([(values, 1)]),
+    )
 
 
 def one_of(
@@ -106,7 +153,7 @@ def one_of(
     choices: Iterable[str],
     chosen: Callable[[Item], str],
 ) -> Definition[Item]:
-    """A gauge with a sample for each of ``choices`` in the label ``by``: 1 for the one that the item is in, else 0."""
+    """Declare a gauge with one sample for each of ``choices`` in the label ``by``: 1 for the item's choice, else 0."""
     samples = {choice: tuple(("", ((by, each),), int(each == choice)) for each in choices) for choice in tuple(choices)}
     return Definition(name, "gauge", (*labels, by), help_text, chosen, samples.__getitem__)
 
@@ -114,7 +161,7 @@ def one_of(
 def summary(
     name: str, labels: tuple[str, ...], help_text: str, summary_of: Callable[[Item], Summary]
 ) -> Definition[Item]:
-    """A summary without quantiles: how many, and their sum."""
+    """Declare a summary without quantiles: the number of observations and their sum."""
 
     def samples(observed: Summary) -> Iterator[Sample]:
         yield "_count", (), observed.count
@@ -126,7 +173,7 @@ def summary(
 def histogram(
     name: str, labels: tuple[str, ...], help_text: str, histogram_of: Callable[[Item], HistogramView]
 ) -> Definition[Item]:
-    """A histogram; the counts of its buckets add up here, as Prometheus wants them."""
+    """Declare a histogram. Its view counts each bucket alone; the samples are cumulative, as Prometheus wants them."""
 
     def samples(observed: HistogramView) -> Iterator[Sample]:
         bounds = [*(str(float(bound)) for bound in observed.bounds), "+Inf"]
@@ -138,17 +185,9 @@ def histogram(
     return Definition(name, "histogram", labels, help_text, histogram_of, samples)
 
 
-def encodable(text: str) -> str:
-    """Text that UTF-8 can carry. Ids may come from file names of any bytes, which Python holds as lone surrogates.
-
-    They become escapes and not one replacement character, so that two different ids stay two different series.
-    """
-    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-def _points_of_parts(by: tuple[str, ...]) -> Callable[[Iterable[LabelledValue]], Iterator[Sample]]:
-    def samples(parts: Iterable[LabelledValue]) -> Iterator[Sample]:
-        for values, number in parts:
-            yield "", tuple(zip(by, map(encodable, values), strict=True)), number
+def _samples_by(by: tuple[str, ...]) -> Callable[[Iterable[LabelledValue]], Iterator[Sample]]:
+    def samples(values: Iterable[LabelledValue]) -> Iterator[Sample]:
+        for label_values, number in values:
+            yield "", tuple(zip(by, map(encodable, label_values), strict=True)), number
 
     return samples

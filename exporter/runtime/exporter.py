@@ -1,6 +1,6 @@
 """Builds the rooms from the settings, starts, reloads and stops them.
 
-One thread per source, one for discovery, one for the mirror, one that prepares the first scrape, and the web server's
+One thread per source, one for discovery, one for the mirror, and the web server's
 own. Each survives whatever one round of its work meets, and ends within two seconds of being asked to.
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import structlog
@@ -42,9 +41,7 @@ _log = structlog.get_logger(__name__)
 
 _TICK_SECONDS = 1.0
 """Longest time between two readings of the clock: a longer pause means that this process was stopped."""
-_PREPARE_SECONDS = 1.0
 _STOP_SECONDS = 2.0
-_NEVER_SECONDS = 365 * 86400.0
 
 
 def store_rules(settings: Settings) -> StoreRules:
@@ -142,7 +139,6 @@ class Exporter:
         scrapes = ScrapeMeter()
         events = EventBroadcaster(self._snapshot, self._identifiers, self._store.count_error)
         encoder = self._encoder(scrapes)
-        self._preparing = Worker("scrape", partial(self._prepare, encoder), self._store.count_error)
         app = build_app(
             encoder=encoder,
             registry=process_registry(),
@@ -190,7 +186,6 @@ class Exporter:
         self._web.start()
         self._ticking.start()
         self._following.start()
-        self._preparing.start()
         if self._continuity is not None:
             self._continuity.start()
         _log.info(
@@ -203,7 +198,6 @@ class Exporter:
 
     def stop(self) -> None:
         """End every thread; what the mirror still holds, and the state, are written first if they can be."""
-        self._preparing.stop()
         with self._reload_lock:
             self._following.stop()
             self._following.close()
@@ -212,8 +206,6 @@ class Exporter:
         self._ticking.stop()
         self._ticking.join(_TICK_SECONDS)
         self._web.stop()
-        if not self._preparing.join(_STOP_SECONDS):
-            _log.error("thread did not end in time", thread=self._preparing.name, seconds=_STOP_SECONDS)
         _log.info("exporter stopped")
 
     def reload(self) -> None:
@@ -261,12 +253,6 @@ class Exporter:
 
     def _snapshot(self) -> StoreSnapshot:
         return self._store.snapshot(self._clock.now())
-
-    def _prepare(self, encoder: MetricsEncoder) -> float:
-        """Prepare the first scrape, when all logs have been read once and as long as more beams turn up."""
-        if self._following.unready() is not None:
-            return _PREPARE_SECONDS
-        return _NEVER_SECONDS if encoder.prepare() else _PREPARE_SECONDS
 
     def _encoder(self, scrapes: ScrapeMeter) -> MetricsEncoder:
         return MetricsEncoder(

@@ -1,4 +1,4 @@
-"""Answers under load: scrapes that wait share one rendering, and the page cannot take all workers from them."""
+"""Limits concurrent work: scrapes that wait share one answer, and other requests wait for a free place."""
 
 from __future__ import annotations
 
@@ -13,68 +13,69 @@ Answer = Callable[[Request], Awaitable[Response]]
 
 
 class RequestCoalescer:
-    """Those who ask the same while an answer is being made wait for the next one, and all get that.
+    """Makes one answer at a time; requests that arrive meanwhile and ask for the same share the next one.
 
-    A flood of scrapes so costs two renderings, and nobody gets numbers from before the question.
+    So a flood of equal requests costs two answers, and nobody gets numbers from before the request.
 
     Args:
-        answer: makes an answer, for one request of those that ask the same.
-        sort_of: what two requests must have in common to share an answer; few values.
+        answer: makes an answer for one request.
+        key_of: returns what two requests must have in common to share an answer.
     """
 
-    def __init__(self, answer: Answer, sort_of: Callable[[Request], Hashable]) -> None:
+    def __init__(self, answer: Answer, key_of: Callable[[Request], Hashable]) -> None:
         self._answer = answer
-        self._sort_of = sort_of
+        self._key_of = key_of
         self._waiting: dict[Hashable, tuple[list[Request], asyncio.Task[Response]]] = {}
         self._one_at_a_time = asyncio.Lock()
 
     async def answer(self, request: Request) -> Response:
-        """The answer to a request; see :class:`RequestCoalescer`."""
-        sort = self._sort_of(request)
-        if sort not in self._waiting:
-            self._waiting[sort] = [], asyncio.create_task(self._next(sort))
-        requests, task = self._waiting[sort]
+        """Answer a request, alone or together with equal ones."""
+        key = self._key_of(request)
+        if key not in self._waiting:
+            self._waiting[key] = [], asyncio.create_task(self._answer_waiting(key))
+        requests, task = self._waiting[key]
         requests.append(request)
-        found = await asyncio.shield(task)
-        return Response(found.body, found.status_code, dict(found.headers))
+        shared = await asyncio.shield(task)
+        return Response(shared.body, shared.status_code, dict(shared.headers))
 
-    async def _next(self, sort: Hashable) -> Response:
+    async def _answer_waiting(self, key: Hashable) -> Response:
         async with self._one_at_a_time:
-            requests, _ = self._waiting.pop(sort)
+            requests, _ = self._waiting.pop(key)
             for request in requests:
                 if not await request.is_disconnected():
                     return await self._answer(request)
-        return Response(status_code=503)  # nobody reads it
+        return Response(status_code=503)  # all clients have gone
 
 
 class ConcurrencyLimit:
-    """At most so many requests of a kind at once are in an application; the others wait, without a thread.
+    """Middleware that limits the concurrent requests of each kind. Others wait, without a thread.
 
     Args:
         app: the application.
-        kind_of: the kind of a path; ``None`` needs no turn.
-        at_once: requests at once, by kind.
+        kind_of: returns the kind of a path; ``None`` means no limit.
+        limits: concurrent requests by kind.
     """
 
-    def __init__(self, app: ASGIApp, kind_of: Callable[[str], str | None], at_once: Mapping[str, int]) -> None:
+    def __init__(self, app: ASGIApp, kind_of: Callable[[str], str | None], limits: Mapping[str, int]) -> None:
         self._app = app
         self._kind_of = kind_of
-        self._turns = {kind: asyncio.Semaphore(count) for kind, count in at_once.items()}
+        self._semaphores = {kind: asyncio.Semaphore(count) for kind, count in limits.items()}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, as ASGI wants it."""
         kind = self._kind_of(scope["path"])
         if kind is None:
             await self._app(scope, receive, send)
             return
-        kept: list[Message] = []
+        messages: list[Message] = []
 
-        async def keep(message: Message) -> None:
-            kept.append(message)
+        async def collect(message: Message) -> None:
+            messages.append(message)
 
         try:
-            async with self._turns[kind]:
-                await self._app(scope, receive, keep)
+            async with self._semaphores[kind]:
+                await self._app(scope, receive, collect)
         finally:
-            # Not before: a client that reads slowly must not keep its turn.
-            for message in kept:
+            # Sent only now: a client that reads slowly must not keep its place.
+            for message in messages:
                 await send(message)

@@ -22,7 +22,6 @@ from exporter.database.mirror import Mirror
 from exporter.logs.events import BatchesAnnounced, BatchStarted, LogRead
 from exporter.metrics.collectors import StoreCollector
 from exporter.metrics.encoder import MetricsEncoder
-from exporter.metrics.gzip_chunks import plain
 from exporter.privacy.identifiers import PlainIdentifiers
 from exporter.sources.source import LogStat
 from exporter.web.api_schema import RenderContext, render
@@ -145,7 +144,7 @@ def _follow(path: Path) -> StoreSnapshot:
 def _show(snapshot: StoreSnapshot) -> None:
     identifiers = PlainIdentifiers()
     groups = StoreCollector(lambda: snapshot, identifiers=identifiers)
-    text = plain(MetricsEncoder(groups).encode(openmetrics=True)).decode()
+    text = b"".join(MetricsEncoder(groups).encode(openmetrics=True)).decode()
     assert text.count('mqi_beam_run{case_id="case",beam_id="good"') == 1
     assert max(map(len, text.splitlines())) < _LONGEST_LINE
     shown = RenderContext.of(identifiers, snapshot)

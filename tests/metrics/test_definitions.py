@@ -11,7 +11,6 @@ from prometheus_client.parser import text_string_to_metric_families
 from exporter.metrics.collectors import ExporterCollector, ScrapeMeter, StoreCollector
 from exporter.metrics.definitions import GROUPS, ProtectionView, ReloadStatus
 from exporter.metrics.encoder import MetricsEncoder
-from exporter.metrics.gzip_chunks import plain
 from exporter.privacy.identifiers import PlainIdentifiers
 from tests.web.store_snapshots import NOW, make_full_snapshot
 
@@ -92,7 +91,7 @@ def full_text() -> bytes:
             protection=lambda: protection,
         ),
     )
-    return plain(encoder.encode(openmetrics=False))
+    return b"".join(encoder.encode(openmetrics=False))
 
 
 def test_names_types_and_labels_are_those_promised() -> None:

@@ -7,14 +7,25 @@ from typing import Any
 import pytest
 
 from exporter.beams.snapshot import HistogramView, Summary
-from exporter.metrics.encoder import lines
-from exporter.metrics.metric_types import Definition, counter, encodable, gauge, gauge_by, histogram, one_of, summary
+from exporter.metrics.encoder import encode_samples
+from exporter.metrics.metric_types import (
+    NO_LABELS,
+    Definition,
+    LabelSet,
+    counter,
+    encodable,
+    gauge,
+    gauge_by,
+    histogram,
+    one_of,
+    summary,
+)
 
 
 def _lines(metric: Definition[Any], *items: tuple[str, object]) -> list[str]:
-    """The lines of items that each have one label ``n``."""
-    labels = "\n".join(f'n="{name}"' for name, _ in items if name)
-    return lines(metric, labels, [metric.read(item) for _, item in items]).splitlines(keepends=True)
+    """Return the lines of items that each have one label ``n``, or none where its value is empty."""
+    labels = [LabelSet(("n", name)) if name else NO_LABELS for name, _ in items]
+    return encode_samples(metric, labels, [metric.read(item) for _, item in items]).splitlines(keepends=True)
 
 
 def test_a_value_that_is_not_known_has_no_sample_and_zero_has_one() -> None:

@@ -11,16 +11,10 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from exporter.beams.snapshot import StoreSnapshot
-from exporter.metrics.collectors import StoreCollector
 from exporter.metrics.definitions import GROUPS, metric_names
-from exporter.metrics.encoder import MetricsEncoder
-from exporter.metrics.gzip_chunks import plain
-from exporter.privacy.identifiers import PlainIdentifiers
-from tests.web.store_snapshots import make_beam, make_snapshot
+from exporter.metrics.encoder import MetricGroup, MetricsEncoder
+from exporter.metrics.metric_types import NO_LABELS, Definition, gauge
 from tests.web.test_server import PROMETHEUS_2_ACCEPT, Site, serve
-
-BEAMS = 600
 
 
 @pytest.fixture
@@ -108,22 +102,12 @@ def test_scrapes_of_different_names_at_once_get_what_they_asked_for(site: Site) 
     assert shown == [{name} for name in names]
 
 
-def test_lines_of_other_metrics_are_not_made_and_none_is_stale_later() -> None:
-    beams = [make_beam(beam_id=f"b{number}") for number in range(BEAMS)]
+def test_metrics_that_were_not_asked_for_are_not_read() -> None:
+    def refuse(_: object) -> float:
+        raise AssertionError("read although nobody asked for it")
 
-    def store() -> StoreSnapshot:
-        return make_snapshot(*beams)
+    asked_for = gauge("mqi_x", (), "X.", lambda item: item)
+    other: Definition[int] = gauge("mqi_y", (), "Y.", refuse)
+    encoder = MetricsEncoder(lambda: [MetricGroup([asked_for, other], [3], [NO_LABELS])])
 
-    groups = StoreCollector(store, identifiers=PlainIdentifiers())
-    encoder = MetricsEncoder(groups)
-    encoder.encode(openmetrics=False, names={"mqi_beam_run"})
-    assert encoder.lines_made == BEAMS
-    encoder.encode(openmetrics=False)
-    beams[5] = beams[5]._replace(batch_current=9, run_number=2)
-    before = encoder.lines_made
-
-    encoder.encode(openmetrics=False, names={"mqi_beam_run"})
-
-    assert encoder.lines_made - before < BEAMS
-    whole = plain(encoder.encode(openmetrics=False)).splitlines()
-    assert sorted(whole) == sorted(plain(MetricsEncoder(groups).encode(openmetrics=False)).splitlines())
+    assert b"".join(encoder.encode(openmetrics=False, names={"mqi_x"})).endswith(b"\nmqi_x 3\n")

@@ -1,4 +1,4 @@
-"""The same metrics through the client library's own families and encoders: what ours are compared with."""
+"""Our metrics through the client library's encoders, which tests and benchmarks compare with ours."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from exporter.metrics.metric_types import Definition
 
 
 def empty_family(metric: Definition[Any]) -> Metric:
-    """The client's family of a metric, without samples."""
+    """Return the client library's object for a metric, without samples."""
     name = metric.name.removesuffix("_total") if metric.kind == "counter" else metric.name
     return Metric(name, metric.help_text, metric.kind)
 
 
 def _samples(group: MetricGroup[Any], metric: Definition[Any]) -> Iterator[Sample]:
-    for key, item in zip(group.keys, group.items, strict=True):
-        own, value = dict(group.labels(key)), metric.read(item)
-        points = [("", (), value)] if metric.samples is None else metric.samples(value)
-        for suffix, labels, number in points:
+    for label_set, item in zip(group.labels, group.items, strict=True):
+        own, value = dict(label_set.labels), metric.read(item)
+        samples = [("", (), value)] if metric.samples is None else metric.samples(value)
+        for suffix, labels, number in samples:
             if number is not None:
                 yield Sample(metric.name + suffix, {**own, **dict(labels)}, number)
 
 
 class ClientCollector(Collector):
-    """Groups for a registry of the client's."""
+    """Makes our groups of metrics a collector for the client library's registry."""
 
     def __init__(self, groups: Callable[[], Iterable[MetricGroup[Any]]]) -> None:
         self._groups = groups
 
     def collect(self) -> Iterator[Metric]:
         for group in self._groups():
-            for metric in group.table:
+            for metric in group.metrics:
                 family = empty_family(metric)
                 family.samples = list(_samples(group, metric))
                 if family.samples:
