@@ -1,7 +1,7 @@
-"""Files that come with the exporter: dashboards, rules, Alertmanager's example and runbooks.
+"""Finds files that come with the exporter: dashboards, rules, Alertmanager's example and runbooks.
 
-In a checkout they are where they are made (``dashboards/``, ``alerts/``, ``docs/runbooks``); ``setup.py`` copies them
-into the package, so that an installed exporter has them without a checkout.
+In a checkout they are in ``dashboards/``, ``alerts/`` and ``docs/runbooks``. ``setup.py`` copies them into the package
+for installed exporters.
 """
 
 from __future__ import annotations
@@ -17,10 +17,14 @@ RUNBOOKS = ("docs/runbooks", "*.md")
 
 
 def bundled_files(folder: str, *patterns: str) -> list[Path]:
-    """The files of a folder that match one of the patterns, by name.
+    """Return the files of a folder that match a pattern, sorted by name.
+
+    Args:
+        folder: folder in the checkout, such as ``dashboards``.
+        patterns: glob patterns.
 
     Raises:
-        FileNotFoundError: there is none: neither a checkout nor a whole installation.
+        FileNotFoundError: the installation is incomplete.
     """
     for root in (_PACKAGED, _CHECKOUT):
         found = sorted(path for pattern in patterns for path in (root / folder).glob(pattern))

@@ -1,4 +1,4 @@
-"""No picture of this process's memory on disk: it holds ids of patients, lines of logs, keys and passphrases."""
+"""Disables core dumps: the memory of this process holds patient ids, log lines, keys and passphrases."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ _PR_SET_DUMPABLE = 4
 
 
 def disable() -> None:
-    """Set it for this process.
+    """Disable core dumps of this process.
 
-    A limit (``ulimit -c 0``) does not hold where the kernel hands dumps to a program, as it does with systemd-coredump.
-    A process that is not dumpable leaves none there either, and no other process of the same user can look into its
-    memory or its environment: from now on those belong to root.
+    The limit ``ulimit -c 0`` has no effect if the kernel passes dumps to a program, such as systemd-coredump. A process
+    that is not dumpable writes no dump there either. Other processes of the same user cannot read its memory or its
+    environment any more.
 
     Raises:
-        OSError: this kernel does not do so.
+        OSError: the kernel refuses.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:
         number = ctypes.get_errno()
-        raise OSError(number, f"cannot forbid core dumps: {os.strerror(number)}")
+        raise OSError(number, f"cannot disable core dumps: {os.strerror(number)}")

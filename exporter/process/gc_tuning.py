@@ -1,9 +1,9 @@
-"""How often Python looks for cycles of garbage: by its own defaults, in every scrape of a large store.
+"""Tunes Python's garbage collector for large snapshots.
 
-A snapshot of ten thousand beams makes as many new views. The defaults take that for a reason to walk through young
-objects dozens of times and, every few scrapes, through every object there is, which holds up all threads for a tenth of
-a second. Views are freed by their counts alone; cycles come from requests and connections that end, and hold what these
-held: a megabyte of an answer, the buffers of TLS. So the web server says what it leaves behind, and that is looked for.
+A snapshot of ten thousand beams makes as many new objects. With Python's default settings each scrape would start
+dozens of collections of young objects, and every few scrapes a full one, which stops all threads for a tenth of a
+second. Views need no collector, because they form no reference cycles. Requests and connections do, and they keep large
+buffers alive. So the web server reports the size of its garbage, and a collection starts when enough has gathered.
 """
 
 from __future__ import annotations
@@ -11,27 +11,33 @@ from __future__ import annotations
 import gc
 
 _YOUNG_OBJECTS = 50_000
-"""The default is 700; a scrape of 10 000 beams makes some 20 000 that live until the next."""
+"""Threshold for young objects; the default is 700. A scrape of 10 000 beams makes about 20 000 objects."""
 
 _LEFT_BYTES = 8 * 1024 * 1024
-"""So much may lie about. A flood of scrapes leaves it in a fraction of a second, an ordinary scraper in hours."""
+"""Reported garbage that starts a collection. A flood of scrapes reaches it within a second, a scraper in hours."""
 _YOUNG_TIMES = 15
-"""Of so many searches among young objects, which take milliseconds, the next is among all."""
+"""Number of collections of young objects, which take milliseconds, between two full collections."""
 
 _left_bytes = 0
 _times = 0
 
 
 def collect_less_often() -> None:
-    """Set it for this process, and leave out for good what is there already: modules and their functions."""
+    """Raise the threshold, and exclude all present objects (modules and functions) from collections."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(_YOUNG_OBJECTS, *gc.get_threshold()[1:])
 
 
 def report_garbage(size_bytes: int) -> None:
-    """A request or a connection has ended, and so much may be in a cycle of garbage. Called by one thread."""
-    global _left_bytes, _times  # noqa: PLW0603 -- the interpreter has one search for garbage
+    """Report that a request or connection has ended, and collect if enough garbage has gathered.
+
+    Only one thread may call this.
+
+    Args:
+        size_bytes: size of what the request or connection kept alive.
+    """
+    global _left_bytes, _times  # noqa: PLW0603 -- there is one garbage collector
     _left_bytes += size_bytes
     if _left_bytes < _LEFT_BYTES:
         return

@@ -1,4 +1,4 @@
-"""Files that decide what the exporter does: nobody but root and its own user may be able to change them."""
+"""Checks who can change files that control the exporter: only root and its own user may."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import stat
 def changeable_by_others(
     path: os.PathLike[str] | str, status: os.stat_result, *, any_owner: bool = False
 ) -> str | None:
-    """Whether users other than root and this process's can change a regular file.
+    """Check whether users other than root and the process's own user can change a regular file.
 
-    Group write permission counts, whatever the group: who is in it is not known here. Pipes and devices pass.
+    Group write permission counts as a problem, since the members of the group are unknown. Pipes and devices pass.
 
     Args:
-        path: the file's name in the message.
-        status: of the opened file, so that nobody can put another one in its place between the check and the read.
-        any_owner: whether its owner may be anybody: for commands that people run beside an exporter of another user.
+        path: the file's name for the message.
+        status: status of the opened file, so that it cannot be replaced between check and read.
+        any_owner: whether any user may own the file, for commands that people run beside an exporter.
 
     Returns:
-        What is wrong and the command that mends it; ``None`` where nothing is.
+        The problem with the command that fixes it; ``None`` if there is none.
     """
     if not stat.S_ISREG(status.st_mode):
         return None
@@ -34,13 +34,13 @@ def changeable_by_others(
 
 
 def forbid_changes_by_others(descriptor: int) -> None:
-    """Take write permission from group and others, whatever the umask gave them. Pipes and devices stay as they are.
+    """Remove write permission for group and others. Pipes and devices are not changed.
 
     Args:
-        descriptor: of an open file of ours.
+        descriptor: descriptor of an open file that this user owns.
 
     Raises:
-        OSError: it is not ours.
+        OSError: another user owns the file.
     """
     status = os.fstat(descriptor)
     if stat.S_ISREG(status.st_mode) and status.st_mode & 0o022:

@@ -1,4 +1,4 @@
-"""Users of this machine, by name."""
+"""Names of users of this machine."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pwd
 
 
 def own_user() -> str:
-    """The user that this process is now, by name where it has one."""
+    """Return the name of this process's effective user, or its number if it has no name."""
     try:
         return pwd.getpwuid(os.geteuid()).pw_name
     except KeyError:
@@ -15,9 +15,9 @@ def own_user() -> str:
 
 
 def login_user() -> str | None:
-    """The user to log in to other hosts as: this process's own; ``None`` where it has no name.
+    """Return the name of this process's user for logins on other hosts; ``None`` if it has none.
 
-    A user of a container may have no entry in the list of users, but a name in the environment.
+    A user of a container may have a name in the environment only.
     """
     try:
         return pwd.getpwuid(os.getuid()).pw_name

@@ -1,4 +1,4 @@
-"""A thread that does one round of work after another."""
+"""A worker thread that repeats one step and survives its errors."""
 
 from __future__ import annotations
 
@@ -12,28 +12,30 @@ import structlog
 _log = structlog.get_logger(__name__)
 
 _OVERDUE_SECONDS = 60.0
+"""A step that is later than this makes the process unhealthy."""
 _AFTER_ERROR_SECONDS = 1.0
+"""Wait after an unexpected error, so that an error that repeats at once costs little."""
 
 
 class Waiter(Protocol):
-    """Something to wait for."""
+    """Waits until a time-out or a wake-up."""
 
     def wait(self, seconds: float, /) -> None:
-        """Wait at most so long."""
+        """Wait at most ``seconds``."""
 
     def wake(self) -> None:
-        """End the wait, also one that has not begun; from any thread."""
+        """End the current or else the next wait. Any thread may call this."""
 
 
 class Worker:
-    """Calls ``step`` again and again in a thread of its own, and survives whatever a round meets.
+    """Calls ``step`` repeatedly in a thread of its own. An exception is logged and counted, and the thread goes on.
 
     Args:
-        name: of the thread, in log lines and as ``where`` of ``mqi_exporter_errors_total``.
-        step: one round of work; returns how many seconds to wait before the next.
-        count_error: told the name when a round ends with an unexpected error.
-        clock: seconds of a clock that never steps.
-        waiter: what waits instead of the thread's own event, where something else may end the wait, too.
+        name: name of the thread, also for log lines and the label ``where`` of ``mqi_exporter_errors_total``.
+        step: one step of the work; returns the seconds to wait before the next.
+        count_error: called with the name if a step raises.
+        clock: monotonic clock in seconds.
+        waiter: waits between two steps; ``None`` to wait for :meth:`wake` only.
     """
 
     def __init__(
@@ -52,26 +54,26 @@ class Worker:
         self._stopped = threading.Event()
         self._woken = threading.Event()
         self._due_at = clock()
-        self._said: str | None = None
+        self._last_error: str | None = None
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
-        """Begin."""
+        """Start the thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Ask the thread to end; it does at the end of its round."""
+        """Ask the thread to end after the current step."""
         self._stopped.set()
         self._woken.set()
         if self._waiter is not None:
             self._waiter.wake()
 
     def wake(self) -> None:
-        """Have the next round now instead of after the wait; a wait after an unexpected error is not cut short."""
+        """Start the next step now. This does not shorten the wait after an error."""
         self._woken.set()
 
     def join(self, timeout: float) -> bool:
-        """Wait at most ``timeout`` seconds for the thread's end.
+        """Wait at most ``timeout`` seconds for the thread to end.
 
         Returns:
             Whether it has ended.
@@ -81,8 +83,8 @@ class Worker:
         return not self._thread.is_alive()
 
     @property
-    def trouble(self) -> str | None:
-        """Why the loop cannot be said to work; ``None`` when it does."""
+    def problem(self) -> str | None:
+        """Why the thread does not work; ``None`` if it does."""
         if not self._thread.is_alive():
             return f"the thread {self.name} has ended"
         overdue = self._clock() - self._due_at
@@ -90,18 +92,18 @@ class Worker:
 
     def _run(self) -> None:
         while True:
-            # In this order: whoever wakes or stops from here on ends the wait below.
+            # Clear before the check: a wake() or stop() from now on ends the wait below.
             self._woken.clear()
             if self._stopped.is_set():
                 return
             waiter: Waiter | threading.Event = self._waiter or self._woken
             try:
                 wait = self._step()
-                self._said = None
-            except Exception as error:  # noqa: BLE001 - the loop outlives it; said once and counted
+                self._last_error = None
+            except Exception as error:  # noqa: BLE001 - logged once and counted
                 self._count_error(self.name)
-                if repr(error) != self._said:
-                    self._said = repr(error)
+                if repr(error) != self._last_error:
+                    self._last_error = repr(error)
                     _log.exception("unexpected error, going on", thread=self.name)
                 wait, waiter = _AFTER_ERROR_SECONDS, self._stopped
             self._due_at = self._clock() + wait

@@ -1,1 +1,1 @@
-"""The running exporter: pipeline, table loops, reload, logging."""
+"""The running exporter: pipeline, discovery and mirror loops, reload, event log."""

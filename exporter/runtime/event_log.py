@@ -1,4 +1,4 @@
-"""One log line for each thing that happens to a beam; nothing per look."""
+"""Writes one log line for each event of a beam."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ _log = structlog.get_logger(__name__)
 
 
 def log_event(event: BeamEvent, identifiers: Identifiers) -> None:
-    """Write the log line of an event, if it deserves one.
+    """Write the log line of an event. Some events have none.
 
     Args:
-        event: what happened.
+        event: the event.
         identifiers: how ids and texts from logs are shown.
     """
     if event.kind == "beams_dropped":
@@ -37,22 +37,22 @@ def log_event(event: BeamEvent, identifiers: Identifiers) -> None:
         case "running" if event.before is BeamState.WAITING:
             _log.info("run started", **about, batches=view.batches_total)
         case "running" if event.before is not BeamState.STARTING:
-            _log.info("beam goes on", **about, before=event.before.value if event.before else None)
+            _log.info("beam continues", **about, before=event.before.value if event.before else None)
         case "succeeded":
             _log.info("run succeeded", **about, batches=view.batches_completed, seconds=_duration(view))
         case "failed":
             by_row = view.reason == "status" and view.row.status is not None
             text = identifiers.text(view.failure_text) if view.failure_text else None
-            said = {"status": identifiers.status(view.row.status or "")} if by_row else {"text": text}
-            _log.warning("run failed", **about, reason=view.reason, **said, progress=round(view.progress_ratio, 4))
+            detail = {"status": identifiers.status(view.row.status or "")} if by_row else {"text": text}
+            _log.warning("run failed", **about, reason=view.reason, **detail, progress=round(view.progress_ratio, 4))
         case "stalled":
             _log.warning("beam stalled", **about, threshold_seconds=round(view.stall_threshold_seconds, 1))
         case "expired":
-            _log.warning("beam expired: its log is silent", **about)
+            _log.warning("beam expired: its log has not grown for too long", **about)
 
 
 def _duration(view: BeamView) -> float | None:
-    """How long a run took, in seconds: as seen, else as its engine has measured; ``None`` where neither is known."""
+    """Return the duration of a run in seconds, as observed or else as the engine printed it; ``None`` if unknown."""
     if view.began_at is not None and view.ended_at is not None:
         return round(view.ended_at - view.began_at, 1)
     total_seconds = view.engine_times.total_seconds

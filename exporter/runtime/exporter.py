@@ -45,7 +45,7 @@ _STOP_SECONDS = 2.0
 
 
 def store_rules(settings: Settings) -> StoreRules:
-    """What the store needs of the configuration."""
+    """Make the store's rules from the configuration."""
     tracking, discovery = settings.progress_tracking, settings.discovery
     return StoreRules(
         stall=StallRules(
@@ -70,7 +70,7 @@ def store_rules(settings: Settings) -> StoreRules:
 
 
 def _changed_keys(old: Settings, new: Settings, section: str) -> str:
-    """Which keys of a section are others than before, as users write them; empty where none is."""
+    """Return the changed keys of a section, as users write them; empty if there are none."""
     before, now = getattr(old, section), getattr(new, section)
     changed = (key for key in type(now).model_fields if getattr(before, key) != getattr(now, key))
     return SafeText(", ".join(f"{section}.{key}" for key in changed))
@@ -89,14 +89,14 @@ class Exporter:
 
     Args:
         settings: the configuration.
-        read_settings: reads it again, for a reload.
+        read_settings: reads the configuration again for a reload.
         clock: the wall clock, UTC epoch seconds; it may be set while we run.
 
     Raises:
-        exporter.config.listen_address.ListenError: the web server's address cannot be had.
-        exporter.config.ConfigError: the web configuration, or the key of pseudonyms, cannot be used.
+        exporter.config.listen_address.ListenError: the web server's address is invalid or in use.
+        exporter.config.ConfigError: the web configuration or the pseudonym key cannot be used.
         exporter.persistence.store.StateInUse: another exporter uses the state file.
-        exporter.persistence.store.StateNotOurs: the path of the state file is that of something else.
+        exporter.persistence.store.StateNotOurs: the file at the state path is not a state file.
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class Exporter:
         self._identifiers = make_identifiers(settings, self._key)
         self._clock = Clock(on_event=_log_clock_event, wall=clock)
         self._store = BeamStore(store_rules(settings), self._clock.now(), lambda: self._clock.timeline)
-        self._ticking = Worker("clock", self._tick, self._store.count_error)
+        self._ticker = Worker("clock", self._tick, self._store.count_error)
         for where in ("clock", "monitor", "scrape", "web", "web configuration"):
             self._store.declare_errors(where)
         web_config = None if settings.web.config_file is None else Path(settings.web.config_file)
@@ -135,7 +135,7 @@ class Exporter:
             self._continuity.resume({source.name for source in settings.sources})
         self._reload_lock = threading.Lock()
         self._reload_status = ReloadStatus(True, self._clock.wall_now())
-        self._following = Pipeline(settings, self._store, self._identifiers, self._clock.now)
+        self._pipeline = Pipeline(settings, self._store, self._identifiers, self._clock.now)
         scrapes = ScrapeMeter()
         events = EventBroadcaster(self._snapshot, self._identifiers, self._store.count_error)
         encoder = self._encoder(scrapes)
@@ -173,19 +173,19 @@ class Exporter:
 
     @property
     def address(self) -> str:
-        """Where the web server listens, ``host:port``."""
+        """Address of the web server, ``host:port``."""
         return self._web.address
 
     @property
     def url(self) -> str:
-        """The same as the beginning of a URL, ``https://host:port``."""
+        """URL of the web server, ``https://host:port``."""
         return f"{'http' if self._web_config.tls_context is None else 'https'}://{self.address}"
 
     def start(self) -> None:
         """Start every thread."""
         self._web.start()
-        self._ticking.start()
-        self._following.start()
+        self._ticker.start()
+        self._pipeline.start()
         if self._continuity is not None:
             self._continuity.start()
         _log.info(
@@ -197,34 +197,34 @@ class Exporter:
         )
 
     def stop(self) -> None:
-        """End every thread; what the mirror still holds, and the state, are written first if they can be."""
+        """Stop every thread, after writing pending progress and the state if possible."""
         with self._reload_lock:
-            self._following.stop()
-            self._following.close()
+            self._pipeline.stop()
+            self._pipeline.close()
         if self._continuity is not None:
             self._continuity.stop()
-        self._ticking.stop()
-        self._ticking.join(_TICK_SECONDS)
+        self._ticker.stop()
+        self._ticker.join(_TICK_SECONDS)
         self._web.stop()
         _log.info("exporter stopped")
 
     def reload(self) -> None:
-        """Read the configuration again. The store, and the offsets of the logs still followed, stay.
+        """Read the configuration again. The store and the checkpoints of logs are kept.
 
         Raises:
-            ReloadFailed: it is refused; the old one stays in use.
+            ReloadFailed: the configuration is refused. The old one stays in use.
         """
         with self._reload_lock:
             try:
                 settings = self._read_settings()
                 if privacy_changed(self._settings, settings, self._key):
-                    # What has been shown already would not go with what is shown from now on.
-                    wrong = "is another, or its key is; restart the exporter to change it"
+                    # Ids shown before and after would not match.
+                    wrong = "has changed, or its key has; restart the exporter to change it"
                     raise settings.error_at((("privacy",), wrong))
                 self._web_config.reload()
             except ConfigError as error:
                 self._reload_status = ReloadStatus(False, self._reload_status.at)
-                _log.error("configuration refused, the old one stays in use", error=SafeText(error))
+                _log.error("configuration refused; the old one stays in use", error=SafeText(error))
                 raise ReloadFailed(str(error)) from error
             if keys := _changed_keys(self._settings, settings, "web"):
                 _log.warning("settings of the web server take effect at the next start only", keys=keys)
@@ -232,12 +232,12 @@ class Exporter:
                 _log.warning("settings of the state file take effect at the next start only", keys=keys)
             if keys := _changed_keys(self._settings, settings, "log"):
                 _log.warning("settings of the log take effect at the next start only", keys=keys)
-            self._following.stop()
+            self._pipeline.stop()
             self._store.set_rules(store_rules(settings))
             apply_settings(self._identifiers, settings)
             self._settings = settings
-            self._following = Pipeline(settings, self._store, self._identifiers, self._clock.now, self._following)
-            self._following.start()
+            self._pipeline = Pipeline(settings, self._store, self._identifiers, self._clock.now, self._pipeline)
+            self._pipeline.start()
             self._reload_status = ReloadStatus(True, self._clock.wall_now())
             _log.info("configuration reloaded")
 
@@ -246,10 +246,10 @@ class Exporter:
         return _TICK_SECONDS
 
     def _unhealthy(self) -> str | None:
-        return self._following.trouble()
+        return self._pipeline.problem()
 
     def _unready(self) -> str | None:
-        return self._following.unready()
+        return self._pipeline.unready()
 
     def _snapshot(self) -> StoreSnapshot:
         return self._store.snapshot(self._clock.now())

@@ -1,9 +1,9 @@
 """The exporter's own log: one line per event on standard error, as logfmt or JSON.
 
-What is logged can hold text that other people wrote (ids, lines of logs, paths), so a value can never end a line, forge
-another field, or send control characters to a terminal. Nor can it fill a disk: a value is cut, and lines beyond so
-many a minute are counted instead of written. Exceptions are one field with their traceback and never with
-the values of local variables, which hold ids.
+Values may hold text from outside (ids, log lines, paths). So a value is escaped: it cannot end a line, forge a field or
+send control characters to a terminal. Long values are cut, and above a limit per minute lines are counted instead of
+written, so that the log cannot fill a disk. An exception is one field with its traceback, without the values of local
+variables, which hold ids.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ if TYPE_CHECKING:
 else:
     _TextHandler = logging.StreamHandler  # takes no type before Python 3.11
 
-# What these say is routine here (each request, each rule tried on a line of a runbook), or said by us in one line (an
-# SSH connection's end; paramiko writes a traceback, a line of it at a time, whenever a host hangs up).
+# Messages below these levels are routine (each request, each parser rule of a runbook), or the exporter logs the same
+# in one line (paramiko writes a traceback line by line whenever a host closes a connection).
 _LEAST_LEVELS = {"uvicorn.access": logging.WARNING, "markdown_it": logging.WARNING, "paramiko": logging.CRITICAL}
 _UVICORN_LOGGERS = ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi")
 _FIRST_FIELDS = ("ts", "level", "msg")
 
 LINES_PER_MINUTE = 10_000
-"""As many as beams begin or end together at most; beyond, somebody's trouble comes and goes at every look."""
+"""Most lines per minute. So many beams start or end together at most; more lines come from a repeated problem."""
 VALUE_CHARACTERS = 16_000
-"""Longest value of a field: a traceback, but not the file that somebody keeps in a column."""
+"""Longest value of a field; a traceback fits."""
 
 
 def configure(
@@ -47,15 +47,15 @@ def configure(
     *,
     redact: bool = False,
 ) -> None:
-    """Send everything that is logged, by structlog or by the standard library, to one stream.
+    """Send all log messages of structlog and of the standard library to one stream.
 
-    May be called again to change level and format; loggers made before follow.
+    It may be called again to change level and format.
 
     Args:
-        level: least severity that is written.
-        format: form of each line; its first fields are ``ts`` (UTC, ISO 8601), ``level`` and ``msg``.
-        stream: where to; standard error where ``None``.
-        redact: whether texts of unknown origin are redacted (:mod:`exporter.privacy.redaction`), from now on.
+        level: lowest level that is written.
+        format: format of each line; its first fields are ``ts`` (UTC, ISO 8601), ``level`` and ``msg``.
+        stream: the stream; ``None`` for standard error.
+        redact: whether to redact texts of unknown origin (:mod:`exporter.privacy.redaction`).
     """
     of_libraries: list[Processor] = [structlog.stdlib.add_logger_name]
     common: list[Processor] = [
@@ -106,23 +106,23 @@ def configure(
 
 
 def render_logfmt(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
-    """``ts=... level=... msg="..."`` and the other fields as given; a value is quoted where it has to be."""
+    """Render an event as ``ts=... level=... msg="..." ...``; values are quoted if necessary."""
     return " ".join(f"{_logfmt_key(key)}={_logfmt_value(_cut(event[key]))}" for key in _ordered(event))
 
 
 def render_json(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
-    """One JSON object in ASCII; what JSON has no word for is written as text."""
+    """Render an event as one JSON object in ASCII; values of unknown types become text."""
     fields = {key: _cut(_finite(event[key])) for key in _ordered(event)}
     return json.dumps(fields, default=str)
 
 
 class _Output(_TextHandler):
-    """Our handler, told apart from those of others (pytest's, an embedding program's) when configured again.
+    """Writes log lines, with a limit per minute. Its type distinguishes it from handlers of pytest or other programs.
 
     Args:
-        stream: where to.
-        redact: whether a line that cannot be written is not to be shown on standard error either.
-        clock: seconds of a clock that never steps.
+        stream: the stream.
+        redact: whether the content of a line that cannot be written must not be shown either.
+        clock: monotonic clock in seconds.
     """
 
     def __init__(self, stream: TextIO, redact: bool, clock: Callable[[], float] = time.monotonic) -> None:
@@ -134,7 +134,7 @@ class _Output(_TextHandler):
         self._left_out = 0
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write the record's line, unless there have been too many in this minute. Called under the handler's lock."""
+        """Write the record's line unless the limit is reached. The caller holds the handler's lock."""
         now = self._clock()
         if now - self._minute_began >= 60:
             left_out, self._left_out, self._lines, self._minute_began = self._left_out, 0, 0, now
@@ -148,11 +148,11 @@ class _Output(_TextHandler):
             self._left_out += 1
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the library's name
-        """Say that a line could not be written; the library would print what it was to say."""
+        """Report a line that could not be written, without its content, which the library would print."""
         if not self._redact:
             super().handleError(record)
             return
-        # Standard error may be what does not work.
+        # Standard error itself may fail.
         with contextlib.suppress(OSError, ValueError):
             sys.stderr.write(f"a log line of {record.filename}:{record.lineno} could not be written\n")
 
@@ -174,13 +174,13 @@ def _logfmt_value(value: object) -> str:
     text = str(value)
     if text.isprintable() and not any(character in ' ="\\' for character in text):
         return text or '""'
-    # JSON's escapes, and the same for what JSON lets through: line separators, C1 controls, lone surrogates.
+    # JSON's escapes, also for characters that JSON does not escape: line separators, C1 controls, lone surrogates.
     quoted = json.dumps(text, ensure_ascii=False)
     return "".join(character if character.isprintable() else json.dumps(character)[1:-1] for character in quoted)
 
 
 def _cut(value: object) -> object:
-    """Long texts, and what has a long text, without their middle: a traceback says most at its ends."""
+    """Cut the middle out of a long value, because the ends of a traceback are the most useful."""
     if isinstance(value, (int, float)) or value is None:
         return value
     text = value if isinstance(value, str) else str(value)

@@ -1,7 +1,7 @@
-"""Following beams as one configuration says: which there are, what their logs say, and the mirror of it.
+"""The threads that follow beams for one configuration: one per source, discovery and mirror.
 
-The rounds of work of each thread are here; what they call knows nothing of threads. After a reload a new
-:class:`Pipeline` takes over from the one before, with the offsets of the logs that are still followed.
+Only this module knows threads; the code that they call does not. After a reload a new :class:`Pipeline` replaces the
+previous one and keeps the checkpoints of its logs.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ _log = structlog.get_logger(__name__)
 
 _STOP_SECONDS = 2.0
 _POLL_ALL_SECONDS = 0.2
-"""The mirror waits at most so long for a poll of all logs before it writes."""
+"""Longest wait of the mirror for a poll of all logs before it writes."""
 
 
 def make_source(source: SourceSettings, templates: Iterable[LogPathTemplate]) -> LogSource:
-    """Where a source of the configuration is read.
+    """Make the source for a section of the configuration.
 
     Args:
-        source: its section.
-        templates: its log paths.
+        source: the section.
+        templates: its log path templates.
     """
     folders = {template.folder for template in templates} if source.follow_links == "inside" else None
     if isinstance(source, SshSourceSettings):
@@ -54,7 +54,7 @@ def make_source(source: SourceSettings, templates: Iterable[LogPathTemplate]) ->
 
 
 def output_rules(settings: Settings, source: SourceSettings) -> OutputRules | None:
-    """Which dose files must be there on a source of the configuration; ``None`` for none.
+    """Make the rules of the output check for a source; ``None`` if it has no output check.
 
     Args:
         settings: the configuration.
@@ -68,7 +68,7 @@ def output_rules(settings: Settings, source: SourceSettings) -> OutputRules | No
 
 
 def site_patterns(settings: Settings) -> SitePatterns:
-    """The patterns that the configuration adds to the built-in ones."""
+    """Compile the patterns that the configuration adds to the built-in rules."""
     patterns, markers = settings.progress_tracking.patterns, settings.completion_markers
     return SitePatterns.of(
         patterns.total_batches, patterns.current_batch, markers.success_patterns, markers.failure_patterns
@@ -80,10 +80,10 @@ class Pipeline:
 
     Args:
         settings: the configuration.
-        store: told everything.
+        store: receives all results.
         identifiers: how ids are shown in log lines.
         clock: the present instant (:meth:`exporter.process.clock.Clock.now`).
-        before: what followed until a reload, stopped.
+        before: the stopped pipeline until a reload.
     """
 
     def __init__(
@@ -157,13 +157,13 @@ class Pipeline:
         self._add_worker("discovery", partial(self._discover, table, identifiers, clock))
 
     def _add_worker(self, name: str, step: Callable[[], float], waiter: SourceLoop | None = None) -> Worker:
-        def looking() -> float:
+        def run_step() -> float:
             wait = step()
             self._polled.add(name)
             return wait
 
         self._store.declare_errors(name)
-        worker = Worker(name, looking, self._store.count_error, waiter=waiter)
+        worker = Worker(name, run_step, self._store.count_error, waiter=waiter)
         self._workers.append(worker)
         return worker
 
@@ -182,13 +182,13 @@ class Pipeline:
         return self._settings.discovery.interval_seconds
 
     def _poll_all(self) -> None:
-        """Have every source poll all its logs. One that takes long is not waited for."""
+        """Make every source poll all its logs. A slow source is not waited for."""
         deadline = time.monotonic() + _POLL_ALL_SECONDS
         for polled in [loop.poll_all() for loop in self._sources.values()]:
             polled.wait(max(0.0, deadline - time.monotonic()))
 
     def path_checks(self, key: BeamKey) -> list[PathCheck]:
-        """Return what the last polls found where a beam's log may be, for all sources. Nothing is polled for it."""
+        """Return what the last polls found at the paths of a beam's log, for all sources, without a new poll."""
         return [check for loop in self._sources.values() for check in loop.poller.path_checks(key)]
 
     def start(self) -> None:
@@ -199,12 +199,12 @@ class Pipeline:
             worker.start()
 
     def stop(self) -> None:
-        """End every thread and write what the mirror still holds."""
+        """Stop every thread and write pending progress."""
         if self._mirror_worker is not None:
             self._store.remove_listener(self._mirror_worker.wake)
         for worker in self._workers:
             worker.stop()
-        # A source may be waiting for its host: its connection is ended under it.
+        # A source may be waiting for its host: closing the connection ends the wait.
         for loop in self._sources.values():
             loop.poller.close()
         if self._database is not None:
@@ -221,11 +221,11 @@ class Pipeline:
         for loop in self._sources.values():
             loop.close()
 
-    def trouble(self) -> str | None:
-        """Why following cannot be said to work; ``None`` when it does."""
-        return next((trouble for worker in self._workers if (trouble := worker.trouble) is not None), None)
+    def problem(self) -> str | None:
+        """Why a thread does not work; ``None`` if all work."""
+        return next((problem for worker in self._workers if (problem := worker.problem) is not None), None)
 
     def unready(self) -> str | None:
-        """What has not been looked at yet; ``None`` when all has been, once."""
+        """Which threads have not finished their first step; ``None`` if all have."""
         missing = sorted(worker.name for worker in self._workers if worker.name not in self._polled)
-        return f"not looked yet: {', '.join(missing)}" if missing else None
+        return f"not polled yet: {', '.join(missing)}" if missing else None

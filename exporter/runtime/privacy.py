@@ -1,4 +1,4 @@
-"""What the configuration's section ``privacy`` asks for, made."""
+"""Applies the configuration's section ``privacy``."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from exporter.privacy.pseudonyms import PseudonymKey, Pseudonyms, UnusableKey, r
 
 
 def pseudonym_key(settings: Settings, *, any_owner: bool = False) -> PseudonymKey | None:
-    """The key of pseudonyms; ``None`` where ids are shown as they are.
+    """Read the pseudonym key; ``None`` if ids are shown as they are.
 
     Args:
         settings: the configuration.
-        any_owner: as of :func:`read_key`; for commands, whose user need not be the exporter's.
+        any_owner: whether any user may own the key file (for commands); see :func:`read_key`.
 
     Raises:
         ConfigError: the key file cannot be used.
@@ -32,11 +32,11 @@ def pseudonym_key(settings: Settings, *, any_owner: bool = False) -> PseudonymKe
 
 
 def make_identifiers(settings: Settings, key: PseudonymKey | None) -> Identifiers:
-    """How ids are shown.
+    """Make the object that decides how ids are shown.
 
     Args:
         settings: the configuration.
-        key: :func:`pseudonym_key` of it.
+        key: result of :func:`pseudonym_key`.
     """
     if key is None:
         return PlainIdentifiers()
@@ -46,7 +46,7 @@ def make_identifiers(settings: Settings, key: PseudonymKey | None) -> Identifier
 
 
 def apply_settings(identifiers: Identifiers, settings: Settings) -> None:
-    """Let ids be shown as before, and with them what the configuration, as it is now, has written itself."""
+    """Let statuses and paths of this configuration be shown as they are."""
     if isinstance(identifiers, Pseudonyms):
         discovery = settings.discovery
         words = (discovery.terminal_statuses, discovery.post_run_statuses, discovery.simulating_statuses)
@@ -55,7 +55,7 @@ def apply_settings(identifiers: Identifiers, settings: Settings) -> None:
 
 
 def _paths(settings: Settings) -> Iterator[str]:
-    """Paths that the site has written itself."""
+    """Yield the paths in the configuration."""
     if settings.database is not None:
         yield str(settings.database.path)
     if settings.state.file is not None:
@@ -67,14 +67,14 @@ def _paths(settings: Settings) -> Iterator[str]:
 
 
 def check_resolvers(settings: Settings, users: Collection[str]) -> None:
-    """Check that those who may see the ids behind pseudonyms have a password.
+    """Check that every user who may see ids behind pseudonyms has a password.
 
     Args:
         settings: the configuration.
-        users: of the web configuration.
+        users: users of the web configuration.
 
     Raises:
-        ConfigError: somebody has none.
+        ConfigError: a user has no password.
     """
     strangers = [(at, user) for at, user in enumerate(settings.privacy.resolve_for) if user not in users]
     if settings.privacy.identifiers == "pseudonym" and strangers:
@@ -86,11 +86,11 @@ def check_resolvers(settings: Settings, users: Collection[str]) -> None:
 
 
 def privacy_changed(old: Settings, new: Settings, key: PseudonymKey | None) -> bool:
-    """Whether ids would be shown in another way after a reload.
+    """Whether a reload would change how ids are shown.
 
     Args:
         old: the settings in use.
-        new: those that are read again.
+        new: the settings that were read again.
         key: the key in use.
 
     Raises:

@@ -360,7 +360,7 @@ def test_a_reload_never_changes_how_ids_are_shown(site: Site) -> None:
         exporter.reload()
         content = site.key_file.read_bytes()
         site.key_file.write_bytes(b"x" * 40)
-        with pytest.raises(ReloadFailed, match=r"exporter\.yaml:3: privacy: is another, or its key is; restart"):
+        with pytest.raises(ReloadFailed, match=r"exporter\.yaml:3: privacy: has changed, or its key has; restart"):
             exporter.reload()
         site.key_file.unlink()
         with pytest.raises(ReloadFailed, match="does not exist"):

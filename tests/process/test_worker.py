@@ -89,10 +89,10 @@ def test_a_loop_that_hangs_is_in_trouble_and_says_for_how_long() -> None:
     loop = Worker("test", step, lambda _: None, clock=lambda: now[0])
     loop.start()
     assert hanging.wait(10)
-    assert loop.trouble is None
+    assert loop.problem is None
     now[0] = 90.0
-    assert loop.trouble == "the thread test is 90 s late"
+    assert loop.problem == "the thread test is 90 s late"
     loop.stop()
     release.set()
     assert loop.join(5)
-    assert loop.trouble == "the thread test has ended"
+    assert loop.problem == "the thread test has ended"
