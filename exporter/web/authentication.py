@@ -1,10 +1,10 @@
-"""Basic authentication: who may have an answer.
+"""Basic authentication.
 
-A check costs a bcrypt computation, a tenth of a second or more of a processor. So one is made at a time, in a worker
-thread, never in the event loop, and addresses take turns. Who was right once is remembered (by a keyed digest, in
-memory only) and never waits again, which is what a scraper is. A name that does not exist costs the same as one that
-does. Addresses that were wrong too often are turned away unchecked for a while, unless what they bring is remembered as
-right: a proxy brings everybody.
+Checking a password costs a bcrypt computation: a tenth of a second or more. So one check runs at a time, in a worker
+thread, and client addresses take turns. A correct login is remembered, as a keyed digest in memory, and never waits
+again; a scraper logs in with each request. An unknown user costs the same time as a known one. An address with too many
+wrong logins is refused for a while without a check, except for remembered logins, since all clients of a proxy share
+one address.
 """
 
 from __future__ import annotations
@@ -34,58 +34,62 @@ from exporter.web.login_queue import LoginQueue, LoginQueueFull
 _LOG = structlog.get_logger(__name__)
 
 REASONS = ("password", "limited", "certificate")
-"""Why a login failed: wrong; not looked at since the address was wrong too often; no acceptable certificate."""
+"""Why a login failed: wrong password; refused unchecked by the rate limiter; no accepted certificate."""
 FAILURES_AT_ONCE = 10
-"""So many wrong logins an address may make in a row ..."""
+"""Wrong logins that an address may make in a row."""
 FAILURE_SECONDS = 6.0
-"""... and one more after each of these. A scraper with an old password asks every 15 s and stays below."""
+"""After this time it may make one more. A scraper with an old password asks every 15 s and stays below."""
 USER = "mqi.user"
-"""Where in the scope of a request that is let through the user's name is, if a password was asked for."""
+"""Key of the user's name in the ASGI scope, if a password was needed."""
 _ADDRESSES_AT_MOST = 10_000
 _REMEMBERED_AT_MOST = 1024
 _CHECKS_WAITING_AT_MOST = 32
 _CHECKS_OF_ONE_ADDRESS = 4
 _PASSWORD_BYTES = 72
-"""What bcrypt looks at; the rest of a longer password counts nothing, as everywhere."""
+"""bcrypt ignores further bytes."""
 _CHALLENGE = {"WWW-Authenticate": 'Basic realm="mqi-exporter", charset="UTF-8"'}
 
 
 class FailedLogins:
-    """How many logins have failed, by reason. Safe across threads."""
+    """Counts failed logins by reason. Safe across threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._counts: Counter[str] = Counter()
 
     def count(self, reason: str) -> None:
-        """One more, for one of :data:`REASONS`."""
+        """Add one failed login.
+
+        Args:
+            reason: one of :data:`REASONS`.
+        """
         with self._lock:
             self._counts[reason] += 1
 
     def read(self) -> dict[str, int]:
-        """Every reason, those that never came too."""
+        """Return the count of every reason, also if it is 0."""
         with self._lock:
             return {reason: self._counts[reason] for reason in REASONS}
 
 
 class LoginRateLimiter:
-    """How many more wrong logins each address may make. For one thread.
+    """Limits wrong logins per address. For one thread.
 
     Args:
-        clock: seconds from any start.
+        clock: monotonic clock, seconds.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._full_at: OrderedDict[str, float] = OrderedDict()  # when an address may make all its mistakes again
+        self._full_at: OrderedDict[str, float] = OrderedDict()  # when an address has its full allowance again
 
-    def wait_seconds(self, address: str) -> float:
-        """How long an address must wait before its next login is looked at; 0 where it need not."""
+    def retry_after_seconds(self, address: str) -> float:
+        """Return how long an address must wait before its next login is checked; 0 if it need not wait."""
         debt = self._full_at.get(address, 0.0) - self._clock()
         return max(0.0, debt - (FAILURES_AT_ONCE - 1) * FAILURE_SECONDS)
 
-    def failed(self, address: str) -> None:
-        """An address was wrong once more."""
+    def record_failure(self, address: str) -> None:
+        """Count one more wrong login of an address."""
         now = self._clock()
         self._full_at[address] = max(self._full_at.pop(address, now), now) + FAILURE_SECONDS
         if len(self._full_at) > _ADDRESSES_AT_MOST:
@@ -93,13 +97,13 @@ class LoginRateLimiter:
 
 
 class Authentication:
-    """Lets requests through to an application whose user and password are right.
+    """ASGI middleware that admits requests with a correct user and password.
 
     Args:
         app: the application.
-        users: users and bcrypt hashes as they are now; none: everybody is let through.
-        failed: counts what fails.
-        clock: seconds from any start.
+        users: returns the current users and bcrypt hashes; if empty, every request is admitted.
+        failed: counts failed logins.
+        clock: monotonic clock, seconds.
     """
 
     def __init__(
@@ -112,12 +116,12 @@ class Authentication:
         self._app = app
         self._users = users
         self._failed = failed
-        self._patience = LoginRateLimiter(clock)
+        self._rate_limiter = LoginRateLimiter(clock)
         self._secret = secrets.token_bytes(32)
-        self._right: OrderedDict[bytes, None] = OrderedDict()
+        self._remembered: OrderedDict[bytes, None] = OrderedDict()
         self._checks: dict[bytes, asyncio.Task[bool]] = {}
         self._checks_of: Counter[str] = Counter()
-        self._turns = LoginQueue(_CHECKS_WAITING_AT_MOST)
+        self._queue = LoginQueue(_CHECKS_WAITING_AT_MOST)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         users = self._users()
@@ -127,36 +131,36 @@ class Authentication:
     async def _refusal(self, scope: Scope, users: Mapping[str, str]) -> Response | None:
         given = Headers(scope=scope).getlist("authorization")
         if not given:
-            return _asked_for_a_password()  # a browser's first request: no login has failed
+            return _password_needed()  # a browser's first request: no login has failed
         address = address_key((scope.get("client") or ("", 0))[0])
         login = _login(given)
         if login is None:
             return self._wrong(address)
         name, password = login
         known = users.get(name)
-        hashed = known if known is not None else self._stand_in(name, users)
+        hashed = known if known is not None else self._decoy_hash(name, users)
         digest = self._digest(name, hashed, password)
         scope[USER] = name
-        if known is not None and digest in self._right:
-            self._right.move_to_end(digest)
+        if known is not None and digest in self._remembered:
+            self._remembered.move_to_end(digest)
             return None
-        seconds = self._patience.wait_seconds(address)
+        seconds = self._rate_limiter.retry_after_seconds(address)
         if seconds > 0:
             self._failed.count("limited")
-            return _turned_away(429, seconds, "Too many wrong logins from this address")
+            return _retry_later(429, seconds, "Too many wrong logins from this address")
         check = self._checks.get(digest)
         if check is None:
             if self._checks_of[address] >= _CHECKS_OF_ONE_ADDRESS:
                 self._failed.count("limited")
-                return _turned_away(429, 1, "Too many logins at once from this address")
+                return _retry_later(429, 1, "Too many logins at once from this address")
             check = self._checks[digest] = asyncio.create_task(self._check(address, digest, password, hashed))
         try:
-            # Several requests with the same login share its check, and none of them may end it for the others.
-            right = await asyncio.shield(check)
+            # Requests with the same login share one check; a request that is cancelled must not end it for the others.
+            correct = await asyncio.shield(check)
         except LoginQueueFull:
             self._failed.count("limited")
-            return _turned_away(503, 1, "Too many logins at once")
-        if right and known is not None:
+            return _retry_later(503, 1, "Too many logins at once")
+        if correct and known is not None:
             self._remember(digest)
             return None
         return self._wrong(address)
@@ -164,7 +168,7 @@ class Authentication:
     async def _check(self, address: str, digest: bytes, password: bytes, hashed: str) -> bool:
         self._checks_of[address] += 1
         try:
-            async with self._turns.turn(address):
+            async with self._queue.slot(address):
                 return await run_in_threadpool(_matches, password, hashed)
         finally:
             del self._checks[digest]
@@ -174,32 +178,32 @@ class Authentication:
 
     def _wrong(self, address: str) -> Response:
         self._failed.count("password")
-        self._patience.failed(address)
-        if self._patience.wait_seconds(address) > 0:
+        self._rate_limiter.record_failure(address)
+        if self._rate_limiter.retry_after_seconds(address) > 0:
             _LOG.warning("too many wrong logins, the address must wait", address=address)
-        return _asked_for_a_password()
+        return _password_needed()
 
     def _remember(self, digest: bytes) -> None:
-        self._right[digest] = None
-        self._right.move_to_end(digest)
-        if len(self._right) > _REMEMBERED_AT_MOST:
-            self._right.popitem(last=False)
+        self._remembered[digest] = None
+        self._remembered.move_to_end(digest)
+        if len(self._remembered) > _REMEMBERED_AT_MOST:
+            self._remembered.popitem(last=False)
 
     def _digest(self, name: str, hashed: str, password: bytes) -> bytes:
-        """What is remembered of a login: worthless outside this process, other where the hash in the file is other."""
+        """Make the key of a remembered login: useless outside this process, invalid once the hash changes."""
         parts = (name.encode("utf-8", "surrogateescape"), hashed.encode(), password)
         text = b"".join(len(part).to_bytes(4, "big") + part for part in parts)
         return hmac.digest(self._secret, text, hashlib.sha256)
 
-    def _stand_in(self, name: str, users: Mapping[str, str]) -> str:
-        """The hash that an unknown name is checked against: always the same real one, so it costs what that costs."""
+    def _decoy_hash(self, name: str, users: Mapping[str, str]) -> str:
+        """Choose a real hash for an unknown name, always the same one, so that its check takes as long."""
         hashes = sorted(users.values())
         drawn = hmac.digest(self._secret, name.encode("utf-8", "surrogateescape"), hashlib.sha256)
         return hashes[int.from_bytes(drawn[:8], "big") % len(hashes)]
 
 
 def _login(given: list[str]) -> tuple[str, bytes] | None:
-    """User and password; ``None`` where the header holds none."""
+    """Decode user and password; ``None`` where the header has none."""
     scheme, _, text = given[0].partition(" ")
     if len(given) != 1 or scheme.lower() != "basic":
         return None
@@ -217,10 +221,10 @@ def _matches(password: bytes, hashed: str) -> bool:
         return False
 
 
-def _asked_for_a_password() -> Response:
+def _password_needed() -> Response:
     return PlainTextResponse("User and password are needed.\n", 401, _CHALLENGE)
 
 
-def _turned_away(status: int, seconds: float, why: str) -> Response:
+def _retry_later(status: int, seconds: float, why: str) -> Response:
     wait = max(1, math.ceil(seconds))
     return PlainTextResponse(f"{why}; try again in {wait} s.\n", status, {"Retry-After": str(wait)})

@@ -1,4 +1,4 @@
-"""Turns for what may be done once at a time: by address, so that nobody who asks often keeps others waiting."""
+"""A fair queue for password checks: one at a time, and client addresses take turns."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from contextlib import asynccontextmanager
 
 
 class LoginQueueFull(Exception):
-    """There are too many who wait, and this one's address has more of them than others."""
+    """The queue is full, and no other address has more entries."""
 
 
 class LoginQueue:
-    """One turn at a time. Addresses have theirs one after another; of one address, who came first.
+    """Gives one slot at a time to the waiting addresses in turn; within one address, first in, first out.
 
     Lives in one event loop.
 
     Args:
-        at_most: so many may have a turn or wait for one. A newcomer beyond that takes the place of the last one of the
-            address that has the most waiting, if that has more than his own.
+        at_most: number of entries, including the one that has the slot. When the queue is full, a new entry replaces
+            the last one of the address with the most entries, if that has more than the new one's address.
     """
 
     def __init__(self, at_most: int) -> None:
@@ -28,14 +28,14 @@ class LoginQueue:
         self._queues: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
 
     @asynccontextmanager
-    async def turn(self, address: str) -> AsyncIterator[None]:
-        """Wait for a turn, and have it until the ``async with`` block ends.
+    async def slot(self, address: str) -> AsyncIterator[None]:
+        """Wait for the slot, and hold it until the ``async with`` block ends.
 
         Args:
-            address: whose.
+            address: the client's.
 
         Raises:
-            LoginQueueFull: there is no place to wait, or it has been taken by another address.
+            LoginQueueFull: the queue is full, or a newer entry replaced this one.
         """
         if self._is_full():
             self._make_room(address)
@@ -46,19 +46,19 @@ class LoginQueue:
             yield
         finally:
             self._busy = False
-            self._next()
+            self._give_slot_to_next()
 
     async def _wait(self, address: str) -> None:
-        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._queues.setdefault(address, deque()).append(place)
+        entry: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._queues.setdefault(address, deque()).append(entry)
         try:
-            await place
+            await entry
         except BaseException:
-            if place.done() and not place.cancelled() and place.exception() is None:
-                self._busy = False  # it was its turn just now, and it goes
-                self._next()
+            if entry.done() and not entry.cancelled() and entry.exception() is None:
+                self._busy = False  # cancelled after it was given the slot
+                self._give_slot_to_next()
             else:
-                self._leave(address, place)
+                self._leave(address, entry)
             raise
 
     def _is_full(self) -> bool:
@@ -72,20 +72,20 @@ class LoginQueue:
         self._leave(most, last)
         last.set_exception(LoginQueueFull())
 
-    def _leave(self, address: str, place: asyncio.Future[None]) -> None:
+    def _leave(self, address: str, entry: asyncio.Future[None]) -> None:
         queue = self._queues.get(address)
-        if queue is not None and place in queue:
-            queue.remove(place)
+        if queue is not None and entry in queue:
+            queue.remove(entry)
             if not queue:
                 del self._queues[address]
 
-    def _next(self) -> None:
+    def _give_slot_to_next(self) -> None:
         if self._busy or not self._queues:
             return
         address, queue = next(iter(self._queues.items()))
-        place = queue.popleft()
+        entry = queue.popleft()
         del self._queues[address]
         if queue:
-            self._queues[address] = queue  # behind all other addresses
-        self._busy = True  # nobody who comes now may go first
-        place.set_result(None)
+            self._queues[address] = queue  # after all other addresses
+        self._busy = True  # new entries must wait
+        entry.set_result(None)

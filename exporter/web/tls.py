@@ -1,8 +1,8 @@
-"""TLS as the web configuration wants it: checks of the files, and the context that serves connections.
+"""TLS: checks of certificates and keys, and the context for connections.
 
-What is in a file is checked here before OpenSSL sees it, since OpenSSL's own words (``KEY_VALUES_MISMATCH``) do not say
-what to do. Nothing of a private key ever stands in a message. ``cryptography`` is imported where it is used: it takes
-8 MiB, and most exporters serve no TLS.
+Files are checked before OpenSSL reads them, since its messages (``KEY_VALUES_MISMATCH``) do not say what to do. No
+message contains a part of a private key. ``cryptography`` is imported where it is used: it takes 8 MiB, and most
+exporters serve no TLS.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ if TYPE_CHECKING:
 _SIZE_BYTES_AT_MOST = 1024 * 1024
 
 VERSIONS: Mapping[str, ssl.TLSVersion] = {"TLS12": ssl.TLSVersion.TLSv1_2, "TLS13": ssl.TLSVersion.TLSv1_3}
-"""The versions that are offered, oldest first."""
+"""The supported versions, oldest first."""
 OLD_VERSIONS = ("TLS10", "TLS11")
-"""Known to the format, but broken, and no longer served by OpenSSL."""
+"""Versions of the format that are insecure, and that OpenSSL no longer supports."""
 CURVES: Mapping[str, str] = {
     "CurveP256": "prime256v1",
     "CurveP384": "secp384r1",
     "CurveP521": "secp521r1",
     "X25519": "X25519",
 }
-"""Go's names of curves, and OpenSSL's."""
+"""OpenSSL's names of curves by Go's, which the format uses."""
 VERIFY_MODES: Mapping[str, ssl.VerifyMode] = {
     "NoClientCert": ssl.CERT_NONE,
     "VerifyClientCertIfGiven": ssl.CERT_OPTIONAL,
@@ -60,7 +60,7 @@ _SUITES: Mapping[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class TlsOptions:
-    """What a context is made from; files are absolute and have been checked."""
+    """Settings of a TLS context; paths are absolute, and the files have been checked."""
 
     cert_file: str
     key_file: str
@@ -74,10 +74,10 @@ class TlsOptions:
 
 
 def openssl_suite(name: str) -> str:
-    """OpenSSL's name of a cipher suite.
+    """Return OpenSSL's name of a cipher suite.
 
     Raises:
-        ValueError: it cannot be chosen; says why.
+        ValueError: the suite cannot be chosen; says why.
     """
     if name in _TLS13_SUITES:
         raise ValueError(f"{name} belongs to TLS 1.3, whose suites Python cannot choose; leave it out, it is offered")
@@ -87,10 +87,10 @@ def openssl_suite(name: str) -> str:
 
 
 def read_certificates(path: str) -> list[x509.Certificate]:
-    """The certificates in a PEM file; the first is the server's own, or an authority's.
+    """Read the certificates in a PEM file; the first is the server's own, or an authority's.
 
     Raises:
-        ValueError: there are none; says why and what to do.
+        ValueError: the file has none; says why and what to do.
     """
     from cryptography import x509
     from cryptography.exceptions import UnsupportedAlgorithm
@@ -107,11 +107,11 @@ def read_certificates(path: str) -> list[x509.Certificate]:
     return found
 
 
-def read_public_half(path: str) -> bytes:
-    """The public half of the private key in a PEM file that nobody else may read.
+def read_public_key(path: str) -> bytes:
+    """Read a private key from a PEM file that nobody else may read, and return its public key (DER).
 
     Raises:
-        ValueError: there is none, or others may read or change it; says why and what to do.
+        ValueError: the file has none, or others may read or change it; says why and what to do.
     """
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
@@ -128,8 +128,8 @@ def read_public_half(path: str) -> bytes:
     return _as_bytes(key.public_key())
 
 
-def public_half(certificate: x509.Certificate) -> bytes:
-    """The public key that a certificate is about."""
+def public_key(certificate: x509.Certificate) -> bytes:
+    """Return a certificate's public key (DER)."""
     return _as_bytes(certificate.public_key())
 
 
@@ -140,24 +140,24 @@ def _as_bytes(public_key: Any) -> bytes:
     return found
 
 
-def validity(path: str, certificate: x509.Certificate, now: float, *, soon_seconds: float) -> str | None:
-    """What is to be said about a certificate's time: over, not yet begun, or soon over; else ``None``."""
+def validity_warning(path: str, certificate: x509.Certificate, now: float, *, soon_seconds: float) -> str | None:
+    """Warn of a certificate that has expired, is not valid yet, or expires soon; ``None`` if it is valid."""
     at = datetime.fromtimestamp(now, timezone.utc)
     begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
     if end < at:
         return f"{path} expired on {end:%Y-%m-%d}; clients will refuse it: renew it"
     if begin > at:
-        return f"{path} is valid from {begin:%Y-%m-%d %H:%M} UTC only; clients will refuse it: look at both clocks"
+        return f"{path} is valid only from {begin:%Y-%m-%d %H:%M} UTC on; clients will refuse it: check both clocks"
     if (end - at).total_seconds() < soon_seconds:
         return f"{path} expires on {end:%Y-%m-%d}; renew it (it is read again without a restart)"
     return None
 
 
 def server_context(options: TlsOptions) -> ssl.SSLContext:
-    """The context for new connections.
+    """Make the context for new connections.
 
     Raises:
-        ValueError: OpenSSL refuses what it is given; says what.
+        ValueError: OpenSSL refuses a setting or file; says which.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
@@ -171,7 +171,7 @@ def server_context(options: TlsOptions) -> ssl.SSLContext:
         if options.curve is not None:
             context.set_ecdh_curve(CURVES[options.curve])
         context.set_alpn_protocols(["http/1.1"])
-        # The password is asked for on the terminal where none is given.
+        # Without a password function, OpenSSL would ask on the terminal.
         context.load_cert_chain(options.cert_file, options.key_file, password=lambda: "")
         context.verify_mode = VERIFY_MODES[options.client_auth_type]
         if options.client_ca_file is not None:
@@ -184,7 +184,7 @@ def server_context(options: TlsOptions) -> ssl.SSLContext:
 
 
 def names_of(peer_certificate: Mapping[str, Any] | None) -> set[str]:
-    """The subject alternative names of a client's certificate (``SSLObject.getpeercert()``): DNS, IP, e-mail, URI."""
+    """Return the subject alternative names (DNS, IP, e-mail, URI) of a certificate from ``SSLObject.getpeercert()``."""
     found: set[str] = set()
     for kind, value in (peer_certificate or {}).get("subjectAltName", ()):
         if kind == "IP Address":

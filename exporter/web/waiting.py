@@ -1,7 +1,7 @@
-"""Why a beam waits, in words: the one place that explains a beam without a run to page, API and ``top``.
+"""Explains to page, API and ``top`` why a beam waits.
 
-"No log yet" is said only of sources that answered. A beam whose row says that it is being simulated is told from one
-that queues, and needs attention after a while.
+"No log yet" is only claimed for sources that answered. A beam whose row reports a running simulation is treated
+differently from one that queues: it needs attention after a while.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ WAITING_REASONS = (
 )
 
 ATTENTION_SECONDS = 600.0
-"""A row that has said so long that its beam is being simulated, without a log, needs attention; as the alert
-MQIBeamWaitingForLog has it."""
+"""A beam needs attention when its row has reported a running simulation for this long without a log. The alert
+MQIBeamWaitingForLog has the same delay."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class WaitingReason:
 
     Args:
         reason: one of :data:`WAITING_REASONS`.
-        text: the same in words.
+        text: ``reason`` in words.
     """
 
     reason: str
@@ -43,12 +43,12 @@ class WaitingReason:
 
 
 def explain_waiting(beam: BeamView, sources: Sequence[SourceView], identifiers: Identifiers) -> WaitingReason | None:
-    """Explain a beam that waits; ``None`` for one that does not.
+    """Explain why a beam waits; ``None`` if it does not wait.
 
     Args:
         beam: the beam.
-        sources: all sources, as they are.
-        identifiers: how statuses and paths are shown.
+        sources: all sources.
+        identifiers: turns statuses and paths into what may leave the process.
     """
     if beam.state is not BeamState.WAITING:
         return None
@@ -70,7 +70,7 @@ def explain_waiting(beam: BeamView, sources: Sequence[SourceView], identifiers: 
         parts.append(f"the folder {encodable(identifiers.path(folder))} does not exist{where}{more}")
         reason = "folder_missing"
     if down:
-        parts.append(f"{_names(down)} cannot be reached: nobody could look for a log there")
+        parts.append(f"{_names(down)} cannot be reached, so logs there are unknown")
         reason = "source_down"
     unpolled = [source for source in sources if source.up is None]
     if unpolled:
@@ -80,12 +80,12 @@ def explain_waiting(beam: BeamView, sources: Sequence[SourceView], identifiers: 
 
 
 def needs_attention(beam: BeamView, sources: Sequence[SourceView], at: float) -> bool:
-    """Whether somebody should look at a beam.
+    """Whether somebody should check a beam.
 
     Args:
         beam: the beam.
-        sources: all sources, as they are.
-        at: now, epoch seconds.
+        sources: all sources.
+        at: now, UTC epoch seconds.
     """
     if beam.state in (BeamState.FAILED, BeamState.STALLED, BeamState.EXPIRED, BeamState.UNREACHABLE):
         return True
@@ -99,17 +99,17 @@ def _simulating_since(beam: BeamView) -> float:
 
 
 def _with_log(beam: BeamView, sources: Sequence[SourceView], identifiers: Identifiers) -> WaitingReason:
-    """A beam that waits although there is a log."""
+    """Explain a beam that waits although there is a log."""
     if not beam.log_of_earlier_run:
-        return WaitingReason("log_unreadable", "its log is there, but cannot be read")
-    text = "only the log of an earlier run is there"
+        return WaitingReason("log_unreadable", "its log cannot be read")
+    text = "there is only the log of an earlier run"
     if beam.status_is_simulating:
-        text = f"{_said(beam, identifiers)}, but {text}"
+        text = f"{_row_says(beam, identifiers)}, but {text}"
     source = next((each for each in sources if each.name == beam.source), None)
     if beam.attributed_by_date:
-        text += ": it is older than the row's last change"
+        text += ", older than the row's last change"
         if source is not None and source.clock_offset_seconds is None:
-            text += f" (as its date says; whether the clock of {encodable(source.name)} is right is not known yet)"
+            text += f" (by its date; the clock of {encodable(source.name)} has not been compared yet)"
     if source is not None and source.up is False:
         text += f"; {encodable(source.name)} cannot be reached"
     return WaitingReason("log_of_earlier_run", text)
@@ -120,17 +120,17 @@ def _no_log(beam: BeamView, polled: Sequence[SourceView], identifiers: Identifie
         return "no log yet"
     count = 1 if beam.row.log_path is not None else sum(source.log_places for source in polled)
     places = f" at {count} {'place' if count == 1 else 'places'}" if count else ""
-    return f"{_said(beam, identifiers)}, but no log has been found{places}"
+    return f"{_row_says(beam, identifiers)}, but no log was found{places}"
 
 
-def _said(beam: BeamView, identifiers: Identifiers) -> str:
-    """What the row says and since when, in this machine's time zone."""
+def _row_says(beam: BeamView, identifiers: Identifiers) -> str:
+    """Quote the row's status, and since when it has it, in this machine's time zone."""
     status = encodable(identifiers.status(beam.row.status or ""))
     try:
         since = time.strftime("%Y-%m-%d %H:%M %Z", time.localtime(_simulating_since(beam)))
-    except (ValueError, OverflowError, OSError):  # a row may hold any time
-        return f"the communicator says {status}"
-    return f"the communicator has said {status} since {since}"
+    except (ValueError, OverflowError, OSError):  # a row may contain any time
+        return f"the database says {status}"
+    return f"the database has said {status} since {since}"
 
 
 def _names(sources: Sequence[SourceView]) -> str:

@@ -1,8 +1,8 @@
 """The web configuration: TLS, passwords and headers, in the format of Prometheus' exporter-toolkit.
 
-The same file serves every exporter of a site. What the format has and this server cannot do is refused with a reason
-and never silently left out; where Go would start unprotected (``tls_server_config`` without a certificate), it is a
-mistake here. Paths in it are relative to the file.
+One file can serve all exporters of a site. Settings that this server does not support are refused with a reason, never
+ignored. ``tls_server_config`` without a certificate is a mistake, while exporters in Go would start unprotected. Paths
+are relative to the file.
 """
 
 from __future__ import annotations
@@ -12,187 +12,27 @@ import re
 import ssl
 import stat
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator
 
-from exporter.config.document import ConfigError, Document, Trust, quoted, read_text
+from exporter.config.document import ConfigError, Document, Trust, read_text
 from exporter.config.listen_address import parse_listen_address
 from exporter.config.reading import Conflict, Conflicts, read_settings
 from exporter.config.sections import SettingsSection
-from exporter.config.values import NO_SECRET_HERE, as_tuple, is_file_name, is_loopback
+from exporter.config.values import is_loopback
 from exporter.web import tls
+from exporter.web.tls_section import FILE_KEYS, TlsServer
 
 _HASH = re.compile(r"\$2[aby]\$([0-9]{2})\$[./A-Za-z0-9]{53}")
 LEAST_COST, GREATEST_COST = 10, 14
-"""Of a bcrypt hash. Below, guessing is cheap; cost 14 takes a second of a processor at each new login."""
+"""Bounds for the cost of a bcrypt hash. A lower cost makes guessing cheap; cost 14 takes a second per new login."""
 _SOON_SECONDS = 14 * 24 * 3600
-_FILES = ("cert_file", "key_file", "client_ca_file")
 _HEADER_VALUE = re.compile(r"[ -~]*")
-_UNVERIFIED = ("RequestClientCert", "RequireAnyClientCert", "RequireClientCert")
 _HOW_TO_HASH = "write a bcrypt hash: htpasswd -nBC 12 USER"
-
-Texts = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(as_tuple)]
-
-
-class TlsServer(SettingsSection):
-    """TLS. Without this section the server speaks plain HTTP."""
-
-    cert_file: str = Field(description="The server's certificate and those that lead to its authority, PEM.")
-    key_file: str = Field(description="Its private key, PEM, not encrypted; only the exporter's user may read it.")
-    cert: Any = Field(default=None, description="Refused: a certificate in the file itself; use `cert_file`.")
-    key: Any = Field(default=None, description="Refused: a key in the file itself; use `key_file`.")
-    client_ca: Any = Field(default=None, description="Refused: authorities in the file itself; use `client_ca_file`.")
-    client_auth_type: str = Field(
-        default="NoClientCert",
-        description="`NoClientCert`, `VerifyClientCertIfGiven` or `RequireAndVerifyClientCert`; only the last keeps "
-        "anybody out. The format's unverified types are refused.",
-    )
-    client_ca_file: str | None = Field(default=None, description="Authorities of the clients' certificates, PEM.")
-    client_allowed_sans: Texts = Field(
-        default=(),
-        description="With `RequireAndVerifyClientCert`: one of these must be a subject alternative name of the "
-        "client's certificate (DNS, IP, e-mail or URI); any where not set.",
-    )
-    min_version: str = Field(default="TLS12", description="`TLS12` or `TLS13`; older ones are refused.")
-    max_version: str = Field(default="TLS13", description="`TLS12` or `TLS13`.")
-    cipher_suites: Texts = Field(default=(), description="For TLS 1.2, by their IANA names; OpenSSL's where not set.")
-    prefer_server_cipher_suites: bool = Field(default=True, description="Whether the order above decides.")
-    curve_preferences: Texts = Field(
-        default=(), description="One of `X25519`, `CurveP256`, `CurveP384`, `CurveP521`; several where not set."
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _names_somebody(cls, data: object) -> object:
-        """A list without names would let in every certificate: who wrote the key did not mean that."""
-        if isinstance(data, dict) and data.get("client_allowed_sans", ("any",)) in (None, []):
-            wrong = "is empty, and would allow every certificate of the authority; name who may come in, or drop it"
-            raise Conflicts((Conflict(("client_allowed_sans",), wrong),))
-        return data
-
-    @field_validator("cert", "key", "client_ca", mode="before")
-    @classmethod
-    def _not_here(cls, value: object, info: ValidationInfo) -> object:
-        if value is not None:
-            raise ValueError(f"is not supported: secrets and certificates stay in files; use {info.field_name}_file")
-        return value
-
-    @field_validator(*_FILES)
-    @classmethod
-    def _from_the_file(cls, path: str | None, info: ValidationInfo) -> str | None:
-        if path is None:
-            return None
-        if not is_file_name(path):
-            raise ValueError(f"is no path; name a file: {NO_SECRET_HERE}")
-        folder = (info.context or {}).get("folder", "")
-        absolute = os.path.abspath(os.path.join(folder, path))
-        if not os.path.isabs(path) and not os.path.lexists(absolute):
-            # Not shown: a key or password that was written here is looked for as a file, too.
-            where = f"a file in {folder}, where paths that do not begin with / are looked for"
-            raise ValueError(f"is not the name of {where}; name the right one: {NO_SECRET_HERE}")
-        if info.field_name == "key_file":
-            tls.read_public_half(absolute)
-        else:
-            tls.read_certificates(absolute)
-        return absolute
-
-    @field_validator("client_auth_type")
-    @classmethod
-    def _verifies(cls, name: str) -> str:
-        if name in _UNVERIFIED:
-            raise ValueError(
-                f"{name} lets in any certificate unverified, which Python's ssl cannot do, and protects nothing; "
-                "use RequireAndVerifyClientCert"
-            )
-        if name not in tls.VERIFY_MODES:
-            raise ValueError(f"must be {', '.join(tls.VERIFY_MODES)}, not {quoted(name)}")
-        return name
-
-    @field_validator("min_version", "max_version")
-    @classmethod
-    def _known_version(cls, name: str) -> str:
-        if name in tls.OLD_VERSIONS:
-            raise ValueError(f"{name} is broken and not offered; use TLS12 or TLS13")
-        if name not in tls.VERSIONS:
-            raise ValueError(f"must be {' or '.join(tls.VERSIONS)}, not {quoted(name)}")
-        return name
-
-    @field_validator("cipher_suites")
-    @classmethod
-    def _known_suites(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        found = []
-        for position, name in enumerate(names):
-            try:
-                tls.openssl_suite(name)
-            except ValueError as error:
-                found.append(Conflict((position,), str(error)))
-        Conflicts.raise_any(found)
-        return names
-
-    @field_validator("curve_preferences")
-    @classmethod
-    def _one_curve(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        Conflicts.raise_any(
-            Conflict((position,), f"{quoted(name)} is not known here; known: {', '.join(tls.CURVES)}")
-            for position, name in enumerate(names)
-            if name not in tls.CURVES
-        )
-        if len(names) > 1:
-            raise ValueError("Python's ssl takes one curve, or all of OpenSSL's; name one, or leave it out")
-        return names
-
-    @model_validator(mode="after")
-    def _parts_agree(self) -> TlsServer:
-        Conflicts.raise_any(self._contradictions())
-        return self
-
-    def _contradictions(self) -> Iterator[Conflict]:
-        if list(tls.VERSIONS).index(self.min_version) > list(tls.VERSIONS).index(self.max_version):
-            wrong = f"{self.max_version} is older than min_version, {self.min_version}; raise it"
-            yield Conflict(("max_version",), wrong, (("min_version",),))
-        verifies = self.client_auth_type != "NoClientCert"
-        if verifies and self.client_ca_file is None:
-            wrong = f"is not set, but {self.client_auth_type} verifies by it; name the authority that signs for clients"
-            yield Conflict(("client_ca_file",), wrong, (("client_auth_type",),))
-        if self.client_ca_file is not None and not verifies:
-            wrong = "is not used by NoClientCert; set client_auth_type to RequireAndVerifyClientCert, or drop it"
-            yield Conflict(("client_ca_file",), wrong, (("client_auth_type",),))
-        if self.client_allowed_sans and self.client_auth_type != "RequireAndVerifyClientCert":
-            wrong = "needs client_auth_type RequireAndVerifyClientCert: without a certificate there are no names"
-            yield Conflict(("client_allowed_sans",), wrong, (("client_auth_type",),))
-        try:
-            belongs = tls.public_half(tls.read_certificates(self.cert_file)[0]) == tls.read_public_half(self.key_file)
-            if not belongs:
-                wrong = f"{self.key_file} is not the key of the first certificate in {self.cert_file}; name its own"
-                yield Conflict(("key_file",), wrong, (("cert_file",),))
-                return
-            self.context()
-        except ValueError as error:
-            yield Conflict(("cert_file",), str(error), tuple((name,) for name in ("key_file", *_FILES)))
-
-    def context(self) -> ssl.SSLContext:
-        """The context that serves new connections.
-
-        Raises:
-            ValueError: OpenSSL refuses what it is given.
-        """
-        return tls.server_context(
-            tls.TlsOptions(
-                cert_file=self.cert_file,
-                key_file=self.key_file,
-                client_auth_type=self.client_auth_type,
-                client_ca_file=self.client_ca_file,
-                min_version=self.min_version,
-                max_version=self.max_version,
-                cipher_suites=self.cipher_suites,
-                prefer_server_cipher_suites=self.prefer_server_cipher_suites,
-                curve=self.curve_preferences[0] if self.curve_preferences else None,
-            )
-        )
 
 
 class Headers(SettingsSection):
@@ -214,7 +54,7 @@ class Headers(SettingsSection):
 
     @field_validator("*")
     @classmethod
-    def _is_a_header(cls, value: str | None) -> str | None:
+    def _check_header(cls, value: str | None) -> str | None:
         if value is not None and not _HEADER_VALUE.fullmatch(value):
             raise ValueError("must be one line of ASCII text")
         return value or None
@@ -223,38 +63,38 @@ class Headers(SettingsSection):
 class HttpServer(SettingsSection):
     """HTTP."""
 
-    http2: bool = Field(default=False, description="`true` is refused: HTTP/1.1 is spoken.")
+    http2: bool = Field(default=False, description="`true` is refused: only HTTP/1.1 is supported.")
     headers: Headers = Headers()
 
     @field_validator("http2")
     @classmethod
-    def _only_http1(cls, wanted: bool) -> bool:
+    def _refuse_http2(cls, wanted: bool) -> bool:
         if wanted:
             raise ValueError("HTTP/2 is not supported; leave it out, or set it to false")
         return wanted
 
 
-def _users(value: object) -> object:
-    """Every user's hash is looked at, and none is ever shown: it may be a password in the clear."""
+def _check_users(value: object) -> object:
+    """Check every user and hash. No hash is ever shown: it may be a password in plain text."""
     if not isinstance(value, Mapping):
         raise ValueError("must be a section: lines of `USER: 'HASH'`")
     found = []
     for name, hashed in value.items():
-        # A name with a colon may have the password behind it; :func:`key_path` does not show it.
-        wrong = _fault_of_user(name) or _fault_of_hash(hashed)
+        # A name with a colon may contain the password; :func:`key_path` does not show it.
+        wrong = _check_user(name) or _check_hash(hashed)
         if wrong is not None:
             found.append(Conflict((name,), wrong))
     Conflicts.raise_any(found)
     return value
 
 
-def _fault_of_user(name: str) -> str | None:
+def _check_user(name: str) -> str | None:
     if not name or ":" in name or not name.isprintable():
-        return "is no user name: it must have no colon and no control characters; write USER: 'HASH', with a blank"
+        return "is no user name: it must have no colon and no control characters; write USER: 'HASH', with a space"
     return None
 
 
-def _fault_of_hash(hashed: object) -> str | None:
+def _check_hash(hashed: object) -> str | None:
     found = _HASH.fullmatch(hashed) if isinstance(hashed, str) else None
     if found is None:
         return f"is not a bcrypt hash (which begins with $2y$, $2b$ or $2a$ and has 60 characters); {_HOW_TO_HASH}"
@@ -271,8 +111,8 @@ class WebConfig(SettingsSection):
 
     tls_server_config: TlsServer | None = None
     http_server_config: HttpServer = HttpServer()
-    basic_auth_users: Annotated[dict[str, str], BeforeValidator(_users)] = Field(
-        default={}, description="Users and the bcrypt hashes of their passwords; nobody is asked where empty."
+    basic_auth_users: Annotated[dict[str, str], BeforeValidator(_check_users)] = Field(
+        default={}, description="Users and the bcrypt hashes of their passwords; without users, no password is needed."
     )
     rate_limit: Any = Field(default=None, description="Refused; failed logins are limited by themselves.")
 
@@ -285,7 +125,7 @@ class WebConfig(SettingsSection):
 
     @property
     def files(self) -> tuple[str, ...]:
-        """The files that it names, absolute."""
+        """Absolute paths of the files that it names."""
         section = self.tls_server_config
         named = () if section is None else (section.cert_file, section.key_file, section.client_ca_file)
         return tuple(path for path in named if path is not None)
@@ -297,7 +137,7 @@ class WebConfig(SettingsSection):
 
     @property
     def authenticates(self) -> bool:
-        """Whether nobody gets an answer without a password or a certificate of their own."""
+        """Whether every client needs a password or a certificate."""
         section = self.tls_server_config
         return bool(self.basic_auth_users) or (
             section is not None and section.client_auth_type == "RequireAndVerifyClientCert"
@@ -305,7 +145,7 @@ class WebConfig(SettingsSection):
 
     @property
     def certificate_expires_at(self) -> float | None:
-        """When the server's certificate is over, UTC epoch seconds; ``None`` without TLS."""
+        """When the server's certificate expires, UTC epoch seconds; ``None`` without TLS."""
         if self.tls_server_config is None:
             return None
         return tls.read_certificates(self.tls_server_config.cert_file)[0].not_valid_after_utc.timestamp()
@@ -313,7 +153,7 @@ class WebConfig(SettingsSection):
 
 @dataclass(frozen=True, slots=True)
 class LoadedWebConfig:
-    """A web configuration with what it was made into, once and for all connections that begin under it."""
+    """A web configuration, and the TLS context and expiry made from it once for all its connections."""
 
     config: WebConfig
     context: ssl.SSLContext | None
@@ -334,7 +174,10 @@ def read_web_config(path: Path, trust: Trust = "any_owner") -> WebConfig:
 
 
 def load_web_config(path: Path | None) -> LoadedWebConfig:
-    """Read, check, and make ready for use in this process; without a path, nothing is protected.
+    """Read a web configuration, check it and make its TLS context.
+
+    Args:
+        path: the file; ``None`` for plain HTTP without passwords.
 
     Raises:
         ConfigError: with all mistakes at once, by line.
@@ -351,12 +194,12 @@ def load_web_config(path: Path | None) -> LoadedWebConfig:
 
 
 def config_warnings(path: Path, config: WebConfig, listen_address: str, now: float | None = None) -> list[str]:
-    """What is allowed but probably not meant, one sentence each.
+    """List settings that are allowed but probably not intended, one sentence each.
 
     Args:
-        path: of the file.
-        config: as read from it.
-        listen_address: of the web server.
+        path: the file.
+        config: the configuration read from it.
+        listen_address: the web server's.
         now: UTC epoch seconds.
     """
     found = []
@@ -375,25 +218,25 @@ def config_warnings(path: Path, config: WebConfig, listen_address: str, now: flo
         at = time.time() if now is None else now
         for name in (section.cert_file, section.client_ca_file):
             if name is not None:
-                said = validity_of(name, at)
-                found += [] if said is None else [f"{path}: {said}"]
+                warning = validity_warning(name, at)
+                found += [] if warning is None else [f"{path}: {warning}"]
     if len({hashed[4:6] for hashed in config.basic_auth_users.values()}) > 1:
-        found.append(f"{path}: basic_auth_users: the hashes' costs differ, so the time of an answer tells of users")
+        found.append(f"{path}: basic_auth_users: the hashes' costs differ, so response times reveal which users exist")
     if config.basic_auth_users and _others_may_read(path):
         found.append(f"{path}: others may read the hashes of the passwords; chmod 640 {path}")
     return found
 
 
-def validity_of(path: str, now: float) -> str | None:
-    """What is to be said about the time of the first certificate in a file."""
+def validity_warning(path: str, now: float) -> str | None:
+    """Warn of an expired, not yet valid or soon expiring first certificate in a file; ``None`` if it is valid."""
     try:
-        return tls.validity(path, tls.read_certificates(path)[0], now, soon_seconds=_SOON_SECONDS)
+        return tls.validity_warning(path, tls.read_certificates(path)[0], now, soon_seconds=_SOON_SECONDS)
     except ValueError as error:  # replaced meanwhile
         return str(error)
 
 
 def serves_tls(path: Path) -> bool:
-    """Whether a web configuration asks for TLS; for clients, who may not read the files that it names."""
+    """Whether a web configuration enables TLS. For clients, which may have no permission to read its files."""
     try:
         return bool(Document(read_text(path), str(path)).data.get("tls_server_config"))
     except ConfigError:
@@ -401,12 +244,12 @@ def serves_tls(path: Path) -> bool:
 
 
 def referenced_files(path: Path) -> tuple[str, ...]:
-    """The file and those that it names, as far as it can be read, whatever else is wrong with it."""
+    """List the file and the files it names, whatever else is wrong with it."""
     try:
         section = Document(read_text(path), str(path)).data.get("tls_server_config")
     except ConfigError:
         section = None
-    named = [section.get(name) for name in _FILES] if isinstance(section, dict) else []
+    named = [section.get(name) for name in FILE_KEYS] if isinstance(section, dict) else []
     return (
         str(path),
         *(os.path.join(path.parent, name) for name in named if isinstance(name, str) and "\0" not in name),

@@ -1,8 +1,8 @@
-"""The web configuration in use, and how a changed one comes into use while the server runs.
+"""The web configuration in use, and its reload while the server runs.
 
-New connections get the certificate that is there now; those under way keep theirs until their answer is over. A file
-that is broken, or half written, leaves the old one in use. So does one that takes a protection away, whatever else
-stays: what looks like that is mostly a file that is being written.
+New connections use the new certificate; others keep theirs until their response is complete. A broken or half-written
+file is refused, and the old configuration stays in use. So is one that removes a protection, since it is most likely
+half written.
 """
 
 from __future__ import annotations
@@ -17,28 +17,29 @@ import structlog
 from exporter.config.document import ConfigError
 from exporter.privacy.identifiers import SafeText
 from exporter.web.tls import VERIFY_MODES, VERSIONS
-from exporter.web.web_config import LoadedWebConfig, TlsServer, WebConfig, load_web_config, referenced_files
+from exporter.web.tls_section import TlsServer
+from exporter.web.web_config import LoadedWebConfig, WebConfig, load_web_config, referenced_files
 
 _LOG = structlog.get_logger(__name__)
 
 
 class ActiveWebConfig:
-    """What protects the server now. Safe across threads.
+    """The web configuration in use. Safe across threads.
 
     Args:
-        path: the web configuration; ``None``: nothing is protected.
-        count_error: told ``web configuration`` when reading it has raised something unexpected.
+        path: the file; ``None`` for plain HTTP without passwords.
+        count_error: called with ``web configuration`` at an unexpected error.
 
     Raises:
-        ConfigError: it cannot be used.
+        ConfigError: the file cannot be used.
     """
 
     def __init__(self, path: Path | None = None, count_error: Callable[[str], None] = lambda where: None) -> None:
         self._path = path
         self._count_error = count_error
         self._lock = threading.Lock()
-        self._seen = self._look()
-        self._now = load_web_config(path)
+        self._stamps = self._file_stamps()
+        self._loaded = load_web_config(path)
         self._refused: str | None = None
         self._generation = 0
 
@@ -49,50 +50,50 @@ class ActiveWebConfig:
 
     @property
     def generation(self) -> int:
-        """How often another configuration has come into use."""
+        """Number of reloads that changed the configuration."""
         return self._generation
 
     @property
     def tls_context(self) -> ssl.SSLContext | None:
-        """TLS for a connection that begins now; ``None`` for plain HTTP."""
-        return self._now.context
+        """TLS for new connections; ``None`` for plain HTTP."""
+        return self._loaded.context
 
     @property
     def authenticates(self) -> bool:
-        """Whether nobody gets an answer without a password or a certificate."""
-        return self._now.config.authenticates
+        """Whether every client needs a password or a certificate."""
+        return self._loaded.config.authenticates
 
     @property
     def users(self) -> Mapping[str, str]:
-        """Users and their bcrypt hashes; none: no password is asked for."""
-        return self._now.config.basic_auth_users
+        """Users and their bcrypt hashes; if empty, no password is needed."""
+        return self._loaded.config.basic_auth_users
 
     @property
     def headers(self) -> Mapping[str, str]:
         """Headers of every answer."""
-        return self._now.config.headers
+        return self._loaded.config.headers
 
     @property
     def allowed_client_names(self) -> frozenset[str]:
-        """Of which a client's certificate must have one; empty: any."""
-        section = self._now.config.tls_server_config
+        """Names of which a client's certificate must have one; empty: any."""
+        section = self._loaded.config.tls_server_config
         return frozenset() if section is None else frozenset(section.client_allowed_sans)
 
     @property
     def certificate_expires_at(self) -> float | None:
-        """When the server's certificate is over, UTC epoch seconds; ``None`` without TLS."""
-        return self._now.certificate_expires_at
+        """When the server's certificate expires, UTC epoch seconds; ``None`` without TLS."""
+        return self._loaded.certificate_expires_at
 
     @property
     def up_to_date(self) -> bool | None:
-        """Whether the files as they are now are in use; ``None`` where there are none."""
+        """Whether the current files are in use; ``None`` without a web configuration."""
         return None if self._path is None else self._refused is None
 
     def refresh(self) -> bool:
-        """Look at the files, and use them if they have changed. What is wrong with them is logged, once.
+        """Use the files if they have changed. Mistakes in them are logged once.
 
         Returns:
-            Whether others are in use than before.
+            Whether the configuration has changed.
         """
         try:
             return self.reload(only_if_changed=True)
@@ -103,53 +104,53 @@ class ActiveWebConfig:
         """Read the files again.
 
         Returns:
-            Whether others are in use than before.
+            Whether the configuration has changed.
 
         Raises:
-            ConfigError: they cannot be used; the old ones stay in use.
+            ConfigError: the files cannot be used; the old configuration stays in use.
         """
         with self._lock:
             if self._path is None:
                 return False
             try:
-                seen = self._look()
-                if only_if_changed and seen == self._seen and self._refused is None:
+                stamps = self._file_stamps()
+                if only_if_changed and stamps == self._stamps and self._refused is None:
                     return False
                 found = load_web_config(self._path)
-                self._forbid_less(found)
+                self._refuse_fewer_protections(found)
             except ConfigError as error:
                 if self._refused != str(error):
                     _LOG.error("web configuration refused, the old one stays in use", error=SafeText(error))
                 self._refused = str(error)
                 raise
             except Exception as error:
-                # Whatever it is: what was not read must not look as if it were in use.
-                said = f"{self._path}: cannot be read ({type(error).__name__}); check it with `check-config`"
-                if self._refused != said:
+                # Whatever it is, files that were not read must not seem to be in use.
+                message = f"{self._path}: cannot be read ({type(error).__name__}); check it with `check-config`"
+                if self._refused != message:
                     self._count_error("web configuration")
                     _LOG.error("web configuration cannot be read, the old one stays in use", exc_info=error)
-                self._refused = said
-                raise ConfigError([said]) from error
-            changed = seen != self._seen
-            self._now, self._seen, self._refused = found, seen, None
+                self._refused = message
+                raise ConfigError([message]) from error
+            changed = stamps != self._stamps
+            self._loaded, self._stamps, self._refused = found, stamps, None
             self._generation += changed
         if changed:
             _LOG.info("web configuration read again")
         return changed
 
-    def _forbid_less(self, found: LoadedWebConfig) -> None:
-        """Each protection stands for itself: that another one stays says nothing of why this one went."""
-        less = [f"{self._path}: {said}" for said in _taken_away(self._now.config, found.config)]
-        if less:
-            raise ConfigError(less)
+    def _refuse_fewer_protections(self, found: LoadedWebConfig) -> None:
+        """Refuse a configuration in which any protection is missing, whatever else has changed."""
+        removed = [f"{self._path}: {each}" for each in _removed_protections(self._loaded.config, found.config)]
+        if removed:
+            raise ConfigError(removed)
 
-    def _look(self) -> tuple[tuple[str, object], ...]:
-        """What changes when one of the files does."""
+    def _file_stamps(self) -> tuple[tuple[str, object], ...]:
+        """Stamps that change when one of the files does."""
         return () if self._path is None else tuple((path, _stamp(path)) for path in referenced_files(self._path))
 
 
-def _taken_away(before: WebConfig, after: WebConfig) -> Iterator[str]:
-    """What protected and would not any more. Where names or users are fewer nobody can tell whether that is meant."""
+def _removed_protections(before: WebConfig, after: WebConfig) -> Iterator[str]:
+    """List the protections that are missing in the new configuration. Fewer names or users may be intended."""
     if before.basic_auth_users and not after.basic_auth_users:
         yield "basic_auth_users: the last user is gone; restart to ask nobody"
     old, new = before.tls_server_config, after.tls_server_config

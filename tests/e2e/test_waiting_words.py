@@ -54,11 +54,11 @@ def test_no_log_is_claimed_only_of_sources_that_could_be_looked_at(tmp_path: Pat
             return {name: beam["waiting_reason"] for name, beam in beams().items()}
 
         wait_for(lambda: reasons() == {"queued": "source_down", "overdue": "source_down"}, "hpc1 is down")
-        unseen = "hpc1 cannot be reached: nobody could look for a log there"
+        unseen = "hpc1 cannot be reached, so logs there are unknown"
         assert beams()["queued"]["waiting_text"] == f"no log yet; {unseen}"
         overdue = beams()["overdue"]["waiting_text"]
-        assert overdue.startswith("the communicator has said simulation_running since 2026-01-0")
-        assert overdue.endswith(f", but no log has been found at 2 places; {unseen}")
+        assert overdue.startswith("the database has said simulation_running since 2026-01-0")
+        assert overdue.endswith(f", but no log was found at 2 places; {unseen}")
         assert (beams()["queued"]["needs_attention"], beams()["overdue"]["needs_attention"]) == (False, True)
         assert unseen in " ".join(exporter.get("/table").text.split())
         top = subprocess.run(
@@ -70,8 +70,8 @@ def test_no_log_is_claimed_only_of_sources_that_could_be_looked_at(tmp_path: Pat
             env={"COLUMNS": "400", "PYTHONPATH": str(Path(__file__).parents[2])},
         ).stdout
         assert f"no log yet; {unseen}" in top
-        assert "but no log has been found at 2 places" in top
+        assert "but no log was found at 2 places" in top
         with sshd:
             wait_for(lambda: reasons() == {"queued": "no_log", "overdue": "no_log_while_running"}, "hpc1 answers")
             assert beams()["queued"]["waiting_text"] == "no log yet"
-            assert beams()["overdue"]["waiting_text"].endswith("but no log has been found at 3 places")
+            assert beams()["overdue"]["waiting_text"].endswith("but no log was found at 3 places")

@@ -232,9 +232,13 @@ def test_what_is_unknown_is_null_and_not_nought(site: Site, store: BeamStore) ->
         (OutputState.NOT_DUE, None, None),
         (OutputState.PENDING, None, "looking for the dose file"),
         (OutputState.FOUND, None, "dose file found"),
-        (OutputState.MISSING, None, "no dose file of this run is there"),
-        (OutputState.BLOCKED, "permission", "dose file cannot be looked for: the exporter may not list its folder"),
-        (OutputState.BLOCKED, "other", "dose file cannot be looked for: other"),
+        (OutputState.MISSING, None, "there is no dose file of this run"),
+        (
+            OutputState.BLOCKED,
+            "permission",
+            "the dose file cannot be checked: the exporter has no permission to list its folder",
+        ),
+        (OutputState.BLOCKED, "other", "the dose file cannot be checked: other"),
     ],
 )
 def test_what_is_known_of_the_dose_file_is_said_in_words(

@@ -204,35 +204,35 @@ def test_an_address_that_is_wrong_too_often_must_wait(web_yaml: Path, monkeypatc
         assert remembered.status_code == 200, "the scraper must not be locked out by who shares its address"
 
 
-def test_patience_comes_back() -> None:
+def test_an_address_may_fail_again_after_a_while() -> None:
     now = 100.0
-    patience = LoginRateLimiter(lambda: now)
+    rate_limiter = LoginRateLimiter(lambda: now)
     for _ in range(FAILURES_AT_ONCE):
-        assert patience.wait_seconds("a") == 0
-        patience.failed("a")
-    assert 0 < patience.wait_seconds("a") <= FAILURE_SECONDS
-    assert patience.wait_seconds("b") == 0
+        assert rate_limiter.retry_after_seconds("a") == 0
+        rate_limiter.record_failure("a")
+    assert 0 < rate_limiter.retry_after_seconds("a") <= FAILURE_SECONDS
+    assert rate_limiter.retry_after_seconds("b") == 0
     now += FAILURE_SECONDS
-    assert patience.wait_seconds("a") == 0
-    patience.failed("a")
-    assert patience.wait_seconds("a") > 0
+    assert rate_limiter.retry_after_seconds("a") == 0
+    rate_limiter.record_failure("a")
+    assert rate_limiter.retry_after_seconds("a") > 0
 
 
 def test_a_scraper_with_an_old_password_is_always_told_so() -> None:
     now = 0.0
-    patience = LoginRateLimiter(lambda: now)
+    rate_limiter = LoginRateLimiter(lambda: now)
     for _ in range(1000):
-        assert patience.wait_seconds("a") == 0
-        patience.failed("a")
+        assert rate_limiter.retry_after_seconds("a") == 0
+        rate_limiter.record_failure("a")
         now += 10.0
 
 
-def test_patience_remembers_a_bounded_number_of_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_rate_limiter_remembers_a_bounded_number_of_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(authentication, "_ADDRESSES_AT_MOST", 10)
-    patience = LoginRateLimiter(lambda: 0.0)
+    rate_limiter = LoginRateLimiter(lambda: 0.0)
     for number in range(1000):
-        patience.failed(str(number))
-    assert len(patience._full_at) == 10
+        rate_limiter.record_failure(str(number))
+    assert len(rate_limiter._full_at) == 10
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Turns by address: whose is next, and who must go where there are too many."""
+"""The login queue: which address is next, and which entry is dropped when the queue is full."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from hypothesis import strategies as st
 from exporter.web.login_queue import LoginQueue, LoginQueueFull
 
 
-class Desk:
-    """Clients that each want one turn; every turn ends when the next is asked for."""
+class Queue:
+    """Clients that each want one slot; every slot ends when the next is asked for."""
 
     def __init__(self, at_most: int) -> None:
-        self.turns = LoginQueue(at_most)
+        self.login_queue = LoginQueue(at_most)
         self.order: list[str] = []
-        self.turned_away: list[str] = []
+        self.dropped: list[str] = []
         self._done: asyncio.Event | None = None
         self._clients: list[asyncio.Task[None]] = []
 
-    async def comes(self, address: str) -> asyncio.Task[None]:
+    async def add(self, address: str) -> asyncio.Task[None]:
         client = asyncio.get_running_loop().create_task(self._client(address))
         self._clients.append(client)
         await asyncio.sleep(0)
@@ -32,12 +32,12 @@ class Desk:
 
     async def _client(self, address: str) -> None:
         try:
-            async with self.turns.turn(address):
+            async with self.login_queue.slot(address):
                 self.order.append(address)
                 self._done = asyncio.Event()
                 await self._done.wait()
         except LoginQueueFull:
-            self.turned_away.append(address)
+            self.dropped.append(address)
 
     async def serve_all(self) -> None:
         while not all(client.done() for client in self._clients):
@@ -50,74 +50,74 @@ def run(scene: Coroutine[Any, Any, None]) -> None:
     asyncio.run(asyncio.wait_for(scene, 30))
 
 
-def test_addresses_have_their_turns_one_after_another() -> None:
+def test_addresses_take_turns() -> None:
     async def scene() -> None:
-        desk = Desk(32)
+        queue = Queue(32)
         for address in ("a", "a", "a", "b", "b", "c"):
-            await desk.comes(address)
-        await desk.serve_all()
-        assert desk.order == ["a", "a", "b", "c", "a", "b"]
+            await queue.add(address)
+        await queue.serve_all()
+        assert queue.order == ["a", "a", "b", "c", "a", "b"]
 
     run(scene())
 
 
-def test_a_newcomer_takes_the_last_place_of_the_address_that_has_most() -> None:
+def test_a_new_entry_replaces_the_last_one_of_the_address_with_the_most_entries() -> None:
     async def scene() -> None:
-        desk = Desk(9)
+        queue = Queue(9)
         for address in ["a"] + ["b"] * 5 + ["c"] * 3:
-            await desk.comes(address)
-        await desk.comes("d")
-        assert desk.turned_away == ["b"]
-        await desk.comes("b")
-        assert desk.turned_away == ["b", "b"], "the address with most gets no more"
-        await desk.serve_all()
-        assert desk.order.count("b") == 4
-        assert desk.order.index("d") < 5
+            await queue.add(address)
+        await queue.add("d")
+        assert queue.dropped == ["b"]
+        await queue.add("b")
+        assert queue.dropped == ["b", "b"], "the address with the most entries gets no more"
+        await queue.serve_all()
+        assert queue.order.count("b") == 4
+        assert queue.order.index("d") < 5
 
     run(scene())
 
 
-def test_where_all_have_one_place_the_newcomer_is_turned_away() -> None:
+def test_a_new_entry_is_dropped_when_no_address_has_more_than_one() -> None:
     async def scene() -> None:
-        desk = Desk(4)
+        queue = Queue(4)
         for address in "abcd":
-            await desk.comes(address)
-        await desk.comes("e")
-        assert desk.turned_away == ["e"]
+            await queue.add(address)
+        await queue.add("e")
+        assert queue.dropped == ["e"]
 
     run(scene())
 
 
 @given(st.lists(st.tuples(st.sampled_from(["comes", "goes", "ends"]), st.sampled_from("abc")), max_size=40))
-def test_whoever_comes_and_goes_every_turn_is_given_back(acts: list[tuple[str, str]]) -> None:
+def test_every_slot_is_returned_whichever_clients_are_cancelled(acts: list[tuple[str, str]]) -> None:
     async def scene() -> None:
-        desk = Desk(6)
+        queue = Queue(6)
         clients = []
         for act, address in acts:
             if act == "comes":
-                clients.append(await desk.comes(address))
+                clients.append(await queue.add(address))
             elif act == "goes" and clients:
                 clients.pop(len(clients) // 2).cancel()
                 await asyncio.sleep(0)
-            elif desk._done is not None:
-                desk._done.set()
+            elif queue._done is not None:
+                queue._done.set()
                 await asyncio.sleep(0)
-        await desk.serve_all()
-        last = await desk.comes("z")
-        assert desk.order[-1] == "z"
+        await queue.serve_all()
+        last = await queue.add("z")
+        assert queue.order[-1] == "z"
         last.cancel()
-        assert not desk.turns._queues
+        assert not queue.login_queue._queues
 
     run(scene())
 
 
-def test_a_turn_that_raises_is_given_back() -> None:
+def test_a_slot_is_returned_after_an_exception() -> None:
     async def scene() -> None:
-        turns = LoginQueue(2)
+        login_queue = LoginQueue(2)
         with pytest.raises(RuntimeError):
-            async with turns.turn("a"):
+            async with login_queue.slot("a"):
                 raise RuntimeError
-        async with turns.turn("b"):
+        async with login_queue.slot("b"):
             pass
 
     run(scene())

@@ -117,13 +117,13 @@ def test_the_table_shows_what_the_page_shows() -> None:
     for beam in snapshot.beams:
         assert beam.key.beam_id in elements.text
     words = " ".join(elements.text.split())
-    assert "Failed: dose was not written: disk full? (runbook)" in words
-    assert "hpc1 does not answer. Its beams show what was known last. Reason: no route <to> it." in words
+    assert "Failed: the dose was not written; the disk may be full (runbook)" in words
+    assert "hpc1 does not answer. Its beams show the last known values. Reason: no route <to> it." in words
     assert "its clock is 5 min 00 s behind (times shown are corrected)" in words
     assert words.count("its clock is") == 1
     assert "3 more beams are not shown" in words
     assert "5 of 18 15 min" in words
-    assert "gone, run 2: dose was not written: disk full?, after 10 min" in words
+    assert "gone, run 2: the dose was not written; the disk may be full, after 10 min" in words
     assert "https://wiki.example/MQIDoseNotWritten.md" in [its.get("href") for _, its in elements.found]
 
 
@@ -152,7 +152,7 @@ def test_one_beam_is_no_beams_in_the_table() -> None:
     with serve(snapshot=lambda: make_snapshot(make_beam(), beams_dropped=1)) as site:
         words = " ".join(Elements(site.get("/table").text).text.split())
     assert "1 more beam is not shown: max_beams is reached." in words
-    assert "answers, 1 beam, last looked at" in words
+    assert "answers, 1 beam, last polled" in words
 
 
 def test_an_empty_board_says_so() -> None:

@@ -113,14 +113,14 @@ def test_where_nobody_may_see_them_nobody_is_asked(web_config: ActiveWebConfig) 
     with served(web_config) as (address, names):
         assert ask(address).status_code == 404
         assert names.counts() == {"shown": 0, "refused": 0}
-        assert 'id="names"' not in ask(address, path="/").text
+        assert 'id="reveal"' not in ask(address, path="/").text
 
 
 def test_without_pseudonyms_there_is_nothing_to_ask_for(web_config: ActiveWebConfig) -> None:
     with served(web_config, "physicist", redacted=False) as (address, names):
         assert ask(address).status_code == 404
         assert names.counts() == {}
-        assert 'id="names"' not in ask(address, path="/").text
+        assert 'id="reveal"' not in ask(address, path="/").text
 
 
 def test_a_question_for_an_id_is_answered_as_one_for_nobody(web_config: ActiveWebConfig) -> None:

@@ -39,13 +39,13 @@ def test_queued_beam_has_no_log_yet() -> None:
 
 
 def test_host_that_is_down_is_named_and_no_log_is_claimed() -> None:
-    words = "hpc1 cannot be reached: nobody could look for a log there"
+    words = "hpc1 cannot be reached, so logs there are unknown"
     assert said(beam(), DOWN) == ("source_down", words)
     assert said(beam("simulation_running"), DOWN) == ("source_down", words)
 
 
 def test_only_sources_that_answered_are_said_to_have_no_log() -> None:
-    words = "no log yet; hpc1 cannot be reached: nobody could look for a log there"
+    words = "no log yet; hpc1 cannot be reached, so logs there are unknown"
     assert said(beam(), LOCAL, DOWN) == ("source_down", words)
     other = replace(DOWN, name="hpc3")
     assert "hpc1 and hpc3 cannot be reached" in said(beam(), LOCAL, DOWN, other)[1]
@@ -60,12 +60,12 @@ def test_source_that_was_never_polled_is_named() -> None:
     ("sources", "places"), [((LOCAL,), "2 places"), ((LOCAL, HPC), "3 places"), ((HPC,), "1 place")]
 )
 def test_row_that_says_simulating_is_told_from_one_that_queues(sources: tuple[SourceView, ...], places: str) -> None:
-    words = f"the communicator has said simulation_running since THEN, but no log has been found at {places}"
+    words = f"the database has said simulation_running since THEN, but no log was found at {places}"
     assert said(beam("simulation_running", updated_ago=4 * 86400.0), *sources) == ("no_log_while_running", words)
 
 
 def test_places_of_a_host_that_is_down_do_not_count_as_looked_at() -> None:
-    assert "no log has been found at 2 places; hpc1 cannot" in said(beam("simulation_running"), LOCAL, DOWN)[1]
+    assert "no log was found at 2 places; hpc1 cannot" in said(beam("simulation_running"), LOCAL, DOWN)[1]
 
 
 def test_log_path_of_the_row_is_one_place() -> None:
@@ -82,17 +82,17 @@ def test_folder_that_does_not_exist_is_named() -> None:
 
 def test_log_of_an_earlier_run_is_no_log_of_this_one() -> None:
     view = beam(log_path="/a.log", source="local", log_of_earlier_run=True)
-    assert said(view, LOCAL) == ("log_of_earlier_run", "only the log of an earlier run is there")
+    assert said(view, LOCAL) == ("log_of_earlier_run", "there is only the log of an earlier run")
     running = beam("simulation_running", log_path="/a.log", source="local", log_of_earlier_run=True)
-    assert "simulation_running since THEN, but only the log of an earlier run is there" in said(running, LOCAL)[1]
+    assert "simulation_running since THEN, but there is only the log of an earlier run" in said(running, LOCAL)[1]
 
 
 @pytest.mark.parametrize(("offset", "doubt"), [(None, True), (0.0, False), (-300.0, False)])
 def test_where_only_a_date_tells_the_runs_apart_doubt_of_the_clock_is_said(offset: float | None, doubt: bool) -> None:
     view = beam(log_path="/a.log", source="hpc1", log_of_earlier_run=True, attributed_by_date=True)
     text = said(view, replace(HPC, clock_offset_seconds=offset))[1]
-    assert text.startswith("only the log of an earlier run is there: it is older than the row's last change")
-    assert ("whether the clock of hpc1 is right is not known yet" in text) is doubt
+    assert text.startswith("there is only the log of an earlier run, older than the row's last change")
+    assert ("the clock of hpc1 has not been compared yet" in text) is doubt
 
 
 def test_log_that_cannot_be_read_is_there() -> None:

@@ -287,17 +287,18 @@ def test_a_server_that_is_reachable_should_be_protected(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("days", "said"), [((-9, -2), "expired on"), ((2, 9), "is valid from"), ((-9, 2), "expires on"), ((-9, 90), None)]
+    ("days", "said"),
+    [((-9, -2), "expired on"), ((2, 9), "is valid only from"), ((-9, 2), "expires on"), ((-9, 90), None)],
 )
-def test_the_time_of_a_certificate_is_looked_at(folder: Path, days: tuple[float, float], said: str | None) -> None:
+def test_the_validity_of_a_certificate_is_checked(folder: Path, days: tuple[float, float], said: str | None) -> None:
     Authority(folder).issue("server", days=days)
-    found = tls.validity(
+    found = tls.validity_warning(
         "x", tls.read_certificates(str(folder / "server.crt"))[0], time.time(), soon_seconds=14 * 86400
     )
     assert (found is None) if said is None else (found is not None and said in found)
 
 
-def test_hashes_that_others_may_read_are_doubtful(folder: Path) -> None:
+def test_hashes_that_others_may_read_are_warned_of(folder: Path) -> None:
     path = write(folder, TLS + USERS)
     assert config_warnings(path, read_web_config(path), "127.0.0.1:1") == []
     path.chmod(0o644)

@@ -1,9 +1,9 @@
-// How one beam looks: its row in the overview, and its own view with the last lines of its log.
+// One beam: its row in the overview, and its own view with the last lines of its log.
 
 import { Words, arrange, attribute, element, icon } from "./dom.js";
 import { age, bytes, clock, count, duration, percent } from "./format.js";
 import { json } from "./feed.js";
-import { nameOfBeam, nameOfCase } from "./names.js";
+import { realBeamId, realCaseId } from "./reveal.js";
 
 const settings = JSON.parse(document.querySelector("meta[name=mqi-settings]").content);
 const ENDED = new Set(["succeeded", "failed"]);
@@ -15,35 +15,35 @@ export const stateWord = (state) => settings.states[state]?.word ?? state;
 export const caseLink = (caseId) => `#/case/${encodeURIComponent(caseId)}`;
 export const beamLink = (beam) => `#/beam/${encodeURIComponent(beam.case_id)}/${encodeURIComponent(beam.beam_id)}`;
 
-/** What is going on, in words. */
+/** Describe in words what the beam is doing. */
 export function explanation(beam, now) {
-  const said = [];
+  const parts = [];
   if (beam.state === "failed") {
-    said.push(beam.reason_text ?? settings.states.failed.meaning);
-    if (beam.dose_text !== null) said.push(beam.dose_text);
-  } else if (beam.state === "stalled") said.push(stalledWords(beam, now));
-  else if (beam.state === "expired") said.push(`log silent for ${age(now - (beam.log_modified_at ?? now))}: probably dead`);
-  else if (beam.state === "unreachable") said.push(`${beam.source} does not answer: last known values`);
-  else if (beam.state === "waiting") said.push(beam.waiting_text ?? "no log yet");
-  else if (beam.state === "succeeded") said.push(tookWords(beam));
-  else said.push(settings.phases[beam.phase] ?? "beginning");
-  if (beam.state === "waiting" && beam.status !== null && beam.waiting_text?.includes(beam.status) !== true) said.push(`database: ${beam.status}`);
-  if (beam.output === "pending" || beam.output === "blocked") said.push(beam.output_text);
-  if (beam.buffered && AT_WORK.has(beam.state)) said.push("log arrives in blocks");
-  if (beam.log_unmatched) said.push("nothing in its log is understood");
-  if (beam.status_mismatch) said.push(`but the database says ${beam.status}`);
-  return said.join(" · ");
+    parts.push(beam.reason_text ?? settings.states.failed.meaning);
+    if (beam.dose_text !== null) parts.push(beam.dose_text);
+  } else if (beam.state === "stalled") parts.push(stalledWords(beam, now));
+  else if (beam.state === "expired") parts.push(`log unchanged for ${age(now - (beam.log_modified_at ?? now))}; the simulation has probably died`);
+  else if (beam.state === "unreachable") parts.push(`${beam.source} does not answer; last known values`);
+  else if (beam.state === "waiting") parts.push(beam.waiting_text ?? "no log yet");
+  else if (beam.state === "succeeded") parts.push(tookWords(beam));
+  else parts.push(settings.phases[beam.phase] ?? "starting");
+  if (beam.state === "waiting" && beam.status !== null && beam.waiting_text?.includes(beam.status) !== true) parts.push(`database: ${beam.status}`);
+  if (beam.output === "pending" || beam.output === "blocked") parts.push(beam.output_text);
+  if (beam.buffered && AT_WORK.has(beam.state)) parts.push("log grows in blocks");
+  if (beam.log_unmatched) parts.push("no line of its log is recognised");
+  if (beam.status_mismatch) parts.push(`but the database says ${beam.status}`);
+  return parts.join(" · ");
 }
 
-/** How long a run took: by the engine's own measurement where the beginning of the run was not seen. */
+/** How long a run took; measured by the engine where the start of the run was not seen. */
 function tookWords(beam) {
   if (beam.started_at !== null) return `took ${duration(beam.ended_at - beam.started_at)}`;
-  return beam.engine_seconds === null ? "done" : `took ${duration(beam.engine_seconds)}`;
+  return beam.engine_seconds === null ? "finished" : `took ${duration(beam.engine_seconds)}`;
 }
 
 function stalledWords(beam, now) {
-  const silent = `no progress for ${age(now - (beam.last_progress_at ?? beam.state_since))}`;
-  return beam.batch_duration_seconds === null ? silent : `${silent}, a batch takes ${duration(beam.batch_duration_seconds)}`;
+  const stalled = `no progress for ${age(now - (beam.last_progress_at ?? beam.state_since))}`;
+  return beam.batch_duration_seconds === null ? stalled : `${stalled}, a batch takes ${duration(beam.batch_duration_seconds)}`;
 }
 
 function runbook(beam) {
@@ -72,7 +72,7 @@ function doseFile(beam) {
   return `${beam.output_path}, ${bytes(beam.output_size_bytes)}`;
 }
 
-/** A bar of the estimate, with the plan's value as a mark on it and both as text. */
+/** A bar of the estimated progress with a mark for the share of started batches, and both as text. */
 class Bar {
   constructor() {
     this.fill = element("span", { class: "fill" });
@@ -84,19 +84,19 @@ class Bar {
       this.tick,
     );
     this.estimate = new Words();
-    this.plan = new Words();
+    this.started = new Words();
     this.node = element(
       "div",
       { class: "bar" },
       this.track,
       element("span", { class: "percent" }, this.estimate.node),
-      element("span", { class: "plan" }, this.plan.node),
+      element("span", { class: "started" }, this.started.node),
     );
   }
 
   update(beam) {
     const estimate = percent(beam.estimated_ratio);
-    const plan = percent(beam.progress_ratio);
+    const started = percent(beam.progress_ratio);
     if (estimate !== this.shown || beam.estimated_ratio !== this.ratio) {
       this.fill.style.transform = `scaleX(${beam.estimated_ratio})`;
       this.ratio = beam.estimated_ratio;
@@ -106,13 +106,13 @@ class Bar {
     this.tick.style.left = `${100 * beam.progress_ratio}%`;
     attribute(this.track, "aria-label", `Estimated progress of ${beam.beam_id}`);
     attribute(this.track, "aria-valuenow", String(Math.floor(100 * beam.estimated_ratio)));
-    attribute(this.track, "aria-valuetext", `${estimate}; plan's value ${plan}`);
+    attribute(this.track, "aria-valuetext", `${estimate}; batches started ${started}`);
     this.estimate.set(estimate);
-    this.plan.set(beam.batches_total === null ? "" : `plan ${plan}`);
+    this.started.set(beam.batches_total === null ? "" : `started ${started}`);
   }
 }
 
-/** State, sign and word. */
+/** The state as icon and word. */
 class State {
   constructor() {
     this.word = new Words();
@@ -129,7 +129,7 @@ class State {
   }
 }
 
-/** A beam's row in the overview; its nodes are made when they are first wanted. */
+/** A beam's row in the overview; its nodes are made when they are first needed. */
 export class Row {
   #node = null;
 
@@ -187,14 +187,14 @@ export class Row {
     );
   }
 
-  /** Show what is new of the beam. */
+  /** Show the beam's current values. */
   update(now) {
     const { beam, node } = this;
     this.state.update(beam);
     this.bar.update(beam);
     attribute(node, "data-state", beam.state);
     attribute(node, "data-attention", String(beam.needs_attention));
-    this.realId.set(nameOfBeam(beam.beam_id));
+    this.realId.set(realBeamId(beam.beam_id));
     this.run.set(beam.run > 1 ? `run ${beam.run}` : "");
     this.batch.set(batches(beam));
     this.source.set(beam.log_path === null ? "" : beam.source);
@@ -207,7 +207,7 @@ export class Row {
     this.tick(now);
   }
 
-  /** Show that time passes. */
+  /** Show what changes with time. */
   tick(now) {
     const beam = this.beam;
     this.what.set(explanation(beam, now));
@@ -220,23 +220,23 @@ export class Row {
   }
 }
 
-/** The dose file's size and largest dose, and how many there were. */
+/** The dose grid's size, the maximum dose, and the number of dose files. */
 function doseWords(beam) {
   if (beam.dose_path === null) return "–";
-  const said = [beam.dose_dimensions ?? "written"];
-  if (beam.dose_max_gy !== null) said.push(`at most ${Number(beam.dose_max_gy.toPrecision(4))} Gy`);
-  if (beam.doses_written > 1) said.push(`the last of ${beam.doses_written}`);
-  return said.join(", ");
+  const parts = [beam.dose_dimensions ?? "written"];
+  if (beam.dose_max_gy !== null) parts.push(`maximum ${Number(beam.dose_max_gy.toPrecision(4))} Gy`);
+  if (beam.doses_written > 1) parts.push(`the last of ${beam.doses_written}`);
+  return parts.join(", ");
 }
 
 const ENGINE_PARTS = [
   ["engine_initialization_seconds", "initialization"],
   ["engine_simulation_seconds", "simulation"],
   ["engine_output_seconds", "output"],
-  ["engine_seconds", "in all"],
+  ["engine_seconds", "total"],
 ];
 
-/** What the engine has measured itself. */
+/** Durations measured by the engine. */
 function engineTimes(beam) {
   const known = ENGINE_PARTS.filter(([field]) => beam[field] !== null);
   return known.map(([field, name]) => `${name} ${beam[field].toFixed(1)} s`).join(", ") || "–";
@@ -248,27 +248,27 @@ const FACTS = [
   ["Batch", batches],
   ["Batches finished", (beam) => String(beam.batches_completed)],
   ["Phase", (beam) => settings.phases[beam.phase] ?? "–"],
-  ["A batch takes", (beam) => duration(beam.batch_duration_seconds)],
+  ["Batch duration", (beam) => duration(beam.batch_duration_seconds)],
   ["Started", (beam, now) => clock(beam.started_at, now)],
   ["Ended", (beam, now) => clock(beam.ended_at, now)],
   ["Last progress", (beam, now) => (beam.last_progress_at === null ? "–" : `${age(now - beam.last_progress_at)} ago`)],
-  ["Stalled after", (beam) => `${duration(beam.stall_threshold_seconds)} of silence`],
+  ["Stalled after", (beam) => `${duration(beam.stall_threshold_seconds)} without progress`],
   ["Run", (beam) => String(beam.run)],
   ["Particles", (beam) => count(beam.particles)],
   ["Source", (beam) => beam.source],
   ["Last log line", logAge],
   ["Log size", (beam) => bytes(beam.log_size_bytes)],
-  ["Engine", (beam) => (beam.buffered ? `${beam.dialect}, log arrives in blocks` : beam.dialect)],
+  ["Engine", (beam) => (beam.buffered ? `${beam.dialect}, log grows in blocks` : beam.dialect)],
   ["Database", (beam) => beam.status ?? "–"],
   ["Job", (beam) => beam.hpc_job_id ?? "–"],
   ["Log", (beam) => beam.log_path ?? "–"],
   ["Dose file", doseFile],
-  ["Dose, as the log says", doseWords],
-  ["Written to", (beam) => beam.dose_path ?? "–"],
-  ["Engine's own timing", engineTimes],
+  ["Dose in the log", doseWords],
+  ["Dose path in the log", (beam) => beam.dose_path ?? "–"],
+  ["Engine timing", engineTimes],
 ];
 
-/** One beam in full, with its log's last lines, which are asked for when the log has grown. */
+/** One beam in full. The last lines of its log are requested when the log has grown. */
 export class Detail {
   constructor(beam) {
     this.beam = beam;
@@ -277,7 +277,7 @@ export class Detail {
     this.what = new Words();
     this.failure = new Words();
     this.values = FACTS.map(() => new Words());
-    this.lines = new Words("Reading");
+    this.lines = new Words("Loading");
     this.help = element("a", { class: "help", rel: "noreferrer", hidden: true }, "What to do");
     this.realId = new Words();
     this.realCaseId = new Words();
@@ -328,8 +328,8 @@ export class Detail {
     this.state.update(beam);
     this.bar.update(beam);
     attribute(this.bar.node, "data-state", beam.state);
-    this.realId.set(nameOfBeam(beam.beam_id));
-    this.realCaseId.set(nameOfCase(beam.case_id));
+    this.realId.set(realBeamId(beam.beam_id));
+    this.realCaseId.set(realCaseId(beam.case_id));
     this.failureLine.hidden = beam.failure_text === null;
     this.failure.set(beam.failure_text ?? "");
     const help = runbook(beam);
@@ -358,7 +358,7 @@ export class Detail {
       if (atEnd) log.scrollTop = log.scrollHeight;
       this.seen = grown;
     } catch {
-      if (this.seen === "") this.lines.set("The last lines could not be had.");
+      if (this.seen === "") this.lines.set("The last lines cannot be loaded.");
     }
     setTimeout(() => {
       this.asking = false;

@@ -1,4 +1,4 @@
-// Making nodes. Text is only ever set as text: whatever an id or a line of a log holds, it stays text.
+// Makes DOM nodes. Text is always set as text, whatever an id or a line of a log contains.
 
 /** An element with attributes and children; a child that is a string becomes text. */
 export function element(name, attributes = {}, ...children) {
@@ -11,7 +11,7 @@ export function element(name, attributes = {}, ...children) {
   return node;
 }
 
-/** A text node that is written only when it changes: writing costs a layout, comparing does not. */
+/** A text node that is written only when it changes, since writing costs a layout. */
 export class Words {
   constructor(value = "") {
     this.node = document.createTextNode(value);
@@ -22,12 +22,12 @@ export class Words {
   }
 }
 
-/** Sets an attribute where it is other than before. */
+/** Set an attribute if it differs. */
 export function attribute(node, name, value) {
   if (node.getAttribute(name) !== value) node.setAttribute(name, value);
 }
 
-/** Puts these children into a node, in this order, moving as few as it can. */
+/** Give a node these children in this order, moving as few as possible. */
 export function arrange(parent, children) {
   let next = parent.firstChild;
   for (const child of children) {
@@ -55,7 +55,7 @@ const SHAPES = {
 };
 const SVG = "http://www.w3.org/2000/svg";
 
-/** The sign of a state: its shape tells it apart where its colour does not. */
+/** The icon of a state; its shape differs, not only its colour. */
 export function icon(state) {
   const image = document.createElementNS(SVG, "svg");
   image.setAttribute("viewBox", "0 0 16 16");

@@ -1,36 +1,36 @@
-// The connection to the exporter: server-sent events, polling where they cannot be had, and saying when both fail.
+// The connection to the exporter: server-sent events, or polling where they fail; reports when both fail.
 
 const POLL_MS = 3000;
 const POLL_HIDDEN_MS = 15000;
 const RETRY_MS = 2000;
 const EVENTS_AGAIN_MS = [1000, 5000, 30000];
-const SILENCE_MS = 16000; // three beats and a moment
+const SILENCE_MS = 16000; // a little more than three beats
 
 /**
- * Follow the board.
+ * Follow beams and sources.
  *
  * @param {object} on what to call: `state(everything)`, `change(part)`, `link("live" | "polling" | "lost")`.
  */
 export function follow(on) {
   let source = null;
-  let heardIt = false; // something has come from this source: a connection alone proves nothing
+  let received = false; // an event came from this source: a connection alone proves nothing
   let silence = 0;
   let timer = 0;
   let failures = 0;
   let link = "";
 
-  function say(next) {
+  function setLink(next) {
     if (next === link) return;
     link = next;
     on.link(next);
   }
 
-  function heard() {
+  function connected() {
     clearTimeout(silence);
     silence = setTimeout(fallBack, SILENCE_MS);
     failures = 0;
-    heardIt = true;
-    say("live");
+    received = true;
+    setLink("live");
   }
 
   function listen() {
@@ -39,14 +39,14 @@ export function follow(on) {
     silence = setTimeout(fallBack, SILENCE_MS);
     source.addEventListener("state", (event) => {
       on.state(JSON.parse(event.data));
-      heard();
+      connected();
       clearTimeout(timer);
     });
     source.addEventListener("change", (event) => {
       on.change(JSON.parse(event.data));
-      heard();
+      connected();
     });
-    source.addEventListener("beat", heard);
+    source.addEventListener("beat", connected);
     source.addEventListener("error", fallBack);
   }
 
@@ -54,7 +54,7 @@ export function follow(on) {
     clearTimeout(silence);
     source?.close();
     source = null;
-    heardIt = false;
+    received = false;
   }
 
   function fallBack() {
@@ -69,17 +69,17 @@ export function follow(on) {
     let wait = document.hidden ? POLL_HIDDEN_MS : POLL_MS;
     try {
       const [beams, sources] = await Promise.all([json("api/v1/beams"), json("api/v1/sources")]);
-      if (heardIt) return;
+      if (received) return;
       on.state({ ...sources, ...beams, at: Math.max(beams.at, beams.date ?? 0) });
       if (link === "lost") {
         failures = 0;
         listen();
       }
-      say("polling");
+      setLink("polling");
     } catch {
-      if (heardIt) return;
+      if (received) return;
       hangUp();
-      say("lost");
+      setLink("lost");
       wait = RETRY_MS;
     }
     clearTimeout(timer);
@@ -87,7 +87,7 @@ export function follow(on) {
   }
 
   document.addEventListener("visibilitychange", () => {
-    // A browser has few connections to one server: pages that nobody sees must not hold one each.
+    // A browser opens few connections to one server, so a hidden page closes its own.
     if (document.hidden) hangUp();
     poll();
     listen();
@@ -96,7 +96,7 @@ export function follow(on) {
   if (source === null) poll();
 }
 
-/** One answer of the API; `date` is when the server gave it. Raises where there is none in time. */
+/** One answer of the API, with `date`, when the server sent it. Throws where there is none in time. */
 export async function json(path) {
   const answer = await fetch(path, { signal: AbortSignal.timeout(10000) });
   if (!answer.ok) throw new Error(`${path}: ${answer.status}`);

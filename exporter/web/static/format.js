@@ -1,8 +1,8 @@
-// Numbers as people read them. Times are UTC epoch seconds, shown in the browser's zone and habit.
+// Numbers as text. Times are UTC epoch seconds, shown in the browser's time zone on a 24-hour clock.
 
 const two = (number) => String(number).padStart(2, "0");
 
-/** `40 s`, `3 min 20 s`, `25 min`, `1 h 05 min`, `3 d 4 h`; an en dash where it is not known. */
+/** `40 s`, `3 min 20 s`, `25 min`, `1 h 05 min`, `3 d 4 h`; an en dash where it is unknown. */
 export function duration(seconds) {
   if (seconds === null || seconds === undefined) return "–";
   const whole = Math.max(0, Math.round(seconds));
@@ -23,22 +23,22 @@ export function age(seconds) {
   return `${Math.floor(whole / 86400)} d`;
 }
 
-const timeOfDay = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit" });
-const precise = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit" });
+const HOURS = { hour: "2-digit", minute: "2-digit", hourCycle: "h23" };
+const timeOfDay = new Intl.DateTimeFormat(undefined, HOURS);
+const precise = new Intl.DateTimeFormat(undefined, { ...HOURS, second: "2-digit" });
 const dayAndTime = new Intl.DateTimeFormat(undefined, {
   weekday: "short",
   day: "numeric",
   month: "short",
-  hour: "2-digit",
-  minute: "2-digit",
+  ...HOURS,
 });
 
-/** When the day of a moment began here. */
+/** When the day of a time began in the browser's time zone. */
 export function midnight(at) {
   return new Date(at * 1000).setHours(0, 0, 0, 0) / 1000;
 }
 
-/** Time of day, with the day where it is not today. */
+/** Time of day, with the date unless it is today. */
 export function clock(at, now) {
   if (at === null || at === undefined) return "–";
   return (midnight(at) === midnight(now) ? timeOfDay : dayAndTime).format(at * 1000);
@@ -49,7 +49,7 @@ export function exactClock(at) {
   return precise.format(at * 1000);
 }
 
-/** Whole percent, cut and not rounded: 100 % is over. */
+/** Whole percent, rounded down: 100 % means finished. */
 export function percent(ratio) {
   return `${Math.floor(ratio * 100 + 1e-9)} %`;
 }

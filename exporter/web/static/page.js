@@ -1,17 +1,17 @@
-// The page: what is known of the board, which part of it is shown, and drawing no more than has changed.
+// The page: the known beams, which of them are shown, and drawing only what has changed.
 
 import { Detail, Row, beamLink, caseLink, ended, explanation, stateWord } from "./beam.js";
 import { Words, arrange, attribute, element, icon } from "./dom.js";
 import { follow } from "./feed.js";
 import { clock, countOfBeams, duration, exactClock, midnight, percent } from "./format.js";
-import { nameOfBeam, nameOfCase, offerNames } from "./names.js";
+import { offerIds, realBeamId, realCaseId } from "./reveal.js";
 
-const FRAME_MS = 8; // of drawing before the browser gets a turn
-const SILENT_SOURCE_SECONDS = 60;
-const CLOCKS_DIFFER_SECONDS = 2;
+const FRAME_MS = 8; // drawing pauses after this, so that the browser stays responsive
+const UNPOLLED_SECONDS = 60;
+const CLOCK_SKEW_SECONDS = 2;
 const ANNOUNCED_AT_MOST = 3;
 const RANK = { failed: 0, expired: 1, stalled: 1, unreachable: 2, running: 3, starting: 3, waiting: 4, succeeded: 5 };
-/** A beam that the communicator has said to run for a while, and that has no log. */
+/** The database has reported a running simulation for a while, but there is no log. */
 const isOverdue = (beam) => beam.state === "waiting" && beam.needs_attention;
 const rank = (beam) => (isOverdue(beam) ? RANK.stalled : RANK[beam.state]);
 const WORTH_ANNOUNCING = new Set(["failed", "stalled", "expired", "unreachable", "succeeded"]);
@@ -21,61 +21,61 @@ const TILES = [
   { id: "failed", label: "Failed", sign: "failed", states: ["failed"] },
   { id: "unreachable", label: "Unreachable", sign: "unreachable", states: ["unreachable"], rare: true },
   { id: "waiting", label: "Waiting", sign: "waiting", states: ["waiting"] },
-  { id: "done", label: "Done today", sign: "succeeded", states: ["succeeded"] },
+  { id: "done", label: "Succeeded today", sign: "succeeded", states: ["succeeded"] },
 ];
 const collator = new Intl.Collator(undefined, { numeric: true });
 const byId = (id) => document.getElementById(id);
 
 const keyOf = (thing) => JSON.stringify([thing.case_id, thing.beam_id]);
 
-// What is known
+// Known beams
 
 const rows = new Map(); // key -> Row
 const cases = new Map(); // case id -> CaseGroup
-let board = null; // everything but the beams
+let overview = null; // everything but the beams
 let link = "";
 let lostAt = 0;
 let skew = 0;
 
-/** Now, by the exporter's clock; it stands still while nothing is heard, as the values do. */
+/** Now by the exporter's clock. It stops while the connection is lost, as the values do. */
 function now() {
   return (link === "lost" ? lostAt : Date.now() / 1000) + skew;
 }
 
-function tellTime(at) {
+function setClock(at) {
   const difference = at - Date.now() / 1000;
-  skew = Math.abs(difference) > CLOCKS_DIFFER_SECONDS ? difference : 0;
+  skew = Math.abs(difference) > CLOCK_SKEW_SECONDS ? difference : 0;
 }
 
-function takeState(state) {
+function applyState(state) {
   const { beams, ...rest } = state;
-  tellTime(state.at);
-  board = rest;
-  const there = new Set();
+  setClock(state.at);
+  overview = rest;
+  const present = new Set();
   const before = rows.size > 0;
   for (const beam of beams) {
     const key = keyOf(beam);
-    there.add(key);
-    takeBeam(key, beam, before);
+    present.add(key);
+    applyBeam(key, beam, before);
   }
-  for (const key of [...rows.keys()]) if (!there.has(key)) dropBeam(key);
+  for (const key of [...rows.keys()]) if (!present.has(key)) removeBeam(key);
   redraw({ layout: true, rest: true });
 }
 
-function takeChange({ beams = [], gone = [], ...rest }) {
-  tellTime(rest.at);
+function applyChange({ beams = [], gone = [], ...rest }) {
+  setClock(rest.at);
   let layout = gone.length > 0 || view.sort !== "attention" || view.words.length > 0;
   for (const beam of beams) {
     const key = keyOf(beam);
     layout = layout || !rows.has(key) || "state" in beam || "expected_end" in beam || "needs_attention" in beam;
-    takeBeam(key, beam, true);
+    applyBeam(key, beam, true);
   }
-  for (const [case_id, beam_id] of gone) dropBeam(keyOf({ case_id, beam_id }));
-  Object.assign(board, rest);
+  for (const [case_id, beam_id] of gone) removeBeam(keyOf({ case_id, beam_id }));
+  Object.assign(overview, rest);
   redraw({ layout, rest: layout || Object.keys(rest).length > 1 });
 }
 
-function takeBeam(key, beam, tell) {
+function applyBeam(key, beam, announced) {
   let row = rows.get(key);
   const before = row?.beam.state;
   if (row === undefined) {
@@ -86,11 +86,11 @@ function takeBeam(key, beam, tell) {
     group.rows.push(row);
   } else Object.assign(row.beam, beam);
   row.searched = null;
-  stale.add(row);
-  if (tell && beam.state !== undefined && beam.state !== before) news.push(row.beam);
+  changedRows.add(row);
+  if (announced && beam.state !== undefined && beam.state !== before) news.push(row.beam);
 }
 
-function dropBeam(key) {
+function removeBeam(key) {
   const row = rows.get(key);
   if (row === undefined) return;
   rows.delete(key);
@@ -99,7 +99,7 @@ function dropBeam(key) {
   if (group.rows.length === 0) cases.delete(row.beam.case_id);
 }
 
-// What is shown
+// Selection and order
 
 const view = { tiles: new Set(), words: [], sort: "attention", caseId: null, beamKey: null };
 let detail = null;
@@ -131,7 +131,7 @@ function readRoute() {
   try {
     if (match) parts = [match[2], match[3]].map((part) => (part === undefined ? null : decodeURIComponent(part)));
   } catch {
-    // A broken escape names nothing.
+    // An invalid escape: no beam has this address.
   }
   const [caseId, beamId] = parts;
   const wasDetail = view.beamKey !== null;
@@ -142,7 +142,7 @@ function readRoute() {
   if (wasDetail && view.beamKey === null) byId("main").focus({ preventScroll: true });
 }
 
-function wanted(row) {
+function isSelected(row) {
   const { beam } = row;
   if (view.caseId !== null && beam.case_id !== view.caseId) return false;
   if (view.tiles.size && !TILES.some((tile) => view.tiles.has(tile.id) && tile.states.includes(beam.state))) return false;
@@ -169,7 +169,7 @@ function soonest(group) {
 
 function inOrder() {
   const groups = [...cases.values()].filter((group) => {
-    group.shown = group.rows.filter(wanted);
+    group.shown = group.rows.filter(isSelected);
     return group.shown.length > 0;
   });
   for (const group of groups) {
@@ -217,35 +217,36 @@ class CaseGroup {
   update(at) {
     const open = this.rows.filter((row) => !ended(row.beam));
     const ends = open.map((row) => row.beam.expected_end);
-    this.realId.set(nameOfCase(this.caseId));
+    this.realId.set(realCaseId(this.caseId));
     this.summary.set(`${countOfBeams(this.rows.length)} · ${percent(this.ratio())}`);
-    const which = this.rows.some((row) => row.beam.state === "failed") ? "the others done" : "all done";
-    this.end.set(ends.length === 0 || ends.includes(null) ? "" : `${which} ${clock(Math.max(...ends), at)}`);
+    const others = this.rows.some((row) => row.beam.state === "failed") ? "the others " : "";
+    this.end.set(ends.length === 0 || ends.includes(null) ? "" : `${others}should finish at ${clock(Math.max(...ends), at)}`);
   }
 }
 
 // Drawing, a few milliseconds at a time
 
-const stale = new Set(); // rows whose beam has changed
+const changedRows = new Set();
 let news = [];
-let plan = null;
+let pendingLayout = null; // case groups that are still to be placed
 let layoutIsStale = false;
 let restIsStale = false;
 let drawing = false;
 
 function redraw({ layout = false, rest = false }) {
-  if (layout) plan = null;
+  if (layout) pendingLayout = null;
   layoutIsStale = layoutIsStale || layout;
   restIsStale = restIsStale || rest;
   if (drawing) return;
   drawing = true;
-  // A page that is not seen gets no frames, and its title must be right all the same.
+  // A hidden page gets no animation frames, but its title must be right.
   if (document.hidden) setTimeout(draw, 50);
   else requestAnimationFrame(draw);
 }
+
 function draw() {
   drawing = false;
-  if (board === null) return;
+  if (overview === null) return;
   const until = performance.now() + FRAME_MS;
   const at = now();
   byId("overview").hidden = view.beamKey !== null;
@@ -258,27 +259,27 @@ function draw() {
   if (view.beamKey !== null) return;
   if (layoutIsStale) {
     layoutIsStale = false;
-    plan = { groups: inOrder(), next: 0 };
-    drawNothing(plan.groups.length);
+    pendingLayout = { groups: inOrder(), next: 0 };
+    drawNothing(pendingLayout.groups.length);
   }
-  if (plan !== null) {
+  if (pendingLayout !== null) {
     const table = byId("table");
-    while (plan.next < plan.groups.length) {
+    while (pendingLayout.next < pendingLayout.groups.length) {
       if (performance.now() > until) return redraw({});
-      const group = plan.groups[plan.next++];
+      const group = pendingLayout.groups[pendingLayout.next++];
       group.update(at);
-      for (const row of group.shown) if (stale.delete(row) || !row.drawn) row.update(at);
+      for (const row of group.shown) if (changedRows.delete(row) || !row.drawn) row.update(at);
       arrange(group.node, [group.headRow, ...group.shown.map((row) => row.node)]);
-      const place = table.children[plan.next]; // behind the head and the groups before
+      const place = table.children[pendingLayout.next]; // after the head and the earlier groups
       if (place !== group.node) table.insertBefore(group.node, place ?? null);
     }
-    while (table.children.length > plan.groups.length + 1) table.lastElementChild.remove();
-    plan = null;
+    while (table.children.length > pendingLayout.groups.length + 1) table.lastElementChild.remove();
+    pendingLayout = null;
   }
   const touched = new Set();
-  for (const row of stale) {
+  for (const row of changedRows) {
     if (performance.now() > until) return redraw({});
-    stale.delete(row);
+    changedRows.delete(row);
     if (!row.drawn) continue;
     row.update(at);
     touched.add(cases.get(row.beam.case_id));
@@ -295,7 +296,7 @@ function drawDetail(at) {
     arrange(container, [
       element("p", { class: "crumbs" }, element("a", { href: "#/" }, "All cases")),
       element("h2", {}, "No such beam"),
-      element("p", {}, "It is not known, or has left the board a while after its end."),
+      element("p", {}, "It is unknown, or it ended long ago and is not shown any more."),
     ]);
   } else if (detail?.beam !== row.beam) {
     detail = new Detail(row.beam);
@@ -307,7 +308,7 @@ function drawNothing(groups) {
   const nothing = byId("nothing");
   nothing.hidden = groups > 0;
   byId("table").hidden = groups === 0;
-  nothing.textContent = rows.size === 0 ? "No beams are known yet." : "No beam fits what you look for.";
+  nothing.textContent = rows.size === 0 ? "No beams are known yet." : "No beam matches.";
   const restricted = view.tiles.size > 0 || view.words.length > 0 || view.caseId !== null;
   byId("clear").hidden = !restricted;
   byId("clear").textContent = view.caseId === null ? "Show all" : `Only case ${view.caseId}: show all`;
@@ -328,8 +329,8 @@ function drawRest(at) {
   }
   const overdue = [...rows.values()].filter(({ beam }) => isOverdue(beam)).length;
   const trouble = numbers.failed + numbers.stalled + numbers.unreachable + overdue;
-  const wanting = trouble === 0 ? "" : `${trouble} ${trouble === 1 ? "needs" : "need"} attention, `;
-  document.title = `${wanting}${numbers.running} running – Dose simulations`;
+  const attention = trouble === 0 ? "" : `${trouble} ${trouble === 1 ? "needs" : "need"} attention, `;
+  document.title = `${attention}${numbers.running} running – Dose simulations`;
   drawEnded(today, at);
   drawSources(at);
   drawBanners(at);
@@ -339,7 +340,7 @@ function drawRest(at) {
 function endedToday(at) {
   const since = midnight(at);
   const runs = new Map();
-  for (const run of board.ended) runs.set(`${keyOf(run)} ${run.run}`, run);
+  for (const run of overview.ended) runs.set(`${keyOf(run)} ${run.run}`, run);
   for (const { beam } of rows.values()) {
     const key = `${keyOf(beam)} ${beam.run}`;
     if (ended(beam) && beam.ended_at !== null && !runs.has(key)) runs.set(key, { ...beam, outcome: beam.state });
@@ -350,15 +351,15 @@ function endedToday(at) {
 let endedShown = "";
 function drawEnded(runs, at) {
   const signature = runs
-    .map((run) => `${keyOf(run)} ${run.run} ${run.outcome} ${run.reason_text} ${nameOfBeam(run.beam_id)}`)
+    .map((run) => `${keyOf(run)} ${run.run} ${run.outcome} ${run.reason_text} ${realBeamId(run.beam_id)}`)
     .join();
   if (signature === endedShown && byId("ended").firstChild !== null) return;
   endedShown = signature;
   const items = runs.map((run) => {
-    const there = rows.has(keyOf(run));
-    const realId = nameOfBeam(run.beam_id);
+    const isShown = rows.has(keyOf(run));
+    const realId = realBeamId(run.beam_id);
     const took = run.started_at === null ? "" : ` after ${duration(run.ended_at - run.started_at)}`;
-    const said = run.outcome === "failed" ? `Failed${took}: ${run.reason_text ?? "no reason known"}` : `Done${took}`;
+    const outcome = run.outcome === "failed" ? `Failed${took}: ${run.reason_text ?? "unknown reason"}` : `Succeeded${took}`;
     return element(
       "li",
       {},
@@ -366,11 +367,11 @@ function drawEnded(runs, at) {
       element("span", { class: `state state-${run.outcome}` }, icon(run.outcome)),
       element(
         "span",
-        { class: "said" },
-        there ? element("a", { href: beamLink(run) }, run.beam_id) : element("strong", {}, run.beam_id),
+        { class: "text" },
+        isShown ? element("a", { href: beamLink(run) }, run.beam_id) : element("strong", {}, run.beam_id),
         realId === "" ? "" : element("span", { class: "real-id" }, ` ${realId}`),
         run.run > 1 ? `, run ${run.run}` : "",
-        element("span", { class: "what" }, ` ${said}`),
+        element("span", { class: "what" }, ` ${outcome}`),
       ),
     );
   });
@@ -379,17 +380,17 @@ function drawEnded(runs, at) {
 }
 
 const health = (source, at) => {
-  if (source.up === null) return ["waiting", "not looked at yet"];
+  if (source.up === null) return ["waiting", "not polled yet"];
   if (!source.up) return ["unreachable", "does not answer"];
-  if (silent(source, at)) return ["expired", "is not being looked at"];
+  if (isUnpolled(source, at)) return ["expired", "is not polled"];
   return source.folders_missing.length > 0 ? ["stalled", `answers, but ${missingWords(source)}`] : ["succeeded", "answers"];
 };
 function missingWords({ folders_missing: folders }) {
   return folders.length === 1 ? `the folder ${folders[0]} does not exist` : `${folders.length} folders do not exist: ${folders.join(", ")}`;
 }
-const silent = (source, at) => source.up === true && at - (source.last_poll_at ?? at) > SILENT_SOURCE_SECONDS;
+const isUnpolled = (source, at) => source.up === true && at - (source.last_poll_at ?? at) > UNPOLLED_SECONDS;
 
-/** How far the clock of a source is off, where that is more than the few seconds that nobody needs to know of. */
+/** How far the clock of a source is off, if by more than a few seconds. */
 function clockOffset(source) {
   const seconds = source.clock_offset_seconds ?? 0;
   if (Math.abs(seconds) <= 5) return "";
@@ -398,8 +399,8 @@ function clockOffset(source) {
 
 let sourcesShown = "";
 function drawSources(at) {
-  const found = board.sources.map((source) => [source, ...health(source, at), clockOffset(source)]);
-  const database = board.database;
+  const found = overview.sources.map((source) => [source, ...health(source, at), clockOffset(source)]);
+  const database = overview.database;
   const signature = JSON.stringify([found.map(([source, , ...texts]) => [source.name, source.kind, source.beams, ...texts, source.reason]), database?.up]);
   if (signature === sourcesShown) return;
   sourcesShown = signature;
@@ -408,7 +409,7 @@ function drawSources(at) {
     const reason = source.reason ? `: ${source.reason}` : "";
     return item(source.name, state, `${text} · ${countOfBeams(source.beams)} · ${where}${offset}${reason}`);
   });
-  if (database) items.push(item("database", database.up ? "succeeded" : "failed", database.up ? "takes progress" : "does not take progress"));
+  if (database) items.push(item("database", database.up ? "succeeded" : "failed", database.up ? "accepts progress" : "does not accept progress"));
   arrange(byId("sources"), items);
 }
 
@@ -417,34 +418,34 @@ const item = (name, state, text) =>
     "li",
     {},
     element("span", { class: `state state-${state}` }, icon(state)),
-    element("span", { class: "said" }, element("strong", {}, name), element("span", { class: "what" }, ` ${text}`)),
+    element("span", { class: "text" }, element("strong", {}, name), element("span", { class: "what" }, ` ${text}`)),
   );
 
 let bannersShown = "";
 function drawBanners(at) {
   const banners = [];
   if (link === "lost") {
-    const since = board === null ? "" : ` since ${exactClock(lostAt)}. What you see is from then`;
+    const since = overview === null ? "" : ` since ${exactClock(lostAt)}. These are the values from then`;
     banners.push(["failed", `No connection to the exporter${since}.`, "Trying again."]);
   }
-  for (const source of board?.sources ?? []) {
+  for (const source of overview?.sources ?? []) {
     if (source.up === false) {
-      const since = source.last_poll_at === null ? "" : ` since ${clock(source.last_poll_at, at)}`;
-      banners.push(["unreachable", `${source.name} does not answer${since}.`, `Its beams show what was known last.${source.reason ? ` Reason: ${source.reason}.` : ""}`]);
-    } else if (link !== "lost" && silent(source, at)) {
-      banners.push(["expired", `${source.name} has not been looked at since ${clock(source.last_poll_at, at)}.`, "Its beams may be further than shown."]);
+      const what = source.last_poll_at === null ? "does not answer" : `has not answered since ${clock(source.last_poll_at, at)}`;
+      banners.push(["unreachable", `${source.name} ${what}.`, `Its beams show the last known values.${source.reason ? ` Reason: ${source.reason}.` : ""}`]);
+    } else if (link !== "lost" && isUnpolled(source, at)) {
+      banners.push(["expired", `${source.name} has not been polled since ${clock(source.last_poll_at, at)}.`, "Its beams may have progressed further."]);
     }
   }
-  for (const source of board?.sources ?? []) {
+  for (const source of overview?.sources ?? []) {
     if (source.folders_missing.length === 0) continue;
     banners.push(["stalled", `${source.name}: ${missingWords(source)}.`, "No log can be found there: check log_path, or create the folder."]);
   }
-  if (board?.database?.up === false) {
-    banners.push(["stalled", "The database does not take progress.", "The communicator's own screens are behind; this page is not."]);
+  if (overview?.database?.up === false) {
+    banners.push(["stalled", "Progress cannot be written to the database.", "The communicator's screens show old values; this page is up to date."]);
   }
-  if (board?.beams_dropped) {
-    const are = board.beams_dropped === 1 ? "is" : "are";
-    banners.push(["stalled", `${countOfBeams(board.beams_dropped, "more ")} ${are} not shown.`, "max_beams is reached."]);
+  if (overview?.beams_dropped) {
+    const are = overview.beams_dropped === 1 ? "is" : "are";
+    banners.push(["stalled", `${countOfBeams(overview.beams_dropped, "more ")} ${are} not shown.`, "max_beams is reached."]);
   }
   const signature = JSON.stringify(banners);
   if (signature === bannersShown) return;
@@ -458,16 +459,16 @@ function drawBanners(at) {
 }
 
 function announce(at) {
-  const told = news.filter((beam) => WORTH_ANNOUNCING.has(beam.state));
+  const announced = news.filter((beam) => WORTH_ANNOUNCING.has(beam.state));
   news = [];
-  if (told.length === 0) return;
+  if (announced.length === 0) return;
   byId("announcer").textContent =
-    told.length > ANNOUNCED_AT_MOST
-      ? `${told.length} beams have changed their state.`
-      : told.map((beam) => `${beam.beam_id}: ${stateWord(beam.state)}, ${explanation(beam, at)}.`).join(" ");
+    announced.length > ANNOUNCED_AT_MOST
+      ? `${announced.length} beams have changed state.`
+      : announced.map((beam) => `${beam.beam_id}: ${stateWord(beam.state)}, ${explanation(beam, at)}.`).join(" ");
 }
 
-// What people do
+// User input
 
 function makeTiles() {
   for (const tile of TILES) {
@@ -500,13 +501,13 @@ function chooseTheme() {
     try {
       localStorage.setItem("mqi-theme", next);
     } catch {
-      // Not remembered, then.
+      // Storage is forbidden: the choice is lost when the page is closed.
     }
     show();
   });
 }
 
-function listenToPeople() {
+function listenToUser() {
   byId("tools").addEventListener("submit", (event) => event.preventDefault());
   byId("find").addEventListener("input", (event) => {
     view.words = words(event.target.value);
@@ -538,9 +539,9 @@ function listenToPeople() {
   window.addEventListener("hashchange", readRoute);
 }
 
-/** Every second, and only what is in view of the reader changes by more than its text. */
+/** Every second: update texts that change with time. */
 function tick() {
-  if (board === null || document.hidden) return;
+  if (overview === null || document.hidden) return;
   const at = now();
   if (detail !== null) return detail.tick(at);
   for (const group of cases.values()) for (const row of group.shown) if (row.drawn) row.tick(at);
@@ -552,17 +553,17 @@ const LINKS = { live: "Live", polling: "Every 3 seconds", lost: "Not connected" 
 
 makeTiles();
 chooseTheme();
-offerNames(byId("names"), () => {
-  for (const row of rows.values()) stale.add(row);
+offerIds(byId("reveal"), () => {
+  for (const row of rows.values()) changedRows.add(row);
   redraw({ layout: true, rest: true });
 });
-listenToPeople();
+listenToUser();
 readAddress();
 readRoute();
 setInterval(tick, 1000);
 follow({
-  state: takeState,
-  change: takeChange,
+  state: applyState,
+  change: applyChange,
   link(next) {
     if (next === "lost") lostAt = Date.now() / 1000;
     link = next;
