@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from exporter.beams import statuses
+
 
 @dataclass(frozen=True, slots=True)
 class StallRules:
@@ -20,11 +22,11 @@ class StallRules:
 class StatusRules:
     """Meaning of the values of the column ``status`` (``discovery`` in the configuration)."""
 
-    terminal: frozenset[str] = frozenset({"completed", "failed", "cancelled"})
-    completed: frozenset[str] = frozenset({"completed"})
-    post_run: frozenset[str] = frozenset({"downloading", "postprocessing"})
-    simulating: frozenset[str] = frozenset({"hpc_running", "simulation_running"})
-    reset: frozenset[str] = frozenset({"pending"})
+    terminal: frozenset[str] = frozenset(statuses.TERMINAL)
+    completed: frozenset[str] = frozenset(statuses.COMPLETED)
+    post_run: frozenset[str] = frozenset(statuses.POST_RUN)
+    simulating: frozenset[str] = frozenset(statuses.SIMULATING)
+    reset: frozenset[str] = frozenset(statuses.RESET)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,8 @@ from pydantic import (
     model_validator,
 )
 
+from exporter.beams import statuses
+from exporter.beams.rules import StallRules
 from exporter.beams.snapshot import UNKNOWN_SOURCE
 from exporter.config.document import quoted
 from exporter.config.listen_address import ListenError, parse_listen_address
@@ -45,12 +47,13 @@ from exporter.sources.ssh.host import SshHost, WeakAlgorithm
 _HOST_LABEL = "[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?"
 _HOST_NAME = re.compile(rf"(?=.{{1,254}}\Z){_HOST_LABEL}(?:\.{_HOST_LABEL})*\.?")
 
+_STALL = StallRules()
 SOURCE_KINDS = ("local", "ssh")
 DEFAULT_LOG_PATH = "{base_directory}/tps_env/logs/{case_id}_{beam_id}.log"
 
 
 class SettingsSection(BaseModel):
-    """What all sections share: immutable, strict, and a key without a value is a key not written."""
+    """Base of all sections: immutable and strict. A key without a value counts as not written."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, validate_default=True)
 
@@ -67,49 +70,51 @@ class SettingsSection(BaseModel):
 
 
 class PatternSettings(SettingsSection):
-    """How the log says how far it is. The wording of the known engines is built in; these are added, for others.
+    """Patterns of progress lines, for engines whose wording is not built in.
 
     Patterns are searched anywhere in the first 4 KiB of each line, as bytes (`\\d` is an ASCII digit, text is UTF-8).
-    A pattern that equals a built-in one is added like any other.
+    They are added to the built-in patterns; one that equals a built-in pattern is added, too.
     """
 
     total_batches: TotalPatterns = Field(
-        default=(), description="Line that announces how many batches there will be; one group, the number."
+        default=(), description="Line with the total number of batches; one group, the number."
     )
     current_batch: CounterPatterns = Field(
         default=(),
-        description="Line that starts a batch; one group, its number from 1 on, or a second one, how many there are.",
+        description="Line that starts a batch; one group, its number from 1 on. A second group is the total number.",
     )
 
 
 class MonitoringSettings(SettingsSection):
-    """How running beams are followed."""
+    """Polling of running beams."""
 
-    poll_interval_seconds: float = Field(default=0.5, ge=0.01, le=3600, description="How often each log is looked at.")
+    poll_interval_seconds: float = Field(default=0.5, ge=0.01, le=3600, description="How often each log is polled.")
     update_throttle_percent: float = Field(
         default=1.0,
         ge=0,
         le=100,
-        description="Write progress to the database only when it has changed by this much (and at every run's end).",
+        description="Write progress to the database after it changed by this much, and at the end of a run.",
     )
     timeout_seconds: Seconds = Field(
-        default=3600,
-        description="A run whose log has not grown for this long is `expired`, until it grows again.",
+        default=_STALL.timeout_seconds,
+        description="A run is `expired` when its log has not grown for this long, until it grows again.",
     )
 
 
 class StallSettings(SettingsSection):
-    """When a run without progress counts as stalled: after the larger of `minimum_seconds` and `factor` batches."""
+    """A run without progress is stalled after the longer of `minimum_seconds` and `factor` times its longest batch."""
 
-    factor: float = Field(default=3, ge=1, le=1000, description="Times the longest finished batch of the run.")
-    minimum_seconds: Seconds = Field(default=120, description="Never earlier than this.")
+    factor: float = Field(
+        default=_STALL.factor, ge=1, le=1000, description="Multiple of the longest finished batch of the run."
+    )
+    minimum_seconds: Seconds = Field(default=_STALL.minimum_seconds, description="A run is never stalled earlier.")
     first_batch_seconds: Seconds = Field(
-        default=900,
-        description="Used instead while no batch has finished; while the dose is saved, never earlier than this.",
+        default=_STALL.first_batch_seconds,
+        description="Used instead while no batch has finished; the minimum while the dose is saved.",
     )
     buffered_seconds: Seconds = Field(
-        default=7200,
-        description="Used instead where the engine's log arrives in blocks.",
+        default=_STALL.buffered_seconds,
+        description="Used instead when the engine's log arrives in blocks (output buffering).",
     )
 
 
@@ -118,7 +123,7 @@ class ProgressTrackingSettings(SettingsSection):
 
     enabled: bool = Field(
         default=True,
-        description="`false`: follow nothing, write nothing; serve only metrics of the exporter itself.",
+        description="`false`: read no logs, write no progress; serve only the exporter's own metrics.",
     )
     patterns: PatternSettings = PatternSettings()
     monitoring: MonitoringSettings = MonitoringSettings()
@@ -126,20 +131,20 @@ class ProgressTrackingSettings(SettingsSection):
 
 
 class CompletionMarkerSettings(SettingsSection):
-    """How the log says that a run is over. The words of the known engines are built in; these are added."""
+    """Patterns of lines that end a run. They are added to the built-in patterns of the known engines."""
 
     success_patterns: LinePatterns = Field(
         default=(),
         validation_alias=AliasChoices("success_patterns", "success_pattern"),
-        description="Line of a run that succeeded; may be written as `success_pattern` too.",
+        description="Line of a run that succeeded. The key may also be `success_pattern`.",
     )
     failure_patterns: LinePatterns = Field(
-        default=(), description="Line of a run that failed; any match makes the run failed, whatever follows."
+        default=(), description="Line of a run that failed; one match is enough, whatever follows it."
     )
 
 
 class _CommonSourceSettings(SettingsSection):
-    """Places where logs are read. A beam is looked for at every template of every source; the newest log counts."""
+    """Places where logs are read. The newest log that matches any template of any source is a beam's log."""
 
     name: str = Field(
         default="local",
@@ -153,19 +158,19 @@ class _CommonSourceSettings(SettingsSection):
     )
     log_root: AbsolutePath | None = Field(
         default=None,
-        description="Folder that logs must be in; needed where a template begins with a beam's field.",
+        description="Folder that logs must be in; needed if a template begins with a field of the beam.",
     )
     output_path: Annotated[tuple[str, ...], BeforeValidator(as_tuple)] = Field(
         default=(),
-        description="Where a beam's dose file is: the fields of `log_path` and, after the folder that stands before "
-        "the first field of a beam, globs (`*`, `?`, `[...]`). A run has succeeded only when a file that it wrote "
-        "is there; else it failed (`output_missing`). No dose file is looked for where not set.",
+        description="Where a beam's dose file is: the fields of `log_path`, and globs (`*`, `?`, `[...]`) after the "
+        "folder before the first field of the beam. A run succeeds only if a file that it wrote is there; otherwise it "
+        "fails (`output_missing`). Without this key dose files are not checked.",
     )
-    output_minimum_bytes: int = Field(default=1, ge=1, description="A smaller dose file does not count.")
+    output_minimum_bytes: int = Field(default=1, ge=1, description="A smaller dose file is ignored.")
     follow_links: Literal["inside", "anywhere"] = Field(
         default="inside",
-        description="Symbolic links in a log's path are followed `inside` `log_root`, or the folder that `log_path` "
-        "names before its first field of a beam, or `anywhere`. The same holds for `output_path` and its folder.",
+        description="Whether symbolic links in a path may lead out of its folder. The folder is `log_root`, or the "
+        "part of `log_path` or `output_path` before the first field of the beam. `inside` refuses such links.",
     )
 
     @field_validator("name")
@@ -177,7 +182,7 @@ class _CommonSourceSettings(SettingsSection):
 
 
 class LocalSourceSettings(_CommonSourceSettings):
-    """Places where logs are read. A beam is looked for at every template of every source; the newest log counts."""
+    """Places where logs are read. The newest log that matches any template of any source is a beam's log."""
 
     kind: Literal["local"] = Field(default="local", description="`local`: the file system of this machine.")
 
@@ -187,33 +192,35 @@ class SshSourceSettings(_CommonSourceSettings):
 
     kind: Literal["ssh"] = Field(description="`ssh`: one SSH host, over SFTP (docs/remote-logs.md).")
     host: str = Field(min_length=1, description="Name or address of the host, or an alias of `ssh_config_file`.")
-    port: int | None = Field(default=None, ge=1, le=65535, description="22, or the alias's, where not set.")
-    user: str | None = Field(default=None, min_length=1, description="The exporter's own, or the alias's, if not set.")
-    key_file: NamedFile | None = Field(default=None, description="Private key; the alias's where not set.")
+    port: int | None = Field(default=None, ge=1, le=65535, description="Default: that of the alias, or 22.")
+    user: str | None = Field(
+        default=None, min_length=1, description="Default: that of the alias, or the exporter's own user."
+    )
+    key_file: NamedFile | None = Field(default=None, description="Private key. Default: that of the alias.")
     passphrase_file: NamedFile | None = Field(
         default=None, description="File with the passphrase of an encrypted key; only its owner may read it."
     )
     password_file: NamedFile | None = Field(
-        default=None, description="File with a password; only its owner may read it. Without it, none is ever used."
+        default=None, description="File with a password; only its owner may read it. Without it no password is used."
     )
     jump_password_file: NamedFile | None = Field(
         default=None,
-        description="File with a password for the hosts of `ProxyJump`, which never get that of `password_file`.",
+        description="File with a password for the hosts of `ProxyJump`. They never get the one of `password_file`.",
     )
-    use_agent: bool = Field(default=False, description="Try the keys of a running SSH agent, too.")
+    use_agent: bool = Field(default=False, description="Also try the keys of a running SSH agent.")
     known_hosts_file: NamedFile | None = Field(
-        default=None, description="Host keys that are trusted; `~/.ssh/known_hosts` and the system's where not set."
+        default=None, description="Trusted host keys. Default: `~/.ssh/known_hosts` and those of the system."
     )
     ssh_config_file: NamedFile | None = Field(
-        default=None, description="OpenSSH client configuration, for aliases and `ProxyJump`; none where not set."
+        default=None, description="OpenSSH client configuration, for aliases and `ProxyJump`. Default: none."
     )
     connect_timeout_seconds: float = Field(
-        default=10, gt=0, le=60, description="Longest wait for the connection, for its banner and for the login, each."
+        default=10, gt=0, le=60, description="Longest wait for the connection, for its banner, and for the login."
     )
     operation_timeout_seconds: float = Field(
-        default=10, gt=0, le=25, description="Longest wait for an answer: a dead link is noticed so soon."
+        default=10, gt=0, le=25, description="Longest wait for an answer; then the connection counts as dead."
     )
-    keepalive_seconds: int = Field(default=15, ge=1, le=3600, description="How often an idle connection is kept open.")
+    keepalive_seconds: int = Field(default=15, ge=1, le=3600, description="Interval of keepalive messages.")
     allow_algorithms: Annotated[tuple[WeakAlgorithm, ...], BeforeValidator(as_tuple)] = Field(
         default=(),
         description="Weak ciphers and MACs that an old host may use: `3des-cbc`, `aes128-cbc`, `aes192-cbc`, "
@@ -270,32 +277,32 @@ SourceSettings: TypeAlias = Annotated[
 
 
 class DiscoverySettings(SettingsSection):
-    """Which beams to follow."""
+    """Finding beams."""
 
     kind: Literal["database", "directory"] = Field(
         default="database",
-        description="From the `beams` table, or (without a database) from the log files' names.",
+        description="Find beams in the `beams` table, or in the names of log files (without a database).",
     )
     name_pattern: str | None = Field(
         default=None,
         description="With `directory`: regular expression for a whole file name with groups `case_id` and `beam_id`; "
         "by default `<case>_<case>_<rest>.log`, `sim_<case>_beam_<n>.log` and `<case>_<beam>.log` are known.",
     )
-    interval_seconds: float = Field(default=2, ge=0.01, le=3600, description="How often to look for beams.")
+    interval_seconds: float = Field(default=2, ge=0.01, le=3600, description="Interval of discovery.")
     terminal_statuses: Annotated[Statuses, Field(min_length=1)] = Field(
-        default=("completed", "failed", "cancelled"), description="Statuses of a row that is done with."
+        default=statuses.TERMINAL, description="Statuses of a row whose beam is over."
     )
     completed_statuses: Statuses = Field(
-        default=("completed",), description="Those of `terminal_statuses` that mean success."
+        default=statuses.COMPLETED, description="The `terminal_statuses` that mean success."
     )
     post_run_statuses: Statuses = Field(
-        default=("downloading", "postprocessing"),
+        default=statuses.POST_RUN,
         description="Statuses after the simulation and before a terminal one.",
     )
     simulating_statuses: Statuses = Field(
-        default=("hpc_running", "simulation_running"), description="Statuses of a row whose simulation runs."
+        default=statuses.SIMULATING, description="Statuses of a row whose simulation runs."
     )
-    reset_statuses: Statuses = Field(default=("pending",), description="Statuses that a retry begins with.")
+    reset_statuses: Statuses = Field(default=statuses.RESET, description="Statuses at the beginning of a retry.")
 
     @field_validator("name_pattern")
     @classmethod
@@ -347,13 +354,13 @@ class MirrorSettings(SettingsSection):
     enabled: bool = Field(default=True, description="`false`: never write to the database.")
     value: Literal["batch", "estimated"] = Field(
         default="batch",
-        description="`batch`: started of all batches. `estimated`: the work that is really done.",
+        description="`batch`: started batches divided by all batches. `estimated`: estimated progress.",
     )
     range: Annotated[tuple[float, float], BeforeValidator(as_tuple)] = Field(
-        default=(0.0, 100.0), description="What 0 and 100 % are written as, within 0..100."
+        default=(0.0, 100.0), description="Numbers to write for 0 % and 100 %, within 0..100."
     )
     minimum_interval_seconds: float = Field(
-        default=2, ge=0.1, le=3600, description="At most one transaction in this time."
+        default=2, ge=0.1, le=3600, description="Minimum time between two transactions."
     )
 
     @field_validator("range")
@@ -366,11 +373,11 @@ class MirrorSettings(SettingsSection):
 
 
 class PrivacySettings(SettingsSection):
-    """How the ids of cases and beams, which may be those of patients, are shown outside the process."""
+    """How ids of cases and beams are shown. They may be ids of patients."""
 
     identifiers: Literal["plain", "pseudonym"] = Field(
         default="plain",
-        description="`plain`: as they are. `pseudonym`: as keyed pseudonyms everywhere but in the database; paths and "
+        description="`plain`: unchanged. `pseudonym`: as keyed pseudonyms everywhere but in the database; paths and "
         "lines of logs are redacted (docs/user-guide.md, Pseudonyms).",
     )
     key_file: NamedFile | None = Field(
@@ -380,8 +387,8 @@ class PrivacySettings(SettingsSection):
     )
     resolve_for: Annotated[tuple[str, ...], BeforeValidator(as_tuple)] = Field(
         default=(),
-        description="Users of the web configuration (`basic_auth_users`) who may have the ids behind the pseudonyms "
-        "shown on the page; each time is logged and counted. Nobody where not set.",
+        description="Users (`basic_auth_users` of the web configuration) who may see real ids on the page. Each use is "
+        "logged and counted. Default: nobody.",
     )
 
     @model_validator(mode="after")
@@ -401,23 +408,22 @@ class WebSettings(SettingsSection):
     listen_address: str = Field(default="127.0.0.1:10813", description="`host:port`; `:port` is every interface.")
     config_file: NamedFilePath | None = Field(
         default=None,
-        description="TLS and passwords, in the format that all Prometheus exporters share (docs/user-guide.md); a file "
-        "of its own, read again when it changes.",
+        description="File with TLS and passwords, in the format of all Prometheus exporters (docs/user-guide.md). It "
+        "is read again when it changes.",
     )
     enable_lifecycle: bool = Field(default=False, description="Allow `POST /-/reload`.")
     allowed_hosts: Annotated[tuple[str, ...], BeforeValidator(as_tuple)] = Field(
         default=(),
-        description="Names, without ports, by which browsers and scrapers may ask; others get 421. Addresses and "
-        "`localhost` are always answered. Any name where not set: then a page of somebody else's, whose name is made "
-        "to lead here, can read what asks for no password (docs/security.md).",
+        description="Host names, without ports, that requests may use; others get 421. Addresses and `localhost` are "
+        "always allowed. Default: any name; then DNS rebinding can read what needs no password (docs/security.md).",
     )
     grafana_url: HttpUrl | None = Field(
-        default=None, description="Where the page's link to Grafana leads; no link where not set."
+        default=None, description="Target of the page's link to Grafana. Default: no link."
     )
     runbook_url: HttpUrl | None = Field(
         default=None,
-        description="Where the runbooks are, if not on the page's own server (`/runbooks`): the page leads from a "
-        "failure or a stall to `URL/NAME.md`.",
+        description="Address of the runbooks; the page links failures and stalls to `URL/NAME.md`. Default: "
+        "`/runbooks` of this server.",
     )
 
     @property
@@ -446,7 +452,7 @@ class WebSettings(SettingsSection):
 
 
 class StateSettings(SettingsSection):
-    """Going on after a restart (docs/user-guide.md, Restarts)."""
+    """State that survives a restart (docs/user-guide.md, Restarts)."""
 
     file: AbsoluteFile | None = Field(
         default=None,
@@ -463,5 +469,7 @@ class StateSettings(SettingsSection):
 class LogSettings(SettingsSection):
     """The exporter's own log, on standard error."""
 
-    level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least severity written.")
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="Lowest severity that is written."
+    )
     format: Literal["logfmt", "json"] = Field(default="logfmt", description="Form of each line: `key=value` or JSON.")

@@ -1,7 +1,7 @@
-"""The configuration: YAML -> typed settings; every mistake named with its line and key.
+"""The whole configuration, and what its sections must agree on.
 
-Every section is frozen, refuses unknown keys and types that merely resemble the right one, and
-has a default for everything but what only the site knows (``base_directory`` and ``database.path``).
+Sections are immutable, and refuse unknown keys and values of a similar type. Only ``base_directory`` and
+``database.path`` have no default.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field, PrivateAttr, model_validator
 
+from exporter.beams.rules import StoreRules
 from exporter.config.document import ConfigError, Document, Location, Origin, Trust, read_text
 from exporter.config.reading import Conflict, Conflicts, validate_document
 from exporter.config.sections import (
@@ -34,6 +35,7 @@ from exporter.config.values import AbsolutePath, Seconds, as_tuple, is_loopback
 from exporter.sources.log_paths import LogPathError, LogPathTemplate
 from exporter.sources.output_paths import OutputPathTemplate
 
+_STORE = StoreRules()
 SOURCES_LIMIT = 256
 """Each source is a thread and, on another host, a connection."""
 
@@ -55,19 +57,24 @@ class Settings(SettingsSection):
     ] = (LocalSourceSettings(),)
     base_directory: AbsolutePath | None = Field(
         default=None,
-        description="The communicator's base directory; needed where a `log_path` uses it (the default does).",
+        description="The communicator's base directory; needed if a `log_path` uses it, as the default does.",
     )
     discovery: DiscoverySettings = DiscoverySettings()
     database: DatabaseSettings | None = None
     mirror: MirrorSettings = MirrorSettings()
     privacy: PrivacySettings = PrivacySettings()
     retention_seconds: Seconds = Field(
-        default=3600,
-        description="How long a beam that succeeded stays on `/metrics`; longer while its case has open beams.",
+        default=_STORE.retention_seconds,
+        description="How long a beam stays on `/metrics` after it succeeded, or longer while its case has open beams.",
     )
-    failed_retention_seconds: Seconds = Field(default=86400, description="The same for one that failed or expired.")
+    failed_retention_seconds: Seconds = Field(
+        default=_STORE.failed_retention_seconds, description="The same for a beam that failed or expired."
+    )
     max_beams: int = Field(
-        default=10000, ge=1, le=1000000, description="At most so many beams on `/metrics`; the others are counted."
+        default=_STORE.max_beams,
+        ge=1,
+        le=1000000,
+        description="Largest number of beams on `/metrics`; the others are only counted.",
     )
     web: WebSettings = WebSettings()
     state: StateSettings = StateSettings()

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from exporter.beams import statuses
 from exporter.database.database_file import WRITE_SECONDS, DatabaseFile
 from exporter.database.files import not_writable
 from exporter.database.table_rows import (
@@ -31,8 +32,8 @@ from exporter.database.table_rows import (
 )
 from exporter.database.unavailable import DatabaseUnavailable  # noqa: F401 - callers of the table catch it
 
-TERMINAL_STATUSES = ("completed", "failed", "cancelled")
-COMPLETED_STATUSES = ("completed",)
+TERMINAL_STATUSES = statuses.TERMINAL
+COMPLETED_STATUSES = statuses.COMPLETED
 
 _NEEDED_COLUMNS = frozenset({"beam_id", "parent_case_id", "status", "updated_at"})
 _IDS_PER_STATEMENT = 500

@@ -16,6 +16,7 @@ from urllib.parse import quote, urlsplit
 import requests
 
 from exporter.config.values import strip_login
+from exporter.process.trusted_files import readable_by_others
 
 _TIMEOUT_SECONDS = 10.0
 _OWN_TO_GRAFANA = ("id", "version")
@@ -62,8 +63,8 @@ def read_token(path: Path) -> str:
         PushFailed: it cannot be read, others may read it, or it holds no token.
     """
     try:
-        if path.stat().st_mode & 0o077:
-            raise PushFailed(f"{path}: others may read this token; run chmod 600 {path}")
+        if (exposed := readable_by_others(path, path.stat())) is not None:
+            raise PushFailed(exposed)
         token = path.read_text(encoding="utf-8").strip()
     except OSError as error:
         raise PushFailed(f"{path}: {error.strerror}") from error

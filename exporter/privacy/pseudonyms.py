@@ -23,7 +23,9 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from exporter.beams import statuses as communicator_statuses
 from exporter.privacy.identifiers import Problem, SafeText
+from exporter.process.trusted_files import readable_by_others
 from exporter.process.user import own_user
 
 REDACTED = SafeText("redacted")
@@ -35,25 +37,6 @@ HOW_TO_MAKE_A_KEY = "make one: (umask 077; openssl rand -base64 48 > FILE)"
 _KEY_BYTES_AT_MOST = 4096
 _CASE, _BEAM = "case-", "beam-"
 _FORM = re.compile(rf"({_CASE}|{_BEAM})[a-z2-7]{{{CHARACTERS},52}}")
-
-COMMUNICATOR_STATUSES = frozenset(
-    {
-        "cancelled",
-        "completed",
-        "csv_interpreting",
-        "downloading",
-        "failed",
-        "hpc_queued",
-        "hpc_running",
-        "pending",
-        "postprocessing",
-        "processing",
-        "simulation_running",
-        "tps_generation",
-        "uploading",
-    }
-)
-"""Of every revision of the communicator: words that say nothing of a patient."""
 
 
 class UnusableKey(Exception):
@@ -110,8 +93,8 @@ def read_key(path: Path, *, any_owner: bool = False) -> PseudonymKey:
             f"`chown {own_user()} {path}`"
         )
     # A group of its own for those who may resolve pseudonyms is usual.
-    if mode & 0o027:
-        raise UnusableKey(f"{path} can be read or changed by others (mode {stat.S_IMODE(mode):04o}); chmod 600 {path}")
+    if (exposed := readable_by_others(path, status, group_may_read=True)) is not None:
+        raise UnusableKey(exposed)
     if len(content) > _KEY_BYTES_AT_MOST:
         raise UnusableKey(f"{path} is larger than {_KEY_BYTES_AT_MOST} bytes, so no key; {HOW_TO_MAKE_A_KEY}")
     if len(content.rstrip(b"\r\n")) < KEY_BYTES:
@@ -175,7 +158,7 @@ class Pseudonyms:
             statuses: of rows, besides the communicator's own.
             paths: whole ones.
         """
-        self._statuses = {status: SafeText(status) for status in COMMUNICATOR_STATUSES.union(statuses)}
+        self._statuses = {status: SafeText(status) for status in communicator_statuses.ALL.union(statuses)}
         self._paths = {path: SafeText(path) for path in paths}
 
     def case(self, case_id: str) -> str:

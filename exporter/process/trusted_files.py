@@ -1,4 +1,4 @@
-"""Checks who can change files that control the exporter: only root and its own user may."""
+"""Checks of the files that the exporter trusts: who can change its configuration, and who can read its secrets."""
 
 from __future__ import annotations
 
@@ -30,6 +30,25 @@ def changeable_by_others(
     if mode & 0o022:
         who = "everybody" if mode & 0o002 else "its group"
         return f"{who} can change it (mode {mode:04o}); run `chmod go-w {path}`"
+    return None
+
+
+def readable_by_others(
+    path: os.PathLike[str] | str, status: os.stat_result, *, group_may_read: bool = False
+) -> str | None:
+    """Return whether users other than its owner can read or change a file that holds a secret.
+
+    Args:
+        path: the file's name in the message.
+        status: of the opened file.
+        group_may_read: whether its group may read it: a group of its own for keys is usual.
+
+    Returns:
+        The file, what is wrong and the command that corrects it; ``None`` where nothing is wrong.
+    """
+    mode = stat.S_IMODE(status.st_mode)
+    if mode & (0o027 if group_may_read else 0o077):
+        return f"{path} can be read or changed by others (mode {mode:04o}); chmod 600 {path}"
     return None
 
 

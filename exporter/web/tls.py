@@ -10,12 +10,13 @@ from __future__ import annotations
 import ipaddress
 import os
 import ssl
-import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from exporter.process.trusted_files import readable_by_others
 
 if TYPE_CHECKING:
     from cryptography import x509
@@ -205,10 +206,6 @@ def _read(path: str, *, private: bool = False) -> bytes:
         ) from None
     if len(data) > _SIZE_BYTES_AT_MOST:
         raise ValueError(f"{path} is larger than {_SIZE_BYTES_AT_MOST} bytes; this is not a PEM file")
-    # A group of its own for keys (Debian's ssl-cert) is usual.
-    if private and stat.S_IMODE(status.st_mode) & 0o027:
-        mode = stat.S_IMODE(status.st_mode)
-        raise ValueError(
-            f"{path} can be read or changed by others (mode {mode:04o}); chmod 600 {path}, and make a new key"
-        )
+    if private and (exposed := readable_by_others(path, status, group_may_read=True)) is not None:
+        raise ValueError(f"{exposed}, and make a new key")
     return data

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import re
 import ssl
-import stat
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from exporter.config.listen_address import parse_listen_address
 from exporter.config.reading import Conflict, Conflicts, read_settings
 from exporter.config.sections import SettingsSection
 from exporter.config.values import is_loopback
+from exporter.process.trusted_files import readable_by_others
 from exporter.web import tls
 from exporter.web.tls_section import FILE_KEYS, TlsServer
 
@@ -258,6 +258,6 @@ def referenced_files(path: Path) -> tuple[str, ...]:
 
 def _others_may_read(path: Path) -> bool:
     try:
-        return bool(stat.S_IMODE(path.stat().st_mode) & 0o007)
+        return readable_by_others(path, path.stat(), group_may_read=True) is not None
     except OSError:
         return False

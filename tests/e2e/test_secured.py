@@ -175,7 +175,7 @@ def test_top_comes_in_with_a_password_file_and_an_authority(tmp_path: Path) -> N
         own = ("--config.file", write_config(tmp_path, target.address), "--web.config.file", tmp_path / "web.yaml")
         assert mqi_exporter("top", "--once", *where[-2:], *login, *own).returncode == 0
         password_file.chmod(0o644)
-        assert "others may read it" in mqi_exporter(*where, *login).stderr
+        assert "can be read or changed by others" in mqi_exporter(*where, *login).stderr
 
 
 def test_a_configuration_that_is_reloaded_reads_the_web_configuration_too(tmp_path: Path) -> None:

@@ -232,7 +232,7 @@ def test_an_address_that_is_none(url: str, said: str) -> None:
 @pytest.mark.parametrize(
     ("content", "mode", "said"),
     [
-        (TOKEN, 0o644, "others may read this token; run chmod 600"),
+        (TOKEN, 0o644, "can be read or changed by others (mode 0644); chmod 600"),
         ("", 0o600, "must hold one token"),
         ("two words", 0o600, "must hold one token"),
         (None, 0o600, "No such file"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import ssl
-import stat
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,22 +13,22 @@ from urllib.parse import unquote, urlsplit
 import requests
 from requests.auth import HTTPBasicAuth
 
+from exporter.beams.rules import StoreRules
 from exporter.cli.top.beams import BeamList, TopBeam, from_api, printable
 from exporter.config import Settings
 from exporter.config.listen_address import parse_listen_address
+from exporter.config.sections import DiscoverySettings
 from exporter.config.values import is_loopback
 from exporter.database.beams_table import BeamsTable
 from exporter.database.discovery import fault_of_row
 from exporter.database.table_rows import TableRow
 from exporter.database.unavailable import DatabaseUnavailable
 from exporter.privacy.identifiers import Identifiers, PlainIdentifiers
+from exporter.process.trusted_files import readable_by_others
 
 API_PATH = "/api/v1/beams"
 _CONNECT_SECONDS = 3.0
 _READ_SECONDS = 10.0
-_RETENTION_SECONDS = 3600.0
-_DEFAULT_STATUSES = ("completed", "failed", "cancelled")
-_DEFAULT_SIMULATING = ("hpc_running", "simulation_running")
 
 
 class Unavailable(Exception):
@@ -159,14 +158,11 @@ class TableReader:
         identifiers: Identifiers | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        discovery = None if settings is None else settings.discovery
-        self._terminal: Sequence[str] = _DEFAULT_STATUSES if discovery is None else discovery.terminal_statuses
-        self._completed: Sequence[str] = ("completed",) if discovery is None else discovery.completed_statuses
-        self._simulating: Sequence[str] = _DEFAULT_SIMULATING if discovery is None else discovery.simulating_statuses
-        self._retention_seconds = _RETENTION_SECONDS if settings is None else settings.retention_seconds
+        self._discovery = DiscoverySettings() if settings is None else settings.discovery
+        self._retention_seconds = StoreRules().retention_seconds if settings is None else settings.retention_seconds
         self._identifiers = identifiers or PlainIdentifiers()
         self._clock = clock
-        self._table = BeamsTable(path, terminal_statuses=self._terminal, alone_in_process=True)
+        self._table = BeamsTable(path, terminal_statuses=self._discovery.terminal_statuses, alone_in_process=True)
         self._path = path
 
     def read(self) -> BeamList:
@@ -205,12 +201,12 @@ class TableReader:
 
     def _state(self, beam: TableRow) -> str:
         """The state that a row suggests: no log has been looked at."""
-        if beam.status in self._completed:
+        if beam.status in self._discovery.completed_statuses:
             return "succeeded"
-        if beam.status in self._terminal:
+        if beam.status in self._discovery.terminal_statuses:
             return "failed"
         # The plan's revision never says that a beam simulates; that it has progress does.
-        return "running" if beam.status in self._simulating or beam.progress else "waiting"
+        return "running" if beam.status in self._discovery.simulating_statuses or beam.progress else "waiting"
 
 
 class FirstReader:
@@ -246,13 +242,13 @@ def login(user: str, password_file: Path) -> tuple[str, str]:
     """
     try:
         with password_file.open(encoding="utf-8") as file:
-            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+            exposed = readable_by_others(password_file, os.fstat(file.fileno()))
             password = file.readline().rstrip("\r\n")
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "is not UTF-8 text"
         raise Unavailable(f"--password-file {password_file}: {why}") from None
-    if mode & 0o077:
-        raise Unavailable(f"--password-file {password_file}: others may read it; chmod 600 {password_file}")
+    if exposed is not None:
+        raise Unavailable(f"--password-file {exposed}")
     if not password:
         raise Unavailable(f"--password-file {password_file}: its first line is empty")
     return user, password

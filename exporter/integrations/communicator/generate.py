@@ -13,6 +13,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from exporter.beams import statuses
 from exporter.config import ConfigError, settings_from
 from exporter.config.sections import DiscoverySettings
 from exporter.config.values import compile_pattern
@@ -40,8 +41,7 @@ _KNOWN_STATUSES = frozenset(
         *_DISCOVERY.post_run_statuses,
         *_DISCOVERY.simulating_statuses,
         *_DISCOVERY.reset_statuses,
-        # Before a simulation; the exporter need not know them.
-        *("csv_interpreting", "uploading", "tps_generation", "hpc_queued"),
+        *statuses.BEFORE_SIMULATION,
     )
 )
 _PLACEHOLDER_HOST = re.compile(r"example\.(?:com|org|net)$|placeholder", re.IGNORECASE)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 from pathlib import Path
 
 from exporter.process.trusted_files import changeable_by_others
@@ -35,20 +34,3 @@ def read_trusted(path: Path) -> bytes:
             if len(data) > FILE_LIMIT_BYTES:
                 raise OSError(0, f"longer than {FILE_LIMIT_BYTES} bytes")
     return bytes(data)
-
-
-def readable_by_others(path: Path) -> str | None:
-    """Check whether only the owner can read a file with a secret.
-
-    Args:
-        path: the file; links are followed.
-
-    Returns:
-        The problem with the command that fixes it; ``None`` if there is none.
-
-    Raises:
-        OSError: there is no such file, or its status cannot be read.
-    """
-    if stat.S_IMODE(path.stat().st_mode) & 0o077:
-        return f"{path} can be read by others than its owner; run `chmod 600 {path}`"
-    return None

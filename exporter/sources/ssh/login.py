@@ -12,9 +12,9 @@ from pathlib import Path
 
 import paramiko
 
+from exporter.process.trusted_files import readable_by_others
 from exporter.process.user import own_user
 from exporter.sources.source import SourceUnavailable
-from exporter.sources.ssh.files import readable_by_others
 from exporter.sources.ssh.target import Target
 
 _KEY_CLASSES = (paramiko.Ed25519Key, paramiko.ECDSAKey, paramiko.RSAKey)
@@ -146,7 +146,7 @@ def _load(path: Path, passphrase: str | None, target: Target) -> paramiko.PKey:
     """Load a private key, and its certificate if there is one beside it."""
     cannot = f"cannot log in to {target.shown}"
     try:
-        if (problem := readable_by_others(path)) is not None:
+        if (problem := readable_by_others(path, path.stat())) is not None:
             raise SourceUnavailable("key_open", f"{cannot}: {problem}")
         path.read_bytes()
     except PermissionError:
@@ -190,7 +190,7 @@ def read_secret(path: Path | None) -> str | None:
     if path is None:
         return None
     try:
-        if (problem := readable_by_others(path)) is not None:
+        if (problem := readable_by_others(path, path.stat())) is not None:
             raise SourceUnavailable("secret", problem)
         return path.read_text(encoding="utf-8").rstrip("\r\n")
     except (OSError, UnicodeDecodeError) as error:
