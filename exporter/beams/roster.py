@@ -176,14 +176,7 @@ class Roster:
 
     def watched(self, source: str) -> list[WatchedBeam]:
         """Beams whose logs a source should look for; those followed elsewhere too, since a newer log may turn up."""
-        return [
-            WatchedBeam(
-                beam.row,
-                beam.path if beam.source == source else None,
-                beam.state is BeamState.EXPIRED and beam.row_terminal_since is None,
-            )
-            for beam in self.beams.values()
-        ]
+        return [WatchedBeam(beam.row, beam.path if beam.source == source else None) for beam in self.beams.values()]
 
     def set_clock_offset(self, source: str, seconds: float | None) -> None:
         """Take how a source's files are dated; what was concluded from their dates before is corrected."""
@@ -372,12 +365,13 @@ class Roster:
 
     # Time that passes
 
-    def settle(self, beams: Sequence[tuple[BeamKey, Beam]], at: float) -> set[str]:
+    def settle(self, beams: Sequence[tuple[BeamKey, Beam]], at: float) -> tuple[set[str], bool]:
         """Let time pass for some of the beams: judge them, and count runs that have ended.
 
         Returns:
-            Cases with a beam whose retention is over; see :meth:`retire`.
+            Cases with a beam whose retention is over (see :meth:`retire`), and whether any beam had to be judged.
         """
+        judged = False
         rules, sources, unconfirmed = self.rules, self.sources, self.unconfirmed
         due: set[str] = set()
         for key, beam in beams:
@@ -386,6 +380,7 @@ class Roster:
             cached = beam.view
             if cached is None or not cached.recorded or not cached.valid(at, rules, sources.state(beam.source)):
                 self._advance(beam, at)
+                judged = True
             elif cached.rates_version != self.counts.rates_version:
                 cached.rates_version = self.counts.rates_version
                 update_prior_rate(beam, at, self.counts.rates)
@@ -396,7 +391,7 @@ class Roster:
                 self._retire(key, beam)
             elif (leaves := leaves_at(beam, rules)) is not None and at > leaves:
                 due.add(key.case_id)
-        return due
+        return due, judged
 
     def retire(self, cases: Iterable[str], at: float) -> None:
         """Forget those of these cases whose beams have all ended, and for all of which the retention is over."""
@@ -453,7 +448,6 @@ class Roster:
         """Record the state of a beam, and add an event where it has changed."""
         before, beam.state, beam.state_since = beam.state, condition.state, condition.since
         if condition.state is not before:
-            self.watch_version += BeamState.EXPIRED in (condition.state, before)
             view = make_view(beam, condition, at, self.rules, self._timeline())
             self.events.append(BeamEvent(condition.state.value, view, before))
 
@@ -533,4 +527,4 @@ def _counts_after_all(counts: Counters, before: float | None, after: float | Non
 def _looked_for(beam: Beam) -> tuple[object, ...]:
     """What :meth:`Roster.watched` says of a beam's row."""
     row = beam.row
-    return row.beam_path, row.hpc_job_id, row.log_path, beam.row_terminal_since is None
+    return row.beam_path, row.hpc_job_id, row.log_path

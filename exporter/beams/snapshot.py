@@ -180,17 +180,15 @@ assert BeamView._fields[:_BY_THE_CLOCK] == ("estimated_ratio", "remaining_second
 
 @dataclass(frozen=True, slots=True)
 class WatchedBeam:
-    """A beam whose log a source should look for, or at.
+    """A beam whose log a source should poll for.
 
     Args:
         row: the beam.
-        path: the log followed, where it is this source's.
-        rarely: nothing is expected of it soon.
+        path: the log that is followed, if it is this source's.
     """
 
     row: BeamRow
     path: str | None
-    rarely: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ A module of its own, because it imports everything: other commands start faster 
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import sys
 import tempfile
@@ -85,14 +86,7 @@ def _serve(
         read_settings: reads it again, for reloads.
         communicator: of the demo; it plays in a thread of its own.
     """
-    woken, stopping, reloading = threading.Event(), threading.Event(), threading.Event()
-
-    def on_signal(number: int, _: object) -> None:
-        (reloading if number == signal.SIGHUP and communicator is None else stopping).set()
-        woken.set()
-
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, on_signal)
+    signals, stopping = _catch_signals(), threading.Event()
     try:
         exporter = Exporter(settings, read_settings)
     except (ListenError, ConfigError, StateInUse, StateNotOurs) as error:
@@ -104,18 +98,28 @@ def _serve(
         playing = threading.Thread(target=communicator.run, args=(stopping,), name="demo", daemon=True)
         playing.start()
         _say_where_to_look(exporter.url, communicator)
-    while not stopping.is_set():
-        # Python runs signal handlers between two waits only.
-        woken.wait(1.0)
-        woken.clear()
-        if reloading.is_set():
-            reloading.clear()
-            # A mistake in the configuration was logged and counted already.
-            with contextlib.suppress(ReloadFailed):
-                exporter.reload()
+    while set(os.read(signals, 4096)) == {signal.SIGHUP} and communicator is None:
+        # A mistake in the configuration was logged and counted already.
+        with contextlib.suppress(ReloadFailed):
+            exporter.reload()
+    stopping.set()
     exporter.stop()
     if playing is not None:
         playing.join(1.0)
+
+
+def _catch_signals() -> int:
+    """Catch SIGINT, SIGTERM and SIGHUP from now on.
+
+    Returns:
+        The descriptor of a pipe that holds the number of each signal received, as a byte.
+    """
+    received, sent = os.pipe2(os.O_CLOEXEC)
+    os.set_blocking(sent, False)
+    signal.set_wakeup_fd(sent, warn_on_full_buffer=False)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: None)
+    return received
 
 
 def _demo_host(folder: Path) -> DemoHost | None:

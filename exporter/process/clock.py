@@ -19,7 +19,7 @@ _STEP_SECONDS = 1.0
 """Smaller differences are a clock being disciplined, or a thread that waited between two readings."""
 
 SUSPENDED_SECONDS = 5.0
-"""The clock is read every second. A longer pause means that the process, or its machine, was stopped."""
+"""The clock is read every two seconds. A longer pause means that the process, or its machine, was stopped."""
 
 _AFTER_GAP_SECONDS = 0.001
 """The first instant after a gap is so much later than the last one before it, so that the two can be told apart."""
@@ -96,7 +96,7 @@ class ClockReading:
 
 
 class Clock:
-    """Tells the present instant; thread-safe. Somebody must ask at least every second (:data:`SUSPENDED_SECONDS`).
+    """Tells the present instant; thread-safe. Somebody must ask every few seconds (:data:`SUSPENDED_SECONDS`).
 
     Args:
         on_event: called with each event and its seconds, for the log.

@@ -27,6 +27,7 @@ from exporter.privacy.encryption import Seal
 from exporter.privacy.identifiers import SafeText
 from exporter.process.clock import Clock, ClockEvent
 from exporter.process.worker import Worker
+from exporter.runtime.event_log import log_event
 from exporter.runtime.pipeline import Pipeline
 from exporter.runtime.privacy import apply_settings, check_resolvers, make_identifiers, privacy_changed, pseudonym_key
 from exporter.web.authentication import FailedLogins
@@ -39,7 +40,7 @@ from exporter.web.web_config_reload import ActiveWebConfig
 
 _log = structlog.get_logger(__name__)
 
-_TICK_SECONDS = 1.0
+_TICK_SECONDS = 2.0
 """Longest time between two readings of the clock: a longer pause means that this process was stopped."""
 _STOP_SECONDS = 2.0
 
@@ -242,8 +243,11 @@ class Exporter:
             _log.info("configuration reloaded")
 
     def _tick(self) -> float:
-        self._clock.now()
-        return _TICK_SECONDS
+        """Let time pass in the store, and log what happened there."""
+        self._store.advance(self._clock.now())
+        for event in self._store.pop_events():
+            log_event(event, self._identifiers)
+        return min(_TICK_SECONDS, self._settings.discovery.interval_seconds)
 
     def _unhealthy(self) -> str | None:
         return self._pipeline.problem()

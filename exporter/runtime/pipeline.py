@@ -24,7 +24,6 @@ from exporter.privacy.identifiers import Identifiers
 from exporter.process.worker import Worker
 from exporter.runtime.database_access import DatabaseAccess
 from exporter.runtime.discovery_loop import DirectoryDiscoveryLoop, TableDiscoveryLoop
-from exporter.runtime.event_log import log_event
 from exporter.runtime.mirror_loop import MirrorLoop
 from exporter.sources import inotify
 from exporter.sources.local import LocalLogSource
@@ -143,18 +142,17 @@ class Pipeline:
             loop = SourceLoop(poller, watcher, interval, discover)
             self._sources[each.name] = loop
             self._add_worker(f"source {each.name}", loop.run_once, loop)
-        table: TableDiscoveryLoop | None = None
         if settings.database is not None and not names:
             access = DatabaseAccess(
                 settings, settings.database, store, identifiers, before._database if before is not None else None
             )
             self._database = access
             table = TableDiscoveryLoop(settings, access, store, identifiers, clock)
+            self._add_worker("discovery", partial(self._discover, table))
             if settings.mirror.enabled:
                 earlier = before._mirror if before is not None else None
                 self._mirror = MirrorLoop(settings, access, store, identifiers, clock, earlier, self._poll_all)
                 self._mirror_worker = self._add_worker("mirror", self._mirror.run_once)
-        self._add_worker("discovery", partial(self._discover, table, identifiers, clock))
 
     def _add_worker(self, name: str, step: Callable[[], float], waiter: SourceLoop | None = None) -> Worker:
         def run_step() -> float:
@@ -167,18 +165,12 @@ class Pipeline:
         self._workers.append(worker)
         return worker
 
-    def _discover(
-        self, table: TableDiscoveryLoop | None, identifiers: Identifiers, clock: Callable[[], float]
-    ) -> float:
-        if table is not None:
-            table.run_once()
-            if self._watch_version != self._store.watch_version:
-                self._watch_version = self._store.watch_version
-                for loop in self._sources.values():
-                    loop.wake()  # new beams are polled at once
-        self._store.advance(clock())
-        for event in self._store.pop_events():
-            log_event(event, identifiers)
+    def _discover(self, table: TableDiscoveryLoop) -> float:
+        table.run_once()
+        if self._watch_version != self._store.watch_version:
+            self._watch_version = self._store.watch_version
+            for loop in self._sources.values():
+                loop.wake()  # new beams are polled at once
         return self._settings.discovery.interval_seconds
 
     def _poll_all(self) -> None:

@@ -481,9 +481,7 @@ FAILED = simulate(Simulation(batches=(4,), batch_seconds=1.0, gpu=True, failure=
 
 def play(folder: Path, story: list[tuple[str, Any]], cuts: set[int]) -> list[Any]:
     """What is shown after every step; at ``cuts`` the process is another one."""
-    # An expired beam is looked at rarely, but at once by a new process.
-    rules = quick()
-    world = World(folder, replace(rules, stall=replace(rules.stall, timeout_seconds=1e9)))
+    world = World(folder, quick())
     world.row()
     world.look()
     data, written, shown = RUN, 0, []
