@@ -320,7 +320,7 @@ def test_the_end_of_a_beam_whose_host_is_lost_is_expected_until_it_should_have_c
         ("state=failed", ["failed"]),
         ("state=failed,stalled", ["stalled", "failed"]),
         ("state=failed&state=stalled", ["stalled", "failed"]),
-        ("text=KILLED%3A", ["failed"]),
+        ("text=KILLED%2C", ["failed"]),
         ("text=hpc1", ["unreachable"]),
         ("case=70010001&state=running", ["running"]),
         ("case=7001", []),
