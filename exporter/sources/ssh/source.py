@@ -16,6 +16,7 @@ from typing import TypeVar
 
 import paramiko
 
+from exporter.process.backoff import Backoff
 from exporter.sources.source import (
     NO_KNOWN_STATS,
     FolderEntry,
@@ -31,12 +32,10 @@ from exporter.sources.ssh.login import LoginRefused
 from exporter.sources.ssh.sftp_logs import SftpLogs
 from exporter.sources.ssh.sftp_messages import SftpEnded, SftpError
 
-_FIRST_PAUSE_SECONDS = 1.0
-_LONGEST_PAUSE_SECONDS = 60.0
-
-_FIRST_LOGIN_PAUSE_SECONDS = 120.0
-_LONGEST_LOGIN_PAUSE_SECONDS = 900.0
-"""Backoff after a refused login: 2, 4, 8 and then 15 minutes."""
+_RECONNECT_PAUSES = 1.0, 60.0
+"""First and longest pause after a lost connection, seconds."""
+_LOGIN_PAUSES = 120.0, 900.0
+"""The same after a refused login: 2, 4, 8 and then 15 minutes."""
 _ENDED_LOGINS = 2
 """After so many connections that ended during the login, the login counts as refused."""
 
@@ -214,11 +213,10 @@ class SshLogSource(_SftpSource):
         super().__init__(name, host.operation_timeout_seconds, clock)
         self._host = host
         self._folders = folders
-        self._jitter = jitter
+        self._reconnects = Backoff(*_RECONNECT_PAUSES, factors=(0.5, 1.0), jitter=jitter)
+        self._logins = Backoff(*_LOGIN_PAUSES, factors=(1.0, 1.25), jitter=jitter)
         self._connection: SshConnection | None = None
         self._connected_before = False
-        self._failures = 0
-        self._refusals = 0
         self._ended_logins = 0
         self._next_at = float("-inf")
         self._last_trouble: SourceUnavailable | None = None
@@ -247,7 +245,9 @@ class SshLogSource(_SftpSource):
             raise self._failed(error) from error
         self.reconnects += self._connected_before
         self._connected_before = True
-        self._failures = self._refusals = self._ended_logins = 0
+        self._reconnects.reset()
+        self._logins.reset()
+        self._ended_logins = 0
         self._last_trouble = None
         return self._logs
 
@@ -270,13 +270,6 @@ class SshLogSource(_SftpSource):
     def _pause(self, trouble: SourceUnavailable) -> None:
         """Start the backoff. Until it ends, every request raises the same error."""
         self._ended_logins = self._ended_logins + 1 if trouble.kind == "login_ended" else 0
-        if isinstance(trouble, LoginRefused) or self._ended_logins >= _ENDED_LOGINS:
-            pause = min(_FIRST_LOGIN_PAUSE_SECONDS * 2**self._refusals, _LONGEST_LOGIN_PAUSE_SECONDS)
-            self._refusals = min(self._refusals + 1, 10)
-            pause *= 1.0 + 0.25 * self._jitter()
-        else:
-            pause = min(_FIRST_PAUSE_SECONDS * 2**self._failures, _LONGEST_PAUSE_SECONDS)
-            self._failures = min(self._failures + 1, 10)
-            pause *= 0.5 + 0.5 * self._jitter()
-        self._next_at = self._clock() + pause
+        refused = isinstance(trouble, LoginRefused) or self._ended_logins >= _ENDED_LOGINS
+        self._next_at = self._clock() + (self._logins if refused else self._reconnects).next_pause()
         self._last_trouble = trouble

@@ -165,7 +165,7 @@ class TestPauses:
             (server.folder / "authorized_keys").write_bytes(Path(f"{host.key_file}.pub").read_bytes())
             now[0] = source._next_at
             source.listing("/")
-            assert source._refusals == 0
+            assert source._logins.next_pause() == 2 * MINUTE, "a login that succeeded begins anew"
             source.close()
 
     def test_a_host_that_ends_the_connection_during_the_login_again_and_again_is_taken_to_refuse_it(
