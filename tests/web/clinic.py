@@ -1,4 +1,4 @@
-"""A clinic's afternoon: a store as the page will mostly show it, with one beam of every fate."""
+"""A typical store for the page: a clinic's afternoon with beams in most states."""
 
 from __future__ import annotations
 

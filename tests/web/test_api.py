@@ -1,4 +1,4 @@
-"""The API over real connections; every answer is held against the description that the exporter itself serves."""
+"""The API over real connections; every answer is validated against the served OpenAPI description."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def test_the_description_has_every_path_that_is_served(monkeypatch: pytest.Monke
     assert sorted(served) == sorted([*described, "/api/v1/openapi.json"])
 
 
-def test_every_beam_of_the_board_is_there_in_every_state(site: Site, store: BeamStore) -> None:
+def test_beams_of_every_state_are_listed(site: Site, store: BeamStore) -> None:
     said = ask(site, "/api/v1/beams")
     assert [beam["beam_id"] for beam in said["beams"]] == [beam.key.beam_id for beam in store.shown.beams]
     assert {beam["state"] for beam in said["beams"]} == {state.value for state in BeamState}
@@ -126,7 +126,7 @@ def test_every_beam_of_the_board_is_there_in_every_state(site: Site, store: Beam
     assert said["beams_dropped"] == 3
 
 
-def test_a_running_beam_says_all_that_is_known(site: Site, store: BeamStore) -> None:
+def test_a_running_beam_has_every_known_value(site: Site, store: BeamStore) -> None:
     store.shown = make_snapshot(make_beam())
     [beam] = ask(site, "/api/v1/beams")["beams"]
     assert beam == {
@@ -194,7 +194,7 @@ def test_a_running_beam_says_all_that_is_known(site: Site, store: BeamStore) -> 
         ("aborted", False, None),
     ],
 )
-def test_a_failed_beam_says_whether_its_dose_file_was_written(
+def test_a_failed_beam_tells_whether_its_dose_file_was_written(
     site: Site, store: BeamStore, reason: str, written: bool, words: str | None
 ) -> None:
     beam = make_beam(
@@ -219,7 +219,7 @@ def test_a_failed_beam_says_whether_its_dose_file_was_written(
     assert (words or "the dose file was written") in site.client.get("/table").text or words is None
 
 
-def test_what_is_unknown_is_null_and_not_nought(site: Site, store: BeamStore) -> None:
+def test_unknown_values_are_null_and_not_zero(site: Site, store: BeamStore) -> None:
     store.shown = make_snapshot(make_waiting_beam())
     [beam] = ask(site, "/api/v1/beams")["beams"]
     unknown = ("phase", "batches_total", "expected_end", "started_at", "log_path", "log_modified_at", "status")
@@ -241,7 +241,7 @@ def test_what_is_unknown_is_null_and_not_nought(site: Site, store: BeamStore) ->
         (OutputState.BLOCKED, "other", "the dose file cannot be checked: other"),
     ],
 )
-def test_what_is_known_of_the_dose_file_is_said_in_words(
+def test_the_result_of_the_output_check_has_a_text(
     site: Site, store: BeamStore, state: OutputState, problem: str | None, words: str | None
 ) -> None:
     file = OutputFile("/dose/1.dcm", 4096, NOW) if state is OutputState.FOUND else None
@@ -253,7 +253,7 @@ def test_what_is_known_of_the_dose_file_is_said_in_words(
 
 
 @pytest.mark.parametrize("reason", FAILURE_REASONS)
-def test_every_failure_reason_has_words(site: Site, store: BeamStore, reason: str) -> None:
+def test_every_failure_reason_has_a_text(site: Site, store: BeamStore, reason: str) -> None:
     failed: dict[str, Any] = {"state": BeamState.FAILED, "ended_at": NOW - 5, "remaining_seconds": None}
     failed["row"] = BeamRow(BeamKey("70010001", "70010001_b1"), NOW)
     store.shown = make_snapshot(make_beam(reason=reason, failure_text="the line", **failed))
@@ -264,7 +264,7 @@ def test_every_failure_reason_has_words(site: Site, store: BeamStore, reason: st
 
 
 @pytest.mark.parametrize("status", ["failed", "cancelled"])
-def test_what_a_row_alone_says_of_the_end_is_said_in_its_word(site: Site, store: BeamStore, status: str) -> None:
+def test_a_failure_known_from_the_row_alone_quotes_its_status(site: Site, store: BeamStore, status: str) -> None:
     row = BeamRow(BeamKey("70010001", "70010001_b1"), NOW, status=status)
     by_row = make_beam(state=BeamState.FAILED, reason="status", row=row, ended_at=NOW - 5, remaining_seconds=None)
     by_log = by_row._replace(key=BeamKey("70010001", "by_log"), reason="killed")
@@ -276,7 +276,7 @@ def test_what_a_row_alone_says_of_the_end_is_said_in_its_word(site: Site, store:
     assert [run["reason_text"] for run in said["ended"]] == [words, REASON_TEXTS["status"]]
 
 
-def test_there_are_words_for_all_states_and_phases() -> None:
+def test_every_state_and_phase_has_a_label() -> None:
     assert STATE_LABELS.keys() == STATE_MEANINGS.keys() == set(BeamState)
     assert list(PHASE_LABELS) == ["loading", "preparing", "simulating", "saving"]
     assert REASON_TEXTS.keys() == set(FAILURE_REASONS)
@@ -291,7 +291,7 @@ def test_there_are_words_for_all_states_and_phases() -> None:
         (BeamState.EXPIRED, None),
     ],
 )
-def test_an_end_is_expected_only_where_somebody_can_say_it(
+def test_stalled_and_expired_beams_have_no_expected_end(
     site: Site, store: BeamStore, state: BeamState, end: float | None
 ) -> None:
     store.shown = make_snapshot(make_beam(state=state))
@@ -299,9 +299,7 @@ def test_an_end_is_expected_only_where_somebody_can_say_it(
     assert beam["expected_end"] == end
 
 
-def test_the_end_of_a_beam_whose_host_is_lost_is_expected_until_it_should_have_come(
-    site: Site, store: BeamStore
-) -> None:
+def test_an_unreachable_beam_keeps_its_expected_end_until_that_is_past(site: Site, store: BeamStore) -> None:
     lost = make_beam(state=BeamState.UNREACHABLE, state_since=NOW - 300, remaining_seconds=300.4)
     for moment, end in ((NOW - 1, NOW), (NOW, None), (NOW + 3600, None)):
         store.shown = make_snapshot(lost, make_beam(beam_id="running"), at=moment)
@@ -327,13 +325,13 @@ def test_the_end_of_a_beam_whose_host_is_lost_is_expected_until_it_should_have_c
         ("text=nowhere", []),
     ],
 )
-def test_beams_can_be_asked_for(site: Site, question: str, expected: list[str]) -> None:
+def test_beams_are_selected_by_state_case_and_text(site: Site, question: str, expected: list[str]) -> None:
     said = ask(site, f"/api/v1/beams?{question}")
     assert [beam["beam_id"] for beam in said["beams"]] == expected
     assert said["summary"]["waiting"] == 1, "the summary is of the whole store"
 
 
-def test_an_unknown_state_is_refused_with_those_there_are(site: Site) -> None:
+def test_an_unknown_state_is_refused_and_the_known_ones_are_listed(site: Site) -> None:
     answer = site.get("/api/v1/beams?state=happy")
     assert answer.status_code == 400
     assert "'happy' is unknown; states: waiting, starting, running" in answer.json()["error"]
@@ -344,7 +342,7 @@ def ended(beam_id: str, outcome: str, at: float, *, run: int = 1) -> EndedRun:
     return EndedRun(BeamKey("70010001", beam_id), "local", run, outcome, reason, at - 60, at)
 
 
-def test_runs_that_ended_are_listed_and_todays_counted_once(site: Site, store: BeamStore) -> None:
+def test_ended_runs_are_listed_and_those_of_today_counted_once(site: Site, store: BeamStore) -> None:
     day = time.localtime(NOW)
     noon = time.mktime((day.tm_year, day.tm_mon, day.tm_mday, 12, 0, 0, 0, 0, -1))
     still_shown = make_beam(
@@ -392,7 +390,7 @@ def test_one_beam_comes_with_the_last_lines_of_its_log(site: Site, store: BeamSt
         BeamKey("case\udcff", "beam"),
     ],
 )
-def test_ids_of_any_text_are_found(site: Site, store: BeamStore, key: BeamKey) -> None:
+def test_a_beam_is_found_by_any_id(site: Site, store: BeamStore, key: BeamKey) -> None:
     store.shown = make_snapshot(make_beam(), make_beam()._replace(key=key))
     shown = ask(site, "/api/v1/beams")["beams"][1]
     # The client would resolve dots on its own: they are written as escapes, as browsers keep them.
@@ -401,13 +399,13 @@ def test_ids_of_any_text_are_found(site: Site, store: BeamStore, key: BeamKey) -
 
 
 @pytest.mark.parametrize("path", ["70010001/nobody", "70010001", "70010001/70010001_b1/more", ""])
-def test_what_is_not_there_is_404_in_json(site: Site, path: str) -> None:
+def test_an_unknown_beam_or_path_is_404_in_json(site: Site, path: str) -> None:
     answer = site.get(f"/api/v1/beams/{path}")
     assert answer.status_code == 404
     assert "there is no such" in answer.json()["error"]
 
 
-def test_a_case_says_how_far_all_its_beams_are(site: Site, store: BeamStore) -> None:
+def test_a_case_has_the_progress_and_states_of_its_beams(site: Site, store: BeamStore) -> None:
     done = make_beam(beam_id="done", state=BeamState.SUCCEEDED, estimated_ratio=1.0, remaining_seconds=None)
     store.shown = make_snapshot(make_beam(), done, make_beam("other", "o1", state=BeamState.STALLED))
     first, second = ask(site, "/api/v1/cases")["cases"]
@@ -417,7 +415,7 @@ def test_a_case_says_how_far_all_its_beams_are(site: Site, store: BeamStore) -> 
     assert (second["case_id"], second["expected_end"]) == ("other", None)
 
 
-def test_sources_and_the_database_say_how_they_are(site: Site) -> None:
+def test_sources_and_the_database_have_their_health_and_counters(site: Site) -> None:
     said = ask(site, "/api/v1/sources")
     assert [(source["name"], source["up"], source["beams"]) for source in said["sources"]] == [
         ("local", True, 6),
@@ -433,12 +431,12 @@ def test_sources_and_the_database_say_how_they_are(site: Site) -> None:
     }
 
 
-def test_without_a_database_it_is_null(site: Site, store: BeamStore) -> None:
+def test_the_database_is_null_without_one(site: Site, store: BeamStore) -> None:
     store.shown = make_snapshot()
     assert ask(site, "/api/v1/sources")["database"] is None
 
 
-def test_nothing_leaves_but_through_the_identifiers() -> None:
+def test_every_id_path_and_text_passes_the_identifiers() -> None:
     secret = "geheim"
     key = BeamKey(f"{secret}1", f"{secret}22")
     beam = make_beam(
@@ -465,7 +463,7 @@ PATHS = ("/api/v1/beams", "/api/v1/cases", "/api/v1/sources", "/api/v1/beams/700
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_who_has_the_answer_gets_304(site: Site, path: str) -> None:
+def test_a_client_that_has_the_answer_gets_304(site: Site, path: str) -> None:
     first = site.get(path)
     etag = first.headers["etag"]
     assert etag.startswith('"')
@@ -501,7 +499,7 @@ def test_a_beam_on_schedule_keeps_its_expected_end(site: Site, store: BeamStore)
     assert at(0.0) == at(0.73) == at(12.34)
 
 
-def test_answers_are_compressed_where_that_is_accepted_and_have_an_etag_of_their_own(site: Site) -> None:
+def test_compressed_answers_have_an_etag_of_their_own(site: Site) -> None:
     plain = site.get("/api/v1/beams", **{"accept-encoding": "identity"})
     with site.client.stream("GET", "/api/v1/beams", headers={"accept-encoding": "gzip"}) as compressed:
         raw = b"".join(compressed.iter_raw())
@@ -519,7 +517,7 @@ def test_head_answers_without_a_body_and_other_methods_are_refused(site: Site) -
     assert site.client.delete("/api/v1/beams/70010001/running").status_code == 405
 
 
-def test_a_snapshot_that_fails_is_one_500_and_is_counted() -> None:
+def test_a_failing_snapshot_is_answered_with_500_and_counted() -> None:
     def fail() -> StoreSnapshot:
         raise RuntimeError("no store")
 

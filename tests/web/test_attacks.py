@@ -230,7 +230,7 @@ def raw(site: Site, request: bytes) -> bytes:
         ("GET /api/v1/beams?state=%00 HTTP/1.1", 400),
     ],
 )
-def test_odd_requests_get_a_plain_no(site: Site, request_line: str, status: int) -> None:
+def test_odd_requests_get_an_error_status(site: Site, request_line: str, status: int) -> None:
     answer = raw(site, f"{request_line}\r\nHost: x\r\nConnection: close\r\n\r\n".encode("latin-1"))
     assert answer.startswith(b"HTTP/1.1 %d " % status), answer[:200]
     assert b"root:" not in answer
@@ -268,7 +268,7 @@ def test_absurd_headers_are_answered(site: Site, path: str, header: str) -> None
 
 
 @pytest.mark.parametrize("head", ["GET /{} HTTP/1.1\r\n", "GET / HTTP/1.1\r\nX: {}\r\n", "{} / HTTP/1.1\r\n"])
-def test_a_head_that_is_too_large_is_refused(site: Site, head: str) -> None:
+def test_a_too_large_request_head_is_refused(site: Site, head: str) -> None:
     assert raw(site, head.format("X" * 20_000).encode()).startswith(b"HTTP/1.1 400 ")
 
 
@@ -288,7 +288,7 @@ def test_a_head_that_is_too_large_is_refused(site: Site, head: str) -> None:
         " Folded: yes",
     ],
 )
-def test_requests_whose_end_is_unclear_are_not_followed_by_another(site: Site, framing: str) -> None:
+def test_no_second_request_is_smuggled_behind_one_with_an_unclear_end(site: Site, framing: str) -> None:
     smuggled = "GET /api/v1/openapi.json HTTP/1.1\r\nHost: x\r\n\r\n"
     # It must not say itself that it closes: then nothing would follow whatever the server does.
     request = f"POST /-/reload HTTP/1.1\r\nHost: x\r\n{framing}\r\n\r\n0\r\n\r\n{smuggled}"

@@ -1,4 +1,4 @@
-"""Who is let in, over real connections."""
+"""Basic authentication over real connections."""
 
 from __future__ import annotations
 
@@ -76,12 +76,12 @@ def test_nothing_is_answered_without_a_password(web_yaml: Path, path: str) -> No
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "HEAD", "DELETE", "OPTIONS", "BREW"])
-def test_no_method_goes_around_the_password(web_yaml: Path, method: str) -> None:
+def test_every_method_needs_a_password(web_yaml: Path, method: str) -> None:
     with protected(web_yaml) as (site, _):
         assert site.client.request(method, "/-/reload").status_code == 401
 
 
-def test_everything_is_answered_to_who_has_one(web_yaml: Path) -> None:
+def test_everything_is_answered_with_a_correct_password(web_yaml: Path) -> None:
     with protected(web_yaml) as (site, _):
         page = get(site, "/")
         assert page.status_code == 200
@@ -105,7 +105,7 @@ def test_everything_is_answered_to_who_has_one(web_yaml: Path) -> None:
         ("prometheus", "x" * 5000),
     ],
 )
-def test_who_is_wrong_is_not_let_in_and_counted(web_yaml: Path, user: str, password: str) -> None:
+def test_a_wrong_login_is_refused_and_counted(web_yaml: Path, user: str, password: str) -> None:
     with protected(web_yaml) as (site, failed):
         assert get(site, user=user, password=password).status_code == 401
         assert failed.read()["password"] == 1
@@ -115,13 +115,13 @@ def test_who_is_wrong_is_not_let_in_and_counted(web_yaml: Path, user: str, passw
     "header",
     ["Basic", "Basic !!!", "Basic " + base64.b64encode(b"no colon").decode(), "Bearer abc", "", "Basic " + "A" * 9000],
 )
-def test_what_is_no_login_is_not_let_in(web_yaml: Path, header: str) -> None:
+def test_a_malformed_login_is_refused(web_yaml: Path, header: str) -> None:
     with protected(web_yaml) as (site, failed):
         assert site.get("/metrics", authorization=header).status_code == 401
         assert failed.read()["password"] == 1
 
 
-def test_two_logins_in_one_request_are_none(web_yaml: Path) -> None:
+def test_two_logins_in_one_request_are_refused(web_yaml: Path) -> None:
     right = "Basic " + base64.b64encode(f"prometheus:{PASSWORD}".encode()).decode()
     with protected(web_yaml) as (site, _):
         answer = site.client.get("/metrics", headers=[("authorization", right), ("authorization", right)])
@@ -133,21 +133,21 @@ def test_users_and_passwords_may_be_any_text(web_yaml: Path) -> None:
         assert get(site, user="jürgen", password=UMLAUTS).status_code == 200
 
 
-def test_of_a_long_password_its_first_72_bytes_count(web_yaml: Path) -> None:
+def test_only_the_first_72_bytes_of_a_password_count(web_yaml: Path) -> None:
     write(web_yaml, {"prometheus": hashed("x" * 72)})
     with protected(web_yaml) as (site, _):
         assert get(site, password="x" * 80).status_code == 200
         assert get(site, password="x" * 71).status_code == 401
 
 
-def test_a_check_is_made_once_for_a_right_login(web_yaml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_correct_login_is_checked_only_once(web_yaml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checks = _counted_checks(monkeypatch)
     with protected(web_yaml) as (site, _):
         assert [get(site).status_code for _ in range(5)] == [200] * 5
     assert len(checks) == 1
 
 
-def test_requests_that_come_together_share_one_check(web_yaml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_simultaneous_requests_with_one_login_share_its_check(web_yaml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checks = _counted_checks(monkeypatch)
     with protected(web_yaml) as (site, _):
         answers: list[int] = []
@@ -172,7 +172,7 @@ def _counted_checks(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     return checks
 
 
-def test_an_unknown_user_costs_as_much_as_a_known_one(web_yaml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_user_is_checked_as_long_as_a_known_one(web_yaml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(authentication, "FAILURES_AT_ONCE", 1000)
     write(web_yaml, {"prometheus": hashed(PASSWORD, 11)})
     with protected(web_yaml) as (site, _):
@@ -187,7 +187,7 @@ def test_an_unknown_user_costs_as_much_as_a_known_one(web_yaml: Path, monkeypatc
     assert 0.5 < known / unknown < 2.0  # one without a check takes a hundredth
 
 
-def test_an_address_that_is_wrong_too_often_must_wait(web_yaml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_address_with_too_many_wrong_logins_must_wait(web_yaml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # However slow the machine is, no address is forgiven between two guesses.
     monkeypatch.setattr(authentication, "FAILURE_SECONDS", 600.0)
     with protected(web_yaml) as (site, failed):
@@ -218,7 +218,7 @@ def test_an_address_may_fail_again_after_a_while() -> None:
     assert rate_limiter.retry_after_seconds("a") > 0
 
 
-def test_a_scraper_with_an_old_password_is_always_told_so() -> None:
+def test_a_scraper_with_an_old_password_stays_below_the_rate_limit() -> None:
     now = 0.0
     rate_limiter = LoginRateLimiter(lambda: now)
     for _ in range(1000):
@@ -247,7 +247,7 @@ def test_the_rate_limiter_remembers_a_bounded_number_of_addresses(monkeypatch: p
         ("", ""),
     ],
 )
-def test_one_machine_is_one_address(host: str, key: str) -> None:
+def test_addresses_of_one_machine_share_one_limit(host: str, key: str) -> None:
     assert address_key(host) == key
 
 
@@ -280,9 +280,7 @@ def test_a_flood_of_logins_delays_neither_a_scrape_nor_health(web_yaml: Path, mo
     assert sorted(answers) == [401] * 4 + [429] * 16
 
 
-def test_logins_that_wait_are_bounded_for_all_addresses_together(
-    web_yaml: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_number_of_waiting_logins_is_bounded(web_yaml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(authentication, "_CHECKS_WAITING_AT_MOST", 0)
     with protected(web_yaml) as (site, _):
         answer = get(site)
@@ -321,7 +319,7 @@ def test_forty_new_logins_from_nine_addresses_do_not_shut_out_a_tenth(
         assert {each.result() for each in attackers} <= {401, 429, 503}
 
 
-def test_a_changed_password_is_asked_for_without_a_restart(web_yaml: Path) -> None:
+def test_a_changed_password_is_used_without_a_restart(web_yaml: Path) -> None:
     with protected(web_yaml) as (site, _):
         assert get(site).status_code == 200
         auth = ("prometheus", PASSWORD)

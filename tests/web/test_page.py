@@ -1,4 +1,4 @@
-"""The page as the server gives it: what may run in it, and the table for browsers without a script."""
+"""The page as the server sends it, and the table for browsers without scripts."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Elements(HTMLParser):
 
 
 @pytest.mark.parametrize("path", ["/", "/table", "/metrics", "/api/v1/beams", "/static/page.js", "/nothing"])
-def test_no_answer_may_run_or_load_anything_foreign(path: str) -> None:
+def test_every_answer_forbids_foreign_scripts_and_resources(path: str) -> None:
     with serve() as site:
         headers = site.get(path).headers
     assert headers["content-security-policy"] == CONTENT_SECURITY_POLICY
@@ -80,12 +80,12 @@ def test_static_files_are_served_from_memory_with_an_etag(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "nothing.js", "..%2Fserver.py", "%2e%2e/server.py", "page.js/"])
-def test_what_is_no_static_file_is_404(name: str) -> None:
+def test_an_unknown_static_file_is_404(name: str) -> None:
     with serve() as site:
         assert site.get(f"/static/{name}").status_code == 404
 
 
-def test_the_page_knows_the_words_and_the_links() -> None:
+def test_the_page_has_all_labels_and_links() -> None:
     links = PageLinks("https://grafana.example/d/mqi?a=1&b=2", 'https://wiki.example/"x"/')
     with serve(links=links) as site:
         elements = Elements(site.get("/").text).found
@@ -98,13 +98,13 @@ def test_the_page_knows_the_words_and_the_links() -> None:
     assert links.grafana_url in [its.get("href") for tag, its in elements if tag == "a"]
 
 
-def test_without_a_script_the_browser_is_led_to_the_table() -> None:
+def test_a_browser_without_scripts_is_redirected_to_the_table() -> None:
     with serve() as site:
         page = site.get("/").text
     assert re.search(r'<noscript><meta http-equiv="refresh" content="0; url=table"></noscript>', page)
 
 
-def test_the_table_shows_what_the_page_shows() -> None:
+def test_the_table_shows_all_beams_banners_and_ended_runs() -> None:
     snapshot = make_full_snapshot()
     run = EndedRun(BeamKey("70010001", "gone"), "local", 2, "failed", "output_error", NOW - 700, NOW - 100)
     failed = make_beam(beam_id="no dose", state=BeamState.FAILED, reason="output_error", ended_at=NOW, run_number=3)
@@ -127,7 +127,7 @@ def test_the_table_shows_what_the_page_shows() -> None:
     assert "https://wiki.example/MQIDoseNotWritten.md" in [its.get("href") for _, its in elements.found]
 
 
-def test_a_beam_whose_host_is_lost_has_no_time_left_and_no_end_in_the_past() -> None:
+def test_an_unreachable_beam_has_no_time_left_and_no_expected_end_in_the_past() -> None:
     def cells(at: float) -> list[str]:
         lost = make_beam(state=BeamState.UNREACHABLE, state_since=NOW, remaining_seconds=34.0)
         with serve(snapshot=lambda: make_snapshot(lost, at=at)) as site:
@@ -148,14 +148,14 @@ def test_the_table_names_a_folder_that_does_not_exist_at_the_source_and_at_each_
     assert (shown["up"], shown["folders_missing"]) == (True, ["/data/lgos"])
 
 
-def test_one_beam_is_no_beams_in_the_table() -> None:
+def test_the_table_uses_the_singular_for_one_beam() -> None:
     with serve(snapshot=lambda: make_snapshot(make_beam(), beams_dropped=1)) as site:
         words = " ".join(Elements(site.get("/table").text).text.split())
     assert "1 more beam is not shown: max_beams is reached." in words
     assert "answers, 1 beam, last polled" in words
 
 
-def test_an_empty_board_says_so() -> None:
+def test_a_table_without_beams_says_so() -> None:
     with serve(snapshot=make_snapshot) as site:
         assert "No beams are known." in site.get("/table").text
 
@@ -186,15 +186,15 @@ def test_hostile_ids_and_texts_are_only_text_in_the_table() -> None:
         (200_000, "2 d 7 h"),
     ],
 )
-def test_durations_are_as_people_say_them(seconds: float | None, text: str) -> None:
+def test_durations_are_formatted_for_people(seconds: float | None, text: str) -> None:
     assert duration(seconds) == text
 
 
-def test_percent_is_cut_so_that_a_hundred_means_over() -> None:
+def test_percent_is_rounded_down_so_that_100_means_finished() -> None:
     assert [percent(ratio) for ratio in (0.0, 0.29, 0.9999, 1.0)] == ["0 %", "29 %", "99 %", "100 %"]
 
 
-def test_times_of_another_day_say_which() -> None:
+def test_times_of_another_day_have_a_date() -> None:
     assert re.fullmatch(r"\d\d:\d\d", clock(NOW, NOW))
     assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d", clock(NOW - 3 * 86400, NOW))
     assert clock(None, NOW) == ""

@@ -106,7 +106,7 @@ def clinic_site(store: ClockedStore | None = None, **changes: Any) -> Iterator[s
 # What it shows
 
 
-def test_every_case_and_beam_is_there_with_all_that_is_known(visit: Visit) -> None:
+def test_every_beam_is_shown_with_its_values(visit: Visit) -> None:
     with clinic_site() as address:
         visitor = visit()
         visitor.go(address)
@@ -155,7 +155,7 @@ def test_a_folder_that_does_not_exist_makes_its_source_amber_and_is_named_at_wai
         wait_for(lambda: "lgos" not in visitor.text("#main"), "nothing said of the folder any more")
 
 
-def test_beam_that_should_have_a_log_by_now_needs_attention(visit: Visit) -> None:
+def test_a_beam_simulating_without_a_log_for_long_needs_attention(visit: Visit) -> None:
     """A row that has said for days that its beam is being simulated must not look like one that queues."""
 
     def make(at: float) -> StoreSnapshot:
@@ -182,7 +182,7 @@ def test_beam_that_should_have_a_log_by_now_needs_attention(visit: Visit) -> Non
         assert visitor.page.title().startswith("1 needs attention")
 
 
-def test_the_expected_end_is_in_the_browsers_time(visit: Visit) -> None:
+def test_the_expected_end_is_in_the_browsers_time_zone(visit: Visit) -> None:
     end = time.time() + 5000
     beam = make_beam(remaining_seconds=5000.0)
     store = ClockedStore(lambda at: make_snapshot(beam._replace(remaining_seconds=end - at), at=at))
@@ -194,7 +194,7 @@ def test_the_expected_end_is_in_the_browsers_time(visit: Visit) -> None:
         visitor.sees_row("70010001_b1", "1 h 23 min")
 
 
-def test_a_beam_whose_host_is_lost_is_not_said_to_be_done_when_its_end_is_past(visit: Visit) -> None:
+def test_an_unreachable_beam_shows_no_expected_end_once_that_is_past(visit: Visit) -> None:
     since = time.time()
     left = {"seconds": 600.0}
 
@@ -213,7 +213,7 @@ def test_a_beam_whose_host_is_lost_is_not_said_to_be_done_when_its_end_is_past(v
         visitor.sees("–", ".beam .end")
 
 
-def test_one_beam_is_no_beams(visit: Visit) -> None:
+def test_the_page_uses_the_singular_for_one_beam(visit: Visit) -> None:
     stalled = make_beam(state=BeamState.STALLED)
     with clinic_site(ClockedStore(lambda at: make_snapshot(stalled, at=at, beams_dropped=1))) as address:
         visitor = visit()
@@ -224,7 +224,7 @@ def test_one_beam_is_no_beams(visit: Visit) -> None:
         assert visitor.page.title().startswith("1 needs attention, 0 running")
 
 
-def test_what_ended_today_is_listed_newest_first(visit: Visit) -> None:
+def test_runs_that_ended_today_are_listed_newest_first(visit: Visit) -> None:
     with clinic_site() as address:
         visitor = visit(timezone_id="UTC")
         visitor.go(address)
@@ -256,7 +256,7 @@ def batch(number: int) -> bytes:
     return log[: log.index(b"\n", log.index(b"Particle generation complete!", begun)) + 1]
 
 
-def test_a_line_of_a_log_is_on_the_page_within_two_seconds(visit: Visit, running: tuple[ExporterSite, Path]) -> None:
+def test_a_new_log_line_is_on_the_page_within_two_seconds(visit: Visit, running: tuple[ExporterSite, Path]) -> None:
     site, log = running
     with ExporterProcess("--config.file", site.config) as exporter:
         visitor = visit()
@@ -271,7 +271,9 @@ def test_a_line_of_a_log_is_on_the_page_within_two_seconds(visit: Visit, running
         assert min(took) < 2.0, took
 
 
-def test_a_beam_that_fails_says_so_in_words_and_aloud(visit: Visit, running: tuple[ExporterSite, Path]) -> None:
+def test_a_failure_is_shown_in_words_and_announced_to_screen_readers(
+    visit: Visit, running: tuple[ExporterSite, Path]
+) -> None:
     site, log = running
     with ExporterProcess("--config.file", site.config) as exporter:
         visitor = visit()
@@ -292,7 +294,7 @@ def test_a_beam_that_fails_says_so_in_words_and_aloud(visit: Visit, running: tup
         visitor.sees("What to do", ".runbook")
 
 
-def test_a_lost_connection_is_told_at_once_and_found_again(visit: Visit) -> None:
+def test_a_lost_connection_is_shown_at_once_and_restored(visit: Visit) -> None:
     store = ClockedStore(lambda at: make_snapshot(make_beam(batch_current=5), at=at, sources=()))
     visitor = visit()
     with clinic_site(store) as address:
@@ -311,7 +313,7 @@ def test_a_lost_connection_is_told_at_once_and_found_again(visit: Visit) -> None
     visitor.complaints = [complaint for complaint in visitor.complaints if complaint not in refused]
 
 
-def test_an_exporter_that_says_nothing_any_more_is_noticed(visit: Visit) -> None:
+def test_an_exporter_that_hangs_is_noticed(visit: Visit) -> None:
     hang, released = threading.Event(), threading.Event()
 
     def make(at: float) -> StoreSnapshot:
@@ -334,7 +336,7 @@ def test_an_exporter_that_says_nothing_any_more_is_noticed(visit: Visit) -> None
         visitor.complaints.clear()
 
 
-def test_where_events_cannot_be_had_the_page_polls(visit: Visit) -> None:
+def test_the_page_polls_when_events_are_refused(visit: Visit) -> None:
     store = ClockedStore(lambda at: make_snapshot(make_beam(batch_current=5), at=at, sources=()))
     with clinic_site(store, event_options={"subscribers_at_most": 0}) as address:
         visitor = visit()
@@ -349,7 +351,7 @@ def test_where_events_cannot_be_had_the_page_polls(visit: Visit) -> None:
         visitor.complaints.clear()
 
 
-def test_sources_and_a_database_that_do_not_answer_are_told(visit: Visit) -> None:
+def test_banners_name_a_source_and_a_database_that_do_not_answer(visit: Visit) -> None:
     def make(at: float) -> StoreSnapshot:
         snapshot = clinic(at)
         local, hpc = snapshot.sources
@@ -388,7 +390,7 @@ def test_sources_and_a_database_that_do_not_answer_are_told(visit: Visit) -> Non
 # Hostile text
 
 
-def test_whatever_ids_and_lines_hold_is_shown_as_text_and_never_run(visit: Visit) -> None:
+def test_hostile_ids_and_log_lines_are_shown_as_text_and_never_run(visit: Visit) -> None:
     def make(at: float) -> StoreSnapshot:
         beams = [
             make_beam(
@@ -436,7 +438,7 @@ def test_whatever_ids_and_lines_hold_is_shown_as_text_and_never_run(visit: Visit
         assert visitor.value("window.hacked") is None
 
 
-def test_an_address_that_leads_nowhere_says_so(visit: Visit) -> None:
+def test_an_address_of_an_unknown_beam_says_so(visit: Visit) -> None:
     with clinic_site() as address:
         visitor = visit()
         visitor.go(address, "/#/beam/nobody/%E0%A4%A")
@@ -451,7 +453,7 @@ def test_an_address_that_leads_nowhere_says_so(visit: Visit) -> None:
 # Finding one's way
 
 
-def test_beams_can_be_chosen_by_state_and_text_and_the_address_keeps_it(visit: Visit) -> None:
+def test_beams_are_filtered_by_state_and_text_and_the_address_keeps_the_filter(visit: Visit) -> None:
     with clinic_site() as address:
         visitor = visit()
         visitor.go(address)
@@ -478,7 +480,7 @@ def test_beams_can_be_chosen_by_state_and_text_and_the_address_keeps_it(visit: V
     ("sort", "first"),
     [("attention", "TP-2038"), ("end", "TP-2041"), ("progress", "TP-2038"), ("recent", "TP-2044"), ("case", "TP-2038")],
 )
-def test_cases_can_be_put_in_order(visit: Visit, sort: str, first: str) -> None:
+def test_cases_are_sorted_as_chosen(visit: Visit, sort: str, first: str) -> None:
     with clinic_site() as address:
         visitor = visit()
         visitor.go(address)
@@ -488,7 +490,7 @@ def test_cases_can_be_put_in_order(visit: Visit, sort: str, first: str) -> None:
         )
 
 
-def test_a_keyboard_is_enough(visit: Visit) -> None:
+def test_the_page_can_be_used_with_the_keyboard_alone(visit: Visit) -> None:
     with clinic_site() as address:
         visitor = visit()
         visitor.go(address)
@@ -509,7 +511,7 @@ def test_a_keyboard_is_enough(visit: Visit) -> None:
         visitor.until("document.querySelector('#detail').hidden", "the overview again")
 
 
-def test_the_dose_file_stands_on_the_beams_page(visit: Visit) -> None:
+def test_the_beams_page_shows_its_dose_file(visit: Visit) -> None:
     def make(at: float) -> StoreSnapshot:
         file = OutputFile("/dose/TP-1/1G000_Dose.dcm", 640_000, at)
         return make_snapshot(
@@ -530,7 +532,7 @@ def test_the_dose_file_stands_on_the_beams_page(visit: Visit) -> None:
             visitor.sees(said, ".facts")
 
 
-def test_a_dose_file_that_was_written_before_a_crash_is_told_on_the_page(visit: Visit) -> None:
+def test_the_beams_page_says_that_the_dose_was_written_before_the_crash(visit: Visit) -> None:
     def make(at: float) -> StoreSnapshot:
         dose = {"dose_path": "/dose/1G000_Dose.dcm", "dose_dimensions": "400x400x1", "dose_max_gy": 1.56002e-05}
         crashed = make_beam(
@@ -570,7 +572,7 @@ def test_the_theme_follows_the_system_until_one_is_chosen(visit: Visit) -> None:
         assert visitor.value(ground) == light
 
 
-def test_without_a_script_the_same_stands_in_a_table(visit: Visit) -> None:
+def test_the_table_shows_every_beam_without_scripts(visit: Visit) -> None:
     with clinic_site() as address:
         visitor = visit(java_script_enabled=False)
         visitor.go(address)
@@ -601,7 +603,7 @@ def thousand(changed: int | None = None) -> Callable[[float], StoreSnapshot]:
     return lambda at: make_snapshot(*beams, at=at, sources=())
 
 
-def test_of_a_thousand_beams_only_what_changed_is_drawn(visit: Visit) -> None:
+def test_only_the_changed_one_of_a_thousand_beams_is_drawn(visit: Visit) -> None:
     store = ClockedStore(thousand())
     with clinic_site(store) as address:
         visitor = visit()
@@ -646,7 +648,7 @@ def test_of_a_thousand_beams_only_what_changed_is_drawn(visit: Visit) -> None:
     ],
     ids=["overview", "phone", "beam", "table"],
 )
-def test_nothing_serious_is_in_the_way_of_anybody(
+def test_the_page_has_no_serious_accessibility_problem(
     visit: Visit, path: str, shown: str, viewport: dict[str, int], scheme: str
 ) -> None:
     def make(at: float) -> StoreSnapshot:
@@ -672,7 +674,7 @@ def test_nothing_serious_is_in_the_way_of_anybody(
 
 
 @pytest.mark.parametrize("path", ["/", "/#/beam/TP-2043/TP-2043_1"])
-def test_nothing_sticks_out_of_a_phone(visit: Visit, path: str) -> None:
+def test_the_page_fits_the_width_of_a_phone(visit: Visit, path: str) -> None:
     with clinic_site() as address:
         visitor = visit(viewport=PHONE)
         visitor.go(address, path)
@@ -693,7 +695,7 @@ _CUT_OFF = """() => [...document.querySelectorAll('.row.beam > *')].flatMap(cell
 
 
 @pytest.mark.parametrize("width", [320, 390, 700, 1000, 1440])
-def test_no_cell_of_a_beam_is_cut_off(visit: Visit, width: int) -> None:
+def test_no_text_in_a_beams_row_is_cut_off(visit: Visit, width: int) -> None:
     """A group hides what sticks out of it, so that the page itself is never too wide."""
 
     def make(at: float) -> StoreSnapshot:
@@ -719,7 +721,7 @@ def test_no_cell_of_a_beam_is_cut_off(visit: Visit, width: int) -> None:
         assert visitor.value(f"{seen}.every(end => end.getBoundingClientRect().width > 0)")
 
 
-def test_the_page_lives_behind_tls_and_a_password(visit: Visit, tmp_path: Path) -> None:
+def test_the_page_works_with_tls_and_a_password(visit: Visit, tmp_path: Path) -> None:
     Authority(tmp_path).issue("server")
     hashed = bcrypt.hashpw(b"secret", bcrypt.gensalt(10)).decode()
     web_yaml = tmp_path / "web.yaml"
@@ -736,7 +738,7 @@ def test_the_page_lives_behind_tls_and_a_password(visit: Visit, tmp_path: Path) 
         visitor.sees("TP-2041")
 
 
-def test_who_may_sees_ids_beside_pseudonyms_for_as_long_as_wanted(visit: Visit, tmp_path: Path) -> None:
+def test_a_permitted_user_can_show_and_hide_ids_beside_pseudonyms(visit: Visit, tmp_path: Path) -> None:
     hashed = bcrypt.hashpw(b"secret", bcrypt.gensalt(10)).decode()
     web_yaml = tmp_path / "web.yaml"
     web_yaml.write_text(f"basic_auth_users: {{me: '{hashed}', other: '{hashed}'}}\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Requests over real sockets: what is refused with its connection, forms of targets, OPTIONS, plain HTTP to TLS."""
+"""Request heads over real sockets: refused requests, forms of targets, OPTIONS, and plain HTTP to the TLS port."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def test_a_body_after_an_answered_request_is_refused_too(address: str) -> None:
     assert re.findall(rb"HTTP/1\.1 (\d+) ", received) == [b"200", b"413"]
 
 
-def test_nothing_more_is_read_of_a_refused_request(address: str) -> None:
+def test_a_refused_request_is_not_read_further(address: str) -> None:
     with closing(connected(address)) as connection:
         connection.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
         assert connection.recv(65536).startswith(b"HTTP/1.1 413 ")
@@ -156,11 +156,11 @@ def test_nothing_more_is_read_of_a_refused_request(address: str) -> None:
         ("http://user@x/metrics", 404),
     ],
 )
-def test_a_target_may_name_the_host_as_proxies_are_asked(address: str, target: str, status: int) -> None:
+def test_absolute_form_targets_are_accepted(address: str, target: str, status: int) -> None:
     assert one(address, f"GET {target} HTTP/1.1").startswith(b"HTTP/1.1 %d " % status)
 
 
-def test_a_target_that_names_the_host_counts_more_than_the_header(address: str) -> None:
+def test_the_host_of_an_absolute_form_target_overrides_the_header(address: str) -> None:
     """RFC 9112, 3.2.2: a page of another site must not pass for ours by the header."""
     of_ours = "Host: x\r\nOrigin: http://x\r\n"
     assert one(address, "POST /-/reload HTTP/1.1", of_ours).startswith(b"HTTP/1.1 200 ")
@@ -180,7 +180,7 @@ def test_a_target_that_names_the_host_counts_more_than_the_header(address: str) 
         ("http://x/metrics", b"GET, HEAD, OPTIONS"),
     ],
 )
-def test_options_tells_the_methods(address: str, target: str, methods: bytes) -> None:
+def test_options_lists_the_allowed_methods(address: str, target: str, methods: bytes) -> None:
     received = one(address, f"OPTIONS {target} HTTP/1.1")
     assert received.startswith(b"HTTP/1.1 204 ")
     assert b"\r\nallow: " + methods + b"\r\n" in received
@@ -188,11 +188,11 @@ def test_options_tells_the_methods(address: str, target: str, methods: bytes) ->
     assert b"access-control" not in received.lower()
 
 
-def test_options_of_what_is_not_there_is_404(address: str) -> None:
+def test_options_of_an_unknown_path_is_404(address: str) -> None:
     assert one(address, "OPTIONS /nothing HTTP/1.1").startswith(b"HTTP/1.1 404 ")
 
 
-def test_another_method_is_told_which_are_allowed(address: str) -> None:
+def test_a_forbidden_method_gets_405_with_the_allowed_ones(address: str) -> None:
     received = one(address, "DELETE /metrics HTTP/1.1")
     assert received.startswith(b"HTTP/1.1 405 ")
     assert {each.strip() for each in received.lower().split(b"\r\nallow:")[1].split(b"\r\n")[0].split(b",")} == {
@@ -244,7 +244,9 @@ def test_plain_http_to_the_tls_port_is_told_to_use_https(
     assert healthy(*over_tls)
 
 
-def test_a_client_that_speaks_plain_http_for_ever_is_let_go(over_tls: tuple[ExporterProcess, Authority]) -> None:
+def test_a_client_that_sends_plain_http_to_the_tls_port_for_ever_is_disconnected(
+    over_tls: tuple[ExporterProcess, Authority],
+) -> None:
     began = time.monotonic()
     with closing(connected(over_tls[0].address)) as connection:
 
@@ -261,7 +263,7 @@ def test_a_client_that_speaks_plain_http_for_ever_is_let_go(over_tls: tuple[Expo
 
 
 @pytest.mark.parametrize("first", [b"\x16\x03\x01garbage", b"\x00", b"\x80\x2e\x01", b"\xff" * 500])
-def test_what_is_neither_http_nor_tls_gets_no_plain_answer(
+def test_bytes_that_are_neither_http_nor_tls_get_no_plain_answer(
     over_tls: tuple[ExporterProcess, Authority], first: bytes
 ) -> None:
     with closing(connected(over_tls[0].address)) as connection:
@@ -271,7 +273,7 @@ def test_what_is_neither_http_nor_tls_gets_no_plain_answer(
     assert healthy(*over_tls)
 
 
-def test_a_client_that_says_nothing_to_the_tls_port_is_let_go_in_time(
+def test_a_client_that_sends_nothing_to_the_tls_port_is_disconnected_in_time(
     over_tls: tuple[ExporterProcess, Authority],
 ) -> None:
     with closing(connected(over_tls[0].address)) as connection:

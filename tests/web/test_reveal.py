@@ -1,4 +1,4 @@
-"""The ids behind pseudonyms: for whom they are, and what is known of it afterwards."""
+"""``/api/v1/names``: who may see ids, and that every request is logged."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_a_page_of_another_site_gets_no_ids_though_its_browser_has_the_password(
     assert "ids behind pseudonyms refused: a page of another site asked" in [line["event"] for line in lines]
 
 
-def test_who_may_see_them_gets_every_id_on_the_board_and_of_ended_runs(web_config: ActiveWebConfig) -> None:
+def test_a_permitted_user_gets_the_ids_of_all_beams_and_ended_runs(web_config: ActiveWebConfig) -> None:
     with served(web_config, "physicist") as (address, _):
         answer = ask(address)
     assert answer.json() == {
@@ -86,7 +86,7 @@ def test_who_may_see_them_gets_every_id_on_the_board_and_of_ended_runs(web_confi
     assert "etag" not in answer.headers
 
 
-def test_others_are_refused_whatever_else_they_may_see(web_config: ActiveWebConfig) -> None:
+def test_other_users_are_refused(web_config: ActiveWebConfig) -> None:
     with served(web_config, "physicist") as (address, _):
         answer = ask(address, "prometheus")
         assert (answer.status_code, answer.headers["cache-control"]) == (403, "no-store")
@@ -96,7 +96,7 @@ def test_others_are_refused_whatever_else_they_may_see(web_config: ActiveWebConf
         assert ask(address, "physicist", "HEAD").content == b""
 
 
-def test_each_time_is_logged_with_who_asked_and_counted(web_config: ActiveWebConfig) -> None:
+def test_every_request_for_ids_is_logged_with_its_user_and_counted(web_config: ActiveWebConfig) -> None:
     with served(web_config, "physicist") as (address, names), recorded_logs() as logs:
         assert names.counts() == {"shown": 0, "refused": 0}
         ask(address)
@@ -109,21 +109,21 @@ def test_each_time_is_logged_with_who_asked_and_counted(web_config: ActiveWebCon
     ]
 
 
-def test_where_nobody_may_see_them_nobody_is_asked(web_config: ActiveWebConfig) -> None:
+def test_ids_are_not_offered_when_no_user_may_see_them(web_config: ActiveWebConfig) -> None:
     with served(web_config) as (address, names):
         assert ask(address).status_code == 404
         assert names.counts() == {"shown": 0, "refused": 0}
         assert 'id="reveal"' not in ask(address, path="/").text
 
 
-def test_without_pseudonyms_there_is_nothing_to_ask_for(web_config: ActiveWebConfig) -> None:
+def test_ids_are_not_offered_without_pseudonyms(web_config: ActiveWebConfig) -> None:
     with served(web_config, "physicist", redacted=False) as (address, names):
         assert ask(address).status_code == 404
         assert names.counts() == {}
         assert 'id="reveal"' not in ask(address, path="/").text
 
 
-def test_a_question_for_an_id_is_answered_as_one_for_nobody(web_config: ActiveWebConfig) -> None:
+def test_a_request_with_a_real_id_is_answered_like_one_with_an_unknown_id(web_config: ActiveWebConfig) -> None:
     """Nobody learns from the API whether somebody is a patient here."""
     with served(web_config) as (address, _):
         for known, unknown in (

@@ -42,7 +42,7 @@ def test_tables_and_code_are_rendered() -> None:
 
 
 @pytest.mark.parametrize("name", ["nothing.md", "..%2f..%2fREADME.md", "MQIBeamFailed.md.md", ".md"])
-def test_what_is_no_runbook_is_not_found(name: str) -> None:
+def test_an_unknown_runbook_is_404(name: str) -> None:
     with serve() as site:
         assert site.get(f"/runbooks/{name}").status_code == 404
 
@@ -54,5 +54,5 @@ def test_what_is_no_runbook_is_not_found(name: str) -> None:
         ("https://wiki.example/mqi/", "https://wiki.example/mqi/MQIBeamFailed.md"),
     ],
 )
-def test_a_failure_leads_to_its_runbook_here_or_at_the_sites_own_place(url: str | None, link: str) -> None:
+def test_a_failure_links_to_its_runbook_here_or_at_runbook_url(url: str | None, link: str) -> None:
     assert PageLinks(runbook_url=url).runbook("cuda") == link

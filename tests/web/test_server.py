@@ -242,12 +242,12 @@ def test_metrics_are_compressed_only_where_that_is_accepted(site: Site) -> None:
 
 @pytest.mark.parametrize("path", ["/metrics", "/metrics?name[]=mqi_beams", "/api/v1/beams", "/", "/static/page.js"])
 @pytest.mark.parametrize("refusal", ["gzip;q=0", "GZIP; q=0.0", "gzip;q=0, *", "*;q=0", "br"])
-def test_nothing_is_compressed_for_who_refuses_it(site: Site, path: str, refusal: str) -> None:
+def test_nothing_is_compressed_for_a_client_that_refuses_gzip(site: Site, path: str, refusal: str) -> None:
     assert "content-encoding" not in site.get(path, **{"accept-encoding": refusal}).headers
 
 
 @pytest.mark.parametrize("path", ["/metrics", "/metrics?name[]=mqi_beams", "/api/v1/beams", "/"])
-def test_a_weight_or_a_star_is_a_yes_too(site: Site, path: str) -> None:
+def test_a_weight_or_a_star_accepts_gzip(site: Site, path: str) -> None:
     for said in ("gzip;q=0.001", "*", "identity;q=0.5, *;q=0.1"):
         assert site.get(path, **{"accept-encoding": said}).headers["content-encoding"] == "gzip"
 
@@ -346,7 +346,7 @@ def test_health_answers_while_a_scrape_takes_long() -> None:
     assert (health.status_code, answers[0].status_code) == (200, 200)
 
 
-def test_a_scrape_whose_client_has_gone_while_it_waited_is_not_rendered() -> None:
+def test_a_waiting_scrape_whose_client_has_gone_is_not_rendered() -> None:
     begun, released, collected = threading.Event(), threading.Event(), list[int]()
 
     def collect() -> Iterable[Metric]:
@@ -377,7 +377,7 @@ def test_a_scrape_whose_client_has_gone_while_it_waited_is_not_rendered() -> Non
 
 
 @pytest.mark.parametrize(("path", "name"), [("/-/healthy", "healthy"), ("/-/ready", "ready")])
-def test_health_and_readiness_say_what_is_wrong(path: str, name: str) -> None:
+def test_health_and_readiness_name_the_problem(path: str, name: str) -> None:
     trouble: str | None = "source hpc1 has not been polled"
     with serve(**{name: lambda: trouble}) as site:  # type: ignore[arg-type]
         bad = site.get(path)
@@ -409,7 +409,7 @@ def test_reload_reads_the_configuration_where_enabled(method: str) -> None:
     assert (answer.status_code, reloads) == (200, [1])
 
 
-def test_a_refused_configuration_is_shown_to_who_asked_for_it() -> None:
+def test_the_reason_for_a_refused_configuration_is_in_the_answer() -> None:
     def refuse() -> None:
         raise ReloadFailed("max_beams: must be at least 1\nweb.listen_addres: unknown key")
 
@@ -456,7 +456,7 @@ def test_a_page_of_another_site_reloads_nothing(headers: dict[str, str]) -> None
     assert reloads == []
 
 
-def test_another_site_hides_behind_no_second_header() -> None:
+def test_a_second_header_does_not_hide_another_site() -> None:
     reloads: list[int] = []
     with serve(reload=lambda: reloads.append(1), enable_lifecycle=True) as site:
         ours = f"http://{site.server.address}"
@@ -478,7 +478,7 @@ def test_another_site_hides_behind_no_second_header() -> None:
     ],
     ids=str,
 )
-def test_who_is_no_page_of_another_site_may_reload(headers: dict[str, str]) -> None:
+def test_own_page_and_other_programs_may_reload(headers: dict[str, str]) -> None:
     reloads: list[int] = []
     with serve(reload=lambda: reloads.append(1), enable_lifecycle=True) as site:
         answer = site.client.post("/-/reload", headers={"host": "exporter.example:10813", **headers})
@@ -491,7 +491,7 @@ def test_who_is_no_page_of_another_site_may_reload(headers: dict[str, str]) -> N
     "host",
     ["evil.example", "evil.example:10813", "mqi.hospital.example.evil.example", "localhost.evil.example", "0x7f.1"],
 )
-def test_a_name_of_somebody_elses_that_leads_here_gets_nothing(path: str, host: str) -> None:
+def test_a_request_for_a_foreign_host_name_is_refused(path: str, host: str) -> None:
     with serve(allowed_hosts=("mqi.hospital.example",)) as site:
         answer = site.client.get(path, headers={"host": host})
     assert answer.status_code == 421
@@ -511,12 +511,12 @@ def test_the_servers_own_names_and_addresses_are_answered(host: str) -> None:
         assert site.client.get("/-/healthy", headers={"host": host}).status_code == 200
 
 
-def test_any_name_is_answered_where_none_is_configured() -> None:
+def test_every_host_name_is_answered_where_none_is_configured() -> None:
     with serve() as site:
         assert site.client.get("/-/healthy", headers={"host": "evil.example"}).status_code == 200
 
 
-def test_a_web_configuration_comes_into_use_after_an_error_of_any_kind(tmp_path: Path) -> None:
+def test_the_web_configuration_is_reloaded_after_any_error(tmp_path: Path) -> None:
     path = tmp_path / "web.yaml"
     path.touch(mode=0o600)
     good = bcrypt.hashpw(b"secret", bcrypt.gensalt(10)).decode()
@@ -566,7 +566,7 @@ def test_an_unexpected_error_is_one_500_one_log_line_and_one_count() -> None:
     assert [(line["event"], line["path"]) for line in lines] == [("cannot answer a request", "/-/reload")]
 
 
-def test_the_page_links_to_what_there_is(site: Site) -> None:
+def test_every_link_of_the_page_works(site: Site) -> None:
     page = site.get("/")
     links = re.findall(r'href="([^"#]+)"', page.text)
 
@@ -582,14 +582,14 @@ def test_the_page_escapes_what_it_shows() -> None:
 
 
 @pytest.mark.parametrize("path", ["/nothing", "/metrics/", "/-/", "/metrics/../etc/passwd"])
-def test_what_is_not_there_is_404(site: Site, path: str) -> None:
+def test_an_unknown_path_is_404(site: Site, path: str) -> None:
     with closing(site.connect()) as connection:
         connection.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
         assert _end(connection).startswith(b"HTTP/1.1 404 ")
 
 
 @pytest.mark.parametrize("path", ["/", "/metrics", "/-/healthy", "/-/ready"])
-def test_what_can_only_be_read_takes_no_post(site: Site, path: str) -> None:
+def test_post_to_a_read_only_path_is_405(site: Site, path: str) -> None:
     answer = site.client.post(path)
 
     assert answer.status_code == 405
@@ -624,7 +624,7 @@ def test_a_connection_without_a_whole_request_is_closed_in_time(said: bytes) -> 
         assert _end(connection) == b""
 
 
-def test_a_connection_is_closed_in_time_after_its_last_answer_and_half_a_further_request() -> None:
+def test_a_connection_with_half_a_further_request_is_closed_in_time() -> None:
     with serve(idle_seconds=1) as site, closing(site.connect()) as connection:
         connection.sendall(b"GET /-/healthy HTTP/1.1\r\nHost: x\r\n\r\nGET /-/hea")
 
@@ -652,7 +652,7 @@ def test_an_answer_that_takes_longer_than_a_connection_may_idle_is_not_cut() -> 
     assert answers[0].status_code == 200
 
 
-def test_silent_connections_make_room_for_one_that_asks(site: Site) -> None:
+def test_silent_connections_are_closed_to_make_room_for_a_request(site: Site) -> None:
     assert site.get("/-/healthy").status_code == 200  # and the client keeps its connection
     with ExitStack() as connections:
         silent = [connections.enter_context(closing(site.connect())) for _ in range(CONNECTIONS_OF_ONE_ADDRESS + 20)]
@@ -661,7 +661,7 @@ def test_silent_connections_make_room_for_one_that_asks(site: Site) -> None:
         assert site.get("/-/healthy").status_code == 200
 
 
-def test_silent_connections_of_many_addresses_make_room_for_one_that_asks(site: Site) -> None:
+def test_silent_connections_of_many_addresses_are_closed_to_make_room_for_a_request(site: Site) -> None:
     assert site.get("/-/healthy").status_code == 200
     address = parse_listen_address(site.server.address)
     with ExitStack() as connections:
@@ -741,7 +741,7 @@ def test_scrapes_that_wait_share_one_rendering() -> None:
     assert len(rendered) <= 3
 
 
-def test_a_head_that_comes_byte_by_byte_is_not_waited_for() -> None:
+def test_a_head_sent_byte_by_byte_ends_the_connection_in_time() -> None:
     with serve(idle_seconds=1) as site, closing(site.connect()) as slow:
         slow.settimeout(0.1)
         ended = False
@@ -798,7 +798,7 @@ def test_a_request_head_beyond_the_bound_that_comes_at_once_is_refused(
     assert re.findall(rb"HTTP/1\.1 (\d+)", said) == ([b"200", b"400"] if before else [b"400"])
 
 
-def test_many_small_requests_that_come_at_once_are_no_large_head(site: Site) -> None:
+def test_many_small_requests_sent_at_once_are_all_answered(site: Site) -> None:
     count = 400
     with closing(site.connect()) as connection:
         connection.sendall(head_of(100) * count)
@@ -865,7 +865,7 @@ def stop_seconds(server: WebServer) -> float:
     return seconds_of(stop)
 
 
-def test_stop_ends_idle_silent_and_half_asking_clients_within_two_seconds(site: Site) -> None:
+def test_stop_ends_idle_silent_and_slow_clients_within_two_seconds(site: Site) -> None:
     assert site.get("/-/healthy").status_code == 200  # and the client keeps its connection
     with closing(site.connect()) as silent, closing(site.connect()) as half:
         half.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n")
@@ -876,7 +876,7 @@ def test_stop_ends_idle_silent_and_half_asking_clients_within_two_seconds(site: 
         assert _end(half) == b""
 
 
-def test_stop_ends_idle_silent_and_half_shaken_hands_with_tls_within_two_seconds(tmp_path: Path) -> None:
+def test_stop_ends_idle_silent_and_slow_tls_clients_within_two_seconds(tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     authority.issue("server")
     web_yaml = tmp_path / "web.yaml"
@@ -894,7 +894,7 @@ def test_stop_ends_idle_silent_and_half_shaken_hands_with_tls_within_two_seconds
         assert _end(half) == b""
 
 
-def test_a_tls_client_that_does_not_say_goodbye_is_not_waited_for(tmp_path: Path) -> None:
+def test_a_tls_client_that_does_not_end_tls_is_disconnected_in_time(tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     authority.issue("server")
     web_yaml = tmp_path / "web.yaml"

@@ -1,4 +1,4 @@
-"""Why a beam waits, as people are told."""
+"""The explanation why a beam waits."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ def test_queued_beam_has_no_log_yet() -> None:
     assert said(beam(), LOCAL, HPC) == ("no_log", "no log yet")
 
 
-def test_host_that_is_down_is_named_and_no_log_is_claimed() -> None:
+def test_unreachable_host_is_named_and_its_logs_are_called_unknown() -> None:
     words = "hpc1 cannot be reached, so logs there are unknown"
     assert said(beam(), DOWN) == ("source_down", words)
     assert said(beam("simulation_running"), DOWN) == ("source_down", words)
 
 
-def test_only_sources_that_answered_are_said_to_have_no_log() -> None:
+def test_no_log_yet_is_claimed_only_for_sources_that_answered() -> None:
     words = "no log yet; hpc1 cannot be reached, so logs there are unknown"
     assert said(beam(), LOCAL, DOWN) == ("source_down", words)
     other = replace(DOWN, name="hpc3")
@@ -59,12 +59,12 @@ def test_source_that_was_never_polled_is_named() -> None:
 @pytest.mark.parametrize(
     ("sources", "places"), [((LOCAL,), "2 places"), ((LOCAL, HPC), "3 places"), ((HPC,), "1 place")]
 )
-def test_row_that_says_simulating_is_told_from_one_that_queues(sources: tuple[SourceView, ...], places: str) -> None:
+def test_simulating_row_without_a_log_has_a_reason_of_its_own(sources: tuple[SourceView, ...], places: str) -> None:
     words = f"the database has said simulation_running since THEN, but no log was found at {places}"
     assert said(beam("simulation_running", updated_ago=4 * 86400.0), *sources) == ("no_log_while_running", words)
 
 
-def test_places_of_a_host_that_is_down_do_not_count_as_looked_at() -> None:
+def test_places_on_an_unreachable_host_are_not_counted() -> None:
     assert "no log was found at 2 places; hpc1 cannot" in said(beam("simulation_running"), LOCAL, DOWN)[1]
 
 
@@ -80,7 +80,7 @@ def test_folder_that_does_not_exist_is_named() -> None:
     assert said(beam(), LOCAL, source) == ("folder_missing", words)
 
 
-def test_log_of_an_earlier_run_is_no_log_of_this_one() -> None:
+def test_log_of_an_earlier_run_is_the_reason_to_wait() -> None:
     view = beam(log_path="/a.log", source="local", log_of_earlier_run=True)
     assert said(view, LOCAL) == ("log_of_earlier_run", "there is only the log of an earlier run")
     running = beam("simulation_running", log_path="/a.log", source="local", log_of_earlier_run=True)
@@ -88,14 +88,14 @@ def test_log_of_an_earlier_run_is_no_log_of_this_one() -> None:
 
 
 @pytest.mark.parametrize(("offset", "doubt"), [(None, True), (0.0, False), (-300.0, False)])
-def test_where_only_a_date_tells_the_runs_apart_doubt_of_the_clock_is_said(offset: float | None, doubt: bool) -> None:
+def test_attribution_by_date_with_an_unknown_clock_is_mentioned(offset: float | None, doubt: bool) -> None:
     view = beam(log_path="/a.log", source="hpc1", log_of_earlier_run=True, attributed_by_date=True)
     text = said(view, replace(HPC, clock_offset_seconds=offset))[1]
     assert text.startswith("there is only the log of an earlier run, older than the row's last change")
     assert ("the clock of hpc1 has not been compared yet" in text) is doubt
 
 
-def test_log_that_cannot_be_read_is_there() -> None:
+def test_unreadable_log_is_the_reason_to_wait() -> None:
     assert said(beam(log_path="/a.log", source="local"), LOCAL)[0] == "log_unreadable"
 
 
@@ -104,7 +104,7 @@ def test_beams_that_do_not_wait_are_not_explained() -> None:
 
 
 @pytest.mark.parametrize("updated_ago", [-1e300, 1e300, float(NOW)])
-def test_time_stamp_that_is_no_date_raises_nothing(updated_ago: float) -> None:
+def test_impossible_row_time_raises_nothing(updated_ago: float) -> None:
     assert "simulation_running" in said(beam("simulation_running", updated_ago=updated_ago), LOCAL)[1]
 
 
@@ -118,17 +118,17 @@ def test_time_stamp_that_is_no_date_raises_nothing(updated_ago: float) -> None:
         ("pending", 4 * 86400.0, (LOCAL,), False),
     ],
 )
-def test_row_that_says_simulating_for_long_without_a_log_needs_attention(
+def test_simulating_row_without_a_log_needs_attention_after_ten_minutes(
     status: str, updated_ago: float, sources: tuple[SourceView, ...], needed: bool
 ) -> None:
     assert needs_attention(beam(status, updated_ago=updated_ago), sources, NOW) is needed
 
 
 @pytest.mark.parametrize("state", list(BeamState))
-def test_beams_in_trouble_need_attention(state: BeamState) -> None:
+def test_failed_stalled_expired_and_unreachable_beams_need_attention(state: BeamState) -> None:
     trouble = state.value in {"failed", "stalled", "expired", "unreachable"}
     assert needs_attention(make_beam(state=state), (LOCAL,), NOW) is trouble
 
 
-def test_the_alert_waits_as_long_as_the_page() -> None:
+def test_alert_and_page_have_the_same_delay() -> None:
     assert Parameters().waiting_for_seconds == ATTENTION_SECONDS

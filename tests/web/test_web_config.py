@@ -1,4 +1,4 @@
-"""The web configuration as a file: what is accepted, and what is said of what is not."""
+"""The web configuration file: what is accepted, and how mistakes are reported."""
 
 from __future__ import annotations
 
@@ -94,11 +94,11 @@ http_server_config:
 
 
 @pytest.mark.parametrize("prefix", ["$2a$", "$2b$", "$2y$"])
-def test_every_usual_bcrypt_hash_is_one(folder: Path, prefix: str) -> None:
+def test_every_usual_bcrypt_prefix_is_accepted(folder: Path, prefix: str) -> None:
     assert read(folder, USERS.replace("$2y$", prefix)).basic_auth_users["prometheus"].startswith(prefix)
 
 
-def test_a_key_may_be_read_by_a_group_of_its_own(folder: Path) -> None:
+def test_a_key_file_may_be_readable_by_its_group(folder: Path) -> None:
     (folder / "server.key").chmod(0o640)
     assert read(folder, TLS).files
 
@@ -159,7 +159,7 @@ def test_a_key_may_be_read_by_a_group_of_its_own(folder: Path) -> None:
         ("tls_server_config:\n\tcert_file: x", "2: not valid YAML: a tab; indent with spaces"),
     ],
 )
-def test_what_cannot_be_done_is_refused_with_line_key_and_reason(folder: Path, text: str, said: str) -> None:
+def test_unsupported_settings_are_refused_with_line_key_and_reason(folder: Path, text: str, said: str) -> None:
     (only,) = mistakes(folder, text)
     assert only.startswith(said)
 
@@ -175,7 +175,7 @@ def test_what_cannot_be_done_is_refused_with_line_key_and_reason(folder: Path, t
         (f"'{HASH.replace('$10$', '$15$')}'", "cost 15 is too high"),
     ],
 )
-def test_what_is_no_good_hash_is_refused_and_never_shown(folder: Path, hashed: str, said: str) -> None:
+def test_an_unusable_hash_is_refused_and_never_shown(folder: Path, hashed: str, said: str) -> None:
     (only,) = mistakes(folder, f"basic_auth_users:\n  me: {hashed}\n")
     assert only.startswith(f"2: basic_auth_users.me: {said}")
     assert hashed.strip("'") not in only
@@ -229,7 +229,7 @@ def test_tls_without_a_certificate_is_refused_and_not_plain_http(folder: Path, t
     assert mistakes(folder, f"tls_server_config: {text}\n") == said
 
 
-def test_all_mistakes_are_said_at_once(folder: Path) -> None:
+def test_all_mistakes_are_reported_at_once(folder: Path) -> None:
     text = (
         "http_server_config: {http2: true}\nbasic_auth_users: {a: x, b: y}\ntls_server_config: {min_version: TLS10}\n"
     )
@@ -244,7 +244,7 @@ def test_all_mistakes_are_said_at_once(folder: Path) -> None:
     ]
 
 
-def test_a_key_that_is_not_the_certificates_is_refused(folder: Path) -> None:
+def test_a_key_of_another_certificate_is_refused(folder: Path) -> None:
     Authority(folder, "other").issue("stranger")
     (only,) = mistakes(folder, TLS.replace("server.key", "stranger.key"))
     assert "stranger.key is not the key of the first certificate in" in only
@@ -274,7 +274,7 @@ def test_a_certificate_in_binary_form_is_refused(folder: Path) -> None:
 # What is doubtful
 
 
-def test_a_server_that_is_reachable_should_be_protected(folder: Path) -> None:
+def test_a_reachable_server_without_protection_is_warned_of(folder: Path) -> None:
     def said(text: str, address: str = ":10813") -> list[str]:
         path = write(folder, text)
         return [each.removeprefix(f"{path}: ") for each in config_warnings(path, read_web_config(path), address)]
@@ -306,7 +306,7 @@ def test_hashes_that_others_may_read_are_warned_of(folder: Path) -> None:
     assert "others may read the hashes" in only
 
 
-def test_costs_that_differ_are_doubtful(folder: Path) -> None:
+def test_different_hash_costs_are_warned_of(folder: Path) -> None:
     path = write(folder, TLS + USERS + f"  b: '{HASH.replace('$10$', '$12$')}'\n")
     (only,) = config_warnings(path, read_web_config(path), "127.0.0.1:1")
     assert "costs differ" in only
@@ -315,7 +315,7 @@ def test_costs_that_differ_are_doubtful(folder: Path) -> None:
 # While the server runs
 
 
-def test_a_changed_file_comes_into_use_and_a_broken_one_does_not(folder: Path) -> None:
+def test_a_changed_file_is_used_and_a_broken_one_refused(folder: Path) -> None:
     path = write(folder, TLS + USERS)
     web_config = ActiveWebConfig(path)
     assert not web_config.refresh()
@@ -340,7 +340,7 @@ NO_PATHS = ['"\\uD800"', '"a\\uDFFFb"', '"\\0"', f'"{"x" * 5000}"', '"\\uD83D/..
 
 @pytest.mark.parametrize("name", NO_PATHS)
 @pytest.mark.parametrize("key", ["cert_file", "key_file", "client_ca_file"])
-def test_a_path_that_no_file_can_have_does_not_end_the_refreshing(folder: Path, key: str, name: str) -> None:
+def test_an_impossible_path_does_not_end_the_reloading(folder: Path, key: str, name: str) -> None:
     path = write(folder, TLS + USERS)
     web_config = ActiveWebConfig(path)
     path.write_text(f"tls_server_config: {{{key}: {name}}}\n" + USERS, encoding="utf-8")
@@ -351,7 +351,7 @@ def test_a_path_that_no_file_can_have_does_not_end_the_refreshing(folder: Path, 
     assert (list(web_config.users), web_config.up_to_date) == (["grafana"], True)
 
 
-def test_an_unexpected_error_of_reading_is_said_counted_and_not_up_to_date(
+def test_an_unexpected_read_error_is_logged_counted_and_not_up_to_date(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write(folder, USERS)
@@ -375,7 +375,7 @@ def test_an_unexpected_error_of_reading_is_said_counted_and_not_up_to_date(
     assert (list(web_config.users), web_config.up_to_date) == (["grafana"], True)
 
 
-def test_a_certificate_without_its_new_key_waits_for_it(folder: Path) -> None:
+def test_a_new_certificate_is_not_used_before_its_key(folder: Path) -> None:
     web_config = ActiveWebConfig(write(folder, TLS))
     before, old_key = web_config.tls_context, (folder / "server.key").read_bytes()
     Authority(folder).issue("server")
@@ -389,7 +389,7 @@ def test_a_certificate_without_its_new_key_waits_for_it(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("less", ["", TLS, USERS])
-def test_protection_is_never_taken_away_while_the_server_runs(folder: Path, less: str) -> None:
+def test_a_reload_never_removes_a_protection(folder: Path, less: str) -> None:
     path = write(folder, TLS + USERS)
     web_config = ActiveWebConfig(path)
     path.write_text(less, encoding="utf-8")
@@ -433,7 +433,7 @@ def test_protection_is_never_taken_away_while_the_server_runs(folder: Path, less
         ),
     ],
 )
-def test_each_protection_stays_by_itself_while_the_server_runs(
+def test_a_reload_removes_no_protection_whichever_others_stay(
     folder: Path, before: str, after: str, said: list[str], users: str
 ) -> None:
     path = write(folder, before + users)
@@ -446,7 +446,7 @@ def test_each_protection_stays_by_itself_while_the_server_runs(
     assert ActiveWebConfig(path).up_to_date  # a restart is what the message says, and it is enough
 
 
-def test_names_that_are_others_or_fewer_come_into_use(folder: Path) -> None:
+def test_fewer_or_other_client_names_are_used(folder: Path) -> None:
     path = write(folder, TLS + CERTIFICATES + "  client_allowed_sans: [a.example, b.example]\n")
     web_config = ActiveWebConfig(path)
     for names in ("[b.example]", "[c.example]", "[a.example, b.example]"):
@@ -469,7 +469,7 @@ _LISTED = "  client_allowed_sans:\n    - prometheus.example\n    - grafana.examp
     ],
     ids=["without users", "users first", "users last", "names first"],
 )
-def test_no_beginning_of_a_file_takes_protection_away(folder: Path, whole: str) -> None:
+def test_no_half_written_file_removes_a_protection(folder: Path, whole: str) -> None:
     """As an editor, or a copy over a slow file system, leaves it for a moment."""
     path = write(folder, whole)
     web_config = ActiveWebConfig(path)
@@ -487,7 +487,7 @@ def test_no_beginning_of_a_file_takes_protection_away(folder: Path, whole: str) 
     assert used, "no beginning was used: nothing was tried"
 
 
-def test_whether_a_file_asks_for_tls_is_known_without_its_key(folder: Path) -> None:
+def test_serves_tls_needs_no_access_to_the_key(folder: Path) -> None:
     path = write(folder, TLS)
     (folder / "server.key").unlink()
     assert serves_tls(path)

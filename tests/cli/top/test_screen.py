@@ -87,7 +87,7 @@ def test_the_title_counts_states() -> None:
     assert "http://there  3 beams  1 failed  1 running  1 odd" in title
 
 
-def test_one_beam_is_no_beams() -> None:
+def test_the_page_uses_the_singular_for_one_beam() -> None:
     assert "http://there  1 beam  1 running" in screen(BEAM).splitlines()[0]
     assert "0 of 1 beam: find 'x'" in screen(BEAM, view=TopView(text="x"))
 
