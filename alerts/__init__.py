@@ -1,5 +1,5 @@
-"""Prometheus rules for stalled, failed and misread beams, and an example of Alertmanager's configuration.
+"""Prometheus rules for beams, sources and the exporter, and an example configuration of Alertmanager.
 
 :mod:`alerts.parameters` holds every threshold, :mod:`alerts.rules` the rules; ``python -m alerts`` writes
-``mqi-rules.yml``, which is what a site loads. ``tests/`` holds unit tests for ``promtool test rules``.
+``mqi-rules.yml``, the file that a site loads. ``tests/`` holds unit tests for ``promtool test rules``.
 """

@@ -1,4 +1,4 @@
-"""``python -m alerts``: writes ``mqi-rules.yml`` from the rules and their parameters."""
+"""``python -m alerts`` writes ``mqi-rules.yml`` from the rules and their parameters."""
 
 from __future__ import annotations
 

@@ -10,28 +10,30 @@ RUNBOOK_URL = "docs/runbooks"
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    """What a site may want to change in the rules.
+    """The thresholds that a site can change.
 
-    ``..._for_seconds`` is how long a condition must hold before its alert fires.
+    Parameters that end in ``_for_seconds`` say how long a condition must hold before its alert fires.
 
     Args:
-        job: label ``job`` of the exporter in Prometheus' configuration.
-        simulating_statuses: statuses of a row whose simulation runs, as in ``discovery.simulating_statuses``.
-        grafana_url: where the dashboards are; alerts link to it.
+        job: the label ``job`` of the exporter in the configuration of Prometheus.
+        simulating_statuses: the statuses of rows whose simulation runs, as in ``discovery.simulating_statuses``.
+        grafana_url: the URL of Grafana; alerts link to dashboards there.
         runbook_url: folder or URL of the runbooks; alerts link to ``runbook_url/NAME.md``.
-        source_silent_seconds: a source not polled for this long is down; its beams' silence is not a stall.
-        stall_for_seconds: beyond the beam's own threshold.
-        kept_seconds: an alert goes on for this long after its condition ended: longer than an exporter may be down
-            before that silences it, and as long as one that has just started may need to know a beam again.
-        source_kept_seconds: the same of sources; shorter, since a stall that ended with its source's trouble and is
-            still silenced when it ends is never told to be over.
-        stalled_long_seconds: beyond the beam's own threshold.
-        mismatch_for_seconds: beyond the minute after which the exporter speaks of a mismatch.
-        slow_ratio: times the usual time per particle of its source.
-        usual_over_seconds: what is usual is the median over so long.
-        certificate_seconds: a certificate that is valid for no longer than this must be replaced.
-        failed_logins: so many in ``failed_logins_over_seconds`` are no typing errors.
-        names_refused: so many in ``names_refused_over_seconds`` are not somebody who tried the page's button.
+        source_silent_seconds: a source that was not polled for this long is down, and its beams do not count as
+            stalled.
+        stall_for_seconds: time after the beam's own stall threshold.
+        kept_seconds: an alert keeps firing for this long after its condition ended. This is longer than an exporter can
+            be down before MQIExporterDown inhibits the alert, and long enough for a restarted exporter to find its
+            beams.
+        source_kept_seconds: the same for alerts about sources. It is shorter than ``kept_seconds``: a stall that ends
+            together with its source's failure must outlive the inhibition, or nobody gets its "resolved" message.
+        stalled_long_seconds: time after the beam's own stall threshold until a stall is critical.
+        mismatch_for_seconds: time after the minute that the exporter itself waits before it reports a mismatch.
+        slow_ratio: a beam is slow if it takes this many times the usual time per particle of its source.
+        usual_over_seconds: the usual time per particle is the median over this period.
+        certificate_seconds: a certificate that expires sooner than this must be replaced.
+        failed_logins: more failed logins than this within ``failed_logins_over_seconds`` are suspicious.
+        names_refused: more refused requests for ids than this within ``names_refused_over_seconds`` are suspicious.
         scrape_seconds: a scrape that takes longer is slow; Prometheus gives up after 10 s by default.
     """
 
@@ -73,7 +75,7 @@ class Parameters:
 
 
 def duration(seconds: int) -> str:
-    """A duration as Prometheus writes it: ``90s``, ``5m``, ``2h``, ``1w``."""
+    """Return a duration as Prometheus writes it: ``90s``, ``5m``, ``2h``, ``1w``."""
     for size, unit in ((604_800, "w"), (86_400, "d"), (3600, "h"), (60, "m")):
         if seconds and seconds % size == 0:
             return f"{seconds // size}{unit}"

@@ -1,7 +1,7 @@
-"""The rules: recorded series that dashboards and alerts share, and the alerts.
+"""The recording rules that dashboards and alerts share, and the alerts.
 
-An alert's labels are those of the beam or source it is about, so that Alertmanager can group and inhibit by them. Its
-texts hold nothing but labels and figures of ``/metrics``: where identifiers are pseudonyms there, they are so here.
+An alert has the labels of its beam or source, so that Alertmanager can group and inhibit by them. Its texts contain
+only labels and values of ``/metrics``, so they show pseudonyms wherever ``/metrics`` does.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ _BEAM = f"{_EXPORTER}, case_id, beam_id, source"
 _THE_BEAM = "Beam {{ $labels.beam_id }} of case {{ $labels.case_id }}"
 _NOT_WRITTEN = "output_error|output_missing"
 _ALERTS_OF_THEIR_OWN = f"{_NOT_WRITTEN}|empty_dose|no_particles"
-"""Reasons of runs that look finished and are not."""
+"""Failure reasons that have alerts of their own: the run looks finished, but its dose is missing or empty."""
 
 _INTERRUPTED = "preempted|node_failure|cancelled"
-"""Reasons that are no fault of the run. A test holds this against the exporter's own list."""
+"""Failure reasons that are not a fault of the run. A test compares this with the exporter's own list."""
 
 Severity = Literal["critical", "warning", "info"]
 
@@ -33,14 +33,14 @@ class Alert:
     """One alert; its runbook is ``docs/runbooks/<name>.md``.
 
     Args:
-        name: in Alertmanager.
-        severity: ``critical``: somebody must act now; ``warning``: today; ``info``: good to know.
-        expression: PromQL, one result per alert.
-        summary: one line with the labels filled in.
-        description: what is so, with figures, and what it means.
-        about: what it concerns, which decides the dashboard that it links to.
-        for_seconds: how long the condition must hold.
-        kept_seconds: how long the alert goes on after the condition ended.
+        name: the name in Alertmanager.
+        severity: ``critical``: somebody must act now; ``warning``: somebody must act today; ``info``: nobody must act.
+        expression: PromQL with one result for each alert.
+        summary: one line; a template in which Prometheus fills in labels and values.
+        description: what has happened, with values, and what it means; a template, too.
+        about: what the alert is about; this decides which dashboard it links to.
+        for_seconds: how long the condition must hold before the alert fires.
+        kept_seconds: how long the alert keeps firing after the condition ended.
     """
 
     name: str
@@ -53,7 +53,7 @@ class Alert:
     kept_seconds: int = 0
 
     def rule(self, parameters: Parameters) -> dict[str, Any]:
-        """The rule as Prometheus reads it."""
+        """Return the rule as Prometheus reads it."""
         rule: dict[str, Any] = {"alert": self.name, "expr": self.expression}
         if self.for_seconds:
             rule["for"] = duration(self.for_seconds)
@@ -78,7 +78,7 @@ _DASHBOARDS = {
 
 
 def _of_beam(metric: str, form: str = "value | humanize", where: str = "") -> str:
-    """Text that fills in a figure of the alert's beam; ``?`` where there is none."""
+    """Return a template that fills in a metric of the alert's beam, or ``?`` if the beam does not have it."""
     selector = f"{metric}{{case_id=%q,beam_id=%q,source=%q}}{where}"
     return (
         f"{{{{ with printf `{selector}` $labels.case_id $labels.beam_id $labels.source | query }}}}"
@@ -87,7 +87,7 @@ def _of_beam(metric: str, form: str = "value | humanize", where: str = "") -> st
 
 
 def _beams_of_source(states: str) -> str:
-    """Text that says how many beams of the alert's source are in one of these states."""
+    """Return a template that counts the beams of the alert's source in these states."""
     selector = f'mqi_beams{{job=%q,instance=%q,source=%q,state=~"{states}"}}'
     return (
         f"{{{{ with printf `sum({selector})` $labels.job $labels.instance $labels.source | query }}}}"
@@ -97,7 +97,7 @@ def _beams_of_source(states: str) -> str:
 
 
 def _counted(one: str, many: str) -> str:
-    """Text for the alert's value: ``one`` after a 1, ``many`` after any other number."""
+    """Return a template for the alert's value with its noun: ``one`` after a 1, ``many`` after any other number."""
     return f"{{{{ $value | humanize }}}} {{{{ if eq $value 1.0 }}}}{one}{{{{ else }}}}{many}{{{{ end }}}}"
 
 
@@ -117,7 +117,7 @@ and on ({_BEAM})
 and on ({_SOURCE})
   (time() - mqi_source_last_poll_timestamp_seconds < {parameters.source_silent_seconds})
 or
-# a stall that was known goes on while nobody can see: its value before, as long as exporter or source are down
+# a known stall keeps its last value while the exporter or the source is down
 mqi_beam:stalled_seconds and on ({_EXPORTER}) up == 0
 or
 mqi_beam:stalled_seconds and on ({_BEAM}) mqi_beam_state{{state="unreachable"}} == 1
@@ -163,7 +163,7 @@ def _recorded_of_sources(parameters: Parameters) -> list[dict[str, str]]:
 
 
 def beam_alerts(parameters: Parameters) -> Sequence[Alert]:
-    """Alerts about beams, which are for whoever waits for a dose."""
+    """Return the alerts about beams, for people who wait for a dose."""
     simulating = "|".join(parameters.simulating_statuses)
     return (
         Alert(
@@ -289,7 +289,7 @@ and on ({_BEAM}) mqi_beam_info{{status=~"{simulating}"}}
         Alert(
             "MQIStatusMismatch",
             "warning",
-            # The row of an interrupted run may wait for its next start: MQIBeamInterrupted speaks of it.
+            # An interrupted run has MQIBeamInterrupted: its row may still wait for the next start.
             f"""\
 mqi_beam_status_mismatch == 1
 unless on ({_BEAM}) mqi_beam_failure{{reason=~"{_INTERRUPTED}"}}
@@ -306,7 +306,7 @@ unless on ({_BEAM}) mqi_beam_failure{{reason=~"{_INTERRUPTED}"}}
 
 
 def source_alerts(parameters: Parameters) -> Sequence[Alert]:
-    """Alerts about sources of logs."""
+    """Return the alerts about sources of logs."""
     return (
         Alert(
             "MQISourceDown",
@@ -357,7 +357,7 @@ count by ({_SOURCE}) (
 
 
 def exporter_alerts(parameters: Parameters) -> Sequence[Alert]:
-    """Alerts about the exporter itself."""
+    """Return the alerts about the exporter itself."""
     job = f'job="{parameters.job}"'
     unwritten_for, errors_over = duration(parameters.mirror_for_seconds), duration(parameters.errors_over_seconds)
     logins_over = duration(parameters.failed_logins_over_seconds)
@@ -468,7 +468,7 @@ mqi_database_pending_updates > 0
         Alert(
             "MQIExporterErrors",
             "warning",
-            # what was counted before the first scrape no increase shows
+            # increase() does not see errors that were counted before the first scrape
             f"""\
 sum by ({_EXPORTER}, where) (increase(mqi_exporter_errors_total[{errors_over}])) > 0
 or
@@ -496,14 +496,15 @@ sum by ({_EXPORTER}, where) (mqi_exporter_errors_total) > 0
 
 
 def alerts(parameters: Parameters) -> list[Alert]:
-    """Every alert."""
+    """Return all alerts."""
     return [*beam_alerts(parameters), *source_alerts(parameters), *exporter_alerts(parameters)]
 
 
 def groups(parameters: Parameters) -> dict[str, Any]:
-    """All rules, as Prometheus' rule file has them.
+    """Return the content of the rule file.
 
-    What alerts of a group read is recorded in the same group, before them: groups have clocks of their own.
+    A group evaluates its rules in order, but groups run at different times. So each group records the series that its
+    own alerts read, before the alerts.
     """
 
     def alerting(of: Callable[[Parameters], Sequence[Alert]]) -> list[dict[str, Any]]:
@@ -530,7 +531,7 @@ _HEAD = """\
 
 
 class _Dumper(yaml.SafeDumper):
-    """Text of several lines as it stands, in a block."""
+    """Writes text of several lines as a block, unchanged."""
 
 
 def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
@@ -541,13 +542,13 @@ _Dumper.add_representer(str, _text)
 
 
 def rule_file(parameters: Parameters) -> str:
-    """``mqi-rules.yml``, whole."""
+    """Return the text of ``mqi-rules.yml``."""
     rules = _stripped(groups(parameters))
     return _HEAD + yaml.dump(rules, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=10**6)
 
 
 def _stripped(value: Any) -> Any:
-    """One-line expressions without their newline."""
+    """Remove the newline at the end of one-line expressions."""
     if isinstance(value, dict):
         return {key: _stripped(each) for key, each in value.items()}
     if isinstance(value, list):

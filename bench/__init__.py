@@ -1,1 +1,1 @@
-"""Benchmarks, run by hand: ``make bench`` for all, ``python -m bench NAME`` for one. They assert no times."""
+"""Benchmarks, run by hand: ``make bench`` runs all, ``python -m bench NAME`` one. They do not check times."""

@@ -1,4 +1,4 @@
-"""Runs benchmarks and prints their tables; ``--json FILE`` writes the figures, ``--short`` a quick form."""
+"""Runs benchmarks and prints their tables. ``--json FILE`` writes the figures; ``--short`` runs a quick form."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import click
 import structlog
 
 from bench import catchup, disturbance, flood, growth, idle, latency, memory, mirror, scrape, soak, ssh, start
-from bench.beside import ending_what_was_started
+from bench.beside import signals_as_exit
 
 BENCHMARKS = {
     "catchup": catchup.run,
@@ -33,11 +33,11 @@ BENCHMARKS = {
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the figures there.")
 @click.option("--short", is_flag=True, help="Small sizes: shows that it runs, not how fast.")
 def main(names: tuple[str, ...], json_file: Path | None, short: bool) -> None:
-    """Run benchmarks; all without NAMES."""
+    """Run the benchmarks NAMES, or all."""
     figures = {}
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     try:
-        with ending_what_was_started():
+        with signals_as_exit():
             for name in names or sorted(BENCHMARKS):
                 table, figures[name] = BENCHMARKS[name](short)
                 click.echo(f"{table}\n")

@@ -1,4 +1,4 @@
-"""Others on the same work in the same run: mtail with a program of the same patterns, and the exporter as a process."""
+"""Runs the exporter and its competitors as processes: mtail with the same patterns, and a loop of ``stat``."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from typing import NoReturn
 from exporter.logs.patterns import FOREIGN_LINES, LINES
 
 MTAIL = shutil.which("mtail")
-"""Debian's package ``mtail``; without it the benchmarks show ours and the machine's floors only."""
+"""From Debian's package ``mtail``. Without it, the benchmarks leave mtail out."""
 
 _CLOCK_TICKS = 100.0
 _UNIT_NICE = 10
-"""As ``config/mqi-exporter.service`` has it."""
+"""The niceness in ``config/mqi-exporter.service``."""
 _PATIENCE_SECONDS = 120.0
 
 _POLLING_ONLY = (
@@ -44,7 +44,7 @@ _AS_SHIPPED = "from exporter.cli.main import main; main()"
 
 
 def write_mtail_program(folder: Path) -> Path:
-    """Our patterns as a program for mtail, two of them with values; look-arounds, which it does not know, left out."""
+    """Write our patterns as a program for mtail, two of them with values; mtail does not support look-arounds."""
     program = [
         "gauge batches_total by log",
         "gauge batch_current by log",
@@ -68,7 +68,7 @@ def write_mtail_program(folder: Path) -> Path:
 
 
 def mtail_catches_up(folder: Path, logs: Path) -> float | None:
-    """Seconds that mtail takes to read all logs once; ``None`` without mtail."""
+    """Return the seconds that mtail takes to read all logs once; ``None`` without mtail."""
     if MTAIL is None:
         return None
     program = write_mtail_program(folder)
@@ -86,8 +86,8 @@ class Running:
     """A process that serves metrics.
 
     Args:
-        process: it.
-        url: its metrics.
+        process: the process.
+        url: the URL of its metrics.
     """
 
     def __init__(self, process: subprocess.Popen[bytes], url: str) -> None:
@@ -96,13 +96,13 @@ class Running:
         self._connection: http.client.HTTPConnection | None = None
 
     def metrics(self, *names: str) -> str:
-        """What it serves now, asked for as by Prometheus: one connection for all questions, gzip.
+        """Scrape the process as Prometheus does: with gzip, over one connection for all scrapes.
 
         Args:
-            names: of metrics; all where none is given.
+            names: names of metrics; all metrics if none is given.
 
         Raises:
-            OSError: it does not answer.
+            OSError: the process does not answer.
         """
         address, path = self.url.removeprefix("http://").split("/", 1)
         if self._connection is None:
@@ -118,30 +118,30 @@ class Running:
         return (gzip.decompress(body) if answer.getheader("Content-Encoding") == "gzip" else body).decode()
 
     def close(self) -> None:
-        """End the connection; the next question opens another."""
+        """Close the connection; the next scrape opens another."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
 
     def cpu_seconds(self) -> float:
-        """CPU time of all its threads until now."""
+        """Return the CPU seconds of all its threads so far."""
         fields = Path(f"/proc/{self.process.pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / _CLOCK_TICKS
 
     def memory_mib(self) -> float:
-        """Its resident memory."""
+        """Return its resident memory in MiB."""
         status = Path(f"/proc/{self.process.pid}/status").read_text(encoding="ascii")
         return int(re.findall(r"VmRSS:\s+(\d+)", status)[0]) / 1024
 
     def wait_until(self, ready: Callable[[str], bool], every_seconds: float = 0.1) -> None:
-        """Ask again and again until its metrics are so.
+        """Scrape until the metrics meet a condition.
 
         Args:
-            ready: whether they are.
-            every_seconds: between two questions.
+            ready: the condition; gets the text of the metrics.
+            every_seconds: the interval between scrapes.
 
         Raises:
-            TimeoutError: they never were.
+            TimeoutError: the metrics did not meet the condition in time.
         """
         deadline = time.monotonic() + _PATIENCE_SECONDS
         while time.monotonic() < deadline:
@@ -155,23 +155,23 @@ class Running:
         raise TimeoutError(f"{self.url} is not as expected after {_PATIENCE_SECONDS:g} s")
 
     def idle_percent(self, seconds: float) -> float:
-        """Percent of a core that it takes over so many seconds."""
+        """Return the percentage of one core that the process uses during the next ``seconds``."""
         began, cpu = time.perf_counter(), self.cpu_seconds()
         time.sleep(seconds)
         return 100 * (self.cpu_seconds() - cpu) / (time.perf_counter() - began)
 
 
 @contextmanager
-def ending_what_was_started() -> Iterator[None]:
-    """While the block lasts, SIGTERM and SIGHUP end this process as Ctrl-C does: by way of every ``with`` block.
+def signals_as_exit() -> Iterator[None]:
+    """Within the block, SIGTERM and SIGHUP end this process as Ctrl-C does: through every ``with`` block.
 
-    By themselves they would leave behind what was started, and the exporter follows logs for ever.
+    Otherwise the signals would leave the started processes running.
     """
 
     def end(number: int, _: FrameType | None) -> NoReturn:
         raise SystemExit(128 + number)
 
-    # One that is ignored, as by nohup, stays so.
+    # A signal that is ignored, for instance by nohup, stays ignored.
     before = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGHUP)}
     ours = [each for each, handler in before.items() if handler is not signal.SIG_IGN]
     for each in ours:
@@ -184,7 +184,7 @@ def ending_what_was_started() -> Iterator[None]:
 
 
 def free_port() -> int:
-    """A port of loopback that nobody listens at now."""
+    """Return a free port of the loopback interface."""
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         port: int = listening.getsockname()[1]
@@ -206,14 +206,14 @@ def _running(command: list[str | Path], url: str, output: Path) -> Iterator[Runn
 def configured(
     config: Path, output: Path, *, polling_only: bool, nice: bool = False, port: int = 0
 ) -> Iterator[Running]:
-    """The exporter with this configuration.
+    """Run the exporter with a configuration.
 
     Args:
-        config: it.
-        output: for what it prints.
-        polling_only: without the kernel's announcements.
-        nice: with the priority of the systemd unit.
-        port: of its metrics.
+        config: the configuration file.
+        output: the file for its output.
+        polling_only: run without inotify.
+        nice: run with the priority of the systemd unit.
+        port: the port of its metrics.
     """
     code = _POLLING_ONLY if polling_only else _AS_SHIPPED
     command: list[str | Path] = ["nice", "-n", str(_UNIT_NICE)] if nice else []
@@ -224,12 +224,13 @@ def configured(
 
 @contextmanager
 def starting(folder: Path, logs: Path, *, polling_only: bool = False, nice: bool = False) -> Iterator[Running]:
-    """The exporter with its default settings, finding its beams by the names of their logs, as it starts.
+    """Run the exporter with default settings, which finds beams by the names of their logs; do not wait for it.
 
     Args:
-        folder: for its configuration and what it prints.
+        folder: the folder for its configuration and output.
         logs: the folder of the logs.
-        polling_only, nice: as of :func:`configured`.
+        polling_only: see :func:`configured`.
+        nice: see :func:`configured`.
     """
     port = free_port()
     config = folder / "exporter.yaml"
@@ -246,7 +247,7 @@ def starting(folder: Path, logs: Path, *, polling_only: bool = False, nice: bool
 def exporter(
     folder: Path, logs: Path, count: int, *, polling_only: bool = False, nice: bool = False
 ) -> Iterator[Running]:
-    """The same, when it has so many beams and its first look at them is over."""
+    """Run the exporter as :func:`starting` does, and wait until it has polled ``count`` beams once."""
 
     def ready(text: str) -> bool:
         return text.count("\nmqi_beam_batch_current{") >= count and "\nmqi_source_poll_seconds_count{" in text
@@ -258,7 +259,7 @@ def exporter(
 
 @contextmanager
 def stat_loop(folder: Path, logs: Path) -> Iterator[Running]:
-    """What polling takes at least: ``stat`` of each log every half second in Python, and nothing else."""
+    """Run a Python loop that calls ``stat`` for each log every half second: the least that polling can cost."""
     command: list[str | Path] = [sys.executable, "-c", _STAT_LOOP, logs]
     with _running(command, "", folder / "floor.out") as running:
         yield running
@@ -266,7 +267,7 @@ def stat_loop(folder: Path, logs: Path) -> Iterator[Running]:
 
 @contextmanager
 def mtail(folder: Path, logs: Path) -> Iterator[Running | None]:
-    """Mtail on the same logs, when it has them open; ``None`` without it."""
+    """Run mtail on the same logs and wait until it has opened them; ``None`` without mtail."""
     if MTAIL is None:
         yield None
         return
@@ -275,6 +276,6 @@ def mtail(folder: Path, logs: Path) -> Iterator[Running | None]:
     command += ["--progs", write_mtail_program(folder), "--logs", f"{logs}/*.log"]
     with _running(command, f"http://127.0.0.1:{port}/metrics", folder / "mtail.out") as running:
         running.wait_until(bool)
-        # It serves before it has found its logs, and says nowhere when it has.
+        # mtail serves before it has found its logs, and does not report when it has.
         time.sleep(3.0)
         yield running

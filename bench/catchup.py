@@ -1,4 +1,4 @@
-"""Reading logs that already stand there: one of a gigabyte, a thousand, ten thousand."""
+"""Measures how fast existing logs are read: one of a gigabyte, a thousand, ten thousand."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from bench.inside import as_in_the_exporter
 
 ROUNDS = 3
 MTAIL_BYTES_AT_MOST = 128 << 20
-"""Of one log: mtail takes minutes for a gigabyte, and its speed is that of the first part."""
+"""mtail reads only this much of one large log: it takes minutes for a gigabyte, at a constant speed."""
 
 
 def run(short: bool) -> tuple[str, dict[str, float]]:
-    """Catch up with logs of several sizes and numbers, beside mtail and the machine's floors, in turns.
+    """Catch up with logs of several sizes and numbers, alternating with mtail and with plain reads.
 
     Returns:
         A table for people, and the figures by name: seconds, and how many times as fast as mtail.
@@ -72,7 +72,7 @@ def _one(folder: Path, count: int, size_bytes: int, rounds: int, figures: dict[s
 
 
 def _mtail(folder: Path, logs: Path, size_bytes: int, megabytes: float) -> float | None:
-    """How fast mtail reads the same logs, or the first part of one that is large; once, since it takes long.
+    """Measure once how fast mtail reads the same logs, or the first part of a large one.
 
     Returns:
         MB/s; ``None`` without mtail.

@@ -1,7 +1,7 @@
-"""Whether the simulation is disturbed: what its processes do in a second, with and without the exporter beside them.
+"""Measures whether the exporter disturbs a simulation: the work that processes do with and without it.
 
-The exporter runs as its unit has it: niced, free to use any core. With and without take turns, so that a machine that
-grows slower or faster meanwhile is slower or faster for both; the ratio of each pair is what counts.
+The exporter runs as in its systemd unit: with low priority, on any core. Runs with and without it alternate, so that a
+change in the speed of the machine affects both. The ratio of each pair counts.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ PAIRS = 9
 SECONDS = 3.0
 IDLE_LOGS = 1000
 _SETTLE_SECONDS = 4.0
-"""What follows a start (the first scrape, the first listings) is neither following nor idling."""
+"""Time for the work after a start (first scrape, first listings), which is not measured."""
 
 _Beside = Callable[[], AbstractContextManager[Running | None]]
 
 
 def run(short: bool) -> tuple[str, dict[str, float]]:
-    """A writer that appends as fast as it can, and a process that holds one core.
+    """Measure a writer that appends as fast as it can, and a process that keeps one core busy.
 
     Returns:
-        A table for people, and the figures by name: work a second, and ratios (1: not disturbed at all).
+        A table for people, and the figures by name: work per second, and ratios (1: no disturbance).
     """
     figures: dict[str, float] = {}
     lines: list[str] = []
@@ -56,7 +56,7 @@ def _writer(short: bool, polling_only: bool, figures: dict[str, float]) -> str:
         log = logs / "c_b0.log"
 
         def write(seconds: float) -> float:
-            # From an empty log each time: what is measured must not depend on how much was written before.
+            # Each time from an empty log: earlier writes must not influence the figures.
             log.write_bytes(noisy.HEAD)
             return _work("append", str(log), seconds)
 
@@ -90,7 +90,7 @@ def _pairs(
     followed: list[float] = []
     cpu: list[float] = []
     for pair in range(1 if short else PAIRS):
-        # Who is first changes, too.
+        # The order within a pair alternates, too.
         for with_it in (False, True) if pair % 2 else (True, False):
             with beside() if with_it else nullcontext() as running:
                 if running is not None and not short:

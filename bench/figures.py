@@ -1,4 +1,4 @@
-"""Figures and the tables they are shown in."""
+"""Statistics and Markdown tables."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ from collections.abc import Sequence
 
 
 def median(values: Sequence[float]) -> float:
-    """The middle value."""
+    """Return the median."""
     return sorted(values)[len(values) // 2]
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """The value that so many percent do not exceed."""
+    """Return the value that ``percent`` of the values do not exceed."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))]
 
 
 def row(*cells: str) -> str:
-    """A row of a Markdown table."""
+    """Return a row of a Markdown table."""
     return f"| {' | '.join(cells)} |"
 
 
 def table(head: Sequence[str], rows: Sequence[str]) -> str:
-    """A Markdown table."""
+    """Return a Markdown table."""
     return "\n".join([row(*head), row(*("---" for _ in head)), *rows])

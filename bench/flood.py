@@ -1,8 +1,8 @@
-"""Ten thousand requests a second, and a scrape from another address beside them.
+"""Measures scrapes while another address floods the exporter with ten thousand requests per second.
 
-The flood is open: requests are sent when they are due, whether or not those before have been answered, over as many
-connections as one address may have, and answers are read and dropped. Half of them ask for the metrics, half for the
-page. The flood comes from a process of its own.
+The flood sends each request when it is due, even if earlier ones have not been answered, over as many connections as
+one address may have. It reads and drops the answers. Half of the requests ask for the metrics, half for the page. The
+flood has a process of its own.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _SCRAPED_FROM = "127.0.0.2"
 
 
 def run(short: bool) -> tuple[str, dict[str, float]]:
-    """Scrape without a flood and beside it.
+    """Scrape without and during a flood.
 
     Returns:
         A table for people, and the figures by name.
@@ -64,7 +64,7 @@ def run(short: bool) -> tuple[str, dict[str, float]]:
 
 
 def _scrapes(running: Running, seconds: float) -> list[float]:
-    """How long each scrape took, with a connection of its own, one after the other."""
+    """Return the seconds of each scrape. Scrapes follow each other, each over a new connection."""
     until, taken = time.monotonic() + seconds, list[float]()
     while time.monotonic() < until:
         began = time.monotonic()
@@ -78,7 +78,7 @@ def _scrapes(running: Running, seconds: float) -> list[float]:
 
 @contextlib.contextmanager
 def _flood(running: Running, rate: int) -> Iterator[dict[str, float]]:
-    """The flood, while the ``with`` block lasts; after it, how many requests a second were sent and answered."""
+    """Flood within the block; afterwards the result has the requests sent and answered per second."""
     command = [sys.executable, "-m", "bench.flood", urlsplit(running.url).netloc, str(rate)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin is not None
@@ -93,7 +93,7 @@ def _flood(running: Running, rate: int) -> Iterator[dict[str, float]]:
 
 
 class _Flood:
-    """The attacker: connections that send what is due and drop what comes."""
+    """The attacker: connections that send due requests and drop the answers."""
 
     def __init__(self, host: str, port: int, rate: int) -> None:
         self._host, self._port, self._rate = host, port, rate

@@ -1,7 +1,7 @@
-"""How cost grows with the number of logs and beams: ten of them, a hundred, a thousand, ten thousand.
+"""Measures how costs grow with the number of logs: ten, a hundred, a thousand, ten thousand.
 
-In the plot everything is divided by what it was at the smallest number: a line steeper than the dashed one would be a
-cost that grows faster than linearly. The exponent of each step says the same in figures: 1 is linear, 0 is free.
+The plot shows each cost divided by its cost at the smallest number. A line steeper than the dashed one grows faster
+than linearly. The exponent of each step says the same as a number: 1 is linear, 0 is constant.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SECONDS = 20.0
 PLOT = Path(__file__).parents[1] / "docs" / "images" / "growth.svg"
 
 MEASURES = {
-    "round": ("a round of looks, polling only", "ms"),
+    "round": ("a round of polls, polling only", "ms"),
     "polling CPU": ("processor, polling only", "% of a core"),
     "CPU": ("processor, announced", "% of a core"),
     "memory": ("memory", "MiB"),
@@ -37,7 +37,7 @@ _SETTLE_SECONDS = 15.0
 
 
 def run(short: bool) -> tuple[str, dict[str, float]]:
-    """Follow so many idle logs and scrape their beams; draws the plot, too.
+    """Follow idle logs, scrape their beams, and draw the plot.
 
     Returns:
         A table for people, and the figures by name.
@@ -87,7 +87,7 @@ def _costs(count: int, seconds: float) -> dict[str, float]:
 
 
 def _rounds(running: Running) -> tuple[float, float]:
-    """How many rounds of looks there have been, and how many seconds they took in all."""
+    """Return the number of rounds of polls so far, and their total seconds."""
     text = running.metrics()
     number, seconds = (
         float(re.findall(rf"^mqi_source_poll_seconds_{part}\{{[^}}]*\}} (\S+)$", text, re.MULTILINE)[0])
@@ -97,7 +97,7 @@ def _rounds(running: Running) -> tuple[float, float]:
 
 
 def _scrape(running: Running) -> tuple[float, float]:
-    """Milliseconds of a scrape as Prometheus asks for it, and megabytes of its text."""
+    """Return the milliseconds of a scrape like one of Prometheus, and the megabytes of its text."""
     request = urllib.request.Request(running.url, headers={"Accept-Encoding": "gzip"})
     began = time.perf_counter()
     with urllib.request.urlopen(request) as answer:
@@ -106,14 +106,14 @@ def _scrape(running: Running) -> tuple[float, float]:
 
 
 def _exponent(costs: dict[int, dict[str, float]], name: str, fewer: int, more: int) -> float:
-    # The kernel counts processor time by hundredths of a second: what is less than one is nothing.
+    # The kernel counts CPU time in hundredths of a second: smaller costs cannot be measured.
     small, large = max(costs[fewer][name], 1e-3), max(costs[more][name], 1e-3)
     return math.log(large / small) / math.log(more / fewer)
 
 
 def draw(costs: dict[int, dict[str, float]], file: Path) -> None:
-    """Draw how many times as much each measure is as at the smallest number, both axes logarithmic."""
-    # Here, since it leaves an import hook of its own behind.
+    """Draw each measure relative to its value at the smallest number, on logarithmic axes."""
+    # Imported here because it installs an import hook.
     import pygal
     from pygal.style import CleanStyle
 

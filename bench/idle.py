@@ -1,4 +1,4 @@
-"""What logs that do not grow cost: CPU, memory and a scrape, with 1 000 and 10 000 of them."""
+"""Measures the cost of 1 000 and 10 000 logs that do not grow: CPU, memory and scrapes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SETTLE_SECONDS = 20.0
 
 
 def run(short: bool) -> tuple[str, dict[str, float]]:
-    """Run the exporter with its default settings, with and without announcements; a loop of ``stat``; mtail.
+    """Run the exporter with its default settings, with and without inotify; a loop of ``stat``; mtail.
 
     Returns:
         A table for people, and the figures by name (percent of a core unless the name says otherwise).
@@ -45,7 +45,7 @@ def run(short: bool) -> tuple[str, dict[str, float]]:
 
 
 def _settled_percent(running: Running, seconds: float) -> float:
-    # What follows a start (the first scrape, the first listings) is no idling.
+    # The work after a start (first scrape, first listings) does not count as idle.
     time.sleep(min(_SETTLE_SECONDS, seconds))
     return running.idle_percent(seconds)
 

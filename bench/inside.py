@@ -1,4 +1,4 @@
-"""The exporter's own code within the benchmark's process, as it runs in the exporter's."""
+"""Settings of the exporter's process for benchmarks that call its code directly."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from exporter.process import gc_tuning
 
 @contextmanager
 def as_in_the_exporter() -> Iterator[None]:
-    """Garbage is looked for as seldom as there, whoever's code it is of."""
+    """Collect garbage as seldom as the exporter does, within the block."""
     before = gc.get_threshold()
     gc_tuning.collect_less_often()
     try:

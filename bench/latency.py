@@ -1,8 +1,7 @@
-"""From a line's end in a log until /metrics serves it, with a thousand and ten thousand logs beside it.
+"""Measures the delay from the end of a line in a log until /metrics shows it, among 1 000 and 10 000 logs.
 
-Three figures: until the store holds it (what a scrape would show, without the scrape), until a scrape of the metric
-alone (``name[]``) has shown it, and until a scrape of everything has; scrapes follow each other without a pause, so one
-of them at least is part of the delay.
+There are three delays: until the store has the value, until a scrape of this metric alone (``name[]``) shows it, and
+until a scrape of all metrics does. Scrapes follow each other without a pause, so each delay contains at least one.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ METRIC = "mqi_beam_batch_current"
 
 
 def run(short: bool) -> tuple[str, dict[str, float]]:
-    """Append lines at odd moments and wait for each to be shown.
+    """Append lines at irregular intervals and wait until each is shown.
 
     Returns:
         A table for people, and milliseconds by name.
@@ -47,17 +46,17 @@ def run(short: bool) -> tuple[str, dict[str, float]]:
             appends, scrapes = (3, 2) if short else (APPENDS, SCRAPES)
             cells = [str(count)]
             for kind, polling_only in (("announced", False), ("polling", True)):
-                delays = _until_the_board_holds_it(logs, count, appends if not polling_only else scrapes, polling_only)
+                delays = _until_store_has_value(logs, count, appends if not polling_only else scrapes, polling_only)
                 cells.append(_note(f"{count} {kind} store", delays, figures))
             with exporter(folder, logs, count, polling_only=False) as running:
-                one = _until_a_scrape_shows_it(running, logs, appends, METRIC)
+                one = _until_scrape_shows_value(running, logs, appends, METRIC)
                 cells.append(_note(f"{count} metric alone", one, figures))
-                cells.append(_note(f"{count} metrics", _until_a_scrape_shows_it(running, logs, scrapes), figures))
+                cells.append(_note(f"{count} metrics", _until_scrape_shows_value(running, logs, scrapes), figures))
             with mtail(folder, logs) as other:
                 cells.append(
                     ""
                     if other is None
-                    else _note(f"{count} mtail metrics", _until_a_scrape_shows_it(other, logs, scrapes), figures)
+                    else _note(f"{count} mtail metrics", _until_scrape_shows_value(other, logs, scrapes), figures)
                 )
             lines.append(row(*cells))
     head = ("logs", "store", "store, polling only", "/metrics, one metric", "/metrics", "mtail's /metrics")
@@ -77,12 +76,12 @@ def _append(log: Path, batch: int) -> None:
 
 
 def _pause(step: int) -> None:
-    """Between two appends; never in step with the looks."""
+    """Sleep between two appends, never in step with the polls."""
     time.sleep(0.020 + 0.013 * (step % 37))
 
 
 class _Watching(BeamStore):
-    """Says when something is there; asking a thousand times a second would slow what is measured."""
+    """A store that signals new values; polling it a thousand times a second would slow what is measured."""
 
     def __init__(self, at: float) -> None:
         super().__init__(StoreRules(), at)
@@ -94,7 +93,7 @@ class _Watching(BeamStore):
         return again
 
 
-def _until_the_board_holds_it(logs: Path, count: int, appends: int, polling_only: bool) -> list[float]:
+def _until_store_has_value(logs: Path, count: int, appends: int, polling_only: bool) -> list[float]:
     settings = Settings.model_validate(
         {
             "sources": [{"name": "local", "kind": "local", "log_path": [f"{logs}/{{case_id}}_{{beam_id}}.log"]}],
@@ -111,7 +110,7 @@ def _until_the_board_holds_it(logs: Path, count: int, appends: int, polling_only
     try:
         while sum(view.batches_total is not None for view in store.snapshot(time.time()).beams) < count:
             time.sleep(0.05)
-        # Until every log's changes are announced, and after the listings that follow a start.
+        # Wait until inotify watches every log, and until the listings after the start are over.
         time.sleep(8.0 if count > 5 else 1.0)
         delays = []
         for step in range(appends):
@@ -127,14 +126,14 @@ def _until_the_board_holds_it(logs: Path, count: int, appends: int, polling_only
     return delays
 
 
-def _until_a_scrape_shows_it(running: Running, logs: Path, appends: int, *names: str) -> list[float]:
+def _until_scrape_shows_value(running: Running, logs: Path, appends: int, *names: str) -> list[float]:
     number = 5
     log = logs / f"c_b{number % len(list(logs.iterdir()))}.log"
     shown = re.compile(rf"batch_current\{{[^}}]*{log.stem.removeprefix('c_')}[\".][^}}]*\}} (\S+)")
     delays = []
     for step in range(appends):
         _pause(step)
-        batch = (5000 if names else 7000) + step  # it only ever rises; one metric is looked at first
+        batch = (5000 if names else 7000) + step  # the value must only rise; the scrapes of one metric come first
         began = time.perf_counter()
         _append(log, batch)
         while True:

@@ -1,7 +1,7 @@
-"""From a line appended to a log to the column ``progress``, and what each use of the database costs.
+"""Measures the mirror: the delay from a line in a log to the column ``progress``, and the cost of database access.
 
-The database is opened for each use and closed after it. Beside a communicator that has it open, closing does nothing;
-else it takes what was written into the file and removes ``-wal`` and ``-shm``.
+The mirror opens the database for each access and closes it afterwards. If no other process has it open, closing
+moves the ``-wal`` file into the database and removes ``-wal`` and ``-shm``.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _LONGEST_SECONDS = 30.0
 
 
 def run(short: bool) -> tuple[str, dict[str, float]]:
-    """Write so many rows again and again; append lines to logs that a running exporter follows.
+    """Write rows repeatedly, and append lines to logs that a running exporter follows.
 
     Returns:
         A table for people, and milliseconds by what was measured.
@@ -45,7 +45,7 @@ def run(short: bool) -> tuple[str, dict[str, float]]:
 
 
 def _uses(rows: int, times: int, beside_communicator: bool, figures: dict[str, float], lines: list[str]) -> None:
-    """How long it takes to write so many rows, and to read them; to open and close the database each time included."""
+    """Measure writing and reading rows, including opening and closing the database each time."""
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         path = db.make(Path(folder) / "mqi_communicator.db")
         for number in range(rows):
@@ -71,7 +71,7 @@ def _uses(rows: int, times: int, beside_communicator: bool, figures: dict[str, f
 def _append_to_column(
     beams: int, appends: int, seconds: float, polling_only: bool, figures: dict[str, float], lines: list[str]
 ) -> None:
-    """Lines of batches are appended at any time, each to one log; how much later does the column hold the value?"""
+    """Append lines to logs at irregular intervals and measure how much later the column has each value."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         path = db.make(folder / "mqi_communicator.db")

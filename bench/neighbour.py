@@ -1,4 +1,4 @@
-"""Work that must not be disturbed, as a process of its own; prints how much of it was done in a second.
+"""Work that must not be disturbed, in a process of its own; prints the work done per second.
 
 Usage: ``python -m bench.neighbour append FILE SECONDS`` or ``python -m bench.neighbour spin SECONDS``.
 """
@@ -13,14 +13,14 @@ import click
 
 _LINE = b"Node specification of CPU printing.. : X --> -600.000 to 600.000 \n"
 _LOOK_EVERY = 1000
-"""Pieces of work between two looks at the clock."""
+"""Steps of work between two readings of the clock."""
 
 
 def append(log: str, seconds: float) -> float:
-    """Write lines as fast as the kernel takes them, each by a call of its own as an engine without a buffer does.
+    """Write lines as fast as possible, each with one system call, as an unbuffered engine does.
 
     Returns:
-        Lines a second.
+        Lines per second.
     """
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     began = time.perf_counter()
@@ -35,10 +35,10 @@ def append(log: str, seconds: float) -> float:
 
 
 def spin(seconds: float) -> float:
-    """Hold one core, as a process does that waits for its GPU.
+    """Keep one core busy, as a process does while it waits for its GPU.
 
     Returns:
-        Millions of steps a second.
+        Millions of steps per second.
     """
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     began = time.perf_counter()

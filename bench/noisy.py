@@ -1,4 +1,4 @@
-"""Logs as ``tps_env`` writes them with everything switched on: few lines say something, and most are noise."""
+"""Writes logs as ``tps_env`` does with all output enabled: few lines matter, and most are noise."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ HEAD = (
     b"Uploading particles with batch.. : Particle count --> 10000 with 100000 batches\n"
 )
 NOISE_LINES_PER_BATCH = 400
-"""About 20 KiB between two batches: 50 batches in a megabyte."""
+"""About 20 KiB between two batches, so 50 batches per megabyte."""
 
 
 def batch(number: int) -> bytes:
-    """The lines that a started batch prints."""
+    """Return the lines that the engine prints when a batch starts."""
     return (
         b"Generating particles for (%d of 100000 batches) in CPU ..\nParticle generation complete!\n"
         b"Transporting particles...\n" % number
@@ -41,7 +41,7 @@ FINISHED = b"Particle transportation complete!\n"
 
 @lru_cache(maxsize=64)
 def noise(lines: int, seed: int) -> bytes:
-    """Lines that say nothing; some begin as others that do."""
+    """Return lines that do not matter; some begin like lines that do."""
     dice = random.Random(seed)
     made = []
     for number in range(lines):
@@ -66,10 +66,10 @@ def noise(lines: int, seed: int) -> bytes:
 
 
 def write(path: Path, size_bytes: int, seed: int = 0) -> int:
-    """Write a noisy log of about so many bytes.
+    """Write a noisy log of about ``size_bytes``.
 
     Returns:
-        How many batches it has started.
+        The number of batches that it has started.
     """
     blocks = [noise(NOISE_LINES_PER_BATCH, seed + each) for each in range(8)]
     number = written = 0
@@ -83,7 +83,7 @@ def write(path: Path, size_bytes: int, seed: int = 0) -> int:
 
 
 def watch(folder: Path, count: int, source: LogSource | None = None, at: float = 0.0) -> tuple[BeamStore, SourcePoller]:
-    """A store with beams ``b0``, ``b1``, .. whose logs are in ``folder``, and what follows them."""
+    """Return a store with beams ``b0``, ``b1``, ... whose logs are in ``folder``, and the poller that follows them."""
     store = BeamStore(StoreRules(max_beams=count), at)
     store.update_rows([BeamRow(BeamKey("c", f"b{number}"), at, status="x") for number in range(count)], (), at)
     poller = SourcePoller(

@@ -1,6 +1,6 @@
-"""A scrape of many running beams: ours beside the client's own encoder, on the same store in the same run.
+"""Measures scrapes of many running beams: our encoder beside the client library's, on the same store.
 
-All beams run, so the clock moves two metrics of each; every tenth has finished a batch since the scrape before.
+All beams run, so two metrics of each change with time; every tenth beam has finished a batch since the last scrape.
 """
 
 from __future__ import annotations
@@ -43,11 +43,16 @@ _WHAT = {
 NAMED = "mqi_beam_batch_current"
 REFERENCE_GAUGES = 12
 REFERENCE_MS = {1000: 192.0, 10_000: 1240.0}
-"""What the client's encoder took for so many gauges of so many beams on the machine where the targets were set."""
+"""Time of the fixed work, by number of beams, on the machine on which the targets were set.
+
+The fixed work is :data:`REFERENCE_GAUGES` gauges for each beam, encoded by the client library. How fast a machine is
+differs from minute to minute. So the pace of a machine is the time of the fixed work, and our time counts relative to
+it.
+"""
 
 
 def run(short: bool) -> tuple[str, dict[str, float]]:
-    """Measure stores of several sizes.
+    """Measure scrapes of stores of several sizes.
 
     Returns:
         A table for people, and the figures by name (milliseconds unless the name says otherwise).
@@ -66,7 +71,7 @@ def _sizes(short: bool, figures: dict[str, float], lines: list[str]) -> None:
 
 
 class _Site:
-    """A store, and the time that goes by on it between scrapes."""
+    """A store, and the time that passes between its scrapes."""
 
     def __init__(self, beams: int) -> None:
         self.store: BeamStore = stores.running(beams)
@@ -79,14 +84,14 @@ class _Site:
         return StoreCollector(lambda: self.store.snapshot(self.at), identifiers=PlainIdentifiers())
 
     def pass_time(self) -> None:
-        """A scrape interval goes by, and every tenth beam finishes a batch."""
+        """Let one scrape interval pass, in which every tenth beam finishes a batch."""
         self.at += SCRAPE_SECONDS
         number = next(self._rounds)
         for key in self._keys[number % CHANGED_OF :: CHANGED_OF]:
             stores.finish(self.store, key, 4 + number, self.at)
 
     def touch(self) -> None:
-        """What a poll does for a log that has not grown."""
+        """Do what a poll does for a log that has not grown."""
         key = self._keys[0]
         self.store.claim(key, "local", stores.path(key), LogStat(1, self.at), self.at)
 
@@ -120,7 +125,7 @@ def _scrapes(beams: int, times: int, clients_times: int, figures: dict[str, floa
         return gzip.compress(generate_openmetrics(registry), 1)  # type: ignore[no-untyped-call]
 
     def their_named() -> bytes:
-        # The client's type wants a registry, its encoder nothing but what a restricted one has, too.
+        # A restricted registry has all that the encoder uses, but not the type that the library declares for it.
         return gzip.compress(generate_latest(cast(CollectorRegistry, registry.restricted_registry([NAMED]))), 1)
 
     named_theirs, named_their_cpu, _ = _timed(site, their_named, clients_times)
@@ -187,7 +192,7 @@ def _at_their_pace(beams: int, paced: float) -> str:
 
 
 class _Gauges(Collector):
-    """As much as a collector can have ready: the client's families, which it must be given anew at each scrape."""
+    """The fixed work: gauges of the client library, which wants new objects for each scrape."""
 
     def __init__(self, beams: int) -> None:
         self._labels = [(key.case_id, key.beam_id, "local") for key in stores.keys(beams)]
@@ -201,10 +206,10 @@ class _Gauges(Collector):
 
 
 def _pace(site: _Site, scrape: Callable[[], bytes], times: int) -> tuple[float, float]:
-    """What the machine is worth now, which is another thing every minute: scrapes and a fixed work in turns.
+    """Measure our scrapes relative to the fixed work, in turns.
 
     Returns:
-        Milliseconds of the fixed work, the median; and how long scrapes take of it, the median of the pairs.
+        The median milliseconds of the fixed work, and the median ratio of a scrape to it.
     """
     registry = CollectorRegistry()
     registry.register(_Gauges(site.beams))
@@ -230,7 +235,7 @@ def _timed(site: _Site, scrape: Callable[[], bytes], times: int, *, pass_time: b
 
 
 def _delay(site: _Site, scrape: Callable[[], bytes], times: int) -> float:
-    """How late another thread was at worst during scrapes, milliseconds."""
+    """Return the longest delay of another thread during scrapes, in milliseconds."""
     worst = 0.0
     for _ in range(times):
         site.pass_time()
@@ -242,7 +247,7 @@ def _delay(site: _Site, scrape: Callable[[], bytes], times: int) -> float:
 
 @contextmanager
 def _probe(work: Callable[[], None]) -> Iterator[list[float]]:
-    """How late another thread is, milliseconds: it sleeps, then does what a poll does, again and again."""
+    """Measure the delays of another thread in milliseconds. It repeatedly sleeps and then does what a poll does."""
     delays: list[float] = []
     running, over = threading.Event(), threading.Event()
 

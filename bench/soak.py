@@ -1,9 +1,8 @@
-"""A simulated week: ten thousand beams come and go, 200 at a time; what grows, leaks.
+"""Simulates a week in which 10 000 beams come and go, 200 at a time. Whatever grows during it is a leak.
 
-The logs are written so many times as fast as the engine would write them, and what the exporter remembers for an hour
-or a day is configured shorter by the same factor, but not shorter than several of the exporter's own rhythms (a poll, a
-look at the table), which stay as they are. Beams are rows of the communicator's table, with progress mirrored and the
-state file on. Every run that ends must be counted.
+Time runs faster by a factor: logs grow faster, and all retention times are shorter by it. The intervals of the exporter
+(polls of logs and of the table) stay as they are, so no retention time is shorter than several of them. Beams are rows
+of the communicator's table; mirror and state file are on. Every run that ends must be counted.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from sqlite3 import Connection
 
 import click
 
-from bench.beside import Running, ending_what_was_started, free_port
+from bench.beside import Running, free_port, signals_as_exit
 from bench.figures import row, table
 from exporter.demo.simulator import Player, Script, Simulation, simulate
 from tests.support import communicator_db
@@ -33,27 +32,29 @@ from tests.support import communicator_db
 AT_ONCE = 200
 HOURS = 7 * 24
 RUN_HOURS = 3.36
-"""Of one beam: 200 at a time are then 10 000 in a week."""
+"""Duration of one beam's run: 200 at a time are then 10 000 in a week."""
 MINUTES = 40.0
 _SHORT_SECONDS = 6.0
 _FAILING_OF = 10
 _MAX_BEAMS = 1000
 _LEAST_RETENTION_SECONDS = 20.0
-"""Several looks at the table: a beam must not be forgotten before its log has been read."""
+"""Several polls of the table: a beam must not be forgotten before its log has been read."""
 _SETTLE_SECONDS = 60.0
-"""So long without another run counted, and the others are lost."""
+"""After this long without a newly counted run, the missing ones count as lost."""
 _SAMPLE_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What the exporter held at a moment.
+    """The exporter's resources at one time.
 
     Args:
-        hour: of the simulated week.
-        beams: on the store.
-        resident_mib, traced_mib: memory by the kernel's count and by Python's.
-        threads, files: how many.
+        hour: hour of the simulated week.
+        beams: number of beams in the store.
+        resident_mib: memory as the kernel counts it.
+        traced_mib: memory as Python counts it.
+        threads: number of threads.
+        files: number of open files.
     """
 
     hour: float
@@ -65,7 +66,7 @@ class Sample:
 
 
 def run(short: bool) -> tuple[str, dict[str, float]]:
-    """Have the week go by.
+    """Simulate the week.
 
     Returns:
         A table for people, and the figures by name.
@@ -75,10 +76,10 @@ def run(short: bool) -> tuple[str, dict[str, float]]:
 
 
 def week(seconds: float, at_once: int) -> tuple[list[Sample], int, float]:
-    """A week in so many seconds.
+    """Simulate a week within ``seconds``.
 
     Returns:
-        Samples in order of time; how many runs have ended; how many of them the exporter has counted.
+        Samples in order of time, the number of ended runs, and the number that the exporter has counted.
     """
     factor = HOURS * 3600 / seconds
     with tempfile.TemporaryDirectory() as name:
@@ -87,7 +88,7 @@ def week(seconds: float, at_once: int) -> tuple[list[Sample], int, float]:
             site = _Site(folder, at_once, factor, HOURS / RUN_HOURS)
             samples = [_sample(running, folder, elapsed * factor / 3600) for elapsed in site.work(seconds)]
             counted, deadline = _runs(running), time.monotonic() + _SETTLE_SECONDS
-            # On a busy machine the exporter may be behind: what counts is what it never counts.
+            # On a busy machine the exporter may be late: only runs that it never counts are lost.
             while counted < site.ended and time.monotonic() < deadline:
                 time.sleep(0.5)
                 before, counted = counted, _runs(running)
@@ -97,7 +98,7 @@ def week(seconds: float, at_once: int) -> tuple[list[Sample], int, float]:
 
 
 def report(samples: list[Sample], ended: int, counted: float) -> tuple[str, dict[str, float]]:
-    """The table and the figures of a week; growth is that of a straight line through all but the first hour."""
+    """Return the table and figures of a week. Growth is the slope of a line through the later samples."""
     later = [sample for sample in samples if sample.hour > min(1 + RUN_HOURS, HOURS / 2)] or samples
     figures = {"runs ended": float(ended), "runs counted": counted}
     lines = [row("runs that ended, counted", str(ended), f"{counted:.0f}", "", "")]
@@ -121,7 +122,7 @@ def _slope(at: list[float], values: list[float]) -> float:
 
 
 class _Site:
-    """The engines and the communicator: logs that grow, rows that come and end, logs that are tidied away."""
+    """Plays the engines and the communicator: logs grow, rows appear and end, old logs are deleted."""
 
     def __init__(self, folder: Path, at_once: int, factor: float, generations: float) -> None:
         self._folder = folder
@@ -142,7 +143,7 @@ class _Site:
         return f"{number:06}"
 
     def work(self, seconds: float) -> Iterator[float]:
-        """Do what is due for so long; yields the seconds gone by whenever a sample is, and in the end."""
+        """Do the due work for ``seconds``; yield the seconds passed whenever a sample is due, and at the end."""
         began = time.monotonic()
         sample_at = began + _SAMPLE_SECONDS
         with closing(communicator_db.connect(self._database)) as database:
@@ -187,7 +188,7 @@ class _Site:
 
 
 def _scripts() -> list[Script]:
-    """Ten runs of different dialects, one of which fails; each as long as the others."""
+    """Return ten runs of equal length in different dialects; one of them fails."""
     base = Simulation(batch_seconds=RUN_HOURS * 3600 / 18.5, loading_seconds=600.0, saving_seconds=200.0)
     kinds = (
         base,
@@ -210,7 +211,7 @@ def _exporter(folder: Path, factor: float) -> Iterator[Running]:
         f"database: {{path: '{folder}/communicator.db'}}\n"
         f"retention_seconds: {max(_LEAST_RETENTION_SECONDS, 3600 / factor)}\n"
         f"failed_retention_seconds: {max(_LEAST_RETENTION_SECONDS, 86400 / factor)}\n"
-        # So many beams that have left are remembered: reached in the first tenth, it grows no more.
+        # The number of remembered beams: it is reached in the first tenth of the week and does not grow later.
         f"max_beams: {_MAX_BEAMS}\n"
         f"state: {{file: '{folder}/state.json'}}\nweb: {{listen_address: '127.0.0.1:{port}'}}\n",
         encoding="utf-8",
@@ -248,8 +249,8 @@ def _runs(running: Running) -> float:
 @click.option("--minutes", default=MINUTES, help="How long the week takes.")
 @click.option("--samples", type=click.Path(path_type=Path), help="Write all samples there, as CSV.")
 def main(minutes: float, samples: Path | None) -> None:
-    """The week in so many minutes."""
-    with ending_what_was_started():
+    """Simulate the week within ``minutes``."""
+    with signals_as_exit():
         taken, ended, counted = week(60 * minutes, AT_ONCE)
     if samples is not None:
         names = tuple(Sample.__dataclass_fields__)

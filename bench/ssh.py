@@ -1,7 +1,7 @@
-"""Following logs over SSH, beside the library's own client in the same run, on a real sshd.
+"""Measures following logs over SSH on a real sshd, beside the library's own client.
 
-The round trip comes from a relay on loopback, so figures are comparable between machines; catch-up and idle cost are
-measured without it.
+A relay on the loopback interface adds the round trip time, so figures are comparable between machines. Catch-up and
+idle cost are measured without the relay.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ POLL_SECONDS = 0.5
 
 
 def run(short: bool) -> tuple[str, dict[str, float]]:
-    """Measure everything.
+    """Run all measurements.
 
     Returns:
         A table for people, and the figures by name (milliseconds unless the name says otherwise).
@@ -51,7 +51,7 @@ def run(short: bool) -> tuple[str, dict[str, float]]:
             sshd.trust(sshd.host_key)
             far = replace(sshd.host, port=port)
             for logs in (20,) if short else (100, 1000):
-                _looks(folder, far, logs, figures, lines)
+                _polls(folder, far, logs, figures, lines)
             _append_to_snapshot(folder, far, 5 if short else 100, 3 if short else 60, figures, lines)
             _catch_up(folder, sshd.host, 2 if short else 100, figures, lines)
             _idle(folder, sshd.host, 50, 1.0 if short else 20.0, figures, lines)
@@ -60,7 +60,7 @@ def run(short: bool) -> tuple[str, dict[str, float]]:
 
 @contextmanager
 def _relay(sshd: Sshd) -> Iterator[int]:
-    """A relay that makes the round trip, in a process of its own: its work is not ours. Yields its port."""
+    """Run the relay that adds the round trip time in a process of its own; yield its port."""
     command = [sys.executable, "-m", "tests.support.relay", sshd.address, str(sshd.port), str(ROUND_TRIP_SECONDS / 2)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -79,7 +79,7 @@ def _client(host: SshHost) -> paramiko.SSHClient:
 
 
 def _timed(work: Callable[[], object], times: int) -> tuple[float, float]:
-    """Median wall time and CPU time of this process, milliseconds."""
+    """Return the median wall time and CPU time of this process in milliseconds."""
     wall, cpu = [], []
     for _ in range(times):
         began, began_cpu = time.perf_counter(), time.process_time()
@@ -98,7 +98,7 @@ def _logs(folder: Path, count: int) -> list[str]:
     return [str(path) for path in paths]
 
 
-def _looks(folder: Path, host: SshHost, count: int, figures: dict[str, float], lines: list[str]) -> None:
+def _polls(folder: Path, host: SshHost, count: int, figures: dict[str, float], lines: list[str]) -> None:
     paths = _logs(folder, count)
     source = SshLogSource("far", host)
     source.stat(paths)
@@ -111,10 +111,10 @@ def _looks(folder: Path, host: SshHost, count: int, figures: dict[str, float], l
     listed, listed_cpu = _timed(lambda: sftp.listdir_attr(os.path.dirname(paths[0])), 5)
     single, _ = _timed(lambda: [sftp.stat(path) for path in paths[:20]], 1)
     single *= count / 20
-    figures |= {f"look {count}": ours, f"look {count} cpu": cpu, f"look {count} round trips": trips}
+    figures |= {f"poll {count}": ours, f"poll {count} cpu": cpu, f"poll {count} round trips": trips}
     lines.append(
         row(
-            f"look at {count} logs, none grown ({trips} round trips)",
+            f"poll of {count} logs, none grown ({trips} round trips)",
             f"`stat` each {single:.0f} ms, `listdir_attr` {listed:.0f} ms, CPU {listed_cpu:.1f} ms",
             f"{ours:.0f} ms, CPU {cpu:.1f} ms",
             f"{listed / ours:.1f}",
@@ -165,7 +165,7 @@ def _watch(folder: Path, host: SshHost, count: int) -> tuple[BeamStore, SourcePo
 def _append_to_snapshot(
     folder: Path, host: SshHost, count: int, bursts: int, figures: dict[str, float], lines: list[str]
 ) -> None:
-    """From a write on the host until a snapshot of the store shows it, for bursts of one log, of ten and of all."""
+    """Measure from a write on the host until a snapshot shows it, for bursts of one log, ten logs and all logs."""
     store, poller, paths = _watch(folder, host, count)
     stop = threading.Event()
 
@@ -180,7 +180,7 @@ def _append_to_snapshot(
     delays = []
     for burst in range(bursts):
         batch = burst + 1
-        # One log, ten, or all; and never in step with the looks.
+        # One log, ten or all; never in step with the polls.
         grown = paths[: (1, 10, count)[burst % 3]]
         time.sleep(0.013 * (burst % 37))
         began = time.perf_counter()
@@ -192,7 +192,7 @@ def _append_to_snapshot(
             views = store.snapshot(time.time()).beams
             if sum(view.batch_current == batch for view in views if view.key.beam_id in wanted) == len(grown):
                 break
-            # A scrape now and then, not a load of its own.
+            # An occasional snapshot, which adds no load of its own.
             time.sleep(0.01)
         delays.append(1000 * (time.perf_counter() - began))
     stop.set()
@@ -202,7 +202,7 @@ def _append_to_snapshot(
     figures |= {"append p50": percentile(delays, 50), "append p99": percentile(delays, 99), "append limit": limit}
     lines.append(
         row(
-            f"a write on the host to a snapshot, {count} logs, look every {POLL_SECONDS:g} s",
+            f"a write on the host to a snapshot, {count} logs, poll every {POLL_SECONDS:g} s",
             "(the plan's tail: not within 5 s)",
             f"p50 {percentile(delays, 50):.0f} ms, p99 {percentile(delays, 99):.0f} ms (limit {limit:.0f} ms)",
             "",
@@ -260,4 +260,4 @@ def _idle(folder: Path, host: SshHost, count: int, seconds: float, figures: dict
     share = 100 * (time.process_time() - began_cpu) / (time.perf_counter() - began)
     poller.close()
     figures["idle % of a core"] = share
-    lines.append(row(f"idle, {count} logs, look every {POLL_SECONDS:g} s", "", f"{share:.2f} % of a core", ""))
+    lines.append(row(f"idle, {count} logs, poll every {POLL_SECONDS:g} s", "", f"{share:.2f} % of a core", ""))

@@ -1,7 +1,7 @@
-"""From the start of the process to right metrics, beside logs that stand there already.
+"""Measures from the start of the process until its metrics are right, with logs that already exist.
 
-Measured from the moment the process is started, and from the moment it answers; beside them what Python takes to load
-the exporter's modules, below which no start can be.
+Both times count from the start of the process: until it answers, and until its metrics are right. The time that Python
+takes to import the exporter's modules is the lower bound.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _SHOWN = re.compile(r'^mqi_beam_batch_current\{[^}]*beam_id="b(\d+)"[^}]*\} (\d+
 
 
 def run(short: bool) -> tuple[str, dict[str, float]]:
-    """Start the exporter again and again.
+    """Start the exporter repeatedly.
 
     Returns:
         A table for people, and the figures by name, in seconds.
@@ -58,12 +58,12 @@ def _import_seconds() -> float:
 
 
 def _start(folder: Path, logs: Path, batches: list[int]) -> tuple[float, float]:
-    """Seconds until the exporter answers, and until its metrics show every batch."""
+    """Return the seconds until the exporter answers, and until its metrics show every batch."""
     began = time.perf_counter()
     with starting(folder, logs) as running:
         _wait_for(running, "/-/healthy")
         answers = time.perf_counter() - began
-        # Scrapes would hold up what is waited for: it says itself when it has looked once.
+        # Scrapes would slow the start down; /-/ready says when all logs have been polled once.
         _wait_for(running, "/-/ready")
         running.wait_until(lambda text: _right(text, batches), _ASK_EVERY_SECONDS)
         return answers, time.perf_counter() - began

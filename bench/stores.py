@@ -1,4 +1,4 @@
-"""Boards as large as wanted, filled through the same door as by real logs."""
+"""Makes stores with many beams, through the same methods as real logs do."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from exporter.logs.events import (
 from exporter.sources.source import LogStat
 
 NOW = 1_760_000_000.0
-"""When all beams have finished their fourth batch."""
+"""Time at which all beams have finished their fourth batch."""
 BATCH_SECONDS = 70.0
 BATCHES = 500
 
 
 def keys(count: int) -> list[BeamKey]:
-    """So many beams, ten to a case."""
+    """Return the keys of ``count`` beams, ten per case."""
     return [
         BeamKey(f"{70010000 + number // 10}", f"{70010000 + number // 10}_beam_{number}") for number in range(count)
     ]
 
 
 def running(count: int) -> BeamStore:
-    """A store of beams that all run: the dearest kind, since the clock moves their estimates."""
+    """Return a store of running beams: the most expensive kind, because their estimates change with time."""
     began = NOW - 4 * BATCH_SECONDS
     store = BeamStore(StoreRules(max_beams=max(1, count)), began)
     beams = keys(count)
@@ -52,7 +52,7 @@ def running(count: int) -> BeamStore:
 
 
 def finish(store: BeamStore, key: BeamKey, batch: int, at: float) -> None:
-    """The log tells that a batch has begun a second after the one before, and that it is done."""
+    """Report that a batch has started one second after the last one, and has finished."""
     begun = at - BATCH_SECONDS + 1.0
     store.apply(key, path(key), [BatchStarted(batch, BATCHES), LogRead(500 + 2 * batch, True, True)], begun, more=False)
     store.claim(key, "local", path(key), LogStat(1000 + 100 * batch, at), at)
@@ -60,5 +60,5 @@ def finish(store: BeamStore, key: BeamKey, batch: int, at: float) -> None:
 
 
 def path(key: BeamKey) -> str:
-    """A beam's log."""
+    """Return the path of a beam's log."""
     return f"/logs/{key.beam_id}.log"

@@ -1,4 +1,4 @@
-"""The exporter with Python's own count of its memory: ``python -m bench.traced FILE ARGUMENTS...``."""
+"""Runs the exporter and writes Python's own count of its memory: ``python -m bench.traced FILE ARGUMENTS...``."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
-"""Grafana dashboards as code, built with grafanalib, and the JSON built from it, which is what a site loads.
+"""Grafana dashboards as code, built with grafanalib, and their JSON, which a site loads.
 
-:mod:`dashboards.model` makes today's panels of grafanalib's classes, :mod:`dashboards.queries` holds what expressions
-share, and one module holds each dashboard. ``python -m dashboards`` writes the JSON.
+:mod:`dashboards.model` adapts grafanalib to current versions of Grafana, and :mod:`dashboards.queries` contains
+selectors and expressions that several panels use. Each dashboard has a module of its own. ``python -m dashboards``
+writes the JSON.
 """

@@ -1,4 +1,4 @@
-"""``python -m dashboards``: writes the JSON of every dashboard."""
+"""``python -m dashboards`` writes the JSON of every dashboard."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ FOLDER = Path(__file__).parent
 
 
 def built() -> Iterator[tuple[Path, str]]:
-    """Every file and its text."""
+    """Yield the path and the text of each dashboard's file."""
     for module in (beams, case, exporter):
         data: Json = module.build()
         yield FOLDER / f"{data['uid']}.json", json.dumps(data, indent=2, sort_keys=True, ensure_ascii=False) + "\n"

@@ -26,8 +26,8 @@ from dashboards.model import (
 from dashboards.panels import beams_in
 from dashboards.queries import ACTIVE, ALERT, BEAM, CASES_CHOSEN, EXPORTER, KEYS, SOURCE, only_in, per_beam, reason
 
-_ON_ITS_WAY = "starting|running"
-"""A beam that stands still is not done at any time that could be told."""
+_PROGRESSING = "starting|running"
+"""States in which a beam has an expected end; a stalled beam has none."""
 
 
 def _now(metric: str, states: str = ACTIVE) -> Query:
@@ -37,7 +37,7 @@ def _now(metric: str, states: str = ACTIVE) -> Query:
 _NOW = [
     (
         beams_in(
-            _ON_ITS_WAY, "Beams running now", "Beams whose log grows: they load, prepare or simulate.", BLUE, GREY
+            _PROGRESSING, "Beams running now", "Beams whose log grows: they load, prepare or simulate.", BLUE, GREY
         ),
         5,
     ),
@@ -88,10 +88,10 @@ _RUNNING = table(
         Column("Done", _now("mqi_beam_progress_estimated_ratio"), 0, "percentunit", 0, PROGRESS_CELL),
         Column("Batch", _now("mqi_beam_batch_current"), 70, "none"),
         Column("of", _now("mqi_beam_batches_total"), 70, "none"),
-        Column("Time left", _now("mqi_beam_remaining_seconds", _ON_ITS_WAY), 110, "dtdurations"),
+        Column("Time left", _now("mqi_beam_remaining_seconds", _PROGRESSING), 110, "dtdurations"),
         Column(
             "Done at",
-            Query(only_in(_ON_ITS_WAY, f"1000 * (time() + {per_beam('mqi_beam_remaining_seconds')})")),
+            Query(only_in(_PROGRESSING, f"1000 * (time() + {per_beam('mqi_beam_remaining_seconds')})")),
             150,
             "dateTimeAsIsoNoDateIfToday",
         ),
@@ -128,7 +128,7 @@ _ENDED = table(
             Query(
                 only_in(
                     "succeeded|failed",
-                    # Of a run that had ended when it was first looked at nobody knows how long it took.
+                    # The duration of a run that had ended before its first poll is unknown; its end equals its start.
                     f"({per_beam('mqi_beam_end_timestamp_seconds')}"
                     f" - {per_beam('mqi_beam_start_timestamp_seconds')}) > 0",
                 ),
@@ -233,7 +233,7 @@ _STATES = lines(
 
 
 def build() -> Json:
-    """The dashboard."""
+    """Return the dashboard."""
     return dashboard(
         "mqi-beams",
         "MQI beams",

@@ -40,12 +40,12 @@ _LEGEND = "{{beam_id}}"
 
 
 def per_beam(metric: str) -> str:
-    """One value per beam of the case."""
+    """Return one value for each beam of the case."""
     return of_each_beam(metric, BEAM_OF_CASE)
 
 
 def only_in(states: str, expression: str) -> str:
-    """``expression`` (one value per beam) for the case's beams in one of these states."""
+    """Return ``expression``, which has one value for each beam, for the case's beams in these states only."""
     return of_beams_only_in(states, expression, BEAM_OF_CASE)
 
 
@@ -191,7 +191,7 @@ _LOG = lines(
 
 
 def build() -> Json:
-    """The dashboard."""
+    """Return the dashboard."""
     return dashboard(
         "mqi-case",
         "MQI case",

@@ -1,4 +1,4 @@
-"""MQI exporter: for whoever runs it."""
+"""MQI exporter: for people who run the exporter."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _rate(metric: str, by: str, selector: str) -> str:
 
 
 def _counted(title: str, about: str, *queries: Query, none: str | None) -> grafana.TimeSeries:
-    """A panel of whole numbers, most of which are 0."""
+    """Return a panel for whole numbers, most of which are 0."""
     return lines(title, about, *queries, unit="short", soft_maximum=1, decimals=0, none=none)
 
 
@@ -44,7 +44,7 @@ def _hourly(metric: str, by: str, selector: str) -> str:
 
 
 def _daily(metric: str) -> str:
-    """By source, 0 where nothing of the kind has ever happened."""
+    """Return the daily increase by source; 0 for a source without the metric."""
     happened = f"sum by (source) (increase({metric}{{{SOURCE}}}[1d]))"
     return f"{happened} or 0 * sum by (source) (mqi_source_up{{{SOURCE}}})"
 
@@ -333,7 +333,7 @@ _WEB_CONFIG = _counted(
 
 
 def build() -> Json:
-    """The dashboard."""
+    """Return the dashboard."""
     return dashboard(
         "mqi-exporter",
         "MQI exporter",

@@ -1,8 +1,8 @@
-"""Today's dashboards with grafanalib's classes.
+"""Builds dashboards for current versions of Grafana from the classes of grafanalib.
 
-grafanalib 0.7.1 writes the model of Grafana 4 to 8 around what is asked for: defaults that spoil a panel (100 data
-points, thresholds as texts), old forms that newer Grafana reads before the new ones, and keys that nothing reads. What
-it lacks is set here explicitly, what is old is dropped in :func:`finished`.
+grafanalib 0.7.1 writes the JSON of Grafana 4 to 8. It adds defaults that spoil a panel (100 data points, thresholds as
+texts), old settings that override the new ones, and keys that nothing reads. The functions here set what grafanalib
+lacks, and :func:`finish` removes what is old.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Query:
 
     Args:
         expression: PromQL.
-        legend: name of the series, with ``{{label}}``.
+        legend: the name of each series; may contain ``{{label}}``.
     """
 
     expression: str
@@ -50,12 +50,12 @@ class Query:
 
 
 def steps(*pairs: tuple[float | None, str]) -> list[Json]:
-    """Thresholds: from each value on, its colour; ``None`` is the lowest."""
+    """Return thresholds. Each colour applies from its value on; ``None`` is the lowest value."""
     return [{"value": value, "color": color} for value, color in pairs]
 
 
 def state_mappings(*, coded: bool = False) -> list[Json]:
-    """A colour for each state; ``coded``: for its number."""
+    """Return a colour for each state, or for the number of each state if ``coded``."""
     keys = {state: str(code) if coded else state for code, state in enumerate(STATE_CODES)}
     options = {
         keys[state]: {"text": state, "color": _STATE_COLORS[state], "index": index}
@@ -90,7 +90,7 @@ def _common(title: str, about: str) -> Json:
 
 
 class _Table(grafana.Table):  # type: ignore[misc]
-    """Without ``custom.displayMode``, which would beat the cells' own options."""
+    """A table without ``custom.displayMode``, which would override the options of the cells."""
 
     def to_json_data(self) -> Json:
         data: Json = super().to_json_data()
@@ -99,7 +99,7 @@ class _Table(grafana.Table):  # type: ignore[misc]
 
 
 class _BarGauge(grafana.BarGauge):  # type: ignore[misc]
-    """Without ``options.fieldOptions``, which would beat unit, range and thresholds."""
+    """A bar gauge without ``options.fieldOptions``, which would override unit, range and thresholds."""
 
     def to_json_data(self) -> Json:
         data: Json = super().to_json_data()
@@ -119,10 +119,17 @@ def stat(
     decimals: int | None = None,
     text_of: str | None = None,
 ) -> grafana.Stat:
-    """One big number.
+    """Return a panel with one big number.
 
     Args:
-        none: shown where the query returns nothing.
+        title: the title.
+        about: the description.
+        query: the expression.
+        unit: the unit, as Grafana names it.
+        thresholds: colours by value.
+        mappings: texts and colours for certain values.
+        none: the text to show when the query returns nothing.
+        decimals: the number of decimals; automatic if not given.
         text_of: a label to show instead of the number.
     """
     return grafana.Stat(
@@ -157,15 +164,23 @@ def lines(
     decimals: int | None = None,
     colors: Mapping[str, str] | None = None,
 ) -> grafana.TimeSeries:
-    """Values over time.
+    """Return a panel with values over time.
 
     Args:
-        soft_maximum: the axis goes at least so far.
-        thresholds: drawn as dashed lines where there are any.
-        none: shown where the queries return nothing.
-        dashed: regular expression over names of series that are drawn dashed.
-        dashed_in_legend: ``False``: they are grey and not in the legend.
-        colors: of series, by name.
+        title: the title.
+        about: the description.
+        queries: the expressions.
+        unit: the unit, as Grafana names it.
+        maximum: the end of the axis.
+        soft_maximum: the axis reaches at least this value.
+        thresholds: drawn as dashed lines.
+        stacked: whether series are stacked.
+        none: the text to show when the queries return nothing.
+        dashed: a regular expression; series with matching names are drawn dashed.
+        dashed_in_legend: ``False`` draws them grey and leaves them out of the legend.
+        legend_right: whether the legend is a table beside the graph.
+        decimals: the number of decimals; automatic if not given.
+        colors: colours of series by name.
     """
     defaults: Json = {"min": 0}
     if maximum is not None:
@@ -211,11 +226,13 @@ class Column:
     """A column of a table.
 
     Args:
-        name: its heading.
-        field: a label, or a :class:`Query` whose value it shows.
-        unit, width, decimals: how it is shown; the width in pixels, 0 for what is left.
+        name: the heading.
+        field: a label, or a :class:`Query` whose value the column shows.
+        width: in pixels; 0 takes the remaining space.
+        unit: the unit, as Grafana names it.
+        decimals: the number of decimals.
         properties: further properties of the field.
-        hidden: it is asked for its labels only.
+        hidden: the column is not shown; its query only adds labels to the rows.
     """
 
     name: str
@@ -235,11 +252,14 @@ def table(
     sort_by: str,
     descending: bool = False,
 ) -> grafana.Table:
-    """One row for each set of labels that the queries share.
+    """Return a table with one row for each set of labels.
 
     Args:
-        columns: from left to right; those with a query are joined by their labels.
-        sort_by: heading of a column.
+        title: the title.
+        about: the description.
+        columns: the columns from left to right. The results of their queries are joined by their labels.
+        sort_by: the heading of the column to sort by.
+        descending: whether the highest value comes first.
     """
     queries = [column.field for column in columns if isinstance(column.field, Query)]
     shown: dict[str, str] = {}
@@ -258,7 +278,7 @@ def table(
         if column.hidden:
             continue
         properties: list[Json] = [{"id": "custom.width", "value": column.width}] if column.width else []
-        # A label is text, also one like 04010004 or 7.1, which Grafana would show as a number, and link to it.
+        # A label is text. Without a unit, Grafana would show and link an id like 04010004 or 7.1 as a number.
         unit = column.unit or (None if isinstance(column.field, Query) else "string")
         if unit:
             properties.append({"id": "unit", "value": unit})
@@ -283,7 +303,7 @@ def table(
             {"id": "sortBy", "options": {"fields": {}, "sort": [{"field": sort_by, "desc": descending}]}},
         ],
         overrides=overrides,
-        # It stands in every empty cell, and alone where there is no row.
+        # Shown in every empty cell, and alone if the table has no rows.
         extraJson={"fieldConfig": {"defaults": {"noValue": "–"}}},
     )
 
@@ -298,14 +318,14 @@ PROGRESS_CELL = (
 
 
 def case_link(title: str = "This beam in its case") -> tuple[str, Any]:
-    """A column's link from a beam to its details."""
+    """Return a link for a column, from a beam to its case's dashboard."""
     beam = "var-case=${__data.fields.Case:percentencode}&var-beam=${__data.fields.Beam:percentencode}"
     url = f"/d/mqi-case?{beam}&${{datasource:queryparam}}"
     return ("links", [{"title": title, "url": f"{url}&${{__url_time_range}}"}])
 
 
 def bars(title: str, about: str, query: Query, *, unit: str, maximum: float | None, thresholds: Steps) -> _BarGauge:
-    """One horizontal bar for each series, newest value."""
+    """Return a panel with a horizontal bar for the newest value of each series."""
     defaults: Json = {
         "unit": unit,
         "min": 0,
@@ -336,7 +356,7 @@ def bars(title: str, about: str, query: Query, *, unit: str, maximum: float | No
 
 
 def timeline(title: str, about: str, query: Query) -> grafana.StateTimeline:
-    """The states of beams over time, as numbers of :data:`dashboards.queries.STATE_CODES`."""
+    """Return a panel with the states of beams over time, as numbers of :data:`dashboards.queries.STATE_CODES`."""
     return grafana.StateTimeline(
         **_common(title, about),
         targets=_targets([query]),
@@ -350,17 +370,20 @@ def timeline(title: str, about: str, query: Query) -> grafana.StateTimeline:
 
 
 Panel = Any
-"""Any of grafanalib's panels; they share no useful type."""
+"""Any panel of grafanalib; its classes share no useful type."""
 
 
 def rows(*bands: tuple[str | None, int, Sequence[tuple[Panel, int]]]) -> list[Panel]:
-    """Panels in bands from top to bottom.
+    """Place panels in rows from top to bottom.
 
     Args:
-        bands: heading (or none), height, and the panels with their widths, which add up to 24.
+        bands: for each row its heading (or ``None``), its height, and its panels with their widths.
+
+    Returns:
+        All panels with their positions.
 
     Raises:
-        ValueError: a band's widths do not add up.
+        ValueError: the widths of a row do not add up to 24.
     """
     placed: list[Panel] = []
     y = 0
@@ -380,7 +403,7 @@ def rows(*bands: tuple[str | None, int, Sequence[tuple[Panel, int]]]) -> list[Pa
 
 
 def variable(name: str, label: str, query: str, *, multi: bool = True, hidden: bool = False) -> grafana.Template:
-    """A variable over the values of a label: of several that may be chosen all are at first, of one the first."""
+    """Return a variable with the values of a label. At first all values are chosen, or one if not ``multi``."""
     every: Json = {"multi": True, "includeAll": True, "allValue": ".+", "default": "$__all"} if multi else {}
     return grafana.Template(
         name=name,
@@ -396,18 +419,22 @@ def variable(name: str, label: str, query: str, *, multi: bool = True, hidden: b
 
 
 def exporters(*, hidden: bool) -> list[grafana.Template]:
-    """The variables ``job`` and ``instance``, for sites with several exporters."""
+    """Return the variables ``job`` and ``instance``, for sites with several exporters."""
     return [
         variable("job", "Job", "label_values(mqi_exporter_build_info, job)", hidden=hidden),
         variable("instance", "Instance", 'label_values(mqi_exporter_build_info{job=~"$job"}, instance)', hidden=hidden),
     ]
 
 
-def moment(name: str, color: str, expression: str, title: str, text: str) -> Json:
-    """An annotation at the moment that is the expression's value, in milliseconds.
+def annotation(name: str, color: str, expression: str, title: str, text: str) -> Json:
+    """Return an annotation at a time that is the value of an expression.
 
     Args:
-        title, text: with ``{{label}}``.
+        name: the name of the annotation.
+        color: its colour.
+        expression: PromQL; its value is the time in epoch milliseconds.
+        title: may contain ``{{label}}``.
+        text: may contain ``{{label}}``.
     """
     return {
         "name": name,
@@ -424,15 +451,15 @@ def moment(name: str, color: str, expression: str, title: str, text: str) -> Jso
 
 
 def failures_and_stalls(selector: str) -> list[Json]:
-    """Annotations for what an operator looks for first."""
+    """Return annotations for failures and stalls, which an operator looks for first."""
 
     def since(state: str) -> str:
         began = f"1000 * mqi_beam_state_since_timestamp_seconds{{{selector}}}"
         return f'{began} and on (job, instance, case_id, beam_id) mqi_beam_state{{{selector}, state="{state}"}} == 1'
 
     return [
-        moment("Failures", RED, since("failed"), "Failed", "{{case_id}} {{beam_id}} on {{source}}"),
-        moment("Stalls", ORANGE, since("stalled"), "Stalled", "{{case_id}} {{beam_id}} on {{source}}"),
+        annotation("Failures", RED, since("failed"), "Failed", "{{case_id}} {{beam_id}} on {{source}}"),
+        annotation("Stalls", ORANGE, since("stalled"), "Stalled", "{{case_id}} {{beam_id}} on {{source}}"),
     ]
 
 
@@ -447,7 +474,7 @@ def dashboard(
     refresh: str = "10s",
     since: str = "now-3h",
 ) -> Json:
-    """A dashboard as Grafana reads it."""
+    """Return the JSON of a dashboard."""
     source = grafana.Template(
         name="datasource", label="Data source", type="datasource", query="prometheus", default="default"
     )
@@ -471,7 +498,7 @@ def dashboard(
         ],
         panels=list(panels),
     ).auto_panel_ids()
-    return finished(built)
+    return finish(built)
 
 
 _OLD_IN_DASHBOARD = ("__inputs", "hideControls", "rows", "sharedCrosshair", "style", "gnetId")
@@ -484,8 +511,8 @@ _OLD_IN_TARGET = ("query", "target", "metric", "step")
 _OLD_IN_VARIABLE = ("auto", "auto_count", "auto_min", "useTags", "tagsQuery", "tagValuesQuery")
 
 
-def finished(built: grafana.Dashboard) -> Json:
-    """Plain JSON without what grafanalib adds for Grafana 4 to 8."""
+def finish(built: grafana.Dashboard) -> Json:
+    """Return the JSON without what grafanalib adds for Grafana 4 to 8."""
     data: Json = json.loads(json.dumps(built.to_json_data(), cls=DashboardEncoder))
     _drop(data, _OLD_IN_DASHBOARD)
     _drop(data["timepicker"], ("time_options",))

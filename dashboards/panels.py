@@ -1,4 +1,4 @@
-"""Panels that several dashboards have."""
+"""Panels that several dashboards share."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ from dashboards.queries import BEAM, count_in
 def beams_in(
     states: str, title: str, description: str, color: str, none: str = GREEN, selector: str = BEAM
 ) -> grafana.Stat:
-    """How many beams are in one of these states: a big number in ``color``, in ``none`` while there is no such beam."""
+    """Return a panel that counts the beams in these states; ``none`` is its colour while the count is 0."""
     return stat(title, description, Query(count_in(states, selector)), thresholds=((None, none), (1, color)))

@@ -22,7 +22,7 @@ def test_every_benchmark_runs_in_its_short_form(name: str, tmp_path: Path) -> No
     assert all(value >= 0 for value in figures.values())
     assert "\n| --- |" in result.output
     if name == "ssh":
-        assert figures["look 20 round trips"] <= 2
+        assert figures["poll 20 round trips"] <= 2
     if name == "soak":
         assert figures["runs counted"] == figures["runs ended"]
 
