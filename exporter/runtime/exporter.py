@@ -1,4 +1,4 @@
-"""Builds the rooms from the settings, starts, reloads and stops them.
+"""Builds the exporter from the settings, and starts, reloads and stops it.
 
 One thread per source, one for discovery, one for the mirror, and the web server's
 own. Each survives whatever one round of its work meets, and ends within two seconds of being asked to.
