@@ -1,7 +1,7 @@
 """Builds the exporter from the settings, and starts, reloads and stops it.
 
-One thread per source, one for discovery, one for the mirror, and the web server's
-own. Each survives whatever one round of its work meets, and ends within two seconds of being asked to.
+There is one thread per source and one each for discovery, mirror, saved state, clock and web server. Each survives its
+errors and ends within two seconds.
 """
 
 from __future__ import annotations
