@@ -1,4 +1,4 @@
-"""TLS: checks of certificates and keys, and the context for connections.
+"""TLS: checks of certificates and keys, and names of the format for OpenSSL.
 
 Files are checked before OpenSSL reads them, since its messages (``KEY_VALUES_MISMATCH``) do not say what to do. No
 message contains a part of a private key. ``cryptography`` is imported where it is used: it takes 8 MiB, and most
@@ -10,8 +10,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import ssl
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,21 +56,6 @@ _SUITES: Mapping[str, str] = {
     "TLS_RSA_WITH_AES_128_CBC_SHA": "AES128-SHA",
     "TLS_RSA_WITH_AES_256_CBC_SHA": "AES256-SHA",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class TlsOptions:
-    """Settings of a TLS context; paths are absolute, and the files have been checked."""
-
-    cert_file: str
-    key_file: str
-    client_auth_type: str = "NoClientCert"
-    client_ca_file: str | None = None
-    min_version: str = "TLS12"
-    max_version: str = "TLS13"
-    cipher_suites: Sequence[str] = ()
-    prefer_server_cipher_suites: bool = True
-    curve: str | None = None
 
 
 def openssl_suite(name: str) -> str:
@@ -152,36 +136,6 @@ def validity_warning(path: str, certificate: x509.Certificate, now: float, *, so
     if (end - at).total_seconds() < soon_seconds:
         return f"{path} expires on {end:%Y-%m-%d}; renew it (it is read again without a restart)"
     return None
-
-
-def server_context(options: TlsOptions) -> ssl.SSLContext:
-    """Make the context for new connections.
-
-    Raises:
-        ValueError: OpenSSL refuses a setting or file; says which.
-    """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    try:
-        context.minimum_version = VERSIONS[options.min_version]
-        context.maximum_version = VERSIONS[options.max_version]
-        context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
-        if not options.prefer_server_cipher_suites:
-            context.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE
-        if options.cipher_suites:
-            context.set_ciphers(":".join(openssl_suite(name) for name in options.cipher_suites))
-        if options.curve is not None:
-            context.set_ecdh_curve(CURVES[options.curve])
-        context.set_alpn_protocols(["http/1.1"])
-        # Without a password function, OpenSSL would ask on the terminal.
-        context.load_cert_chain(options.cert_file, options.key_file, password=lambda: "")
-        context.verify_mode = VERIFY_MODES[options.client_auth_type]
-        if options.client_ca_file is not None:
-            context.load_verify_locations(options.client_ca_file)
-    except ssl.SSLError as error:
-        raise ValueError(f"OpenSSL refuses it: {error.reason or error}") from None
-    except OSError as error:
-        raise ValueError(f"cannot be read: {error.strerror}") from None
-    return context
 
 
 def names_of(peer_certificate: Mapping[str, Any] | None) -> set[str]:

@@ -163,16 +163,25 @@ class TlsServer(SettingsSection):
         Raises:
             ValueError: OpenSSL refuses a setting or file; says which.
         """
-        return tls.server_context(
-            tls.TlsOptions(
-                cert_file=self.cert_file,
-                key_file=self.key_file,
-                client_auth_type=self.client_auth_type,
-                client_ca_file=self.client_ca_file,
-                min_version=self.min_version,
-                max_version=self.max_version,
-                cipher_suites=self.cipher_suites,
-                prefer_server_cipher_suites=self.prefer_server_cipher_suites,
-                curve=self.curve_preferences[0] if self.curve_preferences else None,
-            )
-        )
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        try:
+            context.minimum_version = tls.VERSIONS[self.min_version]
+            context.maximum_version = tls.VERSIONS[self.max_version]
+            context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
+            if not self.prefer_server_cipher_suites:
+                context.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE
+            if self.cipher_suites:
+                context.set_ciphers(":".join(tls.openssl_suite(name) for name in self.cipher_suites))
+            for curve in self.curve_preferences:
+                context.set_ecdh_curve(tls.CURVES[curve])
+            context.set_alpn_protocols(["http/1.1"])
+            # Without a password function, OpenSSL would ask on the terminal.
+            context.load_cert_chain(self.cert_file, self.key_file, password=lambda: "")
+            context.verify_mode = tls.VERIFY_MODES[self.client_auth_type]
+            if self.client_ca_file is not None:
+                context.load_verify_locations(self.client_ca_file)
+        except ssl.SSLError as error:
+            raise ValueError(f"OpenSSL refuses it: {error.reason or error}") from None
+        except OSError as error:
+            raise ValueError(f"cannot be read: {error.strerror}") from None
+        return context
