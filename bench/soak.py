@@ -213,7 +213,7 @@ def _exporter(folder: Path, factor: float) -> Iterator[Running]:
         f"failed_retention_seconds: {max(_LEAST_RETENTION_SECONDS, 86400 / factor)}\n"
         # The number of remembered beams: it is reached in the first tenth of the week and does not grow later.
         f"max_beams: {_MAX_BEAMS}\n"
-        f"state: {{file: '{folder}/state.json'}}\nweb: {{listen_address: '127.0.0.1:{port}'}}\n",
+        f"state: {{file: '{folder}/state.db'}}\nweb: {{listen_address: '127.0.0.1:{port}'}}\n",
         encoding="utf-8",
     )
     command = [sys.executable, "-m", "bench.traced", str(folder / "traced"), "run", "--config.file", str(config)]

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import bisect
 from collections import Counter, deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 from exporter.beams.beam import Beam
 from exporter.beams.estimate import Work
 from exporter.beams.run import BeamRun
-from exporter.beams.saved import SavedStore
+from exporter.beams.saved import Rates, SavedCounters
 from exporter.beams.snapshot import UNKNOWN_SOURCE, EndedRun, HistogramView
 from exporter.process.clock import Timeline
 
@@ -64,7 +63,7 @@ class Counters:
     def ended(self, timeline: Timeline) -> tuple[EndedRun, ...]:
         """Return the last runs that were counted, with wall-clock times."""
         if self._ended_shown is None or self._ended_shown[0] is not timeline:
-            self._ended_shown = timeline, tuple(_with_wall_times(run, timeline) for run in self._ended)
+            self._ended_shown = timeline, tuple(with_wall_times(run, timeline) for run in self._ended)
         return self._ended_shown[1]
 
     def view(self) -> CountersView:
@@ -98,7 +97,7 @@ class Counters:
 
     def count_run(
         self, beam: Beam, run: BeamRun, number: int, outcome: str, reason: str | None, ended_at: float | None = None
-    ) -> None:
+    ) -> EndedRun | None:
         """A run has ended.
 
         Args:
@@ -108,6 +107,9 @@ class Counters:
             outcome: how it ended.
             reason: why it failed.
             ended_at: when its state became that, where its log does not say when it ended.
+
+        Returns:
+            The run; ``None`` where it is not counted.
         """
         ended_at = run.ended_at if run.ended_at is not None else ended_at
         source = beam.source or UNKNOWN_SOURCE
@@ -119,48 +121,66 @@ class Counters:
             if len(self._rates) > _RATES_KEPT:
                 self._rates.pop(next(iter(self._rates)))
         if ended_at is None or not self.covers(ended_at):
-            return
+            return None
         self._runs[source, outcome, reason or ""] += 1
-        status = beam.row.status if reason == "status" else None
+        ended = EndedRun(
+            beam.row.key,
+            source,
+            number,
+            outcome,
+            reason,
+            run.began_at,
+            ended_at,
+            status=beam.row.status if reason == "status" else None,
+            dialect=run.dialect,
+            batches=run.batches.finished,
+            particles=run.particles,
+            seconds_per_batch=run.pace.mean_seconds,
+            engine_times=run.engine_times,
+            dose_path=run.dose.path,
+            output_file=beam.output.file if run is beam.run else None,
+        )
         self._ended_shown = None
-        self._ended.append(EndedRun(beam.row.key, source, number, outcome, reason, run.began_at, ended_at, status))
+        self._ended.append(ended)
+        return ended
 
     # Restarts
 
-    def to_state(self) -> dict[str, Any]:
-        """Those fields of a :class:`SavedStore` that are about counts."""
-        return {
-            "since": self._since,
-            "runs": list(self._runs.items()),
-            "durations": self._duration_views(),
-            "anomalies": {source: dict(kinds) for source, kinds in self._anomalies.items()},
-            "rates": list(self._rates.items()),
-            "ended": list(self._ended),
-        }
+    def to_saved(self) -> SavedCounters:
+        """Return the counters as they are saved."""
+        return SavedCounters(
+            since=self._since,
+            runs=list(self._runs.items()),
+            durations=self._duration_views(),
+            anomalies={source: dict(kinds) for source, kinds in self._anomalies.items()},
+        )
 
-    def resume(self, state: SavedStore) -> None:
+    def resume(self, saved: SavedCounters, rates: Rates, ended: Iterable[EndedRun]) -> None:
         """Go on from there; before anything else is counted."""
-        self._since = state.since
-        self._runs = Counter(dict(state.runs))
+        self._since = saved.since
+        self._runs = Counter(dict(saved.runs))
         self._durations = {
             source: (list(view.counts), [view.total])
-            for source, view in state.durations.items()
+            for source, view in saved.durations.items()
             if view.bounds == BATCH_SECONDS_BOUNDS and len(view.counts) == len(BATCH_SECONDS_BOUNDS) + 1
         }
-        self._anomalies = {source: Counter(kinds) for source, kinds in state.anomalies.items()}
-        self._rates = dict(state.rates)
-        self._ended.extend(state.ended)
+        self._anomalies = {source: Counter(kinds) for source, kinds in saved.anomalies.items()}
+        self._rates = dict(rates)
+        self._ended.extend(ended)
         self._ended_shown = None
 
-    def saved(self, state: SavedStore | None) -> None:
+    def saved(self, state: SavedCounters | None) -> None:
         """Show the counters of this state; ``None``: the current ones. See :meth:`BeamStore.confirm_saved`."""
         self._saved = CountersView(dict(state.runs), state.durations, state.anomalies) if state else None
 
-    def has_unsaved_runs(self) -> bool:
-        """Whether runs have been counted that are not shown."""
-        return self._saved is not None and self._saved.runs != self._runs
 
-
-def _with_wall_times(run: EndedRun, timeline: Timeline) -> EndedRun:
+def with_wall_times(run: EndedRun, timeline: Timeline) -> EndedRun:
+    """Return a run with wall-clock times instead of instants of the timeline."""
     started_at = None if run.started_at is None else timeline.to_wall(run.started_at)
     return replace(run, started_at=started_at, ended_at=timeline.to_wall(run.ended_at))
+
+
+def from_wall_times(run: EndedRun, timeline: Timeline) -> EndedRun:
+    """Return a run of the history with instants of the timeline instead of wall-clock times."""
+    started_at = None if run.started_at is None else timeline.from_wall(run.started_at)
+    return replace(run, started_at=started_at, ended_at=timeline.from_wall(run.ended_at))

@@ -8,47 +8,64 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from exporter.beams.beam import Beam
-from exporter.beams.retention import Retention
+from exporter.beams.counters import from_wall_times
 from exporter.beams.roster import Roster
-from exporter.beams.saved import EncodedBeams, SavedStore
+from exporter.beams.saved import (
+    RestoredState,
+    SavedSources,
+    StoreChanges,
+    encode_beams,
+    encode_forgotten,
+    encode_parts,
+)
 from exporter.beams.snapshot import BeamKey
 from exporter.beams.state_rules import state_from_log
+from exporter.process.clock import ClockReading, Timeline
 from exporter.sources.checkpoint import Checkpoint
 
 
-def begin_to_save(roster: Roster) -> EncodedBeams:
-    """Beams are encoded from now on, a few at a time; those that change meanwhile are noted."""
-    roster.encoded = EncodedBeams()
-    return roster.encoded
+def changes(roster: Roster, beams: dict[BeamKey, bytes | None], clocks: ClockReading | None) -> StoreChanges:
+    """Return what has changed since the roster was saved last; from now on it counts as saved.
+
+    Args:
+        roster: it.
+        beams: those that have been encoded already.
+        clocks: by which clocks its times are.
+    """
+    unsaved = roster.unsaved
+    beams |= encode_beams(unsaved.beams, roster.beams)
+    unsaved.beams.clear()
+    forgotten = encode_forgotten(unsaved.forgotten, roster.retired.forgotten)
+    unsaved.forgotten.clear()
+    counters = roster.counts.to_saved()
+    parts = encode_parts(counters, SavedSources(roster.sources.to_state(), clocks), list(roster.counts.rates.items()))
+    return StoreChanges(beams, forgotten, parts, list(unsaved.ended), counters)
 
 
-def saved(roster: Roster, encoded: EncodedBeams) -> SavedStore:
-    """The roster as it is now; ends what :func:`begin_to_save` has begun."""
-    roster.encoded = None
-    return SavedStore(
-        beams=encoded.finish(roster.beams),
-        retired=roster.retired.to_state(),
-        source_states=roster.sources.to_state(),
-        **roster.counts.to_state(),
-    )
+def mark_all(roster: Roster) -> None:
+    """Note that nothing of the roster is saved."""
+    roster.unsaved.forgotten |= dict.fromkeys(roster.retired.forgotten)
+    for key in roster.beams:
+        roster.unsaved.mark(key)
 
 
-def resume(roster: Roster, state: SavedStore, beams: dict[BeamKey, Beam], sources: Collection[str]) -> None:
+def resume(roster: Roster, state: RestoredState, sources: Collection[str], timeline: Timeline) -> None:
     """Let a roster go on where another stopped; before anything else is told to it.
 
     Args:
         roster: it.
-        state: from :func:`saved`.
-        beams: its beams.
+        state: of the other.
         sources: those of the configuration.
+        timeline: continues that of the other.
     """
+    beams = state.beams
     roster.replace_beams(beams)
     roster.unconfirmed = {key for key, beam in beams.items() if beam.source in sources}
     roster.rows_from_restart = set(beams)
-    roster.retired = Retention(state.retired)
-    roster.sources.resume(state.source_states, sources)
-    roster.counts.resume(state)
+    roster.retired.forgotten = state.forgotten
+    roster.sources.resume(state.sources.states, sources)
+    ended = [from_wall_times(run, timeline) for run in state.ended]
+    roster.counts.resume(state.counters, state.rates, ended)
     for beam in beams.values():
         # Told by its log just before the state was written, and not yet seen by anybody who judges states.
         if beam.run.ended_at is not None and state_from_log(beam.run) is not None:

@@ -7,7 +7,6 @@ comes back goes on with its run number, and the run that is still in its log is 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from exporter.beams.beam import Beam
@@ -69,33 +68,40 @@ class ForgottenBeam:
 
 
 class Retention:
-    """The beams that left last. The store alone touches them, under its lock."""
+    """The beams that left last. The store alone touches them, under its lock.
 
-    def __init__(self, retired: Iterable[tuple[BeamKey, ForgottenBeam]] = ()) -> None:
-        self._retired = dict(retired)
+    Attributes:
+        forgotten: what is remembered of each; those that left first come first.
+    """
 
-    def to_state(self) -> list[tuple[BeamKey, ForgottenBeam]]:
-        """All that is remembered, as plain data; those that left first come first."""
-        return list(self._retired.items())
+    def __init__(self) -> None:
+        self.forgotten: dict[BeamKey, ForgottenBeam] = {}
 
-    def remember(self, beam: Beam, rules: StoreRules) -> None:
-        """A beam leaves."""
+    def remember(self, beam: Beam, rules: StoreRules) -> tuple[BeamKey, ...]:
+        """A beam leaves.
+
+        Returns:
+            The keys of what is remembered now, or is not any more.
+        """
         row = beam.row
         # A row's status is a text of its own: the same words ten thousand times.
         status = next((known for known in rules.statuses.terminal if known == row.status), row.status)
-        self._retired.pop(row.key, None)
-        self._retired[row.key] = ForgottenBeam(status, row.updated_at, beam.run_sequence.number, beam.stat)
-        if len(self._retired) > max(rules.max_beams, _KEPT):
-            self._retired.pop(next(iter(self._retired)))
+        self.forgotten.pop(row.key, None)
+        self.forgotten[row.key] = ForgottenBeam(status, row.updated_at, beam.run_sequence.number, beam.stat)
+        if len(self.forgotten) > max(rules.max_beams, _KEPT):
+            oldest = next(iter(self.forgotten))
+            del self.forgotten[oldest]
+            return oldest, row.key
+        return (row.key,)
 
     def stays_away(self, row: BeamRow) -> bool:
         """The row is that of a beam that left, and as it was then."""
-        retired = self._retired.get(row.key)
+        retired = self.forgotten.get(row.key)
         return retired is not None and (row.status, row.updated_at) == (retired.status, retired.updated_at)
 
     def run_number(self, row: BeamRow, statuses: StatusRules) -> int | None:
         """In which run a beam is that comes back; ``None`` where it never left."""
-        retired = self._retired.get(row.key)
+        retired = self.forgotten.get(row.key)
         if retired is None:
             return None
         revived = retired.status in statuses.terminal and row.status not in statuses.terminal
@@ -103,12 +109,12 @@ class Retention:
 
     def begins_anew(self, beam: Beam) -> bool:
         """The beam came back as if in the run in which it left, and its log is another than it was then."""
-        retired = self._retired.get(beam.row.key)
+        retired = self.forgotten.get(beam.row.key)
         if retired is None or retired.stat is None or beam.run_sequence.number != retired.run_number:
             return False
         return beam.stat != retired.stat
 
     def was_counted(self, beam: Beam) -> bool:
         """The beam left and came back with the log it had: its run was counted then."""
-        retired = self._retired.get(beam.row.key)
+        retired = self.forgotten.get(beam.row.key)
         return retired is not None and beam.run.ended and beam.stat is not None and beam.stat == retired.stat

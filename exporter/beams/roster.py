@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterable, Sequence
 from exporter.beams.attribution import LogAttribution
 from exporter.beams.beam import Beam
 from exporter.beams.cases import CaseIndex
-from exporter.beams.counters import Counters
+from exporter.beams.counters import Counters, with_wall_times
 from exporter.beams.output import OutputSearchResult, checking_sources
 from exporter.beams.retention import OVER_STATES, Retention, leaves_at, was_deleted
 from exporter.beams.rules import StoreRules
 from exporter.beams.run import BeamRun
-from exporter.beams.saved import EncodedBeams
+from exporter.beams.saved import UnsavedChanges, can_be_saved
 from exporter.beams.snapshot import (
     ENDED_STATES,
     BeamEvent,
@@ -64,7 +64,7 @@ class Roster:
         events: what has happened to them since the last :meth:`BeamStore.pop_events`.
         unconfirmed: beams of an earlier process whose source has not been looked at yet.
         rows_from_restart: those of which no row has been taken in this process.
-        encoded: the beams that are being saved, while they are.
+        unsaved: what has changed since it was saved last.
         turned_away: how many found no room in the last round of discovery.
         outputs_open: beams whose dose file may have to be looked for.
         watch_version: another number whenever :meth:`watched` would answer something else.
@@ -73,7 +73,7 @@ class Roster:
     NOT_SAVED = frozenset(
         {
             *("rules", "_timeline", "events", "unconfirmed", "rows_from_restart"),
-            *("encoded", "turned_away", "watch_version", "_dropped"),
+            *("unsaved", "turned_away", "watch_version", "_dropped"),
             "outputs_open",  # each beam says whether it is
             "_cases",  # made anew from the beams
             *("counts", "sources"),  # saved all the same: their own to_state fill its fields
@@ -90,7 +90,7 @@ class Roster:
         self.events: deque[BeamEvent] = deque(maxlen=_EVENTS_KEPT)
         self.unconfirmed: set[BeamKey] = set()
         self.rows_from_restart: set[BeamKey] = set()
-        self.encoded: EncodedBeams | None = None
+        self.unsaved = UnsavedChanges()
         self.turned_away = 0
         self.watch_version = 0
         self.outputs_open: set[BeamKey] = set()
@@ -98,9 +98,8 @@ class Roster:
         self._cases = CaseIndex()
 
     def _changed(self, key: BeamKey) -> None:
-        """The copy of a beam that is being saved is of the past."""
-        if self.encoded is not None:
-            self.encoded.changed.add(key)
+        """Note that a beam must be saved."""
+        self.unsaved.mark(key)
 
     def replace_beams(self, beams: dict[BeamKey, Beam]) -> None:
         """Put these beams in the place of all others."""
@@ -117,9 +116,10 @@ class Roster:
 
     def _skip_outputs_of_done_beams(self) -> None:
         """What has been shown as done before there was an output check stays so."""
-        for beam in self.beams.values():
+        for key, beam in self.beams.items():
             if beam.state is BeamState.SUCCEEDED and beam.output.state is OutputState.NOT_DUE:
                 beam.output = beam.output.skip()
+                self._changed(key)
 
     # Rows
 
@@ -142,6 +142,8 @@ class Roster:
         looked_for = _looked_for(beam)
         if beam.apply_row(row, at, self.rules.statuses, self._timeline()):
             self._run_begun(beam, *before)
+        if beam.view is None:
+            self._changed(row.key)
         self.watch_version += looked_for != _looked_for(beam)
         return news
 
@@ -158,6 +160,7 @@ class Roster:
         if row.status in self.rules.statuses.terminal:
             beam.row_terminal_since = at if beam.row_written_at is None else min(at, beam.row_written_at)
         self.beams[row.key] = beam
+        self._changed(row.key)
         self._cases.add(row.key)
         self.watch_version += 1
 
@@ -223,6 +226,8 @@ class Roster:
             beam.run_sequence.number += 1
         if beam.run_sequence.number != before[1]:
             self._run_begun(beam, *before)
+        if beam.view is None:
+            self._changed(key)
         return claimed
 
     def apply(
@@ -383,7 +388,7 @@ class Roster:
                 judged = True
             elif cached.rates_version != self.counts.rates_version:
                 cached.rates_version = self.counts.rates_version
-                update_prior_rate(beam, at, self.counts.rates)
+                self._update_prior_rate(beam, at)
             if beam.row_missing_since is None and beam.state not in OVER_STATES and beam.source is not None:
                 continue
             self._count(beam, at)
@@ -431,11 +436,18 @@ class Roster:
         rules, source = self.rules, self.sources.state(beam.source)
         if beam.provisional_run is not None and row_decides(beam.evidence(rules, source), BeamState.SUCCEEDED, at):
             beam.reclaim_log(rules.statuses, at)
+            self._changed(beam.row.key)
         self._claim_output(beam, at)
-        update_prior_rate(beam, at, self.counts.rates)
+        self._update_prior_rate(beam, at)
         cached = condition_at(beam, at, rules, source)
         cached.recorded, cached.rates_version = True, self.counts.rates_version
         self._record(beam, cached.condition, at)
+
+    def _update_prior_rate(self, beam: Beam, at: float) -> None:
+        before = beam.prior_rate
+        update_prior_rate(beam, at, self.counts.rates)
+        if beam.prior_rate != before:
+            self._changed(beam.row.key)
 
     def evaluate(self, beam: Beam, at: float) -> Condition:
         """Record the state of a beam at an instant, and add an event where it has changed."""
@@ -446,6 +458,8 @@ class Roster:
 
     def _record(self, beam: Beam, condition: Condition, at: float) -> None:
         """Record the state of a beam, and add an event where it has changed."""
+        if (condition.state, condition.since) != (beam.state, beam.state_since):
+            self._changed(beam.row.key)
         before, beam.state, beam.state_since = beam.state, condition.state, condition.since
         if condition.state is not before:
             view = make_view(beam, condition, at, self.rules, self._timeline())
@@ -465,7 +479,7 @@ class Roster:
             # A new run begins when the one before is over: a dose that was not found by then was not written.
             missing = before.succeeded and (output.undecided or output is OutputState.MISSING)
             reason = "output_missing" if missing else before.reason
-            self.counts.count_run(beam, before, number, "succeeded" if reason is None else "failed", reason)
+            self._count_run(beam, before, number, "succeeded" if reason is None else "failed", reason)
         # The state is still that of the run before: a view with it would show the new run as far as that one was.
         condition = self.evaluate(beam, beam.waiting_since)
         view = make_view(beam, condition, beam.waiting_since, self.rules, self._timeline())
@@ -480,7 +494,14 @@ class Roster:
         beam.run_counted = True
         self._changed(beam.row.key)
         reason = failure_reason(run, self._output_state(beam)) if beam.state is BeamState.FAILED else None
-        self.counts.count_run(beam, run, beam.run_sequence.number, beam.state.value, reason, beam.state_since)
+        self._count_run(beam, run, beam.run_sequence.number, beam.state.value, reason, beam.state_since)
+
+    def _count_run(
+        self, beam: Beam, run: BeamRun, number: int, outcome: str, reason: str | None, ended_at: float | None = None
+    ) -> None:
+        ended = self.counts.count_run(beam, run, number, outcome, reason, ended_at)
+        if ended is not None and can_be_saved(ended.key):
+            self.unsaved.ended.append(with_wall_times(ended, self._timeline()))
 
     def _settled_at(self, beam: Beam) -> float:
         """When the end that a beam has come to may be counted; whose row alone says that it failed may yet live on."""
@@ -497,7 +518,8 @@ class Roster:
         self._cases.remove(key)
         self.rows_from_restart.discard(key)
         self.watch_version += 1
-        self.retired.remember(beam, self.rules)
+        self.unsaved.forgotten |= dict.fromkeys(self.retired.remember(beam, self.rules))
+        self._changed(key)
 
 
 def _was_watched(beam: Beam) -> bool:

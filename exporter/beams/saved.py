@@ -1,8 +1,9 @@
-"""What of a store survives a restart, as JSON and back."""
+"""What of a store survives a restart: which of it has changed since it was saved, and all of it as JSON and back."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
 from copy import copy
 from dataclasses import dataclass, field, replace
 
@@ -11,35 +12,141 @@ from pydantic_core import PydanticSerializationError
 
 from exporter.beams.beam import Beam
 from exporter.beams.retention import ForgottenBeam
-from exporter.beams.saved_fields import NotSaved
 from exporter.beams.snapshot import BeamKey, BeamRow, EndedRun, HistogramView
 from exporter.beams.sources import SourceState
 from exporter.process.clock import ClockReading
 
 _LONGEST_FIELD = 4096
-
-_beam = TypeAdapter(Beam)
+_RUNS_WAITING = 10_000
+"""So many ended runs wait to be saved while the disk is full."""
 
 
 @dataclass(slots=True)
-class SavedStore:
-    """What a :class:`~exporter.beams.store.BeamStore` knows; mappings whose keys are not texts are lists of items.
-
-    Attributes:
-        clocks: continues the timeline of its instants; whoever saves it fills that in.
-        beams: its beams, each as JSON (:func:`encode_beam`).
-    """
+class SavedCounters:
+    """The counters; mappings whose keys are not texts are lists of items."""
 
     since: float
-    retired: list[tuple[BeamKey, ForgottenBeam]]
-    source_states: dict[str, SourceState]
     runs: list[tuple[tuple[str, str, str], int]]
     durations: dict[str, HistogramView]
     anomalies: dict[str, dict[str, int]]
-    rates: list[tuple[tuple[str, float], float]]
-    ended: list[EndedRun]
+
+
+@dataclass(slots=True)
+class SavedSources:
+    """The sources, and by which clocks all times are that are saved."""
+
+    states: dict[str, SourceState]
     clocks: ClockReading | None = None
-    beams: NotSaved[list[bytes]] = field(default_factory=list)
+
+
+Rates = list[tuple[tuple[str, float], float]]
+"""Items of seconds per particle (or batch), by source and particles per batch."""
+
+_beam = TypeAdapter(Beam)
+_forgotten = TypeAdapter(tuple[BeamKey, ForgottenBeam])
+_counters = TypeAdapter(SavedCounters)
+_sources = TypeAdapter(SavedSources)
+_rates = TypeAdapter(Rates)
+
+
+@dataclass(slots=True)
+class StoredState:
+    """A store as JSON, and the last runs that ended.
+
+    Args:
+        parts: ``counters``, ``sources`` and ``rates``.
+        beams: those that were met first come first.
+        forgotten: beams that left; those that left first come first.
+        ended: the last runs that ended.
+    """
+
+    parts: dict[str, bytes] = field(default_factory=dict)
+    beams: list[bytes] = field(default_factory=list)
+    forgotten: list[bytes] = field(default_factory=list)
+    ended: list[EndedRun] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class RestoredState:
+    """A store that was saved: see :class:`StoredState`."""
+
+    counters: SavedCounters
+    sources: SavedSources
+    rates: Rates
+    beams: dict[BeamKey, Beam]
+    forgotten: dict[BeamKey, ForgottenBeam]
+    ended: list[EndedRun]
+
+    @classmethod
+    def decode(cls, stored: StoredState) -> RestoredState:
+        """Return what was saved so.
+
+        Raises:
+            pydantic.ValidationError: it is no store.
+        """
+        parts = stored.parts
+        beams = (_beam.validate_json(each, strict=True) for each in stored.beams)
+        return cls(
+            _counters.validate_json(parts.get("counters", b""), strict=True),
+            _sources.validate_json(parts.get("sources", b""), strict=True),
+            _rates.validate_json(parts.get("rates", b""), strict=True),
+            {beam.row.key: beam for beam in beams},
+            dict(_forgotten.validate_json(each, strict=True) for each in stored.forgotten),
+            stored.ended,
+        )
+
+
+@dataclass(slots=True)
+class StoreChanges:
+    """What has changed since a store was saved last; all of it is true at one moment.
+
+    Args:
+        beams: as JSON; ``None`` for those that left.
+        forgotten: beams that left, as JSON; ``None`` for those that need not be remembered any more.
+        parts: as JSON, all of them.
+        ended: runs that have ended.
+        counters: what ``parts`` holds of the counters.
+    """
+
+    beams: dict[BeamKey, bytes | None]
+    forgotten: dict[BeamKey, bytes | None]
+    parts: dict[str, bytes]
+    ended: list[EndedRun]
+    counters: SavedCounters
+
+
+class UnsavedChanges:
+    """Marks of what has changed since the store was saved last. The store alone touches them, under its lock.
+
+    Attributes:
+        beams: beams that have changed, came or left, in this order; the values mean nothing.
+        forgotten: the same of what is remembered of beams that left.
+        ended: runs that have ended.
+        notify: called at the first mark after :meth:`begin`; it must be quick.
+    """
+
+    def __init__(self) -> None:
+        self.beams: dict[BeamKey, None] = {}
+        self.forgotten: dict[BeamKey, None] = {}
+        self.ended: deque[EndedRun] = deque(maxlen=_RUNS_WAITING)
+        self.notify: Callable[[], None] | None = None
+        self._notified = False
+
+    def mark(self, key: BeamKey) -> None:
+        """Note that a beam has changed."""
+        self.beams[key] = None
+        if not self._notified and self.notify is not None:
+            self._notified = True
+            self.notify()
+
+    def begin(self) -> None:
+        """Notify at the next mark again."""
+        self._notified = False
+
+
+def encode_beams(keys: Iterable[BeamKey], beams: Mapping[BeamKey, Beam]) -> dict[BeamKey, bytes | None]:
+    """Return beams as JSON; ``None`` for those that are not there, or that text cannot name (see there)."""
+    return {key: None if (beam := beams.get(key)) is None else encode_beam(beam) for key in keys}
 
 
 def encode_beam(beam: Beam) -> bytes | None:
@@ -63,6 +170,34 @@ def decode_beam(saved: bytes) -> Beam:
     return _beam.validate_json(saved, strict=True)
 
 
+def encode_forgotten(
+    keys: Iterable[BeamKey], forgotten: Mapping[BeamKey, ForgottenBeam]
+) -> dict[BeamKey, bytes | None]:
+    """Return what is remembered of beams that left, as JSON; ``None`` for those of which nothing is."""
+    return {key: _encode_one_forgotten(key, forgotten.get(key)) for key in keys}
+
+
+def _encode_one_forgotten(key: BeamKey, forgotten: ForgottenBeam | None) -> bytes | None:
+    try:
+        return None if forgotten is None else _forgotten.dump_json((key, forgotten))
+    except (PydanticSerializationError, UnicodeEncodeError):
+        return None
+
+
+def encode_parts(counters: SavedCounters, sources: SavedSources, rates: Rates) -> dict[str, bytes]:
+    """Return what is not about single beams, as JSON."""
+    return {
+        "counters": _counters.dump_json(counters),
+        "sources": _sources.dump_json(sources),
+        "rates": _rates.dump_json(rates),
+    }
+
+
+def can_be_saved(key: BeamKey) -> bool:
+    """Whether text can name the beam."""
+    return not any("\ud800" <= character <= "\udfff" for character in f"{key.case_id}{key.beam_id}")
+
+
 def _without_useless_texts(row: BeamRow) -> BeamRow:
     """The row without texts that are read again and could be anything, where it has such."""
     if all(map(_is_useful, (row.beam_path, row.hpc_job_id, row.status, row.log_path))):
@@ -78,29 +213,3 @@ def _without_useless_texts(row: BeamRow) -> BeamRow:
 
 def _is_useful(text: str | None) -> bool:
     return text is None or (len(text) <= _LONGEST_FIELD and text.isprintable())
-
-
-class EncodedBeams:
-    """Beams as JSON, encoded a few at a time. The store alone touches them, under its lock.
-
-    Attributes:
-        changed: beams that have changed since they were encoded; the store adds to them.
-    """
-
-    def __init__(self) -> None:
-        self.changed: set[BeamKey] = set()
-        self._encoded: dict[BeamKey, bytes | None] = {}
-
-    def encode(self, keys: Iterable[BeamKey], beams: Mapping[BeamKey, Beam]) -> None:
-        """Encode those of ``keys`` that are still there."""
-        for key in keys:
-            beam = beams.get(key)
-            if beam is not None:
-                self._encoded[key] = encode_beam(beam)
-                self.changed.discard(key)
-
-    def finish(self, beams: Mapping[BeamKey, Beam]) -> list[bytes]:
-        """Return all of the store's beams as they are now: what is new or has changed is encoded now."""
-        self.encode((self.changed | beams.keys()) - (self._encoded.keys() - self.changed), beams)
-        encoded = (self._encoded[key] for key in beams)
-        return [each for each in encoded if each is not None]

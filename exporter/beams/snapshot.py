@@ -286,9 +286,23 @@ class HistogramView:
 
 @dataclass(frozen=True, slots=True)
 class EndedRun:
-    """A run that ended while we watched, kept for the page after its series are gone.
+    """A run that ended while we watched, kept for the page and in the history (:mod:`exporter.persistence.history`).
 
-    ``status`` is the row's, where that alone says how the run ended.
+    Args:
+        key: the beam.
+        source: where its log is.
+        run_number: which of the beam's runs it was.
+        outcome: ``succeeded`` or ``failed``.
+        reason: why it failed.
+        started_at, ended_at: epoch seconds; ``None`` where nobody knows when it started.
+        status: the row's, where that alone says how the run ended.
+        dialect: of its log.
+        batches: how many were finished.
+        particles: histories of the run as far as announced.
+        seconds_per_batch: mean duration of its batches.
+        engine_times: durations as the engine measured them.
+        dose_path: the last dose file as its log names it.
+        output_file: the dose file, where the output check has found it.
     """
 
     key: BeamKey
@@ -299,6 +313,13 @@ class EndedRun:
     started_at: float | None
     ended_at: float
     status: str | None = None
+    dialect: str = "unknown"
+    batches: int | None = None
+    particles: int | None = None
+    seconds_per_batch: float | None = None
+    engine_times: EngineTimes = NO_ENGINE_TIMES
+    dose_path: str | None = None
+    output_file: OutputFile | None = None
 
 
 @dataclass(frozen=True, slots=True)

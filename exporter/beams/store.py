@@ -19,11 +19,10 @@ from itertools import islice
 from typing import TypeVar
 
 from exporter.beams import restart
-from exporter.beams.beam import Beam
 from exporter.beams.output import OutputSearchResult
 from exporter.beams.roster import Roster
 from exporter.beams.rules import StoreRules
-from exporter.beams.saved import SavedStore
+from exporter.beams.saved import RestoredState, SavedCounters, StoreChanges, encode_beams
 from exporter.beams.snapshot import (
     BeamEvent,
     BeamKey,
@@ -35,8 +34,9 @@ from exporter.beams.snapshot import (
     StoreSnapshot,
     WatchedBeam,
 )
+from exporter.beams.sources import SourceState
 from exporter.logs.events import Event
-from exporter.process.clock import UNSET_CLOCK, Timeline
+from exporter.process.clock import UNSET_CLOCK, ClockReading, Timeline
 from exporter.sources.checkpoint import Checkpoint
 from exporter.sources.source import LogStat
 
@@ -102,31 +102,74 @@ class BeamStore:
 
     # Restarts
 
-    def to_state(self) -> SavedStore:
-        """Everything that a next process needs to go on, as plain data, true at one moment. Called by one thread.
-
-        Beams are encoded a few at a time, since all of ten thousand would keep sources waiting for a quarter of a
-        second; those that changed meanwhile are encoded again in the end, together with the counters.
-        """
+    def on_unsaved(self, notify: Callable[[], None] | None) -> None:
+        """Have ``notify`` called when there is something to save; it is called under the lock and must be quick."""
         with self._lock:
-            keys = list(self._roster.beams)
-            encoded = restart.begin_to_save(self._roster)
+            self._roster.unsaved.notify = notify
+
+    def collect_changes(self, clocks: ClockReading | None = None) -> StoreChanges:
+        """Return what has changed since the last call, true at one moment. Called by one thread.
+
+        Beams are encoded a few at a time, since all of ten thousand would keep sources waiting; those that changed
+        meanwhile are encoded again in the end, together with the counters.
+
+        Args:
+            clocks: by which clocks times are.
+        """
+        unsaved = self._roster.unsaved
+        with self._lock:
+            unsaved.begin()
+            keys = list(unsaved.beams)
+        beams: dict[BeamKey, bytes | None] = {}
         for some in _a_few_at_once(keys, _SAVED_AT_ONCE):
             with self._lock:
-                encoded.encode(some, self._roster.beams)
+                for key in some:
+                    unsaved.beams.pop(key, None)
+                beams |= encode_beams(some, self._roster.beams)
         with self._lock:
-            return restart.saved(self._roster, encoded)
+            return restart.changes(self._roster, beams, clocks)
 
-    def resume(self, state: SavedStore, beams: dict[BeamKey, Beam], sources: Collection[str]) -> None:
+    def confirm_saved(self, changes: StoreChanges) -> None:
+        """Note that these changes are saved.
+
+        Counters are shown as they are there: what a next process counts again was never shown, and they never step
+        back, which Prometheus would take for a restart from 0.
+        """
+        with self._lock:
+            ended = self._roster.unsaved.ended
+            for run in changes.ended:
+                if ended and ended[0] is run:
+                    ended.popleft()
+            self._roster.counts.saved(changes.counters)
+
+    def show_saved_counters(self, counters: SavedCounters) -> None:
+        """Show these counters, which are saved, until :meth:`confirm_saved`; see there why."""
+        with self._lock:
+            self._roster.counts.saved(counters)
+
+    def reject_saved(self) -> None:
+        """Note that nothing can be saved: counters are shown as they are, and everything must be saved again."""
+        with self._lock:
+            self._roster.counts.saved(None)
+            restart.mark_all(self._roster)
+
+    def source_states(self) -> dict[str, SourceState]:
+        """The sources, as they are saved."""
+        with self._lock:
+            return self._roster.sources.to_state()
+
+    def resume(self, state: RestoredState, sources: Collection[str], *, runs_are_saved: bool = True) -> None:
         """Go on where the store stopped whose state this is; before anything else is told to this one.
 
         Args:
-            state: from :meth:`to_state`.
-            beams: its beams; the store's from now on.
+            state: its beams are the store's from now on.
             sources: those of the configuration.
+            runs_are_saved: its runs that ended are in the history already.
         """
         with self._lock:
-            restart.resume(self._roster, state, beams, sources)
+            restart.resume(self._roster, state, sources, self._timeline())
+            if not runs_are_saved:
+                self._roster.unsaved.ended.extend(state.ended)
 
     def checkpoints(self, source: str) -> tuple[dict[BeamKey, Checkpoint | None], float | None]:
         """Where a source goes on after a restart.
@@ -137,20 +180,6 @@ class BeamStore:
         """
         with self._lock:
             return restart.checkpoints(self._roster, source)
-
-    def confirm_saved(self, state: SavedStore | None) -> None:
-        """A next process would go on with this state; ``None``: with none.
-
-        Counters are shown as they are there: what a next process counts again was never shown, and they never step
-        back, which Prometheus would take for a restart from 0.
-        """
-        with self._lock:
-            self._roster.counts.saved(state)
-
-    def has_unsaved_runs(self) -> bool:
-        """Whether runs have been counted that are not shown yet."""
-        with self._lock:
-            return self._roster.counts.has_unsaved_runs()
 
     # Discovery
 

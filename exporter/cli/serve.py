@@ -23,7 +23,7 @@ from exporter.config import ConfigError, Settings, settings_from
 from exporter.config.listen_address import ListenError
 from exporter.demo.demo import DemoCommunicator
 from exporter.demo.host import DemoHost, NoHost
-from exporter.persistence.store import StateInUse, StateNotOurs
+from exporter.persistence.errors import StateInUse, StateNotOurs
 from exporter.process import core_dumps, gc_tuning
 from exporter.runtime import log_output
 from exporter.runtime.exporter import Exporter

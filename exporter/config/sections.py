@@ -456,13 +456,20 @@ class StateSettings(SettingsSection):
 
     file: AbsoluteFile | None = Field(
         default=None,
-        description="File in which offsets, runs, batch durations and counters survive a restart; it holds the ids of "
-        "cases and beams (sealed, with pseudonyms), only its owner can read it, and its folder must exist. Nothing is "
-        "kept where not set; "
-        "`/var/lib/mqi-exporter/state.json` is a good place.",
+        description="SQLite database of the exporter's own, in which offsets, runs, batch durations and counters "
+        "survive a restart, and the history of runs is kept; it holds the ids of cases and beams (encrypted, with "
+        "pseudonyms), only its owner can read it, and its folder must exist. Nothing is kept where not set; "
+        "`/var/lib/mqi-exporter/state.db` is a good place. The JSON file of earlier versions is imported once.",
     )
     interval_seconds: float = Field(
-        default=10, ge=0.1, le=3600, description="How often it is written; also when a run ends, and at the end."
+        default=10,
+        ge=0.1,
+        le=3600,
+        description="Changes are written within half a second. This is how often the time of the last poll is written "
+        "when nothing else changes, and how soon a failed write is tried again.",
+    )
+    keep_history_days: float = Field(
+        default=400, gt=0, le=36500, description="How long a run that ended stays in the history (`mqi-exporter runs`)."
     )
 
 

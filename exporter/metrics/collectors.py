@@ -93,6 +93,7 @@ class ExporterCollector:
         reload_status: returns how the configuration was last read; called once for each scrape.
         scrapes: the meter that the web server writes to.
         protection: returns how the web server is protected; called once for each scrape.
+        store_up: returns whether the state can be written to disk; ``None`` where it is not kept.
     """
 
     def __init__(
@@ -102,16 +103,20 @@ class ExporterCollector:
         reload_status: Callable[[], metrics.ReloadStatus],
         scrapes: ScrapeMeter,
         protection: Callable[[], metrics.ProtectionView] = lambda: metrics.ProtectionView({}),
+        store_up: Callable[[], bool | None] = lambda: None,
     ) -> None:
         self._version = version
         self._reload_status = reload_status
         self._scrapes = scrapes
         self._protection = protection
+        self._store_up = store_up
 
     def __call__(self) -> Iterator[MetricGroup[Any]]:
         """Return the one group of these metrics."""
         seconds, size_bytes = self._scrapes.read()
-        view = metrics.ExporterView(self._version, self._reload_status(), seconds, size_bytes, self._protection())
+        view = metrics.ExporterView(
+            self._version, self._reload_status(), seconds, size_bytes, self._protection(), self._store_up()
+        )
         yield MetricGroup(metrics.OWN_METRICS, [view], [NO_LABELS])
 
 

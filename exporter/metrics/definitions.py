@@ -97,6 +97,7 @@ class ExporterView:
     scrapes: Summary
     scrape_size_bytes: int | None
     protection: ProtectionView = ProtectionView({})
+    store_up: bool | None = None
 
 
 def _each(values: Mapping[str, float]) -> list[LabelledValue]:
@@ -465,6 +466,12 @@ OWN_METRICS: tuple[Definition[ExporterView], ...] = (
         (),
         "When the configuration in use was read.",
         lambda own: own.reload.at,
+    ),
+    gauge(
+        "mqi_store_up",
+        (),
+        "1 where the state could be written to disk at the last attempt, else 0; absent without `state.file`.",
+        lambda own: own.store_up,
     ),
     counter_by(
         "mqi_exporter_failed_logins_total",

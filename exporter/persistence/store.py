@@ -1,190 +1,395 @@
-"""A file that is whole or not there, for one process: lines of JSON between a head and a checksum.
+"""The exporter's own SQLite database: where each beam is, the counters, and the history of runs.
 
-It is written beside its place and renamed into it, so whoever reads it after a crash finds the one before or the one
-after. A process holds a lock on ``PATH.lock`` while it uses ``PATH``: the file itself is another one after each write.
-What is found there may be anything: nothing in it is believed before head and checksum are right.
-
-With a :class:`~exporter.privacy.encryption.Seal` the lines are encrypted; only the head of the file can be read.
+One process writes it, under a :class:`~exporter.persistence.lock.LockFile`; others may read it meanwhile (write-ahead
+log). What is found there may be anything: each row has a checksum, and is validated by whoever decodes it. With an
+:class:`~exporter.privacy.encryption.Encryption` ids are keyed hashes and all else is encrypted, but for the time when a
+run ended.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
-import hashlib
-import itertools
-import json
 import os
+import sqlite3
 import stat
-from collections.abc import Iterable
+import zlib
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from pydantic import TypeAdapter, ValidationError
+
 from exporter import __version__
-from exporter.persistence.old_state import upgraded_lines
-from exporter.privacy.encryption import Seal, SealBroken
+from exporter.beams.saved import StoreChanges, StoredState
+from exporter.beams.snapshot import BeamKey, EndedRun
+from exporter.persistence.errors import StateNotOurs, StateNotSaved, StateOutdated, StateReadable, StateUnusable
+from exporter.privacy.encryption import DecryptionFailed, Encryption
 
-FORMAT = "mqi-beam-exporter state"
-VERSION = 2
-"""Goes up when a state is no longer what it was; what an older or newer exporter has written is not read."""
+VERSION = 1
+"""``user_version`` of the database. Goes up when a store is no longer what it was; others are not read."""
 
-LARGEST_BYTES = 64 << 20
-"""Ten thousand beams are about 17 MB."""
+STATE_VERSION = 1
+"""Goes up when the saved fields of beams or counters get another meaning; the history of runs stays then."""
+
+_PLAIN_ID, _ENCRYPTED_ID = 0x4D514950, 0x4D514945
+"""``application_id`` of the database, in its head: readable also where the rest is damaged."""
 
 _SQLITE_MAGIC = b"SQLite format 3\0"
-_SEALED = "sealed"
-_LONGEST_HEAD_BYTES = 1024
+_HEAD_BYTES = 100
+_BUSY_SECONDS = 5.0
+"""Readers do not hold up a writer in a write-ahead log; only ``VACUUM`` of a person does."""
+_ENDED_READ = 200
+_COMPANIONS = ("", "-wal", "-shm", "-journal")
+
+_SCHEMA = """
+CREATE TABLE about (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE parts (name TEXT PRIMARY KEY, state NOT NULL, checksum INTEGER NOT NULL);
+CREATE TABLE beams (
+    id INTEGER PRIMARY KEY, case_id TEXT NOT NULL, beam_id TEXT NOT NULL, state NOT NULL, checksum INTEGER NOT NULL,
+    UNIQUE (case_id, beam_id)
+);
+CREATE TABLE forgotten (
+    id INTEGER PRIMARY KEY, case_id TEXT NOT NULL, beam_id TEXT NOT NULL, state NOT NULL, checksum INTEGER NOT NULL,
+    UNIQUE (case_id, beam_id)
+);
+CREATE TABLE runs (
+    id INTEGER PRIMARY KEY, case_id TEXT NOT NULL, beam_id TEXT NOT NULL, ended_at REAL NOT NULL,
+    run NOT NULL, checksum INTEGER NOT NULL
+);
+CREATE INDEX runs_of_case ON runs (case_id);
+CREATE INDEX runs_by_end ON runs (ended_at);
+"""
+
+_run = TypeAdapter(EndedRun)
+
+_SQLITE_ERRORS = (sqlite3.Error, UnicodeDecodeError)
+"""What the module raises for a damaged file; its messages may show bytes of the file."""
 
 
-class StateInUse(Exception):
-    """Another process uses the file."""
+class Codec:
+    """How ids and JSON stand in a row.
+
+    Args:
+        encryption: encrypts them; they stand there as they are without.
+    """
+
+    def __init__(self, encryption: Encryption | None) -> None:
+        self._encryption = encryption
+
+    def ids(self, key: BeamKey) -> tuple[str, str]:
+        """Return what stands in ``case_id`` and ``beam_id``."""
+        if self._encryption is None:
+            return key.case_id, key.beam_id
+        return self.case_id(key.case_id), self._encryption.lookup("beam", key.case_id, key.beam_id)
+
+    def case_id(self, case_id: str) -> str:
+        """Return what stands in ``case_id``."""
+        return case_id if self._encryption is None else self._encryption.lookup("case", case_id)
+
+    def encode(self, state: bytes, *place: str) -> tuple[str | bytes, int]:
+        """Return what stands in ``state`` and ``checksum``.
+
+        Args:
+            state: JSON.
+            place: the table, and what else says which row it is.
+        """
+        if self._encryption is None:
+            return state.decode(), zlib.crc32(state)
+        encrypted = self._encryption.encrypt(state, _context(each.encode() for each in place))
+        return encrypted, zlib.crc32(encrypted)
+
+    def decode(self, state: object, checksum: object, *place: bytes) -> bytes:
+        """Return the JSON.
+
+        Raises:
+            StateUnusable: it is not as it was written.
+        """
+        if not isinstance(state, bytes) or zlib.crc32(state) != checksum:
+            raise StateUnusable("is damaged: a checksum is another")
+        if self._encryption is None:
+            return state
+        try:
+            return self._encryption.decrypt(state, _context(place))
+        except DecryptionFailed as error:
+            raise StateUnusable(str(error)) from None
+
+    def decode_run(self, row: tuple[bytes, bytes, bytes, int]) -> EndedRun:
+        """Return the run of a row ``case_id, beam_id, run, checksum``.
+
+        Raises:
+            StateUnusable: it is not as it was written.
+        """
+        case_id, beam_id, run, checksum = row
+        try:
+            return _run.validate_json(self.decode(run, checksum, b"runs", case_id, beam_id), strict=True)
+        except ValidationError:
+            raise StateUnusable("holds a run that it should not") from None
 
 
-class StateUnusable(Exception):
-    """What stands in the file cannot be used; the message says why, without naming the file or anything in it."""
+def is_plain(path: Path) -> bool:
+    """Whether a store is there that is not encrypted, or of which nobody knows that since its head is damaged.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(_HEAD_BYTES)
+    except FileNotFoundError:
+        return False
+    return int.from_bytes(head[68:72], "big") != _ENCRYPTED_ID
 
 
-class StateReadable(StateUnusable):
-    """The same of a file of ours that is not sealed although it should be: whatever stands in it can be read."""
+def _reason(error: Exception) -> str:
+    """Why a store cannot be used, without anything that stands in it."""
+    if isinstance(error, sqlite3.OperationalError | StateUnusable):
+        return str(error)
+    return error.strerror or "cannot be read" if isinstance(error, OSError) else "is damaged"
 
 
-class StateNotOurs(StateUnusable):
-    """The file is somebody's database, or no file at all: it must not be touched."""
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
-class StateTooLarge(OSError):
-    """More would be written than a file may hold."""
+def _remove(path: Path, *, keep_main: bool = False) -> None:
+    """Delete a database and what SQLite keeps beside it, the main file last."""
+    for name in reversed(_COMPANIONS[1:] if keep_main else _COMPANIONS):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(f"{path}{name}")
 
 
-class StateFile:
-    """One state file. Used by one thread at a time.
+def _context(place: Iterable[bytes]) -> bytes:
+    return b"\0".join(place)
+
+
+class StateStore:
+    """The database file. Used by one thread at a time.
 
     Args:
         path: the file; its folder must exist.
-        seal: seals what is written; nothing is sealed without.
+        encryption: encrypts what is written; nothing is encrypted without.
     """
 
-    def __init__(self, path: Path, seal: Seal | None = None) -> None:
+    def __init__(self, path: Path, encryption: Encryption | None = None) -> None:
         self.path = path
-        self._seal = seal
-        self._lock: int | None = None
+        self._codec = Codec(encryption)
+        self._application_id = _PLAIN_ID if encryption is None else _ENCRYPTED_ID
+        self._database: sqlite3.Connection | None = None
+        self._file: tuple[int, int] | None = None
+        self._parts: dict[str, bytes] = {}
+        self._plain = False
 
-    def lock(self) -> None:
-        """Keep others off the file until :meth:`close`.
+    # Reading
+
+    def read(self) -> StoredState | None:
+        """Return what was written last; ``None`` where there is no file, or an empty one.
+
+        A store that is not encrypted although it should be is encrypted by the next write.
 
         Raises:
-            StateInUse: another process has done so.
-            OSError: the folder cannot be written, so nobody can.
+            StateReadable: it cannot be used, and is not encrypted although it should be.
+            StateNotOurs: it is no store, and must not be touched.
+            StateUnusable: it is damaged, of another version, or encrypted with another key.
         """
-        if self._lock is not None:
-            return
-        name = f"{self.path}.lock"
-        lock = os.open(name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        application_id = self._application_id_of_file()
+        if application_id is None:
+            return None
+        self._plain = application_id == _PLAIN_ID != self._application_id
         try:
-            status = os.fstat(lock)
-            if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
-                # Somebody else's file may be linked to this name; it would be emptied below.
-                raise OSError(errno.EEXIST, f"{name} is not a lock file of ours; remove it")
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.ftruncate(lock, 0)
-            os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
-        except BlockingIOError:
-            process = os.pread(lock, 20, 0).decode("ascii", "replace").strip()
-            os.close(lock)
-            raise StateInUse(
-                f"another exporter (process {process or 'unknown'}) uses this state file; give each exporter its own "
-                "state.file, or end the other one"
-            ) from None
-        except OSError:
-            os.close(lock)
+            if self._plain:
+                with contextlib.closing(self._connect()) as database:
+                    return self._read(database, Codec(None))
+            if application_id != self._application_id:
+                raise StateUnusable("is encrypted, and privacy.identifiers is plain: there is no key to open it")
+            return self._read(self._open(), self._codec)
+        except StateOutdated:
             raise
-        self._lock = lock
+        except (*_SQLITE_ERRORS, OSError, StateUnusable) as error:
+            self.close()
+            raise (StateReadable if self._plain else StateUnusable)(_reason(error)) from None
 
-    def close(self) -> None:
-        """Let others have the file."""
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
-
-    def read(self) -> list[bytes] | None:
-        """The lines that were written last, sealed or not; ``None`` where there is no file.
+    def _application_id_of_file(self) -> int | None:
+        """The id in the file's head; ``None`` where there is no file, or an empty one.
 
         Raises:
-            StateReadable: it is not a whole file of this version, and not sealed although there is a seal.
-            StateUnusable: it is not a whole file of this format and version, or is sealed with another key.
+            StateNotOurs, StateUnusable: as of :meth:`read`.
         """
         try:
             # A pipe at the path must not hold up the start.
-            opened = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            descriptor = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except FileNotFoundError:
             return None
         except OSError as error:
             raise StateUnusable(f"cannot be read: {error.strerror}") from error
-        status = os.fstat(opened)
-        if not stat.S_ISREG(status.st_mode):
-            os.close(opened)
-            raise StateNotOurs("is not a file")
-        with open(opened, "rb") as file:
-            try:
-                data = file.read(LARGEST_BYTES + 1)
-            except OSError as error:
-                raise StateUnusable(f"cannot be read: {error.strerror}") from error
-        if data.startswith(_SQLITE_MAGIC):
+        try:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                raise StateNotOurs("is not a file")
+            head = os.read(descriptor, _HEAD_BYTES)
+        finally:
+            os.close(descriptor)
+        if not head:
+            return None
+        application_id = int.from_bytes(head[68:72], "big")
+        if not head.startswith(_SQLITE_MAGIC):
+            raise StateUnusable("was not written by this exporter, or its beginning is damaged")
+        if len(head) < _HEAD_BYTES:
+            raise StateUnusable("is cut off")
+        if application_id not in (_PLAIN_ID, _ENCRYPTED_ID):
             raise StateNotOurs("is an SQLite database")
         if status.st_uid not in (os.geteuid(), 0):
             raise StateUnusable("belongs to another user")
-        if self._seal is None or _is_sealed(data):
-            return self._checked(data)
-        try:
-            return self._checked(data)
-        except StateUnusable as error:
-            if _head(data).get("format") != FORMAT:
-                raise  # somebody else's file
-            raise StateReadable(str(error)) from None
+        return application_id
 
-    def write(self, lines: Iterable[bytes], at: float) -> None:
-        """Put ``lines`` in the place of what stood there.
+    def _read(self, database: sqlite3.Connection, codec: Codec) -> StoredState:
+        version = database.execute("PRAGMA user_version").fetchone()[0]
+        if version != VERSION:
+            newer = "a newer" if version > VERSION else "another"
+            raise StateUnusable(f"was written by {newer} exporter (version {version}, not {VERSION})")
+        if database.execute("PRAGMA quick_check(1)").fetchone() != (b"ok",):
+            raise StateUnusable("is damaged")
+        [state_version] = database.execute("SELECT value FROM about WHERE name = 'state_version'").fetchone() or [b""]
+        if state_version != b"%d" % STATE_VERSION:
+            raise StateOutdated("was written by an exporter of another version")
+        parts = database.execute("SELECT name, state, checksum FROM parts")
+        self._parts = {
+            name.decode(errors="replace"): codec.decode(state, checksum, b"parts", name)
+            for name, state, checksum in parts
+        }
+        last = "SELECT case_id, beam_id, run, checksum FROM runs ORDER BY id DESC LIMIT ?"
+        ended = [codec.decode_run(row) for row in database.execute(last, (_ENDED_READ,))]
+        return StoredState(
+            dict(self._parts), _states(database, codec, "beams"), _states(database, codec, "forgotten"), ended[::-1]
+        )
+
+    # Writing
+
+    @property
+    def needs_everything(self) -> bool:
+        """Whether the next write must hold all of the state: the file is not there, or another than the one in use."""
+        return self._database is None or _identity(self.path) != self._file
+
+    def write(self, changes: StoreChanges, *, forget_runs_before: float | None = None) -> None:
+        """Write changes, all of them or none.
 
         Args:
-            lines: JSON, each without a newline.
-            at: now, epoch seconds.
+            changes: what has changed since the last write; everything where :attr:`needs_everything`.
+            forget_runs_before: runs that ended before, epoch seconds, leave the history; ``None``: none do.
 
         Raises:
-            StateTooLarge: there are too many; what stood there still does.
-            OSError: they cannot be written; what stood there still does.
+            StateNotSaved: they cannot be written now; what stood there still does.
+            StateUnusable: what stands there is damaged, or no store.
         """
-        beside = f"{self.path}.new"
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(beside)
-        opened = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
-            with open(opened, "wb") as file:
-                digest = hashlib.sha256()
-                size = 0
-                head = {"format": FORMAT, "version": VERSION, "exporter": __version__, "written_at": at}
-                if self._seal is not None:
-                    head[_SEALED] = True
-                    lines = self._seal.sealed(lines)
-                for line in itertools.chain([json.dumps(head).encode()], lines):
-                    data = line + b"\n"
-                    size += len(data)
-                    if size > LARGEST_BYTES:
-                        raise StateTooLarge(f"the state is larger than {LARGEST_BYTES} bytes")
-                    digest.update(data)
-                    file.write(data)
-                file.write(json.dumps({"sha256": digest.hexdigest()}).encode() + b"\n")
-                file.flush()
-                os.fsync(opened)
+            if self.needs_everything:
+                self.close()
+                if self._plain or self._application_id_of_file() != self._application_id:
+                    self._create()
+                self._parts = {}
+            self._write(self._open(), changes, forget_runs_before)
+        except (sqlite3.OperationalError, OSError) as error:
+            self.close()
+            raise StateNotSaved(_reason(error)) from error
+        except _SQLITE_ERRORS as error:
+            self.close()
+            raise StateUnusable(_reason(error)) from error
+
+    def _create(self) -> None:
+        """Put a new store in the place of what stood there; the history of one that was not encrypted goes on."""
+        beside = self.path.with_name(f"{self.path.name}.new")
+        _remove(beside)
+        os.close(os.open(beside, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+        try:
+            with contextlib.closing(sqlite3.connect(beside, isolation_level=None)) as database:
+                database.executescript(
+                    f"PRAGMA application_id = {self._application_id}; PRAGMA user_version = {VERSION};"
+                    f"PRAGMA journal_mode = MEMORY; PRAGMA synchronous = FULL; BEGIN; {_SCHEMA}"
+                )
+                about = (("exporter", __version__), ("state_version", str(STATE_VERSION)))
+                database.executemany("INSERT INTO about VALUES (?, ?)", about)
+                if self._plain:
+                    with contextlib.closing(self._connect()) as plain:
+                        self._write_runs(database, _runs(plain, Codec(None)))
+                database.execute("COMMIT")
+            _remove(self.path, keep_main=True)
             os.replace(beside, self.path)
         except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(beside)
+            _remove(beside)
             raise
+        self._plain = False
         folder = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+    def _write(self, database: sqlite3.Connection, changes: StoreChanges, forget_runs_before: float | None) -> None:
+        database.execute("BEGIN IMMEDIATE")
+        try:
+            for table, states in (("beams", changes.beams), ("forgotten", changes.forgotten)):
+                for key, state in states.items():
+                    self._write_state(database, table, key, state)
+            for name, state in changes.parts.items():
+                if self._parts.get(name) != state:
+                    row = (name, *self._codec.encode(state, "parts", name))
+                    database.execute("INSERT OR REPLACE INTO parts VALUES (?, ?, ?)", row)
+            self._write_runs(database, changes.ended)
+            if forget_runs_before is not None:
+                database.execute("DELETE FROM runs WHERE ended_at < ?", (forget_runs_before,))
+            database.execute("COMMIT")
+        except BaseException:
+            if database.in_transaction:
+                database.execute("ROLLBACK")
+            raise
+        self._parts = changes.parts
+
+    def _write_state(self, database: sqlite3.Connection, table: str, key: BeamKey, state: bytes | None) -> None:
+        ids = self._codec.ids(key)
+        if state is None:
+            database.execute(f"DELETE FROM {table} WHERE case_id = ? AND beam_id = ?", ids)
+            return
+        if table == "forgotten":  # a beam that leaves again is the last one
+            database.execute("DELETE FROM forgotten WHERE case_id = ? AND beam_id = ?", ids)
+        database.execute(
+            f"INSERT INTO {table} (case_id, beam_id, state, checksum) VALUES (?, ?, ?, ?)"
+            " ON CONFLICT DO UPDATE SET state = excluded.state, checksum = excluded.checksum",
+            (*ids, *self._codec.encode(state, table, *ids)),
+        )
+
+    def _write_runs(self, database: sqlite3.Connection, runs: Iterable[EndedRun]) -> None:
+        for run in runs:
+            ids = self._codec.ids(run.key)
+            row = (*ids, run.ended_at, *self._codec.encode(_run.dump_json(run), "runs", *ids))
+            database.execute("INSERT INTO runs (case_id, beam_id, ended_at, run, checksum) VALUES (?, ?, ?, ?, ?)", row)
+
+    def close(self) -> None:
+        """Close the file; nothing else may use it then."""
+        if self._database is not None:
+            self._database.close()
+            self._database = None
+
+    def drop_states(self) -> None:
+        """Forget everything but the history of runs.
+
+        Raises:
+            StateUnusable: it cannot be done.
+        """
+        self._parts = {}
+        if self._plain:
+            return  # the next write takes the history alone into an encrypted store
+        try:
+            self._open().executescript(
+                "BEGIN IMMEDIATE; DELETE FROM beams; DELETE FROM forgotten; DELETE FROM parts;"
+                f"INSERT OR REPLACE INTO about VALUES ('state_version', '{STATE_VERSION}'); COMMIT"
+            )
+        except (*_SQLITE_ERRORS, OSError) as error:
+            self.close()
+            raise StateUnusable(_reason(error)) from error
+
+    # The file
 
     def set_aside(self) -> Path:
         """Give the file another name, so that it can be looked at; an earlier one of that name is lost.
@@ -192,7 +397,12 @@ class StateFile:
         Raises:
             OSError: it cannot be renamed.
         """
-        os.replace(self.path, self.aside)
+        self.close()
+        for name in reversed(_COMPANIONS):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(f"{self.aside}{name}")
+            if not name or os.path.exists(f"{self.path}{name}"):
+                os.replace(f"{self.path}{name}", f"{self.aside}{name}")
         return self.aside
 
     @property
@@ -206,83 +416,42 @@ class StateFile:
         Raises:
             OSError: it cannot be deleted.
         """
-        os.unlink(self.path)
+        self.close()
+        _remove(self.path)
 
-    def _checked(self, data: bytes) -> list[bytes]:
-        """The lines between head and checksum, as they were before they were sealed.
+    def _open(self) -> sqlite3.Connection:
+        if self._database is None:
+            self._database = self._connect()
+            self._file = _identity(self.path)
+        return self._database
 
-        Raises:
-            StateUnusable: they are not there, or not as they were written.
-        """
-        lines = _checked(data)
-        if _is_sealed(data):
-            if self._seal is None:
-                raise StateUnusable("is sealed, and privacy.identifiers is plain: there is no key to open it")
-            try:
-                lines = self._seal.opened(lines)
-            except SealBroken as error:
-                raise StateUnusable(str(error)) from None
-        if _head(data).get("version") == VERSION:
-            return lines
-        try:
-            return upgraded_lines(lines)
-        except (ValueError, KeyError, TypeError, AttributeError):
-            raise StateUnusable("holds what it should not") from None
-
-
-def is_readable(path: Path) -> bool:
-    """Whether a file is there that is not sealed.
-
-    Raises:
-        OSError: it cannot be read.
-    """
-    try:
-        with path.open("rb") as file:
-            return not _is_sealed(file.readline(_LONGEST_HEAD_BYTES))
-    except FileNotFoundError:
-        return False
-
-
-def _is_sealed(data: bytes) -> bool:
-    return _head(data).get(_SEALED) is True
-
-
-def _head(data: bytes) -> dict[str, object]:
-    return _parsed(data[: data.find(b"\n") + 1])
-
-
-def _checked(data: bytes) -> list[bytes]:
-    """The lines between head and checksum.
-
-    Raises:
-        StateUnusable: they are not there, or not as they were written.
-    """
-    if not data:
-        raise StateUnusable("is empty")
-    if len(data) > LARGEST_BYTES:
-        raise StateUnusable(f"is larger than {LARGEST_BYTES} bytes")
-    head = _head(data)
-    if head.get("format") != FORMAT:
-        raise StateUnusable("was not written by this exporter, or its beginning is damaged")
-    version = head.get("version")
-    if version not in (1, VERSION):
-        newer = isinstance(version, int) and version > VERSION
-        raise StateUnusable(
-            f"was written by {'a newer' if newer else 'another'} exporter (version {version!r}, not {VERSION})"
+    def _connect(self) -> sqlite3.Connection:
+        if os.stat(self.path).st_mode & 0o077:
+            os.chmod(self.path, 0o600)
+        # A thread writes at the end that did not open it.
+        database = sqlite3.connect(
+            f"{self.path.absolute().as_uri()}?mode=rw",
+            uri=True,
+            timeout=_BUSY_SECONDS,
+            isolation_level=None,
+            check_same_thread=False,
         )
-    last = data.rfind(b"\n", 0, -1) + 1
-    checksum = _parsed(data[last:])
-    if not data.endswith(b"\n") or "sha256" not in checksum:
-        raise StateUnusable("is cut off")
-    if checksum["sha256"] != hashlib.sha256(data[:last]).hexdigest():
-        raise StateUnusable("is damaged: its checksum is another")
-    return data[:last].splitlines()[1:]
+        database.text_factory = bytes  # an error of decoding would show the text
+        try:
+            database.execute("PRAGMA journal_mode = WAL")
+            # Counters that were shown must not step back after a power failure.
+            database.execute("PRAGMA synchronous = FULL")
+        except BaseException:
+            database.close()
+            raise
+        return database
 
 
-def _parsed(line: bytes) -> dict[str, object]:
-    """A line that should be a JSON object; an empty one where it is not."""
-    try:
-        found = json.loads(line)
-    except (ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
+def _states(database: sqlite3.Connection, codec: Codec, table: str) -> list[bytes]:
+    rows = database.execute(f"SELECT state, checksum, case_id, beam_id FROM {table} ORDER BY id")
+    name = table.encode()
+    return [codec.decode(state, checksum, name, case_id, beam_id) for state, checksum, case_id, beam_id in rows]
+
+
+def _runs(database: sqlite3.Connection, codec: Codec) -> Iterator[EndedRun]:
+    return map(codec.decode_run, database.execute("SELECT case_id, beam_id, run, checksum FROM runs ORDER BY id"))

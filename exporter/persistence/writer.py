@@ -1,27 +1,34 @@
-"""Going on after a restart: the store in a file, and the next process's store out of it.
+"""Keeps the store on disk up to date, and lets the next process go on where this one stopped.
 
-Neither following nor a scrape ever waits for the file: the store is copied under its lock, then written in a thread of
-its own. A file that cannot be written, or read, is said once and counted; the logs themselves know everything but how
-long batches took.
+Neither polling nor a scrape ever waits for the disk: what has changed is encoded under the lock of the beams, a few at
+a time, then written in a thread of its own. A store that cannot be written, or read, is reported once and counted; the
+logs themselves know everything but how long batches took.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Collection, Iterator
-from dataclasses import replace
+from collections.abc import Collection
 from pathlib import Path
 
 import structlog
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
-from exporter.beams.beam import Beam
-from exporter.beams.saved import SavedStore, decode_beam
-from exporter.beams.snapshot import BeamKey
+from exporter.beams.saved import RestoredState, StoredState
 from exporter.beams.store import BeamStore
-from exporter.persistence.store import StateFile, StateInUse, StateNotOurs, StateReadable, StateUnusable, is_readable
-from exporter.privacy.encryption import Seal
+from exporter.persistence.errors import (
+    StateInUse,
+    StateNotOurs,
+    StateNotSaved,
+    StateOutdated,
+    StateReadable,
+    StateUnusable,
+)
+from exporter.persistence.lock import LockFile
+from exporter.persistence.old_state import OldStateFile, find_old_state, is_readable, store_path
+from exporter.persistence.store import StateStore, is_plain
+from exporter.privacy.encryption import Encryption
 from exporter.privacy.identifiers import Identifiers, SafeText
 from exporter.process.clock import Clock
 from exporter.process.worker import Worker
@@ -29,79 +36,67 @@ from exporter.process.worker import Worker
 _log = structlog.get_logger(__name__)
 
 _NAME = "state"
-_LONGEST_WAIT_SECONDS = 0.5
-"""A run that ended is counted for readers when the file holds it, so it is not kept waiting for the interval."""
+_COLLECT_SECONDS = 0.4
+"""Changes are collected for so long before they are written together: one write waits for the disk once."""
 _STOP_SECONDS = 2.0
-
-_store = TypeAdapter(SavedStore)
-
-
-def encoded(state: SavedStore) -> Iterator[bytes]:
-    """The lines of a state: the store's own, then one for each beam.
-
-    What no text can name (a file name that is no UTF-8) is left out, and met for the first time by the next process.
-    """
-    retired = [(key, each) for key, each in state.retired if _is_text(key)]
-    ended = [each for each in state.ended if _is_text(each.key)]
-    yield _store.dump_json(replace(state, retired=retired, ended=ended))
-    yield from state.beams
+_DAY_SECONDS = 86400.0
 
 
-def _is_text(key: BeamKey) -> bool:
-    return not any("\ud800" <= character <= "\udfff" for character in f"{key.case_id}{key.beam_id}")
-
-
-def decoded(lines: list[bytes]) -> tuple[SavedStore, dict[BeamKey, Beam]]:
-    """The state that was encoded so, and its beams.
-
-    Raises:
-        StateUnusable: it is none; the message names the place, not what stands there, which may be a patient's.
-    """
-    if not lines:
-        raise StateUnusable("holds nothing")
-    try:
-        state = _store.validate_json(lines[0], strict=True)
-        return state, {beam.row.key: beam for beam in map(decode_beam, lines[1:])}
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        place = ".".join(str(part) for part in first["loc"] if isinstance(part, int) or part.isidentifier())
-        raise StateUnusable(f"holds what it should not: {first['type']} at {place}") from None
-
-
-class Continuity:
-    """The store's state in a file, from before one process to after the next.
+class StateWriter:
+    """Writes changes of a :class:`~exporter.beams.store.BeamStore` to disk within half a second.
 
     Args:
-        path: the file.
-        interval_seconds: how often it is written.
-        store: what is kept, and told where to go on.
+        file: ``state.file`` of the configuration.
+        interval_seconds: how often the time of the last poll is written where nothing else changes, and how long after
+            a failure it is tried again.
+        keep_history_days: runs that ended earlier leave the history.
+        store: what is saved.
         identifiers: how the path is shown in log lines.
         clock: the exporter's.
-        seal: seals the file, so that no id can be read in it; nothing is sealed without.
+        encryption: encrypts the store on disk; nothing is encrypted without.
     """
 
     def __init__(
         self,
-        path: Path,
+        file: Path,
         interval_seconds: float,
+        keep_history_days: float,
         store: BeamStore,
         identifiers: Identifiers,
         clock: Clock,
-        seal: Seal | None = None,
+        encryption: Encryption | None = None,
     ) -> None:
-        self._file = StateFile(path, seal)
-        self._sealed = seal is not None
+        self.path = store_path(file)
+        self.encryption = encryption
+        self._file = file
+        self._disk = StateStore(self.path, encryption)
+        self._lock = LockFile(self.path)
         self._interval_seconds = interval_seconds
+        self._keep_history_seconds = keep_history_days * _DAY_SECONDS
         self._store = store
-        self._shown_path = identifiers.path(str(path))
+        self._identifiers = identifiers
+        self._shown_path = identifiers.path(str(self.path))
         self._clock = clock
-        self._due_at = float("-inf")
+        self._old: OldStateFile | None = None
+        self._unsaved = threading.Event()
+        self._collect_until: float | None = None
+        self._poll_times_due_at = 0.0
+        self._not_before = 0.0
+        self._history_due_at = 0.0
+        self._saved_sources: object = None
         self._trouble: str | None = None
         store.declare_errors(_NAME)
-        self._loop = Worker(_NAME, self._round, store.count_error)
+        self._worker = Worker(_NAME, self._step, store.count_error)
+
+    @property
+    def up(self) -> bool:
+        """Whether the last write worked."""
+        return self._trouble is None
+
+    # Reading
 
     def resume(self, sources: Collection[str]) -> None:
-        """Take the lock, and let the store go on where it stopped; before anything is followed.
+        """Lock the store, and let the beams go on where they were; before anything is polled.
 
         Args:
             sources: those of the configuration.
@@ -110,103 +105,206 @@ class Continuity:
             StateInUse: another exporter uses the file.
             StateNotOurs: the path is that of something else.
         """
+        if self._file != self.path:
+            _log.info(
+                "state.file names the JSON file of an earlier version: the state is kept in a database beside it; "
+                "set state.file to that",
+                state=self._shown_path,
+            )
         try:
-            self._file.lock()
+            self._lock.acquire()
         except StateInUse as error:
             raise StateInUse(f"{self._shown_path}: {error}") from None
         except OSError as error:
-            self._failed(error)
-        self._go_on(sources)
-        if self._sealed:
-            self._warn_of_what_can_be_read()
+            self._failed(error.strerror or str(error))
+        self._restore(sources)
+        if self.encryption is not None:
+            for path in dict.fromkeys((self._disk.aside, self._file.with_name(f"{self._file.name}.set-aside"))):
+                self._warn_of_readable(path)
+        self._store.on_unsaved(self._notify)
 
-    def _go_on(self, sources: Collection[str]) -> None:
+    def _restore(self, sources: Collection[str]) -> None:
+        old = find_old_state(self._file, self.encryption)
+        stored, imported = None, False
         try:
-            lines = self._file.read()
-            if lines is None:
+            if old is None or old.path != self.path:
+                stored = self._disk.read()
+            if stored is None and old is not None:
+                stored, imported = self._import(old), True
+            if stored is None:
                 return
-            state, beams = decoded(lines)
+            state = decode(stored)
         except StateNotOurs as error:
-            self._file.close()
+            self._lock.release()
             raise StateNotOurs(f"{self._shown_path}: {error}, no state file; set state.file to another path") from None
+        except StateOutdated as error:
+            self._drop_states(error)
+            return
         except StateUnusable as error:
             self._set_aside(error)
             return
-        self._store.resume(state, beams, sources)
-        self._store.confirm_saved(state)
-        if state.clocks is not None:
-            self._clock.resume(state.clocks)
-        _log.info("going on after a restart", state=self._shown_path, beams=len(beams))
+        if state.sources.clocks is not None:
+            self._clock.resume(state.sources.clocks)
+        self._store.resume(state, sources, runs_are_saved=not imported)
+        self._store.show_saved_counters(state.counters)
+        _log.info("going on after a restart", state=self._shown_path, beams=len(state.beams))
+        if imported:
+            self._save()
 
-    def _warn_of_what_can_be_read(self) -> None:
-        """A state that was set aside holds ids where it was written before they were redacted."""
-        aside = self._file.aside
+    def _import(self, old: OldStateFile) -> StoredState | None:
         try:
-            readable = is_readable(aside)
+            stored = old.read()
+            decode(stored)
+        except StateInUse as error:
+            self._lock.release()
+            raise StateInUse(f"{self._identifiers.path(str(old.path))}: {error}") from None
+        except (StateUnusable, OSError) as error:
+            self._report_unusable(old.path, str(error))
+            self._retire(old, ".set-aside")
+            return None
+        self._old = old
+        if old.path == self.path:
+            self._finish_import()
+        return stored
+
+    def _finish_import(self) -> None:
+        """Put the JSON file out of the way: it is imported once."""
+        old, self._old = self._old, None
+        if old is not None:
+            self._retire(old, ".imported")
+
+    def _retire(self, old: OldStateFile, suffix: str) -> None:
+        about = {"file": self._identifiers.path(str(old.path)), "state": self._shown_path}
+        try:
+            kept = old.retire(suffix)
+        except OSError as error:
+            _log.warning("the state file of an earlier version cannot be renamed", error=error.strerror, **about)
+            return
+        old.release()
+        outcome = "deleted, since ids in it could be read" if kept is None else f"renamed to {kept.name}"
+        if suffix == ".imported":
+            _log.info("state of an earlier version imported", its_file_was=SafeText(outcome), **about)
+
+    def _warn_of_readable(self, path: Path) -> None:
+        """What was set aside holds ids where it was written before they were redacted."""
+        try:
+            readable = is_plain(path) and is_readable(path)
         except OSError:
             readable = True
         if readable:
-            _log.warning("a state file that was set aside may hold ids that can be read; delete it", state=str(aside))
+            _log.warning("a state file that was set aside may hold ids that can be read; delete it", state=str(path))
+
+    def _drop_states(self, reason: StateOutdated) -> None:
+        try:
+            self._disk.drop_states()
+        except StateUnusable as error:
+            self._set_aside(error)
+        else:
+            self._report_unusable(self.path, str(reason), kept="the history of runs")
 
     def _set_aside(self, reason: StateUnusable) -> None:
-        about = {"state": self._shown_path, "reason": str(reason)}
-        self._store.count_error(_NAME)
+        about = {}
         try:
             if isinstance(reason, StateReadable):
                 # What ids it holds must not stay where they can be read.
-                self._file.remove()
+                self._disk.remove()
             else:
-                about["set_aside_as"] = self._file.set_aside().name
+                about["set_aside_as"] = self._disk.set_aside().name
         except OSError as error:
             about["not_set_aside"] = error.strerror or str(error)
-        _log.warning("state file cannot be used: all logs are read again from their beginning", **about)
+        self._report_unusable(self.path, str(reason), **about)
+
+    def _report_unusable(self, path: Path, reason: str, **about: str) -> None:
+        self._store.count_error(_NAME)
+        _log.warning(
+            "state file cannot be used: all logs are read again from their beginning",
+            state=self._identifiers.path(str(path)),
+            reason=SafeText(reason),
+            **about,
+        )
+
+    # Writing
 
     def start(self) -> None:
         """Begin to write."""
-        self._loop.start()
+        self._worker.start()
 
     def stop(self) -> None:
         """Write once more, and end; within four seconds, whatever the disk does."""
-        self._loop.stop()
+        self._store.on_unsaved(None)
+        self._worker.stop()
         last = threading.Thread(target=self._save, name=f"last {_NAME}", daemon=True)
-        if self._loop.join(_STOP_SECONDS):
+        if self._worker.join(_STOP_SECONDS):
             last.start()
             last.join(_STOP_SECONDS)
             if not last.is_alive():
-                self._file.close()
+                self.close()
                 return
         _log.error("state was not written in time: the disk does not answer", state=self._shown_path)
 
     def close(self) -> None:
-        """Let others have the file; for one that was never started."""
-        self._file.close()
+        """Let others have the file."""
+        self._disk.close()
+        self._lock.release()
 
-    def _round(self) -> float:
-        at = time.monotonic()
-        if at >= self._due_at or self._store.has_unsaved_runs():
-            self._due_at = at + self._interval_seconds
+    def _notify(self) -> None:
+        self._unsaved.set()
+        self._worker.wake()
+
+    def _step(self) -> float:
+        now = time.monotonic()
+        if now < self._not_before:
+            return self._not_before - now
+        if self._unsaved.is_set():
+            if self._collect_until is None:
+                self._collect_until = now + min(_COLLECT_SECONDS, self._interval_seconds)
+            if now < self._collect_until:
+                return self._collect_until - now
+            self._collect_until = None
             self._save()
-        return min(_LONGEST_WAIT_SECONDS, self._interval_seconds)
+        elif now >= self._poll_times_due_at and self._sources() != self._saved_sources:
+            self._save()
+        if self._poll_times_due_at <= now:
+            self._poll_times_due_at = now + self._interval_seconds
+        return self._poll_times_due_at - now
+
+    def _sources(self) -> object:
+        """What is written although it is not a change of any beam."""
+        return self._store.source_states(), self._clock.timeline
 
     def _save(self) -> None:
+        self._unsaved.clear()
         try:
-            self._file.lock()
+            self._lock.acquire()
+            if self._disk.needs_everything:
+                self._store.reject_saved()
             clocks = self._clock.reading()
-            state = replace(self._store.to_state(), clocks=clocks)
-            self._file.write(encoded(state), clocks.at)
-        except (OSError, StateInUse) as error:
-            self._store.confirm_saved(None)
-            self._failed(error)
-            return
-        self._store.confirm_saved(state)
-        if self._trouble is not None:
-            self._trouble = None
-            _log.info("state is written again", state=self._shown_path)
+            sources = self._sources()
+            changes = self._store.collect_changes(clocks)
+            forget = clocks.at - self._keep_history_seconds if time.monotonic() >= self._history_due_at else None
+            self._disk.write(changes, forget_runs_before=forget)
+        except StateNotOurs as error:
+            self._failed(str(error))
+        except StateUnusable as error:
+            self._set_aside(error)
+            self._store.reject_saved()
+        except (OSError, StateInUse, StateNotSaved) as error:
+            self._failed(getattr(error, "strerror", None) or str(error))
+        else:
+            if forget is not None:
+                self._history_due_at = time.monotonic() + _DAY_SECONDS
+            self._saved_sources = sources
+            self._finish_import()
+            self._store.confirm_saved(changes)
+            if self._trouble is not None:
+                self._trouble = None
+                _log.info("state is written again", state=self._shown_path)
 
-    def _failed(self, error: OSError | StateInUse) -> None:
-        """Said once until it works again, counted each time."""
+    def _failed(self, reason: str) -> None:
+        """Report it once until it works again; count it each time."""
         self._store.count_error(_NAME)
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        self._store.reject_saved()
+        self._not_before = time.monotonic() + self._interval_seconds
         if reason != self._trouble:
             self._trouble = reason
             _log.warning(
@@ -214,3 +312,17 @@ class Continuity:
                 state=self._shown_path,
                 error=SafeText(reason),
             )
+
+
+def decode(stored: StoredState) -> RestoredState:
+    """Return the state that was stored so.
+
+    Raises:
+        StateOutdated: it is no state; the message names the place, not what stands there, which may be a patient's.
+    """
+    try:
+        return RestoredState.decode(stored)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        place = ".".join(str(part) for part in first["loc"] if isinstance(part, int) or part.isidentifier())
+        raise StateOutdated(f"holds what it should not: {first['type']} at {place}") from None

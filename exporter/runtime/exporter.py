@@ -22,8 +22,8 @@ from exporter.config.listen_address import ListenError
 from exporter.metrics.collectors import ExporterCollector, ScrapeMeter, StoreCollector, process_registry
 from exporter.metrics.definitions import ProtectionView, ReloadStatus
 from exporter.metrics.encoder import MetricsEncoder
-from exporter.persistence.writer import Continuity
-from exporter.privacy.encryption import Seal
+from exporter.persistence.writer import StateWriter
+from exporter.privacy.encryption import Encryption
 from exporter.privacy.identifiers import SafeText
 from exporter.process.clock import Clock, ClockEvent
 from exporter.process.worker import Worker
@@ -96,8 +96,8 @@ class Exporter:
     Raises:
         exporter.config.listen_address.ListenError: the web server's address is invalid or in use.
         exporter.config.ConfigError: the web configuration or the pseudonym key cannot be used.
-        exporter.persistence.store.StateInUse: another exporter uses the state file.
-        exporter.persistence.store.StateNotOurs: the file at the state path is not a state file.
+        exporter.persistence.errors.StateInUse: another exporter uses the state file.
+        exporter.persistence.errors.StateNotOurs: the file at the state path is not a state file.
     """
 
     def __init__(
@@ -123,17 +123,18 @@ class Exporter:
         self._id_reveal = IdReveal(
             self._snapshot, self._identifiers, settings.privacy.resolve_for, redacted=self._key is not None
         )
-        self._continuity: Continuity | None = None
+        self._state_writer: StateWriter | None = None
         if settings.state.file is not None and settings.progress_tracking.enabled:
-            self._continuity = Continuity(
+            self._state_writer = StateWriter(
                 settings.state.file,
                 settings.state.interval_seconds,
+                settings.state.keep_history_days,
                 self._store,
                 self._identifiers,
                 self._clock,
-                None if self._key is None else Seal(self._key.state),
+                None if self._key is None else Encryption(self._key.state),
             )
-            self._continuity.resume({source.name for source in settings.sources})
+            self._state_writer.resume({source.name for source in settings.sources})
         self._reload_lock = threading.Lock()
         self._reload_status = ReloadStatus(True, self._clock.wall_now())
         self._pipeline = Pipeline(settings, self._store, self._identifiers, self._clock.now)
@@ -168,8 +169,8 @@ class Exporter:
                 end_streams=events.end_streams,
             )
         except ListenError:
-            if self._continuity is not None:
-                self._continuity.close()
+            if self._state_writer is not None:
+                self._state_writer.close()
             raise
 
     @property
@@ -187,8 +188,8 @@ class Exporter:
         self._web.start()
         self._ticker.start()
         self._pipeline.start()
-        if self._continuity is not None:
-            self._continuity.start()
+        if self._state_writer is not None:
+            self._state_writer.start()
         _log.info(
             "exporter started",
             version=__version__,
@@ -202,8 +203,8 @@ class Exporter:
         with self._reload_lock:
             self._pipeline.stop()
             self._pipeline.close()
-        if self._continuity is not None:
-            self._continuity.stop()
+        if self._state_writer is not None:
+            self._state_writer.stop()
         self._ticker.stop()
         self._ticker.join(_TICK_SECONDS)
         self._web.stop()
@@ -266,6 +267,7 @@ class Exporter:
                 reload_status=lambda: self._reload_status,
                 scrapes=scrapes,
                 protection=self._protection_view,
+                store_up=lambda: None if self._state_writer is None else self._state_writer.up,
             ),
         )
 

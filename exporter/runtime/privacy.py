@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator
 
 from exporter.config import Settings
 from exporter.config.document import quoted
+from exporter.persistence.old_state import store_path
 from exporter.privacy.identifiers import Identifiers, PlainIdentifiers
 from exporter.privacy.pseudonyms import PseudonymKey, Pseudonyms, UnusableKey, read_key
 
@@ -60,6 +61,7 @@ def _paths(settings: Settings) -> Iterator[str]:
         yield str(settings.database.path)
     if settings.state.file is not None:
         yield str(settings.state.file)
+        yield str(store_path(settings.state.file))
     if settings.progress_tracking.enabled:
         for source in settings.sources:
             for template in settings.templates(source):

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
 
 from exporter.beams.run import BeamRun
+from exporter.beams.saved import RestoredState
 from exporter.beams.snapshot import BeamState
 from exporter.cli.verify import text, verify
 from exporter.logs.events import LogRead, RunFailed
 from exporter.logs.parser import SitePatterns, TpsLogParser
-from exporter.persistence.writer import decoded
 from exporter.privacy.identifiers import PlainIdentifiers
 from exporter.runtime.event_log import log_event
 from tests.support.world import BEAM, World, quick
@@ -235,8 +236,9 @@ def test_a_state_file_of_an_exporter_that_knew_no_doses_is_read(world: World) ->
     world.row()
     world.write(b"".join(lines("with_batches")[:-3]))
     world.look()
-    older = [line.replace(b'"dose":', b'"_":').replace(b'"engine_times":', b'"__":') for line in world.saved()]
-    [beam] = decoded(older)[1].values()
+    stored = world.saved()
+    older = [beam.replace(b'"dose":', b'"_":').replace(b'"engine_times":', b'"__":') for beam in stored.beams]
+    [beam] = RestoredState.decode(replace(stored, beams=older)).beams.values()
     run = beam.run
     assert (run.dose.path, run.engine_times.total_seconds) == (None, None)
 

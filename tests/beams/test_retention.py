@@ -56,11 +56,11 @@ def test_one_that_leaves_again_is_remembered_as_the_last(monkeypatch: pytest.Mon
     left = Retention()
     for number in (1, 2, 1, 3):
         left.remember(Beam.new(row(number), AT), RULES)
-    assert [key.beam_id for key, _ in left.to_state()] == ["b1", "b3"]
+    assert [key.beam_id for key, _ in left.forgotten.items()] == ["b1", "b3"]
 
 
 def test_the_same_status_is_kept_once() -> None:
     left = Retention()
     for number in (1, 2):
         left.remember(Beam.new(row(number), AT), RULES)
-    assert len({id(retired.status) for _, retired in left.to_state()}) == 1
+    assert len({id(retired.status) for _, retired in left.forgotten.items()}) == 1

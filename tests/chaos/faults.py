@@ -14,6 +14,7 @@ from tests.chaos.engines import Engine
 from tests.chaos.site import PATIENCE_SECONDS, Site
 from tests.support import communicator_db as db
 from tests.support.process import ExporterProcess, wait_for
+from tests.support.state import written
 
 HOUR_SECONDS = 3600.0
 
@@ -242,8 +243,8 @@ class LinesLost(LogFault):
 
         wait_for(read_to_its_end, "all of the log read", PATIENCE_SECONDS)
         for _ in range(2):
-            state = site.state_file.stat().st_ino
-            wait_for(lambda: site.state_file.stat().st_ino != state, "its state", PATIENCE_SECONDS)  # noqa: B023
+            state = written(site.state_file)
+            wait_for(lambda: written(site.state_file) != state, "its state", PATIENCE_SECONDS)  # noqa: B023
         self.lose()
 
     @abstractmethod

@@ -18,6 +18,7 @@ from tests.chaos.time_of_day import TimeOfDay
 from tests.support.process import ExporterProcess, wait_for
 from tests.support.relay import Relay
 from tests.support.sshd import Sshd
+from tests.support.state import written
 
 POLL_SECONDS = 0.5
 PATIENCE_SECONDS = 120.0
@@ -65,7 +66,7 @@ class Site:
         self.processes = 0
         self.said: list[str] = []
         self._chance = random.Random(seed)
-        self._state_before_clock: tuple[int, int] | None = None
+        self._state_before_clock: object = None
         self._stack = ExitStack()
 
     def __enter__(self) -> Site:
@@ -99,7 +100,7 @@ class Site:
 
     @property
     def state_file(self) -> Path:
-        return self.disk / "state.json"
+        return self.disk / "state.db"
 
     @property
     def ballast(self) -> Path:
@@ -154,13 +155,9 @@ web: {{listen_address: "127.0.0.1:0"}}
         return self._state not in (None, self._state_before_clock)
 
     @property
-    def _state(self) -> tuple[int, int] | None:
+    def _state(self) -> object:
         """Something that is another whenever the state was written; ``None`` while there is no file."""
-        try:
-            status = self.state_file.stat()
-        except FileNotFoundError:
-            return None
-        return status.st_ino, status.st_mtime_ns
+        return written(self.state_file)
 
     def start_exporter(self) -> ExporterProcess:
         """Start it, as systemd does when it has died."""

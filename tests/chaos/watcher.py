@@ -17,6 +17,7 @@ from tests.chaos.oracle import Samples, counted_runs, runs_by_outcome
 from tests.chaos.schedule import Schedule
 from tests.chaos.site import POLL_SECONDS, Site
 from tests.support.process import ExporterProcess
+from tests.support.state import written
 
 _POLLS = 2
 """A healthy beam may be shown as another for so many."""
@@ -87,7 +88,7 @@ class Watcher:
         self._estimates: dict[Beam, tuple[object, float]] = {}
         self._counters: dict[tuple[str, frozenset[tuple[str, str]]], float] = {}
         self._counters_of = 0
-        self._counted: dict[tuple[Beam, Run], tuple[int, set[int]]] = {}
+        self._counted: dict[tuple[Beam, Run], tuple[int, set[object]]] = {}
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._work, daemon=True)
 
@@ -131,7 +132,7 @@ class Watcher:
         answer = exporter.get("/api/v1/beams").json()
         shown = {beam["beam_id"]: beam for beam in answer["beams"]}
         counted = {(run["beam_id"], run["run"]) for run in answer["ended"]}
-        state = self._site.state_file.stat().st_ino
+        state = written(self._site.state_file)
         for beam in self._site.beams:
             if not beam.runs or beam.run.ended_at is None or beam.run.confirmed or not beam.log.exists():
                 continue

@@ -56,7 +56,7 @@ discovery: {{interval_seconds: 0.1}}
 mirror: {{minimum_interval_seconds: 0.1}}
 progress_tracking: {{monitoring: {{poll_interval_seconds: 0.1}}}}
 web: {{listen_address: "127.0.0.1:0"}}
-state: {{file: {self.state / "state.json"}, interval_seconds: 0.2}}
+state: {{file: {self.state / "state.db"}, interval_seconds: 0.2}}
 sources:
   - {{name: local, kind: local, log_path: "{self.logs}/{{beam_id}}.log"}}
   - name: hpc1
@@ -134,7 +134,7 @@ def test_it_follows_beams_to_their_ends_and_opens_nothing_else_for_writing(site:
         for beam_id in (LOCAL, REMOTE):
             exporter.reaches(beam_id, "succeeded")
         wait_for(lambda: site.progress() == [100.0, 100.0], "100 in the column")
-        wait_for((site.state / "state.json").exists, "the state")
+        wait_for((site.state / "state.db").exists, "the state")
         process = Path(f"/proc/{exporter.pid}")
         status = dict(line.split(":\t", 1) for line in (process / "status").read_text("ascii").splitlines())
         assert (process / "environ").stat().st_uid == 0, "nobody but root looks into its memory"
@@ -156,10 +156,10 @@ def test_it_follows_beams_to_their_ends_and_opens_nothing_else_for_writing(site:
     done = set(changes(trace))
     [(python, _)] = [(path, name) for name, path in done if name == "execve" and "/python/" in path]
     assert {path for name, path in done if name == "execve"} <= {python, shutil.which("setpriv")}
-    database, state = str(site.database), str(site.state / "state.json")
+    database, state = str(site.database), str(site.state / "state.db")
     assert {path for name, path in done if name != "execve"} <= {
         *(database, f"{database}-wal", f"{database}-shm"),
-        *(state, f"{state}.new", f"{state}.lock"),
+        *(state, f"{state}-wal", f"{state}-shm", f"{state}.new", f"{state}.lock"),
     }
     assert {database, state} <= {path for _, path in done}
     after = site.rows()
@@ -185,7 +185,7 @@ def test_it_follows_and_writes_where_other_users_have_no_names(site: Site, folde
         for beam_id in (LOCAL, REMOTE):
             exporter.reaches(beam_id, "succeeded")
         wait_for(lambda: site.progress() == [100.0, 100.0], "100 in the column")
-        wait_for((site.state / "state.json").exists, "the state")
+        wait_for((site.state / "state.db").exists, "the state")
         exporter.signal(signal.SIGTERM)
         assert exporter.wait() == 0
         assert not exporter.said("level=error")

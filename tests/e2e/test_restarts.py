@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import random
 import signal
 import threading
@@ -16,6 +15,7 @@ from exporter.demo.simulator import Simulation, play, simulate
 from tests.support import communicator_db as db
 from tests.support.process import ExporterProcess, wait_for
 from tests.support.sshd import Sshd
+from tests.support.state import written
 
 LOCAL, FAILING, RETRIED, REMOTE = (f"70010001_beam_{number}" for number in (1, 2, 3, 4))
 
@@ -29,7 +29,7 @@ class Site:
         for name in ("logs", "host"):
             (folder / name).mkdir(parents=True)
         self.database = db.make(folder / "mqi.db")
-        self.state = folder / "state.json"
+        self.state = folder / "state.db"
 
     def configuration(self, name: str, *, state: Path | None = None, mirror: bool = False, stall: str = "") -> Path:
         path = self.folder / f"{name}.yaml"
@@ -188,10 +188,10 @@ def test_the_remaining_time_is_known_again_at_the_first_poll_and_a_stall_stays_o
             for name in ("mqi_beam_stall_threshold_seconds", "mqi_beam_batch_duration_seconds")
         }
         assert all(value is not None for values in before.values() for value in values.values())
-        written = site.state.stat().st_ino
-        wait_for(lambda: site.state.stat().st_ino != written, "a state that holds this")
-        written = site.state.stat().st_ino
-        wait_for(lambda: site.state.stat().st_ino != written, "a state that holds this")
+        stamp = written(site.state)
+        wait_for(lambda: written(site.state) != stamp, "a state that holds this")
+        later = written(site.state)
+        wait_for(lambda: written(site.state) != later, "a state that holds this")
         exporter.signal(signal.SIGKILL)
         exporter.wait()
     with ExporterProcess("--config.file", configuration) as exporter:
@@ -220,13 +220,11 @@ def test_a_damaged_state_is_set_aside_and_all_logs_are_read_again(site: Site) ->
         exporter.reaches(LOCAL, "succeeded")
         exporter.signal(signal.SIGTERM)
         assert exporter.wait() == 0
-    for line in site.state.read_bytes().splitlines():
-        json.loads(line)
-    site.state.write_bytes(site.state.read_bytes()[:-100])
+    site.state.write_bytes(site.state.read_bytes()[:5000])
     with ExporterProcess("--config.file", configuration) as exporter:
         exporter.reaches(LOCAL, "succeeded")
         assert [line for line in exporter.lines if "level=warning" in line] == [
-            line for line in exporter.lines if "is cut off" in line and "state.json.set-aside" in line
+            line for line in exporter.lines if "is damaged" in line and "state.db.set-aside" in line
         ]
         assert exporter.value("mqi_exporter_errors_total", where="state") == 1
         wait_for(site.state.exists, "a new state")

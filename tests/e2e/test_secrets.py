@@ -24,7 +24,7 @@ def test_no_secret_is_in_logs_answers_files_or_the_process_list(tmp_path: Path) 
     db.add(database, "70010001_beam_1", case_id="70010001")
     (tmp_path / "logs").mkdir()
     (tmp_path / "logs" / "70010001_beam_1.log").write_bytes((LOGS / "v2_b2.log").read_bytes())
-    state = tmp_path / "state.json"
+    state = tmp_path / "state.db"
     with Sshd(tmp_path / "sshd", extra="PasswordAuthentication yes\nMaxAuthTries 3") as server:
         key = keygen(tmp_path / "locked", passphrase=PASSPHRASE)
         (server.folder / "authorized_keys").write_bytes(Path(f"{key}.pub").read_bytes())

@@ -57,7 +57,7 @@ class Site:
                     "discovery: {interval_seconds: 0.2}",
                     f"progress_tracking: {{monitoring: {{poll_interval_seconds: {POLL_SECONDS}}}}}",
                     'web: {listen_address: "127.0.0.1:0"}',
-                    f"state: {{file: {folder}/state.json, interval_seconds: 0.2}}",
+                    f"state: {{file: {folder}/state.db, interval_seconds: 0.2}}",
                 ]
             ),
             encoding="utf-8",

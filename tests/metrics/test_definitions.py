@@ -74,6 +74,7 @@ INTERFACE = {
     "mqi_exporter_web_config_up_to_date": ("gauge", ()),
     "mqi_exporter_certificate_expiry_timestamp_seconds": ("gauge", ()),
     "mqi_exporter_names_requests_total": ("counter", ("outcome",)),
+    "mqi_store_up": ("gauge", ()),
 }
 
 
@@ -89,6 +90,7 @@ def full_text() -> bytes:
             reload_status=lambda: ReloadStatus(True, NOW),
             scrapes=scrapes,
             protection=lambda: protection,
+            store_up=lambda: True,
         ),
     )
     return b"".join(encoder.encode(openmetrics=False))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -13,14 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from exporter.beams.saved import RestoredState
 from exporter.beams.snapshot import BeamKey, BeamState, BeamView, SourceView
 from exporter.demo.simulator import Simulation, simulate
-from exporter.persistence.store import StateFile, StateUnusable
-from exporter.persistence.writer import decoded, encoded
+from exporter.persistence.errors import StateUnusable
+from exporter.persistence.writer import decode
 from exporter.sources.tail_lines import last_lines
 from tests.support.world import BEAM, FragileSource, World, after, captured, quick, upto
 
-STATES = Path(__file__).parents[1] / "data" / "state"
 OTHER = BeamKey("70010001", "70010001_beam_2")
 
 
@@ -364,29 +363,27 @@ class TestWhatHappenedMeanwhile:
 def test_counters_never_step_back_whenever_it_is_killed(world: World) -> None:
     """Prometheus would take that for a restart from 0, and count all again."""
     running(world)
-    first = world.store.to_state()
-    world.store.confirm_saved(first)
-    lines = list(encoded(first))
+    lines = world.saved()
+    counters = RestoredState.decode(lines).counters
+    world.store.show_saved_counters(counters)
     world.write(rest_after(4))
     for _ in range(8):
         world.look(1)
-    assert world.store.has_unsaved_runs()
     assert world.runs == {}, "not shown before the file holds it"
     shown = world.snapshot().batch_durations
     world.restart(lines)
-    world.store.confirm_saved(decoded(lines)[0])
+    world.store.show_saved_counters(counters)
     assert (world.runs, world.snapshot().batch_durations) == ({}, shown)
     for _ in range(8):
         world.look(1)
-    world.store.confirm_saved(world.store.to_state())
+    world.store.confirm_saved(world.store.collect_changes())
     assert world.runs == {("succeeded", ""): 1}
-    assert not world.store.has_unsaved_runs()
 
 
 def test_without_a_file_to_write_counters_are_shown_at_once(world: World) -> None:
     running(world)
-    world.store.confirm_saved(world.store.to_state())
-    world.store.confirm_saved(None)
+    world.store.confirm_saved(world.store.collect_changes())
+    world.store.reject_saved()
     world.write(rest_after(4))
     for _ in range(8):
         world.look(1)
@@ -398,7 +395,7 @@ def test_a_beam_that_no_text_can_name_is_left_out(world: World) -> None:
     running(world)
     world.row(key=odd)
     world.look()
-    assert list(decoded(world.saved())[1]) == [BEAM]
+    assert list(RestoredState.decode(world.saved()).beams) == [BEAM]
 
 
 @pytest.mark.parametrize("text", ["x" * 10_000_000, "/data/\udcff", "a\nb"], ids=["long", "no_text", "lines"])
@@ -407,7 +404,7 @@ def test_what_else_stands_in_a_row_cannot_spoil_the_file(world: World, text: str
     world.rows[BEAM] = replace(world.rows[BEAM], hpc_job_id=text, status=text)
     world.look()
     lines = world.saved()
-    assert sum(map(len, lines)) < 10_000
+    assert sum(map(len, lines.beams)) < 10_000
     world.restart(lines)
     world.look()
     world.look()
@@ -433,27 +430,29 @@ def test_a_process_killed_while_it_catches_up_goes_on_there(world: World, monkey
 
 def test_no_line_of_a_log_but_an_unfinished_one_is_kept(world: World) -> None:
     running(world)
-    assert b"Transporting particles" not in b"".join(world.saved())
+    assert b"Transporting particles" not in b"".join(world.saved().beams)
 
 
 @pytest.mark.parametrize(
-    ("line", "old", "new"),
+    ("part", "old", "new"),
     [
-        (0, b'"since":', b'"sence":'),
-        (0, b'"retired":[]', b'"retired":7'),
-        (1, b'"run_counted":false', b'"run_counted":"70010001"'),
-        (1, b'"state":"running"', b'"state":"flying"'),
+        ("counters", b'"since":', b'"sence":'),
+        ("counters", b'"runs":[]', b'"runs":7'),
+        ("beam", b'"run_counted":false', b'"run_counted":"70010001"'),
+        ("beam", b'"state":"running"', b'"state":"flying"'),
     ],
 )
 def test_what_does_not_fit_is_refused_without_saying_whose_it_is(
-    world: World, line: int, old: bytes, new: bytes
+    world: World, part: str, old: bytes, new: bytes
 ) -> None:
     running(world)
-    lines = world.saved()
-    assert old in lines[line]
-    lines[line] = lines[line].replace(old, new)
+    stored = world.saved()
+    states = stored.parts if part != "beam" else {part: stored.beams[0]}
+    assert old in states[part]
+    states[part] = states[part].replace(old, new)
+    stored.beams[0] = states.get("beam", stored.beams[0])
     with pytest.raises(StateUnusable, match="holds what it should not") as raised:
-        decoded(lines)
+        decode(stored)
     assert "70010001" not in str(raised.value)
 
 
@@ -659,28 +658,3 @@ def test_a_process_that_is_killed_before_its_first_look_loses_nothing(world: Wor
     for _ in range(8):
         world.look(1)
     assert world.runs == {("succeeded", ""): 1}
-
-
-def test_the_state_file_of_an_earlier_version_is_read(world: World, tmp_path: Path) -> None:
-    path = tmp_path / "state"
-    shutil.copyfile(STATES / "version-1", path)
-    lines = StateFile(path).read()
-    assert lines is not None
-    state, beams = decoded(lines)
-    world.store.resume(state, beams, {"local"})
-    world.store.confirm_saved(state)
-    snapshot = world.snapshot()
-    assert world.runs == {("succeeded", ""): 1, ("failed", "error"): 2}
-    assert snapshot.batch_durations["local"].total == 168.0
-    assert [(run.key.beam_id, run.outcome) for run in snapshot.ended] == [
-        ("70010001_beam_1", "succeeded"),
-        ("70010001_beam_3", "failed"),
-        ("70010001_beam_4", "failed"),
-    ]
-    assert {view.key.beam_id: (view.state, view.batches_completed, view.reason) for view in snapshot.beams} == {
-        "70010001_beam_3": ("failed", 1, "error"),
-        "70010001_beam_2": ("running", 2, None),
-    }
-    checkpoint = beams[BeamKey("70010001", "70010001_beam_2")].checkpoint
-    assert checkpoint is not None
-    assert (checkpoint.log.offset, checkpoint.parser.dialect) == (4791, "smc")

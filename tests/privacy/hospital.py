@@ -87,7 +87,7 @@ mirror: {{minimum_interval_seconds: 0.1}}
 progress_tracking: {{monitoring: {{poll_interval_seconds: 0.1}}}}
 completion_markers: {{failure_patterns: "cannot read the plan", success_patterns: "this beam is done"}}
 web: {{listen_address: "127.0.0.1:0"}}
-state: {{file: {self.var}/state.json, interval_seconds: 0.1}}
+state: {{file: {self.var}/state.db, interval_seconds: 0.1}}
 log: {{level: debug}}
 privacy: {privacy}
 """,
@@ -177,7 +177,7 @@ privacy: {privacy}
             wait_for(lambda fault=fault: exporter.said(fault), fault)  # type: ignore[misc]
         wait_for(lambda: exporter.said("log cannot be read"), "the folder in a log's place")
         wait_for(lambda: exporter.said("log path refused"), "the path that leads out")
-        wait_for((self.var / "state.json").exists, "the state file")
+        wait_for((self.var / "state.db").exists, "the state file")
 
     def _answers(self, exporter: ExporterProcess) -> Iterator[tuple[str, str]]:
         yield "OpenMetrics", self._get(exporter, "/metrics", accept="application/openmetrics-text")

@@ -44,5 +44,5 @@ def test_without_them_all_of_it_does_so_the_search_can_fail(folder: Path, tmp_pa
     leaks = found(SECRETS, said)
     assert set(leaks) == {*IDS, *SAID.values()} - {SAID["a folder of a log"]}
     assert set(found(NEVER_SHOWN, said)) == set()
-    for where in ("/metrics", "OpenMetrics", "/table", "/api/v1/beams", "events", "file state.json", "top", "log"):
+    for where in ("/metrics", "OpenMetrics", "/table", "/api/v1/beams", "events", "file state.db", "top", "log"):
         assert any(where in its for its in leaks.values()), where

@@ -14,7 +14,7 @@ from exporter.beams.store import BeamStore
 from exporter.config import settings_from
 from exporter.database.beams_table import BeamsTable
 from exporter.database.discovery import DatabaseDiscovery
-from exporter.persistence.writer import Continuity
+from exporter.persistence.writer import StateWriter
 from exporter.privacy.identifiers import PlainIdentifiers
 from exporter.process.clock import Clock
 from exporter.runtime.database_access import DatabaseAccess
@@ -219,15 +219,15 @@ def test_a_suspended_machine_is_no_clock_that_was_set(world: World, times: Times
 
 def test_a_clock_that_was_set_between_two_processes(tmp_path: Path, world: World, times: Times) -> None:
     running(world, times)
-    path = tmp_path / "state.json"
-    first = Continuity(path, 10.0, world.store, PlainIdentifiers(), times.clock)
+    path = tmp_path / "state.db"
+    first = StateWriter(path, 10.0, 400, world.store, PlainIdentifiers(), times.clock)
     first.start()
     first.stop()
     times.uptime += 3
     world.at += 3 + HOUR
     clock = times.process()
     store = BeamStore(StoreRules(quick().stall), clock.now(), lambda: clock.timeline)
-    second = Continuity(path, 10.0, store, PlainIdentifiers(), clock)
+    second = StateWriter(path, 10.0, 400, store, PlainIdentifiers(), clock)
     second.resume({"local"})
     second.close()
     [view] = store.snapshot(clock.now()).beams

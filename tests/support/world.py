@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from exporter.beams import restart
 from exporter.beams.rules import StallRules, StatusRules, StoreRules
-from exporter.beams.snapshot import BeamKey, BeamRow, BeamView, StoreSnapshot
+from exporter.beams.saved import RestoredState, StoreChanges, StoredState
+from exporter.beams.snapshot import BeamKey, BeamRow, BeamView, EndedRun, StoreSnapshot
 from exporter.beams.store import BeamStore
 from exporter.logs.parser import SitePatterns
-from exporter.persistence.writer import decoded, encoded
 from exporter.polling.output_check import OutputRules
 from exporter.polling.poller import SourcePoller
 from exporter.privacy.identifiers import PlainIdentifiers
@@ -64,6 +66,48 @@ class FragileSource(LocalLogSource):
         super().entries(folder, names, visit, within)
 
 
+class StoredModel:
+    """What a store on disk holds, in memory: beams and forgotten beams in their order, parts, and runs that ended."""
+
+    def __init__(self) -> None:
+        self._beams: dict[BeamKey, bytes] = {}
+        self._forgotten: dict[BeamKey, bytes] = {}
+        self._parts: dict[str, bytes] = {}
+        self._ended: list[EndedRun] = []
+
+    @classmethod
+    def of(cls, stored: StoredState) -> StoredModel:
+        """The model that holds this."""
+        model, state = cls(), RestoredState.decode(stored)
+        model._beams = dict(zip(state.beams, stored.beams, strict=True))
+        model._forgotten = dict(zip(state.forgotten, stored.forgotten, strict=True))
+        model._parts, model._ended = dict(stored.parts), list(stored.ended)
+        return model
+
+    def write(self, changes: StoreChanges) -> None:
+        """Apply changes as the store does."""
+        for kept, changed in ((self._beams, changes.beams), (self._forgotten, changes.forgotten)):
+            for key, state in changed.items():
+                if state is None or kept is self._forgotten:
+                    kept.pop(key, None)
+                if state is not None:
+                    kept[key] = state
+        self._parts = changes.parts
+        self._ended += changes.ended
+
+    def stored(self) -> StoredState:
+        """What is read from it."""
+        beams, forgotten = list(self._beams.values()), list(self._forgotten.values())
+        return StoredState(dict(self._parts), beams, forgotten, self._ended[-200:])
+
+    def comparable(self) -> object:
+        """What two models have in common that hold the same; order and what time alone changes do not count."""
+        beams = {key: json.loads(state) for key, state in self._beams.items()}
+        for beam in beams.values():
+            del beam["row"]["read_at"]
+        return beams, self._forgotten
+
+
 class World:
     """One exporter without threads. ``at`` is the wall clock; :meth:`look` is one round of everything.
 
@@ -100,6 +144,7 @@ class World:
 
     def _begin(self) -> None:
         self.store = BeamStore(self._rules, self.clock.now(), lambda: self.clock.timeline)
+        self._disk = StoredModel()
         self.poller = SourcePoller(
             self.source,
             [LogPathTemplate(f"{self.folder}/{template}") for template in self._templates],
@@ -110,15 +155,22 @@ class World:
             outputs=self._outputs,
         )
 
-    def saved(self) -> list[bytes]:
-        """What a state file would hold now."""
-        return list(encoded(self.store.to_state()))
+    def saved(self) -> StoredState:
+        """What the store on disk would hold now. Whatever has changed since it was written last must be marked."""
+        self._disk.write(self.store.collect_changes())
+        self.store._roster.unsaved.ended.clear()
+        restart.mark_all(self.store._roster)
+        whole = StoredModel()
+        whole.write(self.store.collect_changes())
+        assert self._disk.comparable() == whole.comparable(), "changed, and not marked as unsaved"
+        return self._disk.stored()
 
-    def restart(self, lines: list[bytes] | None = None) -> None:
+    def restart(self, stored: StoredState | None = None) -> None:
         """The process is killed now, and another goes on with this state; with that of now where none is given."""
-        state, beams = decoded(self.saved() if lines is None else lines)
+        stored = self.saved() if stored is None else stored
         self._begin()
-        self.store.resume(state, beams, {self.source.name})
+        self._disk = StoredModel.of(stored)
+        self.store.resume(RestoredState.decode(stored), {self.source.name})
         self.poller.resume(*self.store.checkpoints(self.source.name))
 
     def now(self) -> float:
