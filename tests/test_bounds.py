@@ -86,7 +86,7 @@ class TestBoard:
             for _ in range(5):
                 world.look(100)
         assert not world.store.keys()
-        assert [key.beam_id for key in world.store._roster.retired.forgotten] == ["c_3", "c_4", "c_5"]
+        assert [key.beam_id for key in world.store._data.forgotten.by_key] == ["c_3", "c_4", "c_5"]
 
     def test_of_ended_runs_the_last_are_kept_for_the_page(self, tmp_path: Path) -> None:
         world = World(tmp_path)

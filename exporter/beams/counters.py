@@ -1,7 +1,7 @@
-"""What is counted over all beams: runs that have ended, batches and how long they took, what did not fit in logs.
+"""Totals over all beams: ended runs, durations of batches, unexpected lines in logs.
 
-Readers are shown the counts that the state file holds, where there is one (:meth:`Counters.saved`). The store alone
-touches them, under its lock.
+With persistence, readers see the totals that are saved (:meth:`Counters.show_saved`), so that no total steps back after
+a restart.
 """
 
 from __future__ import annotations
@@ -25,7 +25,13 @@ _RATES_KEPT = 1000
 
 @dataclass(frozen=True, slots=True)
 class CountersView:
-    """The counters at one moment."""
+    """The totals at one instant.
+
+    Args:
+        runs: number of ended runs by source, outcome and reason; the reason is ``""`` for those that succeeded.
+        durations: durations of batches by source.
+        anomalies: number of unexpected lines by source and kind.
+    """
 
     runs: Mapping[tuple[str, str, str], int]
     durations: Mapping[str, HistogramView]
@@ -33,10 +39,10 @@ class CountersView:
 
 
 class Counters:
-    """Counters, the last ended runs, and how fast they were.
+    """Totals, the last ended runs, and their paces. Not thread-safe: the store uses it under its lock.
 
     Args:
-        at: now, epoch seconds: runs that ended earlier are not counted.
+        at: the present instant: runs that ended earlier are not counted.
 
     Attributes:
         rates_version: changes whenever :attr:`rates` does.
@@ -57,7 +63,7 @@ class Counters:
 
     @property
     def rates(self) -> Mapping[Work, float]:
-        """Seconds per particle (or batch) of recent runs."""
+        """Seconds per particle (or batch) of recent runs, by source and particles of a full batch."""
         return self._rates
 
     def ended(self, timeline: Timeline) -> tuple[EndedRun, ...]:
@@ -67,7 +73,7 @@ class Counters:
         return self._ended_shown[1]
 
     def view(self) -> CountersView:
-        """The counters as readers may see them."""
+        """Return the totals that readers see."""
         return self._saved or self._now()
 
     def _now(self) -> CountersView:
@@ -82,34 +88,34 @@ class Counters:
         }
 
     def count_batch(self, source: str, seconds: float) -> None:
-        """A batch took so long."""
+        """Count a batch of a source, and how long it took."""
         counts, total = self._durations.setdefault(source, ([0] * (len(BATCH_SECONDS_BOUNDS) + 1), [0.0]))
         counts[bisect.bisect_left(BATCH_SECONDS_BOUNDS, seconds)] += 1
         total[0] += seconds
 
     def count_anomalies(self, source: str, kinds: Mapping[str, int]) -> None:
-        """So many things did not fit in a log."""
+        """Count unexpected lines of a source by kind."""
         self._anomalies.setdefault(source, Counter()).update(kinds)
 
     def covers(self, ended_at: float) -> bool:
-        """Whether a run that ended then, epoch seconds, is counted: those that ended before the start are not."""
+        """Whether a run that ended at an instant is counted; one that ended before the start is not."""
         return ended_at >= self._since
 
     def count_run(
         self, beam: Beam, run: BeamRun, number: int, outcome: str, reason: str | None, ended_at: float | None = None
     ) -> EndedRun | None:
-        """A run has ended.
+        """Count a run that has ended.
 
         Args:
-            beam: whose.
-            run: it, which need not be the beam's current one.
-            number: which of the beam's runs it is.
-            outcome: how it ended.
-            reason: why it failed.
-            ended_at: when its state became that, where its log does not say when it ended.
+            beam: its beam.
+            run: the run; it need not be the beam's current one.
+            number: its number.
+            outcome: ``succeeded`` or ``failed``.
+            reason: why it failed; ``None`` if it succeeded.
+            ended_at: since when the beam is in that state; used if the log does not say when the run ended.
 
         Returns:
-            The run; ``None`` where it is not counted.
+            The run; ``None`` if it is not counted.
         """
         ended_at = run.ended_at if run.ended_at is not None else ended_at
         source = beam.source or UNKNOWN_SOURCE
@@ -147,7 +153,7 @@ class Counters:
     # Restarts
 
     def to_saved(self) -> SavedCounters:
-        """Return the counters as they are saved."""
+        """Return the totals as they are saved."""
         return SavedCounters(
             since=self._since,
             runs=list(self._runs.items()),
@@ -156,7 +162,7 @@ class Counters:
         )
 
     def resume(self, saved: SavedCounters, rates: Rates, ended: Iterable[EndedRun]) -> None:
-        """Go on from there; before anything else is counted."""
+        """Continue the totals of an earlier process, before anything is counted."""
         self._since = saved.since
         self._runs = Counter(dict(saved.runs))
         self._durations = {
@@ -169,8 +175,8 @@ class Counters:
         self._ended.extend(ended)
         self._ended_shown = None
 
-    def saved(self, state: SavedCounters | None) -> None:
-        """Show the counters of this state; ``None``: the current ones. See :meth:`BeamStore.confirm_saved`."""
+    def show_saved(self, state: SavedCounters | None) -> None:
+        """Show readers these totals, which are saved; ``None`` for the present ones."""
         self._saved = CountersView(dict(state.runs), state.durations, state.anomalies) if state else None
 
 

@@ -1,8 +1,8 @@
-"""When a beam may leave the store, and what is remembered of those that left.
+"""When a beam is removed from the store, and what is remembered of it.
 
-A case is whole: its beams stay as long as one of them is open, and leave together (:mod:`exporter.beams.cases`).
-Discovery reads rows again and again, those of beams that left, too. One whose row is as it was stays away; one that
-comes back goes on with its run number, and the run that is still in its log is not counted a second time.
+The beams of a case are removed together, when none of them is open any more (:mod:`exporter.beams.cases`). Discovery
+still reads the rows of removed beams. A beam whose row is unchanged is not added again. A beam that returns continues
+its run numbers, and a run that is still in its log is not counted twice.
 """
 
 from __future__ import annotations
@@ -15,27 +15,27 @@ from exporter.beams.snapshot import ENDED_STATES, BeamKey, BeamRow, BeamState
 from exporter.sources.source import LogStat
 
 OVER_STATES = ENDED_STATES | {BeamState.EXPIRED}
-"""A beam in one of these may leave when it has been shown for long enough."""
+"""States in which a beam may be removed once its retention is over."""
 _GONE_SECONDS = 60.0
 _KEPT = 1000
-"""So many that left are remembered, however few are shown."""
+"""Least number of removed beams that are remembered."""
 
 
 def leaves_at(beam: Beam, rules: StoreRules) -> float | None:
-    """When the retention of a beam is over.
+    """Return when the retention of a beam is over.
 
     Args:
-        beam: it; its state must be up to date.
+        beam: the beam; its recorded state must be up to date.
         rules: how long ended beams are kept.
 
     Returns:
-        Epoch seconds; ``None`` while the beam is open: it has not ended, its end is not counted yet, or it failed and
+        The instant. ``None`` while the beam is open: it has not ended, its end is not counted yet, or it has failed and
         its row says that the communicator still works on it.
     """
     if beam.state in ENDED_STATES and beam.run.started_at is not None and not beam.run_counted:
         return None
     if beam.state not in OVER_STATES:
-        # Said to be completed; nobody can look for its log at some host that is down.
+        # The row is terminal, but the log cannot be looked for while a host is down.
         if beam.source is not None or beam.row_terminal_since is None:
             return None
         return beam.row_terminal_since + rules.retention_seconds
@@ -49,7 +49,7 @@ def leaves_at(beam: Beam, rules: StoreRules) -> float | None:
 
 
 def was_deleted(beam: Beam, at: float) -> bool:
-    """The row of a beam that has not ended was deleted a minute ago: the beam leaves, whatever its case does."""
+    """Whether the row of an open beam was deleted a minute ago. Then it is removed without the rest of its case."""
     if beam.row_missing_since is None or beam.state in OVER_STATES:
         return False
     if beam.source is None and beam.row_terminal_since is not None:
@@ -59,7 +59,7 @@ def was_deleted(beam: Beam, at: float) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class ForgottenBeam:
-    """What is remembered of a beam that left the store, so that it does not come back as it was."""
+    """What is remembered of a removed beam: its row, its run number and its log."""
 
     status: str | None
     updated_at: float | None
@@ -67,54 +67,54 @@ class ForgottenBeam:
     stat: LogStat | None
 
 
-class Retention:
-    """The beams that left last. The store alone touches them, under its lock.
+class ForgottenBeams:
+    """The beams that were removed last. Not thread-safe: the store uses it under its lock.
 
     Attributes:
-        forgotten: what is remembered of each; those that left first come first.
+        by_key: what is remembered of each, in the order in which they were removed.
     """
 
     def __init__(self) -> None:
-        self.forgotten: dict[BeamKey, ForgottenBeam] = {}
+        self.by_key: dict[BeamKey, ForgottenBeam] = {}
 
     def remember(self, beam: Beam, rules: StoreRules) -> tuple[BeamKey, ...]:
-        """A beam leaves.
+        """Remember a beam that is removed, and forget the oldest one if there are too many.
 
         Returns:
-            The keys of what is remembered now, or is not any more.
+            The keys of both: the oldest first.
         """
         row = beam.row
-        # A row's status is a text of its own: the same words ten thousand times.
+        # Each row has a text of its own for the same status; the rules' own text saves memory.
         status = next((known for known in rules.statuses.terminal if known == row.status), row.status)
-        self.forgotten.pop(row.key, None)
-        self.forgotten[row.key] = ForgottenBeam(status, row.updated_at, beam.run_sequence.number, beam.stat)
-        if len(self.forgotten) > max(rules.max_beams, _KEPT):
-            oldest = next(iter(self.forgotten))
-            del self.forgotten[oldest]
+        self.by_key.pop(row.key, None)
+        self.by_key[row.key] = ForgottenBeam(status, row.updated_at, beam.run_sequence.number, beam.stat)
+        if len(self.by_key) > max(rules.max_beams, _KEPT):
+            oldest = next(iter(self.by_key))
+            del self.by_key[oldest]
             return oldest, row.key
         return (row.key,)
 
-    def stays_away(self, row: BeamRow) -> bool:
-        """The row is that of a beam that left, and as it was then."""
-        retired = self.forgotten.get(row.key)
-        return retired is not None and (row.status, row.updated_at) == (retired.status, retired.updated_at)
+    def is_unchanged(self, row: BeamRow) -> bool:
+        """Whether a row belongs to a removed beam and is as it was then."""
+        known = self.by_key.get(row.key)
+        return known is not None and (row.status, row.updated_at) == (known.status, known.updated_at)
 
     def run_number(self, row: BeamRow, statuses: StatusRules) -> int | None:
-        """In which run a beam is that comes back; ``None`` where it never left."""
-        retired = self.forgotten.get(row.key)
-        if retired is None:
+        """Return the run number with which a beam returns; ``None`` for a beam that was never removed."""
+        known = self.by_key.get(row.key)
+        if known is None:
             return None
-        revived = retired.status in statuses.terminal and row.status not in statuses.terminal
-        return retired.run_number + revived
+        revived = known.status in statuses.terminal and row.status not in statuses.terminal
+        return known.run_number + revived
 
-    def begins_anew(self, beam: Beam) -> bool:
-        """The beam came back as if in the run in which it left, and its log is another than it was then."""
-        retired = self.forgotten.get(beam.row.key)
-        if retired is None or retired.stat is None or beam.run_sequence.number != retired.run_number:
+    def has_new_log(self, beam: Beam) -> bool:
+        """Whether a beam that returned with its old run number has another log than it had."""
+        known = self.by_key.get(beam.row.key)
+        if known is None or known.stat is None or beam.run_sequence.number != known.run_number:
             return False
-        return beam.stat != retired.stat
+        return beam.stat != known.stat
 
     def was_counted(self, beam: Beam) -> bool:
-        """The beam left and came back with the log it had: its run was counted then."""
-        retired = self.forgotten.get(beam.row.key)
-        return retired is not None and beam.run.ended and beam.stat is not None and beam.stat == retired.stat
+        """Whether a beam that returned still has the log whose run was counted before."""
+        known = self.by_key.get(beam.row.key)
+        return known is not None and beam.run.ended and beam.stat is not None and beam.stat == known.stat

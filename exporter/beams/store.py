@@ -1,11 +1,8 @@
-"""Every beam now known: the one place where state lives, and the one thing all readers read.
+"""The state of all beams: the one place where it lives, and the one thing that all readers read.
 
-Discovery tells the store which beams there are, each source's monitor what their logs say, the mirror how the
-database is. Readers get a :class:`~exporter.beams.snapshot.StoreSnapshot`. The lock is held for short copies only and
-never while calling out; what is worth a log line is kept as a :class:`BeamEvent` for whoever asks next.
-
-What becomes of the beams is the :class:`~exporter.beams.roster.Roster`'s, which knows no threads: here is who may touch
-it when, and by which clock. A store may go on where one of an earlier process stopped (:mod:`exporter.beams.restart`).
+Discovery updates rows, the pollers of the sources what logs say, the mirror how the database is. Readers get a
+:class:`~exporter.beams.snapshot.StoreSnapshot`. Each method holds the lock for short copies only and never while
+calling out. What a call changes is decided in the modules that :mod:`exporter.beams.store_data` names.
 """
 
 from __future__ import annotations
@@ -18,9 +15,9 @@ from dataclasses import replace
 from itertools import islice
 from typing import TypeVar
 
-from exporter.beams import restart
+from exporter.beams import log_updates, output_searches, restart, row_updates, transitions
+from exporter.beams.beam import Beam
 from exporter.beams.output import OutputSearchResult
-from exporter.beams.roster import Roster
 from exporter.beams.rules import StoreRules
 from exporter.beams.saved import RestoredState, SavedCounters, StoreChanges, encode_beams
 from exporter.beams.snapshot import (
@@ -35,77 +32,71 @@ from exporter.beams.snapshot import (
     WatchedBeam,
 )
 from exporter.beams.sources import SourceState
+from exporter.beams.store_data import StoreData
+from exporter.beams.views import recorded_view, view_at
 from exporter.logs.events import Event
 from exporter.process.clock import UNSET_CLOCK, ClockReading, Timeline
 from exporter.sources.checkpoint import Checkpoint
 from exporter.sources.source import LogStat
 
 _BEAMS_AT_ONCE = 250
-"""So many are worked out under the lock in some milliseconds."""
+"""Beams handled while the lock is held: some milliseconds of work."""
 _UNCHANGED_AT_ONCE = 1000
-"""So many whose states last take 0.3 ms: the thread that advances them need not give way before."""
+"""Beams with unchanged states handled before another thread may have the lock: 0.3 ms of work."""
 _SAVED_AT_ONCE = 200
-"""Beams encoded under the lock at once: 3 to 6 ms."""
+"""Beams encoded while the lock is held: 3 to 6 ms of work."""
 Thing = TypeVar("Thing")
 
 
 class BeamStore:
-    """All beams, thread-safe.
+    """All beams; thread-safe. Instants are on the steady timeline (:mod:`exporter.process.clock`).
 
     Args:
-        rules: limits and meanings from the configuration; may be exchanged with :meth:`set_rules`.
+        rules: limits and meanings from the configuration; :meth:`set_rules` replaces them.
         at: the present instant: runs that ended earlier are shown but not counted.
-        timeline: how instants and wall-clock times correspond now; where nothing is passed they are the same.
+        timeline: returns how instants and wall-clock times correspond now; by default they are the same.
     """
-
-    NOT_SAVED = frozenset(
-        {
-            "_roster",  # saved all the same, by exporter.beams.restart
-            *("_lock", "_listeners", "_timeline"),
-            *("_database", "_refused", "_errors"),  # of the process: they begin at 0 with it
-        }
-    )
 
     def __init__(self, rules: StoreRules, at: float, timeline: Callable[[], Timeline] = lambda: UNSET_CLOCK) -> None:
         self._lock = threading.Lock()
         self._timeline = timeline
-        self._roster = Roster(rules, at, timeline)
+        self._data = StoreData(rules, at, timeline)
         self._database: DatabaseView | None = None
         self._refused: Counter[str] = Counter()
         self._errors: Counter[str] = Counter()
         self._listeners: tuple[Callable[[], None], ...] = ()
-
-    def add_listener(self, told: Callable[[], None]) -> None:
-        """Have ``told`` called when a beam has made progress, in the thread that brought it; it must be quick."""
-        with self._lock:
-            self._listeners = (*self._listeners, told)
-
-    def remove_listener(self, told: Callable[[], None]) -> None:
-        """Have ``told`` called no more."""
-        with self._lock:
-            self._listeners = tuple(each for each in self._listeners if each != told)
-
-    def _tell(self) -> None:
-        """Call the listeners; never under the lock."""
-        for told in self._listeners:
-            told()
-
-    def set_rules(self, rules: StoreRules) -> None:
-        """Take a reloaded configuration; beams and their runs stay."""
-        with self._lock:
-            self._roster.set_rules(rules)
 
     @property
     def timeline(self) -> Timeline:
         """How instants and wall-clock times correspond now."""
         return self._timeline()
 
+    def add_listener(self, listener: Callable[[], None]) -> None:
+        """Call ``listener`` whenever a beam has made progress, in the thread that brought it; it must be quick."""
+        with self._lock:
+            self._listeners = (*self._listeners, listener)
+
+    def remove_listener(self, listener: Callable[[], None]) -> None:
+        """Stop calling ``listener``."""
+        with self._lock:
+            self._listeners = tuple(each for each in self._listeners if each != listener)
+
+    def _notify(self, changed: bool) -> None:
+        """Call the listeners after a change; never under the lock."""
+        for listener in self._listeners if changed else ():
+            listener()
+
+    def set_rules(self, rules: StoreRules) -> None:
+        """Replace the configuration; beams and their runs stay."""
+        with self._lock:
+            self._data.set_rules(rules)
+
     # Restarts
 
     def on_unsaved(self, notify: Callable[[], None] | None) -> None:
         """Have ``notify`` called when there is something to save; it is called under the lock and must be quick."""
         with self._lock:
-            self._roster.unsaved.notify = notify
+            self._data.unsaved.notify = notify
 
     def collect_changes(self, clocks: ClockReading | None = None) -> StoreChanges:
         """Return what has changed since the last call, true at one moment. Called by one thread.
@@ -116,18 +107,18 @@ class BeamStore:
         Args:
             clocks: by which clocks times are.
         """
-        unsaved = self._roster.unsaved
+        unsaved = self._data.unsaved
         with self._lock:
             unsaved.begin()
             keys = list(unsaved.beams)
         beams: dict[BeamKey, bytes | None] = {}
-        for some in _a_few_at_once(keys, _SAVED_AT_ONCE):
+        for some in _in_parts(keys, _SAVED_AT_ONCE):
             with self._lock:
                 for key in some:
                     unsaved.beams.pop(key, None)
-                beams |= encode_beams(some, self._roster.beams)
+                beams |= encode_beams(some, self._data.beams)
         with self._lock:
-            return restart.changes(self._roster, beams, clocks)
+            return restart.changes(self._data, beams, clocks)
 
     def confirm_saved(self, changes: StoreChanges) -> None:
         """Note that these changes are saved.
@@ -136,27 +127,27 @@ class BeamStore:
         back, which Prometheus would take for a restart from 0.
         """
         with self._lock:
-            ended = self._roster.unsaved.ended
+            ended = self._data.unsaved.ended
             for run in changes.ended:
                 if ended and ended[0] is run:
                     ended.popleft()
-            self._roster.counts.saved(changes.counters)
+            self._data.counters.show_saved(changes.counters)
 
     def show_saved_counters(self, counters: SavedCounters) -> None:
         """Show these counters, which are saved, until :meth:`confirm_saved`; see there why."""
         with self._lock:
-            self._roster.counts.saved(counters)
+            self._data.counters.show_saved(counters)
 
     def reject_saved(self) -> None:
         """Note that nothing can be saved: counters are shown as they are, and everything must be saved again."""
         with self._lock:
-            self._roster.counts.saved(None)
-            restart.mark_all(self._roster)
+            self._data.counters.show_saved(None)
+            restart.mark_all(self._data)
 
     def source_states(self) -> dict[str, SourceState]:
         """The sources, as they are saved."""
         with self._lock:
-            return self._roster.sources.to_state()
+            return self._data.sources.to_state()
 
     def resume(self, state: RestoredState, sources: Collection[str], *, runs_are_saved: bool = True) -> None:
         """Go on where the store stopped whose state this is; before anything else is told to this one.
@@ -167,9 +158,9 @@ class BeamStore:
             runs_are_saved: its runs that ended are in the history already.
         """
         with self._lock:
-            restart.resume(self._roster, state, sources, self._timeline())
+            restart.resume(self._data, state, sources, self._timeline())
             if not runs_are_saved:
-                self._roster.unsaved.ended.extend(state.ended)
+                self._data.unsaved.ended.extend(state.ended)
 
     def checkpoints(self, source: str) -> tuple[dict[BeamKey, Checkpoint | None], float | None]:
         """Where a source goes on after a restart.
@@ -179,34 +170,33 @@ class BeamStore:
             source was looked at last.
         """
         with self._lock:
-            return restart.checkpoints(self._roster, source)
+            return restart.checkpoints(self._data, source)
 
     # Discovery
 
     def keys(self) -> frozenset[BeamKey]:
-        """Every beam on the store."""
+        """Return the keys of all beams."""
         with self._lock:
-            return frozenset(self._roster.beams)
+            return frozenset(self._data.beams)
 
     def update_rows(self, rows: Iterable[BeamRow], missing: Collection[BeamKey], at: float) -> None:
-        """Take what discovery has found.
+        """Apply what discovery has found.
 
         Args:
             rows: beams, known or new.
-            missing: known beams that are not there any more.
-            at: when discovery began to look.
+            missing: known beams that do not exist any more.
+            at: when discovery began to read.
         """
-        news = False
+        changed = False
         with self._lock:
-            self._roster.turned_away = 0
-        for some in _a_few_at_once(list(rows)):
+            self._data.rows_without_room = 0
+        for some in _in_parts(list(rows)):
             with self._lock:
                 for row in some:
-                    news |= self._roster.take_row(row, at)
+                    changed |= row_updates.update_row(self._data, row, at)
         with self._lock:
-            self._roster.miss(missing, at)
-        if news:
-            self._tell()
+            row_updates.mark_missing(self._data, missing, at)
+        self._notify(changed)
 
     def count_refused(self, reasons: Mapping[str, int]) -> None:
         """Count ids that discovery refused, by reason."""
@@ -218,29 +208,32 @@ class BeamStore:
     @property
     def watch_version(self) -> int:
         """Changes whenever :meth:`watched_beams` changes, so that a poll of idle beams builds no list."""
-        return self._roster.watch_version
+        return self._data.watch_version
 
     def watched_beams(self, source: str) -> list[WatchedBeam]:
-        """Beams whose logs ``source`` should look for; those followed elsewhere too, since a newer log may turn up."""
+        """Return the beams whose logs a source looks for.
+
+        Beams whose logs are followed on other sources are included, since a newer log may appear.
+        """
         with self._lock:
-            return self._roster.watched(source)
+            return log_updates.watched_beams(self._data, source)
 
     def clock_offset_seconds(self, source: str) -> float | None:
-        """How much the files of a source are dated later than our clock says; ``None`` while that is not known."""
+        """Return how much later a source dates its files than our clock says; ``None`` while that is not known."""
         with self._lock:
-            return self._roster.sources.clock_offset_seconds(source, self._timeline())
+            return self._data.sources.clock_offset_seconds(source, self._timeline())
 
     def set_clock_offset(self, source: str, seconds: float | None, *, clock_steps: int) -> None:
-        """Take what was learned of the clock that dates a source's files.
+        """Record how much later a source dates its files than our clock says.
 
         Args:
             source: its name.
-            seconds: how much later it is than ours; negative where it is behind; ``None`` where that is not known.
-            clock_steps: how often our clock had been set then; nothing is taken where it was set since.
+            seconds: the offset, negative if its clock is behind ours; ``None`` while that is not known.
+            clock_steps: how often our clock had been set when that was learned. An older offset is ignored.
         """
         with self._lock:
             if clock_steps == self._timeline().clock_steps:
-                self._roster.set_clock_offset(source, seconds)
+                log_updates.set_clock_offset(self._data, source, seconds)
 
     def claim(
         self,
@@ -253,20 +246,20 @@ class BeamStore:
         moved: bool = False,
         written: bool = False,
     ) -> bool:
-        """A source has found a log of a beam, or looked at it again.
+        """Decide whether a source follows a log that it has found, or polled again.
 
         Args:
             key: the beam.
             source, path, stat: the log.
-            at: now.
-            moved: by the beam's row its log is not where the one is that is followed.
-            written: it appeared or grew since the last poll.
+            at: the present instant.
+            moved: the row names another place than that of the log that is followed now.
+            written: the log appeared or grew since the last poll.
 
         Returns:
-            Whether the source should follow it.
+            Whether the source follows it.
         """
         with self._lock:
-            return self._roster.claim(key, source, path, stat, at, moved=moved, written=written)
+            return log_updates.claim_log(self._data, key, source, path, stat, at, moved=moved, written=written)
 
     def apply(
         self,
@@ -281,25 +274,25 @@ class BeamStore:
         checkpoint: Checkpoint | None = None,
         polled_at: float | None = None,
     ) -> bool:
-        """Take what one read of a beam's log has brought.
+        """Apply what one read of a beam's log has brought.
 
         Args:
             key: the beam.
-            path: the log, as claimed; what comes from another is dropped.
+            path: the log; a read of another log than the claimed one is ignored.
             events: what it says, ending with a :class:`~exporter.logs.events.LogRead`.
-            at: when it was written, as well as that is known.
+            at: when it was written, as far as known.
             more: there is more to read at once.
-            read_at: when it was read, where that was later.
+            read_at: when it was read, if that was later.
             recent: the log's last bytes, for people.
             checkpoint: how far it has been read now.
-            polled_at: the poll before, which did not see what this read has brought;
-                ``None`` where there was none.
+            polled_at: when the poll before began, which did not see this; ``None`` without one.
 
         Returns:
             Whether the log must be read again from its beginning, as one that has been replaced.
         """
         with self._lock:
-            news = self._roster.apply(
+            progressed, read_again = log_updates.apply_read(
+                self._data,
                 key,
                 path,
                 events,
@@ -310,70 +303,64 @@ class BeamStore:
                 checkpoint=checkpoint,
                 polled_at=polled_at,
             )
-            again = self._roster.must_read_again(key)
-        if news:
-            self._tell()
-        return again
+        self._notify(progressed)
+        return read_again
 
     def output_searches_due(self, source: str, at: float, limit: int) -> Sequence[OutputSearch]:
-        """For which beams a source should look for the dose file now.
+        """Return the dose files that a source should search for now.
 
         Args:
             source: its name.
-            at: now.
-            limit: at most so many.
+            at: the present instant.
+            limit: largest number of searches.
         """
-        if not self._roster.outputs_open:
+        if not self._data.outputs_open:
             return ()
         with self._lock:
-            return self._roster.output_searches_due(source, at, limit)
+            return output_searches.due_searches(self._data, source, at, limit)
 
-    def update_output(self, question: OutputSearch, source: str, look: OutputSearchResult, at: float) -> None:
-        """Take what a look for a dose file has shown.
+    def update_output(self, search: OutputSearch, source: str, result: OutputSearchResult, at: float) -> None:
+        """Apply the result of a search for a dose file.
 
         Args:
-            question: for what it was.
-            source: where.
-            look: what it has shown.
+            search: the search.
+            source: the source that made it.
+            result: what it found.
             at: when.
         """
         with self._lock:
-            news = self._roster.update_output(question, source, look, at)
-        if news:
-            self._tell()
+            changed = output_searches.update_output(self._data, search, source, result, at)
+        self._notify(changed)
 
     def add_source(self, name: str, kind: str = "local") -> None:
-        """There is a source of this name: a beam without a log may have one there until the source has been polled.
+        """Add a source. Until it has been polled, a beam without a log may have one there.
 
         Args:
-            name: the source's name.
+            name: its name.
             kind: ``local`` or ``ssh``.
         """
         with self._lock:
-            self._roster.add_source(name, kind)
+            self._data.sources.add(name, kind)
 
     def update_source(self, view: SourceView, at: float) -> None:
-        """Take a source's health after a look at it.
-
-        Args:
-            view: it.
-            at: when the look was over.
-        """
+        """Update the health of a source after a poll that ended at an instant."""
         with self._lock:
-            self._roster.update_source(view, at)
+            self._data.sources.update(view, at)
+            self._data.confirm(view.name)
 
     def remove_source(self, name: str) -> None:
-        """A source has left the configuration."""
+        """Remove a source that has left the configuration."""
         with self._lock:
-            self._roster.remove_source(name)
+            self._data.sources.remove(name)
+            self._data.confirm(name)
 
     # Mirror, errors
 
     def update_database(self, view: DatabaseView | None) -> None:
-        """Take the mirror's health.
+        """Update the health of the mirror.
 
         Args:
-            view: it; ``None`` without a database. Where it says of no write, the last one is that of before.
+            view: its health; ``None`` without a database. If it names no last write, the one before is kept.
         """
         with self._lock:
             if view is not None and view.last_write_at is None and self._database is not None:
@@ -381,80 +368,88 @@ class BeamStore:
             self._database = view
 
     def declare_errors(self, where: str) -> None:
-        """Count errors of this part of the exporter from 0 on: the first one would not show in ``increase()`` else."""
+        """Count errors of a part of the exporter from 0 on, so that ``increase()`` shows the first one."""
         with self._lock:
             self._errors[where] += 0
 
     def count_error(self, where: str) -> None:
-        """An unexpected error was survived, in this part of the exporter."""
+        """Count an unexpected error that a part of the exporter has survived."""
         with self._lock:
             self._errors[where] += 1
 
-    # Time
+    # Time and readers
 
     def advance(self, at: float) -> None:
-        """Let time pass: count runs that have ended, forget beams that ended long ago."""
+        """Let time pass: record states, count runs that have ended, remove beams that ended long ago."""
         with self._lock:
-            beams = list(self._roster.beams.items())
-        due: set[str] = set()
+            beams = list(self._data.beams.items())
+        expired: set[str] = set()
         unchanged = 0
         for start in range(0, len(beams), _BEAMS_AT_ONCE):
             some = beams[start : start + _BEAMS_AT_ONCE]
             with self._lock:
-                retired, judged = self._roster.settle(some, at)
-            due |= retired
+                cases, judged = transitions.advance_beams(self._data, some, at)
+            expired |= cases
             unchanged += len(some)
             if judged or unchanged > _UNCHANGED_AT_ONCE:
                 unchanged = 0
-                time.sleep(0)  # whoever waits for the lock gets it
-        for cases in _a_few_at_once(sorted(due)):
+                time.sleep(0)  # lets another thread have the lock
+        for case_ids in _in_parts(sorted(expired)):
             with self._lock:
-                self._roster.retire(cases, at)
+                transitions.remove_cases(self._data, case_ids, at)
         with self._lock:
-            self._roster.report_dropped()
+            transitions.report_hidden(self._data)
 
     def pop_events(self) -> list[BeamEvent]:
-        """What happened since the last call."""
+        """Return what has happened since the last call."""
         with self._lock:
-            events = list(self._roster.events)
-            self._roster.events.clear()
+            events = list(self._data.events)
+            self._data.events.clear()
         return events
 
     def snapshot(self, at: float) -> StoreSnapshot:
-        """Everything readers may know, true at ``at``.
+        """Return everything that readers may know, true at an instant. It changes nothing.
 
-        The lock is let go between some beams and the next. What arrives meanwhile is in the snapshot where its beam is
-        still to come.
+        The lock is released between groups of beams: what arrives meanwhile shows in the groups that are still to come.
         """
-        roster = self._roster
+        data = self._data
         with self._lock:
-            shown = list(islice(roster.beams.values(), roster.rules.max_beams))
-        beams: list[BeamView] = []
-        for some in _a_few_at_once(shown):
+            beams, timeline = list(islice(data.beams.values(), data.rules.max_beams)), self._timeline()
+        views: list[BeamView] = []
+        for some in _in_parts(beams):
             with self._lock:
-                beams += roster.views(some, at)
+                views += self._views(some, at, timeline)
         with self._lock:
-            counts, timeline, database = roster.counts.view(), self._timeline(), self._database
+            counters, database = data.counters.view(), self._database
             if database is not None and database.last_write_at is not None:
                 database = replace(database, last_write_at=timeline.to_wall(database.last_write_at))
             return StoreSnapshot(
                 at=timeline.to_wall(at),
                 wall_offset_seconds=timeline.wall_offset_seconds,
-                beams=tuple(beams),
-                beams_dropped=roster.beyond(len(beams)),
-                sources=roster.sources.views(counts.anomalies, timeline),
+                beams=tuple(views),
+                beams_dropped=data.hidden(len(views)),
+                sources=data.sources.views(counters.anomalies, timeline),
                 database=database,
-                runs=counts.runs,
-                batch_durations=counts.durations,
+                runs=counters.runs,
+                batch_durations=counters.durations,
                 discovery_refused=dict(self._refused),
                 errors=dict(self._errors),
-                ended=roster.counts.ended(timeline),
-                rows_from_restart=frozenset(roster.rows_from_restart),
+                ended=data.counters.ended(timeline),
+                rows_from_restart=frozenset(data.rows_from_restart),
             )
 
+    def _views(self, beams: Iterable[Beam], at: float, timeline: Timeline) -> list[BeamView]:
+        rules, source, unconfirmed = self._data.rules, self._data.sources.state, self._data.unconfirmed
+        if not unconfirmed:
+            return [view_at(beam, at, rules, source(beam.source), timeline) for beam in beams]
+        return [
+            (recorded_view if beam.row.key in unconfirmed else view_at)(beam, at, rules, source(beam.source), timeline)
+            for beam in beams
+        ]
 
-def _a_few_at_once(things: Sequence[Thing], at_once: int = _BEAMS_AT_ONCE) -> Iterator[Sequence[Thing]]:
-    """Things in parts, for work under the lock: a source that has read news must not wait for all of ten thousand."""
-    for start in range(0, len(things), at_once):
-        yield things[start : start + at_once]
-        time.sleep(0)  # whoever waits for the lock gets it
+
+def _in_parts(things: Sequence[Thing], size: int = _BEAMS_AT_ONCE) -> Iterator[Sequence[Thing]]:
+    """Split work that is done under the lock, so that a source that has read news need not wait for all of it."""
+    for start in range(0, len(things), size):
+        yield things[start : start + size]
+        time.sleep(0)  # lets another thread have the lock

@@ -30,6 +30,7 @@ class CachedView:
         view: the view; ``None`` before it is asked for; ``timeline``: by which it shows wall-clock times.
         forecast: of its estimates; ``None`` without a view.
         changes_with_time: whether the clock changes the estimates; ``endless``: whether no end is shown.
+        least_ratio: estimated progress that was shown before.
     """
 
     condition: Condition
@@ -45,6 +46,7 @@ class CachedView:
     forecast: Forecast | None = None
     changes_with_time: bool = False
     endless: bool = False
+    least_ratio: float = 0.0
 
     def valid(self, at: float, rules: StoreRules, source: SourceState) -> bool:
         """Whether the condition is the same at another instant.
@@ -77,8 +79,8 @@ class CachedView:
             return None
         ratio, remaining = view.estimated_ratio, view.remaining_seconds
         if self.changes_with_time:
-            later_ratio, remaining = self.forecast.at(at)
-            ratio = max(ratio, later_ratio)
+            ratio, remaining = self.forecast.at(at)
+            ratio = max(ratio, self.least_ratio)
             if self.endless:
                 remaining = None
         if ratio == view.estimated_ratio and remaining == view.remaining_seconds and row is view.row:

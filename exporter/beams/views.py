@@ -58,7 +58,7 @@ def view_at(beam: Beam, at: float, rules: StoreRules, source: SourceState, timel
         return view
     condition = cached.condition
     cached.forecast = forecast = Forecast.of(beam.run, beam.prior_rate)
-    cached.endless = _is_endless(beam, condition, rules)
+    cached.endless, cached.least_ratio = _is_endless(beam, condition, rules), _shown_ratio(beam)
     cached.changes_with_time = (
         forecast.moves and condition.state is not BeamState.UNREACHABLE and condition.state not in ENDED_STATES
     )

@@ -8,7 +8,7 @@ import pytest
 
 from exporter.beams import retention as retirement
 from exporter.beams.beam import Beam
-from exporter.beams.retention import Retention
+from exporter.beams.retention import ForgottenBeams
 from exporter.beams.rules import StatusRules, StoreRules
 from exporter.beams.snapshot import BeamKey, BeamRow
 from exporter.sources.source import LogStat
@@ -23,44 +23,44 @@ def row(number: int, status: str = "completed") -> BeamRow:
 
 
 def test_a_beam_stays_away_until_its_row_is_another() -> None:
-    left = Retention()
+    left = ForgottenBeams()
     left.remember(Beam.new(row(1), AT), RULES)
-    assert left.stays_away(row(1))
-    assert not left.stays_away(replace(row(1), updated_at=AT))
-    assert not left.stays_away(row(1, "pending"))
-    assert not left.stays_away(row(2))
+    assert left.is_unchanged(row(1))
+    assert not left.is_unchanged(replace(row(1), updated_at=AT))
+    assert not left.is_unchanged(row(1, "pending"))
+    assert not left.is_unchanged(row(2))
 
 
 def test_a_beam_that_comes_back_is_in_the_run_in_which_it_left_unless_its_row_begins_another() -> None:
-    left = Retention()
+    left = ForgottenBeams()
     left.remember(Beam.new(row(1), AT), RULES)
     numbers = [left.run_number(each, RULES.statuses) for each in (row(1), row(1, "pending"), row(2))]
     assert numbers == [1, 2, None]
 
 
 def test_a_beam_that_comes_back_begins_anew_where_its_log_is_another() -> None:
-    left, beam = Retention(), Beam.new(row(1), AT)
+    left, beam = ForgottenBeams(), Beam.new(row(1), AT)
     beam.claim("local", "/log", LogStat(100, AT - 100), AT, RULES.statuses, modified_at=AT - 100)
     left.remember(beam, RULES)
     back = Beam.new(row(1), AT)
     back.claim("local", "/log", LogStat(100, AT - 100), AT, RULES.statuses, modified_at=AT - 100)
-    assert not left.begins_anew(back)
+    assert not left.has_new_log(back)
     back.claim("local", "/log", LogStat(100, AT - 50), AT, RULES.statuses, modified_at=AT - 50)
-    assert left.begins_anew(back)
+    assert left.has_new_log(back)
     back.run_sequence.number += 1
-    assert not left.begins_anew(back), "that has been counted"
+    assert not left.has_new_log(back), "that has been counted"
 
 
 def test_one_that_leaves_again_is_remembered_as_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retirement, "_KEPT", 0)
-    left = Retention()
+    left = ForgottenBeams()
     for number in (1, 2, 1, 3):
         left.remember(Beam.new(row(number), AT), RULES)
-    assert [key.beam_id for key, _ in left.forgotten.items()] == ["b1", "b3"]
+    assert [key.beam_id for key, _ in left.by_key.items()] == ["b1", "b3"]
 
 
 def test_the_same_status_is_kept_once() -> None:
-    left = Retention()
+    left = ForgottenBeams()
     for number in (1, 2):
         left.remember(Beam.new(row(number), AT), RULES)
-    assert len({id(retired.status) for _, retired in left.forgotten.items()}) == 1
+    assert len({id(retired.status) for _, retired in left.by_key.items()}) == 1

@@ -348,7 +348,7 @@ class TestNoLog:
         world.row("completed", 100.0)
         world.look(1)
         assert world.state == "unreachable"
-        world.look(world.store._roster.rules.retention_seconds + 10)
+        world.look(world.store._data.rules.retention_seconds + 10)
         assert world.snapshot().beams == ()
         world.look(1)
         assert world.snapshot().beams == ()

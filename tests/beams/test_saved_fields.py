@@ -11,15 +11,14 @@ from pydantic import TypeAdapter, ValidationError
 
 from exporter.beams.beam import Beam
 from exporter.beams.counters import Counters
-from exporter.beams.retention import Retention
-from exporter.beams.roster import Roster
+from exporter.beams.retention import ForgottenBeams
 from exporter.beams.rules import StoreRules
 from exporter.beams.run import BeamRun
 from exporter.beams.saved import SavedCounters, decode_beam, encode_beam
 from exporter.beams.saved_fields import SavedEvent
 from exporter.beams.snapshot import BeamRow
 from exporter.beams.sources import Sources
-from exporter.beams.store import BeamStore
+from exporter.beams.store_data import StoreData
 from exporter.logs.batch_counter import BatchCounter
 from exporter.logs.events import Anomaly, BatchesAnnounced, BatchStarted, LogRead, LogReplaced, RunHead
 from exporter.logs.line_prefix import PrefixFilter
@@ -83,11 +82,9 @@ def test_every_attribute_is_saved_or_named_as_not_saved(thing: Any, path: tuple[
 @pytest.mark.parametrize(
     ("thing", "saved"),
     [
-        (BeamStore(StoreRules(), 0.0), set()),
-        (Roster(StoreRules(), 0.0, Timeline), {"beams", "retired"}),
         (Sources(), {"source_states"}),
         (Counters(0.0), {each.name for each in fields(SavedCounters)} | {"rates", "ended"}),
-        (Retention(), {"forgotten"}),
+        (ForgottenBeams(), {"by_key"}),
     ],
     ids=lambda each: type(each).__name__,
 )
@@ -95,6 +92,13 @@ def test_every_attribute_of_a_store_is_saved_or_named_as_not_saved(thing: Any, s
     not_saved: frozenset[str] = getattr(thing, "NOT_SAVED", frozenset())
     held = {name if name in not_saved else name.removeprefix("_") for name in attributes(thing)}
     assert held - not_saved == saved & held
+
+
+def test_the_data_of_the_store_is_saved_but_for_what_a_process_begins_anew() -> None:
+    begun_anew = {"rules", "_timeline", "events", "unconfirmed", "rows_from_restart", "watch_version"}
+    derived = {"cases", "outputs_open", "dropped", "rows_without_room"}
+    saved = {"beams", "forgotten", "sources", "counters", "unsaved"}
+    assert attributes(StoreData(StoreRules(), 0.0, Timeline)) == begun_anew | derived | saved
 
 
 def test_a_beam_is_itself_again() -> None:

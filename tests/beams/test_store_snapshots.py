@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from exporter.beams.estimate import Forecast
 from exporter.beams.rules import StallRules, StoreRules
 from exporter.beams.run import BeamRun
+from exporter.beams.saved import encode_beam
 from exporter.beams.snapshot import BeamKey, BeamRow, BeamState, BeamView, SourceView, StoreSnapshot
 from exporter.beams.state_rules import Condition, Evidence, judge
 from exporter.beams.store import BeamStore
@@ -123,7 +124,7 @@ def test_a_view_that_was_kept_is_what_it_would_be_if_made_anew(steps: list[tuple
         at += seconds
         for each in (store, forgetful):
             step(each, at)
-        for beam in forgetful._roster.beams.values():
+        for beam in forgetful._data.beams.values():
             beam.invalidate()
         assert _without_editions(store.snapshot(at)) == _without_editions(forgetful.snapshot(at))
         assert [(each.kind, each.before) for each in store.pop_events()] == [
@@ -133,6 +134,29 @@ def test_a_view_that_was_kept_is_what_it_would_be_if_made_anew(steps: list[tuple
 
 def _without_editions(snapshot: StoreSnapshot) -> StoreSnapshot:
     return replace(snapshot, beams=tuple(view._replace(revision=None) for view in snapshot.beams))
+
+
+@settings(max_examples=150, deadline=None)
+@given(STEPS)
+def test_snapshots_of_one_instant_are_equal_and_change_nothing(steps: list[tuple[Step, float]]) -> None:
+    store, at = _store(), NOW
+    for step, seconds in steps:
+        at += seconds
+        step(store, at)
+        known = _everything(store)
+        first = _without_editions(store.snapshot(at))
+        for later in (100.0, 1000.0):
+            store.snapshot(at + later)
+            assert _without_editions(store.snapshot(at)) == first
+        assert _everything(store) == known
+
+
+def _everything(store: BeamStore) -> tuple[object, ...]:
+    """All that the store knows, but for cached views."""
+    data = store._data
+    beams = [encode_beam(beam) for beam in data.beams.values()]
+    counted = data.counters.to_saved(), data.sources.to_state(), data.watch_version, set(data.outputs_open)
+    return beams, list(data.events), *counted
 
 
 @settings(max_examples=100, deadline=None)

@@ -158,8 +158,8 @@ class World:
     def saved(self) -> StoredState:
         """What the store on disk would hold now. Whatever has changed since it was written last must be marked."""
         self._disk.write(self.store.collect_changes())
-        self.store._roster.unsaved.ended.clear()
-        restart.mark_all(self.store._roster)
+        self.store._data.unsaved.ended.clear()
+        restart.mark_all(self.store._data)
         whole = StoredModel()
         whole.write(self.store.collect_changes())
         assert self._disk.comparable() == whole.comparable(), "changed, and not marked as unsaved"
