@@ -31,7 +31,7 @@ def test_every_benchmark_runs_in_its_short_form(name: str, tmp_path: Path) -> No
     ("benchmark", "ending"),
     [(["bench", "idle"], signal.SIGTERM), (["bench.soak"], signal.SIGTERM), (["bench.soak"], signal.SIGHUP)],
 )
-def test_a_benchmark_that_is_ended_leaves_no_exporter_behind(benchmark: list[str], ending: signal.Signals) -> None:
+def test_an_interrupted_benchmark_stops_its_exporter(benchmark: list[str], ending: signal.Signals) -> None:
     # Whoever runs the tests may have them ignored, as nohup does, and what is started inherits that.
     command = ["env", "--default-signal=SIGTERM,SIGHUP", sys.executable, "-m", *benchmark]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:

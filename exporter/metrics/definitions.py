@@ -110,7 +110,7 @@ def _source_names(snapshot: StoreSnapshot, further: Iterable[str]) -> list[str]:
 
 
 def _beam_counts(snapshot: StoreSnapshot) -> Iterator[LabelledValue]:
-    counts = Counter((beam.source, beam.state) for beam in snapshot.beams)
+    counts = Counter(map(attrgetter("source", "state"), snapshot.beams))
     for source in _source_names(snapshot, (source for source, _ in counts)):
         for state in BeamState:
             yield (source, state.value), counts[source, state]

@@ -1,4 +1,4 @@
-"""The example of Alertmanager's configuration: valid, and everybody is told what they should be."""
+"""The example configuration of Alertmanager is valid, and each alert reaches its receiver."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def configuration() -> dict[str, Any]:
     return data
 
 
-def test_amtool_accepts_it() -> None:
+def test_amtool_accepts_the_configuration() -> None:
     assert "SUCCESS" in run("amtool", "check-config", CONFIGURATION)
 
 
@@ -47,13 +47,13 @@ def test_each_alert_finds_its_receiver(labels: list[str], receiver: str) -> None
     assert run("amtool", "config", "routes", "test", f"--config.file={CONFIGURATION}", *labels).strip() == receiver
 
 
-def test_only_alerts_that_exist_are_named() -> None:
+def test_the_configuration_names_only_existing_alerts() -> None:
     text = CONFIGURATION.read_text(encoding="utf-8")
     assert set(re.findall(r"MQI[A-Z]\w+", text)) <= NAMES
 
 
 def inhibited(target: dict[str, str], source: dict[str, str]) -> bool:
-    """Whether the rules silence one alert while the other fires, as Alertmanager decides it."""
+    """Return whether the inhibition rules suppress ``target`` while ``source`` fires."""
     return any(
         matches(rule["source_matchers"], source)
         and matches(rule["target_matchers"], target)
@@ -91,7 +91,7 @@ STALLED = {**HOME, "alertname": "MQIBeamStalled", "case_id": "C1", "beam_id": "B
         ({**HOME, "alertname": "MQIMirrorNotWriting"}, False),
     ],
 )
-def test_a_stall_is_silenced_by_what_explains_it(source: dict[str, str], silenced: bool) -> None:
+def test_a_stall_is_inhibited_by_a_failed_source_or_exporter(source: dict[str, str], silenced: bool) -> None:
     assert inhibited(STALLED, source) is silenced
 
 
@@ -108,7 +108,7 @@ def test_a_stall_is_silenced_by_what_explains_it(source: dict[str, str], silence
         ({"alertname": "MQIBeamFailed"}, False),
     ],
 )
-def test_a_row_that_promises_a_dose_is_told_once(alert: dict[str, str], silenced: bool) -> None:
+def test_a_missing_dose_raises_one_alert_and_no_mismatch(alert: dict[str, str], silenced: bool) -> None:
     of_beam = {**HOME, "case_id": "C1", "beam_id": "B1", "source": "hpc1"}
     mismatch = {**of_beam, "alertname": "MQIStatusMismatch"}
     told = {**of_beam, "reason": "output_error", **alert}
@@ -117,7 +117,7 @@ def test_a_row_that_promises_a_dose_is_told_once(alert: dict[str, str], silenced
 
 
 @pytest.mark.parametrize("name", sorted(NAMES))
-def test_no_alert_silences_itself_and_an_exporter_that_is_down_silences_all_of_its_own(name: str) -> None:
+def test_no_alert_inhibits_itself_and_exporter_down_inhibits_all_of_its_instance(name: str) -> None:
     alert = {**HOME, "alertname": name, "case_id": "C1", "beam_id": "B1", "source": "hpc1"}
     assert not inhibited(alert, alert)
     down = {**HOME, "alertname": "MQIExporterDown"}
@@ -153,7 +153,7 @@ def notification(status: str, *summaries: str) -> dict[str, Any]:
     }
 
 
-def test_a_subject_says_how_grave_it_is_and_what_happened(tmp_path: Path) -> None:
+def test_a_mail_subject_has_severity_and_summary(tmp_path: Path) -> None:
     one = rendered("mqi.subject", notification("firing", "Beam B1 of case C<1> stands still"), tmp_path)
     assert one.strip() == "WARNING: Beam B1 of case C<1> stands still"
     over = rendered("mqi.subject", notification("resolved", "Beam B1 of case C<1> stands still"), tmp_path)
@@ -162,7 +162,7 @@ def test_a_subject_says_how_grave_it_is_and_what_happened(tmp_path: Path) -> Non
     assert two.strip() == "WARNING: 2 alerts, case C<1>"
 
 
-def test_a_text_reads_well(tmp_path: Path) -> None:
+def test_a_notification_text_is_complete(tmp_path: Path) -> None:
     text = rendered("mqi.text", notification("firing", "Beam B1 stands still"), tmp_path)
     assert text.strip().splitlines() == [
         "[warning] Beam B1 stands still",
@@ -176,7 +176,7 @@ def test_a_text_reads_well(tmp_path: Path) -> None:
     assert over.startswith("[warning]")
 
 
-def test_what_a_notification_names_cannot_become_markup(tmp_path: Path) -> None:
+def test_ids_in_notifications_are_escaped(tmp_path: Path) -> None:
     html = rendered("mqi.html", notification("firing", "Beam <script>alert(1)</script> stands still"), tmp_path, "html")
     assert "<strong>Beam &lt;script&gt;" in html
     assert "<script>" not in html

@@ -1,4 +1,4 @@
-"""The rules as files: built from the code, valid, unit tested, each with a runbook, naming nobody by themselves."""
+"""The rules: the committed file is up to date and valid, and each alert has unit tests and a runbook."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def unit_tests() -> list[dict[str, Any]]:
     return [test for path in UNIT_TESTS for test in yaml.safe_load(path.read_text(encoding="utf-8"))["tests"]]
 
 
-def test_the_committed_file_is_what_the_code_builds() -> None:
+def test_rule_file_is_up_to_date() -> None:
     assert FILE.read_text(encoding="utf-8") == rule_file(Parameters())
 
 
@@ -47,11 +47,11 @@ def test_promtool_accepts_the_rules() -> None:
 
 
 @pytest.mark.parametrize("path", UNIT_TESTS, ids=lambda path: path.stem)
-def test_promtool_finds_every_unit_test_kept(path: Path) -> None:
+def test_unit_tests_of_the_rules_pass(path: Path) -> None:
     run("promtool", "test", "rules", path)
 
 
-def test_a_unit_test_that_is_not_kept_is_found(tmp_path: Path) -> None:
+def test_a_failing_unit_test_is_reported(tmp_path: Path) -> None:
     text = UNIT_TESTS[0].read_text(encoding="utf-8").replace("../mqi-rules.yml", str(FILE))
     assert "value: 1" in text
     broken = tmp_path / "broken.yml"
@@ -88,7 +88,7 @@ def test_there_is_no_runbook_without_an_alert() -> None:
 
 
 @every_alert
-def test_the_text_of_an_alert_holds_labels_and_figures_only(alert: Any) -> None:
+def test_alert_texts_contain_only_labels_and_values_of_metrics(alert: Any) -> None:
     rule = alert.rule(Parameters())
     text = " ".join(rule["annotations"].values())
     assert set(re.findall(r"\$labels\.(\w+)", text)) <= BEAM_LABELS
@@ -99,7 +99,7 @@ def test_the_text_of_an_alert_holds_labels_and_figures_only(alert: Any) -> None:
         assert "$labels.case_id | urlquery" in rule["annotations"]["dashboard_url"]
 
 
-def test_rules_ask_for_metrics_that_exist() -> None:
+def test_rules_use_only_existing_metrics() -> None:
     known = {name for _, table in GROUPS for metric in table for name in sample_names(empty_family(metric))}
     rules = [rule for group in groups(Parameters())["groups"] for rule in group["rules"]]
     known |= {rule["record"] for rule in rules if "record" in rule}
@@ -141,7 +141,7 @@ OUTLASTS_A_GAP = {
 
 
 @every_alert
-def test_an_alert_goes_on_over_lost_scrapes_until_an_exporter_that_is_down_silences_it(alert: Any) -> None:
+def test_an_alert_keeps_firing_until_mqi_exporter_down_inhibits_it(alert: Any) -> None:
     two_evaluations = 30
     if alert.name in OUTLASTS_A_GAP:
         assert not alert.kept_seconds
@@ -149,7 +149,7 @@ def test_an_alert_goes_on_over_lost_scrapes_until_an_exporter_that_is_down_silen
         assert alert.kept_seconds >= Parameters().exporter_down_for_seconds + two_evaluations
 
 
-def test_a_source_is_no_longer_down_when_a_stall_ends_that_went_on_for_that() -> None:
+def test_the_source_alert_ends_before_a_stall_that_was_kept_during_it() -> None:
     assert Parameters().source_kept_seconds <= Parameters().kept_seconds - 30
     assert {alert.kept_seconds for alert in ALERTS if alert.about == "source"} == {Parameters().source_kept_seconds}
 
@@ -161,7 +161,7 @@ def test_an_alert_is_in_the_document(alert: Any) -> None:
 
 
 @pytest.mark.parametrize("reason", FAILURE_REASONS)
-def test_every_failure_reason_is_told_by_exactly_one_alert(reason: str) -> None:
+def test_every_failure_reason_has_exactly_one_alert(reason: str) -> None:
     selectors = [
         (alert.name, operator, values)
         for alert in ALERTS

@@ -1,4 +1,4 @@
-"""What panels answer over given series and the rules, by promtool."""
+"""Expressions of panels, evaluated by promtool over given series and the rules."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.grafana import interpolated
 FOLDER = Path(__file__).parents[2] / "dashboards"
 Chosen = dict[str, str | list[str]]
 ALL: Chosen = dict.fromkeys(("job", "instance", "source", "case", "beam"), EVERY)
-"""Nothing was chosen: everything is."""
+"""Values of the variables when the user has chosen nothing: all."""
 ONE_CASE: Chosen = {**ALL, "case": "C1"}
 
 
@@ -34,7 +34,7 @@ def answers(
     expected: list[dict[str, Any]],
     at: str = "10m",
 ) -> None:
-    """Fail unless the expression has these samples at that time over these series, one sample a minute."""
+    """Check the samples of an expression at a time, over series with one sample per minute."""
     test = {
         "rule_files": [str(RULES)],
         "evaluation_interval": "1m",
@@ -58,19 +58,19 @@ ABSENT = {"labels": '{alertname="MQIExporterAbsent", severity="critical"}', "val
 
 
 @pytest.mark.parametrize("instance", [EVERY, ["a"], ["a", "b"]])
-def test_that_there_is_no_exporter_is_what_needs_somebody(tmp_path: Path, instance: str | list[str]) -> None:
+def test_the_alert_for_an_absent_exporter_is_shown(tmp_path: Path, instance: str | list[str]) -> None:
     asked = expression("mqi-beams", "What needs somebody now?", {**ALL, "instance": instance})
     answers(tmp_path, asked, {"up{job='other', instance='a'}": "1x20"}, [ABSENT])
 
 
-def test_alerts_of_other_exporters_than_the_chosen_are_not_shown(tmp_path: Path) -> None:
+def test_alerts_of_other_exporters_are_not_shown(tmp_path: Path) -> None:
     series = {f"up{{job='mqi-beam-exporter', instance='{instance}'}}": "0x20" for instance in ("a", "b", "ab")}
     asked = expression("mqi-beams", "What needs somebody now?", {**ALL, "instance": ["a"]})
     answers(tmp_path, asked, series, [{"labels": '{alertname="MQIExporterDown", severity="critical"}', "value": 1}])
 
 
 def states(instance: str, beam: str, state: str, source: str = "local") -> dict[str, str]:
-    """The series of a beam's state as an exporter has them: one for each."""
+    """Return the series of a beam's state as an exporter exports them: one for each state."""
     return {
         f"mqi_beam_state{{job='j', instance='{instance}', case_id='C1', beam_id='{beam}', source='{source}',"
         f" state='{each}'}}": ("1x20" if each == state else "0x20")
@@ -101,11 +101,11 @@ def test_a_beam_that_two_exporters_follow_counts_once(tmp_path: Path, dashboard:
     answers(tmp_path, asked, series, [{"labels": "{}", "value": count}])
 
 
-def test_beams_are_counted_by_case_beam_and_source_as_the_table_has_them(tmp_path: Path) -> None:
+def test_beams_are_counted_by_case_beam_and_source_as_in_the_table(tmp_path: Path) -> None:
     series = {**states("a", "B1", "failed"), **states("a", "B1", "failed", "hpc1"), **states("a", "B2", "failed")}
     asked = expression("mqi-beams", "Beams that failed", ALL)
     answers(tmp_path, asked, series, [{"labels": "{}", "value": 3}])
 
 
-def test_where_there_is_no_beam_the_number_is_0(tmp_path: Path) -> None:
+def test_a_count_without_beams_is_0(tmp_path: Path) -> None:
     answers(tmp_path, expression("mqi-beams", "Beams that failed", ALL), {}, [{"labels": "{}", "value": 0}])

@@ -1,4 +1,4 @@
-"""The dashboards as files: what is committed is what the code builds, and it keeps the rules of good dashboards.
+"""The dashboards: the committed files are up to date and follow the rules of good dashboards.
 
 The rules are those of Grafana's dashboard linter and of grafanalib's traps: each test says one.
 """
@@ -47,7 +47,7 @@ def panels(path: Path) -> list[Json]:
 
 
 def expressions(path: Path) -> Iterator[tuple[str, str]]:
-    """Where each expression stands, and the expression."""
+    """Yield each expression with its place in the dashboard."""
     for panel in panels(path):
         for target in panel["targets"]:
             yield f"{panel['title']} {target['refId']}", target["expr"]
@@ -65,7 +65,7 @@ def parsed(expression: str) -> Any:
 
 
 def walk(node: Any, above: tuple[Any, ...] = ()) -> Iterator[tuple[Any, tuple[Any, ...]]]:
-    """Every part of an expression with those that it stands in."""
+    """Yield every part of an expression with the parts around it."""
     yield node, above
     match node:
         case promql.Call():
@@ -97,14 +97,14 @@ every_expression = pytest.mark.parametrize(
 )
 
 
-def test_the_committed_files_are_what_the_code_builds() -> None:
+def test_dashboard_files_are_up_to_date() -> None:
     assert {path.name: path.read_text(encoding="utf-8") for path in FILES} == {
         path.name: text for path, text in built()
     }
 
 
 @every_dashboard
-def test_it_has_an_identity_of_its_own_and_is_not_edited_in_place(path: Path) -> None:
+def test_a_dashboard_has_a_uid_and_is_not_editable(path: Path) -> None:
     data = dashboard(path)
     assert data["uid"] == path.stem
     assert re.fullmatch(r"[A-Za-z0-9_-]{1,40}", data["uid"])
@@ -135,7 +135,7 @@ def test_the_data_source_is_a_variable_everywhere(path: Path) -> None:
 
 @every_dashboard
 @pytest.mark.parametrize("name", ["job", "instance"])
-def test_several_exporters_can_be_told_apart(path: Path, name: str) -> None:
+def test_job_and_instance_are_variables(path: Path, name: str) -> None:
     variable = variables(path)[name]
     assert variable["type"] == "query"
     assert variable["multi"] is True
@@ -145,7 +145,7 @@ def test_several_exporters_can_be_told_apart(path: Path, name: str) -> None:
 
 
 @every_dashboard
-def test_variables_are_read_again_with_the_time_range_and_are_valid(path: Path) -> None:
+def test_variables_are_valid_and_refresh_with_the_time_range(path: Path) -> None:
     for variable in variables(path).values():
         if variable["type"] == "query":
             assert variable["refresh"] == 2
@@ -157,7 +157,7 @@ def test_variables_are_read_again_with_the_time_range_and_are_valid(path: Path) 
 
 
 @every_dashboard
-def test_the_variables_that_the_issue_asks_for_are_there(path: Path) -> None:
+def test_a_dashboard_has_its_expected_variables(path: Path) -> None:
     wanted = {"mqi-beams": {"source", "case", "beam"}, "mqi-case": {"case", "beam"}, "mqi-exporter": {"source"}}
     shown = {name for name, variable in variables(path).items() if variable["hide"] == 0}
     assert wanted[path.stem] | {"datasource"} <= shown
@@ -171,7 +171,7 @@ def test_only_variables_that_are_defined_are_used(path: Path) -> None:
 
 
 @every_dashboard
-def test_every_panel_says_what_it_shows(path: Path) -> None:
+def test_every_panel_has_a_title_and_a_description(path: Path) -> None:
     titles = [panel["title"] for panel in panels(path)]
     assert len(set(titles)) == len(titles)
     for panel in panels(path):
@@ -192,7 +192,7 @@ def test_every_panel_has_a_unit_that_grafana_knows(path: Path) -> None:
 
 
 @every_dashboard
-def test_an_id_that_looks_like_a_number_is_shown_as_it_is(path: Path) -> None:
+def test_an_id_that_looks_like_a_number_is_shown_unchanged(path: Path) -> None:
     """04010004 would be shown as 4010004 and 7.1 as 7.10, and a click on it would lead there."""
     for panel in panels(path):
         for override in panel["fieldConfig"].get("overrides", ()) if panel["type"] == "table" else ():
@@ -212,7 +212,7 @@ def test_thresholds_have_a_lowest_step_and_rise(path: Path) -> None:
 
 
 @every_dashboard
-def test_panels_lie_side_by_side_without_overlap_and_without_gaps(path: Path) -> None:
+def test_panels_have_no_overlaps_and_no_gaps(path: Path) -> None:
     taken: set[tuple[int, int]] = set()
     for panel in dashboard(path)["panels"]:
         place = panel["gridPos"]
@@ -240,7 +240,7 @@ def test_ids_are_unique(path: Path) -> None:
 
 
 @every_dashboard
-def test_nothing_is_left_of_what_grafanalib_adds_for_old_grafanas(path: Path) -> None:
+def test_settings_for_old_grafana_versions_are_removed(path: Path) -> None:
     data = dashboard(path)
     assert not {"__inputs", "rows", "hideControls", "sharedCrosshair", "style"} & data.keys()
     for panel in panels(path):
@@ -270,7 +270,7 @@ def test_tables_join_their_queries_by_labels_that_all_have(path: Path) -> None:
 
 
 @every_dashboard
-def test_a_beam_leads_to_its_details(path: Path) -> None:
+def test_a_beam_links_to_its_case_dashboard(path: Path) -> None:
     for panel in panels(path):
         overrides = panel["fieldConfig"].get("overrides", ())
         beams = [each for each in overrides if each["matcher"]["options"] == "Beam"]
@@ -286,7 +286,7 @@ def test_failures_and_stalls_are_marked(path: Path) -> None:
 
 
 @every_expression
-def test_an_expression_is_valid_and_asks_the_chosen_exporters_only(path: Path, where: str, expression: str) -> None:
+def test_an_expression_is_valid_and_selects_only_the_chosen_exporters(path: Path, where: str, expression: str) -> None:
     found = list(selectors(expression))
     assert found
     for selector, _ in found:
@@ -299,7 +299,7 @@ def test_an_expression_is_valid_and_asks_the_chosen_exporters_only(path: Path, w
 
 
 @every_expression
-def test_an_expression_asks_for_metrics_that_exist(path: Path, where: str, expression: str) -> None:
+def test_an_expression_uses_only_existing_metrics(path: Path, where: str, expression: str) -> None:
     families = [empty_family(metric) for _, table in GROUPS for metric in table]
     known = {name for family in families for name in sample_names(family)}
     recorded = {
@@ -319,7 +319,7 @@ def sample_names(family: Metric) -> set[str]:
 
 
 @every_expression
-def test_counters_are_read_as_rates_over_a_window_that_fits(path: Path, where: str, expression: str) -> None:
+def test_counters_are_read_as_rates_over_a_suitable_window(path: Path, where: str, expression: str) -> None:
     for selector, above in selectors(expression):
         calls = [each.func.name for each in above if isinstance(each, promql.Call)]
         counter = selector.name.endswith(("_total", "_sum", "_count", "_bucket"))

@@ -163,7 +163,7 @@ def upto(data: bytes, mark: bytes) -> bytes:
     return data[: data.index(b"\n", data.index(mark)) + 1]
 
 
-def test_a_stall_two_failures_and_a_host_that_goes_down_are_told_to_whom_they_concern_and_nothing_else(
+def test_a_stall_two_failures_and_a_failed_host_notify_only_their_receivers(
     site: Site,
 ) -> None:
     whole = simulate(Simulation(batches=(6,))).data
@@ -246,7 +246,7 @@ def check_mails(mails: list[EmailMessage]) -> None:
     assert f"<strong>Beam {HANGING} of case {case_of(HANGING)} stands still</strong>" in html.get_content()
 
 
-def test_an_exporter_that_is_down_is_one_message_and_ends_no_stall(quick: Site) -> None:
+def test_an_exporter_that_is_down_sends_one_message_and_does_not_resolve_stalls(quick: Site) -> None:
     site, whole = quick, simulate(Simulation(batches=(6,))).data
     site.add(HANGING)
     with ExporterProcess("--config.file", site.configuration) as exporter:

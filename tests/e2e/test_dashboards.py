@@ -130,7 +130,7 @@ def panel(dashboard: str, title: str) -> list[str]:
     return [target["expr"] for target in found["targets"]]
 
 
-def test_the_stalled_the_failed_and_the_remote_beam_are_where_they_belong(prometheus: Prometheus) -> None:
+def test_stalled_failed_and_remote_beams_are_in_their_panels(prometheus: Prometheus) -> None:
     def now(dashboard: str, title: str, number: int = 0, case: str = ALL) -> list[tuple[dict[str, str], float]]:
         return prometheus.query(filled(panel(dashboard, title)[number], case))
 
@@ -167,7 +167,7 @@ def test_failures_and_stalls_are_marked_at_the_moment_they_began(prometheus: Pro
             assert all(time.time() - 600 < milliseconds / 1000 <= time.time() for _, milliseconds in found)
 
 
-def test_nothing_that_is_asked_is_too_large_for_a_small_prometheus(prometheus: Prometheus) -> None:
+def test_no_query_is_too_large_for_a_small_prometheus(prometheus: Prometheus) -> None:
     assert all(len(filled(each.values[2]["expr"], "DEMO0002")) < 4000 for each in queries())
 
 
@@ -178,7 +178,7 @@ def test_the_rules_are_all_evaluated_without_an_error(prometheus: Prometheus) ->
     assert {rule["health"] for group in groups for rule in group["rules"]} == {"ok"}
 
 
-def test_the_files_of_the_stack_are_a_sites(tmp_path: Path) -> None:
+def test_the_test_stack_uses_the_files_of_a_site(tmp_path: Path) -> None:
     prepare(tmp_path, exporter="127.0.0.1:1", alertmanager="127.0.0.1:2")
     assert {path.name for path in tmp_path.iterdir()} == {
         "prometheus.yml",

@@ -137,7 +137,7 @@ def links(dashboard: dict[str, Any]) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("case_id", [*CASES, "a&b=c", "#1", "x?y", "50 %"])
-def test_a_click_on_a_beam_leads_to_this_beam(case_id: str) -> None:
+def test_a_click_on_a_beam_opens_this_beam(case_id: str) -> None:
     found = list(links(DASHBOARDS["mqi-beams"]))
     assert len(found) == 3
     for url in found:
@@ -156,7 +156,7 @@ def uses(dashboard: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 @pytest.mark.parametrize("name", DASHBOARDS)
-def test_a_variable_of_one_value_is_never_taken_for_a_regular_expression(name: str) -> None:
+def test_a_variable_with_one_value_is_never_used_as_a_regular_expression(name: str) -> None:
     found = list(uses(DASHBOARDS[name]))
     assert found
     for matcher, variables in found:

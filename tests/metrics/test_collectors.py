@@ -1,4 +1,4 @@
-"""What a scrape shows of a store, in both formats that Prometheus reads."""
+"""The metrics of a store and of the exporter, in both formats that Prometheus reads."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
 class _Upper(PlainIdentifiers):
-    """Ids shown other than they are, and cases other than beams."""
+    """Identifiers that change ids, those of cases in another way than those of beams."""
 
     def case(self, case_id: str) -> str:
         return f"case-{case_id}"
@@ -61,21 +61,23 @@ def _scrape(*beams: BeamView, **changes: object) -> Samples:
 
 
 def _of(samples: Samples, name: str, *labels: str) -> dict[tuple[str, ...], float]:
-    """The samples of one name, by the values of these labels."""
+    """Return the samples of one name by the values of these labels."""
     return {
         tuple(dict(own)[label] for label in labels): value for (each, own), value in samples.items() if each == name
     }
 
 
 @pytest.mark.parametrize("through", [_through_text, _through_openmetrics])
-def test_both_formats_parse_and_show_the_same(through: Callable[[MetricsEncoder], Iterable[Metric]]) -> None:
+def test_both_formats_parse_to_the_same_samples(through: Callable[[MetricsEncoder], Iterable[Metric]]) -> None:
     groups = StoreCollector(make_full_snapshot, identifiers=PlainIdentifiers())
 
     assert _samples(through(MetricsEncoder(groups))) == _samples(ClientCollector(groups).collect())
 
 
 @pytest.mark.parametrize("through", [_through_text, _through_openmetrics])
-def test_batches_total_stays_a_gauge_of_that_name(through: Callable[[MetricsEncoder], Iterable[Metric]]) -> None:
+def test_batches_total_is_a_gauge_although_its_name_ends_in_total(
+    through: Callable[[MetricsEncoder], Iterable[Metric]],
+) -> None:
     families = {family.name: family for family in through(_encoder(make_snapshot(make_beam())))}
 
     assert families["mqi_beam_batches_total"].type == "gauge"
@@ -111,7 +113,7 @@ def test_a_beam_shows_its_numbers() -> None:
     }
 
 
-def test_what_is_not_known_of_a_beam_is_absent_and_not_zero() -> None:
+def test_unknown_values_of_a_beam_are_absent_and_not_zero() -> None:
     samples = _scrape(make_waiting_beam())
 
     shown = {name for name, labels in samples if dict(labels).get("beam_id")}
@@ -131,7 +133,7 @@ def test_what_is_not_known_of_a_beam_is_absent_and_not_zero() -> None:
 
 
 @pytest.mark.parametrize("state", BeamState)
-def test_every_state_is_shown_and_only_the_beams_own_is_one(state: BeamState) -> None:
+def test_every_state_has_a_sample_and_only_the_current_one_is_1(state: BeamState) -> None:
     shown = _of(_scrape(make_beam(state=state)), "mqi_beam_state", "state")
 
     assert shown == {(each.value,): float(each is state) for each in BeamState}
@@ -149,14 +151,14 @@ def test_info_shows_dialect_and_status_and_an_empty_one_without_a_row(status: st
     assert _of(_scrape(beam), "mqi_beam_info", "dialect", "status") == {("moqui", shown): 1}
 
 
-def test_a_failure_is_shown_only_where_the_beam_is_failed() -> None:
+def test_only_a_failed_beam_has_a_failure_reason() -> None:
     failed = make_beam(beam_id="f", state=BeamState.FAILED, reason="cuda")
     running = make_beam(beam_id="r", reason="cuda")
 
     assert _of(_scrape(failed, running), "mqi_beam_failure", "beam_id", "reason") == {("f", "cuda"): 1}
 
 
-def test_flags_are_one_where_they_hold() -> None:
+def test_flags_are_1_when_set() -> None:
     samples = _scrape(make_beam(log_unmatched=True, status_mismatch=True, log_buffered=True))
 
     for name in ("mqi_log_unmatched", "mqi_beam_status_mismatch", "mqi_beam_log_buffered"):
@@ -173,7 +175,7 @@ def test_a_cases_progress_is_the_mean_of_its_beams() -> None:
     assert _of(samples, "mqi_case_progress_ratio", "case_id") == {("one",): 0.5, ("two",): 1.0}
 
 
-def test_beams_are_counted_for_every_source_and_state_from_zero_on() -> None:
+def test_beam_counts_exist_for_every_source_and_state_even_at_zero() -> None:
     sources = (SourceView("local", "local"), SourceView("hpc1", "ssh"))
 
     counts = _of(_scrape(make_beam(), make_beam(beam_id="b"), sources=sources), "mqi_beams", "source", "state")
@@ -182,11 +184,11 @@ def test_beams_are_counted_for_every_source_and_state_from_zero_on() -> None:
     assert {series: count for series, count in counts.items() if count} == {("local", "running"): 2}
 
 
-def test_a_beam_of_a_source_that_a_reload_removed_is_counted_too() -> None:
+def test_a_beam_of_a_source_that_a_reload_removed_is_still_counted() -> None:
     assert _of(_scrape(make_beam(source="gone")), "mqi_beams", "source", "state")["gone", "running"] == 1
 
 
-def test_every_outcome_and_reason_exists_from_zero_on() -> None:
+def test_run_counters_exist_for_every_outcome_and_reason_even_at_zero() -> None:
     counts = _of(_scrape(runs={("local", "failed", "cuda"): 2}), "mqi_beam_runs_total", "source", "outcome", "reason")
 
     outcomes = [("succeeded", ""), *(("failed", reason) for reason in FAILURE_REASONS)]
@@ -214,7 +216,7 @@ def test_batch_durations_are_a_histogram_per_source() -> None:
 @pytest.mark.parametrize(
     ("up", "shown"), [(True, {("hpc1", "ssh"): 1}), (False, {("hpc1", "ssh"): 0}), (None, {("hpc1", "ssh"): 0})]
 )
-def test_a_source_is_up_or_not_and_not_up_before_it_was_polled(
+def test_a_source_is_not_up_before_its_first_successful_poll(
     up: bool | None, shown: dict[tuple[str, ...], float]
 ) -> None:
     assert _of(_scrape(sources=(SourceView("hpc1", "ssh", up=up),)), "mqi_source_up", "source", "kind") == shown
@@ -243,11 +245,11 @@ def test_a_database_shows_its_work() -> None:
     assert _of(samples, "mqi_database_last_write_timestamp_seconds") == {(): NOW - 2}
 
 
-def test_without_a_database_nothing_is_said_of_one() -> None:
+def test_without_a_database_there_are_no_database_metrics() -> None:
     assert "mqi_database" not in b"".join(_encoder(make_snapshot(make_beam())).encode(openmetrics=False)).decode()
 
 
-def test_the_boards_own_counts_are_shown() -> None:
+def test_counters_of_the_store_are_exported() -> None:
     samples = _samples(_through_text(_encoder(make_full_snapshot())))
 
     assert _of(samples, "mqi_beams_dropped") == {(): 3}
@@ -255,7 +257,7 @@ def test_the_boards_own_counts_are_shown() -> None:
     assert _of(samples, "mqi_exporter_errors_total", "where") == {("scrape",): 1}
 
 
-def test_ids_are_shown_as_the_identifiers_say_and_in_no_other_way() -> None:
+def test_ids_appear_only_as_the_identifiers_render_them() -> None:
     encoder = _encoder(make_snapshot(make_beam("patient", "field")), _Upper())
 
     shown = {
@@ -271,7 +273,7 @@ def test_ids_are_shown_as_the_identifiers_say_and_in_no_other_way() -> None:
 @pytest.mark.parametrize(
     "beam_id", ['a "quoted" one', "back\\slash", "two\nlines", "환자 1 (재계획)", "a,b={c}#", "\\n", ""]
 )
-def test_any_id_survives_the_way_to_prometheus(
+def test_any_id_survives_encoding_and_parsing(
     beam_id: str, through: Callable[[MetricsEncoder], Iterable[Metric]]
 ) -> None:
     shown = _of(_samples(through(_encoder(make_snapshot(make_beam(beam_id=beam_id))))), "mqi_beam_run", "beam_id")
@@ -279,7 +281,7 @@ def test_any_id_survives_the_way_to_prometheus(
     assert shown == {(beam_id,): 1}
 
 
-def test_ids_of_undecodable_bytes_are_shown_and_told_apart() -> None:
+def test_ids_of_undecodable_bytes_stay_distinct() -> None:
     ids = [name.decode(errors="surrogateescape") for name in (b"b\xff", b"b\xfe")]
 
     shown = _of(_scrape(*(make_beam("c\udcff", beam_id) for beam_id in ids)), "mqi_beam_run", "beam_id")
@@ -299,7 +301,7 @@ def test_a_scrape_takes_one_snapshot() -> None:
     assert len(taken) == 1
 
 
-def test_the_exporter_tells_of_itself() -> None:
+def test_the_exporter_exports_metrics_about_itself() -> None:
     scrapes = ScrapeMeter()
     encoder = MetricsEncoder(
         ExporterCollector("1.2.3", reload_status=lambda: ReloadStatus(False, NOW), scrapes=scrapes)
@@ -326,6 +328,6 @@ def test_process_and_python_metrics_come_from_the_client() -> None:
     assert {"process_resident_memory_bytes", "process_cpu_seconds", "python_info", "python_gc_collections"} <= names
 
 
-def test_a_clock_offset_is_exported_for_sources_of_which_it_is_known() -> None:
+def test_a_clock_offset_is_exported_only_once_it_is_known() -> None:
     sources = (SourceView("local", "local"), SourceView("hpc1", "ssh", clock_offset_seconds=-300.2))
     assert _of(_scrape(sources=sources), "mqi_source_clock_offset_seconds", "source") == {("hpc1",): -300.2}

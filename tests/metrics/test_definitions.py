@@ -1,4 +1,4 @@
-"""The names, types and labels that dashboards and alerts rely on, and the reference made from them."""
+"""Names, types and labels of all metrics, on which dashboards and alerts rely, and the generated reference."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ INTERFACE = {
 
 
 def full_text() -> bytes:
-    """Every metric of ours, each with at least one sample."""
+    """Return the text of all our metrics, each with at least one sample."""
     scrapes = ScrapeMeter()
     scrapes.observe(seconds=0.01, size_bytes=4096)
     protection = ProtectionView({"password": 1}, True, NOW, {"shown": 1})
@@ -96,14 +96,14 @@ def full_text() -> bytes:
     return b"".join(encoder.encode(openmetrics=False))
 
 
-def test_names_types_and_labels_are_those_promised() -> None:
+def test_names_types_and_labels_of_metrics_have_not_changed() -> None:
     declared = [metric for _, table in GROUPS for metric in table]
 
     assert {metric.name: (metric.kind, metric.labels) for metric in declared} == INTERFACE
     assert len(declared) == len(INTERFACE), "a name is declared twice"
 
 
-def test_samples_carry_the_labels_that_are_declared() -> None:
+def test_samples_have_the_declared_labels() -> None:
     seen: dict[str, set[frozenset[str]]] = {}
     for family in text_string_to_metric_families(full_text().decode()):
         name = family.name + "_total" if family.type == "counter" else family.name
@@ -112,14 +112,14 @@ def test_samples_carry_the_labels_that_are_declared() -> None:
     assert seen == {name: {frozenset(labels)} for name, (_, labels) in INTERFACE.items()}
 
 
-def test_promtool_finds_nothing_but_the_gauge_that_users_named_total() -> None:
+def test_promtool_complains_only_about_the_gauge_that_ends_in_total() -> None:
     checked = subprocess.run(["promtool", "check", "metrics"], input=full_text(), capture_output=True, check=False)
 
     complaints = (checked.stdout + checked.stderr).decode().splitlines()
     assert complaints == ['mqi_beam_batches_total non-counter metrics should not have "_total" suffix']
 
 
-def test_the_committed_reference_is_what_the_tables_print() -> None:
+def test_docs_metrics_md_is_up_to_date() -> None:
     printed = subprocess.run(
         [sys.executable, "-m", "exporter.metrics.definitions"], cwd=REPOSITORY, capture_output=True, check=True
     )

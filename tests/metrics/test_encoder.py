@@ -131,7 +131,7 @@ STORES = st.builds(
 
 
 def _meaning(families: Iterable[Metric]) -> Meaning:
-    """Everything that a parser finds; numbers so that NaN equals itself."""
+    """Return everything that a parser finds, with NaN as text so that it equals itself."""
     found: Meaning = {}
     for family in families:
         assert family.name not in found
@@ -242,7 +242,7 @@ def test_numbers_are_written_as_prometheus_reads_them(number: float, text: str) 
     assert format_number(number) == text
 
 
-def test_a_metrics_header_is_that_of_its_format() -> None:
+def test_the_header_differs_between_the_formats() -> None:
     metric = counter("mqi_x_total", (), 'A "quoted"\nback\\slash.', lambda item: item)
 
     assert encode_header(metric, openmetrics=False) == (
@@ -330,7 +330,7 @@ def test_a_beam_that_moves_to_another_source_gets_new_labels() -> None:
     assert re.search(rb'^mqi_beam_run\{.*source="hpc1"\} ', _encode(encoder), re.MULTILINE)
 
 
-def test_a_value_that_raises_spoils_one_scrape_and_not_the_next() -> None:
+def test_an_error_in_one_scrape_does_not_affect_the_next() -> None:
     broken = True
 
     def read(beam: BeamView) -> float:

@@ -1,4 +1,4 @@
-"""What a declaration makes of an item."""
+"""Declarations of metrics and the lines that they lead to."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _lines(metric: Definition[Any], *items: tuple[str, object]) -> list[str]:
     return encode_samples(metric, labels, [metric.read(item) for _, item in items]).splitlines(keepends=True)
 
 
-def test_a_value_that_is_not_known_has_no_sample_and_zero_has_one() -> None:
+def test_an_unknown_value_has_no_sample_but_zero_has_one() -> None:
     assert _lines(gauge("mqi_x", ("n",), "X.", lambda item: item), ("a", None), ("b", 0.0)) == ['mqi_x{n="b"} 0.0\n']
 
 
@@ -42,7 +42,9 @@ def test_a_value_that_is_not_known_has_no_sample_and_zero_has_one() -> None:
         ((1, 2.5, True), ("1", "2.5", "1")),
     ],
 )
-def test_values_of_one_kind_and_of_many_are_written_alike(values: tuple[float, ...], texts: tuple[str, ...]) -> None:
+def test_columns_of_one_type_and_of_mixed_types_are_formatted_alike(
+    values: tuple[float, ...], texts: tuple[str, ...]
+) -> None:
     metric = gauge("mqi_x", ("n",), "X.", lambda item: item)
     items = [(f"100%{number}", value) for number, value in enumerate(values)]
 
@@ -54,7 +56,7 @@ def test_samples_are_named_as_declared(make: Any) -> None:
     assert _lines(make("mqi_x_total", (), "X.", lambda item: item), ("", 3)) == ["mqi_x_total 3\n"]
 
 
-def test_parts_of_a_thing_are_told_apart_by_further_labels() -> None:
+def test_several_samples_of_an_item_differ_in_the_extra_label() -> None:
     by_colour: Definition[str] = gauge_by("mqi_x", ("n",), ("colour",), "X.", lambda _: [(("red",), 1), (("blue",), 2)])
 
     assert by_colour.labels == ("n", "colour")
@@ -62,14 +64,14 @@ def test_parts_of_a_thing_are_told_apart_by_further_labels() -> None:
     assert _lines(by_colour, ("", "item")) == ['mqi_x{colour="red"} 1\n', 'mqi_x{colour="blue"} 2\n']
 
 
-def test_parts_with_too_few_label_values_are_refused() -> None:
+def test_a_sample_with_too_few_label_values_is_an_error() -> None:
     wrong: Definition[str] = gauge_by("mqi_x", (), ("colour", "size"), "X.", lambda _: [(("red",), 1)])
 
     with pytest.raises(ValueError, match="zip"):
         _lines(wrong, ("", "item"))
 
 
-def test_one_of_several_is_one_and_the_others_zero() -> None:
+def test_the_chosen_value_is_1_and_the_others_are_0() -> None:
     colour: Definition[str] = one_of("mqi_x", ("n",), "colour", "X.", ["red", "blue"], lambda item: item)
 
     assert colour.labels == ("n", "colour")
@@ -83,7 +85,7 @@ def test_a_summary_is_a_count_and_a_sum() -> None:
     ]
 
 
-def test_a_histograms_buckets_add_up_to_its_count() -> None:
+def test_histogram_buckets_are_cumulative() -> None:
     durations = HistogramView((30.0, 60.0), (1, 2, 3), 400.0)
 
     assert _lines(histogram("mqi_x_seconds", (), "X.", lambda item: item), ("", durations)) == [
@@ -95,7 +97,7 @@ def test_a_histograms_buckets_add_up_to_its_count() -> None:
     ]
 
 
-def test_text_that_utf8_cannot_carry_becomes_escapes_and_stays_distinct() -> None:
+def test_text_that_is_not_utf8_becomes_distinct_escapes() -> None:
     undecodable = [b"beam\xff".decode(errors="surrogateescape"), b"beam\xfe".decode(errors="surrogateescape")]
 
     shown = [encodable(text) for text in undecodable]
@@ -105,5 +107,5 @@ def test_text_that_utf8_cannot_carry_becomes_escapes_and_stays_distinct() -> Non
 
 
 @pytest.mark.parametrize("text", ["plain", "환자", "ü"])
-def test_text_that_utf8_can_carry_stays_as_it_is(text: str) -> None:
+def test_utf8_text_is_unchanged(text: str) -> None:
     assert encodable(text) == text

@@ -1,4 +1,4 @@
-"""``/metrics?name[]=...``: some metrics alone."""
+"""``/metrics?name[]=...``: scrapes of named metrics."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _families(site: Site, *names: str, **headers: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("accept", ["", PROMETHEUS_2_ACCEPT])
-def test_named_metrics_are_shown_as_in_a_whole_scrape_and_no_others(site: Site, accept: str) -> None:
+def test_a_scrape_of_named_metrics_has_them_as_in_a_full_scrape_and_no_others(site: Site, accept: str) -> None:
     whole = _families(site, accept=accept)
     some = _families(site, "mqi_beam_state", "mqi_beams", accept=accept)
 
@@ -50,7 +50,7 @@ def test_named_metrics_are_shown_as_in_a_whole_scrape_and_no_others(site: Site, 
         ("python_info", "python_info"),
     ],
 )
-def test_names_of_samples_mean_their_metrics(site: Site, name: str, family: str) -> None:
+def test_the_name_of_a_sample_selects_its_whole_metric(site: Site, name: str, family: str) -> None:
     assert _families(site, name, accept=PROMETHEUS_2_ACCEPT).keys() == {family}
 
 
@@ -79,7 +79,7 @@ def test_head_answers_for_named_metrics_as_get_does(site: Site) -> None:
     assert head.headers["content-length"] == got.headers["content-length"]
 
 
-def test_as_many_names_as_allowed_are_answered_and_one_more_is_refused(site: Site) -> None:
+def test_100_names_are_answered_and_101_are_refused(site: Site) -> None:
     names = [f"unknown{number}" for number in range(101)]
 
     assert site.client.get("/metrics", params={"name[]": names[:100]}).status_code == 200
@@ -88,13 +88,13 @@ def test_as_many_names_as_allowed_are_answered_and_one_more_is_refused(site: Sit
     assert refused.text == "At most 100 name[] at once, 101 were given; without any, all are shown.\n"
 
 
-def test_scrapes_of_some_metrics_are_not_measured_as_scrapes_of_all(site: Site) -> None:
+def test_only_full_scrapes_are_measured(site: Site) -> None:
     site.get("/metrics?name[]=mqi_beam_state")
 
     assert site.scrapes.read()[0].count == 0
 
 
-def test_scrapes_of_different_names_at_once_get_what_they_asked_for(site: Site) -> None:
+def test_concurrent_scrapes_of_different_names_get_their_own_metrics(site: Site) -> None:
     names = ["mqi_beams", "mqi_beam_run", "mqi_beam_state"] * 4
     with ThreadPoolExecutor(len(names)) as scrapers:
         shown = [families.keys() for families in scrapers.map(lambda name: _families(site, name), names)]
@@ -102,7 +102,7 @@ def test_scrapes_of_different_names_at_once_get_what_they_asked_for(site: Site) 
     assert shown == [{name} for name in names]
 
 
-def test_metrics_that_were_not_asked_for_are_not_read() -> None:
+def test_metrics_that_were_not_requested_are_not_read() -> None:
     def refuse(_: object) -> float:
         raise AssertionError("read although nobody asked for it")
 
