@@ -11,7 +11,6 @@ from exporter.beams.snapshot import BeamKey, BeamRow
 from exporter.beams.store import BeamStore
 from exporter.logs.parser import SitePatterns
 from exporter.polling.poller import SourcePoller
-from exporter.privacy.identifiers import PlainIdentifiers
 from exporter.sources.local import LocalLogSource
 from exporter.sources.log_paths import LogPathTemplate
 from exporter.sources.source import LogSource
@@ -91,7 +90,6 @@ def watch(folder: Path, count: int, source: LogSource | None = None, at: float =
         [LogPathTemplate(f"{folder}/{{beam_id}}.log")],
         store,
         site=SitePatterns(),
-        identifiers=PlainIdentifiers(),
         clock=lambda: at,
     )
     return store, poller

@@ -25,7 +25,6 @@ from exporter.beams.snapshot import BeamKey, BeamRow
 from exporter.beams.store import BeamStore
 from exporter.logs.parser import SitePatterns
 from exporter.polling.poller import SourcePoller
-from exporter.privacy.identifiers import PlainIdentifiers
 from exporter.sources.log_paths import LogPathTemplate
 from exporter.sources.source import ReadRequest
 from exporter.sources.ssh.host import SshHost
@@ -152,7 +151,6 @@ def _watch(folder: Path, host: SshHost, count: int) -> tuple[BeamStore, SourcePo
         [LogPathTemplate(f"{logs}/{{beam_id}}.log")],
         store,
         site=SitePatterns(),
-        identifiers=PlainIdentifiers(),
         clock=time.time,
     )
     paths = [logs / f"{key.beam_id}.log" for key in keys]
@@ -225,7 +223,6 @@ def _catch_up(folder: Path, host: SshHost, megabytes: int, figures: dict[str, fl
         [LogPathTemplate(f"{logs}/{{beam_id}}.log")],
         store,
         site=SitePatterns(),
-        identifiers=PlainIdentifiers(),
         clock=time.time,
     )
     began = time.perf_counter()

@@ -32,7 +32,6 @@ from exporter.database.table_rows import TEXT_LIMIT_BYTES
 from exporter.database.unavailable import DatabaseUnavailable
 from exporter.logs.events import BatchesAnnounced, BatchStarted, LogRead, LogReplaced, RunFailed
 from exporter.logs.parser import TpsLogParser
-from exporter.privacy.identifiers import PlainIdentifiers
 from exporter.runtime import discovery_loop, log_output
 from exporter.runtime.log_output import VALUE_CHARACTERS, render_json, render_logfmt
 from exporter.sources.local import LocalLogSource
@@ -255,12 +254,12 @@ def test_files_of_all_folders_of_a_source_are_bounded_together(tmp_path: Path, m
     settings = settings_from(f"base_directory: {tmp_path}\ndiscovery: {{kind: directory}}\n", "x.yaml")
     store = BeamStore(StoreRules(), NOW)
     source = LocalLogSource("local")
-    loop = discovery_loop.DirectoryDiscoveryLoop(settings, source, templates, store, PlainIdentifiers(), time.time)
+    loop = discovery_loop.DirectoryDiscoveryLoop(settings, source, templates, store, time.time)
     with capture_logs() as lines:
         loop.run_once()
     assert {beam.key.case_id for beam in store.snapshot(NOW).beams} == {"casea"}
     [line] = lines
-    assert f"{tmp_path}/b and the folders before it have more than 5 files" in line["error"]
+    assert f"{tmp_path}/b and the folders before it have more than 5 files" in str(line["error"])
 
 
 class TestConfiguration:

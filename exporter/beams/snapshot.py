@@ -12,6 +12,7 @@ from enum import Enum
 from typing import NamedTuple
 
 from exporter.beams.dose import NO_ENGINE_TIMES, EngineTimes
+from exporter.sources.source import SourceUnavailable
 
 
 class BeamState(str, Enum):
@@ -239,7 +240,7 @@ class Summary:
 class SourceView:
     """Health and work of one source.
 
-    ``up`` is ``None`` before its first poll; ``reason`` says why the source is down, and is ``None`` while it is not.
+    ``up`` is ``None`` before its first poll; ``problem`` says why the source is down, and is ``None`` while it is up.
 
     ``folders_missing`` are folders of ``log_path`` that do not exist; ``None`` before they were looked for.
 
@@ -258,7 +259,7 @@ class SourceView:
     read_bytes: int = 0
     errors: Mapping[str, int] = field(default_factory=dict)
     anomalies: Mapping[str, int] = field(default_factory=dict)
-    reason: str | None = None
+    problem: SourceUnavailable | None = None
     folders_missing: tuple[str, ...] | None = None
     clock_offset_seconds: float | None = None
     log_places: int = 0

@@ -27,6 +27,7 @@ from exporter.persistence.errors import StateInUse, StateNotOurs
 from exporter.process import core_dumps, gc_tuning
 from exporter.runtime import log_output
 from exporter.runtime.exporter import Exporter
+from exporter.runtime.privacy import make_identifiers, pseudonym_key
 from exporter.web.routes import ReloadFailed
 
 _log = structlog.get_logger(__name__)
@@ -36,7 +37,6 @@ def serve_configured(flags: Flags) -> None:
     """Run the exporter as its configuration file says; SIGHUP reads the file again."""
     core_dumps.disable()
     settings = load_settings(flags, own=True)
-    _configure_log(settings)
     _serve(settings, flags.own_settings)
 
 
@@ -65,15 +65,7 @@ def serve_demo(flags: Flags, folder: Path | None, speed: float) -> None:
             return flags.over(settings_from(configuration, "demo"))
 
         settings = read()
-        _configure_log(settings)
         _serve(settings, read, communicator)
-
-
-def _configure_log(settings: Settings) -> None:
-    redact = settings.privacy.identifiers == "pseudonym"
-    log_output.configure(settings.log.level, settings.log.format, redact=redact)
-    for warning in settings_warnings(settings):
-        _log.warning("doubtful configuration", about=warning)
 
 
 def _serve(
@@ -88,7 +80,12 @@ def _serve(
     """
     signals, stopping = _catch_signals(), threading.Event()
     try:
-        exporter = Exporter(settings, read_settings)
+        key = pseudonym_key(settings)
+        identifiers = make_identifiers(settings, key)
+        log_output.configure(settings.log.level, settings.log.format, identifiers=None if key is None else identifiers)
+        for warning in settings_warnings(settings):
+            _log.warning("doubtful configuration", about=warning)
+        exporter = Exporter(settings, read_settings, identifiers=identifiers)
     except (ListenError, ConfigError, StateInUse, StateNotOurs) as error:
         fail(str(error))
     gc_tuning.collect_less_often()

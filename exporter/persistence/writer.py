@@ -29,7 +29,7 @@ from exporter.persistence.lock import LockFile
 from exporter.persistence.old_state import OldStateFile, find_old_state, is_readable, store_path
 from exporter.persistence.store import StateStore, is_plain
 from exporter.privacy.encryption import Encryption
-from exporter.privacy.identifiers import Identifiers, SafeText
+from exporter.privacy.identifiers import SafeText
 from exporter.process.clock import Clock
 from exporter.process.worker import Worker
 
@@ -51,7 +51,6 @@ class StateWriter:
             a failure it is tried again.
         keep_history_days: runs that ended earlier leave the history.
         store: what is saved.
-        identifiers: how the path is shown in log lines.
         clock: the exporter's.
         encryption: encrypts the store on disk; nothing is encrypted without.
     """
@@ -62,7 +61,6 @@ class StateWriter:
         interval_seconds: float,
         keep_history_days: float,
         store: BeamStore,
-        identifiers: Identifiers,
         clock: Clock,
         encryption: Encryption | None = None,
     ) -> None:
@@ -74,8 +72,6 @@ class StateWriter:
         self._interval_seconds = interval_seconds
         self._keep_history_seconds = keep_history_days * _DAY_SECONDS
         self._store = store
-        self._identifiers = identifiers
-        self._shown_path = identifiers.path(str(self.path))
         self._clock = clock
         self._old: OldStateFile | None = None
         self._unsaved = threading.Event()
@@ -109,12 +105,12 @@ class StateWriter:
             _log.info(
                 "state.file names the JSON file of an earlier version: the state is kept in a database beside it; "
                 "set state.file to that",
-                state=self._shown_path,
+                state=str(self.path),
             )
         try:
             self._lock.acquire()
         except StateInUse as error:
-            raise StateInUse(f"{self._shown_path}: {error}") from None
+            raise StateInUse(f"{self.path}: {error}") from None
         except OSError as error:
             self._failed(error.strerror or str(error))
         self._restore(sources)
@@ -136,7 +132,7 @@ class StateWriter:
             state = decode(stored)
         except StateNotOurs as error:
             self._lock.release()
-            raise StateNotOurs(f"{self._shown_path}: {error}, no state file; set state.file to another path") from None
+            raise StateNotOurs(f"{self.path}: {error}, no state file; set state.file to another path") from None
         except StateOutdated as error:
             self._drop_states(error)
             return
@@ -147,7 +143,7 @@ class StateWriter:
             self._clock.resume(state.sources.clocks)
         self._store.resume(state, sources, runs_are_saved=not imported)
         self._store.show_saved_counters(state.counters)
-        _log.info("going on after a restart", state=self._shown_path, beams=len(state.beams))
+        _log.info("going on after a restart", state=str(self.path), beams=len(state.beams))
         if imported:
             self._save()
 
@@ -157,7 +153,7 @@ class StateWriter:
             decode(stored)
         except StateInUse as error:
             self._lock.release()
-            raise StateInUse(f"{self._identifiers.path(str(old.path))}: {error}") from None
+            raise StateInUse(f"{old.path}: {error}") from None
         except (StateUnusable, OSError) as error:
             self._report_unusable(old.path, str(error))
             self._retire(old, ".set-aside")
@@ -174,7 +170,7 @@ class StateWriter:
             self._retire(old, ".imported")
 
     def _retire(self, old: OldStateFile, suffix: str) -> None:
-        about = {"file": self._identifiers.path(str(old.path)), "state": self._shown_path}
+        about = {"file": str(old.path), "state": str(self.path)}
         try:
             kept = old.retire(suffix)
         except OSError as error:
@@ -218,7 +214,7 @@ class StateWriter:
         self._store.count_error(_NAME)
         _log.warning(
             "state file cannot be used: all logs are read again from their beginning",
-            state=self._identifiers.path(str(path)),
+            state=str(path),
             reason=SafeText(reason),
             **about,
         )
@@ -240,7 +236,7 @@ class StateWriter:
             if not last.is_alive():
                 self.close()
                 return
-        _log.error("state was not written in time: the disk does not answer", state=self._shown_path)
+        _log.error("state was not written in time: the disk does not answer", state=str(self.path))
 
     def close(self) -> None:
         """Let others have the file."""
@@ -298,7 +294,7 @@ class StateWriter:
             self._store.confirm_saved(changes)
             if self._trouble is not None:
                 self._trouble = None
-                _log.info("state is written again", state=self._shown_path)
+                _log.info("state is written again", state=str(self.path))
 
     def _failed(self, reason: str) -> None:
         """Report it once until it works again; count it each time."""
@@ -309,7 +305,7 @@ class StateWriter:
             self._trouble = reason
             _log.warning(
                 "state cannot be written: after a restart logs are read again from their beginning",
-                state=self._shown_path,
+                state=str(self.path),
                 error=SafeText(reason),
             )
 

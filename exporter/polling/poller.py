@@ -21,7 +21,6 @@ from exporter.polling.schedule import PollSchedule, PollScope, Target
 from exporter.polling.sink import PollSink
 from exporter.polling.source_clock import SourceClock
 from exporter.polling.stats import PollStats
-from exporter.privacy.identifiers import Identifiers
 from exporter.sources.checkpoint import Checkpoint
 from exporter.sources.inotify import InotifyWatcher
 from exporter.sources.log_paths import LogPathTemplate
@@ -69,7 +68,6 @@ class SourcePoller:
         templates: where a beam's log may be; all are tried, and the newest log wins.
         sink: receives what the logs say.
         site: the site's own patterns.
-        identifiers: how ids are shown in log lines.
         clock: the present instant; read once before and once after each poll, and after each round of reads.
         watcher: gives hints; whoever made it closes it.
         interval_seconds: between two polls of an active log.
@@ -83,7 +81,6 @@ class SourcePoller:
         sink: PollSink,
         *,
         site: SitePatterns,
-        identifiers: Identifiers,
         clock: Callable[[], float],
         watcher: InotifyWatcher | None = None,
         interval_seconds: float = 0.5,
@@ -94,7 +91,7 @@ class SourcePoller:
         self._site = site
         self._clock = clock
         self._following: dict[BeamKey, _Following] = {}
-        self._stats = PollStats(source, identifiers, sink.count_error)
+        self._stats = PollStats(source, sink.count_error)
         self._outputs = None if outputs is None else OutputChecker(source, outputs, sink, self._stats)
         self._checkpoints: dict[BeamKey, Checkpoint | None] = {}
         # When the last poll of due logs began.
@@ -110,7 +107,6 @@ class SourcePoller:
             source.name,
             templates,
             sink,
-            identifiers=identifiers,
             clock=clock,
             watcher=watcher,
             interval_seconds=interval_seconds,

@@ -19,7 +19,7 @@ import structlog
 
 from exporter.beams.snapshot import BeamKey, BeamRow, WatchedBeam
 from exporter.polling.sink import PollSink
-from exporter.privacy.identifiers import Identifiers, SafeText
+from exporter.privacy.identifiers import SafeText
 from exporter.sources.inotify import InotifyWatcher
 from exporter.sources.log_paths import LogPathError, LogPathTemplate
 from exporter.sources.source import NO_KNOWN_STATS, LogStat
@@ -141,7 +141,6 @@ class PollSchedule:
         source: its name.
         templates: where a beam's log may be.
         sink: knows the beams; counts refused ids.
-        identifiers: how ids are shown in log lines.
         clock: the present instant.
         watcher: gives hints; ``None`` for none.
         interval_seconds: between two polls of an active log.
@@ -154,7 +153,6 @@ class PollSchedule:
         templates: Iterable[LogPathTemplate],
         sink: PollSink,
         *,
-        identifiers: Identifiers,
         clock: Callable[[], float],
         watcher: InotifyWatcher | None = None,
         interval_seconds: float = 0.5,
@@ -163,7 +161,6 @@ class PollSchedule:
         self._source = source
         self._templates = tuple(templates)
         self._sink = sink
-        self._identifiers = identifiers
         self._watcher = watcher
         self._interval_seconds = interval_seconds
         self._quiet_seconds = max(QUIET_SECONDS, interval_seconds)
@@ -376,8 +373,8 @@ class PollSchedule:
             self._sink.count_refused({"log_path": 1})
             _log.warning(
                 "log path refused",
-                case=self._identifiers.case(row.key.case_id),
-                beam=self._identifiers.beam(row.key.beam_id),
+                case=row.key.case_id,
+                beam=row.key.beam_id,
                 source=self._source,
                 # Its text names the template and the fields, never their values.
                 error=SafeText(error),

@@ -11,7 +11,6 @@ from collections.abc import Callable, Collection
 import structlog
 
 from exporter.beams.snapshot import BeamKey, SourceView, Summary
-from exporter.privacy.identifiers import Identifiers
 from exporter.sources.missing_folders import FolderChange
 from exporter.sources.source import LogProblem, LogSource, SourceUnavailable, UnexpectedError
 
@@ -19,8 +18,6 @@ _log = structlog.get_logger(__name__)
 
 _UNEXPECTED = "unexpected"
 
-_REASON_LIMIT = 500
-"""Characters of a reason that readers are shown."""
 CLOCK_WARNING_SECONDS = 5.0
 """Warn when a source's clock differs from ours by more than this, in seconds."""
 
@@ -30,18 +27,16 @@ class PollStats:
 
     Args:
         source: it.
-        identifiers: how ids are shown in log lines.
         count_error: told ``monitor`` when an unexpected error with one log was survived, and ``source NAME`` when it
             was with the whole source.
     """
 
-    def __init__(self, source: LogSource, identifiers: Identifiers, count_error: Callable[[str], None]) -> None:
+    def __init__(self, source: LogSource, count_error: Callable[[str], None]) -> None:
         self._source = source
-        self._identifiers = identifiers
         self._count_error = count_error
         self._up: bool | None = None
         self._trouble: SourceUnavailable | None = None
-        self._reason: str | None = None
+        self._problem: SourceUnavailable | None = None
         self._unexpected: str | None = None
         self._problems: dict[str, str] = {}
         self._output_problems: dict[BeamKey, str] = {}
@@ -57,7 +52,7 @@ class PollStats:
     def adopt(self, other: PollStats) -> None:
         """Go on where ``other`` (of the same source before a reload) stopped."""
         self._up = other._up
-        self._reason = other._reason
+        self._problem = other._problem
         self._unexpected = other._unexpected
         self._problems = other._problems
         self._output_problems = other._output_problems
@@ -89,7 +84,7 @@ class PollStats:
             self._round_trips_before + self._source.round_trips,
             self._read_bytes,
             dict(self._errors),
-            reason=self._reason,
+            problem=self._problem,
             folders_missing=folders_missing,
             clock_offset_seconds=self._clock_offset_seconds,
             log_places=log_places,
@@ -110,7 +105,7 @@ class PollStats:
         if self._up is not True:
             _log.info("source up", source=self._source.name, kind=self._source.kind)
             self._up = True
-        self._reason = self._unexpected = None
+        self._problem = self._unexpected = None
 
     def is_down(self, problem: SourceUnavailable) -> None:
         """The source could not be polled.
@@ -123,17 +118,16 @@ class PollStats:
             self._errors[problem.kind] += 1
             if isinstance(problem, UnexpectedError):
                 self._count_error(f"source {self._source.name}")
-        error = self._identifiers.problem(problem)
         if isinstance(problem, UnexpectedError):
             # Also where the source was down already: this is another reason, and a fault of the exporter itself.
             if self._unexpected != str(problem):
                 self._unexpected = str(problem)
-                about = {"source": self._source.name, "kind": self._source.kind, "error": error}
+                about = {"source": self._source.name, "kind": self._source.kind, "error": problem}
                 _log.error("unexpected error, source down", **about, exc_info=problem.__cause__)
         elif self._up is not False:
-            _log.warning("source down", source=self._source.name, kind=self._source.kind, error=error)
+            _log.warning("source down", source=self._source.name, kind=self._source.kind, error=problem)
         self._up = False
-        self._reason = error[:_REASON_LIMIT]
+        self._problem = problem
 
     def folders_changed(self, change: FolderChange) -> None:
         """Folders of ``log_path`` have gone or come; each is worth one line."""
@@ -141,10 +135,10 @@ class PollStats:
             _log.warning(
                 "folder of log_path does not exist, no log can be found there; check log_path, or create the folder",
                 source=self._source.name,
-                folder=self._identifiers.path(folder),
+                folder=folder,
             )
         for folder in change.found:
-            _log.info("folder of log_path exists now", source=self._source.name, folder=self._identifiers.path(folder))
+            _log.info("folder of log_path exists now", source=self._source.name, folder=folder)
 
     def forget_all_but(self, keys: Collection[BeamKey]) -> None:
         """Only these beams are watched."""
@@ -185,7 +179,7 @@ class PollStats:
         if self._problems.get(path) != problem.kind:
             self._problems[path] = problem.kind
             self._errors[problem.kind] += 1
-            _log.warning("log cannot be read", **self._about(key), error=self._identifiers.problem(problem))
+            _log.warning("log cannot be read", **self._about(key), error=problem)
 
     def stumbled(self, key: BeamKey, path: str) -> None:
         """Taking what a log says has raised; called while that is handled. Each time is counted, the first one said."""
@@ -205,8 +199,7 @@ class PollStats:
         if self._output_problems.get(key) != problem.kind:
             self._output_problems[key] = problem.kind
             self._errors[problem.kind] += 1
-            error = self._identifiers.problem(problem)
-            _log.warning("dose file cannot be looked for", **self._about(key), error=error)
+            _log.warning("dose file cannot be looked for", **self._about(key), error=problem)
 
     def output_is_there(self, key: BeamKey) -> None:
         """A beam's dose file was found."""
@@ -218,7 +211,7 @@ class PollStats:
 
     def _about(self, key: BeamKey) -> dict[str, str]:
         return {
-            "case": self._identifiers.case(key.case_id),
-            "beam": self._identifiers.beam(key.beam_id),
+            "case": key.case_id,
+            "beam": key.beam_id,
             "source": self._source.name,
         }

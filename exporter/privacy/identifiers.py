@@ -8,9 +8,10 @@ id. Readers of the store hold real ids and must not print them any other way.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
+@runtime_checkable
 class Problem(Protocol):
     """An exception that says what kind it is, and what to do, in words of ours; its message holds others' too."""
 

@@ -1,9 +1,9 @@
 """Redaction of the exporter's own log while pseudonyms are used: the last line of defence.
 
-An :class:`~exporter.privacy.identifiers.Identifiers` turns ids and texts into
-:class:`~exporter.privacy.identifiers.SafeText`. Every other text is redacted here, except in fields that only hold
-words of the exporter or of its configuration. Messages of libraries and of exceptions are redacted, because they quote
-the data that they could not handle. The types of an exception and the code locations stay, for debugging.
+An :class:`~exporter.privacy.identifiers.Identifiers` converts ids, paths and texts in known fields of a log line. Every
+other text is redacted, except in fields that only hold words of the exporter or of its configuration. Messages of
+libraries and of exceptions are redacted, because they quote the data that they could not handle. The types of an
+exception and the code locations stay, for debugging.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ import logging
 import sys
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import TracebackType
 
 import structlog
 from structlog.typing import EventDict, ExcInfo, WrappedLogger
 
-from exporter.privacy.identifiers import SafeText
+from exporter.privacy.identifiers import Identifiers, Problem, SafeText
 from exporter.privacy.pseudonyms import REDACTED
 
 _log = structlog.get_logger(__name__)
@@ -50,9 +50,42 @@ OWN_FIELDS = frozenset(
 """Fields whose texts are the exporter's own words, or its configuration's."""
 
 
-def redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """A processor for events of the exporter: texts of unknown origin are redacted."""
-    return {key: value if _is_harmless(key, value) else REDACTED for key, value in event.items()}
+class Redactor:
+    """A structlog processor: converts ids, paths, texts and problems, and redacts other texts of unknown origin.
+
+    Callers log real values. The name of a field decides how its text is shown: ``case``, ``beam``, ``folder``,
+    ``database`` and ``file`` (paths), ``status``, ``text`` (a line of a log), and ``error`` (a
+    :class:`~exporter.privacy.identifiers.Problem`).
+
+    Args:
+        identifiers: how ids, paths, texts and problems are shown.
+    """
+
+    def __init__(self, identifiers: Identifiers) -> None:
+        self._identifiers = identifiers
+        self._converters: dict[str, Callable[[str], str]] = {
+            "case": identifiers.case,
+            "beam": identifiers.beam,
+            "folder": identifiers.path,
+            "database": identifiers.path,
+            "file": identifiers.path,
+            "status": identifiers.status,
+            "text": identifiers.text,
+        }
+
+    def __call__(self, _logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+        return {key: self._shown(key, value) for key, value in event.items()}
+
+    def _shown(self, key: str, value: object) -> object:
+        if value is None or isinstance(value, (bool, int, float, SafeText)):
+            return value
+        if key == "error" and isinstance(value, Problem):
+            return self._identifiers.problem(value)
+        if isinstance(value, str) and (convert := self._converters.get(key)) is not None:
+            return convert(value)
+        # Names that begin with _ are structlog's own.
+        own = key.startswith("_") or (key in OWN_FIELDS and isinstance(value, str))
+        return value if own else REDACTED
 
 
 def redact_library_record(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
@@ -81,13 +114,6 @@ def _described(error: BaseException) -> Iterator[str]:
             yield "Traceback (most recent call last):"
             yield "".join(traceback.format_tb(each.__traceback__)).rstrip("\n")
         yield f"{type(each).__module__}.{type(each).__qualname__}: {REDACTED}"
-
-
-def _is_harmless(key: str, value: object) -> bool:
-    if value is None or isinstance(value, (bool, int, float, SafeText)):
-        return True
-    # What begins with _ is structlog's, for its own processors.
-    return key.startswith("_") or (key in OWN_FIELDS and isinstance(value, str))
 
 
 def catch_what_python_prints() -> None:

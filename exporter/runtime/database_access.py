@@ -16,7 +16,6 @@ from exporter.database.beams_table import BeamsTable
 from exporter.database.database_file import DatabaseFile
 from exporter.database.mirror import OUTCOMES
 from exporter.database.unavailable import DatabaseUnavailable
-from exporter.privacy.identifiers import Identifiers
 
 _log = structlog.get_logger(__name__)
 
@@ -28,7 +27,6 @@ class DatabaseAccess:
         settings: the configuration.
         database: its section ``database``.
         store: receives the health.
-        identifiers: how paths are shown in log lines.
         before: the access until a reload. Its file is kept if the settings are the same, its health in any case.
     """
 
@@ -37,7 +35,6 @@ class DatabaseAccess:
         settings: Settings,
         database: DatabaseSettings,
         store: BeamStore,
-        identifiers: Identifiers,
         before: DatabaseAccess | None = None,
     ) -> None:
         self.settings = settings
@@ -48,7 +45,7 @@ class DatabaseAccess:
             if before is not None and self.has_same_settings
             else DatabaseFile(Path(database.path), busy_timeout_ms=database.busy_timeout_ms, alone_in_process=True)
         )
-        self._health: _Health = _Health(store, identifiers) if before is None else before._health
+        self._health: _Health = _Health(store) if before is None else before._health
 
     def open_table(self) -> BeamsTable:
         """Return the table ``beams`` in the shared file. No connection is opened yet."""
@@ -100,9 +97,8 @@ def _are_equal(old: Settings, new: Settings) -> bool:
 class _Health:
     """Collects what both threads report and publishes it to the store. It outlives reloads."""
 
-    def __init__(self, store: BeamStore, identifiers: Identifiers) -> None:
+    def __init__(self, store: BeamStore) -> None:
         self._store = store
-        self._identifiers = identifiers
         self._lock = threading.Lock()
         self._errors: dict[str, str] = {}
         self._writes: Counter[str] = Counter(dict.fromkeys(OUTCOMES, 0))
@@ -119,7 +115,7 @@ class _Health:
                 del self._errors[part]
             self._publish()
         if error is not None and error.kind != before:
-            _log.warning("database unavailable", part=part, kind=error.kind, error=self._identifiers.problem(error))
+            _log.warning("database unavailable", part=part, kind=error.kind, error=error)
         elif error is None and before is not None:
             _log.info("database available again", part=part)
 

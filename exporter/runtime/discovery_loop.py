@@ -33,7 +33,7 @@ class TableDiscoveryLoop:
         settings: the configuration, with a database.
         access: the database.
         store: receives the rows.
-        identifiers: how ids are shown in log lines.
+        identifiers: which statuses may be shown.
         clock: the present instant (:meth:`exporter.process.clock.Clock.now`).
     """
 
@@ -80,7 +80,6 @@ class DirectoryDiscoveryLoop:
         source: the source that holds the folders.
         templates: log path templates, whose folders are listed.
         store: receives the beams.
-        identifiers: how ids are shown in log lines.
         clock: the present instant (:meth:`exporter.process.clock.Clock.now`).
     """
 
@@ -90,14 +89,12 @@ class DirectoryDiscoveryLoop:
         source: LogSource,
         templates: Iterable[LogPathTemplate],
         store: BeamStore,
-        identifiers: Identifiers,
         clock: Callable[[], float],
     ) -> None:
         self._discovery = DirectoryDiscovery(settings.discovery.name_pattern)
         self._source = source
         self._folders = sorted({template.folder for template in templates})
         self._store = store
-        self._identifiers = identifiers
         self._clock = clock
         self._interval_seconds = settings.discovery.interval_seconds
         self._kept_seconds = settings.failed_retention_seconds
@@ -168,7 +165,7 @@ class DirectoryDiscoveryLoop:
                 _log.warning(
                     "folder of logs cannot be listed",
                     source=self._source.name,
-                    error=self._identifiers.problem(problem),
+                    error=problem,
                 )
             return {}
         self._logged_problems.pop(folder, None)

@@ -5,17 +5,15 @@ from __future__ import annotations
 import structlog
 
 from exporter.beams.snapshot import BeamEvent, BeamState, BeamView
-from exporter.privacy.identifiers import Identifiers
 
 _log = structlog.get_logger(__name__)
 
 
-def log_event(event: BeamEvent, identifiers: Identifiers) -> None:
+def log_event(event: BeamEvent) -> None:
     """Write the log line of an event. Some events have none.
 
     Args:
         event: the event.
-        identifiers: how ids and texts from logs are shown.
     """
     if event.kind == "beams_dropped":
         _log.warning("more beams than max_beams, some are not exported", dropped=event.number)
@@ -24,8 +22,8 @@ def log_event(event: BeamEvent, identifiers: Identifiers) -> None:
     if view is None:
         return
     about = {
-        "case": identifiers.case(view.key.case_id),
-        "beam": identifiers.beam(view.key.beam_id),
+        "case": view.key.case_id,
+        "beam": view.key.beam_id,
         "source": view.source,
         "run": view.run_number,
     }
@@ -42,8 +40,7 @@ def log_event(event: BeamEvent, identifiers: Identifiers) -> None:
             _log.info("run succeeded", **about, batches=view.batches_completed, seconds=_duration(view))
         case "failed":
             by_row = view.reason == "status" and view.row.status is not None
-            text = identifiers.text(view.failure_text) if view.failure_text else None
-            detail = {"status": identifiers.status(view.row.status or "")} if by_row else {"text": text}
+            detail = {"status": view.row.status} if by_row else {"text": view.failure_text}
             _log.warning("run failed", **about, reason=view.reason, **detail, progress=round(view.progress_ratio, 4))
         case "stalled":
             _log.warning("beam stalled", **about, threshold_seconds=round(view.stall_threshold_seconds, 1))

@@ -24,7 +24,7 @@ from exporter.metrics.definitions import ProtectionView, ReloadStatus
 from exporter.metrics.encoder import MetricsEncoder
 from exporter.persistence.writer import StateWriter
 from exporter.privacy.encryption import Encryption
-from exporter.privacy.identifiers import SafeText
+from exporter.privacy.identifiers import Identifiers, SafeText
 from exporter.process.clock import Clock, ClockEvent
 from exporter.process.worker import Worker
 from exporter.runtime.event_log import log_event
@@ -91,6 +91,7 @@ class Exporter:
     Args:
         settings: the configuration.
         read_settings: reads the configuration again for a reload.
+        identifiers: how ids are shown, if they were made from the settings already (for the log).
         clock: the wall clock, UTC epoch seconds; it may be set while we run.
 
     Raises:
@@ -105,12 +106,13 @@ class Exporter:
         settings: Settings,
         read_settings: Callable[[], Settings],
         *,
+        identifiers: Identifiers | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._settings = settings
         self._read_settings = read_settings
         self._key = pseudonym_key(settings)
-        self._identifiers = make_identifiers(settings, self._key)
+        self._identifiers = identifiers or make_identifiers(settings, self._key)
         self._clock = Clock(on_event=_log_clock_event, wall=clock)
         self._store = BeamStore(store_rules(settings), self._clock.now(), lambda: self._clock.timeline)
         self._ticker = Worker("clock", self._tick, self._store.count_error)
@@ -130,7 +132,6 @@ class Exporter:
                 settings.state.interval_seconds,
                 settings.state.keep_history_days,
                 self._store,
-                self._identifiers,
                 self._clock,
                 None if self._key is None else Encryption(self._key.state),
             )
@@ -247,7 +248,7 @@ class Exporter:
         """Let time pass in the store, and log what happened there."""
         self._store.advance(self._clock.now())
         for event in self._store.pop_events():
-            log_event(event, self._identifiers)
+            log_event(event)
         return min(_TICK_SECONDS, self._settings.discovery.interval_seconds)
 
     def _unhealthy(self) -> str | None:

@@ -21,7 +21,7 @@ import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from exporter.privacy import redaction
-from exporter.privacy.identifiers import SafeText
+from exporter.privacy.identifiers import Identifiers, SafeText
 
 if TYPE_CHECKING:
     _TextHandler = logging.StreamHandler[TextIO]
@@ -45,7 +45,7 @@ def configure(
     format: Literal["logfmt", "json"],
     stream: TextIO | None = None,
     *,
-    redact: bool = False,
+    identifiers: Identifiers | None = None,
 ) -> None:
     """Send all log messages of structlog and of the standard library to one stream.
 
@@ -55,7 +55,8 @@ def configure(
         level: lowest level that is written.
         format: format of each line; its first fields are ``ts`` (UTC, ISO 8601), ``level`` and ``msg``.
         stream: the stream; ``None`` for standard error.
-        redact: whether to redact texts of unknown origin (:mod:`exporter.privacy.redaction`).
+        identifiers: how ids, paths and texts are shown; then other texts of unknown origin are redacted
+            (:mod:`exporter.privacy.redaction`). ``None`` shows everything.
     """
     of_libraries: list[Processor] = [structlog.stdlib.add_logger_name]
     common: list[Processor] = [
@@ -64,9 +65,9 @@ def configure(
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="ts"),
         structlog.processors.StackInfoRenderer(),
     ]
-    if redact:
+    if identifiers is not None:
         of_libraries.append(redaction.redact_library_record)
-        common += [structlog.processors.ExceptionRenderer(redaction.render_exception), redaction.redact]
+        common += [structlog.processors.ExceptionRenderer(redaction.render_exception), redaction.Redactor(identifiers)]
         redaction.catch_what_python_prints()
     else:
         common.append(structlog.processors.format_exc_info)
@@ -82,7 +83,7 @@ def configure(
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=False,
     )
-    handler = _Output(sys.stderr if stream is None else stream, redact)
+    handler = _Output(sys.stderr if stream is None else stream, identifiers is not None)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[*of_libraries, *common],

@@ -14,7 +14,7 @@ from exporter.config import Settings
 from exporter.database.beams_table import BeamsTable
 from exporter.database.mirror import Mirror
 from exporter.database.unavailable import DatabaseUnavailable
-from exporter.privacy.identifiers import Identifiers, SafeText
+from exporter.privacy.identifiers import SafeText
 from exporter.runtime.database_access import DatabaseAccess
 
 _log = structlog.get_logger(__name__)
@@ -36,7 +36,6 @@ class MirrorLoop:
         settings: the configuration, with the mirror enabled.
         access: the database.
         store: source of the progress.
-        identifiers: how ids are shown in log lines.
         clock: the present instant (:meth:`exporter.process.clock.Clock.now`).
         before: the loop until a reload. Its pending updates are kept if the settings are the same.
         poll_logs: makes every source poll now and waits a moment for it.
@@ -47,7 +46,6 @@ class MirrorLoop:
         settings: Settings,
         access: DatabaseAccess,
         store: BeamStore,
-        identifiers: Identifiers,
         clock: Callable[[], float],
         before: MirrorLoop | None = None,
         poll_logs: Callable[[], None] = lambda: None,
@@ -55,7 +53,6 @@ class MirrorLoop:
         self._settings = settings
         self._access = access
         self._store = store
-        self._identifiers = identifiers
         self._clock = clock
         self._poll_logs = poll_logs
         self._migrated_generation: int | None = None
@@ -111,8 +108,8 @@ class MirrorLoop:
             _log.warning(
                 "another writer changes the column progress",
                 advice=SafeText(self._mirror.advice),
-                case=self._identifiers.case(other.case_id),
-                beam=self._identifiers.beam(other.beam_id),
+                case=other.case_id,
+                beam=other.beam_id,
             )
         if error is not None or outcomes or self._mirror.pending:
             wait = max(_SHORTEST_SECONDS, self._mirror.due_at - at)
@@ -131,7 +128,7 @@ class MirrorLoop:
             return None
         try:
             if table.migrate():
-                _log.info("column progress added to the table beams", database=self._identifiers.path(str(table.path)))
+                _log.info("column progress added to the table beams", database=str(table.path))
         except DatabaseUnavailable as error:
             return error
         self._migrated_generation = table.generation

@@ -80,7 +80,7 @@ class Pipeline:
     Args:
         settings: the configuration.
         store: receives all results.
-        identifiers: how ids are shown in log lines.
+        identifiers: which statuses may be shown.
         clock: the present instant (:meth:`exporter.process.clock.Clock.now`).
         before: the stopped pipeline until a reload.
     """
@@ -126,7 +126,6 @@ class Pipeline:
                 templates,
                 store,
                 site=site,
-                identifiers=identifiers,
                 clock=clock,
                 watcher=watcher,
                 interval_seconds=interval,
@@ -138,20 +137,20 @@ class Pipeline:
                 poller.resume(*store.checkpoints(each.name))
             discover = None
             if names:
-                discover = DirectoryDiscoveryLoop(settings, source, templates, store, identifiers, clock).run_once
+                discover = DirectoryDiscoveryLoop(settings, source, templates, store, clock).run_once
             loop = SourceLoop(poller, watcher, interval, discover)
             self._sources[each.name] = loop
             self._add_worker(f"source {each.name}", loop.run_once, loop)
         if settings.database is not None and not names:
             access = DatabaseAccess(
-                settings, settings.database, store, identifiers, before._database if before is not None else None
+                settings, settings.database, store, before._database if before is not None else None
             )
             self._database = access
             table = TableDiscoveryLoop(settings, access, store, identifiers, clock)
             self._add_worker("discovery", partial(self._discover, table))
             if settings.mirror.enabled:
                 earlier = before._mirror if before is not None else None
-                self._mirror = MirrorLoop(settings, access, store, identifiers, clock, earlier, self._poll_all)
+                self._mirror = MirrorLoop(settings, access, store, clock, earlier, self._poll_all)
                 self._mirror_worker = self._add_worker("mirror", self._mirror.run_once)
 
     def _add_worker(self, name: str, step: Callable[[], float], waiter: SourceLoop | None = None) -> Worker:

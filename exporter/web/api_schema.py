@@ -14,8 +14,9 @@ from typing import Any, Generic, TypeAlias, TypeVar
 
 from exporter.beams.snapshot import BeamState, SourceView, StoreSnapshot
 from exporter.metrics.metric_types import encodable
-from exporter.privacy.identifiers import Identifiers
+from exporter.privacy.identifiers import Identifiers, Problem
 
+_PROBLEM_CHARACTERS = 500
 Json: TypeAlias = dict[str, Any]
 T = TypeVar("T")
 
@@ -55,6 +56,9 @@ class RenderContext:
 
     def lines(self, lines: Iterable[str]) -> list[str]:
         return [encodable(line) for line in self.identifiers.lines(lines)]
+
+    def problem(self, problem: Problem | None) -> str | None:
+        return None if problem is None else encodable(self.identifiers.problem(problem)[:_PROBLEM_CHARACTERS])
 
     def status(self, status: str | None) -> str | None:
         return None if status is None else encodable(self.identifiers.status(status))

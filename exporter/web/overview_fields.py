@@ -106,7 +106,7 @@ SOURCE: Fields[SourceAndBeams] = (
         "reason",
         TEXT_OR_NULL,
         "Why it is down, in words; null while it is up and before the first poll.",
-        lambda it, _: None if it.source.reason is None else encodable(it.source.reason),
+        lambda it, context: context.problem(it.source.problem),
     ),
     ApiField(
         "folders_missing",

@@ -14,7 +14,6 @@ from exporter.beams.snapshot import BeamState
 from exporter.cli.verify import text, verify
 from exporter.logs.events import LogRead, RunFailed
 from exporter.logs.parser import SitePatterns, TpsLogParser
-from exporter.privacy.identifiers import PlainIdentifiers
 from exporter.runtime.event_log import log_event
 from tests.support.world import BEAM, World, quick
 
@@ -77,7 +76,7 @@ def test_the_engine_says_how_long_a_run_took_whose_beginning_was_not_seen(
     world.look()
     with capture_logs() as said:
         for event in world.store.pop_events():
-            log_event(event, PlainIdentifiers())
+            log_event(event)
     [took] = [line["seconds"] for line in said if line["event"] == "run succeeded"]
     assert took == pytest.approx(seconds)
 

@@ -37,9 +37,9 @@ class Site:
         assert settings.database is not None
         self.store = BeamStore(StoreRules(), self.at)
         identifiers = PlainIdentifiers()
-        access = DatabaseAccess(settings, settings.database, self.store, identifiers)
+        access = DatabaseAccess(settings, settings.database, self.store)
         self.discovery = TableDiscoveryLoop(settings, access, self.store, identifiers, lambda: self.at)
-        self.mirror = MirrorLoop(settings, access, self.store, identifiers, lambda: self.at)
+        self.mirror = MirrorLoop(settings, access, self.store, lambda: self.at)
         self.discovery.run_once()
         self.mirror.run_once()
         self.keys = sorted(self.store.keys())

@@ -24,7 +24,6 @@ from exporter.persistence.lock import LockFile
 from exporter.persistence.store import StateStore
 from exporter.persistence.writer import StateWriter
 from exporter.privacy.encryption import Encryption
-from exporter.privacy.identifiers import PlainIdentifiers
 from exporter.process.clock import Clock
 from tests.persistence.test_store import DAMAGES
 from tests.support.logs import recorded_logs
@@ -43,7 +42,7 @@ class Process:
     def __init__(self, file: Path, key: bytes | None = None, interval_seconds: float = 0.1) -> None:
         self.store = BeamStore(StoreRules(), 0.0)
         encryption = None if key is None else Encryption(key)
-        self.writer = StateWriter(file, interval_seconds, 400, self.store, PlainIdentifiers(), Clock(), encryption)
+        self.writer = StateWriter(file, interval_seconds, 400, self.store, Clock(), encryption)
 
     def resume(self) -> list[Any]:
         """Begin; what is logged."""

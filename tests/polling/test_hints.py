@@ -82,7 +82,6 @@ class PolledFolder:
             [LogPathTemplate(f"{folder}/{{beam_id}}.log")],
             self.store,
             site=SitePatterns(),
-            identifiers=PlainIdentifiers(),
             clock=self.clock,
             watcher=watcher,
             interval_seconds=INTERVAL,
@@ -367,9 +366,7 @@ def test_path_checks_name_the_fields_that_a_row_lacks(tmp_path: Path) -> None:
     store = BeamStore(StoreRules(), at)
     store.update_rows([BeamRow(BeamKey("c", "b"), at, status="x")], (), at)
     templates = [LogPathTemplate(f"{tmp_path}/{{hpc_job_id}}.log"), LogPathTemplate(f"{tmp_path}/{{beam_id}}.log")]
-    poller = SourcePoller(
-        CountingSource(), templates, store, site=SitePatterns(), identifiers=PlainIdentifiers(), clock=lambda: at
-    )
+    poller = SourcePoller(CountingSource(), templates, store, site=SitePatterns(), clock=lambda: at)
     poller.poll()
     assert poller.path_checks(BeamKey("c", "b")) == (
         PathCheck("local", f"{tmp_path}/b.log", "missing"),
@@ -432,7 +429,7 @@ def test_a_folder_whose_names_stay_is_listed_rarely_and_a_new_log_at_once(tmp_pa
     store = BeamStore(StoreRules(), at[0])
     source = CountingListings()
     templates = configured.templates(configured.sources[0])
-    loop = DirectoryDiscoveryLoop(configured, source, templates, store, PlainIdentifiers(), lambda: at[0])
+    loop = DirectoryDiscoveryLoop(configured, source, templates, store, lambda: at[0])
 
     def discover(times: int) -> int:
         before = source.listings

@@ -12,7 +12,6 @@ from structlog.testing import capture_logs
 from exporter.beams.snapshot import BeamKey, SourceView
 from exporter.logs.parser import SitePatterns
 from exporter.polling.poller import SourcePoller
-from exporter.privacy.identifiers import PlainIdentifiers
 from exporter.sources.local import LocalLogSource
 from exporter.sources.log_paths import LogPathTemplate
 from tests.support.world import BEAM, World, captured, quick, upto
@@ -324,7 +323,6 @@ def test_newest_of_two_logs_on_two_sources_is_found_by_corrected_dates(world: Wo
         [LogPathTemplate(f"{host}/{{beam_id}}.log")],
         world.store,
         site=SitePatterns(),
-        identifiers=PlainIdentifiers(),
         clock=lambda: world.at,
     )
 

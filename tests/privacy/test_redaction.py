@@ -18,10 +18,13 @@ import structlog
 import exporter
 from exporter.privacy import redaction
 from exporter.privacy.identifiers import SafeText
+from exporter.privacy.pseudonyms import PseudonymKey, Pseudonyms
 from exporter.runtime import log_output
 from exporter.runtime.log_output import _Output, configure
+from exporter.sources.source import SourceUnavailable
 
 NAME = "Kowalczyk"
+IDENTIFIERS = Pseudonyms(PseudonymKey.of(bytes(32)))
 
 
 @pytest.fixture
@@ -32,7 +35,7 @@ def stream(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
     for module, hook in ((sys, "excepthook"), (sys, "unraisablehook"), (threading, "excepthook")):
         monkeypatch.setattr(module, hook, getattr(module, hook))
     written = io.StringIO()
-    configure("debug", "json", written, redact=True)
+    configure("debug", "json", written, identifiers=IDENTIFIERS)
     yield written
     logging.captureWarnings(False)
     root.handlers[:] = handlers
@@ -45,11 +48,24 @@ def entries(stream: io.StringIO) -> list[dict[str, object]]:
     return [json.loads(line) for line in stream.getvalue().splitlines()]
 
 
+def test_ids_paths_texts_and_problems_are_converted_by_the_name_of_their_field(stream: io.StringIO) -> None:
+    IDENTIFIERS.allow_plain(["at_the_gpu"], ["/data/logs"])
+    problem = SourceUnavailable("connect", f"no route to {NAME}")
+    log = structlog.get_logger()
+    log.info("x", case=NAME, beam=NAME, folder="/data/logs", status="at_the_gpu", error=problem)
+    log.info("x", folder=f"/data/{NAME}", database=f"/{NAME}.db", status=NAME, text=NAME, error=OSError(NAME))
+    first, second = entries(stream)
+    assert (first["case"], first["beam"]) == (IDENTIFIERS.case(NAME), IDENTIFIERS.beam(NAME))
+    assert (first["folder"], first["status"]) == ("/data/logs", "at_the_gpu")
+    assert first["error"] == f"connect, the rest is redacted; {problem.advice}"
+    assert {second[name] for name in ("folder", "database", "status", "text", "error")} == {"redacted"}
+
+
 def test_texts_are_redacted_but_cleared_ones_numbers_and_our_own_words(stream: io.StringIO) -> None:
     structlog.get_logger().warning(
         "run failed",
         case=SafeText("case-7"),
-        beam=NAME,
+        path=NAME,
         source="local",
         run=2,
         ratio=0.5,
@@ -64,7 +80,7 @@ def test_texts_are_redacted_but_cleared_ones_numbers_and_our_own_words(stream: i
         "level": "warning",
         "msg": "run failed",
         "case": "case-7",
-        "beam": "redacted",
+        "path": "redacted",
         "source": "local",
         "run": 2,
         "ratio": 0.5,

@@ -220,14 +220,14 @@ def test_a_suspended_machine_is_no_clock_that_was_set(world: World, times: Times
 def test_a_clock_that_was_set_between_two_processes(tmp_path: Path, world: World, times: Times) -> None:
     running(world, times)
     path = tmp_path / "state.db"
-    first = StateWriter(path, 10.0, 400, world.store, PlainIdentifiers(), times.clock)
+    first = StateWriter(path, 10.0, 400, world.store, times.clock)
     first.start()
     first.stop()
     times.uptime += 3
     world.at += 3 + HOUR
     clock = times.process()
     store = BeamStore(StoreRules(quick().stall), clock.now(), lambda: clock.timeline)
-    second = StateWriter(path, 10.0, 400, store, PlainIdentifiers(), clock)
+    second = StateWriter(path, 10.0, 400, store, clock)
     second.resume({"local"})
     second.close()
     [view] = store.snapshot(clock.now()).beams
@@ -298,7 +298,7 @@ def test_a_row_that_was_read_just_before_the_clock_was_set_back_speaks_no_hour_l
     )
     settings = settings_from(f"base_directory: {tmp_path}\ndatabase: {{path: {path}}}\n", "exporter.yaml")
     assert settings.database is not None
-    access = DatabaseAccess(settings, settings.database, world.store, PlainIdentifiers())
+    access = DatabaseAccess(settings, settings.database, world.store)
     loop = TableDiscoveryLoop(settings, access, world.store, PlainIdentifiers(), times.clock.now)
     rows = BeamsTable.rows
 
@@ -323,7 +323,7 @@ def discovery_loop(world: World, times: Times, source: LocalLogSource) -> Direct
         "exporter.yaml",
     )
     templates = settings.templates(settings.sources[0])
-    return DirectoryDiscoveryLoop(settings, source, templates, world.store, PlainIdentifiers(), times.clock.now)
+    return DirectoryDiscoveryLoop(settings, source, templates, world.store, times.clock.now)
 
 
 @pytest.mark.parametrize("step", [HOUR, -HOUR])

@@ -57,13 +57,12 @@ class Site:
         assert settings.database is not None
         self.in_logs: list[int] = []
         identifiers = PlainIdentifiers()
-        access = DatabaseAccess(settings, settings.database, self.store, identifiers)
+        access = DatabaseAccess(settings, settings.database, self.store)
         self.discovery = TableDiscoveryLoop(settings, access, self.store, identifiers, self.clock.now)
         self.mirror = MirrorLoop(
             settings,
             access,
             self.store,
-            identifiers,
             self.clock.now,
             poll_logs=lambda: self.start(self.in_logs[-1]) if self.in_logs else None,
         )

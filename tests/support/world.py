@@ -17,7 +17,6 @@ from exporter.beams.store import BeamStore
 from exporter.logs.parser import SitePatterns
 from exporter.polling.output_check import OutputRules
 from exporter.polling.poller import SourcePoller
-from exporter.privacy.identifiers import PlainIdentifiers
 from exporter.process.clock import Clock
 from exporter.sources.local import LocalLogSource
 from exporter.sources.log_paths import LogPathTemplate
@@ -150,7 +149,6 @@ class World:
             [LogPathTemplate(f"{self.folder}/{template}") for template in self._templates],
             self.store,
             site=SitePatterns(),
-            identifiers=PlainIdentifiers(),
             clock=self.now,
             outputs=self._outputs,
         )

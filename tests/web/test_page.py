@@ -14,6 +14,7 @@ import pytest
 from exporter.beams.labels import REASON_TEXTS
 from exporter.beams.snapshot import BeamKey, BeamState, EndedRun, SourceView
 from exporter.logs.events import FAILURE_REASONS
+from exporter.sources.source import SourceUnavailable
 from exporter.web.page import CONTENT_SECURITY_POLICY, PageLinks, clock, duration, percent
 from tests.web.store_snapshots import NOW, make_beam, make_full_snapshot, make_snapshot, make_waiting_beam
 from tests.web.test_server import serve
@@ -109,7 +110,8 @@ def test_the_table_shows_all_beams_banners_and_ended_runs() -> None:
     run = EndedRun(BeamKey("70010001", "gone"), "local", 2, "failed", "output_error", NOW - 700, NOW - 100)
     failed = make_beam(beam_id="no dose", state=BeamState.FAILED, reason="output_error", ended_at=NOW, run_number=3)
     snapshot = replace(snapshot, beams=(*snapshot.beams, failed), ended=(run,))
-    sources = tuple(replace(each, reason="no route <to> it") if each.up is False else each for each in snapshot.sources)
+    problem = SourceUnavailable("connect", "no route <to> it")
+    sources = tuple(replace(each, problem=problem) if each.up is False else each for each in snapshot.sources)
     snapshot = replace(snapshot, sources=sources)
     with serve(snapshot=lambda: snapshot, links=PageLinks(runbook_url="https://wiki.example")) as site:
         page = site.get("/table").text

@@ -32,6 +32,7 @@ from exporter.beams.snapshot import (
     StoreSnapshot,
 )
 from exporter.privacy.pseudonyms import PseudonymKey, Pseudonyms
+from exporter.sources.source import SourceUnavailable
 from exporter.web.page import PageLinks
 from exporter.web.reveal import IdReveal
 from exporter.web.web_config_reload import ActiveWebConfig
@@ -166,7 +167,13 @@ def test_a_beam_simulating_without_a_log_for_long_needs_attention(visit: Visit) 
         beams = [make_waiting_beam(name, row=row, status_is_simulating=name == "overdue") for name, row in rows.items()]
         sources = (
             SourceView("local", "local", up=True, last_poll_at=at, log_places=2),
-            SourceView("hpc1", "ssh", up=False, last_poll_at=at - 60, reason="connection refused"),
+            SourceView(
+                "hpc1",
+                "ssh",
+                up=False,
+                last_poll_at=at - 60,
+                problem=SourceUnavailable("connect", "connection refused"),
+            ),
         )
         return make_snapshot(*beams, sources=sources, at=at)
 
@@ -360,7 +367,13 @@ def test_banners_name_a_source_and_a_database_that_do_not_answer(visit: Visit) -
             snapshot,
             sources=(
                 replace(local, clock_offset_seconds=3.0),
-                replace(hpc, up=False, reason="no <b>route</b>", last_poll_at=at - 300, clock_offset_seconds=-300.0),
+                replace(
+                    hpc,
+                    up=False,
+                    problem=SourceUnavailable("connect", "no <b>route</b>"),
+                    last_poll_at=at - 300,
+                    clock_offset_seconds=-300.0,
+                ),
             ),
             database=replace(snapshot.database, up=False),
             beams_dropped=2,

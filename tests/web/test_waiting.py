@@ -11,12 +11,13 @@ import pytest
 from alerts.parameters import Parameters
 from exporter.beams.snapshot import BeamKey, BeamRow, BeamState, BeamView, SourceView
 from exporter.privacy.identifiers import PlainIdentifiers
+from exporter.sources.source import SourceUnavailable
 from exporter.web.waiting import ATTENTION_SECONDS, WAITING_REASONS, explain_waiting, needs_attention
 from tests.web.store_snapshots import NOW, make_beam, make_waiting_beam
 
 LOCAL = SourceView("local", "local", up=True, last_poll_at=NOW, log_places=2)
 HPC = SourceView("hpc1", "ssh", up=True, last_poll_at=NOW, log_places=1)
-DOWN = replace(HPC, up=False, reason="connection refused")
+DOWN = replace(HPC, up=False, problem=SourceUnavailable("connect", "connection refused"))
 UNPOLLED = SourceView("hpc2", "ssh")
 
 

@@ -23,7 +23,6 @@ from exporter.beams.snapshot import BeamKey, BeamRow, BeamState, BeamView, Sourc
 from exporter.beams.store import BeamStore
 from exporter.logs.parser import SitePatterns
 from exporter.polling.poller import SourcePoller
-from exporter.privacy.identifiers import PlainIdentifiers
 from exporter.sources.local import LocalLogSource
 from exporter.sources.log_paths import LogPathTemplate
 from exporter.sources.source import LogSource
@@ -71,7 +70,6 @@ class Watch:
             [LogPathTemplate(template)],
             self.store,
             site=SitePatterns(),
-            identifiers=PlainIdentifiers(),
             clock=time.time,
         )
 

@@ -102,7 +102,7 @@ def test_what_the_host_never_tells_is_said_once_and_counted(tmp_path: Path, host
         for _ in range(5):
             world.look()
     [line] = [line for line in lines if line["event"] == "log cannot be read"]
-    assert f"does not send the {missing} of {tmp_path}" in line["error"]
+    assert f"does not send the {missing} of {tmp_path}" in str(line["error"])
     assert world.snapshot().sources[0].errors == {"attributes": 1}
 
 
