@@ -1,10 +1,10 @@
 """The output check: whether the dose file of a run that claims success is there. Rules only; no I/O, no clock.
 
-A run claims success by its log, or by its row where the log does not tell its end. With ``output_path`` configured for
-its source, the beam has succeeded when the dose file has been found, and has failed (``output_missing``) when the
-source was asked :data:`GRACE_SECONDS` after the claim and did not find it. Who cannot ask (the source is down, the
-folder may not be listed) decides nothing. A file that appears later still turns the beam to ``succeeded``: it is looked
-for every :data:`LATE_INTERVAL_SECONDS`, for :data:`LATE_SECONDS`.
+A run claims success by its log, or by its row if the log does not show its end. With ``output_path`` configured for its
+source, the beam has succeeded when the dose file is found. It has failed (``output_missing``) when a search
+:data:`GRACE_SECONDS` after the claim does not find it. A search that is impossible (the source is down, the folder
+cannot be listed) decides nothing. A file that appears later still turns the beam to ``succeeded``: searches go on every
+:data:`LATE_INTERVAL_SECONDS`, for :data:`LATE_SECONDS`.
 """
 
 from __future__ import annotations
@@ -17,29 +17,29 @@ from exporter.beams.snapshot import OutputFile, OutputState
 from exporter.process.clock import Timeline
 
 GRACE_SECONDS = 30.0
-"""So long after the claim a missing file is no failure: some file systems show a new file late."""
+"""How long after the claim a missing file is not a failure yet: some file systems show new files late."""
 
 LATE_INTERVAL_SECONDS = 60.0
 LATE_SECONDS = 3600.0
 
 _SEARCH_AFTER_SECONDS = (0.0, 1.0, 3.0, 7.0, 15.0, GRACE_SECONDS)
-"""When to look, counted from the claim: a folder may hold 100 000 files, and is not listed in each poll."""
+"""When to search, counted from the claim. A folder may hold 100 000 files, so it is not listed in each poll."""
 
 _TOLERANCE_SECONDS = 2.0
 """File systems round time stamps to up to two seconds."""
 
 _LEAST_OFFSET_SECONDS = 2.0
-"""Time stamps of whole seconds, and the time between two polls, look like a smaller difference."""
+"""A smaller offset may only be the rounding of time stamps, or the time between two polls."""
 
 _SKEW_TOLERANCE_SECONDS = 10.0
-"""A clock offset that one log has shown is only as exact as the time between two polls of it."""
+"""An offset learned from one log is only as exact as the time between two polls."""
 
 _UNSEEN_START_SECONDS = 60.0
-"""A log that arrives in blocks may show a run as unfinished for so long after its dose was written."""
+"""A block-buffered log may show a run as unfinished for this long after its dose was written."""
 
 _UNSEEN_RUN_SECONDS = 3600.0
-"""Of a run that had ended when its log was first read, a file that was written so long before the end counts as its
-own: an engine writes the dose just before it ends, but a log that was copied carries a later date."""
+"""For a run that had ended when its log was first read, a file written this long before the end still counts. An engine
+writes the dose just before it ends, but a copied log carries a later date."""
 
 
 _OPEN = frozenset({OutputState.PENDING, OutputState.BLOCKED, OutputState.MISSING})
@@ -47,11 +47,11 @@ _OPEN = frozenset({OutputState.PENDING, OutputState.BLOCKED, OutputState.MISSING
 
 @dataclass(frozen=True, slots=True)
 class OutputSearchResult:
-    """What one look for the file of a run has shown.
+    """Result of one search for the dose file of a run.
 
     Args:
-        file: the file; ``None`` where there was none.
-        problem: why the source could not tell (a kind of :class:`~exporter.sources.source.LogProblem`), else ``None``.
+        file: the file; ``None`` if there was none.
+        problem: why the search was impossible (a kind of :class:`~exporter.sources.source.LogProblem`), else ``None``.
     """
 
     file: OutputFile | None = None
@@ -60,7 +60,7 @@ class OutputSearchResult:
 
 @dataclass(frozen=True, slots=True)
 class _LastSearch:
-    """The last look of one source: when, and why it could not tell."""
+    """The last search of one source: when, and why it was impossible."""
 
     at: float
     problem: str | None
@@ -68,15 +68,15 @@ class _LastSearch:
 
 @dataclass(frozen=True, slots=True)
 class OutputCheck:
-    """The output check of one run; each method returns the next value. Instants are epoch seconds.
+    """The output check of one run. It is immutable: each method returns the next value.
 
     Args:
-        state: what is known, but for ``NOT_CONFIGURED``, which the configuration tells (:meth:`state_for`).
-        run_after: the run had not begun then: the poll before the first that showed it; ``None`` where none did.
-        clock_offset_seconds: how far the source's file times were ahead of ours when the log told its end.
-        claimed_at: when the claim of success was met.
+        state: the state; ``NOT_CONFIGURED`` depends on the configuration and is added by :meth:`state_for`.
+        run_after: when the last poll before the run began; ``None`` without one.
+        clock_offset_seconds: how much later the source dates its files than our clock says.
+        claimed_at: when the run claimed success.
         found_at: when the file was found.
-        looks: the last look of each source.
+        looks: the last search of each source.
         file: the file that was found.
     """
 
@@ -89,20 +89,20 @@ class OutputCheck:
     file: OutputFile | None = None
 
     def state_for(self, source: str | None, configured: Collection[str]) -> OutputState:
-        """The state, given which sources check.
+        """Return the state under a configuration.
 
         Args:
-            source: where the beam's log is; ``None`` where none was found.
+            source: source of the beam's log; ``None`` without a log.
             configured: sources with ``output_path``.
         """
         return self.state if checking_sources(source, configured) else OutputState.NOT_CONFIGURED
 
     def with_log_time(self, file_time: float, at: float) -> OutputCheck:
-        """Note how the source's file times differ from our clock; before the claim only.
+        """Learn how the source dates its files from the end of the log; ignored after the claim.
 
         Args:
-            file_time: the log's time stamp when it told the run's end.
-            at: when that was by our clock, as well as that is known.
+            file_time: the log's time stamp when it showed the run's end.
+            at: wall-clock time at which that was written, as far as known.
         """
         offset = file_time - at
         if self.claimed_at is not None or abs(offset) < _LEAST_OFFSET_SECONDS:
@@ -110,18 +110,18 @@ class OutputCheck:
         return replace(self, clock_offset_seconds=offset)
 
     def with_clock_offset(self, clock_offset_seconds: float) -> OutputCheck:
-        """Note how the source's file times differ from our clock, as was learned from all its logs."""
+        """Set how much later the source dates its files than our clock says, as learned from all its logs."""
         known = clock_offset_seconds if abs(clock_offset_seconds) >= _LEAST_OFFSET_SECONDS else 0.0
         return self if known == self.clock_offset_seconds else replace(self, clock_offset_seconds=known)
 
     def claim(self, at: float, *, ended_at: float, watched: bool, skip_before: float) -> OutputCheck:
-        """The run claims success.
+        """Start the check of a run that claims success.
 
         Args:
-            at: now.
-            ended_at: when it ended, as far as known.
+            at: the present instant.
+            ended_at: when the run ended, as far as known.
             watched: its log was read before it had ended.
-            skip_before: runs that ended earlier and were not watched are not checked.
+            skip_before: runs that ended before this instant and were not watched are not checked.
         """
         if self.state is not OutputState.NOT_DUE:
             return self
@@ -130,23 +130,23 @@ class OutputCheck:
         return replace(self, state=OutputState.PENDING, claimed_at=at)
 
     def withdraw(self) -> OutputCheck:
-        """The run does not claim success any more."""
+        """End the check of a run that does not claim success any more."""
         if self.state not in _OPEN:
             return self
         return replace(self, state=OutputState.NOT_DUE, claimed_at=None, looks={})
 
     def skip(self) -> OutputCheck:
-        """The run was shown as done before there was a check."""
+        """Skip the check of a run that was shown as done before there was one."""
         return replace(self, state=OutputState.SKIPPED) if self.state is OutputState.NOT_DUE else self
 
     def record_search(
         self, source: str, result: OutputSearchResult, at: float, sources: Collection[str]
     ) -> OutputCheck:
-        """One source has looked.
+        """Record one search.
 
         Args:
-            source: its name.
-            result: what it has shown.
+            source: the source that made it.
+            result: its result.
             at: when.
             sources: all sources that check this beam.
         """
@@ -167,7 +167,7 @@ class OutputCheck:
         return replace(self, state=state, looks=looks)
 
     def due_at(self, source: str) -> float | None:
-        """When ``source`` should look next; ``None`` for not at all."""
+        """Return when ``source`` should search next; ``None`` if it should not."""
         if self.state not in _OPEN or self.claimed_at is None:
             return None
         last = self.looks.get(source)
@@ -186,28 +186,28 @@ class OutputCheck:
 
     @property
     def found_late_at(self) -> float | None:
-        """When the file was found, where that was after the grace; ``None`` otherwise."""
+        """When the file was found, if that was after the grace; ``None`` otherwise."""
         if self.found_at is None or self.claimed_at is None or self.found_at <= self.missing_since:
             return None
         return self.found_at
 
     @property
     def problem(self) -> str | None:
-        """Why the file cannot be looked for; ``None`` where it can."""
+        """Why the file cannot be searched for; ``None`` if it can."""
         if self.state is not OutputState.BLOCKED:
             return None
         return next((each.problem for each in self.looks.values() if each.problem is not None), None)
 
     def written_after(self, run: BeamRun, row_ended_at: float | None, timeline: Timeline) -> float | None:
-        """Files that were written earlier are of another run.
+        """Return the earliest time at which a dose file of the run can have been written.
 
         Args:
             run: the run.
-            row_ended_at: when its row says that it was over, for a run whose log does not tell its end.
+            row_ended_at: when its row became terminal, for a run whose log does not show its end.
             timeline: converts instants to wall-clock times.
 
         Returns:
-            Epoch seconds by the source's clock; ``None`` where nothing is known.
+            Epoch seconds by the source's clock; ``None`` while unknown.
         """
         began = self._began_at(run, row_ended_at)
         if began is None:
@@ -216,10 +216,10 @@ class OutputCheck:
         return timeline.to_wall(began) + self.clock_offset_seconds - tolerance
 
     def _began_at(self, run: BeamRun, row_ended_at: float | None) -> float | None:
-        """The run began then, or later; by our clock."""
+        """Return an instant at which the run had not begun yet, or just began."""
         if run.started_at is not None:
             if self.run_after is not None:
-                # A short run may be met whole: its log is then dated at its end, after its dose.
+                # A short run may be read at once: its log is then dated at its end, after its dose.
                 return min(run.started_at, self.run_after)
             if run.start_seen:
                 return run.started_at
@@ -234,10 +234,10 @@ NO_CHECK = OutputCheck()
 
 
 def checking_sources(source: str | None, configured: Collection[str]) -> tuple[str, ...]:
-    """Which sources look for the dose file of a beam: that of its log; without a log all that check.
+    """Return the sources that search for the dose file of a beam: that of its log, or all without a log.
 
     Args:
-        source: where the beam's log is; ``None`` where none was found.
+        source: source of the beam's log; ``None`` without a log.
         configured: sources with ``output_path``.
     """
     if source is None:
