@@ -156,7 +156,7 @@ class TestProgress:
         assert shown(world) == {ONE, TWO, THREE}
         assert progress(world) == pytest.approx((1 + 4 / 18) / 3, abs=0.02)
 
-    def test_beams_that_left_come_back_when_one_of_their_case_is_retried(self, world: World) -> None:
+    def test_removed_beams_return_when_a_beam_of_their_case_is_retried(self, world: World) -> None:
         for key in (ONE, TWO):
             world.row(key=key)
             world.write(DONE, key)
@@ -230,7 +230,7 @@ def test_case_progress_never_goes_back_while_one_beam_of_the_case_is_open(
             before = now
 
 
-def test_the_index_knows_the_beams_of_each_case() -> None:
+def test_the_case_index_returns_the_beams_of_a_case() -> None:
     index = CaseIndex([ONE, TWO])
     other = BeamKey("P(02)", "b")
     index.add(other)

@@ -29,7 +29,7 @@ def _read(store: BeamStore, at: float, *events: Event) -> None:
     ],
     ids=["by its log", "failed by its log", "by its row alone"],
 )
-def test_a_run_is_counted_once_however_soon_its_beam_may_be_forgotten(
+def test_a_run_is_counted_once_however_soon_its_beam_is_removed(
     verdict: list[Event], status: str, outcome: tuple[str, str, str]
 ) -> None:
     store = BeamStore(StoreRules(retention_seconds=0.5, failed_retention_seconds=0.5), NOW)

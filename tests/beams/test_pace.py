@@ -40,14 +40,14 @@ def after_batch(simulation: Simulation, number: int) -> tuple[float, BeamRun]:
 
 
 @pytest.mark.parametrize("number", range(3, 10))
-def test_a_slow_first_batch_does_not_spoil_the_time_left_once_two_others_are_known(number: int) -> None:
+def test_a_slow_first_batch_is_left_out_of_the_time_left_once_two_others_are_known(number: int) -> None:
     at, run = after_batch(SLOW_FIRST, number)
     _, left = Forecast.of(run, None).at(at)
     assert left == pytest.approx(10.0 * (10 - number), abs=0.5)
     assert run.pace.mean_seconds == pytest.approx(10.0, abs=0.1)
 
 
-def test_until_then_the_first_batch_is_all_that_is_known() -> None:
+def test_the_first_batch_counts_until_two_others_are_known() -> None:
     at, run = after_batch(SLOW_FIRST, 1)
     assert Forecast.of(run, None).at(at)[1] == pytest.approx(540.0, abs=1.0)
     at, run = after_batch(SLOW_FIRST, 2)
@@ -55,17 +55,17 @@ def test_until_then_the_first_batch_is_all_that_is_known() -> None:
 
 
 @pytest.mark.parametrize("number", range(1, 10))
-def test_batches_that_are_alike_are_estimated_as_before(number: int) -> None:
+def test_equal_batches_give_the_same_estimate_with_and_without_the_first(number: int) -> None:
     at, run = after_batch(ALL_ALIKE, number)
     assert Forecast.of(run, None).at(at)[1] == pytest.approx(10.0 * (10 - number), abs=0.5)
 
 
-def test_the_stall_threshold_keeps_to_the_longest_batch() -> None:
+def test_the_stall_threshold_follows_the_longest_batch() -> None:
     _, run = after_batch(SLOW_FIRST, 5)
     assert stall_threshold_seconds(run, StallRules(minimum_seconds=1)) == pytest.approx(180.0, abs=1.0)
 
 
-def test_a_first_batch_that_nobody_timed_leaves_nothing_to_leave_out() -> None:
+def test_nothing_is_left_out_when_the_first_batch_was_not_timed() -> None:
     """A log that already stood there at its fourth batch: the next ones are the first that are timed."""
     pace = Pace()
     for _ in range(2):

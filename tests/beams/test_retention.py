@@ -22,7 +22,7 @@ def row(number: int, status: str = "completed") -> BeamRow:
     return BeamRow(BeamKey("c", f"b{number}"), AT, status="".join(list(status)), updated_at=AT - 60)
 
 
-def test_a_beam_stays_away_until_its_row_is_another() -> None:
+def test_a_removed_beam_is_not_added_again_until_its_row_changes() -> None:
     left = ForgottenBeams()
     left.remember(Beam.new(row(1), AT), RULES)
     assert left.is_unchanged(row(1))
@@ -31,14 +31,14 @@ def test_a_beam_stays_away_until_its_row_is_another() -> None:
     assert not left.is_unchanged(row(2))
 
 
-def test_a_beam_that_comes_back_is_in_the_run_in_which_it_left_unless_its_row_begins_another() -> None:
+def test_a_returning_beam_continues_its_run_unless_its_row_begins_a_new_one() -> None:
     left = ForgottenBeams()
     left.remember(Beam.new(row(1), AT), RULES)
     numbers = [left.run_number(each, RULES.statuses) for each in (row(1), row(1, "pending"), row(2))]
     assert numbers == [1, 2, None]
 
 
-def test_a_beam_that_comes_back_begins_anew_where_its_log_is_another() -> None:
+def test_a_returning_beam_with_another_log_begins_a_new_run() -> None:
     left, beam = ForgottenBeams(), Beam.new(row(1), AT)
     beam.claim("local", "/log", LogStat(100, AT - 100), AT, RULES.statuses, modified_at=AT - 100)
     left.remember(beam, RULES)
@@ -51,7 +51,7 @@ def test_a_beam_that_comes_back_begins_anew_where_its_log_is_another() -> None:
     assert not left.has_new_log(back), "that has been counted"
 
 
-def test_one_that_leaves_again_is_remembered_as_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_beam_that_is_removed_again_is_remembered_longest(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retirement, "_KEPT", 0)
     left = ForgottenBeams()
     for number in (1, 2, 1, 3):
@@ -59,7 +59,7 @@ def test_one_that_leaves_again_is_remembered_as_the_last(monkeypatch: pytest.Mon
     assert [key.beam_id for key, _ in left.by_key.items()] == ["b1", "b3"]
 
 
-def test_the_same_status_is_kept_once() -> None:
+def test_equal_statuses_of_removed_beams_share_one_text() -> None:
     left = ForgottenBeams()
     for number in (1, 2):
         left.remember(Beam.new(row(number), AT), RULES)

@@ -117,7 +117,7 @@ def _store() -> BeamStore:
 
 @settings(max_examples=150, deadline=None)
 @given(STEPS)
-def test_a_view_that_was_kept_is_what_it_would_be_if_made_anew(steps: list[tuple[Step, float]]) -> None:
+def test_a_cached_view_equals_one_that_is_made_anew(steps: list[tuple[Step, float]]) -> None:
     store, forgetful = _store(), _store()
     at = NOW
     for step, seconds in steps:
@@ -161,7 +161,7 @@ def _everything(store: BeamStore) -> tuple[object, ...]:
 
 @settings(max_examples=100, deadline=None)
 @given(STEPS)
-def test_views_of_one_edition_differ_in_what_the_clock_changes_alone(steps: list[tuple[Step, float]]) -> None:
+def test_views_of_one_revision_differ_only_in_their_estimates(steps: list[tuple[Step, float]]) -> None:
     store, at = _store(), NOW
     first: dict[object, BeamView] = {}
     for step, seconds in steps:
@@ -183,13 +183,13 @@ def _running(store: BeamStore, key: BeamKey) -> None:
         store.apply(key, path, [BatchFinished(), LogRead(70 + batch, True, True)], NOW + 10 * batch + 9, more=False)
 
 
-def test_a_beam_that_stands_still_is_shown_by_the_same_view() -> None:
+def test_a_beam_that_does_not_change_is_shown_by_the_same_view() -> None:
     store = _store()
 
     assert store.snapshot(NOW).beams[1] is store.snapshot(NOW + 1).beams[1]
 
 
-def test_only_what_the_clock_changes_differs_while_nothing_else_happens() -> None:
+def test_only_the_estimates_change_while_nothing_happens() -> None:
     store = _store()
     _running(store, KEYS[0])
     earlier, later = (store.snapshot(at).beams[0] for at in (NOW + 31, NOW + 35))
@@ -198,7 +198,7 @@ def test_only_what_the_clock_changes_differs_while_nothing_else_happens() -> Non
     assert later == earlier._replace(estimated_ratio=later.estimated_ratio, remaining_seconds=later.remaining_seconds)
 
 
-def test_estimates_have_no_digits_that_they_are_not_worth() -> None:
+def test_estimates_are_rounded() -> None:
     store = _store()
     _running(store, KEYS[0])
     beam = store.snapshot(NOW + 31.7654321).beams[0]
@@ -207,7 +207,7 @@ def test_estimates_have_no_digits_that_they_are_not_worth() -> None:
     assert beam.remaining_seconds == round(beam.remaining_seconds or 0.0, 3) > 60.0
 
 
-def test_a_row_that_was_read_again_is_shown_with_its_time() -> None:
+def test_a_row_that_was_read_again_is_shown_with_the_new_time() -> None:
     store = _store()
     store.snapshot(NOW)
     store.update_rows([replace(store.snapshot(NOW).beams[0].row, read_at=NOW + 2)], (), NOW + 2)
@@ -215,7 +215,7 @@ def test_a_row_that_was_read_again_is_shown_with_its_time() -> None:
     assert store.snapshot(NOW + 2).beams[0].row.read_at == NOW + 2
 
 
-def test_a_stall_is_seen_although_nothing_has_happened() -> None:
+def test_a_stall_is_shown_although_nothing_has_happened() -> None:
     store = _store()
     _running(store, KEYS[0])
     states = [store.snapshot(NOW + after).beams[0].state for after in (31, 66, 68, 700)]
@@ -253,7 +253,7 @@ def test_a_snapshot_shows_a_stall_before_time_has_advanced_and_the_event_comes_w
     assert [event.kind for event in store.pop_events()] == ["stalled"]
 
 
-def test_nothing_is_worked_out_again_for_beams_that_stand_still(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_snapshot_judges_no_beam_that_has_not_changed(monkeypatch: pytest.MonkeyPatch) -> None:
     store = BeamStore(RULES, NOW)
     keys = [BeamKey("c", f"b{number}") for number in range(1000)]
     store.update_rows([BeamRow(key, NOW, status="simulation_running", updated_at=NOW) for key in keys], (), NOW)
@@ -276,7 +276,7 @@ def test_nothing_is_worked_out_again_for_beams_that_stand_still(monkeypatch: pyt
     assert len(made) == len(forecasts) == 10
 
 
-def test_time_that_passes_over_beams_that_stand_still_costs_no_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_advancing_judges_no_beam_that_has_not_changed(monkeypatch: pytest.MonkeyPatch) -> None:
     store = _store()
     _running(store, KEYS[0])
     store.advance(NOW + 31)
@@ -303,7 +303,7 @@ def test_time_that_passes_over_beams_that_stand_still_costs_no_evaluation(monkey
     ],
     ids=["snapshot", "advance", "rows"],
 )
-def test_the_lock_is_let_go_between_beams(
+def test_the_lock_is_released_between_groups_of_beams(
     work: Callable[[BeamStore, list[BeamRow]], object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = BeamStore(RULES, NOW)

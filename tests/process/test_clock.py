@@ -83,7 +83,7 @@ def running(world: World, times: Times) -> None:
 
 
 @pytest.mark.parametrize("step", [HOUR, -HOUR])
-def test_a_clock_that_is_set_makes_no_stall_and_hides_none(world: World, times: Times, step: float) -> None:
+def test_setting_the_clock_causes_no_stall_and_hides_none(world: World, times: Times, step: float) -> None:
     running(world, times)
     before = world.view()
     times.passes(5)
@@ -101,7 +101,7 @@ def test_a_clock_that_is_set_makes_no_stall_and_hides_none(world: World, times: 
 
 
 @pytest.mark.parametrize("step", [HOUR, -HOUR])
-def test_what_was_written_before_the_clock_was_set_and_read_after_it_is_not_an_hour_old(
+def test_a_batch_written_before_the_clock_was_set_and_read_afterwards_has_its_true_duration(
     world: World, times: Times, step: float
 ) -> None:
     running(world, times)
@@ -133,7 +133,7 @@ def test_a_run_that_ends_after_the_clock_was_set_is_counted_once(world: World, t
 
 
 @pytest.mark.parametrize("step", [HOUR, -HOUR])
-def test_a_run_whose_end_was_read_before_the_clock_was_set_and_taken_after_it_is_counted(
+def test_a_run_whose_end_is_read_before_and_applied_after_setting_the_clock_is_counted(
     world: World, times: Times, step: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     running(world, times)
@@ -154,7 +154,7 @@ def test_a_run_whose_end_was_read_before_the_clock_was_set_and_taken_after_it_is
     assert world.runs == {("succeeded", ""): 1}
 
 
-def test_a_reset_after_the_clock_was_set_back_is_seen(world: World, times: Times) -> None:
+def test_a_row_reset_after_the_clock_was_set_back_begins_a_new_run(world: World, times: Times) -> None:
     running(world, times)
     times.set(-HOUR)
     times.passes(20)
@@ -163,7 +163,7 @@ def test_a_reset_after_the_clock_was_set_back_is_seen(world: World, times: Times
     assert (world.state, world.view().run_number) == ("waiting", 2)
 
 
-def test_a_retry_from_just_before_the_clock_was_set_back_is_one_run(world: World, times: Times) -> None:
+def test_a_retry_just_before_the_clock_was_set_back_is_one_new_run(world: World, times: Times) -> None:
     running(world, times)
     world.write(upto("v2_b18", b"Time taken").partition(SECOND_BATCH)[2])
     world.look(0)
@@ -179,7 +179,7 @@ def test_a_retry_from_just_before_the_clock_was_set_back_is_one_run(world: World
     assert (world.state, world.view().run_number) == ("starting", 2)
 
 
-def test_a_row_that_is_said_to_have_failed_an_hour_from_now_fails_now(world: World, times: Times) -> None:
+def test_a_row_that_failed_just_before_the_clock_was_set_back_fails_the_beam_now(world: World, times: Times) -> None:
     running(world, times)
     world.row("failed")
     times.set(-HOUR)
@@ -190,7 +190,7 @@ def test_a_row_that_is_said_to_have_failed_an_hour_from_now_fails_now(world: Wor
     assert (world.state, world.runs) == ("failed", {("failed", "status"): 1})
 
 
-def test_time_in_which_the_process_stood_still_is_no_silence(world: World, times: Times) -> None:
+def test_time_in_which_the_process_was_stopped_causes_no_stall(world: World, times: Times) -> None:
     running(world, times)
     started_at = world.view().started_at
     times.uptime += 600
@@ -205,7 +205,7 @@ def test_time_in_which_the_process_stood_still_is_no_silence(world: World, times
     assert world.state == "stalled"
 
 
-def test_a_suspended_machine_is_no_clock_that_was_set(world: World, times: Times) -> None:
+def test_a_suspended_machine_whose_clock_was_set_meanwhile_causes_no_stall(world: World, times: Times) -> None:
     running(world, times)
     ended_before = world.snapshot().ended
     times.uptime += 600
@@ -217,7 +217,9 @@ def test_a_suspended_machine_is_no_clock_that_was_set(world: World, times: Times
     assert world.snapshot().ended == ended_before
 
 
-def test_a_clock_that_was_set_between_two_processes(tmp_path: Path, world: World, times: Times) -> None:
+def test_setting_the_clock_between_two_processes_does_not_change_how_long_a_log_was_silent(
+    tmp_path: Path, world: World, times: Times
+) -> None:
     running(world, times)
     path = tmp_path / "state.db"
     first = StateWriter(path, 10.0, 400, world.store, times.clock)
@@ -236,7 +238,9 @@ def test_a_clock_that_was_set_between_two_processes(tmp_path: Path, world: World
 
 
 @pytest.mark.parametrize("step", [HOUR, -HOUR])
-def test_when_a_source_was_looked_at_last_moves_with_the_clock(world: World, times: Times, step: float) -> None:
+def test_the_time_of_the_last_poll_is_shown_by_the_clock_as_it_is_set_now(
+    world: World, times: Times, step: float
+) -> None:
     running(world, times)
     times.passes(2)
     times.set(step)
@@ -245,7 +249,7 @@ def test_when_a_source_was_looked_at_last_moves_with_the_clock(world: World, tim
 
 
 @pytest.mark.parametrize("step", [HOUR, -HOUR])
-def test_a_look_during_which_the_clock_was_set_took_no_hour_and_is_dated_by_the_new_time(
+def test_setting_the_clock_during_a_poll_does_not_change_the_duration_of_the_poll(
     world: World, times: Times, step: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     running(world, times)
@@ -264,7 +268,7 @@ def test_a_look_during_which_the_clock_was_set_took_no_hour_and_is_dated_by_the_
 
 
 @pytest.mark.parametrize("step", [HOUR, -HOUR])
-def test_the_health_of_a_source_from_just_before_the_clock_was_set_is_dated_by_the_new_time(
+def test_a_source_that_fails_while_the_clock_is_set_is_down_since_now(
     tmp_path: Path, step: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = FragileSource("local")
@@ -287,7 +291,7 @@ def test_the_health_of_a_source_from_just_before_the_clock_was_set_is_dated_by_t
     assert view.last_poll_at == pytest.approx(world.at)
 
 
-def test_a_row_that_was_read_just_before_the_clock_was_set_back_speaks_no_hour_later(
+def test_a_row_read_just_before_the_clock_was_set_back_fails_the_beam_without_delay(
     world: World, times: Times, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     running(world, times)
@@ -327,9 +331,7 @@ def discovery_loop(world: World, times: Times, source: LocalLogSource) -> Direct
 
 
 @pytest.mark.parametrize("step", [HOUR, -HOUR])
-def test_a_name_that_was_read_just_before_the_clock_was_set_is_dated_by_the_new_time(
-    world: World, times: Times, step: float
-) -> None:
+def test_a_beam_found_by_name_while_the_clock_is_set_waits_since_now(world: World, times: Times, step: float) -> None:
     class SetAfter(LocalLogSource):
         def listing(self, folder: str) -> Mapping[str, LogStat]:
             found = super().listing(folder)
@@ -344,7 +346,9 @@ def test_a_name_that_was_read_just_before_the_clock_was_set_is_dated_by_the_new_
 
 
 @pytest.mark.parametrize("step", [HOUR, -HOUR])
-def test_names_are_looked_at_as_often_when_the_clock_is_set(world: World, times: Times, step: float) -> None:
+def test_setting_the_clock_does_not_change_how_often_folders_are_listed(
+    world: World, times: Times, step: float
+) -> None:
     class Counting(LocalLogSource):
         listings = 0
 
@@ -364,7 +368,7 @@ def test_names_are_looked_at_as_often_when_the_clock_is_set(world: World, times:
     assert source.listings == 2
 
 
-def test_a_beam_that_began_and_failed_after_the_clock_was_set_back_is_found(tmp_path: Path) -> None:
+def test_discovery_finds_a_row_that_was_written_after_the_clock_was_set_back(tmp_path: Path) -> None:
     path = db.make(tmp_path / "mqi.db")
     table = BeamsTable(path)
     discovery = DatabaseDiscovery(table, retention_seconds=HOUR)
@@ -377,7 +381,7 @@ def test_a_beam_that_began_and_failed_after_the_clock_was_set_back_is_found(tmp_
 
 
 @pytest.mark.parametrize("step", [HOUR, -HOUR])
-def test_a_run_whose_log_is_met_first_after_the_clock_was_set_does_not_belong_to_the_run_before(
+def test_a_log_first_read_after_the_clock_was_set_belongs_to_the_current_run(
     world: World, times: Times, step: float
 ) -> None:
     world.row()
@@ -395,7 +399,7 @@ def test_a_run_whose_log_is_met_first_after_the_clock_was_set_does_not_belong_to
     assert world.runs == {("succeeded", ""): 1}, "it ended while the exporter ran"
 
 
-def test_a_log_from_before_the_clock_was_set_is_of_the_run_whose_row_was_written_since(
+def test_a_log_written_before_the_clock_was_set_belongs_to_the_run_of_a_row_written_afterwards(
     world: World, times: Times
 ) -> None:
     world.row("pending")
@@ -409,7 +413,7 @@ def test_a_log_from_before_the_clock_was_set_is_of_the_run_whose_row_was_written
     assert world.state == "succeeded"
 
 
-def test_a_row_from_the_future_does_not_make_a_log_that_of_the_run_before(world: World, times: Times) -> None:
+def test_a_row_dated_in_the_future_does_not_make_a_new_log_one_of_the_previous_run(world: World, times: Times) -> None:
     world.row()
     times.set(-HOUR)
     times.passes(5)
@@ -418,7 +422,7 @@ def test_a_row_from_the_future_does_not_make_a_log_that_of_the_run_before(world:
     assert world.state == "succeeded"
 
 
-def test_a_log_from_before_the_row_belongs_to_the_run_before_also_after_the_clock_was_set(
+def test_a_log_older_than_its_row_belongs_to_the_previous_run_when_both_are_found_after_the_clock_was_set(
     world: World, times: Times
 ) -> None:
     world.write(captured("v2_b18"))
@@ -429,7 +433,7 @@ def test_a_log_from_before_the_row_belongs_to_the_run_before_also_after_the_cloc
     assert world.state == "waiting"
 
 
-def test_a_beam_that_has_just_succeeded_stays_when_the_clock_is_set_forwards(world: World, times: Times) -> None:
+def test_setting_the_clock_forwards_does_not_shorten_the_retention_of_a_beam(world: World, times: Times) -> None:
     world.row()
     world.look(0)
     world.write(captured("v2_b18"))

@@ -35,7 +35,7 @@ class Machine:
         self.uptime += seconds
 
 
-def test_time_that_passes_is_the_wall_clocks() -> None:
+def test_the_present_instant_advances_like_the_wall_clock() -> None:
     machine = Machine()
     for _ in range(10):
         machine.passes(1.0)
@@ -44,7 +44,7 @@ def test_time_that_passes_is_the_wall_clocks() -> None:
 
 
 @pytest.mark.parametrize("step", [HOUR, -HOUR, 2.0, -2.0])
-def test_a_clock_that_is_set_does_not_change_the_present_instant(step: float) -> None:
+def test_setting_the_clock_does_not_change_the_present_instant(step: float) -> None:
     machine = Machine()
     before = machine.clock.now()
     machine.wall += step
@@ -56,7 +56,7 @@ def test_a_clock_that_is_set_does_not_change_the_present_instant(step: float) ->
 
 
 @pytest.mark.parametrize("step", [0.9, -0.9])
-def test_a_clock_that_is_kept_right_in_small_steps_counts_as_set_once_they_add_up(step: float) -> None:
+def test_small_steps_of_the_clock_count_as_setting_it_once_they_add_up(step: float) -> None:
     machine = Machine()
     machine.wall += step
     machine.clock.now()
@@ -80,7 +80,7 @@ def test_time_in_which_the_process_was_stopped_is_left_out() -> None:
     assert machine.events == [("suspended", 600.0)]
 
 
-def test_a_short_pause_is_time_that_passes() -> None:
+def test_a_pause_of_five_seconds_is_not_left_out() -> None:
     machine = Machine()
     before = machine.clock.now()
     machine.passes(SUSPENDED_SECONDS)
@@ -98,7 +98,7 @@ STEPS = st.lists(
 
 
 @given(STEPS)
-def test_instants_never_go_back_and_convert_there_and_back(steps: list[tuple[str, float]]) -> None:
+def test_instants_never_go_back_and_convert_to_wall_clock_times_and_back(steps: list[tuple[str, float]]) -> None:
     machine = Machine()
     instants = [machine.clock.now()]
     ran = 0.0
@@ -118,7 +118,7 @@ def test_instants_never_go_back_and_convert_there_and_back(steps: list[tuple[str
 
 
 class TestNextProcess:
-    def test_goes_on_with_the_instants_of_the_one_before(self) -> None:
+    def test_it_continues_the_timeline_of_the_process_before(self) -> None:
         machine = Machine()
         machine.wall += HOUR
         machine.passes(600.0)
@@ -133,7 +133,7 @@ class TestNextProcess:
         assert clock.timeline.gaps == machine.clock.timeline.gaps
 
     @pytest.mark.parametrize("step", [HOUR, -HOUR])
-    def test_knows_that_the_clock_was_set_between_the_two(self, step: float) -> None:
+    def test_it_notices_that_the_clock_was_set_in_between(self, step: float) -> None:
         machine = Machine()
         before, reading = machine.clock.now(), machine.clock.reading()
         machine.passes(3.0)
@@ -143,7 +143,7 @@ class TestNextProcess:
         assert clock.now() - before == pytest.approx(3.0)
         assert clock.timeline.clock_steps == 1
 
-    def test_believes_the_wall_clock_after_another_start_of_the_machine(self) -> None:
+    def test_it_uses_the_wall_clock_after_a_reboot(self) -> None:
         machine = Machine()
         before, reading = machine.clock.now(), replace(machine.clock.reading(), boot_id="another")
         machine.passes(7200.0)
@@ -153,7 +153,7 @@ class TestNextProcess:
         assert clock.now() - before == pytest.approx(7200.0)
         assert clock.timeline.clock_steps == 0
 
-    def test_puts_nothing_into_the_future_where_the_machine_started_with_an_earlier_time(self) -> None:
+    def test_no_instant_lies_in_the_future_after_a_reboot_with_an_earlier_time(self) -> None:
         machine = Machine()
         before, reading = machine.clock.now(), replace(machine.clock.reading(), boot_id="another")
         machine.wall -= HOUR
@@ -163,7 +163,7 @@ class TestNextProcess:
         assert clock.timeline.to_wall(clock.now()) == pytest.approx(machine.wall)
         assert clock.timeline.clock_steps == 1
 
-    def test_takes_the_instants_of_an_old_state_for_the_wall_clock_times_that_they_were(self) -> None:
+    def test_it_reads_the_instants_of_an_old_state_as_wall_clock_times(self) -> None:
         machine = Machine()
         boot_id = machine.clock.reading().boot_id
         old = ClockReading(machine.wall - 10.0, machine.uptime - 10.0, boot_id)
