@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class RenderContext:
-    """What a field's value depends on besides its object.
+    """What the value of a field depends on, apart from its object.
 
     Every text returned here can be encoded as UTF-8.
 

@@ -37,7 +37,7 @@ def expected_end(beam: BeamView, at: float) -> float | None:
         return None
     if beam.state is not BeamState.UNREACHABLE:
         return float(round(at + beam.remaining_seconds))
-    # The estimate from when the host was lost. Once it is past, nobody knows whether the beam has finished.
+    # The estimate from when the host was lost. Once it is past, it is unknown whether the beam has finished.
     end = float(round(beam.state_since + beam.remaining_seconds))
     return end if end > at else None
 
@@ -94,7 +94,7 @@ BEAM: Fields[BeamView] = (
     ApiField(
         "needs_attention",
         BOOLEAN,
-        "Whether somebody should check it: it is failed, stalled, expired or unreachable, or its row has reported a "
+        "Whether it should be checked: it is failed, stalled, expired or unreachable, or its row has reported a "
         "running simulation for ten minutes and there is no log.",
         lambda beam, context: needs_attention(beam, context.sources, context.at),
     ),

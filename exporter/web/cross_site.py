@@ -48,10 +48,10 @@ def is_known_host(headers: Headers, allowed: Collection[str]) -> bool:
         headers: the request's.
         allowed: host names in lower case, without ports; empty: all.
     """
-    said = headers.get("host")
-    if not allowed or not said:
+    host = headers.get("host")
+    if not allowed or not host:
         return True
-    name = _host_name(said)
+    name = _host_name(host)
     if name in allowed or name in _NEVER_REBOUND:
         return True
     try:

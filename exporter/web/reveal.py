@@ -68,7 +68,7 @@ class IdReveal:
 
     async def _answer(self, request: Request) -> Response:
         if not self.offered:
-            why = "nobody may see ids here: privacy.resolve_for" if self._redacted else "ids are shown as they are"
+            why = "no user may see ids (privacy.resolve_for)" if self._redacted else "ids are not pseudonymised"
             return _json({"error": why}, 404)
         user = request.scope.get(USER)
         cross_site = is_cross_site(request)

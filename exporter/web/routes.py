@@ -91,8 +91,8 @@ def build_app(
 
     Args:
         encoder: what ``/metrics`` shows.
-        registry: what it shows besides, by the client's own encoder.
-        meter: told the time and size of each scrape.
+        registry: further metrics, encoded by the client library.
+        meter: records duration and size of each scrape.
         snapshot: makes a snapshot of all beams, for API and page.
         identifiers: turns ids, paths and texts into what may leave the process.
         events: sends changes to open pages; the server must end its streams when it stops.

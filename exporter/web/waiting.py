@@ -80,7 +80,7 @@ def explain_waiting(beam: BeamView, sources: Sequence[SourceView], identifiers: 
 
 
 def needs_attention(beam: BeamView, sources: Sequence[SourceView], at: float) -> bool:
-    """Whether somebody should check a beam.
+    """Whether a beam should be checked.
 
     Args:
         beam: the beam.

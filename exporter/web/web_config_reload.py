@@ -75,7 +75,7 @@ class ActiveWebConfig:
 
     @property
     def allowed_client_names(self) -> frozenset[str]:
-        """Names of which a client's certificate must have one; empty: any."""
+        """Names that are allowed in clients' certificates; empty: any."""
         section = self._loaded.config.tls_server_config
         return frozenset() if section is None else frozenset(section.client_allowed_sans)
 
@@ -152,16 +152,16 @@ class ActiveWebConfig:
 def _removed_protections(before: WebConfig, after: WebConfig) -> Iterator[str]:
     """List the protections that are missing in the new configuration. Fewer names or users may be intended."""
     if before.basic_auth_users and not after.basic_auth_users:
-        yield "basic_auth_users: the last user is gone; restart to ask nobody"
+        yield "basic_auth_users: the last user is removed; restart to serve without passwords"
     old, new = before.tls_server_config, after.tls_server_config
     if old is None or new is None:
         if old is not new:
             yield "tls_server_config: TLS is turned on and off at a restart only"
         return
     if _requires_certificates(old) and not _requires_certificates(new):
-        yield "client_auth_type: clients need no certificate any more; restart for that"
+        yield "client_auth_type: clients would need no certificate any more; restart for that"
     elif old.client_allowed_sans and not new.client_allowed_sans:
-        yield "client_allowed_sans: the last name is gone; restart to allow every certificate of the authority"
+        yield "client_allowed_sans: the last name is removed; restart to allow every certificate of the authority"
     if VERSIONS[new.min_version] < VERSIONS[old.min_version]:
         yield f"min_version: {new.min_version} is older than {old.min_version}, which is in use; restart for that"
 

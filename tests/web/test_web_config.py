@@ -407,16 +407,16 @@ def test_a_reload_never_removes_a_protection(folder: Path, less: str) -> None:
 @pytest.mark.parametrize(
     ("before", "after", "said"),
     [
-        (TLS + CERTIFICATES, TLS, ["client_auth_type: clients need no certificate any more; restart for that"]),
+        (TLS + CERTIFICATES, TLS, ["client_auth_type: clients would need no certificate any more; restart for that"]),
         (
             TLS + CERTIFICATES + NAMES,
             TLS + CERTIFICATES.replace("RequireAndVerifyClientCert", "VerifyClientCertIfGiven"),
-            ["client_auth_type: clients need no certificate any more; restart for that"],
+            ["client_auth_type: clients would need no certificate any more; restart for that"],
         ),
         (
             TLS + CERTIFICATES + NAMES,
             TLS + CERTIFICATES,
-            ["client_allowed_sans: the last name is gone; restart to allow every certificate of the authority"],
+            ["client_allowed_sans: the last name is removed; restart to allow every certificate of the authority"],
         ),
         (
             TLS + "  min_version: TLS13\n",
@@ -427,7 +427,7 @@ def test_a_reload_never_removes_a_protection(folder: Path, less: str) -> None:
             TLS + "  min_version: TLS13\n" + CERTIFICATES,
             TLS + "  min_version: TLS12\n",
             [
-                "client_auth_type: clients need no certificate any more; restart for that",
+                "client_auth_type: clients would need no certificate any more; restart for that",
                 "min_version: TLS12 is older than TLS13, which is in use; restart for that",
             ],
         ),
