@@ -106,15 +106,15 @@ class _Deadlines:
 
     def over(self, deadline: float) -> bool:
         """Whether the instant is later than the deadline."""
-        return self.at > deadline or self._ahead(deadline)
+        if self.at > deadline:
+            return True
+        if deadline < self.next:
+            self.next = deadline
+        return False
 
     def reached(self, deadline: float) -> bool:
         """Whether the instant is the deadline, or later."""
-        return self.at >= deadline or self._ahead(deadline)
-
-    def _ahead(self, deadline: float) -> bool:
-        self.next = min(self.next, deadline)
-        return False
+        return self.at == deadline or self.over(deadline)
 
 
 _Found = tuple[BeamState, float, Rule]
