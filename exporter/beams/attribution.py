@@ -290,9 +290,15 @@ class FirstRead:
     size_bytes: int
 
     @property
+    def row_newer_by_seconds(self) -> float | None:
+        """How much later the row was updated than the log; ``None`` where the two could not be compared."""
+        return None if self.row_updated_at is None else self.row_updated_at - self.dated_at
+
+    @property
     def predates_row(self) -> bool:
         """Whether the log is older than the row's last update. Then it belongs to the previous run."""
-        return self.row_updated_at is not None and self.row_updated_at > self.dated_at + ROW_TIME_TOLERANCE_SECONDS
+        newer_by = self.row_newer_by_seconds
+        return newer_by is not None and newer_by > ROW_TIME_TOLERANCE_SECONDS
 
     def dated(self, clock_offset_seconds: float, timeline: Timeline) -> FirstRead:
         """The same with the date that the source's clock offset gives.

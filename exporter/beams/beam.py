@@ -275,7 +275,8 @@ class Beam:
                 return False
             rule = Rule.LOG_STILL_WRITTEN if outlived else Rule.LOG_AT_NEW_PATH if moved else Rule.NEWER_LOG
         self.invalidate()
-        self._decide(rule, at, source=source, modified_at=stat.modified_at, size_bytes=stat.size_bytes)
+        newer_by_seconds = None if self.log_modified_at is None else modified_at - self.log_modified_at
+        self.decide(rule, at, size_bytes=stat.size_bytes, newer_by_seconds=newer_by_seconds)
         self.source, self.path, self.stat, self.recent, self.checkpoint = source, path, stat, b"", None
         self.clock_offset_seconds, self.log_modified_at = clock_offset_seconds, modified_at
         self._note_log(LogNews.CLAIMED, at)
@@ -411,8 +412,7 @@ class Beam:
         self._note_log(
             LogNews.READ_OLDER if older else LogNews.READ_NOT_OLDER,
             at,
-            log_dated_at=first.dated_at,
-            row_written_at=row_updated_at,
+            row_newer_by_seconds=first.row_newer_by_seconds,
             run_ended=self.run.ended,
         )
         if older:
@@ -491,7 +491,7 @@ class Beam:
         for run in (self.run, self.provisional_run):
             if run is not None:
                 run.correct_timestamps(before.dated_at, first.dated_at)
-        facts = {"log_dated_at": first.dated_at, "row_written_at": first.row_updated_at}
+        facts = {"row_newer_by_seconds": first.row_newer_by_seconds}
         if self.provisional_run is not None and not first.predates_row:
             self._note_log(LogNews.DATE_NOT_OLDER, first.read_at, **facts)
             self.run_sequence.run, self.provisional_run = self.provisional_run, None
@@ -508,17 +508,31 @@ class Beam:
         """Attribute the log by :data:`~exporter.beams.attribution.LOG_DECISIONS`."""
         before = self.log
         self.log, self.log_rule = LOG_DECISIONS[before, news]
-        self._decide(self.log_rule, at, log=self.log.value, log_before=before.value, news=news.value, **facts)
+        self.decide(self.log_rule, at, log=self.log.value, log_before=before.value, news=news.value, **facts)
 
     def _decide_row(self, rule: Rule, at: float, before: BeamRow) -> None:
         if rule is self.row_rule and rule is Rule.ROW_OF_SAME_RUN:
             return
         self.row_rule = rule
-        row, knowledge = self.row, self.row_knowledge.value
-        facts = {"progress": row.progress, "progress_before": before.progress, "row_written_at": self.row_written_at}
-        self._decide(rule, at, row_knowledge=knowledge, log_growth_at=self.run.last_growth_at, **facts)
+        written_at, grown_at = self.row_written_at, self.run.last_growth_at
+        self.decide(
+            rule,
+            at,
+            status=self.row.status,
+            progress=self.row.progress,
+            progress_before=before.progress,
+            row_knowledge=self.row_knowledge.value,
+            row_newer_by_seconds=None if written_at is None or grown_at is None else written_at - grown_at,
+        )
 
-    def _decide(self, rule: Rule, at: float, **facts: object) -> None:
+    def decide(self, rule: Rule, at: float, **facts: object) -> None:
+        """Note a decision, until the store logs it.
+
+        Args:
+            rule: by which it was made.
+            at: when.
+            facts: the evidence; see :class:`~exporter.beams.decisions.Decision`.
+        """
         self.decisions = (*self.decisions, Decision(rule, at, facts))
 
     def invalidate(self) -> None:

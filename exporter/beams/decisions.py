@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 
+from exporter.beams.snapshot import BeamKey
+
 
 class Rule(str, Enum):
     """One rule. :data:`RULE_WORDS` says what it means."""
@@ -25,7 +27,6 @@ class Rule(str, Enum):
     LOG_NOT_READ = "log_not_read"
     LOG_WRITTEN_WHILE_WATCHED = "log_written_while_watched"
     LOG_NOT_OLDER_THAN_ROW = "log_not_older_than_row"
-    LOG_RUN_STILL_OPEN = "log_run_still_open"
     LOG_OLDER_THAN_ROW = "log_older_than_row"
     LOG_OF_RUN_BEFORE_RESET = "log_of_run_before_reset"
     LOG_REPLACED = "log_replaced"
@@ -69,8 +70,7 @@ RULE_WORDS: Mapping[Rule, str] = {
     Rule.NO_LOG: "No log has been found yet.",
     Rule.LOG_NOT_READ: "The log has not been read to its end yet.",
     Rule.LOG_WRITTEN_WHILE_WATCHED: "The log appeared or grew while the exporter watched it.",
-    Rule.LOG_NOT_OLDER_THAN_ROW: "The log is not older than the last change of the row.",
-    Rule.LOG_RUN_STILL_OPEN: "The run in the log has not ended.",
+    Rule.LOG_NOT_OLDER_THAN_ROW: "The log is not older than the last change of the row, or its run has not ended.",
     Rule.LOG_OLDER_THAN_ROW: "The run in the log ended before the row was last changed.",
     Rule.LOG_OF_RUN_BEFORE_RESET: "The row was reset, and the log has not been written since.",
     Rule.LOG_REPLACED: "The log was replaced; no line has shown yet whether a new run has begun.",
@@ -107,10 +107,27 @@ class Decision:
 
     Args:
         rule: by which it was made.
-        at: when, epoch seconds.
-        facts: the evidence, by name; plain values without ids, paths or texts of other programs.
+        at: when.
+        facts: the evidence, by name. ``status`` is the status of the row; all other texts are words of this program.
     """
 
     rule: Rule
     at: float
     facts: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class BeamDecision:
+    """A decision, and for which run of which beam it was made.
+
+    Args:
+        key: the beam.
+        source: where its log is; ``None`` without a log.
+        run_number: the current run.
+        decision: the decision.
+    """
+
+    key: BeamKey
+    source: str | None
+    run_number: int
+    decision: Decision

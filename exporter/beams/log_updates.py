@@ -48,6 +48,7 @@ def claim_log(
         start_run(data, beam, before)
     if beam.view is None:
         data.mark_changed(key)
+    data.collect_decisions(beam)
     return claimed
 
 
@@ -98,6 +99,7 @@ def apply_read(
         beam.anomalies = Counter(run.anomalies)
     if data.forgotten.was_counted(beam):
         beam.run_counted = True
+    data.collect_decisions(beam)
     return beam.stage != stage, beam.log is LogAttribution.PREVIOUS_REREAD
 
 
@@ -123,6 +125,7 @@ def set_clock_offset(data: StoreData, source: str, seconds: float | None) -> Non
             start_run(data, beam, before)
         elif beam.run_counted and _must_be_counted(data.counters, ended_at, beam.run.ended_at):
             beam.run_counted = False
+        data.collect_decisions(beam)
 
 
 def _must_be_counted(counters: Counters, before: float | None, after: float | None) -> bool:

@@ -40,6 +40,7 @@ def update_row(data: StoreData, row: BeamRow, at: float) -> bool:
     if beam.view is None:
         data.mark_changed(row.key)
     data.watch_version += paths_before != _log_place(beam)
+    data.collect_decisions(beam)
     return status_changed
 
 

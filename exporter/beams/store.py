@@ -17,6 +17,8 @@ from typing import TypeVar
 
 from exporter.beams import log_updates, output_searches, restart, row_updates, transitions
 from exporter.beams.beam import Beam
+from exporter.beams.decisions import BeamDecision
+from exporter.beams.explanation import Explanation, explain_beam
 from exporter.beams.output import OutputSearchResult
 from exporter.beams.rules import StoreRules
 from exporter.beams.saved import RestoredState, SavedCounters, StoreChanges, encode_beams
@@ -32,6 +34,7 @@ from exporter.beams.snapshot import (
     WatchedBeam,
 )
 from exporter.beams.sources import SourceState
+from exporter.beams.state_rules import judge
 from exporter.beams.store_data import StoreData
 from exporter.beams.views import recorded_view, view_at
 from exporter.logs.events import Event
@@ -406,6 +409,41 @@ class BeamStore:
             events = list(self._data.events)
             self._data.events.clear()
         return events
+
+    def keep_decisions(self, keep: bool) -> None:
+        """Keep every decision about a beam for :meth:`pop_decisions`, or stop doing so."""
+        with self._lock:
+            self._data.keep_decisions = keep
+
+    def pop_decisions(self) -> list[BeamDecision]:
+        """Return what was decided about beams since the last call, if decisions are kept; the last 10 000 at most."""
+        with self._lock:
+            decisions = list(self._data.decisions)
+            self._data.decisions.clear()
+        return decisions
+
+    def explain(self, key: BeamKey, at: float) -> Explanation | None:
+        """Return the evidence about a beam, and the rules by which it was judged; ``None`` for an unknown beam.
+
+        Args:
+            key: the beam.
+            at: now.
+        """
+        data = self._data
+        with self._lock:
+            beam = data.beams.get(key)
+            if beam is None:
+                return None
+            timeline = self._timeline()
+            [view] = self._views([beam], at, timeline)
+            return explain_beam(
+                beam,
+                view,
+                judge(beam.evidence(data.rules, data.source_of(beam)), at),
+                timeline,
+                row_from_restart=key in data.rows_from_restart,
+                resumed=key in data.unconfirmed,
+            )
 
     def snapshot(self, at: float) -> StoreSnapshot:
         """Return everything that readers may know, true at an instant. It changes nothing.

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from exporter.beams.beam import Beam
 from exporter.beams.cases import CaseIndex
 from exporter.beams.counters import Counters
+from exporter.beams.decisions import BeamDecision
 from exporter.beams.retention import ForgottenBeams
 from exporter.beams.rules import StoreRules
 from exporter.beams.saved import UnsavedChanges
@@ -38,6 +39,7 @@ class StoreData:
         sources: health and clock of the sources.
         counters: totals over all beams.
         events: what has happened since the last :meth:`BeamStore.pop_events`.
+        keep_decisions: whether decisions are kept for :meth:`BeamStore.pop_decisions`; ``decisions``: those kept.
         unconfirmed: beams of an earlier process whose source has not been polled yet. They are shown as they were.
         rows_from_restart: beams whose rows this process has not read yet.
         unsaved: what has changed since the last save.
@@ -49,6 +51,7 @@ class StoreData:
 
     __slots__ = (
         *("rules", "_timeline", "beams", "cases", "forgotten", "sources", "counters", "events", "unconfirmed"),
+        *("keep_decisions", "decisions"),
         *("rows_from_restart", "unsaved", "rows_without_room", "dropped", "outputs_open", "watch_version"),
     )
 
@@ -61,6 +64,8 @@ class StoreData:
         self.sources = Sources()
         self.counters = Counters(at)
         self.events: deque[BeamEvent] = deque(maxlen=_EVENTS_KEPT)
+        self.keep_decisions = False
+        self.decisions: deque[BeamDecision] = deque(maxlen=_EVENTS_KEPT)
         self.unconfirmed: set[BeamKey] = set()
         self.rows_from_restart: set[BeamKey] = set()
         self.unsaved = UnsavedChanges()
@@ -85,6 +90,13 @@ class StoreData:
     def mark_changed(self, key: BeamKey) -> None:
         """Record that a beam must be saved again."""
         self.unsaved.mark(key)
+
+    def collect_decisions(self, beam: Beam) -> None:
+        """Take what was decided about a beam, and keep it if somebody logs it."""
+        if beam.decisions and self.keep_decisions:
+            about = beam.row.key, beam.source, beam.run_sequence.number
+            self.decisions += (BeamDecision(*about, each) for each in beam.decisions)
+        beam.decisions = ()
 
     def add_beam(self, beam: Beam) -> None:
         """Add a beam that was found."""

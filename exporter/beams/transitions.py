@@ -85,6 +85,7 @@ def advance_beam(data: StoreData, beam: Beam, at: float) -> None:
     cached = condition_at(beam, at, rules, source)
     cached.recorded, cached.rates_version = True, data.counters.rates_version
     _record(data, beam, cached.condition, at)
+    data.collect_decisions(beam)
 
 
 def _update_prior_rate(data: StoreData, beam: Beam, at: float) -> None:
@@ -99,8 +100,26 @@ def _record(data: StoreData, beam: Beam, condition: Condition, at: float) -> Non
         data.mark_changed(beam.row.key)
     before, beam.state, beam.state_since = beam.state, condition.state, condition.since
     if condition.state is not before:
+        _decide_state(data, beam, condition, before, at)
         view = make_view(beam, condition, at, data.rules, data.timeline)
         data.events.append(BeamEvent(condition.state.value, view, before))
+
+
+def _decide_state(data: StoreData, beam: Beam, condition: Condition, before: BeamState, at: float) -> None:
+    """Note by which rule and evidence the state changed."""
+    run = beam.run
+    progress_at = run.last_progress_at or run.last_growth_at or run.started_at
+    beam.decide(
+        condition.rule,
+        at,
+        state=condition.state.value,
+        state_before=before.value,
+        status=beam.row.status,
+        row_knowledge=beam.row_knowledge.value,
+        log=beam.log.value,
+        output=data.output_state(beam).value,
+        no_progress_seconds=None if progress_at is None else at - progress_at,
+    )
 
 
 def update_output_check(data: StoreData, beam: Beam, at: float) -> None:

@@ -10,6 +10,7 @@ import structlog
 from exporter import __version__
 from exporter.cli.check_config import check_config
 from exporter.cli.errors import fail
+from exporter.cli.explain import explain
 from exporter.cli.export import alerts, dashboards
 from exporter.cli.options import Flags, common_flags, identifiers_for, load_settings
 from exporter.cli.top.command import top
@@ -138,7 +139,7 @@ def init(
     click.echo(f"{output}: written; {len(draft.checks)} things to check by hand stand on its top", err=True)
 
 
-for command in (verify_command, check_config, top, whois_command, alerts, dashboards):
+for command in (verify_command, check_config, top, explain, whois_command, alerts, dashboards):
     main.add_command(command)
 
 

@@ -1,10 +1,14 @@
-"""Writes one log line for each event of a beam."""
+"""Writes one log line for each event of a beam, and at debug level one for each decision about it."""
 
 from __future__ import annotations
 
+import logging
+
 import structlog
 
+from exporter.beams.decisions import BeamDecision
 from exporter.beams.snapshot import BeamEvent, BeamState, BeamView
+from exporter.privacy.identifiers import SafeText
 
 _log = structlog.get_logger(__name__)
 
@@ -46,6 +50,35 @@ def log_event(event: BeamEvent) -> None:
             _log.warning("beam stalled", **about, threshold_seconds=round(view.stall_threshold_seconds, 1))
         case "expired":
             _log.warning("beam expired: its log has not grown for too long", **about)
+
+
+def logs_decisions() -> bool:
+    """Whether decisions are logged: at debug level only."""
+    return logging.getLogger(__name__).isEnabledFor(logging.DEBUG)
+
+
+def log_decision(about: BeamDecision) -> None:
+    """Write the log line of a decision, with its rule and evidence.
+
+    Args:
+        about: the decision.
+    """
+    _log.debug(
+        "decision",
+        rule=SafeText(about.decision.rule.value),
+        case=about.key.case_id,
+        beam=about.key.beam_id,
+        source=about.source,
+        run=about.run_number,
+        **{name: _own_words(name, fact) for name, fact in about.decision.facts.items() if fact is not None},
+    )
+
+
+def _own_words(name: str, fact: object) -> object:
+    """Mark the words of a decision as the exporter's own. The status of a row is not: anybody may write one."""
+    if isinstance(fact, float):
+        return round(fact, 3)
+    return SafeText(fact) if isinstance(fact, str) and name != "status" else fact
 
 
 def _duration(view: BeamView) -> float | None:

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import structlog
 
 from exporter import __version__
+from exporter.beams.explanation import Explanation
 from exporter.beams.rules import StallRules, StatusRules, StoreRules
-from exporter.beams.snapshot import StoreSnapshot
+from exporter.beams.snapshot import BeamKey, StoreSnapshot
 from exporter.beams.store import BeamStore
 from exporter.config import ConfigError, Settings
 from exporter.config.listen_address import ListenError
@@ -23,11 +24,12 @@ from exporter.metrics.collectors import ExporterCollector, ScrapeMeter, StoreCol
 from exporter.metrics.definitions import ProtectionView, ReloadStatus
 from exporter.metrics.encoder import MetricsEncoder
 from exporter.persistence.writer import StateWriter
+from exporter.polling.path_check import PathCheck
 from exporter.privacy.encryption import Encryption
 from exporter.privacy.identifiers import Identifiers, SafeText
 from exporter.process.clock import Clock, ClockEvent
 from exporter.process.worker import Worker
-from exporter.runtime.event_log import log_event
+from exporter.runtime.event_log import log_decision, log_event, logs_decisions
 from exporter.runtime.pipeline import Pipeline
 from exporter.runtime.privacy import apply_settings, check_resolvers, make_identifiers, privacy_changed, pseudonym_key
 from exporter.web.authentication import FailedLogins
@@ -115,6 +117,7 @@ class Exporter:
         self._identifiers = identifiers or make_identifiers(settings, self._key)
         self._clock = Clock(on_event=_log_clock_event, wall=clock)
         self._store = BeamStore(store_rules(settings), self._clock.now(), lambda: self._clock.timeline)
+        self._store.keep_decisions(logs_decisions())
         self._ticker = Worker("clock", self._tick, self._store.count_error)
         for where in ("clock", "monitor", "scrape", "web", "web configuration"):
             self._store.declare_errors(where)
@@ -147,6 +150,7 @@ class Exporter:
             registry=process_registry(),
             meter=scrapes,
             snapshot=self._snapshot,
+            explain=self._explain,
             identifiers=self._identifiers,
             events=events,
             id_reveal=self._id_reveal,
@@ -249,6 +253,8 @@ class Exporter:
         self._store.advance(self._clock.now())
         for event in self._store.pop_events():
             log_event(event)
+        for decision in self._store.pop_decisions():
+            log_decision(decision)
         return min(_TICK_SECONDS, self._settings.discovery.interval_seconds)
 
     def _unhealthy(self) -> str | None:
@@ -259,6 +265,10 @@ class Exporter:
 
     def _snapshot(self) -> StoreSnapshot:
         return self._store.snapshot(self._clock.now())
+
+    def _explain(self, key: BeamKey) -> tuple[Explanation, Sequence[PathCheck]] | None:
+        explanation = self._store.explain(key, self._clock.now())
+        return None if explanation is None else (explanation, self._pipeline.path_checks(key))
 
     def _encoder(self, scrapes: ScrapeMeter) -> MetricsEncoder:
         return MetricsEncoder(

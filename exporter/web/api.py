@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
 from urllib.parse import unquote
 
 from starlette.concurrency import run_in_threadpool
@@ -19,16 +19,23 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from exporter.beams.snapshot import BeamState, StoreSnapshot
+from exporter.beams.explanation import Explanation
+from exporter.beams.snapshot import BeamKey, BeamState, StoreSnapshot
+from exporter.polling.path_check import PathCheck
 from exporter.privacy.identifiers import Identifiers
 from exporter.sources.tail_lines import last_lines
 from exporter.web import overview_fields
 from exporter.web.api_schema import Json, RenderContext, render
 from exporter.web.beam_fields import BEAM, ENDED_RUN
+from exporter.web.explanation import render_explanation
 from exporter.web.openapi import PREFIX, SEARCHED_FIELDS, openapi
 from exporter.web.responses import CACHE_HEADERS, JSON_TYPE, cacheable_response, compact_json
 
 _ANSWERS_REMEMBERED = 256
+_NO_BEAM = "there is no such beam, or no longer"
+
+Explain: TypeAlias = Callable[[BeamKey], tuple[Explanation, Sequence[PathCheck]] | None]
+"""Returns the evidence about a beam, and what was found at each path of its log; ``None`` for an unknown beam."""
 
 
 class _QueryError(Exception):
@@ -44,12 +51,16 @@ class Api:
 
     Args:
         snapshot: makes a snapshot of all beams; called once per answer, in a worker thread.
+        explain: returns the evidence about a beam.
         identifiers: turns ids, paths and texts into what may leave the process.
         version: the exporter's.
     """
 
-    def __init__(self, snapshot: Callable[[], StoreSnapshot], identifiers: Identifiers, version: str) -> None:
+    def __init__(
+        self, snapshot: Callable[[], StoreSnapshot], explain: Explain, identifiers: Identifiers, version: str
+    ) -> None:
         self._snapshot = snapshot
+        self._explain = explain
         self._identifiers = identifiers
         self._description = compact_json(openapi(version))
         self._first_seen: OrderedDict[str, tuple[bytes, float]] = OrderedDict()
@@ -59,6 +70,7 @@ class Api:
         """List the routes."""
         return [
             Route(f"{PREFIX}/beams", self._route(self._beams)),
+            Route(f"{PREFIX}/beams/{{path:path}}/explain", self._route(self._beam)),
             Route(f"{PREFIX}/beams/{{path:path}}", self._route(self._beam)),
             Route(f"{PREFIX}/cases", self._route(self._cases)),
             Route(f"{PREFIX}/sources", self._route(self._sources)),
@@ -106,12 +118,20 @@ class Api:
         }
 
     def _beam(self, request: Request, snapshot: StoreSnapshot, context: RenderContext) -> Json:
-        case_id, beam_id = _ids(request)
-        for beam in snapshot.beams:
-            if context.beam(beam.key.beam_id) == beam_id and context.case(beam.key.case_id) == case_id:
-                lines = context.lines(last_lines(beam.recent))
-                return {"beam": render(BEAM, beam, context), "recent_lines": lines}
-        raise _QueryError(404, "there is no such beam, or no longer")
+        case_id, beam_id, explains = _beam_path(request)
+        beams = (each for each in snapshot.beams if context.beam(each.key.beam_id) == beam_id)
+        beam = next((each for each in beams if context.case(each.key.case_id) == case_id), None)
+        if beam is None:
+            raise _QueryError(404, _NO_BEAM)
+        if explains:
+            return self._explanation(beam.key, context)
+        return {"beam": render(BEAM, beam, context), "recent_lines": context.lines(last_lines(beam.recent))}
+
+    def _explanation(self, key: BeamKey, context: RenderContext) -> Json:
+        explained = self._explain(key)
+        if explained is None:
+            raise _QueryError(404, _NO_BEAM)
+        return render_explanation(*explained, context)
 
     def _cases(self, request: Request, snapshot: StoreSnapshot, context: RenderContext) -> Json:
         cases = overview_fields.group_by_case(snapshot)
@@ -145,10 +165,14 @@ class _BeamFilter:
         return not self._text or any(self._text in str(thing.get(name) or "").casefold() for name in SEARCHED_FIELDS)
 
 
-def _ids(request: Request) -> tuple[str, str]:
-    """Case and beam of the path. An id may hold a slash, so they are split before they are decoded."""
+def _beam_path(request: Request) -> tuple[str, str, bool]:
+    """Case and beam of the path, and whether it ends with ``/explain``.
+
+    An id may hold a slash, so the parts are split before they are decoded.
+    """
     raw: bytes = request.scope["raw_path"]
-    parts = raw.decode("ascii").removeprefix(f"{PREFIX}/beams/").split("/")
-    if len(parts) != 2:
+    case_id, *others = raw.decode("ascii").removeprefix(f"{PREFIX}/beams/").split("/")
+    explains = len(others) == 2 and others[1] == "explain"
+    if len(others) != 1 and not explains:
         raise _QueryError(404, f"there is no such path; ask for {PREFIX}/beams/CASE/BEAM")
-    return unquote(parts[0]), unquote(parts[1])
+    return unquote(case_id), unquote(others[0]), explains

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from exporter.sources.tail_lines import LAST_LINE_CHARACTERS, LAST_LINES
 from exporter.web.api_schema import COUNT, NUMBER, STATE, TEXT, Json, object_schema, strict_object
 from exporter.web.beam_fields import BEAM, ENDED_RUN
+from exporter.web.explanation import explanation_schema
 from exporter.web.overview_fields import CASE, DATABASE, SOURCE, SUMMARY_SCHEMA
 from exporter.web.responses import JSON_TYPE
 
@@ -62,6 +63,7 @@ def openapi(version: str) -> Json:
         "BeamAndLines": strict_object(
             {"at": at, "beam": _reference("Beam"), "recent_lines": lines}, "One beam and the last lines of its log."
         ),
+        "Explanation": explanation_schema(at),
         "Cases": strict_object({"at": at, "cases": {"type": "array", "items": _reference("Case")}}, "Cases."),
         "Sources": strict_object(
             {"at": at, "sources": {"type": "array", "items": _reference("Source")}, "database": database}, "Sources."
@@ -99,6 +101,14 @@ def openapi(version: str) -> Json:
                 "getBeam",
                 "One beam and the last lines of its log.",
                 "BeamAndLines",
+                _in_path("case_id"),
+                _in_path("beam_id"),
+                errors={"404": "There is no such beam."},
+            ),
+            f"{PREFIX}/beams/{{case_id}}/{{beam_id}}/explain": _get(
+                "explainBeam",
+                "Why a beam is in its state: row, log paths, log, dose file, and the rules that were applied.",
+                "Explanation",
                 _in_path("case_id"),
                 _in_path("beam_id"),
                 errors={"404": "There is no such beam."},

@@ -23,7 +23,7 @@ from exporter.metrics.collectors import ScrapeMeter
 from exporter.metrics.encoder import MetricsEncoder
 from exporter.privacy.identifiers import Identifiers
 from exporter.process import gc_tuning
-from exporter.web.api import Api
+from exporter.web.api import Api, Explain
 from exporter.web.authentication import Authentication, FailedLogins
 from exporter.web.cross_site import is_cross_site, is_known_host
 from exporter.web.events import EventBroadcaster
@@ -70,6 +70,7 @@ def build_app(
     registry: CollectorRegistry,
     meter: ScrapeMeter,
     snapshot: Callable[[], StoreSnapshot],
+    explain: Explain,
     identifiers: Identifiers,
     events: EventBroadcaster,
     id_reveal: IdReveal,
@@ -94,6 +95,7 @@ def build_app(
         registry: further metrics, encoded by the client library.
         meter: records duration and size of each scrape.
         snapshot: makes a snapshot of all beams, for API and page.
+        explain: returns the evidence about a beam.
         identifiers: turns ids, paths and texts into what may leave the process.
         events: sends changes to open pages; the server must end its streams when it stops.
         id_reveal: shows the ids behind pseudonyms to some users.
@@ -137,7 +139,7 @@ def build_app(
         Route("/-/reload", reloading, methods=["POST", "PUT"]),
         Route(f"{PREFIX}/events", events.answer),
         id_reveal.route,
-        *Api(snapshot, identifiers, version).routes(),
+        *Api(snapshot, explain, identifiers, version).routes(),
     ]
     app = Starlette(routes=routes)
     app.router.redirect_slashes = False  # a redirect would name the host of the request, which a proxy may have changed

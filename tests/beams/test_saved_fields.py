@@ -96,6 +96,7 @@ def test_every_attribute_of_a_store_is_saved_or_named_as_not_saved(thing: Any, s
 
 def test_the_data_of_the_store_is_saved_but_for_what_a_process_begins_anew() -> None:
     begun_anew = {"rules", "_timeline", "events", "unconfirmed", "rows_from_restart", "watch_version"}
+    begun_anew |= {"decisions", "keep_decisions"}
     derived = {"cases", "outputs_open", "dropped", "rows_without_room"}
     saved = {"beams", "forgotten", "sources", "counters", "unsaved"}
     assert attributes(StoreData(StoreRules(), 0.0, Timeline)) == begun_anew | derived | saved

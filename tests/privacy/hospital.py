@@ -150,6 +150,12 @@ privacy: {privacy}
             for name, origin in (("top", ("--url", address)), ("top of the table", ("--database",))):
                 said[name] = self.command("top", "--once", *origin)
                 said[f"{name}, JSON"] = self.command("top", "--once", "--json", *origin)
+            for number, beam in enumerate(exporter.get("/api/v1/beams").json()["beams"]):
+                name = f"{beam['case_id']}/{beam['beam_id']}"
+                said[f"explain {number}"] = self.command("explain", name, "--url", address)
+                said[f"explain {number}, JSON"] = self.command("explain", name, "--json", "--url", address)
+            said["explain of a beam that is not there"] = self.command("explain", "none", "--url", address)
+            wait_for(lambda: exporter.said("msg=decision"), "decisions in the log")
             self.sshd.kill()
             wait_for(lambda: exporter.said("source down"), "the host to be missed")
             said["check-config without the host"] = self.command("check-config", "--connect")
@@ -184,7 +190,8 @@ privacy: {privacy}
         paths = ["/metrics", "/", "/table", "/api/v1/beams", "/api/v1/cases", "/api/v1/sources", "/api/v1/names"]
         paths += ["/api/v1/openapi.json", "/-/healthy", "/-/ready", "/nothing"]
         for beam in exporter.get("/api/v1/beams").json()["beams"]:
-            paths.append(f"/api/v1/beams/{quote(beam['case_id'], safe='')}/{quote(beam['beam_id'], safe='')}")
+            path = f"/api/v1/beams/{quote(beam['case_id'], safe='')}/{quote(beam['beam_id'], safe='')}"
+            paths += [path, f"{path}/explain"]
         for path in paths:
             yield path, self._get(exporter, path)
         with httpx.stream("GET", f"http://{exporter.address}/api/v1/events", timeout=PATIENCE_SECONDS) as events:

@@ -30,6 +30,8 @@ def test_with_pseudonyms_no_id_and_no_name_comes_out(folder: Path, tmp_path: Pat
     assert len(set(re.findall(r'beam_id="(beam-[a-z2-7]{12})"', said["/metrics"]))) == len(KEYS)
     assert "redacted" in said["/api/v1/beams"]
     assert "ValueError: redacted" in said["log"]
+    assert re.search(r"msg=decision rule=log_succeeded case=case-[a-z2-7]{12} ", said["log"])
+    assert [said[f"explain {number}"].splitlines()[-1] for number in range(len(KEYS))] == ["0"] * len(KEYS)
     assert "logger=asyncio" in said["log"]
     # Who may know finds the way back, and that is all that is written of it.
     pseudonyms = sorted(set(re.findall(r"(?:case|beam)-[a-z2-7]{12}", said["/metrics"])))
@@ -44,5 +46,16 @@ def test_without_them_all_of_it_does_so_the_search_can_fail(folder: Path, tmp_pa
     leaks = found(SECRETS, said)
     assert set(leaks) == {*IDS, *SAID.values()} - {SAID["a folder of a log"]}
     assert set(found(NEVER_SHOWN, said)) == set()
-    for where in ("/metrics", "OpenMetrics", "/table", "/api/v1/beams", "events", "file state.db", "top", "log"):
+    places = (
+        "/metrics",
+        "OpenMetrics",
+        "/table",
+        "/api/v1/beams",
+        "events",
+        "file state.db",
+        "top",
+        "log",
+        "explain 0",
+    )
+    for where in places:
         assert any(where in its for its in leaks.values()), where

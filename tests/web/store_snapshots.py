@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from exporter.beams.attribution import LogAttribution, RowKnowledge
+from exporter.beams.decisions import Rule
+from exporter.beams.explanation import Explanation
 from exporter.beams.snapshot import (
     UNKNOWN_SOURCE,
     BeamKey,
@@ -19,8 +23,33 @@ from exporter.beams.snapshot import (
     StoreSnapshot,
     Summary,
 )
+from exporter.polling.path_check import PathCheck
 
 NOW = 1_760_000_000.0
+
+
+def explain_of(snapshot: Callable[[], StoreSnapshot], key: BeamKey) -> tuple[Explanation, list[PathCheck]] | None:
+    """An explanation of a beam of a snapshot, whose log is looked for at two places."""
+    view = next((each for each in snapshot().beams if each.key == key), None)
+    if view is None:
+        return None
+    explanation = Explanation(
+        view=view,
+        rule=Rule.PROGRESS,
+        valid_until=NOW + 100,
+        log=LogAttribution.CURRENT,
+        log_rule=Rule.LOG_WRITTEN_WHILE_WATCHED,
+        log_read_bytes=4711,
+        more_to_read=False,
+        log_last_growth_at=NOW - 20,
+        row_knowledge=RowKnowledge.CURRENT,
+        row_rule=Rule.ROW_OF_SAME_RUN,
+        row_read_at=NOW - 1,
+        row_from_restart=False,
+        resumed=False,
+    )
+    followed = view.log_path or "/logs/none.log"
+    return explanation, [PathCheck("local", followed, "log", followed=True), PathCheck("hpc1", "/x.log", "missing")]
 
 
 def make_beam(case_id: str = "70010001", beam_id: str = "70010001_b1", **changes: Any) -> BeamView:

@@ -91,7 +91,7 @@ def ask(site: Site, path: str) -> Any:
 def validate(said: Any, path: str, status: int = 200) -> None:
     description = openapi("1.2.3")
     parts = path.split("?", maxsplit=1)[0].split("/")
-    template = "/".join([*parts[:4], "{case_id}", "{beam_id}"]) if len(parts) > 4 else "/".join(parts)
+    template = "/".join([*parts[:4], "{case_id}", "{beam_id}", *parts[6:]]) if len(parts) > 4 else "/".join(parts)
     content = description["paths"][template]["get"]["responses"][str(status)]["content"]
     schema = {**content["application/json"]["schema"], "components": description["components"]}
     Draft202012Validator(schema).validate(said)
@@ -452,9 +452,41 @@ def test_every_id_path_and_text_passes_the_identifiers() -> None:
     beam = beam._replace(row=replace(beam.row, key=key, hpc_job_id=secret, status=secret, beam_path=secret))
     shown = make_snapshot(beam, ended=(replace(ended("x", "failed", NOW), key=key),))
     with serve(snapshot=lambda: shown, identifiers=Hidden()) as site:
-        paths = ("/api/v1/beams", "/api/v1/cases", "/api/v1/sources", "/api/v1/beams/case-7/beam-8")
+        one = "/api/v1/beams/case-7/beam-8"
+        paths = ("/api/v1/beams", "/api/v1/cases", "/api/v1/sources", one, f"{one}/explain")
         assert [path for path in paths if secret in json.dumps(ask(site, path))] == []
         assert site.get(f"/api/v1/beams/{key.case_id}/{key.beam_id}").status_code == 404
+
+
+def test_a_beam_is_explained_by_its_evidence_and_rules(site: Site) -> None:
+    answer = ask(site, "/api/v1/beams/70010001/running/explain")
+    explanation = answer["explanation"]
+    assert (explanation["beam_id"], explanation["state"], explanation["state_rule"]) == (
+        "running",
+        "running",
+        "progress",
+    )
+    assert (explanation["log"], explanation["log_rule"]) == ("current", "log_written_while_watched")
+    assert [(path["source"], path["found"], path["text"]) for path in answer["paths"]] == [
+        ("local", "log", "this log is followed"),
+        ("hpc1", "missing", "nothing is there"),
+    ]
+    titles = [section["title"] for section in answer["sections"]]
+    assert titles == ["State", "Row", "Where the log may be", "Log", "Dose file"]
+    assert all(section["lines"] for section in answer["sections"])
+    assert "The log shows progress. [progress]" in answer["sections"][0]["lines"]
+
+
+def test_every_state_can_be_explained(site: Site, store: BeamStore) -> None:
+    for beam in store.snapshot().beams:
+        ask(site, f"/api/v1/beams/{quote(beam.key.case_id, safe='')}/{quote(beam.key.beam_id, safe='')}/explain")
+
+
+@pytest.mark.parametrize("path", ["70010001/none/explain", "70010001/running/explain/more", "70010001/running/why"])
+def test_what_cannot_be_explained_is_404_in_json(site: Site, path: str) -> None:
+    answer = site.get(f"/api/v1/beams/{path}")
+    assert answer.status_code == 404
+    validate(answer.json(), "/api/v1/beams/70010001/running/explain", 404)
 
 
 # ETag, compression, methods

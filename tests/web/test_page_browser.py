@@ -570,6 +570,17 @@ def test_the_beams_page_says_that_the_dose_was_written_before_the_crash(visit: V
         visitor.sees("initialization 2.7 s, simulation 8.1 s, output 0.6 s, total 12.0 s", ".facts")
 
 
+def test_why_on_a_beams_page_shows_the_evidence_and_the_rules(visit: Visit) -> None:
+    with clinic_site() as address:
+        visitor = visit()
+        visitor.go(address, "/#/beam/TP-2043/TP-2043_1")
+        visitor.sees("Why?", ".why")
+        assert "[progress]" not in visitor.text("body")
+        visitor.page.click(".why summary")
+        visitor.sees("The log shows progress. [progress]", ".reasons")
+        visitor.sees("hpc1 /x.log: nothing is there.", ".reasons")
+
+
 def test_the_theme_follows_the_system_until_one_is_chosen(visit: Visit) -> None:
     with clinic_site() as address:
         visitor = visit(color_scheme="dark")

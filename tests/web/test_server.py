@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ from tests.support.certificates import Authority
 from tests.support.logs import recorded_logs
 from tests.support.process import wait_for
 from tests.support.scheduling import seconds_of
-from tests.web.store_snapshots import make_full_snapshot
+from tests.web.store_snapshots import explain_of, make_full_snapshot
 
 PATIENCE_SECONDS = 30.0
 STOP_SECONDS = 2.0
@@ -114,6 +115,7 @@ def serve(
         "registry": registry,
         "meter": scrapes,
         "snapshot": snapshot,
+        "explain": partial(explain_of, snapshot),
         "identifiers": identifiers,
         "events": events,
         "id_reveal": IdReveal(snapshot, identifiers),

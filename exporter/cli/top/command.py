@@ -104,7 +104,7 @@ def _top_reader(
     ca_file: Path | None,
 ) -> BeamReader:
     """Where `top` gets its beams; a configuration is read only where one is needed or there."""
-    from exporter.cli.top.readers import ApiReader, FirstReader, TableReader, local_url
+    from exporter.cli.top.readers import ApiReader, FirstReader, TableReader
 
     if url is not None:
         return ApiReader(url, credentials=credentials, ca_file=ca_file)
@@ -126,11 +126,22 @@ def _top_reader(
         if own is None:
             fail(f"{flags.path}: database.path is not set; name one with --database PATH")
         return own
+    api = ApiReader(url_of_own_exporter(flags, settings), credentials=credentials, ca_file=ca_file)
+    return api if own is None else FirstReader([api, own])
+
+
+def url_of_own_exporter(flags: Flags, settings: Settings | None) -> str:
+    """Where the exporter of the configuration serves its API.
+
+    Args:
+        flags: of the command.
+        settings: the configuration, if it could be read.
+    """
+    from exporter.cli.top.readers import local_url
+
     address = flags.listen_address or ("127.0.0.1:10813" if settings is None else settings.web.listen_address)
     web_file = flags.web_config_file or (None if settings is None else settings.web.config_file)
-    tls = web_file is not None and web_config.serves_tls(Path(web_file))
-    api = ApiReader(local_url(address, tls=tls), credentials=credentials, ca_file=ca_file)
-    return api if own is None else FirstReader([api, own])
+    return local_url(address, tls=web_file is not None and web_config.serves_tls(Path(web_file)))
 
 
 def _may_name(settings: Settings) -> bool:

@@ -7,7 +7,7 @@ import ssl
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
 
 import requests
@@ -81,7 +81,6 @@ class ApiReader:
             raise Unavailable("--url is not a URL; write http://host:port")
         shown_host = f"[{host}]" if ":" in host else host
         self.shown = f"{parts.scheme}://{shown_host}{'' if port is None else f':{port}'}{parts.path.rstrip('/')}"
-        self._url = f"{self.shown}{API_PATH}"
         self._clock = clock
         self._session = requests.Session()
         if credentials is None and parts.username is not None:
@@ -103,8 +102,28 @@ class ApiReader:
     def read(self) -> BeamList:
         """See :class:`Reader`."""
         try:
+            beam_list = from_api(self.get(API_PATH), self._clock(), self.shown)
+        except ValueError:
+            beam_list = None
+        if beam_list is None:
+            raise Unavailable(f"{self.shown}: {API_PATH} is no list of beams; is an exporter there?")
+        return beam_list
+
+    def get(self, path: str) -> Any:
+        """Ask for one path of the API.
+
+        Args:
+            path: the path, percent-encoded.
+
+        Returns:
+            The answer, decoded from JSON; ``None`` where there is no such thing (404).
+
+        Raises:
+            Unavailable: no exporter answers there, or not so.
+        """
+        try:
             answer = self._session.get(
-                self._url,
+                f"{self.shown}{path}",
                 timeout=(_CONNECT_SECONDS, _READ_SECONDS),
                 allow_redirects=False,
                 verify=self._verify,
@@ -120,20 +139,19 @@ class ApiReader:
         if answer.status_code == requests.codes.unauthorized:
             given = "knows no such user or password" if self._session.auth else "wants a user and password"
             raise Unavailable(f"{self.shown}: {given}: --user NAME --password-file FILE")
+        if answer.status_code == requests.codes.not_found and path != API_PATH:
+            return None
         if answer.status_code != requests.codes.ok:
             raise Unavailable(
                 f"{self.shown}: {API_PATH} answers {answer.status_code}; is an exporter of this version there?"
             )
         try:
-            beam_list = from_api(answer.json(), self._clock(), self.shown)
+            return answer.json()
         except (
             ValueError,
             RecursionError,
-        ):  # what json raises, nested too deeply or numbers of too many digits included
-            beam_list = None
-        if beam_list is None:
-            raise Unavailable(f"{self.shown}: {API_PATH} is no list of beams; is an exporter there?")
-        return beam_list
+        ):  # the second for JSON that is nested too deeply
+            raise Unavailable(f"{self.shown}: {API_PATH} is no list of beams; is an exporter there?") from None
 
     def close(self) -> None:
         """See :class:`Reader`."""

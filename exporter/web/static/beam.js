@@ -288,6 +288,9 @@ export class Detail {
       { class: "lines", tabindex: "0", role: "region", "aria-label": `Last lines of the log of ${beam.beam_id}` },
       this.lines.node,
     );
+    this.reasons = element("div", { class: "reasons" });
+    this.why = element("details", { class: "why" }, element("summary", {}, "Why?"), this.reasons);
+    this.why.addEventListener("toggle", () => this.explain());
     this.nodes = [
       element(
         "p",
@@ -309,6 +312,7 @@ export class Detail {
           element("div", {}, element("dt", {}, name), element("dd", {}, this.values[number].node)),
         ),
       ),
+      this.why,
       element("h3", {}, "Last lines of the log"),
       this.log,
     ];
@@ -337,11 +341,37 @@ export class Detail {
     if (help !== null) attribute(this.help, "href", help);
     this.tick(now);
     this.readLines();
+    this.explain();
   }
 
   tick(now) {
     this.what.set(explanation(this.beam, now));
     FACTS.forEach(([, value], number) => this.values[number].set(value(this.beam, now)));
+  }
+
+  /** Show by which evidence and rules the beam was judged, while "Why?" is open. */
+  async explain() {
+    const { beam } = this;
+    if (!this.why.open || this.explaining) return;
+    this.explaining = true;
+    try {
+      const path = `api/v1/beams/${encodeURIComponent(beam.case_id)}/${encodeURIComponent(beam.beam_id)}/explain`;
+      const { sections } = await json(path);
+      const text = JSON.stringify(sections);
+      if (text !== this.explained) {
+        this.explained = text;
+        this.reasons.replaceChildren(
+          ...sections.flatMap(({ title, lines }) => [
+            element("h3", {}, title),
+            element("ul", {}, ...lines.map((line) => element("li", {}, line))),
+          ]),
+        );
+      }
+    } catch {
+      this.reasons.replaceChildren("The explanation could not be loaded.");
+      this.explained = "";
+    }
+    this.explaining = false;
   }
 
   async readLines() {
