@@ -84,7 +84,7 @@ def _log_clock_event(event: ClockEvent, seconds: float) -> None:
     if event == "set":
         _log.warning("system clock was set; times are shown by the new clock", seconds=seconds)
     else:
-        _log.warning("the exporter, or its machine, was stopped: that time is no beam's silence", seconds=seconds)
+        _log.warning("the exporter or its machine was stopped; that time is not silence", seconds=seconds)
 
 
 class Exporter:
