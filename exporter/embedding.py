@@ -10,7 +10,7 @@ from exporter.database.unavailable import DatabaseUnavailable
 from exporter.logs.events import SimulationProgress
 from exporter.logs.parser import TpsLogParser
 from exporter.polling.progress_monitor import ProgressMonitor
-from exporter.sources.tailer import LocalLogTailer, RemoteLogTailer
+from exporter.sources.line_follower import LocalLogTailer, RemoteLogTailer
 
 __all__ = [
     "BeamsTable",

@@ -259,12 +259,12 @@ def test_the_plans_names_are_in_one_module_and_their_old_places() -> None:
     from exporter.database import beams_table
     from exporter.logs import parser
     from exporter.polling.poller import ProgressMonitor
-    from exporter.sources import tailer
+    from exporter.sources import line_follower
 
     assert embedding.ProgressMonitor is ProgressMonitor
     assert embedding.TpsLogParser is parser.TpsLogParser
-    assert embedding.LocalLogTailer is tailer.LocalLogTailer
-    assert embedding.RemoteLogTailer is tailer.RemoteLogTailer
+    assert embedding.LocalLogTailer is line_follower.LocalLogTailer
+    assert embedding.RemoteLogTailer is line_follower.RemoteLogTailer
     assert embedding.BeamsTable is beams_table.BeamsTable
     for name in embedding.__all__:
         assert hasattr(embedding, name)

@@ -15,9 +15,15 @@ from typing import TYPE_CHECKING
 
 from exporter.logs.parser import TpsLogParser
 from exporter.sources.embedding_arguments import BadArgument, Logger, Reporter, described, log_path_text, shown
+from exporter.sources.line_follower import (
+    LOCAL_POLL_SECONDS,
+    REMOTE_POLL_SECONDS,
+    FollowControl,
+    LineFollower,
+    client_source,
+)
 from exporter.sources.local import LocalLogSource
 from exporter.sources.source import LogSource
-from exporter.sources.tailer import LOCAL_POLL_SECONDS, REMOTE_POLL_SECONDS, FollowControl, LineFollower, client_source
 
 if TYPE_CHECKING:
     import paramiko

@@ -17,9 +17,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from exporter.logs.events import Anomaly
 from exporter.logs.parser import LINE_LIMIT, TpsLogParser
 from exporter.sources import tailer as tailer_module
+from exporter.sources.line_follower import LocalLogTailer
 from exporter.sources.local import LocalLogSource
 from exporter.sources.source import LogProblem, LogStat
-from exporter.sources.tailer import ANCHOR_BYTES, READ_BYTES, LocalLogTailer, Tailer
+from exporter.sources.tailer import ANCHOR_BYTES, READ_BYTES, Tailer
 from tests.support.process import PATIENCE_SECONDS, wait_for
 
 
