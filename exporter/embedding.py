@@ -1,6 +1,6 @@
 """The development plan's names, for use inside another program (docs/embedding.md).
 
-Import from here: other modules may move.
+Import from here: the other modules may move.
 """
 
 from __future__ import annotations

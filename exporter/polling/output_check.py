@@ -1,7 +1,7 @@
 """Looks for the dose files of runs that claim success, on the source that holds their logs.
 
-Nothing is read of the files: their names, sizes and time stamps tell. How often to look, and what follows from it, is
-decided by :mod:`exporter.beams.output`.
+Names, sizes and time stamps are enough: no file is opened. :mod:`exporter.beams.output` decides how often to search,
+and what follows from the result.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from exporter.sources.output_paths import Component, OutputPathTemplate
 from exporter.sources.source import FolderEntry, LogProblem, LogSource
 
 CHECKS_PER_POLL = 16
-"""Beams whose dose file is looked for in one poll; the others wait for the next."""
+"""Searches in one poll; the others wait for the next poll."""
 
 FOLDERS_PER_CHECK = 64
-"""Folders that one look goes into where a glob stands for a folder."""
+"""Most folders that one search enters, if globs match folders."""
 
 _COMPARED_ENTRIES = 1000
-"""Of so many entries of a folder the newest match is taken; of more, the first that is found."""
+"""In a folder with more entries, the search stops at the first match instead of looking for the newest."""
 
 
 @dataclass(frozen=True, slots=True)
 class OutputRules:
-    """What is looked for.
+    """Which dose file a run must have written.
 
     Args:
-        templates: where; any of them will do.
+        templates: where it may be; a file that matches any of them counts.
         minimum_bytes: smaller files do not count.
         follow_links: whether links may lead out of a template's fixed folder.
     """
@@ -44,13 +44,13 @@ class OutputRules:
 
 
 class OutputChecker:
-    """Looks for dose files on one source. Used by its thread.
+    """Searches for dose files on one source. Used by its thread.
 
     Args:
-        source: where.
-        rules: what is looked for.
-        sink: knows which runs claim success, and is told what was found.
-        stats: told what is wrong.
+        source: the source.
+        rules: which files count.
+        sink: knows which runs claim success, and receives the results.
+        stats: logs problems.
     """
 
     def __init__(self, source: LogSource, rules: OutputRules, sink: PollSink, stats: PollStats) -> None:
@@ -60,34 +60,34 @@ class OutputChecker:
         self._stats = stats
 
     def poll(self, now: Callable[[], float]) -> None:
-        """Look for the files that are due.
+        """Search for the files that are due.
 
         Args:
             now: the present instant.
 
         Raises:
-            SourceUnavailable: the source cannot be asked.
+            SourceUnavailable: the source does not answer.
         """
         at = now()
-        for question in self._sink.output_searches_due(self._source.name, at, CHECKS_PER_POLL):
-            look = self._check(question)
-            self._sink.update_output(question, self._source.name, look, now())
+        for search in self._sink.output_searches_due(self._source.name, at, CHECKS_PER_POLL):
+            result = self._check(search)
+            self._sink.update_output(search, self._source.name, result, now())
 
-    def _check(self, question: OutputSearch) -> OutputSearchResult:
-        """Look for the file of one run."""
+    def _check(self, wanted: OutputSearch) -> OutputSearchResult:
+        """Search for the file of one run."""
         problem: LogProblem | None = None
         for template in self._rules.templates:
-            search = _Search(self._rules, template, question.written_after)
+            search = _Search(self._rules, template, wanted.written_after)
             try:
-                search.go(self._source, _fields(question.row))
+                search.run(self._source, _fields(wanted.row))
             except LogProblem as error:
                 problem = error
             if search.found is not None:
-                self._stats.output_is_there(question.row.key)
+                self._stats.clear_output_problem(wanted.row.key)
                 return OutputSearchResult(file=search.found)
         if problem is None:
             return OutputSearchResult()
-        self._stats.cannot_check_output(question.row.key, problem)
+        self._stats.log_output_problem(wanted.row.key, problem)
         return OutputSearchResult(problem=problem.kind)
 
 
@@ -111,12 +111,12 @@ class _Search:
         self._folders_left = FOLDERS_PER_CHECK
         self.found: OutputFile | None = None
 
-    def go(self, source: LogSource, fields: dict[str, str | None]) -> None:
+    def run(self, source: LogSource, fields: dict[str, str | None]) -> None:
         """Search.
 
         Raises:
-            LogProblem: whether the file is there cannot be told.
-            SourceUnavailable: the source cannot be asked.
+            LogProblem: the search is not possible.
+            SourceUnavailable: the source does not answer.
         """
         try:
             components = self._template.render(fields)
@@ -128,7 +128,7 @@ class _Search:
         self._search(source, self._template.folder, components)
 
     def _search(self, source: LogSource, folder: str, components: tuple[Component, ...]) -> None:
-        """Search ``folder`` for what the components below it name."""
+        """Search ``folder`` for the remaining components of the path."""
         if self._folders_left == 0:
             raise LogProblem(
                 "too_many",
@@ -149,7 +149,7 @@ class _Search:
             self._search_file(source, folder, component)
 
     def _folders(self, source: LogSource, folder: str, component: Component) -> Iterable[str]:
-        """Names of the folders in ``folder`` that match."""
+        """Return the names of the folders in ``folder`` that match."""
         names: list[str] = []
 
         def visit(entry: FolderEntry) -> bool:

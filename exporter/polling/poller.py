@@ -150,13 +150,13 @@ class SourcePoller:
             more = self._poll(began, scope)
             answered = scope is not PollScope.HINTED
             if answered:
-                self._stats.folders_changed(self._folders.check(self._source, began))
-            self._stats.answers()
+                self._stats.log_folder_change(self._folders.check(self._source, began))
+            self._stats.set_up()
         except Exception as error:  # noqa: BLE001 - whatever it is, the source is down; logged and counted
             if self._closed:
                 # close() ended its connection: that is no trouble of the host.
                 return False
-            self._stats.is_down(error if isinstance(error, SourceUnavailable) else UnexpectedError(error))
+            self._stats.set_down(error if isinstance(error, SourceUnavailable) else UnexpectedError(error))
         if answered:
             self._last_poll_at = began
         self._publish(began)
@@ -175,7 +175,7 @@ class SourcePoller:
         if self._closed:
             return
         began = self._clock()
-        self._stats.is_down(UnexpectedError(error))
+        self._stats.set_down(UnexpectedError(error))
         self._publish(began)
 
     def path_checks(self, key: BeamKey) -> tuple[PathCheck, ...]:
@@ -209,7 +209,7 @@ class SourcePoller:
     def _publish(self, began: float) -> None:
         """Update the source's health in the store after a poll that began at this instant."""
         ended = self._clock()
-        self._stats.looked(ended - began)
+        self._stats.record_poll(ended - began)
         view = self._stats.view(self._last_poll_at, self._folders.missing, self._log_places)
         self._sink.update_source(view, ended)
 
@@ -217,9 +217,9 @@ class SourcePoller:
         """Poll at an instant; return whether there is more to read at once."""
         due = self._schedule.next(scope)
         if due.watched is not None:
-            self._forget_all_but(due.watched)
+            self._keep_only(due.watched)
         stats = self._source.stat([path for each in due.targets for path in each.paths], due.known)
-        self._source_clock.forget_if_ours_was_set(at)
+        self._source_clock.detect_clock_step(at)
         grown: list[tuple[BeamKey, _Following, LogStat]] = []
         for target in [*due.targets, *self._schedule.reopen(stats)]:
             found = self._newest(target, stats, at)
@@ -246,9 +246,9 @@ class SourcePoller:
         for path in target.paths:
             stat = stats.get(path)
             if isinstance(stat, LogProblem):
-                self._stats.cannot_read(beam.row.key, path, stat)
+                self._stats.log_problem(beam.row.key, path, stat)
             elif stat is not None:
-                self._stats.is_there(path)
+                self._stats.clear_problem(path)
                 there.append((path, stat))
         appeared = self._schedule.seen(target, there, at)
         if self._folder_was_missing(target.polled_before):
@@ -266,7 +266,7 @@ class SourcePoller:
         before: tuple[str, LogStat] | None = None
         if following is not None and following.last_stat is not None:
             before, following.last_stat = (following.tailer.path, following.last_stat), None
-        grown = self._source_clock.grown(beam.row.key, before, there, target.polled_before)
+        grown = self._source_clock.find_grown(beam.row.key, before, there, target.polled_before)
         for path, stat in there:
             written = path in appeared or path in grown
             if not self._sink.claim(beam.row.key, self._source.name, path, stat, at, moved=path_moved, written=written):
@@ -277,9 +277,9 @@ class SourcePoller:
             following.last_stat = stat
             following.unseen_since = self._last_poll_at if target.polled_before is None else target.polled_before
             if len(there) > 1:
-                self._source_clock.keep(beam.row.key, [one for one in there if one[0] != path])
+                self._source_clock.remember(beam.row.key, [one for one in there if one[0] != path])
             return (following, stat) if following.tailer.changed(stat) else None
-        self._source_clock.keep(beam.row.key, there)
+        self._source_clock.remember(beam.row.key, there)
         return None
 
     def _folder_was_missing(self, polled_at: float | None) -> bool:
@@ -316,13 +316,13 @@ class SourcePoller:
         for (key, following, stat), answer in zip(grown, answers, strict=False):
             path = following.tailer.path
             if isinstance(answer, LogProblem):
-                self._stats.cannot_read(key, path, answer)
+                self._stats.log_problem(key, path, answer)
                 continue
             try:
                 if self._apply(key, following, stat, answer, at):
                     unfinished.append((key, following, stat))
             except Exception:  # noqa: BLE001 - one log must not stop the others; said and counted
-                self._stats.stumbled(key, path)
+                self._stats.log_unexpected_error(key, path)
         return unfinished
 
     def _apply(self, key: BeamKey, following: _Following, stat: LogStat, data: bytes, at: float) -> bool:
@@ -330,7 +330,7 @@ class SourcePoller:
         chunk = following.tailer.receive(data)
         if chunk is None:
             return True
-        self._stats.has_read(chunk.size_bytes)
+        self._stats.count_read(chunk.size_bytes)
         events: list[Event] = []
         if chunk.replaced:
             events.append(LogReplaced())
@@ -365,11 +365,11 @@ class SourcePoller:
             following.live, following.resumed = True, False
         return chunk.more
 
-    def _forget_all_but(self, keys: AbstractSet[BeamKey]) -> None:
-        self._stats.forget_all_but(keys)
+    def _keep_only(self, keys: AbstractSet[BeamKey]) -> None:
+        self._stats.keep_only(keys)
         for known in (self._following, self._checkpoints):
             if len(known) == len(keys) and known.keys() == keys:
                 continue
             for key in [key for key in known if key not in keys]:
                 del known[key]
-        self._source_clock.forget_all_but(keys)
+        self._source_clock.keep_only(keys)

@@ -1,8 +1,7 @@
-"""Following the log of one beam inside another program: the development plan's phase 5.
+"""Follows the log of one beam inside another program (development plan, phase 5).
 
-:class:`ProgressMonitor` runs in a thread of that program, beside its own work. Therefore nothing may leave that thread
-as an exception: neither what the caller passes (paths, clients, timeouts, loggers) nor what its callback raises. Each
-problem is logged once, with what to do.
+:class:`ProgressMonitor` runs in a thread of that program. So no exception may leave that thread, whatever the caller
+passes (paths, clients, timeouts, loggers), and whatever its callback raises. Each problem is logged once, with advice.
 """
 
 from __future__ import annotations
@@ -34,18 +33,18 @@ Callback = Callable[[str, float], object]
 class ProgressMonitor:
     """Follows one beam's log in the calling thread and reports its progress.
 
-    ``monitor_local`` and ``monitor_remote`` raise nothing in a thread. In the main thread they let pass what is no
-    ``Exception`` (``KeyboardInterrupt``, ``SystemExit``), so that Ctrl-C still ends a program.
+    ``monitor_local`` and ``monitor_remote`` raise nothing in a thread. In the main thread they raise only
+    ``KeyboardInterrupt`` and ``SystemExit``, so that Ctrl-C still ends a program.
 
     Args:
-        beam_id: given to the callback as it is.
-        logger: anything with ``info``, ``warning`` and ``error`` that take a message and a dictionary, as the
-            communicator's own logger, or a standard logger. ``None`` for the standard logger ``exporter.embedding``.
-        skip_existing: report nothing of what stands in the log at the first poll. Use it when monitoring begins
-            before the simulation does: a log that is there already is of an earlier run.
+        beam_id: passed to the callback.
+        logger: the communicator's logger, any object whose ``info``, ``warning`` and ``error`` take a message and a
+            dictionary, or a standard logger. ``None`` for the standard logger ``exporter.embedding``.
+        skip_existing: whether to ignore what stands in the log at the first poll. Use it when monitoring begins before
+            the simulation does: a log that is there already is from an earlier run.
 
     Attributes:
-        callback_errors: how often the callback has raised.
+        callback_errors: number of calls in which the callback has raised.
     """
 
     def __init__(
@@ -65,8 +64,8 @@ class ProgressMonitor:
         Args:
             log_path: the log; it need not exist yet.
             progress_callback: called with the beam's id and its progress in percent, 0..100, whenever a batch starts.
-                An ``Exception`` that it raises is logged and counted, and monitoring goes on. Anything else that it
-                raises (``SystemExit``, ``KeyboardInterrupt``) is logged and ends monitoring.
+                If it raises an ``Exception``, that is logged and counted, and monitoring continues. ``SystemExit`` and
+                ``KeyboardInterrupt`` are logged and end monitoring.
             timeout: seconds in all; 0 or less for one poll; ``None`` for no limit.
         """
         self._guarded(
@@ -85,8 +84,8 @@ class ProgressMonitor:
         """Follow a log on another host, over SFTP: no command is executed there.
 
         Args:
-            ssh_client: a connected client; it stays the caller's. A lost connection is logged and ends nothing:
-                monitoring goes on when the caller connects the same client again.
+            ssh_client: a connected client, which the caller closes. A lost connection is logged; monitoring continues
+                when the caller connects the same client again.
             remote_log_path: the log, as an absolute path on the host; it need not exist yet.
             progress_callback: see :meth:`monitor_local`.
             timeout: seconds in all; 0 or less for one poll; ``None`` for no limit.
@@ -99,29 +98,29 @@ class ProgressMonitor:
         self._guarded(monitor)
 
     def stop(self) -> None:
-        """End monitoring, from any thread (the callback too), more than once, also before it has begun."""
+        """End monitoring. May be called from any thread and from the callback, repeatedly, and before it begins."""
         self._control.stop()
 
     def finish(self) -> None:
-        """End monitoring after one more poll, so that the last lines of a simulation that is over are seen.
+        """End monitoring after one more poll, so that the last lines of an ended simulation are read.
 
-        From any thread; the thread that monitors may be joined after it.
+        May be called from any thread. Join the monitoring thread afterwards.
         """
         self._control.finish()
 
     def wait_for_first_poll(self, timeout: float | None = None) -> bool:
-        """Wait until the log has been looked at once, successfully or not, or monitoring has ended.
+        """Wait until the log was polled once, successfully or not, or monitoring has ended.
 
         Args:
             timeout: longest wait, seconds; ``None`` for no limit.
 
         Returns:
-            Whether that happened in time.
+            ``False`` if the time passed before that.
         """
         return self._control.polled.wait(timeout)
 
     def _guarded(self, monitor: Callable[[], None]) -> None:
-        """Run ``monitor``; whatever it raises is logged."""
+        """Run ``monitor`` and log whatever it raises."""
         try:
             monitor()
         except BadArgument as error:

@@ -1,4 +1,4 @@
-"""Compares the clock that dates a source's files with ours, poll by poll, and lets the store know of the offset."""
+"""Learns from each poll how far a source's clock is off, and gives the offset to the store."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from exporter.sources.clock_offset import ClockOffset
 from exporter.sources.source import LogStat
 
 Log = tuple[str, LogStat]
-"""A log's path, and how it looks."""
+"""A log's path and stat."""
 
 
 class SourceClock:
-    """What is known of one source's clock. Used by the source's thread.
+    """The offset of one source's clock. Used by the source's thread.
 
     Args:
         source: its name.
-        sink: told of the offset; knows when our own clock was set.
-        stats: says once that the offset is large.
+        sink: receives the offset; knows when our own clock was set.
+        stats: logs a large offset once.
         clock: the present instant.
     """
 
@@ -40,19 +40,19 @@ class SourceClock:
 
     @property
     def offset_seconds(self) -> float | None:
-        """How much later the source's files are dated than our clock says; ``None`` while that is not known."""
+        """The time stamps of the source's files minus our clock, in seconds; ``None`` if unknown."""
         return self._offset.seconds
 
     def adopt(self, other: SourceClock) -> None:
-        """Go on with what ``other`` (of the same source before a reload) has learned."""
+        """Continue with the offset that ``other`` learned, of the same source before a reload."""
         self._offset, self._clock_steps = other._offset, other._clock_steps
         self._comparable_since = other._comparable_since
 
     def resume(self) -> None:
-        """Go on with what an earlier process has learned."""
+        """Continue with the offset that an earlier process learned."""
         self._offset = ClockOffset(self._sink.clock_offset_seconds(self._source))
 
-    def forget_if_ours_was_set(self, at: float) -> None:
+    def detect_clock_step(self, at: float) -> None:
         """Forget the offset if our own clock was set since the last call.
 
         Args:
@@ -65,17 +65,17 @@ class SourceClock:
         self._offset.forget()
         self._growths.clear()
 
-    def grown(self, key: BeamKey, followed: Log | None, there: list[Log], earliest: float | None) -> set[str]:
-        """Find out which logs of a beam have grown since the last poll, and learn from their time stamps.
+    def find_grown(self, key: BeamKey, followed: Log | None, there: list[Log], earliest: float | None) -> set[str]:
+        """Return which logs of a beam have grown since the last poll, and learn from their time stamps.
 
         Args:
             key: the beam.
-            followed: the log that is followed, as it was at the last poll; ``None`` where that is not known.
-            there: all its logs, as they are now.
-            earliest: when the last poll of them began; ``None`` where that is not known.
+            followed: the followed log at the last poll; ``None`` if unknown.
+            there: all its logs now.
+            earliest: when the last poll of them began; ``None`` if unknown.
 
         Returns:
-            Their paths.
+            Paths of the logs that have grown.
         """
         others = self._other_logs.pop(key, None) if self._other_logs else None
         if followed is None and others is None:
@@ -97,38 +97,38 @@ class SourceClock:
         return grown
 
     def _restamp(self, key: BeamKey, path: str, modified_at: float, latest: float) -> None:
-        """A log got another time stamp without growing: just after growth it dates that growth."""
+        """Use the new time stamp of a log that did not grow: just after growth it dates that growth."""
         grown, earliest, seen_at = self._growths.get(key, ("", 0.0, 0.0))
         if grown == path and 0.0 <= latest - seen_at <= RESTAMPED_SECONDS:
             self._offset.withdraw(path)
             self._offset.observe(path, modified_at, earliest, latest)
 
-    def keep(self, key: BeamKey, others: list[Log]) -> None:
-        """Remember how those logs of a beam look that are not followed: they may grow, too."""
+    def remember(self, key: BeamKey, others: list[Log]) -> None:
+        """Remember the logs of a beam that are not followed, to notice when they grow."""
         if others:
             self._other_logs[key] = others
 
-    def forget_all_but(self, keys: AbstractSet[BeamKey]) -> None:
-        """Only these beams are left."""
+    def keep_only(self, keys: AbstractSet[BeamKey]) -> None:
+        """Forget all other beams."""
         for key in [key for key in self._other_logs if key not in keys]:
             del self._other_logs[key]
         for key in [key for key in self._growths if key not in keys]:
             del self._growths[key]
 
     def publish(self) -> None:
-        """Let the store know what has been learned."""
+        """Give the offset to the store if it has changed."""
         seconds = self._offset.seconds
         if seconds != self._stats.clock_offset_seconds:
             self._sink.set_clock_offset(self._source, seconds, clock_steps=self._clock_steps)
-            self._stats.has_clock_offset(seconds)
+            self._stats.set_clock_offset(seconds)
 
 
 def _has_grown(now: LogStat, before: LogStat) -> bool:
-    """A log was appended to between two polls."""
+    """Return whether a log was appended to between two polls."""
     return now.size_bytes > before.size_bytes and now.identity == before.identity
 
 
 def _was_restamped(now: LogStat, before: LogStat) -> bool:
-    """A log got another time stamp, and nothing else changed."""
+    """Return whether only the time stamp of a log changed."""
     same = now.size_bytes == before.size_bytes and now.identity == before.identity
     return same and now.modified_at != before.modified_at

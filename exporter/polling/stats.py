@@ -1,6 +1,6 @@
-"""What has become of a source's looks: counted for its metrics, and what is wrong said once in the log.
+"""Counts the polls of a source for its metrics, and logs each problem once.
 
-Whoever looks at the source tells; nothing here decides what is done about it.
+The poller reports to it. It decides nothing about what is done next.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ CLOCK_WARNING_SECONDS = 5.0
 
 
 class PollStats:
-    """How a source is, and what it has done. Used by one thread.
+    """Health and counters of one source. Used by one thread.
 
     Args:
-        source: it.
-        count_error: told ``monitor`` when an unexpected error with one log was survived, and ``source NAME`` when it
-            was with the whole source.
+        source: the source.
+        count_error: called with ``monitor`` after an unexpected error with one log, and with ``source NAME`` after one
+            with the whole source.
     """
 
     def __init__(self, source: LogSource, count_error: Callable[[str], None]) -> None:
@@ -45,12 +45,12 @@ class PollStats:
         self._read_bytes = 0
         self._clock_offset_seconds: float | None = None
         self._clock_is_off = False
-        # What the source had done before a reload made it anew.
+        # Counted by the source object before the last reload.
         self._reconnects_before = 0
         self._round_trips_before = 0
 
     def adopt(self, other: PollStats) -> None:
-        """Go on where ``other`` (of the same source before a reload) stopped."""
+        """Continue with the counters of ``other``, of the same source before a reload."""
         self._up = other._up
         self._problem = other._problem
         self._unexpected = other._unexpected
@@ -67,12 +67,12 @@ class PollStats:
     def view(
         self, last_poll_at: float | None, folders_missing: tuple[str, ...] | None = None, log_places: int = 0
     ) -> SourceView:
-        """The source as readers see it; what did not fit in its logs the store knows.
+        """Return the source's health and counters, for readers.
 
         Args:
-            last_poll_at: when its last whole round began, epoch seconds.
-            folders_missing: folders of ``log_path`` that do not exist, if they have been looked for.
-            log_places: at how many places each log is looked for.
+            last_poll_at: when the last poll of due logs began; ``None`` before the first.
+            folders_missing: folders of ``log_path`` that do not exist; ``None`` before the first check.
+            log_places: number of log path templates.
         """
         return SourceView(
             self._source.name,
@@ -90,28 +90,28 @@ class PollStats:
             log_places=log_places,
         )
 
-    # Its looks
+    # Polls
 
-    def looked(self, seconds: float) -> None:
-        """A look has taken so long."""
+    def record_poll(self, seconds: float) -> None:
+        """Record a poll that took so long."""
         self._poll_seconds = self._poll_seconds.plus(seconds)
 
-    def has_read(self, size_bytes: int) -> None:
-        """So many bytes of logs were new."""
+    def count_read(self, size_bytes: int) -> None:
+        """Count new bytes of logs."""
         self._read_bytes += size_bytes
 
-    def answers(self) -> None:
-        """The source has been polled."""
+    def set_up(self) -> None:
+        """Record that the source has answered."""
         if self._up is not True:
             _log.info("source up", source=self._source.name, kind=self._source.kind)
             self._up = True
         self._problem = self._unexpected = None
 
-    def is_down(self, problem: SourceUnavailable) -> None:
-        """The source could not be polled.
+    def set_down(self, problem: SourceUnavailable) -> None:
+        """Record that the source could not be polled.
 
         Args:
-            problem: why; the same object while the source is left alone after a failure, which counts once.
+            problem: the reason; the same object during a backoff, which counts once.
         """
         if problem is not self._trouble:
             self._trouble = problem
@@ -119,7 +119,7 @@ class PollStats:
             if isinstance(problem, UnexpectedError):
                 self._count_error(f"source {self._source.name}")
         if isinstance(problem, UnexpectedError):
-            # Also where the source was down already: this is another reason, and a fault of the exporter itself.
+            # Also if the source was down already: this reason is a fault of the exporter itself.
             if self._unexpected != str(problem):
                 self._unexpected = str(problem)
                 about = {"source": self._source.name, "kind": self._source.kind, "error": problem}
@@ -129,8 +129,8 @@ class PollStats:
         self._up = False
         self._problem = problem
 
-    def folders_changed(self, change: FolderChange) -> None:
-        """Folders of ``log_path`` have gone or come; each is worth one line."""
+    def log_folder_change(self, change: FolderChange) -> None:
+        """Log each folder of ``log_path`` that is missing now, or exists again."""
         for folder in change.lost:
             _log.warning(
                 "folder of log_path does not exist, no log can be found there; check log_path, or create the folder",
@@ -140,22 +140,23 @@ class PollStats:
         for folder in change.found:
             _log.info("folder of log_path exists now", source=self._source.name, folder=folder)
 
-    def forget_all_but(self, keys: Collection[BeamKey]) -> None:
-        """Only these beams are watched."""
+    def keep_only(self, keys: Collection[BeamKey]) -> None:
+        """Forget all other beams."""
         for key in [key for key in self._output_problems if key not in keys]:
             del self._output_problems[key]
 
-    # Its clock
+    # Clock of the source
 
     @property
     def clock_offset_seconds(self) -> float | None:
-        """How much later its files are dated than our clock says; ``None`` while that is not known."""
+        """The time stamps of the source's files minus our clock, in seconds; ``None`` if unknown."""
         return self._clock_offset_seconds
 
-    def has_clock_offset(self, seconds: float | None) -> None:
-        """Its files are dated so much later than our clock says; ``None`` where that is not known.
+    def set_clock_offset(self, seconds: float | None) -> None:
+        """Set the clock offset, and log once if it is large.
 
-        Said once when it is more than a few seconds, until it is less again.
+        Args:
+            seconds: time stamps of the source's files minus our clock; ``None`` if unknown.
         """
         self._clock_offset_seconds = seconds
         if seconds is None:
@@ -172,37 +173,37 @@ class PollStats:
             _log.info("the clock of the source is right again", source=self._source.name)
         self._clock_is_off = off
 
-    # Its logs
+    # Logs
 
-    def cannot_read(self, key: BeamKey, path: str, problem: LogProblem) -> None:
-        """A beam's log cannot be read; said once, until it can be."""
+    def log_problem(self, key: BeamKey, path: str, problem: LogProblem) -> None:
+        """Log once that a beam's log cannot be read, until it can be."""
         if self._problems.get(path) != problem.kind:
             self._problems[path] = problem.kind
             self._errors[problem.kind] += 1
             _log.warning("log cannot be read", **self._about(key), error=problem)
 
-    def stumbled(self, key: BeamKey, path: str) -> None:
-        """Taking what a log says has raised; called while that is handled. Each time is counted, the first one said."""
+    def log_unexpected_error(self, key: BeamKey, path: str) -> None:
+        """Count an unexpected exception with a log, and log the first; called in its ``except`` block."""
         self._count_error("monitor")
         if self._problems.get(path) != _UNEXPECTED:
             self._problems[path] = _UNEXPECTED
             _log.exception("unexpected error with a log", **self._about(key))
 
-    def is_there(self, path: str) -> None:
-        """A log can be looked at: what is wrong with it from now on is said again."""
+    def clear_problem(self, path: str) -> None:
+        """Note that nothing is wrong with a log now: the next problem is logged again."""
         self._problems.pop(path, None)
 
     # Dose files
 
-    def cannot_check_output(self, key: BeamKey, problem: LogProblem) -> None:
-        """Whether a beam's dose file is there cannot be told; said once, until it can be."""
+    def log_output_problem(self, key: BeamKey, problem: LogProblem) -> None:
+        """Log once that the search for a beam's dose file failed, until it works."""
         if self._output_problems.get(key) != problem.kind:
             self._output_problems[key] = problem.kind
             self._errors[problem.kind] += 1
             _log.warning("dose file cannot be looked for", **self._about(key), error=problem)
 
-    def output_is_there(self, key: BeamKey) -> None:
-        """A beam's dose file was found."""
+    def clear_output_problem(self, key: BeamKey) -> None:
+        """Note that a beam's dose file was found: the next problem is logged again."""
         self._output_problems.pop(key, None)
 
     def problem(self, path: str) -> str | None:

@@ -1,9 +1,9 @@
 """Learns the offset between a source's file clock and ours from log growth that we saw.
 
-A log that grew between two polls was written between them by our clock; its modification time is by the source's
-clock. So each such growth bounds the offset from both sides. One observation can be wrong: ``rsync -t``, ``cp -p``
-and ``touch`` set old times, and a network file system may show growth late. So the last few observations vote, as
-time servers do in NTP (Marzullo's algorithm): the offset is where most of their intervals overlap.
+A log that grew between two polls was written between them by our clock, and its modification time is by the source's
+clock. So each growth bounds the offset from both sides. A single observation can be wrong: ``rsync -t``, ``cp -p`` and
+``touch`` set old times, and a network file system may show growth late. So the last observations vote, as time servers
+do in NTP (Marzullo's algorithm): the offset is where most of their intervals overlap.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ from dataclasses import dataclass
 
 _OBSERVATIONS_PER_LOG = 4
 _OBSERVATIONS = 2 * _OBSERVATIONS_PER_LOG - 1
-"""Few enough that one log alone outvotes all older observations once it has grown four times: a clock that was
-corrected is followed even where nothing else is written. More than one log needs to be wrong three times in a row."""
+"""With seven observations, four growths of one log outvote all older ones. So a corrected clock is noticed even if only
+one log grows."""
 
 _GRANULARITY_SECONDS = 0.01
-"""Kernels stamp files with a clock that ticks up to 10 ms apart, and round down."""
+"""The resolution of file time stamps in the kernel; they are rounded down."""
 
 _SAVED_ERROR_SECONDS = 0.5
-"""How exact an offset of an earlier process is taken to be."""
+"""Assumed error of the offset that an earlier process learned."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Interval:
-    """Bounds of the offset that one growth of a log gives, in seconds; both ends belong to it."""
+    """Bounds of the offset from one growth of a log, in seconds; both ends are included."""
 
     path: str
     low: float
@@ -35,10 +35,10 @@ class _Interval:
 
 
 class ClockOffset:
-    """The offset of one source's file clock: what files say minus what our clock says, in seconds.
+    """The offset of a source's file clock: its time stamps minus our clock, in seconds.
 
     Args:
-        seconds: the offset that an earlier process learned; ``None`` where there is none.
+        seconds: the offset that an earlier process learned; ``None`` if there is none.
     """
 
     def __init__(self, seconds: float | None = None) -> None:
@@ -49,11 +49,11 @@ class ClockOffset:
 
     @property
     def seconds(self) -> float | None:
-        """The offset: negative where the source's clock is behind ours, ``None`` while nothing has been learned."""
+        """The offset; negative if the source's clock is behind ours, ``None`` before any observation."""
         return self._seconds
 
     def forget(self) -> None:
-        """Start anew: our own clock was set, so every observation is of another offset."""
+        """Forget all observations, after our own clock was set."""
         self._seconds = None
         self._intervals.clear()
 
@@ -63,8 +63,8 @@ class ClockOffset:
         Args:
             path: the log.
             modified_at: its modification time after the growth, epoch seconds by the source's clock.
-            earliest: when the poll before began, in which it had not grown yet, epoch seconds by our clock.
-            latest: when it was seen to have grown.
+            earliest: when the poll began that did not see the growth, epoch seconds by our clock.
+            latest: when the growth was seen, epoch seconds by our clock.
         """
         if latest < earliest:
             return
@@ -74,7 +74,7 @@ class ClockOffset:
         self._seconds = self._agreed()
 
     def withdraw(self, path: str) -> None:
-        """Forget the last growth of a log: it got another time stamp just after, which is observed instead."""
+        """Forget the last growth of a log, because its time stamp was changed just after."""
         for number in reversed(range(len(self._intervals))):
             if self._intervals[number].path == path:
                 del self._intervals[number]
@@ -90,19 +90,19 @@ class ClockOffset:
             del kept[0]
 
     def _agreed(self) -> float:
-        """The offset that most observations allow; the present one as long as no other has more support."""
+        """Return the offset that most observations allow; the present one while no other has more support."""
         before, intervals = self._seconds, self._intervals
         support = {each.low: sum(other.contains(each.low) for other in intervals) for each in intervals}
         most = max(support.values())
         if before is not None and sum(each.contains(before) for each in intervals) == most:
             low = before
         else:
-            # Several may have as much: then the one with the newest observation.
+            # If several have the same support, the one with the newest observation.
             low = next(each.low for each in reversed(intervals) if support[each.low] == most)
         allowed = [each for each in intervals if each.contains(low)]
         low, high = max(each.low for each in allowed), min(each.high for each in allowed)
         if low <= 0.0 <= high:
-            return 0.0  # nothing speaks against two clocks that agree
+            return 0.0  # the observations allow that both clocks agree
         if before is not None and low <= before <= high:
             return before
         return (low + high) / 2

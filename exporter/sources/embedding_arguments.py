@@ -1,7 +1,7 @@
-"""What an embedding program passes: its logger, log paths, timeouts. Checked here, so that nothing of it can raise.
+"""Checks what an embedding program passes: its logger, log paths and timeouts.
 
-The functions return what to use and raise :class:`BadArgument` with a message for people. :class:`Reporter` logs
-through the caller's logger and never raises, whatever that logger does.
+The functions return the value to use, or raise :class:`BadArgument` with a message for people. :class:`Reporter` logs
+through the caller's logger, and never raises, whatever that logger does.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 LOGGER_NAME = "exporter.embedding"
-"""The standard logger used where the caller gives none, or one that cannot be used."""
+"""Standard logger for callers that give none, or one that raises."""
 
 _LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
 
 class BadArgument(ValueError):
-    """An argument cannot be used; the message says why and what to pass instead."""
+    """An argument is not usable; the message says why, and what to pass instead."""
 
 
 class Logger(Protocol):
-    """What the embedding program gives us to log with: the communicator's own logger fits."""
+    """Logger of an embedding program; the communicator's own logger has these methods."""
 
     def info(self, message: str, context: Mapping[str, Any], /) -> Any: ...
 
@@ -56,7 +56,7 @@ class Reporter:
         self._report("error", message, context)
 
     def is_over(self, message: str) -> None:
-        """The problem ``message`` is about is over: the next one is logged again."""
+        """Note that the problem of ``message`` is over: the next one is logged again."""
         self._last.pop(message, None)
 
     def _report(self, level: str, message: str, context: Mapping[str, Any]) -> None:
@@ -102,7 +102,7 @@ def _rendered(message: str, context: Mapping[str, Any]) -> str:
 
 
 def described(error: BaseException) -> str:
-    """Type and text of an exception; the type alone where its text cannot be had."""
+    """Return type and text of an exception; the type alone if its ``__str__`` raises."""
     try:
         return f"{type(error).__name__}: {error}"
     except Exception:  # noqa: BLE001 - its __str__ raises
@@ -110,7 +110,7 @@ def described(error: BaseException) -> str:
 
 
 def shown(value: object) -> str:
-    """A value for a message, short; its type where it cannot be shown. Text is shown as it is."""
+    """Return a value as short text for a message; its type if its ``repr`` raises."""
     try:
         text = value if isinstance(value, str) else repr(value)
     except Exception:  # noqa: BLE001 - its __repr__ raises
@@ -119,13 +119,13 @@ def shown(value: object) -> str:
 
 
 def log_path_text(path: object) -> str:
-    """A log's path as text.
+    """Return a log's path as text.
 
     Args:
         path: text, bytes or anything with ``__fspath__``.
 
     Raises:
-        BadArgument: it is no path.
+        BadArgument: it is not a path.
     """
     advice = "pass the log's path as text or as a pathlib.Path"
     if not isinstance(path, (str, bytes, os.PathLike)):
@@ -142,17 +142,17 @@ def log_path_text(path: object) -> str:
 
 
 def seconds_or_none(value: object, name: str) -> float | None:
-    """A number of seconds.
+    """Return a number of seconds.
 
     Args:
         value: a number or text with one; ``None`` or infinity for no limit. A negative one counts as 0.
-        name: what it is called in the message.
+        name: its name in the message.
 
     Returns:
         Seconds, 0 or more; ``None`` for no limit.
 
     Raises:
-        BadArgument: it is no number of seconds.
+        BadArgument: it is not a number of seconds.
     """
     if value is None:
         return None

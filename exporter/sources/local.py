@@ -1,12 +1,11 @@
 """Logs on this machine's file systems (network mounts included).
 
-Nothing is held open between looks: a log may be deleted, replaced or unmounted at any time, and the communicator must
-be able to. Only regular files are opened, and without blocking, so that a FIFO or a device where a log should be
-neither holds up the loop nor is read.
+No file is held open between polls, so that others can delete, replace or unmount a log at any time. Only regular files
+are opened, and without blocking: a FIFO or a device in the place of a log is not read, and holds nothing up.
 
-Whoever may write into a folder of logs can put a link there that leads to a file which they may not read, but the
-exporter may. So a log that a link leads out of its folder is not read, and where a link leads is asked of the opened
-file itself (``/proc/self/fd``): between the question and the read nobody can put another file in its place.
+Somebody who may write into a folder of logs could put a link there, to a file that only the exporter may read. So a log
+outside its folder is not read. Where a link leads is found out from the opened file (``/proc/self/fd``): nobody can
+exchange the file between that check and the read.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ _ADVICE = {
 }
 
 _REMEMBERED_MORE = 1000
-"""So many more files are remembered than logs are asked for at once: each look may ask for some of them."""
+"""Files remembered beyond twice the number of logs in one poll: each poll may be of other logs."""
 
 
 def _problem(action: str, path: str, error: OSError | ValueError) -> LogProblem:
@@ -63,7 +62,7 @@ class LocalLogSource:
 
     Args:
         name: the source's name.
-        folders: where its logs must be, wherever links in their paths lead; ``None`` where links may lead anywhere.
+        folders: folders that must hold the logs after links are resolved; ``None`` if links may lead anywhere.
     """
 
     kind = "local"
@@ -82,14 +81,14 @@ class LocalLogSource:
     ) -> Mapping[str, LogStat | LogProblem | None]:
         """See :meth:`LogSource.stat`.
 
-        Where a log is, links followed, is found out when another file is met at its path.
+        Where a log's path leads is checked only when another file than before is found there.
         """
         found: dict[str, LogStat | LogProblem | None] = {}
-        self._real_folders = None  # they may be links themselves, and lead elsewhere than at the last look
-        look = os.stat
+        self._real_folders = None  # they may be links themselves, and lead elsewhere than at the last poll
+        get_stat = os.stat
         for path, seen in known.items():
             try:
-                status = look(path)
+                status = get_stat(path)
             except (OSError, ValueError) as error:
                 found[path] = _missing_or_problem(path, error)
                 continue
@@ -98,18 +97,18 @@ class LocalLogSource:
                 or status.st_size != seen.size_bytes
                 or (status.st_dev, status.st_ino) != seen.identity
             ):
-                found[path] = self._looked_at(path, status, seen.identity)
+                found[path] = self._checked(path, status, seen.identity)
         if len(self._identities) > _REMEMBERED_MORE + 2 * len(paths):
-            # What has not been asked for since the last time is forgotten: logs come and go.
+            # Forget the paths that were not polled since the last time: logs come and go.
             self._identities_before, self._identities = self._identities, {}
         for path in paths:
             try:
-                status = look(path)
+                status = get_stat(path)
             except (OSError, ValueError) as error:
                 answer: LogStat | LogProblem | None = _missing_or_problem(path, error)
             else:
                 before = self._identities.get(path) or self._identities_before.get(path)
-                answer = self._looked_at(path, status, before)
+                answer = self._checked(path, status, before)
             if isinstance(answer, LogStat):
                 self._identities[path] = answer.identity
             else:
@@ -119,34 +118,34 @@ class LocalLogSource:
                 found[path] = answer
         return found
 
-    def _looked_at(
+    def _checked(
         self, path: str, status: os.stat_result, before: tuple[int, int] | None
     ) -> LogStat | LogProblem | None:
-        """What is to be told of a log that looks so now; ``before`` is the identity of what was there before."""
+        """Return what to report about a log; ``before`` is the identity of the file that was there before."""
         if not stat.S_ISREG(status.st_mode):
             return _not_a_file(path)
         if before == (status.st_dev, status.st_ino):
             return LogStat(status.st_size, status.st_mtime, before)
-        return _log_stat(status) if self._folders is None else self._met(path)
+        return _log_stat(status) if self._folders is None else self._new_file(path)
 
-    def _met(self, path: str) -> LogStat | LogProblem | None:
-        """How a file looks that was not at ``path`` before, if it is where logs must be; ``None`` where it is gone."""
+    def _new_file(self, path: str) -> LogStat | LogProblem | None:
+        """Return the stat of a new file at ``path`` if it is where logs must be; ``None`` if it is gone."""
         try:
             descriptor = os.open(path, _FIND_FLAGS)
         except OSError as error:
-            return None if error.errno in _MISSING else _problem("look at", path, error)
+            return None if error.errno in _MISSING else _problem("access", path, error)
         try:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
                 return _not_a_file(path)
-            return link_leads_outside(path) if self._is_astray(descriptor) else _log_stat(status)
+            return link_leads_outside(path) if self._is_outside_folders(descriptor) else _log_stat(status)
         except OSError as error:
-            return _problem("look at", path, error)
+            return _problem("access", path, error)
         finally:
             os.close(descriptor)
 
-    def _is_astray(self, descriptor: int) -> bool:
-        """Whether what has been opened is elsewhere than where logs must be."""
+    def _is_outside_folders(self, descriptor: int) -> bool:
+        """Return whether an opened file is outside the folders of logs."""
         if self._folders is None:
             return False
         if self._real_folders is None:
@@ -154,7 +153,7 @@ class LocalLogSource:
         try:
             where = os.readlink(f"/proc/self/fd/{descriptor}")
         except FileNotFoundError:
-            raise OSError(errno.ENOTSUP, "where it is cannot be told without /proc") from None
+            raise OSError(errno.ENOTSUP, "cannot find out where it is without /proc") from None
         return not inside(where, self._real_folders)
 
     def read(self, requests: Sequence[ReadRequest]) -> Sequence[bytes | LogProblem]:
@@ -167,10 +166,10 @@ class LocalLogSource:
         except (OSError, ValueError) as error:
             return _problem("open", request.path, error)
         try:
-            # The name may mean something else than when it was looked at.
+            # The path may lead to another file than at the poll.
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 return _not_a_file(request.path)
-            if self._is_astray(descriptor):
+            if self._is_outside_folders(descriptor):
                 return link_leads_outside(request.path)
             return os.pread(descriptor, request.length, request.offset)
         except OSError as error:
@@ -188,8 +187,8 @@ class LocalLogSource:
                         if entry.is_file():
                             found[entry.name] = _log_stat(self._status(entry))
                     except OSError as error:
-                        # Gone between the listing and the look, or a link that leads nowhere, in a circle or to where
-                        # we may not look: no log, and no reason to see none of the others.
+                        # Gone meanwhile, or a link that leads nowhere, in a circle or to a forbidden place: no log, and
+                        # no reason to leave out the others.
                         if error.errno not in _MISSING and not entry.is_symlink():
                             raise
         except OSError as error:
@@ -198,12 +197,12 @@ class LocalLogSource:
         return found
 
     def _status(self, entry: os.DirEntry[str]) -> os.stat_result:
-        """Of an entry's file, or of the link itself where that leads astray: a look at it will say so."""
+        """Return the stat of an entry's file, or of the link itself if it leads outside: its poll will report that."""
         if self._folders is None or not entry.is_symlink():
             return entry.stat()
         descriptor = os.open(entry.path, _FIND_FLAGS)
         try:
-            return entry.stat(follow_symlinks=False) if self._is_astray(descriptor) else os.fstat(descriptor)
+            return entry.stat(follow_symlinks=False) if self._is_outside_folders(descriptor) else os.fstat(descriptor)
         finally:
             os.close(descriptor)
 
@@ -240,9 +239,9 @@ class LocalLogSource:
                 raise _problem("list", folder, error) from error
 
     def folder_stamp(self, folder: str) -> object:
-        """Something that is another after a name has come or gone; ``None`` where the folder cannot be looked at.
+        """Return a value that changes when a name comes or goes; ``None`` if the folder has no stat.
 
-        A change within the granularity of the file system's time stamps may leave it as it was.
+        Changes within the resolution of the file system's time stamps may leave it the same.
         """
         try:
             status = os.stat(folder)
@@ -251,7 +250,7 @@ class LocalLogSource:
         return status.st_mtime_ns, status.st_ctime_ns, status.st_dev, status.st_ino
 
     def close(self) -> None:
-        """Nothing is held open."""
+        """Do nothing: no file is held open."""
 
 
 def _is_missing(folder: str) -> bool:
@@ -264,7 +263,7 @@ def _is_missing(folder: str) -> bool:
 
 
 def _names(descriptor: int, names: re.Pattern[str], folder: str) -> Iterator[str]:
-    """Names in an opened folder that match as a whole."""
+    """Yield the names in an opened folder that match as a whole."""
     with os.scandir(descriptor) as entries:
         for number, entry in enumerate(entries):
             if number >= ENTRIES_LIMIT:
@@ -274,7 +273,7 @@ def _names(descriptor: int, names: re.Pattern[str], folder: str) -> Iterator[str
 
 
 def _entry(folder: int, name: str, roots: Collection[str] | None) -> FolderEntry | None:
-    """A file or folder in an opened folder; ``None`` where it is neither, is gone, or leads out of ``roots``."""
+    """Return a file or folder of an opened folder; ``None`` if it is neither, is gone, or is outside ``roots``."""
     try:
         status = os.stat(name, dir_fd=folder, follow_symlinks=False)
     except FileNotFoundError:
@@ -283,7 +282,7 @@ def _entry(folder: int, name: str, roots: Collection[str] | None) -> FolderEntry
         try:
             descriptor = os.open(name, _FIND_FLAGS, dir_fd=folder)
         except OSError:
-            return None  # leads nowhere, in a circle, or to where we may not look
+            return None  # leads nowhere, in a circle, or to a forbidden place
         try:
             if _is_outside(descriptor, roots):
                 return None
@@ -296,20 +295,20 @@ def _entry(folder: int, name: str, roots: Collection[str] | None) -> FolderEntry
 
 
 def _is_outside(descriptor: int, roots: Collection[str] | None) -> bool:
-    """Whether what has been opened is in none of ``roots``, which end with a slash; each counts as in itself."""
+    """Return whether an opened file is in none of ``roots``, which end with a slash; each root is in itself."""
     if roots is None:
         return False
     try:
         where = os.readlink(f"/proc/self/fd/{descriptor}").rstrip("/")
     except FileNotFoundError:
-        raise OSError(errno.ENOTSUP, "where it is cannot be told without /proc") from None
+        raise OSError(errno.ENOTSUP, "cannot find out where it is without /proc") from None
     return not any(f"{where}/".startswith(root) for root in roots)
 
 
 def _missing_or_problem(path: str, error: OSError | ValueError) -> LogProblem | None:
     if isinstance(error, OSError) and error.errno in _MISSING:
         return None
-    return _problem("look at", path, error)
+    return _problem("access", path, error)
 
 
 def _log_stat(status: os.stat_result) -> LogStat:

@@ -1,8 +1,8 @@
-"""Where a beam's log is: a template such as ``{base_directory}/logs/{case_id}_{beam_id}.log`` and its fields.
+"""Templates of log paths, such as ``{base_directory}/logs/{case_id}_{beam_id}.log``.
 
-Ids come from a database that other people write. A rendered path must therefore stay inside the folder that the
-template itself names before its first field of a beam (or inside ``log_root`` where a template begins with such a
-field): what an id says can never lead out of it. Whether a symbolic link does is for the source to find out.
+Ids come from a database that others write. So a rendered path must stay inside a fixed folder, whatever the ids are:
+the part of the template before its first field of a beam, or ``log_root`` if the template begins with such a field.
+The source checks where symbolic links lead.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ _ID_FIELDS = frozenset({"case_id", "beam_id", "hpc_job_id"})
 
 
 class LogPathError(ValueError):
-    """A template that cannot be used, or a path that would leave its folder."""
+    """A template is not usable, or a rendered path would leave its folder."""
 
 
 def _normal(path: str) -> str:
-    """Without ``.``, ``..`` and needless slashes; POSIX lets two at the beginning stand, where they mean one here."""
+    """Remove ``.``, ``..`` and superfluous slashes, also a second slash at the beginning, which POSIX would keep."""
     normal = posixpath.normpath(path)
     return normal[1:] if normal.startswith("//") else normal
 
 
 def inside(path: str, folders: Iterable[str]) -> bool:
-    """Whether a path lies below one of the folders; both are given as they are with all links followed."""
+    """Return whether a path is below one of the folders; links in both must be resolved already."""
     return any(path.startswith(folder if folder.endswith("/") else f"{folder}/") for folder in folders)
 
 
@@ -36,13 +36,13 @@ class LogPathTemplate:
     Args:
         template: the path; absolute once ``base_directory`` is filled in.
         base_directory: value of ``{base_directory}``.
-        log_root: folder that rendered paths must stay in; needed only where the template begins with a beam's field.
+        log_root: folder that rendered paths must stay in; required if the template begins with a field of the beam.
 
     Attributes:
-        fields: those that the template uses, without ``base_directory``.
+        fields: fields that the template uses, without ``base_directory``.
         folder: rendered paths stay in it.
-        fixed_folder: the folder that the template names before its first field of a beam; ``log_root`` where it begins
-            with such a field. It is the same for all beams, so it must exist.
+        fixed_folder: the folder before the first field of a beam; ``log_root`` if the template begins with a field. It
+            is the same for all beams, so it must exist.
 
     Raises:
         LogPathError: unknown field, relative path, or no fixed leading folder and no ``log_root``.
@@ -86,13 +86,13 @@ class LogPathTemplate:
         self._inside = self.folder if self.folder == "/" else f"{self.folder}/"
 
     def render(self, fields: Mapping[str, str | None]) -> str | None:
-        """The path for one beam.
+        """Return the path for one beam.
 
         Args:
-            fields: the beam's values; ``None`` where it has none.
+            fields: the values of the beam; ``None`` for those that it lacks.
 
         Returns:
-            The path, or ``None`` where the beam lacks a field that the template uses.
+            The path; ``None`` if the beam lacks a field that the template uses.
 
         Raises:
             LogPathError: an id holds ``/`` or ``..``, or the path is relative or would leave the template's folder.

@@ -1,7 +1,7 @@
-"""Which of a source's folders do not exist: a misspelt ``log_path`` looks like beams that wait, and nothing else.
+"""Finds out which folders of ``log_path`` do not exist. Without it, beams of a misspelt path would only seem to wait.
 
-Only the fixed folders of the templates are asked for, never those that are named after a beam: those may well be made
-when the beam starts. They are few, and they are asked for every half minute.
+Only the fixed folders of the templates are checked. A folder that is named after a beam may be made when the beam
+starts.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from exporter.sources.log_paths import LogPathTemplate
 from exporter.sources.source import LogSource
 
 CHECK_SECONDS = 30.0
-"""Between two checks while every folder exists."""
+"""Between two checks while all folders exist."""
 RECHECK_SECONDS = 5.0
-"""Between two checks while one is missing, so that the warning ends soon after somebody has made it."""
+"""Between two checks while a folder is missing, so that the warning ends soon after somebody has made it."""
 
 
 @dataclass(frozen=True, slots=True)
 class FolderChange:
-    """What a check has found that the one before had not.
+    """The difference between two checks.
 
     Args:
-        lost: folders that are missing now.
-        found: folders that were missing, and exist now.
+        lost: folders that are missing since the last check.
+        found: folders that exist again.
     """
 
     lost: tuple[str, ...] = ()
@@ -32,7 +32,7 @@ class FolderChange:
 
 
 class MissingFolders:
-    """Keeps track of the folders of one source. Used by the source's thread.
+    """Checks the folders of one source. Used by the source's thread.
 
     Args:
         templates: where logs may be.
@@ -49,22 +49,22 @@ class MissingFolders:
         return None if self._missing is None else tuple(sorted(self._missing))
 
     def adopt(self, other: MissingFolders) -> None:
-        """Go on where ``other`` (of the same source before a reload) stopped: what is known is not warned of again."""
+        """Continue with the result of ``other``, of the same source before a reload: nothing is logged twice."""
         if other._missing is not None:
             self._missing = other._missing & frozenset(self._folders)
 
     def check(self, source: LogSource, at: float) -> FolderChange:
-        """Ask the source, if it is time to.
+        """Check the folders if that is due.
 
         Args:
             source: the source.
-            at: now, in seconds of a clock that never steps.
+            at: the present instant.
 
         Returns:
-            What has changed.
+            What has changed since the last check.
 
         Raises:
-            SourceUnavailable: it cannot be asked now.
+            SourceUnavailable: the source does not answer.
         """
         interval = RECHECK_SECONDS if self._missing else CHECK_SECONDS
         if self._checked_at is not None and 0 <= at - self._checked_at < interval:

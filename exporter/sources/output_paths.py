@@ -1,8 +1,8 @@
-"""Where the dose file of a beam is: a template such as ``{base_directory}/data/Dose_dcm/{case_id}/*.dcm``.
+"""Templates of dose files, such as ``{base_directory}/data/Dose_dcm/{case_id}/*.dcm``.
 
-The fields are those of a log path. Behind the fixed folder, which is all before the first field of a beam, shell globs
-may stand: ``*``, ``?`` and ``[...]``. What fills a field is always taken literally: the id ``a*b`` matches no other id.
-As in a shell, a glob matches a name that begins with a dot only where the dot is written, and no glob matches ``/``.
+The fields are those of a log path. The part before the first field of a beam is the fixed folder. After it, shell globs
+are allowed: ``*``, ``?`` and ``[...]``. Characters in the values of fields are literal: the id ``a*b`` matches no other
+id. As in a shell, no glob matches ``/``, and a name that begins with a dot needs a written dot.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TypeAlias
 from exporter.sources.log_paths import LogPathError, LogPathTemplate
 
 Component: TypeAlias = "str | re.Pattern[str]"
-"""One folder or file of a path: its name, or a pattern that whole names must match."""
+"""One folder or file of a path: a name, or a pattern that whole names must match."""
 
 _GLOB = re.compile(r"[*?[]")
 _ESCAPED = re.compile(r"\[([*?[])\]")
@@ -24,17 +24,17 @@ _LONGEST_PATTERN = 4096
 
 
 def _escaped(text: str) -> str:
-    """Text as a glob that matches only this text."""
+    """Return a glob that matches only this text."""
     return _GLOB.sub(r"[\g<0>]", text)
 
 
 def _unescaped(glob: str) -> str | None:
-    """The only text that a glob matches; ``None`` where it matches several."""
+    """Return the only text that a glob matches; ``None`` if it can match several."""
     return None if _GLOB.search(_ESCAPED.sub("", glob)) else _ESCAPED.sub(r"\1", glob)
 
 
 def _component(glob: str) -> Component:
-    """One part of a path, between two slashes."""
+    """Return the component for one part of a path, between two slashes."""
     text = _unescaped(glob)
     if text is not None:
         return text
@@ -43,7 +43,7 @@ def _component(glob: str) -> Component:
 
 
 def _is_closed(component: str) -> bool:
-    """Whether each ``[`` has its ``]``; a ``]`` that comes first within brackets is one of the characters."""
+    """Return whether each ``[`` has its ``]``. A ``]`` directly after ``[`` or ``[!`` is one of the characters."""
     at = component.find("[")
     while at >= 0:
         end = component.find("]", at + (3 if component.startswith("[!", at) else 2))
@@ -58,12 +58,12 @@ class OutputPathTemplate:
 
     Args:
         template: the path; absolute once ``base_directory`` is filled in.
-        base_directory: value of ``{base_directory}``; taken literally.
-        root: the fixed folder where the template begins with a beam's field; not used for others.
+        base_directory: value of ``{base_directory}``; its characters are literal.
+        root: the fixed folder if the template begins with a field of the beam; else ignored.
 
     Attributes:
-        template: as given.
-        folder: the fixed folder; nothing outside is ever looked at.
+        template: the template.
+        folder: the fixed folder; nothing outside is searched.
         fields: fields of the beam that the template uses.
 
     Raises:
@@ -89,7 +89,7 @@ class OutputPathTemplate:
         self.folder = folder
 
     def _check_globs(self) -> None:
-        """Refuse what looks like a glob and is none, or could lead out of the fixed folder."""
+        """Refuse globs that are not valid, not supported, or could lead out of the fixed folder."""
         shown = repr(self.template)
         text = "".join(literal + ("" if name is None else "x") for literal, name, *_ in _parsed(self.template))
         if "\0" in text:
@@ -109,13 +109,13 @@ class OutputPathTemplate:
                 raise LogPathError(f"{component!r} in {shown} is not a valid glob: {error}") from None
 
     def render(self, fields: Mapping[str, str | None]) -> tuple[Component, ...] | None:
-        """Where one beam's file may be.
+        """Return where the file of one beam may be.
 
         Args:
-            fields: the beam's values; ``None`` where it has none.
+            fields: the values of the beam; ``None`` for those that it lacks.
 
         Returns:
-            Folders and name below :attr:`folder`; ``None`` where the beam lacks a field that the template uses.
+            Folders and name below :attr:`folder`; ``None`` if the beam lacks a field that the template uses.
 
         Raises:
             LogPathError: an id holds ``/``, ``..`` or NUL, or the path would leave the fixed folder.

@@ -1,7 +1,7 @@
-"""Where logs are read from: the small door that the local file system and an SSH host both answer.
+"""The interface of all sources of logs: the local file system, and SSH hosts.
 
-A source knows paths and bytes, nothing of beams. It is used by one thread. Whatever is wrong with one log is a
-:class:`LogProblem` of that log; :class:`SourceUnavailable` means that none can be read at present.
+A source knows paths and bytes, and nothing about beams. One thread uses it. A problem with one log is a
+:class:`LogProblem`; :class:`SourceUnavailable` means that no log of the source can be read now.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class LogStat:
-    """Size and age of a log at one look.
+    """Size, age and identity of a log at one poll.
 
     Args:
-        size_bytes: its length.
-        modified_at: when it was last written, epoch seconds by the source's own clock.
-        identity: what tells one file from another of the same name (device and inode), where the source knows it. It
-            proves nothing alone: inodes are reused.
+        size_bytes: its size.
+        modified_at: its modification time, epoch seconds by the source's clock.
+        identity: device and inode, which tell it from another file of the same name; ``None`` if the source does not
+            know them. Equal identities prove nothing: inodes are reused.
     """
 
     size_bytes: int
@@ -31,7 +31,7 @@ class LogStat:
 
 @dataclass(frozen=True, slots=True)
 class ReadRequest:
-    """Bytes wanted: at most ``length`` from ``offset`` on."""
+    """A request for at most ``length`` bytes of a log, from ``offset`` on."""
 
     path: str
     offset: int
@@ -42,9 +42,9 @@ class LogProblem(Exception):
     """One log (or one folder) cannot be read.
 
     Args:
-        kind: a short snake_case word for metrics: ``permission``, ``not_a_file``, ``link``, ``io``, ``path``.
-        message: what was tried, with which path.
-        advice: what to do about it, in words that are the same for every path.
+        kind: one snake_case word for metrics: ``permission``, ``not_a_file``, ``link``, ``io``, ``path``, ``too_many``.
+        message: what failed, with the path.
+        advice: what to do about it; the same text for every path.
     """
 
     def __init__(self, kind: str, message: str, advice: str = "") -> None:
@@ -54,7 +54,7 @@ class LogProblem(Exception):
 
 
 def link_leads_outside(path: str) -> LogProblem:
-    """A log whose path leads, by a symbolic link, to where the source's logs must not be."""
+    """Return the problem of a log whose path leads out of the source's folders by a symbolic link."""
     return LogProblem(
         "link",
         f"{path} is not read: a link in it leads out of the folder of log_path (`realpath` shows where)",
@@ -66,8 +66,8 @@ class SourceUnavailable(Exception):
     """Nothing of a source can be read now.
 
     Args:
-        kind: a short snake_case word for metrics.
-        message: what was tried and what to do about it.
+        kind: one snake_case word for metrics.
+        message: what failed, and what to do about it.
     """
 
     advice = "docs/remote-logs.md says what to do"
@@ -78,10 +78,10 @@ class SourceUnavailable(Exception):
 
 
 class UnexpectedError(SourceUnavailable):
-    """A poll of a source raised an exception that nobody foresaw; it is the ``__cause__``.
+    """A poll of a source raised an unforeseen exception.
 
     Args:
-        error: the exception.
+        error: the exception; it becomes the ``__cause__``.
     """
 
     def __init__(self, error: Exception) -> None:
@@ -91,23 +91,23 @@ class UnexpectedError(SourceUnavailable):
 
 
 _WORDS_LIMIT = 300
-"""An exception's message may quote what a host has sent."""
+"""Longest message of an exception, in characters: it may quote what a host has sent."""
 
 
 ENTRIES_LIMIT = 250_000
-"""Most entries of one folder that are gone through or kept, and most that are kept of all folders of a source."""
+"""Most entries that are read of one folder, and most that are kept of all folders of a source."""
 
 
 @dataclass(frozen=True, slots=True)
 class FolderEntry:
-    """One entry of a folder: a regular file with its ``stat``, or a folder (``stat`` is ``None``)."""
+    """An entry of a folder: a regular file with its stat, or a folder, whose ``stat`` is ``None``."""
 
     name: str
     stat: LogStat | None
 
 
 def too_many_entries(folder: str) -> LogProblem:
-    """A folder has too many entries to go through."""
+    """Return the problem of a folder with more than :data:`ENTRIES_LIMIT` entries."""
     return LogProblem(
         "too_many",
         f"{folder} has more than {ENTRIES_LIMIT} entries",
@@ -119,7 +119,7 @@ NO_KNOWN_STATS: Mapping[str, LogStat] = MappingProxyType({})
 
 
 class LogSource(Protocol):
-    """Logs on one file system."""
+    """The logs of one file system."""
 
     @property
     def name(self) -> str:
@@ -133,7 +133,7 @@ class LogSource(Protocol):
 
     @property
     def round_trips(self) -> int:
-        """Requests made and awaited since the start (system calls are not counted: 0 for a local source)."""
+        """Requests over the network that were awaited since the start; 0 for a local source."""
         ...
 
     @property
@@ -144,42 +144,45 @@ class LogSource(Protocol):
     def stat(
         self, paths: Collection[str], known: Mapping[str, LogStat] = NO_KNOWN_STATS
     ) -> Mapping[str, LogStat | LogProblem | None]:
-        """Sizes of many logs at once.
+        """Return the stats of many logs at once.
 
         Args:
-            paths: those to be told of; where nothing is, the answer says nothing.
-            known: how others looked before; only those that look other now are told of, with ``None`` for one that is
-                no longer there. To an idle log this is all that happens, so it takes little more than asking for it.
+            paths: logs whose stat is returned if they exist.
+            known: other logs with their last stat. They are returned only if that has changed, with ``None`` if the
+                log is gone. Idle logs are polled in this way, so it must cost little more than the system call.
+
+        Returns:
+            A stat or a problem for each path; missing logs of ``paths`` are left out.
 
         Raises:
-            SourceUnavailable: none can be asked now.
+            SourceUnavailable: the source does not answer.
         """
         ...
 
     def read(self, requests: Sequence[ReadRequest]) -> Sequence[bytes | LogProblem]:
-        """Bytes of several logs, in the order of ``requests``; shorter than asked at the end of a log.
+        """Return bytes of several logs in the order of ``requests``; fewer than requested at the end of a log.
 
         Raises:
-            SourceUnavailable: none can be asked now.
+            SourceUnavailable: the source does not answer.
         """
         ...
 
     def listing(self, folder: str) -> Mapping[str, LogStat]:
-        """The regular files of ``folder`` by name, without those in folders below it; empty where it does not exist.
+        """Return the regular files of ``folder`` by name, without its subfolders; nothing if it does not exist.
 
         Raises:
             LogProblem: the folder cannot be listed.
-            SourceUnavailable: none can be asked now.
+            SourceUnavailable: the source does not answer.
         """
         ...
 
     def missing_folders(self, folders: Collection[str]) -> frozenset[str]:
-        """Those of ``folders`` that do not exist, or are no folders.
+        """Return those of ``folders`` that do not exist, or are not folders.
 
-        One that may not be looked at does not count: nobody knows whether it exists.
+        A folder without access does not count as missing: it may exist.
 
         Raises:
-            SourceUnavailable: none can be asked now.
+            SourceUnavailable: the source does not answer.
         """
         ...
 
@@ -190,21 +193,21 @@ class LogSource(Protocol):
         visit: Callable[[FolderEntry], bool],
         within: Collection[str] | None,
     ) -> None:
-        """Show files and folders of ``folder``, one by one; nothing is read of them and nothing is kept.
+        """Visit the files and folders of ``folder`` one by one. Nothing of them is read or kept.
 
         Args:
-            folder: where to look; one that does not exist has no entries.
-            names: the name of the only entry asked for, or a pattern that whole names must match.
+            folder: the folder; one that does not exist has no entries.
+            names: the name of the only entry to visit, or a pattern that whole names must match.
             visit: called with each entry; returns ``True`` to stop. After a lost connection it may get entries again.
-            within: folders that hold what may be shown, wherever links lead; ``None`` where links may lead anywhere.
-                Entries elsewhere are left out.
+            within: folders that must hold the entries after links are resolved; ``None`` if links may lead anywhere.
+                Other entries are left out.
 
         Raises:
             LogProblem: the folder cannot be listed, leads elsewhere, or has more than :data:`ENTRIES_LIMIT` entries.
-            SourceUnavailable: none can be asked now.
+            SourceUnavailable: the source does not answer.
         """
         ...
 
     def close(self) -> None:
-        """Give back what the source holds open. May be called from any thread, to end a wait of its own."""
+        """Close connections. May be called from any thread, to end a wait of the source's thread."""
         ...

@@ -1,33 +1,33 @@
-"""The last lines of a log, for people: what stands there when somebody asks how a beam is.
+"""Keeps the last lines of a log, for people who ask how a beam is.
 
-Only the last bytes are kept, as they came; they become lines when somebody asks. So a catch-up of gigabytes costs a
-slice per read, and ten thousand beams cost 40 MB at most.
+Only bytes are kept, and split into lines when somebody asks. So a catch-up of gigabytes costs one slice per read, and
+ten thousand beams cost 40 MB at most.
 """
 
 from __future__ import annotations
 
 LAST_BYTES = 4096
-"""Kept of each log. The engines' lines are 40 to 80 bytes long: this is about fifty of them."""
+"""Bytes kept of each log: about fifty lines, which are 40 to 80 bytes long."""
 LAST_LINES = 50
 LAST_LINE_CHARACTERS = 500
 
 
 def keep_last_bytes(before: bytes, data: bytes) -> bytes:
-    """The last bytes of a log of which ``before`` was kept and to which ``data`` has been added."""
+    """Return the last bytes of a log, given those kept so far and those read now."""
     if len(data) >= LAST_BYTES:
         return data[-LAST_BYTES:]
     return (before + data)[-LAST_BYTES:]
 
 
 def last_lines(kept: bytes) -> tuple[str, ...]:
-    """The last lines in what was kept, the unfinished one included: a shell's last word has no newline.
+    """Return the last lines, with an unfinished one: the last message of a shell may have no newline.
 
     Args:
-        kept: from :func:`keep_last_bytes`.
+        kept: the result of :func:`keep_last_bytes`.
 
     Returns:
-        At most 50 lines of at most 500 characters, decoded as UTF-8 with replacement, oldest first. A line whose
-        beginning is no longer there is left out, unless it is the only one.
+        At most 50 lines of at most 500 characters, oldest first, decoded as UTF-8 with replacement. A line whose
+        beginning was dropped is left out, unless it is the only one.
     """
     lines = kept.translate(None, b"\0").split(b"\n")
     if len(kept) >= LAST_BYTES and len(lines) > 1:

@@ -246,13 +246,13 @@ def test_of_logs_that_come_and_go_the_last_are_remembered_and_one_that_stays_is_
 ) -> None:
     source = LocalLogSource("local", [str(tmp_path)])
     found_anew: list[str] = []
-    is_astray = source._is_astray
+    is_astray = source._is_outside_folders
 
     def counting(descriptor: int) -> bool:
         found_anew.append(os.readlink(f"/proc/self/fd/{descriptor}"))
         return is_astray(descriptor)
 
-    monkeypatch.setattr(source, "_is_astray", counting)
+    monkeypatch.setattr(source, "_is_outside_folders", counting)
     stays = tmp_path / "stays"
     stays.touch()
     for number in range(5000):
