@@ -13,7 +13,7 @@ from exporter.beams.cases import case_progress
 from exporter.beams.snapshot import BeamKey, BeamView, StoreSnapshot, Summary
 from exporter.metrics import definitions as metrics
 from exporter.metrics.encoder import MetricGroup
-from exporter.metrics.metric_types import NO_LABELS, LabelSet
+from exporter.metrics.metric_types import format_labels
 from exporter.privacy.identifiers import Identifiers
 
 
@@ -29,25 +29,25 @@ class StoreCollector:
     def __init__(self, snapshot: Callable[[], StoreSnapshot], *, identifiers: Identifiers) -> None:
         self._snapshot = snapshot
         self._identifiers = identifiers
-        self._labelled_beams: tuple[list[tuple[BeamKey, str]], list[LabelSet]] = [], []
+        self._labelled_beams: tuple[list[tuple[BeamKey, str]], list[str]] = [], []
 
     def __call__(self) -> Iterator[MetricGroup[Any]]:
         """Return the metrics of one snapshot."""
         snapshot = self._snapshot()
         cases, durations = _case_progress(snapshot), snapshot.batch_durations
         yield MetricGroup(metrics.BEAM_METRICS, snapshot.beams, self._labels_of(snapshot.beams))
-        yield MetricGroup(metrics.CASE_METRICS, [*cases.values()], [LabelSet(self._case_label(each)) for each in cases])
-        yield MetricGroup(metrics.STORE_METRICS, [snapshot], [NO_LABELS])
         yield MetricGroup(
-            metrics.BATCH_METRICS, [*durations.values()], [LabelSet(("source", name)) for name in durations]
+            metrics.CASE_METRICS, [*cases.values()], [format_labels(self._case_label(each)) for each in cases]
         )
+        yield MetricGroup(metrics.STORE_METRICS, [snapshot], [""])
+        yield MetricGroup(metrics.BATCH_METRICS, [*durations.values()], [_source_label(name) for name in durations])
         yield MetricGroup(
-            metrics.SOURCE_METRICS, snapshot.sources, [LabelSet(("source", source.name)) for source in snapshot.sources]
+            metrics.SOURCE_METRICS, snapshot.sources, [_source_label(source.name) for source in snapshot.sources]
         )
         if snapshot.database is not None:
-            yield MetricGroup(metrics.DATABASE_METRICS, [snapshot.database], [NO_LABELS])
+            yield MetricGroup(metrics.DATABASE_METRICS, [snapshot.database], [""])
 
-    def _labels_of(self, beams: Sequence[BeamView]) -> list[LabelSet]:
+    def _labels_of(self, beams: Sequence[BeamView]) -> list[str]:
         """Return the labels of each beam. They are kept between scrapes: making them takes as long as half a scrape."""
         keys = [(beam.key, beam.source) for beam in beams]
         known_keys, labels = self._labelled_beams
@@ -57,9 +57,9 @@ class StoreCollector:
             self._labelled_beams = keys, labels
         return labels
 
-    def _make_labels(self, key: BeamKey, source: str) -> LabelSet:
+    def _make_labels(self, key: BeamKey, source: str) -> str:
         beam = ("beam_id", self._identifiers.beam(key.beam_id))
-        return LabelSet(self._case_label(key.case_id), beam, ("source", source))
+        return format_labels(self._case_label(key.case_id), beam, ("source", source))
 
     def _case_label(self, case_id: str) -> tuple[str, str]:
         return ("case_id", self._identifiers.case(case_id))
@@ -117,7 +117,7 @@ class ExporterCollector:
         view = metrics.ExporterView(
             self._version, self._reload_status(), seconds, size_bytes, self._protection(), self._store_up()
         )
-        yield MetricGroup(metrics.OWN_METRICS, [view], [NO_LABELS])
+        yield MetricGroup(metrics.OWN_METRICS, [view], [""])
 
 
 def process_registry() -> CollectorRegistry:
@@ -139,3 +139,7 @@ def _case_progress(snapshot: StoreSnapshot) -> dict[str, float]:
     for beam in snapshot.beams:
         beams[beam.key.case_id].append(beam)
     return {case_id: case_progress(of_case) for case_id, of_case in beams.items()}
+
+
+def _source_label(name: str) -> str:
+    return format_labels(("source", name))

@@ -16,9 +16,11 @@ from typing import Any, Generic
 
 from isal import isal_zlib
 
-from exporter.metrics.metric_types import Definition, Item, LabelSet, Sample, format_labels
+from exporter.metrics.metric_types import Definition, Item, Sample, format_labels
 
 _LARGEST_EXACT = 2**53
+_ITEMS_AT_ONCE = 1000
+"""Limits the memory in use while the lines of many beams are made."""
 _GZIP_LEVEL = 1
 """isal compresses these texts as well at level 1 as at its highest level, and ten times as fast as zlib."""
 _GZIP_BYTES = 1 << 16
@@ -32,21 +34,22 @@ class MetricGroup(Generic[Item]):
     Args:
         metrics: the metrics.
         items: what the metrics read.
-        labels: the labels of each item, in the order of ``items``. Either all items have labels or none has.
+        labels: the labels of each item, in the order of ``items``, as text without braces. Either all items have labels
+            or none has.
     """
 
     metrics: Sequence[Definition[Item]]
     items: Sequence[Item]
-    labels: Sequence[LabelSet]
+    labels: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True)
 class _EncodedMetric:
     """The lines of a metric, and what they were made of."""
 
-    labels: Sequence[LabelSet]
+    labels: Sequence[str]
     values: Sequence[Any]
-    lines: bytes
+    lines: Sequence[bytes]
 
 
 class MetricsEncoder:
@@ -69,8 +72,8 @@ class MetricsEncoder:
             names: encode only the metrics with these names; ``None`` means all.
 
         Yields:
-            The header of a metric, then its lines, and so on. The caller can compress each chunk at once, so that
-            the whole text, 29 MB for 10 000 beams, is never in memory twice.
+            The header of a metric, then its lines in one or more chunks, and so on. The caller can compress each chunk
+            at once, so that the whole text, 29 MB for 10 000 beams, is never in memory twice.
         """
         for group in chain.from_iterable(collect() for collect in self._collectors):
             for metric in group.metrics:
@@ -78,14 +81,15 @@ class MetricsEncoder:
                     lines = self._encode_or_reuse(metric, group)
                     if lines:
                         yield encode_header(metric, openmetrics=openmetrics).encode()
-                        yield lines
+                        yield from lines
 
-    def _encode_or_reuse(self, metric: Definition[Any], group: MetricGroup[Any]) -> bytes:
-        values = list(map(metric.read, group.items))
+    def _encode_or_reuse(self, metric: Definition[Any], group: MetricGroup[Any]) -> Sequence[bytes]:
+        labels, values = group.labels, list(map(metric.read, group.items))
         encoded = self._encoded.get(metric.name)
-        if encoded is None or encoded.values != values or encoded.labels != group.labels:
-            lines = encode_samples(metric, group.labels, values).encode()
-            encoded = self._encoded[metric.name] = _EncodedMetric(group.labels, values, lines)
+        if encoded is None or encoded.values != values or encoded.labels != labels:
+            parts = [slice(start, start + _ITEMS_AT_ONCE) for start in range(0, len(values), _ITEMS_AT_ONCE)]
+            lines = [encode_samples(metric, labels[part], values[part]).encode() for part in parts]
+            encoded = self._encoded[metric.name] = _EncodedMetric(labels, values, list(filter(None, lines)))
         return encoded.lines
 
 
@@ -113,40 +117,39 @@ def encode_header(metric: Definition[Any], *, openmetrics: bool) -> str:
     return f"# HELP {name} {help_text}\n# TYPE {name} {metric.kind}\n"
 
 
-def encode_samples(metric: Definition[Any], labels: Sequence[LabelSet], values: Sequence[Any]) -> str:
+def encode_samples(metric: Definition[Any], labels: Sequence[str], values: Sequence[Any]) -> str:
     """Return the sample lines of one metric.
 
     Args:
         metric: the metric.
-        labels: the labels of each item.
+        labels: the labels of each item as text without braces; empty texts if the items have no labels.
         values: what the metric has read from each item.
     """
-    texts = [each.text for each in labels]
     if metric.samples is None:
-        return _encode_numbers(metric.name, texts, values)
+        return _encode_numbers(metric.name, labels, values)
     # Most items have one of a few values, such as a state: the text around the labels is made once for each value.
     text_around: dict[Any, list[str]] = {}
     lines: list[str] = []
-    for text, value in zip(texts, values, strict=True):
+    for label, value in zip(labels, values, strict=True):
         parts = text_around.get(value)
         if parts is None:
-            parts = text_around[value] = _text_around_labels(metric.name, metric.samples(value), bool(text))
-        lines.append(text.join(parts))
+            parts = text_around[value] = _text_around_labels(metric.name, metric.samples(value), bool(label))
+        lines.append(label.join(parts))
     return "".join(lines)
 
 
-def _encode_numbers(name: str, texts: Sequence[str], values: Sequence[Any]) -> str:
+def _encode_numbers(name: str, labels: Sequence[str], values: Sequence[Any]) -> str:
     """Return one line for each value that is not ``None``."""
     if None in values:
-        known = [(text, value) for text, value in zip(texts, values, strict=True) if value is not None]
-        texts, values = [text for text, _ in known], [value for _, value in known]
+        known = [(label, value) for label, value in zip(labels, values, strict=True) if value is not None]
+        labels, values = [label for label, _ in known], [value for _, value in known]
     if not values:
         return ""
-    start, end = (f"{name}{{", "} ") if texts[0] else (name, " ")
-    pairs = zip(texts, values, strict=True)
+    start, end = (f"{name}{{", "} ") if labels[0] else (name, " ")
+    pairs = zip(labels, values, strict=True)
     if _have_plain_repr(values):
-        return "".join([f"{start}{text}{end}{value!r}\n" for text, value in pairs])
-    return "".join([f"{start}{text}{end}{format_number(value)}\n" for text, value in pairs])
+        return "".join([f"{start}{label}{end}{value!r}\n" for label, value in pairs])
+    return "".join([f"{start}{label}{end}{format_number(value)}\n" for label, value in pairs])
 
 
 def _have_plain_repr(numbers: Sequence[float]) -> bool:
@@ -174,7 +177,7 @@ def _text_around_labels(name: str, samples: Iterable[Sample], labelled: bool) ->
     """Return the text before, between and after an item's own labels in the lines of these samples."""
     parts = [""]
     for suffix, labels, number in samples:
-        text = format_labels(labels)
+        text = format_labels(*labels)
         opening, closing = ("{", "}") if labelled or text else ("", "")
         separator = "," if labelled and text else ""
         parts[-1] += f"{name}{suffix}{opening}"

@@ -52,27 +52,9 @@ class Definition(Generic[Item]):
         return frozenset({self.name, family, *(self.name + suffix for suffix in _SUFFIXES.get(self.kind, ()))})
 
 
-class LabelSet:
-    """The labels of one item, encoded once.
-
-    Args:
-        labels: names and values; values may be any text.
-
-    Attributes:
-        labels: names and values that UTF-8 can carry.
-        text: the labels as both formats write them, without braces.
-    """
-
-    __slots__ = ("labels", "text")
-
-    def __init__(self, *labels: tuple[str, str]) -> None:
-        self.labels: Labels = tuple([(name, encodable(value)) for name, value in labels])
-        self.text = format_labels(self.labels)
-
-
-def format_labels(labels: Labels) -> str:
-    """Return labels as both formats write them, without braces."""
-    return ",".join([f'{name}="{_escape(value)}"' for name, value in labels])
+def format_labels(*labels: tuple[str, str]) -> str:
+    """Return labels as both formats write them, without braces. Values may be any text."""
+    return ",".join([f'{name}="{_escape(encodable(value))}"' for name, value in labels])
 
 
 def _escape(text: str) -> str:
@@ -85,9 +67,6 @@ def encodable(text: str) -> str:
     Each such byte gets its own escape, so that two different ids stay two different series.
     """
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-NO_LABELS = LabelSet()
 
 
 def gauge(
@@ -188,6 +167,6 @@ def histogram(
 def _samples_by(by: tuple[str, ...]) -> Callable[[Iterable[LabelledValue]], Iterator[Sample]]:
     def samples(values: Iterable[LabelledValue]) -> Iterator[Sample]:
         for label_values, number in values:
-            yield "", tuple(zip(by, map(encodable, label_values), strict=True)), number
+            yield "", tuple(zip(by, label_values, strict=True)), number
 
     return samples

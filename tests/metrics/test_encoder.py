@@ -41,7 +41,7 @@ from exporter.metrics.encoder import (
     format_number,
     gzip_chunks,
 )
-from exporter.metrics.metric_types import Definition, LabelSet, counter, gauge
+from exporter.metrics.metric_types import Definition, counter, gauge
 from exporter.privacy.identifiers import PlainIdentifiers
 from tests.support.client_encoder import ClientCollector
 from tests.web.store_snapshots import make_beam, make_full_snapshot, make_snapshot
@@ -199,7 +199,7 @@ def test_lines_of_beams_are_made_again_only_for_metrics_of_which_a_value_has_cha
 ) -> None:
     encoded: list[str] = []
 
-    def recording(metric: Definition[Any], labels: Sequence[LabelSet], values: Sequence[Any]) -> str:
+    def recording(metric: Definition[Any], labels: Sequence[str], values: Sequence[Any]) -> str:
         if metric in BEAM_METRICS:
             encoded.append(metric.name)
         return encode_samples(metric, labels, values)
@@ -339,7 +339,7 @@ def test_an_error_in_one_scrape_does_not_affect_the_next() -> None:
         return beam.batch_current
 
     metric = gauge("mqi_x", ("n",), "X.", read)
-    encoder = MetricsEncoder(lambda: [MetricGroup([metric], [make_beam(batch_current=5)], [LabelSet(("n", "a"))])])
+    encoder = MetricsEncoder(lambda: [MetricGroup([metric], [make_beam(batch_current=5)], ['n="a"'])])
     with pytest.raises(RuntimeError):
         _encode(encoder)
     broken = False

@@ -5,15 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client.parser import text_string_to_metric_families
 
 from exporter.beams.snapshot import HistogramView, Summary
 from exporter.metrics.encoder import encode_samples
 from exporter.metrics.metric_types import (
-    NO_LABELS,
     Definition,
-    LabelSet,
     counter,
     encodable,
+    format_labels,
     gauge,
     gauge_by,
     histogram,
@@ -24,7 +26,7 @@ from exporter.metrics.metric_types import (
 
 def _lines(metric: Definition[Any], *items: tuple[str, object]) -> list[str]:
     """Return the lines of items that each have one label ``n``, or none where its value is empty."""
-    labels = [LabelSet(("n", name)) if name else NO_LABELS for name, _ in items]
+    labels = [format_labels(("n", name)) if name else "" for name, _ in items]
     return encode_samples(metric, labels, [metric.read(item) for _, item in items]).splitlines(keepends=True)
 
 
@@ -109,3 +111,12 @@ def test_text_that_is_not_utf8_becomes_distinct_escapes() -> None:
 @pytest.mark.parametrize("text", ["plain", "환자", "ü"])
 def test_utf8_text_is_unchanged(text: str) -> None:
     assert encodable(text) == text
+
+
+@given(st.text(st.characters(codec=None)), st.text(st.characters(codec=None)))
+def test_labels_parse_to_the_values_that_were_formatted(first: str, second: str) -> None:
+    text = format_labels(("a", first), ("b", second))
+
+    [family] = text_string_to_metric_families(f"mqi_x{{{text}}} 1\n")
+
+    assert family.samples[0].labels == {"a": encodable(first), "b": encodable(second)}

@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from exporter.metrics.definitions import GROUPS, metric_names
 from exporter.metrics.encoder import MetricGroup, MetricsEncoder
-from exporter.metrics.metric_types import NO_LABELS, Definition, gauge
+from exporter.metrics.metric_types import Definition, gauge
 from tests.web.test_server import PROMETHEUS_2_ACCEPT, Site, serve
 
 
@@ -108,6 +108,6 @@ def test_metrics_that_were_not_requested_are_not_read() -> None:
 
     asked_for = gauge("mqi_x", (), "X.", lambda item: item)
     other: Definition[int] = gauge("mqi_y", (), "Y.", refuse)
-    encoder = MetricsEncoder(lambda: [MetricGroup([asked_for, other], [3], [NO_LABELS])])
+    encoder = MetricsEncoder(lambda: [MetricGroup([asked_for, other], [3], [""])])
 
     assert b"".join(encoder.encode(openmetrics=False, names={"mqi_x"})).endswith(b"\nmqi_x 3\n")
