@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from exporter.beams.rules import StoreRules
+from exporter.beams.saved import encode_beam
 from exporter.beams.snapshot import BeamKey, BeamState
 from exporter.beams.store import BeamStore
 from exporter.config import settings_from
@@ -98,6 +99,22 @@ def test_setting_the_clock_causes_no_stall_and_hides_none(world: World, times: T
     times.passes(11)
     world.look(0)
     assert world.state == "stalled"
+
+
+@pytest.mark.parametrize("step", [HOUR, -HOUR])
+def test_setting_the_clock_changes_nothing_in_the_store_but_the_times_that_are_shown(
+    world: World, times: Times, step: float
+) -> None:
+    running(world, times)
+    world.store.advance(world.now())
+    before, known = world.view(), [encode_beam(beam) for beam in world.store._data.beams.values()]
+    times.set(step)
+    world.store.advance(world.now())
+    after = world.view()
+    assert [encode_beam(beam) for beam in world.store._data.beams.values()] == known
+    for name in ("state_since", "started_at", "last_progress_at", "log_modified_at"):
+        assert getattr(after, name) == pytest.approx(getattr(before, name) + step)
+    assert (after.estimated_ratio, after.remaining_seconds) == (before.estimated_ratio, before.remaining_seconds)
 
 
 @pytest.mark.parametrize("step", [HOUR, -HOUR])
