@@ -15,10 +15,9 @@ from dataclasses import replace
 from itertools import islice
 from typing import TypeVar
 
-from exporter.beams import log_updates, output_searches, restart, row_updates, transitions
-from exporter.beams.beam import Beam
+from exporter.beams import log_updates, output_searches, reads, restart, row_updates, transitions
 from exporter.beams.decisions import BeamDecision
-from exporter.beams.explanation import Explanation, explain_beam
+from exporter.beams.explanation import Explanation
 from exporter.beams.output import OutputSearchResult
 from exporter.beams.rules import StoreRules
 from exporter.beams.saved import RestoredState, SavedCounters, StoreChanges, encode_beams
@@ -34,9 +33,7 @@ from exporter.beams.snapshot import (
     WatchedBeam,
 )
 from exporter.beams.sources import SourceState
-from exporter.beams.state_rules import judge
 from exporter.beams.store_data import StoreData
-from exporter.beams.views import recorded_view, view_at
 from exporter.logs.events import Event
 from exporter.process.clock import UNSET_CLOCK, ClockReading, Timeline
 from exporter.sources.checkpoint import Checkpoint
@@ -429,21 +426,8 @@ class BeamStore:
             key: the beam.
             at: now.
         """
-        data = self._data
         with self._lock:
-            beam = data.beams.get(key)
-            if beam is None:
-                return None
-            timeline = self._timeline()
-            [view] = self._views([beam], at, timeline)
-            return explain_beam(
-                beam,
-                view,
-                judge(beam.evidence(data.rules, data.source_of(beam)), at),
-                timeline,
-                row_from_restart=key in data.rows_from_restart,
-                resumed=key in data.unconfirmed,
-            )
+            return reads.explain(self._data, key, at)
 
     def snapshot(self, at: float) -> StoreSnapshot:
         """Return everything that readers may know, true at an instant. It changes nothing.
@@ -456,34 +440,11 @@ class BeamStore:
         views: list[BeamView] = []
         for some in _in_parts(beams):
             with self._lock:
-                views += self._views(some, at, timeline)
+                views += reads.views_at(data, some, at, timeline)
         with self._lock:
-            counters, database = data.counters.view(), self._database
-            if database is not None and database.last_write_at is not None:
-                database = replace(database, last_write_at=timeline.to_wall(database.last_write_at))
-            return StoreSnapshot(
-                at=timeline.to_wall(at),
-                wall_offset_seconds=timeline.wall_offset_seconds,
-                beams=tuple(views),
-                beams_dropped=data.hidden(len(views)),
-                sources=data.sources.views(counters.anomalies, timeline),
-                database=database,
-                runs=counters.runs,
-                batch_durations=counters.durations,
-                discovery_refused=dict(self._refused),
-                errors=dict(self._errors),
-                ended=data.counters.ended(timeline),
-                rows_from_restart=frozenset(data.rows_from_restart),
+            return reads.make_snapshot(
+                data, views, at, timeline, database=self._database, refused=self._refused, errors=self._errors
             )
-
-    def _views(self, beams: Iterable[Beam], at: float, timeline: Timeline) -> list[BeamView]:
-        rules, source, unconfirmed = self._data.rules, self._data.sources.state, self._data.unconfirmed
-        if not unconfirmed:
-            return [view_at(beam, at, rules, source(beam.source), timeline) for beam in beams]
-        return [
-            (recorded_view if beam.row.key in unconfirmed else view_at)(beam, at, rules, source(beam.source), timeline)
-            for beam in beams
-        ]
 
 
 def _in_parts(things: Sequence[Thing], size: int = _BEAMS_AT_ONCE) -> Iterator[Sequence[Thing]]:
