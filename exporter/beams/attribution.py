@@ -267,19 +267,18 @@ def decide_row(change: RowChange, log: LogEvidence, knowledge: RowKnowledge) -> 
 
 @dataclass(slots=True)
 class FirstRead:
-    """By which times a log that stood there when it was first polled was dated and attributed to a run.
+    """The times by which a log that existed at its first poll was dated, and attributed to a run.
 
-    Both are done again when the offset of its source's clock is learned. Never changed; not frozen, since a frozen one
-    takes three times as long to make, and thousands of logs may stand there at the start.
+    Both are repeated when the offset of its source's clock is learned. It never changes. It is not frozen, since that
+    takes three times as long to make, and thousands of logs may exist at the start.
 
     Args:
-        modified_at: its modification time, epoch seconds by the source's clock.
-        dated_at: when it was taken to be written, epoch seconds.
-        read_at: when it was read, epoch seconds.
-        earliest: it was not written before, epoch seconds; ``None`` where that is not known.
-        row_updated_at: when the row was updated that it was compared with, epoch seconds; ``None`` where the two could
-            not be compared.
-        size_bytes: its length.
+        modified_at: modification time of the log, epoch seconds by the source's clock.
+        dated_at: instant at which it was written, as far as known.
+        read_at: instant at which it was read.
+        earliest: instant before which it was not written; ``None`` while unknown.
+        row_updated_at: instant at which the row was written; ``None`` if log and row cannot be compared.
+        size_bytes: length of the log.
     """
 
     modified_at: float
@@ -291,7 +290,7 @@ class FirstRead:
 
     @property
     def row_newer_by_seconds(self) -> float | None:
-        """How much later the row was updated than the log; ``None`` where the two could not be compared."""
+        """How much later the row was written than the log; ``None`` if they cannot be compared."""
         return None if self.row_updated_at is None else self.row_updated_at - self.dated_at
 
     @property

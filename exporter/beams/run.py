@@ -57,7 +57,7 @@ class BeamRun:
         dialect: one of :data:`~exporter.logs.events.DIALECTS`.
         batches: announced, started and finished.
         histories: particles of the run as far as announced, ``None`` while unknown.
-        started_at, ended_at: epoch seconds of the first line and of the line that told the end.
+        started_at, ended_at: instants of the first line and of the line that showed the end.
         start_seen: the first line was read when it was written; else nobody knows when that was, and ``started_at`` is
             when the log was last written before it was first looked at.
         failures: what the log says went wrong, by reason.
@@ -195,7 +195,7 @@ class BeamRun:
         return self.started_at if self.start_seen else None
 
     def correct_timestamps(self, before: float, after: float) -> None:
-        """Every moment that was taken to be ``before`` was ``after``, epoch seconds: the log's date was wrong."""
+        """Replace the instant ``before`` by ``after`` everywhere, because the log's date was wrong."""
         for name in _TIMESTAMPS:
             if getattr(self, name) == before:
                 setattr(self, name, after)
@@ -205,7 +205,7 @@ class BeamRun:
 
         Args:
             event: what the log said, or that a read is over.
-            at: when its bytes were written, epoch seconds, as well as that is known.
+            at: instant at which its bytes were written, as far as known.
         """
         if self.started_at is None:
             self.started_at = at
