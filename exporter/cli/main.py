@@ -13,6 +13,7 @@ from exporter.cli.errors import fail
 from exporter.cli.explain import explain
 from exporter.cli.export import alerts, dashboards
 from exporter.cli.options import Flags, common_flags, identifiers_for, load_settings
+from exporter.cli.runs import runs
 from exporter.cli.top.command import top
 from exporter.cli.verify import verify_command
 from exporter.cli.whois import whois_command
@@ -139,7 +140,7 @@ def init(
     click.echo(f"{output}: written; {len(draft.checks)} things to check by hand stand on its top", err=True)
 
 
-for command in (verify_command, check_config, top, explain, whois_command, alerts, dashboards):
+for command in (verify_command, check_config, top, explain, runs, whois_command, alerts, dashboards):
     main.add_command(command)
 
 

@@ -305,8 +305,9 @@ class StateStore:
         try:
             with contextlib.closing(sqlite3.connect(beside, isolation_level=None)) as database:
                 database.executescript(
+                    "PRAGMA journal_mode = MEMORY; PRAGMA synchronous = FULL;"
                     f"PRAGMA application_id = {self._application_id}; PRAGMA user_version = {VERSION};"
-                    f"PRAGMA journal_mode = MEMORY; PRAGMA synchronous = FULL; BEGIN; {_SCHEMA}"
+                    f"BEGIN; {_SCHEMA}"
                 )
                 about = (("exporter", __version__), ("state_version", str(STATE_VERSION)))
                 database.executemany("INSERT INTO about VALUES (?, ?)", about)
@@ -314,6 +315,7 @@ class StateStore:
                     with contextlib.closing(self._connect()) as plain:
                         self._write_runs(database, _runs(plain, Codec(None)))
                 database.execute("COMMIT")
+                database.execute("PRAGMA journal_mode = WAL")
             _remove(self.path, keep_main=True)
             os.replace(beside, self.path)
         except BaseException:

@@ -25,6 +25,7 @@ from exporter.persistence.errors import (
     StateReadable,
     StateUnusable,
 )
+from exporter.persistence.history import RunHistory
 from exporter.persistence.lock import LockFile
 from exporter.persistence.old_state import OldStateFile, find_old_state, is_readable, store_path
 from exporter.persistence.store import StateStore, is_plain
@@ -83,6 +84,11 @@ class StateWriter:
         self._trouble: str | None = None
         store.declare_errors(_NAME)
         self._worker = Worker(_NAME, self._step, store.count_error)
+
+    @property
+    def history(self) -> RunHistory:
+        """The history of runs, for readers."""
+        return RunHistory(self.path, self.encryption)
 
     @property
     def up(self) -> bool:

@@ -164,6 +164,7 @@ class Exporter:
             allowed_hosts=settings.web.allowed_hosts,
             web_config=self._web_config,
             failed_logins=self._failed_logins,
+            history=None if self._state_writer is None else self._state_writer.history,
         )
         try:
             self._web = WebServer(

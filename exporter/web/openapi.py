@@ -10,6 +10,7 @@ from exporter.web.beam_fields import BEAM, ENDED_RUN
 from exporter.web.explanation import explanation_schema
 from exporter.web.overview_fields import CASE, DATABASE, SOURCE, SUMMARY_SCHEMA
 from exporter.web.responses import JSON_TYPE
+from exporter.web.run_history import DEFAULT_LIMIT, LARGEST_LIMIT, RUN
 
 PREFIX = "/api/v1"
 SEARCHED_FIELDS = (
@@ -68,6 +69,8 @@ def openapi(version: str) -> Json:
         "Sources": strict_object(
             {"at": at, "sources": {"type": "array", "items": _reference("Source")}, "database": database}, "Sources."
         ),
+        "Run": object_schema(RUN, "A run of the history."),
+        "Runs": strict_object({"runs": {"type": "array", "items": _reference("Run")}}, "Runs that ended."),
         "Names": strict_object(
             {
                 "cases": {**by_pseudonym, "description": "Ids of cases by their pseudonyms."},
@@ -115,6 +118,19 @@ def openapi(version: str) -> Json:
             ),
             f"{PREFIX}/cases": _get("listCases", "Cases on the store.", "Cases"),
             f"{PREFIX}/sources": _get("listSources", "All sources, and the database.", "Sources"),
+            f"{PREFIX}/runs": _get(
+                "listRuns",
+                "The history of runs: those that ended while an exporter watched, newest first.",
+                "Runs",
+                _query("case", "Only this case.", TEXT),
+                _query("since", "Only runs that ended then or later: an age (24h, 7d), ISO 8601, or seconds.", TEXT),
+                _query("limit", f"At most so many; {DEFAULT_LIMIT} if not given, at most {LARGEST_LIMIT}.", COUNT),
+                errors={
+                    "400": "A parameter cannot be used.",
+                    "404": "No history is kept.",
+                    "503": "The history cannot be read.",
+                },
+            ),
             f"{PREFIX}/names": _get(
                 "listNames",
                 "The ids behind pseudonyms, for the users of privacy.resolve_for; logged, counted, never cached.",

@@ -21,6 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from exporter.beams.snapshot import StoreSnapshot
 from exporter.metrics.collectors import ScrapeMeter
 from exporter.metrics.encoder import MetricsEncoder
+from exporter.persistence.history import RunHistory
 from exporter.privacy.identifiers import Identifiers
 from exporter.process import gc_tuning
 from exporter.web.api import Api, Explain
@@ -32,6 +33,7 @@ from exporter.web.openapi import PREFIX
 from exporter.web.page import CONTENT_SECURITY_POLICY, Page, PageLinks
 from exporter.web.request_coalescing import ConcurrencyLimit
 from exporter.web.reveal import IdReveal
+from exporter.web.run_history import RunHistoryApi
 from exporter.web.runbooks import Runbooks
 from exporter.web.web_config_reload import ActiveWebConfig
 
@@ -84,6 +86,7 @@ def build_app(
     allowed_hosts: Collection[str] = (),
     web_config: ActiveWebConfig | None = None,
     failed_logins: FailedLogins | None = None,
+    history: RunHistory | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> ASGIApp:
     """Make the web application: ``/metrics``, ``/api/v1``, ``/-/healthy``, ``/-/ready``, ``/-/reload`` and the page.
@@ -109,6 +112,7 @@ def build_app(
         allowed_hosts: host names of this server, in lower case; empty: any.
         web_config: users and further headers; without it, everybody is admitted.
         failed_logins: counts failed logins.
+        history: the history of runs; ``None`` where none is kept.
         clock: seconds from any start, for the duration of scrapes.
     """
 
@@ -140,6 +144,7 @@ def build_app(
         Route(f"{PREFIX}/events", events.answer),
         id_reveal.route,
         *Api(snapshot, explain, identifiers, version).routes(),
+        RunHistoryApi(history, identifiers).route,
     ]
     app = Starlette(routes=routes)
     app.router.redirect_slashes = False  # a redirect would name the host of the request, which a proxy may have changed

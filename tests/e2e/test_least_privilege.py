@@ -159,7 +159,7 @@ def test_it_follows_beams_to_their_ends_and_opens_nothing_else_for_writing(site:
     database, state = str(site.database), str(site.state / "state.db")
     assert {path for name, path in done if name != "execve"} <= {
         *(database, f"{database}-wal", f"{database}-shm"),
-        *(state, f"{state}-wal", f"{state}-shm", f"{state}.new", f"{state}.lock"),
+        *(f"{state}{name}" for name in ("", "-wal", "-shm", ".new", ".new-wal", ".new-shm", ".lock")),
     }
     assert {database, state} <= {path for _, path in done}
     after = site.rows()

@@ -188,7 +188,7 @@ privacy: {privacy}
     def _answers(self, exporter: ExporterProcess) -> Iterator[tuple[str, str]]:
         yield "OpenMetrics", self._get(exporter, "/metrics", accept="application/openmetrics-text")
         paths = ["/metrics", "/", "/table", "/api/v1/beams", "/api/v1/cases", "/api/v1/sources", "/api/v1/names"]
-        paths += ["/api/v1/openapi.json", "/-/healthy", "/-/ready", "/nothing"]
+        paths += ["/api/v1/runs", "/api/v1/openapi.json", "/-/healthy", "/-/ready", "/nothing"]
         for beam in exporter.get("/api/v1/beams").json()["beams"]:
             path = f"/api/v1/beams/{quote(beam['case_id'], safe='')}/{quote(beam['beam_id'], safe='')}"
             paths += [path, f"{path}/explain"]
