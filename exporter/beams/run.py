@@ -1,8 +1,8 @@
-"""One run of a beam: a pure reducer from what its log says, and when, to where it stands.
+"""One run of a beam: a pure reducer from the events of its log to its state.
 
-``BeamRun.apply(event, at)`` is the only way a run changes. It never looks at a clock or a file, and the same events
-give the same state however the bytes were cut, times aside: what arrives in one read is settled by the
-:class:`~exporter.logs.events.LogRead` that follows it.
+``BeamRun.apply(event, at)`` is the only way to change a run. It uses no clock and no file. Apart from times, the same
+events give the same state, however the bytes were split into reads: the :class:`~exporter.logs.events.LogRead` at the
+end of each read completes it.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from exporter.logs.events import (
 
 UNMATCHED_BYTES = 64 * 1024
 UNMATCHED_SECONDS = 60.0
-"""A log that has grown by so much, or for so long, without one known line is not understood."""
+"""A log that has grown by this much, or for this long, without one known line is not understood."""
 
 _LINE_BUFFERED_READS = 2
 
@@ -51,26 +51,26 @@ _TIMESTAMPS = (
 
 @dataclass(slots=True, eq=False)
 class BeamRun:
-    """The state of one run. Read its attributes; change it by :meth:`apply` alone.
+    """The state of one run. Read its attributes; only :meth:`apply` changes it. Instants are on the steady timeline.
 
     Attributes:
         dialect: one of :data:`~exporter.logs.events.DIALECTS`.
-        batches: announced, started and finished.
-        histories: particles of the run as far as announced, ``None`` while unknown.
-        started_at, ended_at: instants of the first line and of the line that showed the end.
-        start_seen: the first line was read when it was written; else nobody knows when that was, and ``started_at`` is
-            when the log was last written before it was first looked at.
-        failures: what the log says went wrong, by reason.
-        last_progress_at: when the last line about a batch or a phase arrived.
+        batches: counts announced, started and finished batches.
+        histories: particles announced for the current beam of the run; ``None`` while unknown.
+        started_at, ended_at: when the first line and the line of the end were written.
+        start_seen: the first line was read when it was written. Otherwise its time is unknown, and ``started_at`` is
+            when the log was last written before its first poll.
+        failures: lines that say why the run failed, by reason.
+        last_progress_at: when the last line about a batch or a phase was written.
         last_growth_at: when the log last grew.
-        running_since: when the simulation began; a log need not have lines about batches.
-        batch_since: when the running batch began; ``None`` where that is not known.
+        running_since: when the simulation began; a log may have no lines about batches.
+        batch_since: when the running batch began; ``None`` if unknown.
         pace: durations of the batches finished so far.
-        timed: seconds of each batch whose beginning and end were both seen live, for the last read.
-        anomalies: what did not fit, by kind.
+        timed: seconds of each batch of the last read whose beginning and end were both read when they were written.
+        anomalies: number of unexpected lines, by kind.
         size_bytes: how much of the log has been read.
         dose: the dose files that were written.
-        engine_times: durations as the engine measured them.
+        engine_times: durations that the engine printed.
     """
 
     dialect: str = "unknown"
@@ -103,46 +103,46 @@ class BeamRun:
 
     @property
     def failed(self) -> bool:
-        """The log says so; this outranks a normal last line."""
+        """Whether the log shows a failure; a normal last line does not change that."""
         return bool(self.failures)
 
     @property
     def succeeded(self) -> bool:
-        """The log ends as it should and says nothing to the contrary."""
+        """Whether the log shows a successful end and no failure."""
         return self._succeeded and not self.failures
 
     @property
     def has_head(self) -> bool:
-        """The engine's first lines have been read."""
+        """Whether the engine's first lines have been read."""
         return self._family is not None
 
     @property
     def ended(self) -> bool:
-        """The log has told the run's end."""
+        """Whether the log shows the end of the run."""
         return self._succeeded or bool(self.failures)
 
     @property
     def reason(self) -> str | None:
-        """Why it failed: the cause, not its echo."""
+        """Why the run failed: the most important of its failure reasons; ``None`` without a failure."""
         return min(self.failures, key=FAILURE_REASONS.index) if self.failures else None
 
     @property
     def phase(self) -> str | None:
-        """What the engine does; ``None`` before it says so.
+        """What the engine does; ``None`` while unknown.
 
-        After the last batch it downloads and saves the dose, and says nothing meanwhile. A run that stops by its
-        statistics may announce more batches instead.
+        After the last batch the engine downloads and saves the dose without writing to the log. A run of `moqui-stat`
+        may announce more batches instead.
         """
         return "saving" if self._last_batch_done and self.dialect != "moqui-stat" else self._phase
 
     @property
     def particles(self) -> int | None:
-        """Histories of the whole run as far as announced."""
+        """Particles announced for the whole run so far; ``None`` while unknown."""
         return None if self.histories is None else self._past_histories + self.histories
 
     @property
     def particles_per_batch(self) -> int | None:
-        """Histories in a full batch: the announced limit, or all of them where that is less."""
+        """Particles in a full batch: the announced limit, or all particles if there are fewer."""
         limit = self.batches.particles_per_batch
         if limit is None or self.histories is None:
             return limit
@@ -150,12 +150,12 @@ class BeamRun:
 
     @property
     def batch_work(self) -> float:
-        """How much the running batch is: its particles, or 1 where the log does not say."""
+        """Size of the running batch: its particles, or 1 if unknown."""
         return self.last_batch_work if self.batches.last_is_running else self.full_work
 
     @property
     def last_batch_work(self) -> float:
-        """How much the last batch of the announcement is; it may hold fewer particles than the others."""
+        """Size of the last announced batch, which may have fewer particles than the others."""
         full, announced = self.particles_per_batch, self.batches.announced
         if not full or self.histories is None or announced is None:
             return self.full_work
@@ -164,15 +164,15 @@ class BeamRun:
 
     @property
     def full_work(self) -> float:
-        """How much a full batch is, in the same measure."""
+        """Size of a full batch: its particles, or 1 if unknown."""
         return float(self.particles_per_batch or 1)
 
     @property
     def buffered(self) -> bool:
-        """The log arrives in blocks: its silence says less.
+        """Whether the log arrives in blocks, so that a silent log is normal.
 
-        Before the dialect is known, the family tells (the original moqui flushes nothing after its head), or that the
-        simulation has begun and the line that a per-beam run flushes next is not there.
+        Before the dialect is known, the engine's family decides: `moqui` flushes nothing after its head; `smc` is
+        buffered if the simulation has begun and the line that a per-beam run flushes next is missing.
         """
         if self._line_buffered_reads >= _LINE_BUFFERED_READS:
             return False
@@ -184,34 +184,39 @@ class BeamRun:
 
     @property
     def unmatched(self) -> bool:
-        """The log grows and nothing in it is understood: the engine's wording has changed."""
+        """Whether the log grows without one known line: the engine may have changed its messages."""
         if self._understood or self.last_growth_at is None or self._first_growth_at is None:
             return False
         return self.size_bytes > UNMATCHED_BYTES or self.last_growth_at - self._first_growth_at > UNMATCHED_SECONDS
 
     @property
     def began_at(self) -> float | None:
-        """When it started; ``None`` where nobody knows."""
+        """When the run started; ``None`` if unknown."""
         return self.started_at if self.start_seen else None
 
     def correct_timestamps(self, before: float, after: float) -> None:
-        """Replace the instant ``before`` by ``after`` everywhere, because the log's date was wrong."""
+        """Replace an instant wherever it is used, because the date of the log was wrong.
+
+        Args:
+            before: the wrong instant.
+            after: the right one.
+        """
         for name in _TIMESTAMPS:
             if getattr(self, name) == before:
                 setattr(self, name, after)
 
     def apply(self, event: Event, at: float) -> None:
-        """Take one event.
+        """Apply one event of the log.
 
         Args:
-            event: what the log said, or that a read is over.
-            at: instant at which its bytes were written, as far as known.
+            event: the event.
+            at: when its bytes were written, as exactly as that is known.
         """
         if self.started_at is None:
             self.started_at = at
         if self._read_over:
             self.timed, self._read_over = [], False
-        match event:  # the lines of batches first: there are thousands of them
+        match event:  # lines about batches come first: a log has thousands of them
             case BatchStarted():
                 self._count_anomalies(self.batches.start(event.number, event.total))
                 self._simulate(at)
@@ -258,7 +263,7 @@ class BeamRun:
                 self._record_progress(at)
             case RunFailed():
                 if event.reason == "empty_dose" and "no_particles" in self.failures:
-                    return  # nothing else can come of no particles
+                    return  # no particles give an empty dose
                 if event.reason not in self.failures or event.text.startswith("what()"):
                     self.failures[event.reason] = event.text
                 self.ended_at = at
@@ -301,11 +306,11 @@ class BeamRun:
     def _finish_read(self, read: LogRead, at: float) -> None:
         grew = read.size_bytes != self.size_bytes
         if grew and read.live and not read.line_complete:
-            # Whole lines are never cut: those that were seen were blocks that happened to end with a line.
+            # A line-buffered log never ends within a line: the earlier reads ended with a line by chance.
             self._line_buffered_reads = 0
         if self._finished_in_read and read.live and read.line_complete and not self.ended:
-            # A block of the C library ends at a line's end by chance once in some thirty times; twice it is none. The
-            # next beam's set-up flushes what is left of the last one's batches: that proves nothing.
+            # About one block of the C library in thirty ends with a line by chance; twice in a row is line buffering.
+            # Between two beams the set-up flushes the rest of the block, which proves nothing.
             self._line_buffered_reads += self._phase == "simulating"
         self._record_batch_durations(at, live=read.live)
         if not read.live:
@@ -321,7 +326,7 @@ class BeamRun:
         self._read_over = True
 
     def _record_batch_durations(self, at: float, *, live: bool) -> None:
-        """Share the time of one read among the batches that finished in it."""
+        """Divide the time of one read among the batches that finished in it."""
         finished, self._finished_in_read = self._finished_in_read, 0
         if not finished:
             return
@@ -329,7 +334,7 @@ class BeamRun:
         since = self.batch_since
         exact = finished == 1 and since is not None and since < at
         if since is None or since >= at:
-            # The batch's own beginning came in the same read: it began after the read before.
+            # The batch began in the same read, so after the read before.
             since = self.last_growth_at
         self.batch_since = at
         if not live or since is None or since >= at:

@@ -1,8 +1,8 @@
-"""One run after another in the log of a beam: when does a new one begin?
+"""Recognises where one run ends and the next one begins in the log of a beam.
 
-A log that no longer holds the bytes read before is a new run, unless it was merely rotated: then it begins without the
-engine's head, and its first counter goes on from the last one. Until a line decides, the run before is what is shown.
-A log that holds them still may go on with another process, which begins with a head.
+A log that no longer holds the bytes that were read was replaced or rotated. A rotated log begins without the engine's
+head, and its first batch number continues the last one: the run goes on. Otherwise a new run has begun. Until a line
+decides, the previous run is shown. A log that was only appended to holds a new run if an engine's head follows an end.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from exporter.logs.events import (
 )
 
 _ENDED_BY_OTHERS = INTERRUPTIONS | {"killed", "terminated", "time_limit"}
-"""Reasons of a failure that is not the engine's own."""
+"""Failure reasons of runs that were ended from outside the engine."""
 
 
 @dataclass(slots=True, eq=False)
 class RunSequence:
-    """The current run of a beam and how many there have been.
+    """The current run of a beam, and its number.
 
     Attributes:
         run: the current run.
-        number: 1, 2, ...; runs since the beam was first seen.
+        number: counts the runs since the beam was first seen, from 1.
     """
 
     number: int = 1
@@ -44,14 +44,14 @@ class RunSequence:
 
     @property
     def undecided(self) -> bool:
-        """The log was replaced, and nothing has told yet whether that was a new run."""
+        """Whether the log was replaced, and no line has shown yet if a new run has begun."""
         return self._undecided is not None
 
     def start_run(self, *, keep_undecided: bool = False) -> None:
-        """A new run is known to have begun: forget the one before.
+        """Replace the current run by a new one.
 
         Args:
-            keep_undecided: what the log has brought since it was replaced is of the new run (its row was reset).
+            keep_undecided: apply the events that came since the log was replaced to the new run (its row was reset).
         """
         waiting, self._undecided = self._undecided, None
         self.run = BeamRun()
@@ -60,14 +60,14 @@ class RunSequence:
             self.run.apply(event, at)
 
     def apply(self, event: Event, at: float, *, first_poll: bool = False) -> bool:
-        """Take one event; see :meth:`BeamRun.apply`.
+        """Apply one event of the log.
 
         Args:
-            event, at: see there.
-            first_poll: the log is being read for the first time: runs before its last one have not been seen.
+            event, at: see :meth:`BeamRun.apply`.
+            first_poll: the log is read for the first time. Earlier runs in it are skipped and not counted.
 
         Returns:
-            Whether a new run has begun with it.
+            Whether the event begins a new run.
         """
         if isinstance(event, LogReplaced):
             if self.run.started_at is None:
@@ -83,7 +83,7 @@ class RunSequence:
             self.run.apply(event, at)
             return appended and not first_poll
         if isinstance(event, LogRead) and not event.size_bytes:
-            return False  # nothing has come yet, however often the empty log is touched
+            return False  # the new log is still empty
         self._undecided.append((event, at))
         continues = self._continues(event, at)
         if continues is None:
@@ -96,7 +96,7 @@ class RunSequence:
         return not continues
 
     def _continues(self, event: Event, at: float) -> bool | None:
-        """Whether the replaced log goes on with the run before, as far as ``event`` decides that."""
+        """Whether the replaced log continues the current run; ``None`` while ``event`` does not decide that."""
         batches = self.run.batches
         match event:
             case RunHead() | BatchesAnnounced():
@@ -104,11 +104,11 @@ class RunSequence:
             case BatchStarted(number=None):
                 return not self.run.ended and batches.started > 0
             case BatchStarted(number=int(number), total=total):
-                # The lines around the cut may be lost: the counter need only go on, not by exactly one.
+                # Lines may be lost at the rotation, so the number may be higher by more than one.
                 same_total = total is None or total == batches.announced
                 return not self.run.ended and same_total and batches.started_of_announced < number
             case HistoriesGenerated() | BatchFinished() if batches.finished < batches.started:
-                # No log begins with the middle of a batch.
+                # A new log never begins in the middle of a batch.
                 return not self.run.ended
             case RunSucceeded() | RunFailed():
                 return not self.run.ended and self.run.running_since is not None
@@ -121,11 +121,11 @@ class RunSequence:
 
 
 def _may_be_followed(run: BeamRun, head: RunHead) -> bool:
-    """A head further down in a run's log is that of another run: an engine prints one at its beginning.
+    """Whether an engine's head further down in the log begins a new run.
 
-    Not where the run has had neither head nor simulation: several processes may write one log, and standard error comes
-    before standard output that is buffered. Nor where its engine has failed by itself: a script that goes on with
-    another process must not make anybody forget that. One that was ended by others is put back into the queue.
+    It does not before the run has had a head or a simulation: several processes may write to one log, and standard
+    error arrives before standard output, which is buffered. It does not after the engine failed by itself: a script
+    that starts another process must not hide the failure. A run that was ended from outside may be started again.
     """
     if not head.certain and not run.ended:
         return False

@@ -1,7 +1,7 @@
-"""What others get from the store: immutable values that were true at one moment.
+"""Immutable values that readers get from the store, true at one instant.
 
-Times are UTC epoch seconds (``float``), ratios 0..1, sizes bytes. ``None`` means "not known", which is never the same
-as 0: metrics leave such a series out, the page says so.
+Times are UTC epoch seconds (``float``), ratios 0..1, sizes bytes. ``None`` means "unknown", which differs from 0:
+metrics omit such a series, and the page shows a dash.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class BeamState(str, Enum):
     EXPIRED = "expired"
     UNREACHABLE = "unreachable"
 
-    __hash__ = str.__hash__  # a state equals its word; and the enumeration's own takes ten times as long
+    __hash__ = str.__hash__  # a state equals its text; the hash of Enum is ten times slower
 
 
 class OutputState(str, Enum):
@@ -64,7 +64,7 @@ UNKNOWN_SOURCE = "unknown"
 
 @dataclass(frozen=True, slots=True, order=True)
 class BeamKey:
-    """Which beam: a case's id and, unique within it, the beam's."""
+    """Identifies a beam: the id of its case, and its own id, which is unique within the case."""
 
     case_id: str
     beam_id: str
@@ -72,10 +72,10 @@ class BeamKey:
 
 @dataclass(frozen=True, slots=True)
 class BeamRow:
-    """What discovery knows of a beam: its row in the ``beams`` table, or its file name alone.
+    """A beam as discovery found it: its row in the ``beams`` table, or only the name of its log file.
 
-    ``status`` and what follows are ``None`` for beams found by file name. ``updated_at`` is the row's own time stamp;
-    ``read_at`` is when we read it.
+    ``status`` and the fields after it are ``None`` for beams found by file name. ``updated_at`` is the row's own time
+    stamp; ``read_at`` is when discovery read it.
     """
 
     key: BeamKey
@@ -88,7 +88,7 @@ class BeamRow:
     log_path: str | None = None
 
     def read_again(self, row: BeamRow) -> BeamRow:
-        """``row``, this one as it was read again, with the texts of this one: they are held in many places."""
+        """Return ``row``, a later read of this one, with the same text objects where they are equal, to save memory."""
         return BeamRow(
             self.key,
             row.read_at,
@@ -102,15 +102,12 @@ class BeamRow:
 
 
 class BeamView(NamedTuple):
-    """One beam at the moment of the snapshot. ``recent`` is the log's last bytes (:mod:`exporter.sources.tail_lines`).
+    """One beam at the instant of a snapshot. ``recent`` is the log's last bytes (:mod:`exporter.sources.tail_lines`).
 
-    ``revision`` is the same object in all views of a beam that differ in what the clock changes alone: the two
-    estimates, and the time at which the row was read. ``None``: nobody knows which others are like this one.
+    ``status_is_simulating``: the row's status means a running engine. ``log_of_earlier_run``: the log belongs to the
+    previous run; ``attributed_by_date``: by its date alone.
 
-    ``status_is_simulating`` says that the row's status means a running engine; ``log_of_earlier_run`` that the log is
-    of the run before this one, ``attributed_by_date`` that only its date tells so.
-
-    A tuple, since a scrape makes thousands: a frozen dataclass takes five times as long.
+    It is a tuple, since a scrape makes thousands: making a frozen dataclass takes five times as long.
     """
 
     estimated_ratio: float
@@ -159,20 +156,15 @@ class BeamView(NamedTuple):
     output: OutputState = OutputState.NOT_CONFIGURED
     output_file: OutputFile | None = None
     output_problem: str | None = None
-    revision: object = None
 
     @property
     def began_at(self) -> float | None:
-        """When the run started; ``None`` where nobody knows (see :class:`~exporter.beams.run.BeamRun`)."""
+        """When the run started; ``None`` if unknown (see :class:`~exporter.beams.run.BeamRun`)."""
         return self.started_at if self.start_seen else None
 
     def with_estimates(self, estimated_ratio: float, remaining_seconds: float | None, row: BeamRow) -> BeamView:
-        """The same beam with what the clock changes, and its row as it was read again; faster than ``_replace``."""
+        """Return the view with other estimates and a later read of the row; faster than ``_replace``."""
         return tuple.__new__(BeamView, (estimated_ratio, remaining_seconds, row, *self[_BY_THE_CLOCK:]))
-
-    def differs_only_in_estimates(self, other: BeamView) -> bool:
-        """Whether both are known to be the same but for what the clock changes."""
-        return self.revision is other.revision and self.revision is not None
 
 
 _BY_THE_CLOCK = 3
@@ -194,13 +186,13 @@ class WatchedBeam:
 
 @dataclass(frozen=True, slots=True)
 class OutputSearch:
-    """A run whose dose file a source should look for.
+    """A run whose dose file a source should search for.
 
     Args:
         row: the beam.
         run_number: which of its runs.
-        written_after: a file that was written earlier, by the source's clock, is of another run; ``None`` where nothing
-            tells when this one began.
+        written_after: a file that was written earlier, by the source's clock, belongs to another run; ``None`` if the
+            start of this run is unknown.
     """
 
     row: BeamRow
@@ -210,7 +202,7 @@ class OutputSearch:
 
 @dataclass(frozen=True, slots=True)
 class BeamEvent:
-    """Something that deserves one log line.
+    """Something that happened to a beam, and may be worth a log line.
 
     Args:
         kind: a beam's new state, ``new_run`` or ``beams_dropped``.
@@ -227,7 +219,7 @@ class BeamEvent:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """Count and sum of what was observed (a Prometheus summary without quantiles)."""
+    """Count and sum of observed values (a Prometheus summary without quantiles)."""
 
     count: int = 0
     total: float = 0.0
@@ -245,8 +237,7 @@ class SourceView:
     ``folders_missing`` are folders of ``log_path`` that do not exist; ``None`` before they were looked for.
 
     ``clock_offset_seconds`` is how much later its files are dated than our clock says, negative where its clock is
-    behind; ``None`` while no log has been seen to grow. ``log_places`` is at how many places each log is
-    looked for.
+    behind; ``None`` while no log has been seen to grow. ``log_places`` is the number of paths where each log may be.
     """
 
     name: str
@@ -295,15 +286,15 @@ class EndedRun:
         run_number: which of the beam's runs it was.
         outcome: ``succeeded`` or ``failed``.
         reason: why it failed.
-        started_at, ended_at: epoch seconds; ``None`` where nobody knows when it started.
-        status: the row's, where that alone says how the run ended.
+        started_at, ended_at: epoch seconds; ``started_at`` is ``None`` if unknown.
+        status: of the row, if only the row shows how the run ended.
         dialect: of its log.
-        batches: how many were finished.
-        particles: histories of the run as far as announced.
+        batches: number of finished batches.
+        particles: particles announced for the run.
         seconds_per_batch: mean duration of its batches.
-        engine_times: durations as the engine measured them.
-        dose_path: the last dose file as its log names it.
-        output_file: the dose file, where the output check has found it.
+        engine_times: durations that the engine printed.
+        dose_path: the last dose file, as its log names it.
+        output_file: the dose file, if the output check found it.
     """
 
     key: BeamKey
@@ -325,12 +316,12 @@ class EndedRun:
 
 @dataclass(frozen=True, slots=True)
 class StoreSnapshot:
-    """Everything readers may know, true at ``at``.
+    """Everything that readers may know, true at ``at``.
 
     Times are wall-clock times, UTC epoch seconds, but for ``read_at`` of a row: that is an instant of the steady
     timeline (:mod:`exporter.process.clock`), which is ``wall_offset_seconds`` behind the wall clock.
     ``runs`` counts ended runs by ``(source, outcome, reason)``, reason ``""`` for those that succeeded.
-    ``rows_from_restart`` are beams whose rows are as an earlier process has read them.
+    ``rows_from_restart`` are beams whose rows were read by an earlier process.
     """
 
     at: float

@@ -223,5 +223,4 @@ def _view(
         output=output,
         output_file=None if output is OutputState.NOT_CONFIGURED else beam.output.file,
         output_problem=None if output is OutputState.NOT_CONFIGURED else beam.output.problem,
-        revision=object(),
     )

@@ -515,7 +515,7 @@ def play(folder: Path, story: list[tuple[str, Any]], cuts: set[int]) -> list[Any
 
 
 def without_place(view: BeamView) -> BeamView:
-    return view._replace(log_path=None, revision=None, row=replace(view.row, log_path=None))
+    return view._replace(log_path=None, row=replace(view.row, log_path=None))
 
 
 @given(stories(), st.sets(st.integers(0, 24), min_size=1))
