@@ -37,7 +37,7 @@ def unavailable(table: BeamsTable) -> DatabaseUnavailable:
 
 
 class TestMigration:
-    def test_adds_the_column_where_it_is_missing_with_zero_and_never_null(self, tmp_path: Path) -> None:
+    def test_migration_adds_the_missing_column_with_default_zero(self, tmp_path: Path) -> None:
         path = db.make(tmp_path / "plan.db", db.PLAN_BEAMS)
         db.add(path, "b", "hpc_running")
         table = BeamsTable(path)
@@ -48,10 +48,12 @@ class TestMigration:
         assert not table.migrate()
         table.close()
 
-    def test_leaves_a_table_that_has_it(self, path: Path) -> None:
+    def test_migration_leaves_a_table_with_the_column_unchanged(self, path: Path) -> None:
         assert not BeamsTable(path).migrate()
 
-    def test_survives_that_another_adds_it_first(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_migration_accepts_that_another_process_adds_the_column_first(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         path = db.make(tmp_path / "plan.db", db.PLAN_BEAMS)
         table = BeamsTable(path)
         table.rows()
@@ -65,7 +67,7 @@ class TestMigration:
         monkeypatch.setattr(table, "_columns", race)
         assert not table.migrate()
 
-    def test_a_write_before_it_says_what_to_do(self, tmp_path: Path) -> None:
+    def test_a_write_without_the_column_advises_to_migrate(self, tmp_path: Path) -> None:
         path = db.make(tmp_path / "plan.db", db.PLAN_BEAMS)
         error = unavailable(BeamsTable(path))
         assert error.kind == "no_column"
@@ -79,7 +81,7 @@ class TestMigration:
 
 
 class TestRows:
-    def test_are_those_not_over_those_updated_since_and_those_asked_for(self, path: Path) -> None:
+    def test_open_rows_recently_updated_rows_and_requested_rows_are_read(self, path: Path) -> None:
         for beam_id, status, minutes in (
             ("running", "simulation_running", 90),
             ("odd", "whatever", 90),
@@ -96,7 +98,7 @@ class TestRows:
         assert sorted(str(row.beam_id) for row in table.rows()) == ["odd", "running"]
         table.close()
 
-    def test_many_ids_can_be_asked_for(self, path: Path) -> None:
+    def test_many_ids_can_be_requested(self, path: Path) -> None:
         for number in range(3):
             db.add(path, f"b{number}", "completed")
         found = BeamsTable(path).rows(None, [f"b{number}" for number in range(2500)])
@@ -115,7 +117,7 @@ class TestRows:
     @pytest.mark.parametrize(
         "column", ["beam_path", "status", "progress", "hpc_job_id", "updated_at", "parent_case_id"]
     )
-    def test_any_type_in_any_column_harms_no_other_row(self, tmp_path: Path, column: str, value: object) -> None:
+    def test_a_value_of_any_type_affects_no_other_row(self, tmp_path: Path, column: str, value: object) -> None:
         path = db.make(tmp_path / "loose.db", db.NEWEST_BEAMS.replace(" NOT NULL", ""))
         db.add(path, "good")
         db.add(path, "bad")
@@ -126,7 +128,7 @@ class TestRows:
         assert progress is None or isinstance(progress, float)
         assert BeamsTable(path).write([ProgressUpdate("good", 5.0)]).written == {"good"}
 
-    def test_a_text_that_is_not_utf8_harms_no_other_row(self, path: Path) -> None:
+    def test_a_text_that_is_not_utf8_affects_no_other_row(self, path: Path) -> None:
         db.add(path, "good")
         db.execute(
             path,
@@ -168,7 +170,7 @@ class TestRows:
 class TestWrites:
     @pytest.mark.parametrize("status", ["completed", "failed", "cancelled"])
     @pytest.mark.parametrize("kind", ["raise", "lower"])
-    def test_rows_that_are_over_are_left_alone(self, path: Path, status: str, kind: UpdateKind) -> None:
+    def test_terminal_rows_are_not_written(self, path: Path, status: str, kind: UpdateKind) -> None:
         db.add(path, "b", status)
         assert not written(path, 50.0, kind)
         assert db.progress(path, "b") == 0.0
@@ -182,14 +184,14 @@ class TestWrites:
         assert db.progress(path, "b") == 27.78
         assert db.execute(path, "SELECT status FROM beams") == [(status,)]
 
-    def test_a_lowering_sets_the_value_whatever_stands_there(self, path: Path) -> None:
+    def test_a_lowering_update_replaces_any_value(self, path: Path) -> None:
         db.add(path, "b")
         written(path, 100.0)
         assert written(path, 5.56, "lower")
         assert db.progress(path, "b") == 5.56
 
     @pytest.mark.parametrize("value", [None, "abc", b"\x00"])
-    def test_what_is_no_number_is_replaced(self, path: Path, value: object) -> None:
+    def test_a_value_that_is_not_a_number_is_replaced(self, path: Path, value: object) -> None:
         db.add(path, "b")
         db.execute(path, "UPDATE beams SET progress = ?", value)
         assert written(path, 5.0)
@@ -202,7 +204,7 @@ class TestWrites:
         assert not written(path, 90.0, "complete", "done")
         assert db.progress(path, "done") == 100.0
 
-    def test_the_time_stamp_changes_as_the_communicator_writes_it(self, path: Path) -> None:
+    def test_a_write_updates_the_time_stamp_in_the_communicators_format(self, path: Path) -> None:
         db.add(path, "b")
         db.execute(path, "UPDATE beams SET updated_at = '2020-01-01 00:00:00'")
         written(path, 5.0)
@@ -219,7 +221,7 @@ class TestWrites:
             table.write([ProgressUpdate("b", 5.0), ProgressUpdate("b", value)])
         assert db.progress(path, "b") == 0.0
 
-    def test_all_or_nothing(self, path: Path) -> None:
+    def test_a_failed_transaction_writes_nothing(self, path: Path) -> None:
         db.add(path, "a")
         db.add(path, "b")
         db.execute(
@@ -230,7 +232,7 @@ class TestWrites:
             BeamsTable(path).write([ProgressUpdate("a", 5.0), ProgressUpdate("b", 5.0)])
         assert db.progress(path, "a") == 0.0
 
-    def test_a_row_that_a_sites_constraint_refuses_holds_up_no_other(self, path: Path) -> None:
+    def test_a_row_refused_by_a_constraint_blocks_no_other_row(self, path: Path) -> None:
         db.add(path, "a")
         db.add(path, "b")
         db.execute(
@@ -248,32 +250,32 @@ class TestUpdateBeamProgress:
         ("value", "stored"),
         [(0, 0.0), (50.5, 50.5), (100, 100.0), (130, 100.0), (-5, 0.0), (float("inf"), 100.0), (10**400, 100.0)],
     )
-    def test_clamps(self, path: Path, value: float, stored: float) -> None:
+    def test_progress_is_clamped_to_0_and_100(self, path: Path, value: float, stored: float) -> None:
         db.add(path, "b")
         db.execute(path, "UPDATE beams SET progress = 70.0")
         assert BeamsTable(path).update_beam_progress("b", value)
         assert db.progress(path, "b") == stored
 
     @pytest.mark.parametrize("value", [float("nan"), None, "50", True])
-    def test_refuses_what_is_no_number(self, path: Path, value: object) -> None:
+    def test_progress_that_is_not_a_number_is_refused(self, path: Path, value: object) -> None:
         db.add(path, "b")
         with pytest.raises(ValueError, match="must be a number"):
             BeamsTable(path).update_beam_progress("b", value)  # type: ignore[arg-type]
         assert db.progress(path, "b") == 0.0
 
-    def test_says_whether_a_row_was_changed(self, path: Path) -> None:
+    def test_the_result_tells_whether_a_row_was_changed(self, path: Path) -> None:
         db.add(path, "done", "completed")
         assert not BeamsTable(path).update_beam_progress("done", 50)
         assert not BeamsTable(path).update_beam_progress("none", 50)
 
 
 class TestUnavailable:
-    def test_missing_is_never_created(self, tmp_path: Path) -> None:
+    def test_a_missing_database_is_reported_and_never_created(self, tmp_path: Path) -> None:
         error = unavailable(BeamsTable(tmp_path / "none.db"))
         assert error.kind == "missing"
         assert not (tmp_path / "none.db").exists()
 
-    def test_locked_returns_soon_and_harms_nobody(self, path: Path) -> None:
+    def test_a_locked_database_is_reported_soon_and_the_lock_holder_is_not_affected(self, path: Path) -> None:
         db.add(path, "b")
         locker = db.Locker(path)
         table = BeamsTable(path, busy_timeout_ms=50)
@@ -283,7 +285,7 @@ class TestUnavailable:
         assert table.write([ProgressUpdate("b", 5.0)]).written == {"b"}
         table.close()
 
-    def test_read_only_for_this_account(self, tmp_path: Path) -> None:
+    def test_a_database_without_write_permission_is_reported(self, tmp_path: Path) -> None:
         tmp_path.chmod(0o755)
         for parent in tmp_path.parents:
             if parent.stat().st_uid == os.geteuid():
@@ -310,17 +312,17 @@ class TestUnavailable:
         assert done.stdout.split()[0] in ("read_only", "permission")
         assert "let the exporter's user" in done.stdout
 
-    def test_a_folder_is_called_one(self, path: Path) -> None:
+    def test_a_path_to_a_folder_is_reported_as_folder(self, path: Path) -> None:
         trouble = unavailable(BeamsTable(path.parent))
         assert (trouble.kind, trouble.advice) == ("folder", "name the database file in it (database.path)")
         assert f"{path.parent}: it is a folder; name the database file in it" in str(trouble)
 
-    def test_not_a_database(self, tmp_path: Path) -> None:
+    def test_a_file_that_is_not_a_database_is_reported(self, tmp_path: Path) -> None:
         path = tmp_path / "text.db"
         path.write_text("this is no database, only a text that is long enough\n" * 100, encoding="utf-8")
         assert unavailable(BeamsTable(path)).kind == "not_a_database"
 
-    def test_corrupt(self, path: Path) -> None:
+    def test_a_corrupt_database_is_reported(self, path: Path) -> None:
         for number in range(200):
             db.add(path, f"b{number}")
         db.execute(path, "PRAGMA wal_checkpoint(TRUNCATE)")
@@ -332,14 +334,14 @@ class TestUnavailable:
             BeamsTable(path).rows()
         assert caught.value.kind == "corrupt"
 
-    def test_no_table(self, tmp_path: Path) -> None:
+    def test_a_database_without_the_table_is_reported(self, tmp_path: Path) -> None:
         path = tmp_path / "other.db"
         db.execute(path, "CREATE TABLE x (y)")
         with pytest.raises(DatabaseUnavailable) as caught:
             BeamsTable(path).rows()
         assert caught.value.kind == "no_table"
 
-    def test_disk_full(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_full_disk_is_reported(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         db.add(path, "b")
         table = BeamsTable(path)
         connect = sqlite3.connect
@@ -362,7 +364,9 @@ class TestUnavailable:
         assert caught.value.kind == "disk_full"
         assert db.progress(path, "b") == 0.0
 
-    def test_replaced_is_noticed_before_anything_is_written_into_what_is_gone(self, tmp_path: Path, path: Path) -> None:
+    def test_a_replaced_database_is_detected_before_anything_is_written_into_the_old_file(
+        self, tmp_path: Path, path: Path
+    ) -> None:
         db.add(path, "b")
         table = BeamsTable(path)
         table.write([ProgressUpdate("b", 5.0)])
@@ -378,7 +382,7 @@ class TestUnavailable:
         assert db.progress(path, "b") == 6.0
         table.close()
 
-    def test_deleted_and_made_anew_is_used_again(self, path: Path) -> None:
+    def test_a_database_that_was_deleted_and_created_again_is_used(self, path: Path) -> None:
         table = BeamsTable(path)
         table.rows()
         for suffix in ("", "-wal", "-shm"):

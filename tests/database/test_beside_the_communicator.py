@@ -63,7 +63,7 @@ def make(folder: Path, beams: int) -> Path:
     return path
 
 
-def test_neither_fails_beside_the_other_in_bursts_far_beyond_what_is_allowed(tmp_path: Path) -> None:
+def test_communicator_and_exporter_do_not_fail_each_other_at_a_far_too_high_rate(tmp_path: Path) -> None:
     path = make(tmp_path, ROWS_PER_TRANSACTION)
     neighbour = db.Neighbour(path, 3.0)
     seconds = write_beside(path, neighbour, ROWS_PER_TRANSACTION, 0.0)
@@ -77,7 +77,7 @@ def test_neither_fails_beside_the_other_in_bursts_far_beyond_what_is_allowed(tmp
     assert errors == 0, texts
 
 
-def test_a_transaction_that_reads_and_then_writes_is_broken_by_a_commit_of_ours_at_most(tmp_path: Path) -> None:
+def test_our_commits_break_only_transactions_that_read_and_then_write(tmp_path: Path) -> None:
     """SQLite's rule, not ours: so commits are few. The neighbour looks for GPUs far more often than it does."""
     path = make(tmp_path, 5)
     neighbour = db.Neighbour(path, 3.0, finds_gpus=True)
@@ -88,7 +88,7 @@ def test_a_transaction_that_reads_and_then_writes_is_broken_by_a_commit_of_ours_
     assert errors <= len(seconds)
 
 
-def test_many_rows_in_one_transaction_cost_less_than_one_transaction_each(tmp_path: Path) -> None:
+def test_many_rows_in_one_transaction_take_less_time_than_one_transaction_per_row(tmp_path: Path) -> None:
     path = make(tmp_path, ROWS_PER_TRANSACTION)
     keys = [BeamKey("c", f"b{number:03}") for number in range(ROWS_PER_TRANSACTION)]
     table = BeamsTable(path)

@@ -63,7 +63,7 @@ def backup_of(path: Path, rows: int) -> Path:
 
 
 class TestBetweenUses:
-    def test_no_file_of_the_database_is_open_or_left_behind(self, path: Path, site: Site) -> None:
+    def test_no_file_of_the_database_is_open_or_left_behind_between_uses(self, path: Path, site: Site) -> None:
         site.table.rows()
         site.table.write([ProgressUpdate("b", 5.0)])
         assert db.open_files(os.getpid(), path) == []
@@ -79,7 +79,9 @@ class TestBetweenUses:
         copy = shutil.copy(path, path.with_name("copy.db"))
         assert db.execute(Path(copy), "SELECT count(*), max(progress) FROM beams") == [(101, 5.0)]
 
-    def test_we_complete_the_file_when_the_communicator_stopped_while_we_used_it(self, path: Path, site: Site) -> None:
+    def test_the_exporter_completes_the_file_if_the_communicator_stopped_during_a_use(
+        self, path: Path, site: Site
+    ) -> None:
         communicator = db.Program(path)
         with site.file.use("read") as connection:
             connection.execute("SELECT * FROM beams").fetchall()
@@ -96,22 +98,22 @@ class TestBetweenUses:
         assert db.execute(path, "PRAGMA journal_mode") == [("delete",)]
 
 
-class TestWhoUsesIt:
-    def test_an_idle_communicator_does_until_it_stops(self, path: Path) -> None:
+class TestFindUser:
+    def test_an_idle_communicator_is_a_user_until_it_stops(self, path: Path) -> None:
         assert files.find_user(path) is FileUser.NOBODY
         communicator = db.Program(path)
         assert files.find_user(path) is FileUser.OTHERS
         communicator.stop()
         assert files.find_user(path) is FileUser.NOBODY
 
-    def test_one_that_was_killed_does_not(self, path: Path) -> None:
+    def test_a_killed_communicator_is_no_user(self, path: Path) -> None:
         communicator = db.Program(path)
         communicator.add("new", 0, 1)
         communicator.kill()
         assert db.beside(path) == ["mqi.db-shm", "mqi.db-wal"]
         assert files.find_user(path) is FileUser.NOBODY
 
-    def test_locks_of_this_process_stay_when_it_uses_the_database_itself(self, path: Path, site: Site) -> None:
+    def test_locks_of_this_process_are_kept_if_it_uses_the_database_itself(self, path: Path, site: Site) -> None:
         """Closing any descriptor of a file gives up all locks of a process on it: see fcntl(2)."""
         with contextlib.closing(db.connect(path)) as ours:
             ours.execute("BEGIN IMMEDIATE")
@@ -138,7 +140,7 @@ class TestAfterAKill:
         assert site.count() == 101
         communicator.kill()
 
-    def test_the_wal_is_left_alone_until_the_files_are_quiet_and_then_applied(self, path: Path, site: Site) -> None:
+    def test_a_wal_is_applied_only_after_the_files_stop_changing(self, path: Path, site: Site) -> None:
         before = path.read_bytes()
         assert site.kind() == "unfinished"
         site.at += QUIET_SECONDS - 0.1
@@ -149,20 +151,20 @@ class TestAfterAKill:
         assert db.beside(path) == []
         assert db.integrity(path) == "ok"
 
-    def test_a_process_that_starts_long_after_does_not_wait(self, path: Path) -> None:
+    def test_an_old_wal_is_applied_without_waiting(self, path: Path) -> None:
         for name in (path.name, *db.beside(path)):
             os.utime(path.with_name(name), (0, 0))
         with pytest.raises(DatabaseUnavailable, match="a process that wrote it was killed"):
             BeamsTable(path, alone_in_process=True).rows()
 
-    def test_a_communicator_that_starts_again_is_not_waited_for(self, path: Path, site: Site) -> None:
+    def test_there_is_no_wait_if_the_communicator_has_started_again(self, path: Path, site: Site) -> None:
         assert site.kind() == "unfinished"
         communicator = db.Program(path)
         assert site.count() == 101
         communicator.stop()
 
     @pytest.mark.parametrize("in_place", [True, False])
-    def test_the_wal_of_the_file_before_is_never_applied_to_one_that_was_restored(
+    def test_the_wal_of_the_previous_file_is_never_applied_to_a_restored_one(
         self, path: Path, site: Site, in_place: bool
     ) -> None:
         backup = backup_of(path, 30)
@@ -188,7 +190,7 @@ class TestAfterAKill:
         assert site.count() == 30
 
 
-def test_the_files_beside_the_target_of_a_link_are_looked_at(tmp_path: Path, path: Path) -> None:
+def test_the_files_beside_the_target_of_a_link_are_checked(tmp_path: Path, path: Path) -> None:
     """SQLite keeps them where the link leads to."""
     link = tmp_path / "elsewhere" / "link.db"
     link.parent.mkdir()
@@ -203,7 +205,7 @@ def test_the_files_beside_the_target_of_a_link_are_looked_at(tmp_path: Path, pat
 
 
 class TestReplaced:
-    def test_a_file_moved_over_that_of_a_running_communicator_waits_for_its_end(self, path: Path) -> None:
+    def test_a_file_moved_over_that_of_a_running_communicator_is_not_opened_before_it_ends(self, path: Path) -> None:
         communicator = db.Program(path)
         communicator.add("new", 0, 100)
         backup = backup_of(path, 30)
@@ -224,13 +226,13 @@ class TestReplaced:
         assert site.count() == 30
         assert db.integrity(path) == "ok"
 
-    def test_a_new_file_with_the_inode_of_the_one_before_is_another(self, path: Path, site: Site) -> None:
+    def test_a_new_file_with_the_inode_of_the_old_one_is_detected(self, path: Path, site: Site) -> None:
         generation = site.file.generation
         path.unlink()
         db.make(path)
         assert site.file.generation == generation + 1
 
-    def test_half_of_a_copy_is_not_called_corrupt(self, path: Path, site: Site) -> None:
+    def test_an_unfinished_copy_is_not_reported_as_corrupt(self, path: Path, site: Site) -> None:
         assert site.count() == 1
         whole = backup_of(path, 300).read_bytes()
         for size in (0, 100, 4096, len(whole) // 2):
@@ -239,21 +241,21 @@ class TestReplaced:
         path.write_bytes(whole)
         assert site.count() == 300
 
-    def test_a_file_that_stays_half_is_called_corrupt_in_the_end(self, path: Path, site: Site) -> None:
+    def test_a_copy_that_stays_unfinished_is_finally_reported_as_corrupt(self, path: Path, site: Site) -> None:
         assert site.count() == 1
         path.write_bytes(backup_of(path, 300).read_bytes()[:20_000])
         assert site.kind() == "changing"
         site.at += 100.0
         assert site.kind() == "corrupt"
 
-    def test_rows_read_while_a_copy_is_made_are_not_believed(self, path: Path, site: Site) -> None:
+    def test_rows_read_during_a_copy_are_discarded(self, path: Path, site: Site) -> None:
         backup = backup_of(path, 30)
         with pytest.raises(DatabaseUnavailable) as caught, site.file.use("read"):
             shutil.copy(backup, path)
         assert caught.value.kind == "changing"
         assert site.count() == 30
 
-    def test_nothing_is_written_into_a_copy_that_is_made_meanwhile(
+    def test_nothing_is_written_into_a_file_that_is_being_copied_over(
         self, path: Path, site: Site, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         backup = backup_of(path, 30)
@@ -274,19 +276,19 @@ class TestReplaced:
         assert site.count() == 31
 
 
-class TestAccountThatMayOnlyRead:
+class TestReadOnlyAccount:
     @pytest.fixture(autouse=True)
     def readable(self, tmp_path: Path, path: Path) -> None:
         open_the_way_to(tmp_path)
         tmp_path.chmod(0o777)  # here SQLite would make a -wal and a -shm that nobody else may write
         path.chmod(0o644)
 
-    def test_it_reads_a_database_that_nobody_uses_and_leaves_nothing_behind(self, path: Path, site: Site) -> None:
+    def test_a_read_only_account_reads_an_unused_database_and_leaves_no_file(self, path: Path, site: Site) -> None:
         with unprivileged():
             assert site.count() == 1
         assert db.beside(path) == []
 
-    def test_it_reads_beside_the_communicator(self, path: Path, site: Site) -> None:
+    def test_a_read_only_account_reads_beside_the_communicator(self, path: Path, site: Site) -> None:
         communicator = db.Program(path)
         communicator.add("new", 0, 100)
         with unprivileged():
@@ -295,7 +297,7 @@ class TestAccountThatMayOnlyRead:
         communicator.stop()
         assert db.beside(path) == []
 
-    def test_it_makes_no_shm_for_the_wal_of_a_process_that_was_killed(self, path: Path, site: Site) -> None:
+    def test_a_read_only_account_creates_no_shm_for_the_wal_of_a_killed_process(self, path: Path, site: Site) -> None:
         communicator = db.Program(path)
         communicator.add("new", 0, 100)
         communicator.kill()
@@ -308,14 +310,16 @@ class TestAccountThatMayOnlyRead:
         assert caught.value.kind == "unfinished"
         assert db.beside(path) == ["mqi.db-wal"]
 
-    def test_it_is_told_which_file_it_may_not_write_and_touches_nothing(self, path: Path, site: Site) -> None:
+    def test_the_error_names_the_file_without_write_permission_and_nothing_changes(
+        self, path: Path, site: Site
+    ) -> None:
         with unprivileged(), pytest.raises(DatabaseUnavailable) as caught:
             site.table.write([ProgressUpdate("b", 5.0)])
         assert caught.value.kind == "read_only"
         assert f"this account may not write {path}; let the exporter's user write" in str(caught.value)
         assert db.beside(path) == []
 
-    def test_it_is_told_that_a_new_file_is_the_reason(self, path: Path, site: Site) -> None:
+    def test_the_error_says_if_a_new_file_is_the_reason(self, path: Path, site: Site) -> None:
         path.chmod(0o666)
         with unprivileged():
             site.table.write([ProgressUpdate("b", 5.0)])

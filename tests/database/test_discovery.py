@@ -32,7 +32,7 @@ def age(path: Path, beam_id: str, minutes: int) -> None:
 
 
 class TestDatabase:
-    def test_the_first_look_goes_back_as_far_as_ended_beams_are_shown(
+    def test_the_first_read_includes_beams_that_ended_within_the_retention_time(
         self, path: Path, discovery: DatabaseDiscovery
     ) -> None:
         for beam_id, status, minutes in (("old", "completed", 90), ("new", "completed", 30), ("runs", "pending", 900)):
@@ -43,7 +43,7 @@ class TestDatabase:
         assert {row.key.beam_id for row in discovery.find_beams(now + 2, ()).rows} == {"runs"}
 
     @pytest.mark.parametrize("status", ["completed", "failed", "cancelled"])
-    def test_beams_of_an_open_case_are_read_however_long_ago_they_ended(
+    def test_all_beams_of_an_open_case_are_read_however_long_ago_they_ended(
         self, path: Path, discovery: DatabaseDiscovery, status: str
     ) -> None:
         db.add(path, "long over", status, "환자 01")
@@ -53,9 +53,7 @@ class TestDatabase:
         db.add(path, "queued", "pending", "환자 01")
         assert [row.key.beam_id for row in discovery.find_beams(time.time(), ()).rows] == ["queued", "long over"]
 
-    def test_beams_of_a_case_are_read_when_one_of_them_is_retried(
-        self, path: Path, discovery: DatabaseDiscovery
-    ) -> None:
+    def test_all_beams_of_a_case_are_read_when_one_is_retried(self, path: Path, discovery: DatabaseDiscovery) -> None:
         for beam_id in ("one", "two", "three"):
             db.add(path, beam_id, "completed")
             age(path, beam_id, 900)
@@ -67,9 +65,7 @@ class TestDatabase:
             "the others have been read"
         )
 
-    def test_an_old_row_that_is_restored_into_an_open_case_is_found(
-        self, path: Path, discovery: DatabaseDiscovery
-    ) -> None:
+    def test_an_old_row_restored_into_an_open_case_is_found(self, path: Path, discovery: DatabaseDiscovery) -> None:
         db.add(path, "queued", "pending")
         now = time.time()
         discovery.find_beams(now, ())
@@ -77,7 +73,7 @@ class TestDatabase:
         age(path, "restored", 900)
         assert "restored" in {row.key.beam_id for row in discovery.find_beams(now + 301, ()).rows}
 
-    def test_while_the_files_do_not_change_the_rows_are_known_without_opening_the_database(self, path: Path) -> None:
+    def test_the_database_is_not_opened_while_its_files_do_not_change(self, path: Path) -> None:
         at = 0.0
         file = DatabaseFile(path, timer=lambda: at)
         discovery = DatabaseDiscovery(BeamsTable(path, file=file), retention_seconds=3600, timer=lambda: at)
@@ -115,7 +111,7 @@ class TestDatabase:
         assert found(18) == ({"runs", "new"}, False)
         assert found(50) == ({"runs", "new"}, True), "now and then it is read all the same"
 
-    def test_rows_that_are_over_are_read_again_when_the_database_may_have_been_restored(self, path: Path) -> None:
+    def test_terminal_rows_are_read_again_if_the_database_may_have_been_restored(self, path: Path) -> None:
         table = BeamsTable(path, alone_in_process=True)
         discovery = DatabaseDiscovery(table, retention_seconds=3600)
         db.add(path, "over", "completed", "case 1")
@@ -131,14 +127,16 @@ class TestDatabase:
         assert {row.key.beam_id for row in discovery.find_beams(now + 4, ()).rows} == {"over"}
         assert discovery.find_beams(now + 6, ()).rows == ()
 
-    def test_a_beam_that_starts_and_fails_between_two_looks_is_seen(
+    def test_a_beam_that_starts_and_fails_between_two_reads_is_found(
         self, path: Path, discovery: DatabaseDiscovery
     ) -> None:
         discovery.find_beams(time.time(), ())
         db.add(path, "quick", "failed")
         assert [row.key.beam_id for row in discovery.find_beams(time.time() + 2, ()).rows] == ["quick"]
 
-    def test_a_look_that_failed_is_made_up_for(self, path: Path, discovery: DatabaseDiscovery) -> None:
+    def test_the_next_read_includes_what_a_failed_read_has_missed(
+        self, path: Path, discovery: DatabaseDiscovery
+    ) -> None:
         discovery.find_beams(time.time() - 1000, ())
         db.add(path, "quick", "failed")
         age(path, "quick", 10)
@@ -148,7 +146,7 @@ class TestDatabase:
         path.with_suffix(".away").rename(path)
         assert [row.key.beam_id for row in discovery.find_beams(time.time(), ()).rows] == ["quick"]
 
-    def test_watched_beams_are_read_until_they_are_gone(self, path: Path, discovery: DatabaseDiscovery) -> None:
+    def test_watched_beams_are_read_until_their_rows_are_gone(self, path: Path, discovery: DatabaseDiscovery) -> None:
         now = time.time()
         db.add(path, "b", "completed")
         age(path, "b", 900)
@@ -157,7 +155,7 @@ class TestDatabase:
         assert [row.key for row in look.rows] == [key]
         assert look.missing == {BeamKey("c", "gone")}
 
-    def test_a_row_is_taken_over_whole(self, path: Path, discovery: DatabaseDiscovery) -> None:
+    def test_all_columns_of_a_row_are_used(self, path: Path, discovery: DatabaseDiscovery) -> None:
         db.add(path, "70010001_beam_1", "simulation_running", "70010001")
         db.execute(path, "UPDATE beams SET hpc_job_id = '77', progress = 40.0, beam_path = '/data/x'")
         now = time.time()
@@ -175,7 +173,7 @@ class TestDatabase:
         "beam_id",
         ["환자 01_재계획_Beam 1 (G90)", "04010004_beam_1", "1.2.840.10008.1.2.3_beam_1", "test_case_01_field_1"],
     )
-    def test_real_ids_are_taken(self, path: Path, discovery: DatabaseDiscovery, beam_id: str) -> None:
+    def test_real_ids_are_accepted(self, path: Path, discovery: DatabaseDiscovery, beam_id: str) -> None:
         db.add(path, beam_id)
         assert [row.key.beam_id for row in discovery.find_beams(time.time(), ()).rows] == [beam_id]
 
@@ -192,7 +190,7 @@ class TestDatabase:
             ("환" * 100, "too_long"),
         ],
     )
-    def test_impossible_ids_are_refused_once_and_stop_nothing(
+    def test_unusable_ids_are_refused_once_and_affect_no_other_row(
         self, path: Path, discovery: DatabaseDiscovery, beam_id: object, reason: str
     ) -> None:
         db.add(path, beam_id)
@@ -203,7 +201,7 @@ class TestDatabase:
         assert dict(discovery.find_beams(time.time(), ()).refused) == {}
 
     @pytest.mark.parametrize("column", ["beam_id", "parent_case_id"])
-    def test_an_id_that_is_not_utf8_is_refused_and_later_looks_go_on(
+    def test_an_id_that_is_not_utf8_is_refused_and_later_reads_work(
         self, path: Path, discovery: DatabaseDiscovery, column: str
     ) -> None:
         db.add(path, "bad")
@@ -217,7 +215,7 @@ class TestDatabase:
         later = discovery.find_beams(time.time(), [row.key for row in look.rows])
         assert [row.key.beam_id for row in later.rows] == ["good"]
 
-    def test_a_case_id_is_checked_too(self, path: Path, discovery: DatabaseDiscovery) -> None:
+    def test_a_case_id_is_checked(self, path: Path, discovery: DatabaseDiscovery) -> None:
         db.add(path, "b", case_id="a/../b")
         assert dict(discovery.find_beams(time.time(), ()).refused) == {"path_separator": 1}
 
@@ -229,7 +227,7 @@ def found(names: list[str], pattern: str | None = None) -> dict[str, tuple[str, 
 
 
 class TestDirectory:
-    def test_old_logs_of_a_case_with_a_recent_one_are_returned_once(self) -> None:
+    def test_old_logs_of_a_case_with_a_recent_log_are_returned_once(self) -> None:
         discovery = DirectoryDiscovery()
         files = {
             "c_b1.log": LogStat(1, 5.0),
@@ -245,7 +243,7 @@ class TestDirectory:
         again = discovery.find_beams(110.0, {"/logs": files}, written_since=90.0)
         assert [row.key.beam_id for row in again.rows] == ["b2"]
 
-    def test_of_two_old_logs_of_one_beam_the_newer_is_meant(self) -> None:
+    def test_the_newer_of_two_old_logs_of_one_beam_counts(self) -> None:
         files = {"c_b2.log": LogStat(1, 95.0), "c_b1.log": LogStat(1, 7.0), "sim_c_c_b1.log": LogStat(1, 5.0)}
         pattern = "(sim_c_)?(?P<case_id>c)_(?P<beam_id>.*)[.]log"
         rows = DirectoryDiscovery(pattern).find_beams(100.0, {"/logs": files}, written_since=90.0).rows
@@ -265,18 +263,18 @@ class TestDirectory:
             ("1.2.840.10008_1.log", "1.2.840.10008", "1"),
         ],
     )
-    def test_ids_come_from_the_name(self, name: str, case_id: str, beam_id: str) -> None:
+    def test_ids_are_read_from_the_file_name(self, name: str, case_id: str, beam_id: str) -> None:
         assert found([name]) == {f"/logs/{name}": (case_id, beam_id)}
 
-    def test_other_files_are_passed_over(self) -> None:
+    def test_other_files_are_skipped(self) -> None:
         assert found(["notes.txt", "nounderscore.log", ".log", "a_b.log.1"]) == {}
 
-    def test_a_site_has_its_own_pattern(self) -> None:
+    def test_a_site_can_set_its_own_pattern(self) -> None:
         names = ["run-7-case-A.txt", "70010001_beam_1.log"]
         pattern = r"run-(?P<beam_id>\d+)-case-(?P<case_id>\w+)\.txt"
         assert found(names, pattern) == {"/logs/run-7-case-A.txt": ("A", "7")}
 
-    def test_a_file_that_was_not_written_since_is_answered_with_the_very_row_of_before(self) -> None:
+    def test_an_unchanged_file_keeps_its_row_object(self) -> None:
         discovery = DirectoryDiscovery()
         idle, grows = "c_b1.log", "c_b2.log"
         first = discovery.find_beams(10.0, {"/logs": {idle: LogStat(1, 5.0), grows: LogStat(1, 5.0)}}).rows
@@ -288,7 +286,7 @@ class TestDirectory:
         assert discovery.find_beams(30.0, {"/logs": {}}).rows == ()
         assert discovery.find_beams(40.0, {"/logs": {idle: LogStat(1, 5.0)}}).rows[0] is not first[0]
 
-    def test_of_two_files_of_one_beam_the_one_written_last_is_meant_each_time(self) -> None:
+    def test_the_last_written_of_two_files_of_one_beam_counts_in_every_call(self) -> None:
         stats = {"c_b1.log": 5.0, "sim_c_b1.log": 7.0}
         discovery = DirectoryDiscovery("(sim_)?(?P<case_id>c)_(?P<beam_id>b1)[.]log")
         for written, meant in (({}, "sim_c_b1.log"), ({"c_b1.log": 9.0}, "c_b1.log"), ({}, "c_b1.log")):
@@ -297,14 +295,14 @@ class TestDirectory:
             assert row.log_path == f"/logs/{meant}"
             assert row.updated_at == stats[meant]
 
-    def test_of_two_files_of_one_beam_the_newest_is_meant(self) -> None:
+    def test_the_newest_of_two_files_of_one_beam_counts(self) -> None:
         look = DirectoryDiscovery().find_beams(
             1.0, {"/a": {"c_b.log": LogStat(1, 100.0)}, "/b": {"c_b.log": LogStat(1, 200.0)}}
         )
         [row] = look.rows
         assert (row.log_path, row.updated_at) == ("/b/c_b.log", 200.0)
 
-    def test_impossible_ids_are_refused_once(self) -> None:
+    def test_unusable_ids_in_file_names_are_refused_once(self) -> None:
         discovery = DirectoryDiscovery()
         files = {"a_..b.log": LogStat(1, 1.0)}
         assert dict(discovery.find_beams(1.0, {"/a": files}).refused) == {"parent_directory": 1}

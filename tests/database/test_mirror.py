@@ -150,69 +150,71 @@ def site(tmp_path: Path) -> Site:
 
 
 class TestValues:
-    def test_batch_5_of_18_is_27_78(self, site: Site) -> None:
+    def test_batch_5_of_18_is_written_as_27_78(self, site: Site) -> None:
         assert site.shows(view(5, 18)) == 27.78
 
     @pytest.mark.parametrize(
         ("value_range", "expected"), [((30.0, 90.0), 46.67), ((40.0, 90.0), 53.89), ((0.0, 50.0), 13.89)]
     )
-    def test_are_mapped_onto_the_range(self, tmp_path: Path, value_range: tuple[float, float], expected: float) -> None:
+    def test_values_are_mapped_onto_the_range(
+        self, tmp_path: Path, value_range: tuple[float, float], expected: float
+    ) -> None:
         site = Site(tmp_path, value_range=value_range)
         assert site.shows(view(5, 18)) == expected
         assert site.shows(ended()) == value_range[1]
 
-    def test_may_be_the_estimate(self, tmp_path: Path) -> None:
+    def test_the_estimate_can_be_written(self, tmp_path: Path) -> None:
         site = Site(tmp_path, value="estimated")
         assert site.shows(view(5, 18, estimated=0.25)) == 25.0
         assert site.shows(ended(estimated_ratio=1.0)) == 100.0
 
-    def test_small_changes_wait_until_they_have_added_up(self, tmp_path: Path) -> None:
+    def test_small_changes_wait_until_they_add_up_to_the_throttle(self, tmp_path: Path) -> None:
         site = Site(tmp_path, throttle=2.0)
         assert site.shows(view(10, 1000)) == 1.0
         assert site.shows(view(29, 1000)) == 1.0
         assert site.shows(view(30, 1000)) == 3.0
 
-    def test_a_runs_end_does_not_wait(self, tmp_path: Path) -> None:
+    def test_the_end_of_a_run_is_not_throttled(self, tmp_path: Path) -> None:
         site = Site(tmp_path, throttle=50.0)
         assert site.shows(view(995, 1000)) == 99.5
         assert site.shows(ended()) == 100.0
 
-    def test_a_failure_leaves_the_last_value(self, tmp_path: Path) -> None:
+    def test_a_failure_keeps_the_last_value(self, tmp_path: Path) -> None:
         site = Site(tmp_path, throttle=50.0)
         site.shows(view(1, 18))
         assert site.shows(view(5, 18, state=BeamState.FAILED)) == 27.78
         assert site.mirror.pending == 0
 
-    def test_a_beam_that_waits_or_is_in_no_database_is_not_written(self, site: Site) -> None:
+    def test_a_waiting_beam_or_one_without_a_row_is_not_written(self, site: Site) -> None:
         site.stands(70.0)
         assert site.shows(view(0, None, state=BeamState.WAITING)) == 70.0
         assert site.shows(view(5, 18, status=None, grew=True)) == 70.0
 
 
 class TestLowering:
-    def test_never_within_a_run(self, site: Site) -> None:
+    def test_a_value_is_never_lowered_within_a_run(self, site: Site) -> None:
         site.shows(view(9, 18))
         assert site.shows(view(5, 18)) == 50.0
 
-    def test_once_for_a_new_run(self, site: Site) -> None:
+    def test_a_value_is_lowered_once_for_a_new_run(self, site: Site) -> None:
         site.shows(ended())
         assert site.shows(view(0, None, run_number=2, announcements=0, state=BeamState.STARTING)) == 0.0
         site.stands(60.0)
         assert site.shows(view(1, 18, run_number=2)) == 60.0
 
-    def test_once_for_a_log_that_is_first_seen_to_grow(self, site: Site) -> None:
+    def test_a_value_is_lowered_once_when_a_log_is_first_seen_growing(self, site: Site) -> None:
         site.stands(100.0)
         assert site.shows(view(2, 18)) == 100.0, "nothing shows yet that this run is alive"
         assert site.shows(view(2, 18, grew=True)) == 11.11
         site.stands(70.0)
         assert site.shows(view(3, 18, grew=True)) == 70.0
 
-    def test_once_for_a_new_announcement(self, site: Site) -> None:
+    def test_a_value_is_lowered_once_for_a_new_announcement(self, site: Site) -> None:
         assert site.shows(view(3, 3, announcements=1)) == 100.0
         assert site.shows(view(3, 6, announcements=2)) == 50.0
         assert site.shows(view(4, 6, announcements=2)) == 66.67
 
-    def test_that_waits_is_not_lost_when_the_value_grows_meanwhile(self, site: Site) -> None:
+    def test_a_pending_lowering_is_kept_when_the_value_grows(self, site: Site) -> None:
         site.shows(ended())
         locker = db.Locker(site.path)
         site.shows(view(1, 18, run_number=2))
@@ -221,14 +223,14 @@ class TestLowering:
         assert site.shows(view(2, 18, run_number=2)) == 11.11
 
 
-class TestRowsThatAreOver:
-    def test_are_left_alone(self, site: Site) -> None:
+class TestTerminalRows:
+    def test_terminal_rows_are_not_written(self, site: Site) -> None:
         site.shows(view(5, 18))
         site.stands(27.78, "failed")
         assert site.shows(view(9, 18, status="failed")) == 27.78
         assert site.shows(ended(row=BeamRow(KEY, 0.0, status="failed"))) == 27.78
 
-    def test_completed_is_raised_to_the_top_once(self, tmp_path: Path) -> None:
+    def test_a_completed_row_is_raised_to_100_percent_once(self, tmp_path: Path) -> None:
         site = Site(tmp_path, value_range=(40.0, 90.0))
         site.shows(view(17, 18))
         site.stands(87.22, "completed")
@@ -237,7 +239,7 @@ class TestRowsThatAreOver:
         db.execute(site.path, "UPDATE beams SET progress = 1.0")
         assert site.shows(done) == 1.0
 
-    def test_completed_is_raised_again_for_a_retry_that_was_never_seen_to_run(self, site: Site) -> None:
+    def test_a_completed_row_is_raised_again_for_a_retry_that_was_never_seen_running(self, site: Site) -> None:
         assert site.shows(ended()) == 100.0
         site.stands(40.0, "completed")
         retried = ended(run_number=2, row=BeamRow(KEY, 0.0, status="completed"))
@@ -245,7 +247,7 @@ class TestRowsThatAreOver:
         site.stands(1.0)
         assert site.shows(retried) == 1.0, "once for each run"
 
-    def test_completed_is_raised_although_that_was_refused_under_the_row_of_the_run_before(self, site: Site) -> None:
+    def test_a_completed_row_is_raised_although_the_row_of_the_previous_run_refused_it(self, site: Site) -> None:
         """The retry's log is read while all that is known of its row is how the run before left it."""
         site.stands(40.0, "simulation_running")
         before = ended(run_number=2, row=BeamRow(KEY, 0.0, status="completed", updated_at=10.0))
@@ -254,19 +256,19 @@ class TestRowsThatAreOver:
         assert site.shows(before) == 40.0, "nothing is asked again of a row that nobody has read again"
         assert site.shows(ended(run_number=2, row=BeamRow(KEY, 0.0, status="completed", updated_at=20.0))) == 100.0
 
-    def test_completed_without_the_logs_word_is_not_touched(self, site: Site) -> None:
+    def test_a_completed_row_without_success_in_the_log_is_not_written(self, site: Site) -> None:
         site.stands(50.0, "completed")
         assert site.shows(view(9, 18, state=BeamState.SUCCEEDED, status="completed")) == 50.0
 
-    def test_completed_before_our_last_write_came_is_completed_all_the_same(self, site: Site) -> None:
+    def test_a_row_completed_before_our_last_write_is_still_raised_to_100_percent(self, site: Site) -> None:
         site.shows(view(17, 18))
         site.stands(94.44, "completed")
         assert site.shows(ended()) == 94.44, "refused: the row was over already"
         assert site.shows(ended(row=BeamRow(KEY, 0.0, status="completed"))) == 100.0
 
 
-class TestTroubles:
-    def test_the_newest_value_waits_while_locked_with_growing_pauses(self, site: Site) -> None:
+class TestFailures:
+    def test_while_locked_the_newest_value_waits_with_backoff(self, site: Site) -> None:
         locker = db.Locker(site.path)
         site.mirror.update(snapshot(view(1, 18)))
         pauses = []
@@ -283,7 +285,7 @@ class TestTroubles:
         assert pauses == [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0]
         assert site.shows(view(9, 18)) == 50.0
 
-    def test_a_value_that_waits_never_lands_on_a_row_that_was_reset_meanwhile(self, site: Site) -> None:
+    def test_a_pending_value_is_not_written_to_a_row_that_was_reset(self, site: Site) -> None:
         site.shows(view(1, 18))
         locker = db.Locker(site.path)
         site.round(view(17, 18))
@@ -295,7 +297,7 @@ class TestTroubles:
         )
         assert site.shows(reset) == 0.0
 
-    def test_a_value_that_waits_is_refused_by_a_row_that_nobody_has_seen_reset(self, site: Site) -> None:
+    def test_a_row_refuses_a_pending_value_even_if_its_reset_was_not_seen(self, site: Site) -> None:
         site.shows(view(1, 18))
         locker = db.Locker(site.path)
         site.round(view(17, 18))
@@ -303,11 +305,11 @@ class TestTroubles:
         site.stands(0.0, "pending")
         assert site.shows() == 0.0
 
-    def test_an_engine_under_a_row_that_is_known_to_be_pending_is_written(self, site: Site) -> None:
+    def test_a_running_beam_with_a_known_pending_row_is_written(self, site: Site) -> None:
         site.stands(0.0, "pending")
         assert site.shows(view(9, 18, status="pending")) == 50.0
 
-    def test_a_beam_as_an_earlier_process_left_it_waits_until_its_row_is_read(self, site: Site) -> None:
+    def test_after_a_restart_a_beam_is_not_written_before_its_row_is_read(self, site: Site) -> None:
         """Its row may be the next run's by now, and its host is down."""
         site.stands(0.0, "simulation_running")
         site.mirror.update(replace(snapshot(ended()), rows_from_restart=frozenset({KEY})))
@@ -316,13 +318,13 @@ class TestTroubles:
         assert site.shows(ended()) == 100.0
 
     @pytest.mark.parametrize(("run_number", "expected"), [(1, 70.0), (2, 27.78)])
-    def test_a_retry_that_ended_before_this_process_could_write_is_lowered(
+    def test_a_retry_that_ended_before_the_first_write_of_this_process_is_lowered(
         self, site: Site, run_number: int, expected: float
     ) -> None:
         site.stands(70.0)
         assert site.shows(view(5, 18, run_number=run_number, state=BeamState.FAILED)) == expected
 
-    def test_a_lowering_that_a_reset_row_refuses_is_due_again_when_that_is_known(self, site: Site) -> None:
+    def test_a_lowering_refused_by_a_reset_row_is_due_again_after_the_row_is_read(self, site: Site) -> None:
         """Rows of 2025 became pending, with a coarse 70, when the engine was launched."""
         site.stands(70.0, "pending")
         known = view(1, 18, status="tps_generation", grew=True)
@@ -331,25 +333,25 @@ class TestTroubles:
         read = BeamRow(KEY, 0.0, status="pending", updated_at=20.0)
         assert site.shows(view(2, 18, grew=True)._replace(row=read)) == 11.11
 
-    def test_a_run_known_from_its_row_alone_is_not_written(self, site: Site) -> None:
+    def test_a_run_without_a_log_is_not_written(self, site: Site) -> None:
         site.shows(view(9, 18))
         site.stands(40.0)
         unseen = view(0, None, run_number=2, announcements=0, state=BeamState.UNREACHABLE)._replace(started_at=None)
         assert site.shows(unseen) == 40.0
 
     @pytest.mark.parametrize("ratio", [math.nan, math.inf, -math.inf])
-    def test_a_beam_without_a_finite_value_holds_up_no_other(self, site: Site, ratio: float) -> None:
+    def test_a_beam_without_a_finite_value_blocks_no_other(self, site: Site, ratio: float) -> None:
         broken = view(key=BeamKey("c", "broken"))._replace(progress_ratio=ratio)
         assert site.shows(broken, view(5, 18)) == 27.78
 
-    def test_a_beam_that_has_left_the_board_is_still_written(self, site: Site) -> None:
+    def test_a_beam_that_was_removed_from_the_store_is_still_written(self, site: Site) -> None:
         site.path.rename(site.path.with_suffix(".away"))
         site.round(ended())
         site.round()
         site.path.with_suffix(".away").rename(site.path)
         assert site.shows() == 100.0
 
-    def test_what_was_written_into_a_database_that_is_gone_is_written_again(self, site: Site) -> None:
+    def test_progress_is_written_again_into_a_new_database(self, site: Site) -> None:
         site.shows(view(5, 18))
         for suffix in ("", "-wal", "-shm"):
             Path(f"{site.path}{suffix}").unlink(missing_ok=True)
@@ -357,7 +359,7 @@ class TestTroubles:
         db.add(site.path, "b")
         assert site.shows(view(5, 18)) == 27.78
 
-    def test_writes_are_no_closer_than_the_interval(self, site: Site) -> None:
+    def test_there_is_at_least_the_interval_between_two_writes(self, site: Site) -> None:
         site.shows(view(1, 18))
         site.mirror.update(snapshot(view(2, 18)))
         assert site.mirror.flush(site.at + 1.9).outcomes.total() == 0
@@ -376,25 +378,23 @@ class TestTroubles:
 class TestRestored:
     """A backup was copied over the file: what we wrote is not in it, although it is the same file."""
 
-    def test_progress_is_written_again(self, site: Site) -> None:
+    def test_progress_is_written_again_after_a_restore(self, site: Site) -> None:
         site.shows(row(5, updated_at=100.0))
         site.stands(0.0)
         assert site.shows(row(5, progress=0.0, updated_at=90.0, read_at=site.at + 50)) == 27.78
 
-    def test_progress_is_written_again_into_a_backup_as_old_as_the_row_was(self, site: Site) -> None:
+    def test_progress_is_written_again_into_a_backup_with_an_old_time_stamp_of_the_row(self, site: Site) -> None:
         site.shows(row(5, updated_at=100.0))
         site.stands(11.11)
         assert site.shows(row(5, progress=11.11, updated_at=100.0, read_at=site.at + 50)) == 27.78
 
-    def test_progress_is_written_again_into_a_backup_of_an_earlier_moment_whatever_the_clock_said_then(
-        self, site: Site
-    ) -> None:
+    def test_progress_is_written_again_into_an_earlier_backup_whatever_its_clock_was(self, site: Site) -> None:
         site.shows(row(1, updated_at=5000.0))
         site.shows(row(5, progress=5.56, updated_at=200.0, read_at=site.at + 50))  # the clock was set back in between
         site.stands(0.0)
         assert site.shows(row(5, progress=0.0, updated_at=5000.0, read_at=site.at + 50)) == 27.78
 
-    def test_a_completed_row_that_has_lost_its_end_is_completed_again(self, site: Site) -> None:
+    def test_a_completed_row_with_a_lower_value_is_raised_again(self, site: Site) -> None:
         site.shows(ended())
         site.stands(40.0, "completed")
         restored = BeamRow(KEY, site.at + 50, status="completed", progress=40.0, updated_at=9e9)
@@ -404,7 +404,7 @@ class TestRestored:
         ("progress", "updated_at", "status"),
         [(0.0, 300.0, "simulation_running"), (0.0, 90.0, "pending"), (0.0, None, "simulation_running")],
     )
-    def test_what_the_communicator_has_reset_is_not(
+    def test_a_row_that_the_communicator_has_reset_is_not_written_again(
         self, site: Site, progress: float, updated_at: float | None, status: str
     ) -> None:
         site.shows(row(5, updated_at=100.0))
@@ -416,7 +416,7 @@ class TestRestored:
         ("step", "updated_at", "column"),
         [(-3600.0, 90.0, 0.0), (-3600.0, 100.0, 27.78), (3600.0, 90.0, 27.78), (3600.0, 100.0, 27.78)],
     )
-    def test_an_older_time_stamp_proves_nothing_where_the_clock_was_set_back(
+    def test_an_older_time_stamp_is_no_restore_if_the_clock_was_set_back(
         self, site: Site, step: float, updated_at: float, column: float
     ) -> None:
         site.shows(row(5, updated_at=100.0))
@@ -428,8 +428,8 @@ class TestRestored:
         assert site.column == column
 
 
-class TestAnotherWriter:
-    def test_is_told_once(self, site: Site) -> None:
+class TestOtherWriter:
+    def test_another_writer_is_reported_once(self, site: Site) -> None:
         site.shows(view(5, 18))
         assert site.mirror.pop_other_writer() is None
         site.shows(view(5, 18, row_progress=45.6, read_at=site.at + 5))
@@ -438,30 +438,30 @@ class TestAnotherWriter:
         assert site.mirror.pop_other_writer() is None
 
     @pytest.mark.parametrize("row_progress", [27.78, 0.0, None])
-    def test_is_not_seen_in_our_own_value_nor_in_a_reset(self, site: Site, row_progress: float | None) -> None:
+    def test_our_own_value_and_a_reset_are_no_other_writer(self, site: Site, row_progress: float | None) -> None:
         site.shows(view(5, 18))
         site.shows(view(5, 18, row_progress=row_progress, read_at=site.at + 5))
         assert site.mirror.pop_other_writer() is None
 
-    def test_is_not_seen_in_the_communicators_100_at_the_end(self, tmp_path: Path) -> None:
+    def test_the_communicators_100_at_the_end_is_no_other_writer(self, tmp_path: Path) -> None:
         site = Site(tmp_path, value_range=(40.0, 90.0))
         site.shows(ended())
         site.shows(ended(row=BeamRow(KEY, site.at + 5, status="postprocessing", progress=100.0)))
         assert site.mirror.pop_other_writer() is None
 
-    def test_is_not_seen_where_the_communicators_own_value_agrees_with_ours(self, tmp_path: Path) -> None:
+    def test_a_value_of_the_communicator_on_our_scale_is_no_other_writer(self, tmp_path: Path) -> None:
         site = Site(tmp_path, value_range=(40.0, 90.0))
         site.shows(view(1, 3))
         assert site.column == 56.66
         site.shows(view(1, 3, row_progress=1 / 3 * 50 + 40, read_at=site.at + 5))
         assert site.mirror.pop_other_writer() is None
 
-    def test_is_not_seen_in_a_row_read_before_our_write(self, site: Site) -> None:
+    def test_a_row_read_before_our_write_shows_no_other_writer(self, site: Site) -> None:
         site.shows(view(5, 18))
         site.shows(view(5, 18, row_progress=11.11, read_at=site.at - 5))
         assert site.mirror.pop_other_writer() is None
 
-    def test_is_not_seen_where_our_write_was_refused(self, site: Site) -> None:
+    def test_a_refused_write_shows_no_other_writer(self, site: Site) -> None:
         site.stands(70.0)
         site.shows(view(5, 18))
         site.shows(view(5, 18, row_progress=70.0, read_at=site.at + 5))
@@ -479,7 +479,7 @@ STEPS = st.lists(
 
 @settings(max_examples=60)
 @given(steps=STEPS, leftover=st.sampled_from([0.0, 40.0, 100.0]))
-def test_whatever_happens_the_column_is_in_range_and_lowered_only_where_allowed(
+def test_after_any_events_the_column_is_in_range_and_lowered_only_if_allowed(
     steps: list[tuple[str, int]], leftover: float
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:

@@ -17,7 +17,7 @@ def _as_before() -> Iterator[None]:
     gc.unfreeze()
 
 
-def test_what_is_there_is_left_out_and_new_objects_are_looked_at_seldom() -> None:
+def test_existing_objects_are_excluded_and_collections_are_rare() -> None:
     before = gc.get_threshold()
     gc_tuning.collect_less_often()
 
@@ -34,7 +34,7 @@ class Ring:
         self.me = self
 
 
-def test_what_requests_leave_behind_is_looked_for_by_its_size(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_collection_starts_after_enough_reported_garbage(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gc_tuning, "_left_bytes", 0)
     monkeypatch.setattr(gc_tuning, "_times", 0)
     searches: list[int] = []
@@ -49,7 +49,7 @@ def test_what_requests_leave_behind_is_looked_for_by_its_size(monkeypatch: pytes
     assert searches == [1] * 15 + [2]
 
 
-def test_a_ring_that_a_request_left_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reference_cycle_of_a_request_is_collected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gc_tuning, "_left_bytes", 0)
     gc_tuning.collect_less_often()
     seen = weakref.ref(Ring())

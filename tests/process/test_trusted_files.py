@@ -65,7 +65,7 @@ def test_files_that_only_their_owner_can_change_are_read(config: Path, web: Path
 
 @pytest.mark.parametrize(("mode", "who"), [(0o664, "its group"), (0o620, "its group"), (0o666, "everybody")])
 @pytest.mark.parametrize("which", ["exporter.yaml", "web.yaml"])
-def test_a_file_that_group_or_others_can_change_is_refused_with_the_command_that_mends_it(
+def test_a_file_that_group_or_others_can_change_is_refused_with_the_fix(
     config: Path, web: Path, which: str, mode: int, who: str
 ) -> None:
     path = config.with_name(which)
@@ -77,7 +77,7 @@ def test_a_file_that_group_or_others_can_change_is_refused_with_the_command_that
 
 
 @pytest.mark.parametrize("which", ["exporter.yaml", "web.yaml"])
-def test_a_file_of_another_user_is_refused_by_run_and_read_by_commands_of_people(
+def test_a_file_of_another_user_is_refused_by_run_but_read_by_other_commands(
     config: Path, web: Path, which: str
 ) -> None:
     path = config.with_name(which)
@@ -89,9 +89,7 @@ def test_a_file_of_another_user_is_refused_by_run_and_read_by_commands_of_people
     assert call("check-config", "--config.file", config, "--web.config.file", web).exit_code == 0
 
 
-def test_a_file_of_its_own_or_of_root_is_read_by_an_exporter_of_another_user(
-    config: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_of_root_or_of_the_own_user_is_read(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: SOMEBODY)
     load(config, "owned")
     os.chown(config, SOMEBODY, -1)
@@ -102,7 +100,7 @@ def test_a_file_of_its_own_or_of_root_is_read_by_an_exporter_of_another_user(
     load(config, "any_owner")
 
 
-def test_check_config_of_another_user_warns_of_files_that_only_their_owner_may_use(
+def test_check_config_warns_of_files_that_only_their_owner_may_use(
     config: Path, web: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for path in (config, web):
@@ -114,7 +112,7 @@ def test_check_config_of_another_user_warns_of_files_that_only_their_owner_may_u
         assert f"warning: {path}: belongs to user {SOMEBODY}" in result.output
 
 
-def test_a_file_behind_links_as_kubernetes_mounts_it_is_judged_itself(config: Path, tmp_path: Path) -> None:
+def test_a_file_behind_links_of_kubernetes_is_checked_itself(config: Path, tmp_path: Path) -> None:
     (tmp_path / "..2025").mkdir()
     config.rename(tmp_path / "..2025" / config.name)
     (tmp_path / "..data").symlink_to("..2025")
@@ -134,7 +132,7 @@ def test_a_pipe_is_read_whatever_its_mode(config: Path, tmp_path: Path) -> None:
     os.close(reading)
 
 
-def test_a_running_exporter_keeps_its_configuration_where_the_changed_one_is_refused(config: Path) -> None:
+def test_a_running_exporter_keeps_its_configuration_if_the_new_one_is_refused(config: Path) -> None:
     with ExporterProcess("--config.file", config, "--web.enable-lifecycle") as exporter:
         address = f"http://{exporter.address}"
         config.chmod(0o666)
@@ -147,7 +145,7 @@ def test_a_running_exporter_keeps_its_configuration_where_the_changed_one_is_ref
         wait_for(lambda: exporter.value("mqi_exporter_config_last_reload_successful") == 1, "a reload")
 
 
-def test_a_web_configuration_that_others_can_change_comes_not_into_use(web: Path) -> None:
+def test_a_web_configuration_that_others_can_change_is_not_used(web: Path) -> None:
     web_config = ActiveWebConfig(web)
     web.write_text("http_server_config: {headers: {X-Frame-Options: deny}}\n", encoding="utf-8")
     web.chmod(0o660)
@@ -169,7 +167,7 @@ def test_init_writes_a_file_that_run_reads_whatever_the_umask(tmp_path: Path, um
     load(output, "owned")
 
 
-def test_the_communicators_own_configuration_may_be_anybodys(tmp_path: Path) -> None:
+def test_the_communicators_configuration_may_belong_to_any_user(tmp_path: Path) -> None:
     theirs = tmp_path / "config.yaml"
     theirs.write_bytes(COMMUNICATORS.read_bytes())
     theirs.chmod(0o666)

@@ -9,7 +9,7 @@ def _has(rounds: list[int], count: int) -> bool:
     return len(rounds) == count
 
 
-def test_a_loop_goes_on_after_an_unexpected_error_and_counts_it() -> None:
+def test_a_worker_continues_after_an_unexpected_error_and_counts_it() -> None:
     errors: list[str] = []
     rounds: list[int] = []
 
@@ -27,7 +27,7 @@ def test_a_loop_goes_on_after_an_unexpected_error_and_counts_it() -> None:
     assert errors == ["test"]
 
 
-def test_a_stopped_loop_does_not_wait_for_its_next_round() -> None:
+def test_a_stopped_worker_does_not_wait_for_its_next_step() -> None:
     began = threading.Event()
 
     def step() -> float:
@@ -41,7 +41,7 @@ def test_a_stopped_loop_does_not_wait_for_its_next_round() -> None:
     assert loop.join(5)
 
 
-def test_a_loop_that_is_woken_does_not_wait_for_its_next_round() -> None:
+def test_a_woken_worker_starts_its_next_step_at_once() -> None:
     rounds: list[int] = []
 
     def step() -> float:
@@ -57,7 +57,7 @@ def test_a_loop_that_is_woken_does_not_wait_for_its_next_round() -> None:
     assert loop.join(5)
 
 
-def test_a_loop_that_is_woken_during_a_round_has_another_at_once() -> None:
+def test_a_worker_woken_during_a_step_starts_another_at_once() -> None:
     rounds: list[int] = []
     began, release = threading.Event(), threading.Event()
 
@@ -77,7 +77,7 @@ def test_a_loop_that_is_woken_during_a_round_has_another_at_once() -> None:
     assert loop.join(5)
 
 
-def test_a_loop_that_hangs_is_in_trouble_and_says_for_how_long() -> None:
+def test_a_worker_that_hangs_reports_for_how_long() -> None:
     now = [0.0]
     release, hanging = threading.Event(), threading.Event()
 

@@ -55,14 +55,14 @@ def test_an_event_is_one_json_object(stream: io.StringIO) -> None:
     assert event["seconds"] == "inf"
 
 
-def test_less_severe_events_are_left_out(stream: io.StringIO) -> None:
+def test_events_below_the_level_are_not_written(stream: io.StringIO) -> None:
     configure("warning", "logfmt", stream)
     structlog.get_logger().info("routine")
     logging.getLogger("uvicorn.error").info("routine")
     assert stream.getvalue() == ""
 
 
-def test_configured_again_earlier_loggers_follow_and_lines_are_not_doubled(stream: io.StringIO) -> None:
+def test_a_second_configuration_applies_to_existing_loggers_without_duplicate_lines(stream: io.StringIO) -> None:
     configure("warning", "logfmt", stream)
     logger = structlog.get_logger().bind(source="local")
     configure("debug", "json", stream)
@@ -71,7 +71,7 @@ def test_configured_again_earlier_loggers_follow_and_lines_are_not_doubled(strea
 
 
 @pytest.mark.parametrize("form", ["logfmt", "json"])
-def test_a_line_break_in_a_value_does_not_begin_a_line(stream: io.StringIO, form: str) -> None:
+def test_a_line_break_in_a_value_does_not_start_a_new_line(stream: io.StringIO, form: str) -> None:
     configure("info", "json" if form == "json" else "logfmt", stream)
     structlog.get_logger().info("a\nb", beam_id="x\nts=2000 level=error msg=forged", text="\r\u2028\u0085\x1b[2J")
     assert len(stream.getvalue().splitlines()) == 1
@@ -79,7 +79,7 @@ def test_a_line_break_in_a_value_does_not_begin_a_line(stream: io.StringIO, form
 
 
 @given(st.dictionaries(st.text(min_size=1), st.text(st.characters()) | st.floats() | st.none() | st.booleans()))
-def test_any_fields_stay_one_line_and_can_be_read_back(event: dict[str, object]) -> None:
+def test_any_fields_make_one_line_that_can_be_parsed(event: dict[str, object]) -> None:
     event = {re.sub(r"^(ts|level)$", "other", key): value for key, value in event.items()} | {"msg": "m"}
     as_logfmt, as_json = render_logfmt(None, "", event), render_json(None, "", event)
     for line in (as_logfmt, as_json):
@@ -90,7 +90,7 @@ def test_any_fields_stay_one_line_and_can_be_read_back(event: dict[str, object])
 
 
 @given(st.text(st.characters(max_codepoint=0xFFFF)))
-def test_a_logfmt_value_reads_back_as_it_was(text: str) -> None:
+def test_a_logfmt_value_can_be_parsed_back(text: str) -> None:
     assert fields(render_logfmt(None, "", {"text": text})) == {"text": text}
 
 
@@ -108,7 +108,7 @@ def test_an_exception_is_one_field_without_the_values_of_variables(stream: io.St
     assert patient not in line
 
 
-def test_what_the_web_server_logs_looks_alike(stream: io.StringIO) -> None:
+def test_messages_of_the_web_server_have_the_same_format(stream: io.StringIO) -> None:
     configure("info", "logfmt", stream)
     logging.getLogger("uvicorn.error").info("Started server process [%d]", 7)
     assert fields(stream.getvalue().strip()) | {"ts": ""} == {
@@ -119,7 +119,7 @@ def test_what_the_web_server_logs_looks_alike(stream: io.StringIO) -> None:
     }
 
 
-def test_what_the_web_server_set_up_for_itself_gives_way(stream: io.StringIO) -> None:
+def test_handlers_of_the_web_server_are_replaced(stream: io.StringIO) -> None:
     own = io.StringIO()
     logger = logging.getLogger("uvicorn")
     logger.addHandler(logging.StreamHandler(own))
@@ -130,20 +130,20 @@ def test_what_the_web_server_set_up_for_itself_gives_way(stream: io.StringIO) ->
     assert 'msg="Waiting for connections to close"' in stream.getvalue()
 
 
-def test_each_single_request_is_not_logged(stream: io.StringIO) -> None:
+def test_single_requests_are_not_logged(stream: io.StringIO) -> None:
     configure("debug", "logfmt", stream)
     logging.getLogger("uvicorn.access").info("GET /metrics")
     assert stream.getvalue() == ""
 
 
-def test_handlers_of_others_are_left_alone(stream: io.StringIO) -> None:
+def test_handlers_of_other_programs_are_kept(stream: io.StringIO) -> None:
     other = logging.NullHandler()
     logging.getLogger().addHandler(other)
     configure("info", "logfmt", stream)
     assert other in logging.getLogger().handlers
 
 
-def test_without_a_stream_it_goes_to_standard_error(stream: io.StringIO, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_default_stream_is_standard_error(stream: io.StringIO, capsys: pytest.CaptureFixture[str]) -> None:
     configure("info", "logfmt")
     structlog.get_logger().info("hello")
     written = capsys.readouterr()
@@ -153,7 +153,9 @@ def test_without_a_stream_it_goes_to_standard_error(stream: io.StringIO, capsys:
 
 
 @pytest.mark.parametrize("level", ["debug", "info"])
-def test_a_host_that_hangs_up_is_said_by_us_alone(stream: io.StringIO, level: Literal["debug", "info"]) -> None:
+def test_a_connection_closed_by_a_host_is_not_logged_by_paramiko(
+    stream: io.StringIO, level: Literal["debug", "info"]
+) -> None:
     configure(level, "logfmt", stream)
     logging.getLogger("paramiko.transport").error("Traceback (most recent call last):")
     assert stream.getvalue() == ""

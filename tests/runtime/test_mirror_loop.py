@@ -108,7 +108,7 @@ def site(tmp_path: Path) -> Site:
     return Site(tmp_path)
 
 
-def test_news_are_written_at_once_where_nothing_was_written_just_before(site: Site) -> None:
+def test_progress_is_written_at_once_if_the_last_write_was_long_ago(site: Site) -> None:
     site.mirror.run_once()
     site.at += 60.0
     site.start(9)
@@ -117,7 +117,7 @@ def test_news_are_written_at_once_where_nothing_was_written_just_before(site: Si
     assert site.column() == 50.0
 
 
-def test_rights_that_are_mended_are_used_at_the_next_write(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_corrected_permissions_are_used_at_the_next_write(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """SQLite shares what it may do to ``-shm`` among all connections of a process: so none may stay open."""
     connect = sqlite3.connect
 
@@ -136,7 +136,7 @@ def test_rights_that_are_mended_are_used_at_the_next_write(site: Site, monkeypat
         assert site.column() == 5.56
 
 
-def test_after_a_write_the_board_is_not_looked_at_until_the_next_may_be(site: Site) -> None:
+def test_after_a_write_no_snapshot_is_taken_before_the_interval_has_passed(site: Site) -> None:
     site.start(1)
     site.mirror.run_once()
     looks = site.looks
@@ -150,7 +150,7 @@ def test_after_a_write_the_board_is_not_looked_at_until_the_next_may_be(site: Si
     assert site.column() == 50.0
 
 
-def test_what_the_interval_has_held_back_is_written_with_what_logs_say_by_then(site: Site) -> None:
+def test_delayed_updates_are_written_with_the_newest_lines_of_the_logs(site: Site) -> None:
     site.start(1)
     site.mirror.run_once()
     site.start(9)
@@ -163,7 +163,7 @@ def test_what_the_interval_has_held_back_is_written_with_what_logs_say_by_then(s
     assert site.column() == 100.0
 
 
-def test_logs_are_not_looked_at_for_news_that_they_have_just_told(site: Site) -> None:
+def test_logs_are_not_polled_for_progress_that_was_just_read(site: Site) -> None:
     site.start(1)
     site.in_logs.append(18)
 
@@ -172,7 +172,7 @@ def test_logs_are_not_looked_at_for_news_that_they_have_just_told(site: Site) ->
     assert site.column() == 5.56
 
 
-def test_what_writing_takes_is_not_added_to_the_interval(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_duration_of_a_write_is_not_added_to_the_interval(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     write = BeamsTable.write
 
     def slow(table: BeamsTable, updates: Sequence[ProgressUpdate]) -> WriteResult:
@@ -185,7 +185,7 @@ def test_what_writing_takes_is_not_added_to_the_interval(site: Site, monkeypatch
     assert site.mirror.run_once() == INTERVAL_SECONDS - 0.5
 
 
-def test_news_that_need_no_writing_are_not_looked_for_again_and_again(site: Site) -> None:
+def test_changes_that_need_no_write_do_not_cause_repeated_snapshots(site: Site) -> None:
     site.start(1)
     site.mirror.run_once()
     site.at += 60.0
@@ -199,7 +199,7 @@ def test_news_that_need_no_writing_are_not_looked_for_again_and_again(site: Site
 
 
 @pytest.mark.parametrize(("value", "seconds"), [("batch", 10.0), ("estimated", 1.0)])
-def test_while_nothing_happens_the_next_round_is_far_unless_the_clock_moves_what_is_written(
+def test_without_changes_the_next_run_is_late_unless_estimates_are_written(
     tmp_path: Path, value: str, seconds: float
 ) -> None:
     site = Site(tmp_path, value=value)
@@ -210,7 +210,7 @@ def test_while_nothing_happens_the_next_round_is_far_unless_the_clock_moves_what
     assert site.mirror.run_once() == seconds
 
 
-def test_what_a_locked_database_did_not_take_is_tried_again_soon(site: Site) -> None:
+def test_an_update_refused_by_a_locked_database_is_retried_soon(site: Site) -> None:
     locker = db.Locker(site.path)
     site.start(9)
     assert 0 < site.mirror.run_once() <= 1.0
@@ -222,7 +222,7 @@ def test_what_a_locked_database_did_not_take_is_tried_again_soon(site: Site) -> 
 
 
 @pytest.mark.parametrize("step", [HOUR, -HOUR])
-def test_the_pause_after_a_write_is_as_long_when_the_clock_is_set(site: Site, step: float) -> None:
+def test_setting_the_clock_does_not_change_the_interval_after_a_write(site: Site, step: float) -> None:
     site.start(1)
     site.mirror.run_once()
     site.at += 0.5
@@ -237,7 +237,7 @@ def test_the_pause_after_a_write_is_as_long_when_the_clock_is_set(site: Site, st
 
 
 @pytest.mark.parametrize("step", [HOUR, -HOUR])
-def test_what_a_locked_database_did_not_take_is_tried_as_seldom_when_the_clock_is_set(site: Site, step: float) -> None:
+def test_setting_the_clock_does_not_change_the_backoff_of_a_locked_database(site: Site, step: float) -> None:
     locker = db.Locker(site.path)
     site.start(9)
     for _ in range(4):
@@ -256,7 +256,7 @@ def test_what_a_locked_database_did_not_take_is_tried_as_seldom_when_the_clock_i
 
 
 @pytest.mark.parametrize("step", [HOUR, -HOUR])
-def test_a_write_during_which_the_clock_was_set_holds_the_next_up_no_longer(
+def test_setting_the_clock_during_a_write_does_not_delay_the_next_write(
     site: Site, step: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patched:
@@ -267,7 +267,7 @@ def test_a_write_during_which_the_clock_was_set_holds_the_next_up_no_longer(
 
 
 @pytest.mark.parametrize("step", [HOUR, -HOUR])
-def test_when_progress_was_written_last_moves_with_the_clock(site: Site, step: float) -> None:
+def test_the_time_of_the_last_write_follows_the_clock(site: Site, step: float) -> None:
     site.start(1)
     site.mirror.run_once()
     site.at += 20.0
@@ -277,7 +277,7 @@ def test_when_progress_was_written_last_moves_with_the_clock(site: Site, step: f
     assert site.last_write_at == pytest.approx(site.at - 20.0)
 
 
-def test_when_progress_was_written_last_is_not_moved_by_time_asleep(site: Site) -> None:
+def test_the_time_of_the_last_write_is_not_changed_by_a_suspended_machine(site: Site) -> None:
     site.start(1)
     site.mirror.run_once()
     site.at += 600.0
@@ -287,7 +287,7 @@ def test_when_progress_was_written_last_is_not_moved_by_time_asleep(site: Site) 
     assert site.last_write_at == pytest.approx(site.at - 600.0)
 
 
-def test_a_database_that_a_reload_leaves_out_is_shown_no_more(tmp_path: Path) -> None:
+def test_a_database_removed_by_a_reload_is_no_longer_shown(tmp_path: Path) -> None:
     source = f"sources: [{{name: local, log_path: '{tmp_path}/{{case_id}}_{{beam_id}}.log'}}]\n"
     with_database = settings_from(f"{source}database: {{path: {db.make(tmp_path / 'mqi.db')}}}\n", "exporter.yaml")
     without = settings_from(f"{source}discovery: {{kind: directory}}\nmirror: {{enabled: false}}\n", "exporter.yaml")
@@ -299,7 +299,7 @@ def test_a_database_that_a_reload_leaves_out_is_shown_no_more(tmp_path: Path) ->
     following.close()
 
 
-def test_one_statement_for_each_beam_that_changed_and_one_transaction_for_all(
+def test_each_changed_beam_takes_one_statement_and_all_share_one_transaction(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     statements: list[str] = []
@@ -343,7 +343,7 @@ def _told(site: Site, act: Callable[[], object]) -> int:
     return len(calls)
 
 
-def test_the_board_tells_of_progress_and_of_nothing_else(site: Site) -> None:
+def test_the_store_wakes_listeners_on_progress_only(site: Site) -> None:
     key = site.keys[0]
 
     assert _told(site, lambda: site.read(key, BatchStarted(1, 18))) == 1
@@ -354,7 +354,7 @@ def test_the_board_tells_of_progress_and_of_nothing_else(site: Site) -> None:
     assert _told(site, lambda: site.store.snapshot(site.at + 3600)) == 0
 
 
-def test_the_board_tells_of_a_rows_new_status_and_not_of_its_being_read(site: Site) -> None:
+def test_the_store_wakes_listeners_on_a_new_row_status_but_not_on_every_read(site: Site) -> None:
     row = site.store.snapshot(site.at).beams[0].row
 
     def read_again() -> None:
@@ -367,7 +367,7 @@ def test_the_board_tells_of_a_rows_new_status_and_not_of_its_being_read(site: Si
     assert _told(site, completed) == 1
 
 
-def test_who_no_longer_listens_is_told_nothing(site: Site) -> None:
+def test_a_removed_listener_is_not_called(site: Site) -> None:
     called = threading.Event()
     site.store.add_listener(called.set)
     site.store.remove_listener(called.set)

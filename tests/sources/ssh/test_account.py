@@ -69,7 +69,7 @@ def transport(client: paramiko.SSHClient) -> paramiko.Transport:
     return found
 
 
-def test_its_logs_are_followed(host: Sshd, tmp_path: Path) -> None:
+def test_the_restricted_account_can_read_logs(host: Sshd, tmp_path: Path) -> None:
     log = tmp_path / "a.log"
     log.write_bytes(b"one\n")
     source = SshLogSource("hpc1", host.host, [str(tmp_path)])
@@ -82,7 +82,9 @@ def test_its_logs_are_followed(host: Sshd, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("ask", ["exec_command", "invoke_shell"])
-def test_it_runs_no_command_and_no_shell(client: paramiko.SSHClient, tmp_path: Path, ask: str) -> None:
+def test_the_restricted_account_runs_no_command_and_no_shell(
+    client: paramiko.SSHClient, tmp_path: Path, ask: str
+) -> None:
     channel = transport(client).open_session(timeout=10)
     channel.settimeout(10)
     if ask == "exec_command":
@@ -116,13 +118,15 @@ def request_agent(session: Any) -> None:
     [paramiko.Channel.get_pty, paramiko.Channel.request_x11, request_agent],
     ids=["terminal", "X11", "agent"],
 )
-def test_a_session_gets_nothing_but_sftp(client: paramiko.SSHClient, ask: Callable[[paramiko.Channel], object]) -> None:
+def test_a_session_of_the_restricted_account_gets_sftp_only(
+    client: paramiko.SSHClient, ask: Callable[[paramiko.Channel], object]
+) -> None:
     session = transport(client).open_session(timeout=10)
     with pytest.raises(paramiko.SSHException, match="closed"):
         ask(session)
 
 
-def test_no_connection_goes_through_it(client: paramiko.SSHClient) -> None:
+def test_the_restricted_account_forwards_no_connection(client: paramiko.SSHClient) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         address = other.getsockname()
         with pytest.raises(paramiko.ChannelException):
@@ -135,7 +139,7 @@ def test_no_connection_goes_through_it(client: paramiko.SSHClient) -> None:
 
 
 @pytest.mark.parametrize("attempt", ["write", "append", "make", "remove", "rename", "chmod", "truncate", "link"])
-def test_it_changes_no_file(client: paramiko.SSHClient, tmp_path: Path, attempt: str) -> None:
+def test_the_restricted_account_changes_no_file(client: paramiko.SSHClient, tmp_path: Path, attempt: str) -> None:
     log = tmp_path / "a.log"
     log.write_bytes(b"one\n")
     log.chmod(0o666)

@@ -209,7 +209,7 @@ class TestCommands:
             "Include {folder}/part\n",
         ],
     )
-    def test_nothing_is_executed_and_the_line_is_named(self, tmp_path: Path, text: str) -> None:
+    def test_a_command_is_refused_with_its_line_and_never_executed(self, tmp_path: Path, text: str) -> None:
         mark = tmp_path / "executed"
         part = write(tmp_path, f'Match exec "touch {mark}"\n', "part")
         said = problem(tmp_path, text.format(mark=mark, folder=tmp_path))
@@ -228,7 +228,7 @@ class TestCommands:
             "ProxyJump none\nProxyCommand touch {mark}\n",
         ],
     )
-    def test_what_does_not_apply_to_the_host_is_no_matter(self, tmp_path: Path, text: str) -> None:
+    def test_a_command_for_another_host_is_ignored(self, tmp_path: Path, text: str) -> None:
         mark = tmp_path / "executed"
         write(tmp_path, f'Match exec "touch {mark}"\n', "part")
         config = write(tmp_path, text.format(mark=mark, folder=tmp_path))
@@ -236,7 +236,7 @@ class TestCommands:
         assert not mark.exists()
 
     @pytest.mark.parametrize("line", ["CanonicalizeHostname yes", "RevokedHostKeys /etc/revoked", "Match tagged x"])
-    def test_what_is_not_supported_is_said_with_its_line(self, tmp_path: Path, line: str) -> None:
+    def test_an_unsupported_keyword_is_refused_with_its_line(self, tmp_path: Path, line: str) -> None:
         assert f"{tmp_path / 'config'}:2: " in problem(tmp_path, f"# remark\n{line}\n")
 
 
@@ -260,7 +260,7 @@ class TestFiles:
             resolve_route(SshHost("gpu", ssh_config_file=config))
         assert f"{tmp_path / which}: belongs to user 12345" in str(caught.value)
 
-    def test_an_include_may_be_relative_to_the_users_own_folder_and_hold_signs(
+    def test_an_include_may_be_relative_to_the_ssh_folder_and_have_wildcards(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("HOME", str(tmp_path))
@@ -271,7 +271,7 @@ class TestFiles:
         [target] = resolve_route(SshHost("gpu", ssh_config_file=write(tmp_path, "Include parts/*.conf nothing\n")))
         assert (target.user, target.port) == ("first", 2222)
 
-    def test_files_that_are_too_long_or_include_each_other_are_one_message(
+    def test_a_file_that_is_too_long_or_includes_itself_gives_one_message(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         config = tmp_path / "config"
@@ -280,7 +280,7 @@ class TestFiles:
         assert "longer than 100 bytes" in problem(tmp_path, "# remark\n" * 20)
 
     @pytest.mark.parametrize("content", [b"\x00\xff\xfe" * 50, b"Host gpu\n  Port \xff\n", b'Host "gpu\n', b"Port\n"])
-    def test_a_file_that_is_none_is_one_message(self, tmp_path: Path, content: bytes) -> None:
+    def test_a_missing_or_binary_file_gives_one_message(self, tmp_path: Path, content: bytes) -> None:
         config = write(tmp_path, "")
         config.write_bytes(content)
         try:

@@ -152,7 +152,7 @@ def watch(tmp_path: Path, sshd: Sshd, relay: Relay) -> Iterator[Watch]:
 
 
 @pytest.mark.parametrize("how", ["cut", "reset"])
-def test_a_connection_that_breaks_in_the_middle_is_made_again(watch: Watch, relay: Relay, how: str) -> None:
+def test_a_broken_connection_is_opened_again(watch: Watch, relay: Relay, how: str) -> None:
     watch.write(0, cut_at(5))
     watch.shows(4)
     for batch in (8, 11, 14):
@@ -165,7 +165,7 @@ def test_a_connection_that_breaks_in_the_middle_is_made_again(watch: Watch, rela
 
 
 @pytest.mark.parametrize("how", ["cut", "reset", "its process killed"])
-def test_a_host_is_not_down_for_a_connection_that_has_ended(watch: Watch, relay: Relay, sshd: Sshd, how: str) -> None:
+def test_a_host_is_not_down_if_its_connection_has_only_ended(watch: Watch, relay: Relay, sshd: Sshd, how: str) -> None:
     watch.write(0, cut_at(5))
     watch.shows(4)
     went_down = threading.Event()
@@ -191,7 +191,7 @@ def test_a_host_is_not_down_for_a_connection_that_has_ended(watch: Watch, relay:
     watch.ends_as_if_read_whole()
 
 
-def test_sshd_killed_and_started_again(watch: Watch, sshd: Sshd) -> None:
+def test_logs_are_followed_again_after_sshd_was_killed_and_restarted(watch: Watch, sshd: Sshd) -> None:
     watch.write(0, cut_at(5))
     watch.shows(4)
     sshd.kill()
@@ -204,7 +204,7 @@ def test_sshd_killed_and_started_again(watch: Watch, sshd: Sshd) -> None:
     watch.ends_as_if_read_whole()
 
 
-def test_a_link_that_loses_everything_is_noticed_and_no_thread_hangs(watch: Watch, relay: Relay) -> None:
+def test_a_dead_network_link_is_detected_and_no_thread_hangs(watch: Watch, relay: Relay) -> None:
     watch.write(0, cut_at(5))
     watch.shows(4)
     relay.drop()
@@ -222,7 +222,7 @@ def test_a_link_that_loses_everything_is_noticed_and_no_thread_hangs(watch: Watc
     watch.ends_as_if_read_whole()
 
 
-def test_a_host_that_is_stopped_is_down_until_it_goes_on(watch: Watch, sshd: Sshd) -> None:
+def test_a_suspended_host_is_down_until_it_continues(watch: Watch, sshd: Sshd) -> None:
     watch.write(0, cut_at(5))
     watch.shows(4)
     sshd.signal(signal.SIGSTOP)
@@ -236,7 +236,7 @@ def test_a_host_that_is_stopped_is_down_until_it_goes_on(watch: Watch, sshd: Ssh
     watch.ends_as_if_read_whole()
 
 
-def test_a_link_that_stalls_at_random_loses_nothing(watch: Watch, relay: Relay) -> None:
+def test_a_network_link_that_stalls_at_random_loses_nothing(watch: Watch, relay: Relay) -> None:
     chance = random.Random(7)
     position = 0
     while position < len(DATA):
@@ -251,7 +251,7 @@ def test_a_link_that_stalls_at_random_loses_nothing(watch: Watch, relay: Relay) 
     watch.ends_as_if_read_whole()
 
 
-def test_two_hundred_milliseconds_of_latency_change_nothing(watch: Watch, relay: Relay) -> None:
+def test_200_ms_of_latency_change_nothing(watch: Watch, relay: Relay) -> None:
     relay.delay_seconds = 0.1
     for batch in (3, 6, 9):
         watch.write(0 if batch == 3 else cut_at(batch - 3), cut_at(batch))
@@ -261,7 +261,7 @@ def test_two_hundred_milliseconds_of_latency_change_nothing(watch: Watch, relay:
     assert watch.source().reconnects == 0
 
 
-def test_a_folder_that_is_missing_is_waited_for(watch: Watch) -> None:
+def test_logs_are_found_when_a_missing_folder_appears(watch: Watch) -> None:
     watch.remote_log.parent.rmdir()
     wait_for(lambda: watch.source().up is True, "the source up although the folder is missing")
     assert watch.view().state is BeamState.WAITING
@@ -271,7 +271,7 @@ def test_a_folder_that_is_missing_is_waited_for(watch: Watch) -> None:
     watch.ends_as_if_read_whole()
 
 
-def test_a_log_that_is_no_file_is_said_once_and_followed_when_it_is(watch: Watch) -> None:
+def test_a_log_that_is_not_a_file_is_logged_once_and_followed_when_it_becomes_one(watch: Watch) -> None:
     os.mkfifo(watch.remote_log)
     wait_for(lambda: watch.source().errors.get("not_a_file") == 1, "the error")
     watch.local_is_live()
@@ -282,7 +282,7 @@ def test_a_log_that_is_no_file_is_said_once_and_followed_when_it_is(watch: Watch
     watch.ends_as_if_read_whole()
 
 
-def test_a_disk_that_is_full_on_the_host_is_silence_and_then_goes_on(watch: Watch) -> None:
+def test_a_full_disk_on_the_host_only_delays_the_log(watch: Watch) -> None:
     """The engine's writes fail for a while: the log stops in the middle of a line, and what follows comes later."""
     watch.write(0, cut_at(5) + 10)
     watch.shows(4)
@@ -311,7 +311,9 @@ def told(capsys: pytest.CaptureFixture[str]) -> Callable[[], str]:
     return read
 
 
-def test_a_wrong_key_is_refused_until_it_is_the_right_one(tmp_path: Path, sshd: Sshd, told: Callable[[], str]) -> None:
+def test_a_wrong_login_key_is_refused_until_it_is_corrected(
+    tmp_path: Path, sshd: Sshd, told: Callable[[], str]
+) -> None:
     wrong = keygen(tmp_path / "wrong_key")
     watch = Watch(tmp_path, replace(sshd.host, key_file=wrong))
     try:
@@ -352,7 +354,7 @@ def test_an_unknown_host_is_refused_and_never_added(tmp_path: Path, sshd: Sshd, 
         watch.close()
 
 
-def test_a_host_without_sftp_is_said_so(tmp_path: Path, told: Callable[[], str]) -> None:
+def test_a_host_without_sftp_is_reported(tmp_path: Path, told: Callable[[], str]) -> None:
     with Sshd(tmp_path / "no_sftp", sftp=False) as server:
         watch = Watch(tmp_path, server.host)
         try:
@@ -361,7 +363,7 @@ def test_a_host_without_sftp_is_said_so(tmp_path: Path, told: Callable[[], str])
             watch.close()
 
 
-def test_a_host_that_accepts_and_never_speaks_is_given_up(tmp_path: Path, sshd: Sshd, told: Callable[[], str]) -> None:
+def test_a_host_that_accepts_but_never_answers_times_out(tmp_path: Path, sshd: Sshd, told: Callable[[], str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         host = replace(sshd.host, port=silent.getsockname()[1], connect_timeout_seconds=0.5)
         watch = Watch(tmp_path, host)
@@ -374,7 +376,7 @@ def test_a_host_that_accepts_and_never_speaks_is_given_up(tmp_path: Path, sshd: 
             assert time.monotonic() - began < 10
 
 
-def test_a_host_that_is_not_there_does_not_hold_up_the_end(tmp_path: Path, sshd: Sshd) -> None:
+def test_an_unreachable_host_does_not_delay_the_shutdown(tmp_path: Path, sshd: Sshd) -> None:
     """An address that answers nothing at all: connecting is waited for in steps that can be ended."""
     with socket.socket() as full:
         # A listener whose queue is full drops what arrives, as a firewall does.
@@ -393,7 +395,7 @@ def test_a_host_that_is_not_there_does_not_hold_up_the_end(tmp_path: Path, sshd:
             filler.close()
 
 
-def test_no_silence_of_a_host_that_is_down_counts_as_a_stall(watch: Watch, relay: Relay) -> None:
+def test_time_in_which_a_host_is_down_does_not_count_as_a_stall(watch: Watch, relay: Relay) -> None:
     watch.write(0, cut_at(5))
     watch.shows(4)
     relay.cut()

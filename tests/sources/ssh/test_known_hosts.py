@@ -49,7 +49,7 @@ class TestLines:
             ("<<<<<<< HEAD", "does not consist of host names, key type and key"),
         ],
     )
-    def test_a_line_that_cannot_be_used_is_skipped_with_its_number_and_reason(self, line: str, reason: str) -> None:
+    def test_an_unusable_line_is_skipped_with_its_number_and_reason(self, line: str, reason: str) -> None:
         keys = found(f"# remark\n{line}\ngpu {key(1)}\n")
         assert [each.blob for each in keys.trusted] == [blob(1)]
         [skipped] = keys.skipped
@@ -65,7 +65,7 @@ class TestLines:
         assert keys.revocation(blob(1)) == "known_hosts:2"
         assert keys.revocation(blob(2)) is None
 
-    def test_a_certificate_authority_trusts_nobody_and_is_no_damage(self) -> None:
+    def test_a_certificate_authority_makes_no_host_trusted_and_is_no_error(self) -> None:
         keys = found(f"@cert-authority *.example {key(1)}\n@cert-authority gpu {key(2)}\n")
         assert (keys.trusted, keys.skipped, keys.authorities) == ((), (), ("known_hosts:2",))
 
@@ -85,23 +85,23 @@ class TestLines:
         ],
         ids=["BOM", "CRLF", "no end", "blanks", "remarks", "case", "list", "sign", "star", "negated"],
     )
-    def test_ways_to_write_a_line(self, text: str) -> None:
+    def test_every_way_to_write_a_line_is_read(self, text: str) -> None:
         assert found(text.format(key())).trusts(blob())
 
     @pytest.mark.parametrize(
         "patterns", ["!gpu,*", "*,!g*", "gpu.example", "[gpu]:22", "gp", "|1|AAAA|AAAA", "|1|", "!gpu"]
     )
-    def test_a_line_for_other_hosts_does_not_count(self, patterns: str) -> None:
+    def test_a_line_for_other_hosts_is_ignored(self, patterns: str) -> None:
         assert found(f"{patterns} {key()}\n").trusted == ()
 
-    def test_a_port_belongs_to_the_name(self) -> None:
+    def test_the_port_is_part_of_the_name(self) -> None:
         text = f"[gpu]:2222 {key(1)}\n[*.example]:2222 {key(2)}\n"
         assert found(text, host_name("GPU", 2222)).trusts(blob(1))
         assert found(text, host_name("a.example", 2222)).trusts(blob(2))
         assert found(text, host_name("gpu", 22)).trusted == ()
 
 
-def test_patterns_take_time_in_proportion() -> None:
+def test_matching_a_pattern_takes_linear_time() -> None:
     assert not matches("*a" * 200 + "b", "a" * 5000)
 
 

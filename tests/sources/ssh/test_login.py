@@ -124,7 +124,7 @@ def secret(path: Path, text: str) -> Path:
     return path
 
 
-class TestPauses:
+class TestBackoff:
     def pauses(self, host: SshHost, tries: int, jitter: float = 0.0) -> list[float]:
         """How long the host is left alone after each of so many tries."""
         now = [0.0]
@@ -140,7 +140,7 @@ class TestPauses:
         return found
 
     @pytest.mark.parametrize("jitter", [0.0, 1.0])
-    def test_a_refused_login_is_tried_again_after_minutes(self, tmp_path: Path, jitter: float) -> None:
+    def test_a_refused_login_is_retried_after_minutes(self, tmp_path: Path, jitter: float) -> None:
         with Sshd(tmp_path / "sshd") as server:
             host = replace(server.host, key_file=keygen(tmp_path / "foreign"))
             pauses = self.pauses(host, 6, jitter)
@@ -148,7 +148,7 @@ class TestPauses:
         assert [round(pause / MINUTE / (1 + 0.25 * jitter), 3) for pause in pauses] == [2, 4, 8, 15, 15, 15]
         assert failures <= 6
 
-    def test_a_network_that_fails_between_refused_logins_keeps_its_own_short_pauses(self, tmp_path: Path) -> None:
+    def test_a_network_failure_between_refused_logins_has_its_own_short_backoff(self, tmp_path: Path) -> None:
         now = [0.0]
         with Sshd(tmp_path / "sshd") as server:
             host = replace(server.host, key_file=keygen(tmp_path / "foreign"))
@@ -168,15 +168,13 @@ class TestPauses:
             assert source._logins.next_pause() == 2 * MINUTE, "a login that succeeded begins anew"
             source.close()
 
-    def test_a_host_that_ends_the_connection_during_the_login_again_and_again_is_taken_to_refuse_it(
-        self, tmp_path: Path
-    ) -> None:
+    def test_connections_that_repeatedly_end_during_the_login_count_as_a_refused_login(self, tmp_path: Path) -> None:
         with serving(tmp_path, Door, hang_up=True) as (host, _):
             pauses = self.pauses(host, 4)
         assert pauses[0] < 1
         assert [pause / MINUTE for pause in pauses[1:]] == [2, 4, 8]
 
-    def test_an_unreachable_host_keeps_its_short_pauses(self, tmp_path: Path) -> None:
+    def test_an_unreachable_host_has_the_short_backoff(self, tmp_path: Path) -> None:
         known = secret(tmp_path / "known", "")
         host = SshHost("127.0.0.1", port=free_port(), user="mqi", known_hosts_file=known)
         assert max(self.pauses(host, 9)) <= 30
@@ -186,7 +184,7 @@ class TestSecondFactor:
     @pytest.mark.parametrize(
         "demanded", ["keyboard-interactive", "password", "password,keyboard-interactive", "publickey"]
     )
-    def test_a_key_that_is_accepted_while_more_is_demanded_is_said_so(self, tmp_path: Path, demanded: str) -> None:
+    def test_a_demanded_second_factor_is_reported(self, tmp_path: Path, demanded: str) -> None:
         with serving(tmp_path, lambda: Door(demanded)) as (host, doors):
             source = SshLogSource("hpc1", host)
             found = refused(source)
@@ -197,7 +195,7 @@ class TestSecondFactor:
         assert doors[0].passwords == []
         assert doors[0].prompts == 0, "nobody is asked on a terminal"
 
-    def test_a_real_sshd_that_demands_a_password_as_well(self, tmp_path: Path) -> None:
+    def test_a_real_sshd_that_also_demands_a_password_is_reported(self, tmp_path: Path) -> None:
         server = Sshd(tmp_path / "sshd", extra="AuthenticationMethods publickey,password")
         config = server.folder / "sshd_config"
         text = config.read_text(encoding="utf-8")
@@ -210,7 +208,7 @@ class TestSecondFactor:
             assert source._next_at - source._clock() > MINUTE
             source.close()
 
-    def test_a_refused_key_is_no_second_factor(self, tmp_path: Path) -> None:
+    def test_a_refused_key_is_not_reported_as_a_second_factor(self, tmp_path: Path) -> None:
         with serving(tmp_path, lambda: Door(take_keys=False)) as (host, _):
             source = SshLogSource("hpc1", host)
             assert refused(source).kind == "authentication"

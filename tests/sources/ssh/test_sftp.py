@@ -56,7 +56,7 @@ class Channel:
 
 
 @pytest.mark.parametrize("piece", [1, 3, 7, 1 << 20])
-def test_answers_may_come_in_any_order_and_in_any_pieces(piece: int) -> None:
+def test_answers_may_arrive_in_any_order_and_cut_anywhere(piece: int) -> None:
     answers = (
         VERSION
         + packet(101, 2, struct.pack(">I", 2) + text(b"No such file") + text(b""))
@@ -70,7 +70,7 @@ def test_answers_may_come_in_any_order_and_in_any_pieces(piece: int) -> None:
     assert third == Attributes(30, 300.0, 0o100644)
 
 
-def test_extended_attributes_are_passed_over() -> None:
+def test_extended_attributes_are_skipped() -> None:
     body = struct.pack(">IQI", 1 | 0x80000000, 7, 1) + text(b"name") + text(b"value")
     assert SftpSession(Channel(VERSION + packet(105, 1, body))).stat([b"a"]) == [Attributes(7, None, None)]
 
@@ -86,13 +86,13 @@ def test_extended_attributes_are_passed_over() -> None:
     ],
     ids=["silence", "version 2", "a shell that prints", "an empty packet", "a huge packet"],
 )
-def test_what_does_not_speak_sftp_is_said_so(answers: bytes) -> None:
+def test_a_server_that_does_not_speak_sftp_is_reported(answers: bytes) -> None:
     with pytest.raises(SftpError):
         SftpSession(Channel(answers))
 
 
 @given(st.binary(max_size=300), st.integers(1, 50))
-def test_no_answer_raises_anything_else_or_hangs(answers: bytes, piece: int) -> None:
+def test_random_answers_raise_only_the_documented_errors(answers: bytes, piece: int) -> None:
     for question in ("stat", "listings", "read"):
         session = SftpSession(Channel(VERSION + answers, piece))
         try:
@@ -111,7 +111,7 @@ def test_no_answer_raises_anything_else_or_hangs(answers: bytes, piece: int) -> 
         st.tuples(st.sampled_from([101, 102, 103, 104, 105]), st.integers(0, 6), st.binary(max_size=40)), max_size=12
     )
 )
-def test_well_formed_nonsense_raises_nothing_else(packets: list[tuple[int, int, bytes]]) -> None:
+def test_well_formed_but_wrong_answers_raise_only_the_documented_errors(packets: list[tuple[int, int, bytes]]) -> None:
     answers = b"".join(packet(kind, number, body) for kind, number, body in packets)
     for question in ("listings", "read"):
         session = SftpSession(Channel(VERSION + answers))
@@ -141,7 +141,7 @@ ONE_NAME = struct.pack(">I", 1) + text(b"a.log") + text(b"") + attributes(1, 1)
 
 
 @pytest.mark.parametrize("body", [NO_NAMES, ONE_NAME], ids=["no name", "one name again and again"])
-def test_a_listing_without_end_is_given_up(body: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_endless_listing_ends_the_session(body: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sftp, "ENTRIES_LIMIT", 2000)
     channel = Endless(b"", body)
     with pytest.raises(SftpError, match="more than 2000 entries"):
@@ -149,14 +149,14 @@ def test_a_listing_without_end_is_given_up(body: bytes, monkeypatch: pytest.Monk
     assert channel.number < 2 * 2000
 
 
-def test_answers_that_are_too_long_in_all_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_answers_above_the_total_limit_end_the_session(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sftp, "ANSWERS_LIMIT_BYTES", 100_000)
     answers = b"".join(packet(104, number, NO_NAMES + b"x" * 30_000) for number in range(2, 10))
     with pytest.raises(SftpError, match="answers of more than 100000 bytes"):
         SftpSession(Channel(VERSION + packet(102, 1, text(b"handle")) + answers)).listings([b"a"], [1000])
 
 
-def test_listings_that_are_too_long_in_all_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_listings_above_the_total_limit_end_the_session(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sftp, "ANSWERS_LIMIT_BYTES", 50_000)
     monkeypatch.setattr(sftp, "_READDIRS_AT_ONCE", 4)
     long_name = struct.pack(">I", 1) + text(b"n" * 5000) + text(b"") + attributes(1, 1)
@@ -164,30 +164,30 @@ def test_listings_that_are_too_long_in_all_are_given_up(monkeypatch: pytest.Monk
         SftpSession(Endless(b"", long_name)).listings([b"a"], [0])
 
 
-def test_more_of_a_file_than_was_asked_for_is_no_answer() -> None:
+def test_more_bytes_than_requested_end_the_session() -> None:
     answers = VERSION + packet(102, 1, text(b"handle")) + packet(103, 2, text(b"x" * 11))
     with pytest.raises(SftpError, match="11 bytes of a file instead of the 10 requested"):
         SftpSession(Channel(answers)).read([(b"a", 0, 10)])
 
 
-def test_a_handle_is_no_longer_than_the_draft_allows() -> None:
+def test_a_handle_longer_than_the_draft_allows_ends_the_session() -> None:
     with pytest.raises(SftpError, match="a handle of 257 bytes"):
         SftpSession(Channel(VERSION + packet(102, 1, text(b"h" * 257)))).read([(b"a", 0, 10)])
 
 
-def test_an_answer_that_nobody_asked_for_ends_the_session() -> None:
+def test_an_answer_without_a_request_ends_the_session() -> None:
     with pytest.raises(SftpError, match="was not requested"):
         SftpSession(Channel(VERSION + packet(105, 7, attributes(1, 1)) * 1000)).stat([b"a"])
 
 
-def test_the_words_of_a_refusal_are_cut() -> None:
+def test_the_text_of_a_refusal_is_cut() -> None:
     body = struct.pack(">I", 4) + text(b"no! " * 10_000) + text(b"")
     [refusal] = SftpSession(Channel(VERSION + packet(101, 1, body))).stat([b"a"])
     assert isinstance(refusal, SftpRefusal)
     assert len(str(refusal)) == 200
 
 
-def test_a_log_that_this_account_may_not_read_is_a_problem_of_that_log_alone() -> None:
+def test_a_log_without_read_permission_is_a_problem_of_that_log_only() -> None:
     answers = (
         VERSION
         + packet(101, 1, struct.pack(">I", 3) + text(b"Permission denied") + text(b""))
@@ -220,7 +220,9 @@ class TestRoundTrips:
         return source.round_trips - before
 
     @pytest.mark.parametrize(("logs", "most"), [(100, 2), (1000, 3)])
-    def test_of_one_folder(self, source: SshLogSource, tmp_path: Path, logs: int, most: int) -> None:
+    def test_all_logs_of_one_folder_take_two_round_trips(
+        self, source: SshLogSource, tmp_path: Path, logs: int, most: int
+    ) -> None:
         paths = [str(tmp_path / f"{number}.log") for number in range(logs)]
         for path in paths:
             Path(path).write_bytes(b"x" * 100)
@@ -231,7 +233,7 @@ class TestRoundTrips:
         assert all(answer == b"x" * 50 for answer in answers)
         assert source.round_trips - before <= 2
 
-    def test_a_few_logs_in_a_huge_folder_are_asked_for_one_by_one(
+    def test_a_few_logs_in_a_huge_folder_are_requested_one_by_one(
         self, source: SshLogSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("exporter.sources.ssh.sftp_logs._HUGE_FOLDER", 200)
@@ -291,7 +293,7 @@ def peak_bytes(work: Callable[[], object]) -> int:
         tracemalloc.stop()
 
 
-def test_of_crowded_folders_only_the_names_that_are_asked_for_are_kept() -> None:
+def test_only_wanted_names_of_huge_folders_are_kept_in_memory() -> None:
     logs = SftpLogs(SftpSession(Crowded(20_000)))
     paths = [f"/folder{number}/00000007_beam_1.log" for number in range(7)]
     found: dict[str, object] = {}
@@ -299,7 +301,7 @@ def test_of_crowded_folders_only_the_names_that_are_asked_for_are_kept() -> None
     assert found.keys() == set(paths)
 
 
-def test_a_listing_of_too_many_files_is_a_problem_of_that_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_with_too_many_files_is_a_problem_of_that_folder_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sftp_logs, "ENTRIES_LIMIT", 5000)
     monkeypatch.setattr(source_module, "ENTRIES_LIMIT", 5000)
     logs = SftpLogs(SftpSession(Crowded(20_000)))
@@ -312,14 +314,14 @@ def test_a_listing_of_too_many_files_is_a_problem_of_that_folder(monkeypatch: py
     assert len(SftpLogs(SftpSession(Crowded(5000))).listing("/full")) == 5000
 
 
-def test_answers_that_are_held_at_once_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_answers_in_memory_at_once_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sftp, "GATHERED_LIMIT_BYTES", 50_000)
     answers = b"".join(packet(105, number, attributes(1, 1) + b"x" * 20_000) for number in range(1, 5))
     with pytest.raises(SftpError, match="answers of more than 50000 bytes"):
         SftpSession(Channel(VERSION + answers)).stat([b"a", b"b", b"c", b"d"])
 
 
-def test_an_answer_about_one_file_is_no_book() -> None:
+def test_a_too_long_answer_about_one_file_ends_the_session() -> None:
     answers = VERSION + packet(105, 1, attributes(1, 1) + b"x" * 100_000)
     with pytest.raises(SftpError, match="an answer of 100028 bytes"):
         SftpSession(Channel(answers)).stat([b"a"])

@@ -51,7 +51,7 @@ class OverThis(SshLogSource):
 
 @pytest.mark.parametrize("inside", [True, False], ids=["links inside", "links anywhere"])
 @pytest.mark.parametrize("make", QUIRKS.values(), ids=QUIRKS.keys())
-def test_a_log_is_followed_whatever_its_listing_leaves_out(tmp_path: Path, make: Making, *, inside: bool) -> None:
+def test_a_log_is_followed_whatever_attributes_the_listing_lacks(tmp_path: Path, make: Making, *, inside: bool) -> None:
     world = World(tmp_path, source=OverThis(make(), [str(tmp_path)] if inside else None))
     world.row()
     world.write(DATA[:CUT])
@@ -64,7 +64,7 @@ def test_a_log_is_followed_whatever_its_listing_leaves_out(tmp_path: Path, make:
 
 
 @pytest.mark.parametrize("make", QUIRKS.values(), ids=QUIRKS.keys())
-def test_listing_tells_of_files_alone_with_sizes_and_times(tmp_path: Path, make: Making) -> None:
+def test_a_listing_returns_only_files_with_sizes_and_times(tmp_path: Path, make: Making) -> None:
     (tmp_path / "a.log").write_bytes(b"12345")
     os.utime(tmp_path / "a.log", (1_700_000_000, 1_700_000_000))
     (tmp_path / "folder").mkdir()
@@ -76,7 +76,7 @@ def test_listing_tells_of_files_alone_with_sizes_and_times(tmp_path: Path, make:
 
 
 @pytest.mark.parametrize("make", QUIRKS.values(), ids=QUIRKS.keys())
-def test_a_link_that_leads_out_is_not_followed_where_the_host_does_not_tell_links(tmp_path: Path, make: Making) -> None:
+def test_a_link_to_outside_is_not_followed_if_the_host_does_not_mark_links(tmp_path: Path, make: Making) -> None:
     logs, outside = tmp_path / "logs", tmp_path / "secret"
     logs.mkdir()
     outside.write_bytes(b"secret")
@@ -94,7 +94,9 @@ def test_a_link_that_leads_out_is_not_followed_where_the_host_does_not_tell_link
         (SftpHost(told.without_time, told.without_time, told.without_time), "modification time"),
     ],
 )
-def test_what_the_host_never_tells_is_said_once_and_counted(tmp_path: Path, host: SftpHost, missing: str) -> None:
+def test_an_attribute_that_the_host_never_sends_is_logged_once_and_counted(
+    tmp_path: Path, host: SftpHost, missing: str
+) -> None:
     world = World(tmp_path, source=OverThis(host, [str(tmp_path)]))
     world.row()
     world.write(DATA[:CUT])
@@ -106,7 +108,7 @@ def test_what_the_host_never_tells_is_said_once_and_counted(tmp_path: Path, host
     assert world.snapshot().sources[0].errors == {"attributes": 1}
 
 
-def test_after_the_first_look_logs_of_such_a_host_cost_one_question_each(tmp_path: Path) -> None:
+def test_after_the_first_poll_each_log_of_such_a_host_takes_one_request(tmp_path: Path) -> None:
     host = SftpHost(listed=told.nothing)
     source = OverThis(host, [str(tmp_path)])
     paths = [f"{tmp_path}/{number}.log" for number in range(50)]
@@ -120,7 +122,7 @@ def test_after_the_first_look_logs_of_such_a_host_cost_one_question_each(tmp_pat
     assert source.round_trips - before == 1
 
 
-def test_a_dose_file_without_a_size_is_a_problem_and_not_a_missing_one(tmp_path: Path) -> None:
+def test_a_dose_file_without_a_size_is_a_problem_but_not_missing(tmp_path: Path) -> None:
     (tmp_path / "dose.dcm").write_bytes(b"dose")
     logs = SftpLogs(SftpSession(SftpHost(told.nothing, told.without_size, told.without_size)))
     with pytest.raises(LogProblem) as caught:
@@ -129,7 +131,7 @@ def test_a_dose_file_without_a_size_is_a_problem_and_not_a_missing_one(tmp_path:
 
 
 @pytest.mark.parametrize("make", QUIRKS.values(), ids=QUIRKS.keys())
-def test_dose_files_are_found_whatever_their_listing_leaves_out(tmp_path: Path, make: Making) -> None:
+def test_dose_files_are_found_whatever_attributes_the_listing_lacks(tmp_path: Path, make: Making) -> None:
     (tmp_path / "dose.dcm").write_bytes(b"dose")
     seen: list[FolderEntry] = []
     logs = SftpLogs(SftpSession(make()))

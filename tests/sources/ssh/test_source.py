@@ -64,16 +64,16 @@ def allow(sshd: Sshd, public_key: Path) -> None:
 
 
 class TestLogin:
-    def test_with_a_key(self, sshd: Sshd, here: Path) -> None:
+    def test_login_with_a_key(self, sshd: Sshd, here: Path) -> None:
         works(sshd.host, here)
 
     @pytest.mark.parametrize("kind", ["rsa", "ecdsa"])
-    def test_with_other_kinds_of_keys(self, sshd: Sshd, here: Path, kind: str) -> None:
+    def test_login_with_other_types_of_keys(self, sshd: Sshd, here: Path, kind: str) -> None:
         key = keygen(here / kind, kind=kind)
         allow(sshd, Path(f"{key}.pub"))
         works(replace(sshd.host, key_file=key), here)
 
-    def test_with_an_encrypted_key_and_its_passphrase(self, sshd: Sshd, here: Path) -> None:
+    def test_login_with_an_encrypted_key_and_its_passphrase(self, sshd: Sshd, here: Path) -> None:
         key = keygen(here / "locked", passphrase="open sesame")
         allow(sshd, Path(f"{key}.pub"))
         secret = here / "passphrase"
@@ -86,9 +86,7 @@ class TestLogin:
         secret.write_text("wrong\n", encoding="utf-8")
         assert trouble(replace(sshd.host, key_file=key, passphrase_file=secret)).kind in ("key_file", "authentication")
 
-    def test_with_an_agent_only_where_it_is_asked_for(
-        self, sshd: Sshd, here: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_an_agent_is_used_only_if_configured(self, sshd: Sshd, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         address = here / "agent"
         agent = subprocess.Popen(["ssh-agent", "-D", "-a", str(address)], stdout=subprocess.DEVNULL)
         try:
@@ -117,7 +115,7 @@ class TestLogin:
         assert found.kind == "key_file"
         assert f"chmod 600 {key}" in str(found)
 
-    def test_a_key_that_belongs_to_somebody_else_is_refused_with_the_fix(self, sshd: Sshd, here: Path) -> None:
+    def test_a_key_of_another_user_is_refused_with_the_fix(self, sshd: Sshd, here: Path) -> None:
         key = keygen(here / "another's_key")
         open_the_way_to(here)
         host = replace(sshd.host, key_file=key, known_hosts_file=here / "known_hosts")
@@ -128,7 +126,7 @@ class TestLogin:
         assert f"chown nobody {key}" in str(found)
 
     @pytest.mark.parametrize("content", [None, b"", b"this is no key", b"\x00\xff" * 100])
-    def test_a_key_that_is_none_is_said_so(self, sshd: Sshd, here: Path, content: bytes | None) -> None:
+    def test_a_file_that_is_not_a_key_is_reported(self, sshd: Sshd, here: Path, content: bytes | None) -> None:
         key = here / "key"
         if content is not None:
             key.write_bytes(content)
@@ -149,19 +147,19 @@ class TestLogin:
 
 
 class TestHostKeys:
-    def test_hashed_known_hosts_are_known(self, sshd: Sshd, here: Path) -> None:
+    def test_hashed_names_in_known_hosts_are_read(self, sshd: Sshd, here: Path) -> None:
         hashed = here / "known_hosts"
         hashed.write_bytes(sshd.known_hosts.read_bytes())
         subprocess.run(["ssh-keygen", "-H", "-f", str(hashed)], check=True, timeout=30, capture_output=True)
         assert b"127.0.0.1" not in hashed.read_bytes()
         works(replace(sshd.host, known_hosts_file=hashed), here)
 
-    def test_a_file_that_is_not_there_is_said_so(self, sshd: Sshd, here: Path) -> None:
+    def test_a_missing_file_is_reported(self, sshd: Sshd, here: Path) -> None:
         found = trouble(replace(sshd.host, known_hosts_file=here / "none"))
         assert found.kind == "known_hosts"
         assert str(here / "none") in str(found)
 
-    def test_a_file_that_everybody_may_write_is_not_trusted(self, sshd: Sshd, here: Path) -> None:
+    def test_a_known_hosts_file_that_everybody_may_write_is_not_trusted(self, sshd: Sshd, here: Path) -> None:
         written = here / "known_hosts"
         written.write_bytes(sshd.known_hosts.read_bytes())
         written.chmod(0o666)
@@ -182,7 +180,7 @@ class TestOpenSshConfiguration:
         path.write_text(text, encoding="utf-8")
         return path
 
-    def test_an_alias_says_everything(self, sshd: Sshd, here: Path) -> None:
+    def test_an_alias_can_set_everything(self, sshd: Sshd, here: Path) -> None:
         config = self.write(
             here,
             f"Host gpu\n  HostName {sshd.address}\n  Port {sshd.port}\n  User {getpass.getuser()}\n"
@@ -212,30 +210,30 @@ class TestOpenSshConfiguration:
             assert found.kind == "host_key_unknown"
             assert str(gate.port) in str(found)
 
-    def test_a_proxy_command_is_refused_since_nothing_is_executed(self, here: Path) -> None:
+    def test_a_proxy_command_is_refused(self, here: Path) -> None:
         config = self.write(here, "Host gpu\n  ProxyCommand touch executed\n")
         found = trouble(SshHost("gpu", ssh_config_file=config))
         assert found.kind == "ssh_config"
         assert "ProxyJump" in str(found)
         assert not Path("executed").exists()
 
-    def test_a_file_that_is_not_there_is_said_so(self, here: Path) -> None:
+    def test_a_missing_file_is_reported(self, here: Path) -> None:
         assert str(here / "none") in str(trouble(SshHost("gpu", ssh_config_file=here / "none")))
 
 
-class TestReaching:
-    def test_ipv6(self, tmp_path: Path, here: Path) -> None:
+class TestUnreachable:
+    def test_a_host_is_reached_over_ipv6(self, tmp_path: Path, here: Path) -> None:
         with Sshd(tmp_path / "six", address="::1") as six:
             works(six.host, here)
 
-    def test_a_name_that_nobody_knows(self) -> None:
+    def test_an_unknown_host_name_is_reported(self) -> None:
         assert trouble(SshHost("no-such-host.invalid")).kind == "unknown_name"
 
     @pytest.mark.parametrize("name", ["a..b", "x" * 64 + ".example", "\udcff"])
-    def test_a_name_that_is_none(self, name: str) -> None:
+    def test_an_invalid_host_name_is_reported(self, name: str) -> None:
         assert trouble(SshHost(name, user="mqi")).kind == "unknown_name"
 
-    def test_a_port_where_nobody_listens(self, sshd: Sshd) -> None:
+    def test_a_closed_port_is_reported(self, sshd: Sshd) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
@@ -243,7 +241,7 @@ class TestReaching:
         assert found.kind == "unreachable"
         assert "refused" in str(found)
 
-    def test_a_server_that_speaks_something_else(self, sshd: Sshd) -> None:
+    def test_a_server_that_does_not_speak_ssh_is_reported(self, sshd: Sshd) -> None:
         with socket.create_server(("127.0.0.1", 0)) as server:
             host = replace(sshd.host, port=server.getsockname()[1], connect_timeout_seconds=1.0)
             source = SshLogSource("hpc1", host)
@@ -262,7 +260,7 @@ class TestReaching:
             assert caught.value.kind in ("protocol", "unreachable")
 
 
-def test_pauses_grow_to_a_minute_and_are_spread(sshd: Sshd) -> None:
+def test_the_backoff_grows_to_a_minute_with_jitter(sshd: Sshd) -> None:
     now = [0.0]
     host = replace(sshd.host, user="nobody-of-that-name", port=1)
     for jitter, first, longest in ((0.0, 0.5, 30.0), (1.0, 1.0, 60.0)):
@@ -285,7 +283,7 @@ def test_pauses_grow_to_a_minute_and_are_spread(sshd: Sshd) -> None:
     ("raised", "reconnects"),
     [(EOFError("gone"), 1), (SftpEnded("gone"), 1), (SftpError("nonsense"), 0), (TimeoutError(), 0)],
 )
-def test_what_goes_wrong_again_is_trouble(
+def test_a_request_that_fails_twice_makes_the_source_unavailable(
     sshd: Sshd, here: Path, monkeypatch: pytest.MonkeyPatch, raised: Exception, reconnects: int
 ) -> None:
     now = [0.0]
@@ -309,7 +307,7 @@ def test_what_goes_wrong_again_is_trouble(
     source.close()
 
 
-def test_an_answer_that_is_awaited_while_the_clock_is_set_is_asked_for_again(
+def test_a_request_that_waits_while_the_clock_is_set_is_repeated(
     sshd: Sshd, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = SshLogSource("hpc1", sshd.host)
@@ -333,7 +331,7 @@ def test_an_answer_that_is_awaited_while_the_clock_is_set_is_asked_for_again(
     source.close()
 
 
-def test_nothing_is_left_on_the_host(tmp_path: Path, here: Path) -> None:
+def test_no_process_or_file_is_left_on_the_host(tmp_path: Path, here: Path) -> None:
     with Sshd(tmp_path / "host") as server:
         source = SshLogSource("hpc1", server.host)
         source.listing(str(here))
@@ -342,7 +340,7 @@ def test_nothing_is_left_on_the_host(tmp_path: Path, here: Path) -> None:
         wait_for(lambda: not server.children, "the end of the connection's processes")
 
 
-def test_a_wait_is_ended_by_closing_from_another_thread(tmp_path: Path, here: Path) -> None:
+def test_closing_from_another_thread_ends_a_wait(tmp_path: Path, here: Path) -> None:
     with Sshd(tmp_path / "host") as server:
         source = SshLogSource("hpc1", replace(server.host, operation_timeout_seconds=25.0))
         source.listing(str(here))
@@ -367,7 +365,7 @@ def _signal(server: Sshd, number: signal.Signals) -> None:
             os.kill(pid, number)
 
 
-def test_a_connection_that_is_closed_while_it_is_made_is_no_unexpected_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_closing_a_connection_while_it_is_opened_is_no_unexpected_error(monkeypatch: pytest.MonkeyPatch) -> None:
     connection = SshConnection(SshHost("127.0.0.1"))
 
     def trip(_: object) -> None:

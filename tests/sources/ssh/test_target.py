@@ -54,13 +54,13 @@ class TestJumps:
             ("NONE", []),
         ],
     )
-    def test_ways_to_write_a_jump(self, text: str, jumps: list[Jump]) -> None:
+    def test_every_way_to_write_a_proxy_jump_is_read(self, text: str, jumps: list[Jump]) -> None:
         assert list(parse_jumps(text, "config:1")) == jumps
 
     @pytest.mark.parametrize(
         "text", ["", "a,,b", "@gate", "gate:0", "gate:x", "gate:1:2", "[fd00::1", "fd00::1", "ssh://g/x"]
     )
-    def test_what_is_no_jump_is_said_with_its_line(self, tmp_path: Path, text: str) -> None:
+    def test_an_invalid_proxy_jump_is_refused_with_its_line(self, tmp_path: Path, text: str) -> None:
         assert f"{tmp_path / 'config'}:1: " in problem(tmp_path, f"ProxyJump {text}\n")
 
     @pytest.mark.parametrize(
@@ -74,12 +74,12 @@ class TestJumps:
             "Host *\n  HostName gate\n  ProxyJump gate\n",
         ],
     )
-    def test_a_way_that_leads_back_to_itself_is_one_message(self, tmp_path: Path, text: str) -> None:
+    def test_a_proxy_jump_loop_gives_one_message(self, tmp_path: Path, text: str) -> None:
         said = problem(tmp_path, text)
         assert "ProxyJump" in said
         assert "via" in said or "itself" in said
 
-    def test_hosts_are_gone_through_in_order_and_the_first_ones_own_jumps_count(self, tmp_path: Path) -> None:
+    def test_jump_hosts_are_used_in_order_after_the_jumps_of_the_first_one(self, tmp_path: Path) -> None:
         config = write(
             tmp_path,
             "Host gpu\n  ProxyJump mqi@a:2222,b\nHost a\n  HostName a.example\n  ProxyJump outer\n"
@@ -103,9 +103,7 @@ class TestIdentities:
         finally:
             source.close()
 
-    def test_the_next_key_is_tried_where_the_first_is_missing_or_refused_or_no_key(
-        self, sshd: Sshd, tmp_path: Path
-    ) -> None:
+    def test_the_next_key_is_tried_if_the_first_is_missing_refused_or_invalid(self, sshd: Sshd, tmp_path: Path) -> None:
         foreign, none = keygen(tmp_path / "foreign"), write(tmp_path, "no key", "none")
         keys = [tmp_path / "missing", none, foreign, sshd.client_key]
         self.works(sshd, tmp_path, "".join(f"  IdentityFile {key}\n" for key in keys))
@@ -119,16 +117,14 @@ class TestIdentities:
         monkeypatch.setenv("KEYS", str(tmp_path))
         self.works(sshd, tmp_path, '  IdentityFile "${KEYS}/key of %r at %n"   # remark\n')
 
-    def test_where_every_key_is_missing_the_message_names_one_and_their_number(
-        self, sshd: Sshd, tmp_path: Path
-    ) -> None:
+    def test_if_every_key_is_missing_the_message_names_one_and_their_number(self, sshd: Sshd, tmp_path: Path) -> None:
         with pytest.raises(SourceUnavailable) as caught:
             self.works(sshd, tmp_path, f"  IdentityFile {tmp_path}/a\n  IdentityFile {tmp_path}/b\n")
         assert caught.value.kind == "key_file"
         assert f"{tmp_path}/a" in str(caught.value)
         assert "of 2 key files none" in str(caught.value)
 
-    def test_a_key_that_others_can_read_is_refused_although_another_would_do(self, sshd: Sshd, tmp_path: Path) -> None:
+    def test_a_key_that_others_can_read_is_refused_even_if_another_key_works(self, sshd: Sshd, tmp_path: Path) -> None:
         key = keygen(tmp_path / "open_key")
         key.chmod(0o644)
         with pytest.raises(SourceUnavailable, match=f"chmod 600 {key}"):
@@ -147,21 +143,21 @@ class TestUserWithoutAName:
         for name in ("HOME", "LOGNAME", "USER", "LNAME", "USERNAME"):
             monkeypatch.delenv(name, raising=False)
 
-    def test_the_message_asks_for_the_user(self) -> None:
+    def test_a_user_without_a_name_is_asked_to_set_user(self) -> None:
         with pytest.raises(SourceUnavailable) as caught:
             resolve_route(SshHost("gpu"))
         assert caught.value.kind == "user"
         assert "set user" in str(caught.value)
 
-    def test_with_a_user_it_works_with_the_systems_known_hosts(self) -> None:
+    def test_with_user_set_the_known_hosts_of_the_system_are_used(self) -> None:
         [target] = resolve_route(SshHost("gpu", user="mqi"))
         assert target.known_hosts[0] == Path("/etc/ssh/ssh_known_hosts")
 
     @pytest.mark.parametrize("line", ["IdentityFile ~/.ssh/key", "Include parts/*", "UserKnownHostsFile ~/known"])
-    def test_a_path_in_a_home_that_is_not_known_is_one_message(self, tmp_path: Path, line: str) -> None:
+    def test_a_path_in_an_unknown_home_gives_one_message(self, tmp_path: Path, line: str) -> None:
         assert "write an absolute path" in problem(tmp_path, f"{line}\n")
 
-    def test_a_source_of_such_a_user_is_unavailable_and_raises_nothing_else(self) -> None:
+    def test_a_source_without_a_user_name_is_unavailable_and_raises_nothing_else(self) -> None:
         source = SshLogSource("hpc1", SshHost("127.0.0.1", port=1))
         with pytest.raises(SourceUnavailable) as caught:
             source.listing("/")

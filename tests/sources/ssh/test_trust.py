@@ -74,14 +74,12 @@ DAMAGE = [
 
 @pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
 @pytest.mark.parametrize("line", DAMAGE)
-def test_a_line_that_cannot_be_used_makes_no_host_unreachable(
-    sshd: Sshd, known: Path, line: str, *, before: bool
-) -> None:
+def test_an_unusable_line_makes_no_host_unreachable(sshd: Sshd, known: Path, line: str, *, before: bool) -> None:
     own = f"[127.0.0.1]:{sshd.port} {public(sshd.host_key)}\n"
     works(trusting(sshd, known, line + own if before else own + line))
 
 
-def test_a_skipped_line_is_said_once_with_its_number_and_reason(sshd: Sshd, known: Path) -> None:
+def test_a_skipped_line_is_logged_once_with_its_number_and_reason(sshd: Sshd, known: Path) -> None:
     ssh_connection._logged_lines.clear()
     host = trusting(sshd, known, f"# remark\nother ssh-rsa ====\n[127.0.0.1]:{sshd.port} {public(sshd.host_key)}\n")
     with capture_logs() as lines:
@@ -98,7 +96,7 @@ def test_a_revoked_key_is_refused_with_the_line_that_revokes_it(sshd: Sshd, know
     assert f"revoked by {known}:2" in str(found)
 
 
-def test_a_revoked_key_of_another_host_is_no_matter(sshd: Sshd, known: Path) -> None:
+def test_a_revoked_key_of_another_host_is_ignored(sshd: Sshd, known: Path) -> None:
     own = public(sshd.host_key)
     works(trusting(sshd, known, f"@revoked other.example {own}\n[127.0.0.1]:{sshd.port} {own}\n"))
 
@@ -109,7 +107,7 @@ def test_several_keys_of_one_type_are_alternatives(sshd: Sshd, known: Path, tmp_
     works(trusting(sshd, known, lines[order] + lines[1 - order]))
 
 
-def test_a_key_of_the_type_that_is_trusted_is_asked_for(sshd: Sshd, known: Path) -> None:
+def test_the_host_is_asked_for_a_key_of_the_trusted_type(sshd: Sshd, known: Path) -> None:
     """The host prefers its ed25519 key; only its other one is known."""
     works(trusting(sshd, known, f"[127.0.0.1]:{sshd.port} {public(sshd.folder.parent / 'second_key')}\n"))
 
@@ -125,7 +123,7 @@ def test_a_key_of_the_type_that_is_trusted_is_asked_for(sshd: Sshd, known: Path)
         "# remark\r\n\r\n  [127.0.0.1]:{port}\t{key}   \r\n",
     ],
 )
-def test_ways_to_write_a_line(sshd: Sshd, known: Path, text: str) -> None:
+def test_every_way_to_write_a_line_is_trusted(sshd: Sshd, known: Path, text: str) -> None:
     works(trusting(sshd, known, text.format(port=sshd.port, key=public(sshd.host_key))))
 
 
@@ -134,9 +132,7 @@ def test_a_negated_name_is_not_trusted(sshd: Sshd, known: Path) -> None:
     assert found.kind == "host_key_unknown"
 
 
-def test_where_only_a_certificate_authority_is_trusted_the_message_asks_for_the_plain_key(
-    sshd: Sshd, known: Path
-) -> None:
+def test_if_only_a_certificate_authority_is_trusted_the_message_asks_for_the_plain_key(sshd: Sshd, known: Path) -> None:
     found = trouble(trusting(sshd, known, f"@cert-authority * {public(sshd.host_key)}\n"))
     assert found.kind == "host_key_unknown"
     assert f"{known}:1 trusts a certificate authority" in str(found)
@@ -145,7 +141,7 @@ def test_where_only_a_certificate_authority_is_trusted_the_message_asks_for_the_
     assert "certificate authority" not in str(other)
 
 
-def test_a_host_that_has_a_certificate_shows_its_plain_key(tmp_path: Path, known: Path) -> None:
+def test_a_host_with_a_certificate_presents_its_plain_key(tmp_path: Path, known: Path) -> None:
     authority = keygen(tmp_path / "authority")
     with Sshd(tmp_path / "certified", extra=f"HostCertificate {tmp_path}/certified/host_key-cert.pub") as server:
         server.kill()
@@ -172,7 +168,7 @@ def test_a_damaged_line_of_the_host_itself_is_named(sshd: Sshd, known: Path) -> 
     assert f"{known}:1 was skipped: its key is damaged" in str(found)
 
 
-def test_a_file_that_is_edited_while_running_counts_at_the_next_connection(tmp_path: Path, known: Path) -> None:
+def test_an_edited_known_hosts_file_is_used_at_the_next_connection(tmp_path: Path, known: Path) -> None:
     now = [0.0]
     with Sshd(tmp_path / "host") as server:
         own = f"[127.0.0.1]:{server.port} {public(server.host_key)}\n"
@@ -223,7 +219,7 @@ class TestWeakAlgorithms:
         ("offered", "allowed"),
         [("Ciphers aes256-cbc", "aes256-cbc"), ("Ciphers aes256-ctr\nMACs hmac-sha1", "hmac-sha1")],
     )
-    def test_a_host_with_weak_ones_only_is_refused_unless_one_is_allowed(
+    def test_a_host_with_weak_algorithms_only_is_refused_unless_one_is_allowed(
         self, tmp_path: Path, offered: str, allowed: str
     ) -> None:
         with Sshd(tmp_path / "old", extra=offered) as server:
@@ -234,7 +230,7 @@ class TestWeakAlgorithms:
             other = "hmac-md5" if allowed == "hmac-sha1" else "aes128-cbc"
             assert trouble(replace(server.host, allow_algorithms=(other,))).kind == "protocol"
 
-    def test_none_is_offered_to_a_host(self, tmp_path: Path) -> None:
+    def test_no_weak_algorithm_is_offered_to_a_host(self, tmp_path: Path) -> None:
         with Sshd(tmp_path / "host", extra="LogLevel DEBUG3") as server:
             works(server.host)
 
