@@ -22,16 +22,16 @@ from exporter.web import web_config
 @common_flags
 @click.pass_obj
 def check_config(flags: Flags, connect: bool) -> None:
-    """Check the configuration file; every mistake is named with file, line and key.
+    """Check the configuration file; every mistake is shown with file, line and key.
 
-    With --connect, exit status 1 when a source or the database does not work.
+    With --connect, also try every source and the database; exit status 1 if one of them does not work.
     """
     settings = load_settings(flags)
     for warning in settings_warnings(settings):
         click.echo(f"warning: {warning}", err=True)
     _check_patterns(settings)
     identifiers = identifiers_for(settings)
-    if os.geteuid() != 0:  # root looks for an exporter of another user, as a rule
+    if os.geteuid() != 0:  # root usually checks the file of an exporter that runs as another user
         web_file = settings.web.config_file
         checks: list[Callable[[], object]] = [flags.own_settings, lambda: pseudonym_key(settings)]
         if web_file is not None:
@@ -59,11 +59,11 @@ def check_config(flags: Flags, connect: bool) -> None:
 
 
 def _check_patterns(settings: Settings) -> None:
-    """Warn of patterns that become slow on long lines; ends the command where one takes too long."""
-    from exporter.cli.pattern_cost import findings
+    """Warn of patterns that become slow on long lines. End the command if one is too slow."""
+    from exporter.cli.pattern_cost import slow_patterns
 
     too_slow: list[str] = []
-    for finding in findings(settings):
+    for finding in slow_patterns(settings):
         said = str(settings.error_at((finding.location, finding.text)))
         if finding.cost.too_slow:
             too_slow.append(said)

@@ -1,4 +1,4 @@
-"""Tries what a configuration names: every source and the database. Nothing is followed and nothing is changed."""
+"""Tries every source and the database of a configuration (``check-config --connect``). Changes nothing."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from exporter.sources.source import LogProblem, LogSource, SourceUnavailable
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What one trial has shown, as one line.
+    """One line of the result.
 
     Args:
-        text: it.
-        outcome: ``FAILED`` where something must be done, ``warning`` where something may have to be.
+        text: what was found.
+        outcome: ``FAILED`` if something must be done, ``warning`` if something may have to be done.
     """
 
     text: str
@@ -37,7 +37,10 @@ def check_connections(settings: Settings, identifiers: Identifiers) -> Iterator[
 
     Args:
         settings: the configuration.
-        identifiers: how the messages of other programs are shown.
+        identifiers: how messages of other programs are shown.
+
+    Yields:
+        The findings, in order.
     """
     for source in settings.sources:
         yield from _source(settings, source, identifiers)
@@ -77,7 +80,7 @@ def _source(settings: Settings, described: SourceSettings, identifiers: Identifi
 
 
 def _without_files_there(about: str, folder: str, *, is_missing: bool) -> Finding:
-    """Why a folder of another host has no files."""
+    """Report a folder without files on another host."""
     if is_missing:
         text = f"{about}: the folder {folder} does not exist on the host; check log_path, or create the folder"
         return Finding(text, "warning")
@@ -87,7 +90,7 @@ def _without_files_there(about: str, folder: str, *, is_missing: bool) -> Findin
 def _output_folder(
     source: LogSource, about: str, folder: str, identifiers: Identifiers, *, is_missing: bool
 ) -> Finding:
-    """Whether dose files can be looked for in the fixed folder of an output_path."""
+    """Report whether dose files can be searched for in the fixed folder of an output_path."""
     if is_missing:
         return Finding(f"{about}: output_path: the folder {folder} does not exist; check output_path", "warning")
     try:
@@ -98,11 +101,11 @@ def _output_folder(
 
 
 def _without_files(about: str, folder: str) -> Finding:
-    """Why a folder of this machine has no files: a listing takes one that is not there for an empty one."""
+    """Report a folder without files on this machine. A listing does not tell a missing folder from an empty one."""
     try:
         is_folder = stat.S_ISDIR(os.stat(folder).st_mode)
     except FileNotFoundError:
-        # Nobody makes it before the first run.
+        # The first run creates the folder.
         there = next(parent for parent in map(str, Path(folder).parents) if os.path.isdir(parent))
         return Finding(f"{about}: {folder}: no such folder yet, {there} is there; check log_path", "warning")
     except NotADirectoryError:

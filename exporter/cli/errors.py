@@ -1,4 +1,4 @@
-"""What commands say when they cannot go on."""
+"""Ends a command with an error message."""
 
 from __future__ import annotations
 

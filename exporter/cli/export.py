@@ -1,4 +1,4 @@
-"""Commands that hand out what comes with the exporter: ``dashboards push | export`` and ``alerts export``."""
+"""Commands that export the bundled files: ``dashboards push | export`` and ``alerts export``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ GRAFANA_URL, RUNBOOK_URL = "http://localhost:3000", "docs/runbooks"
 
 @click.group()
 def dashboards() -> None:
-    """Grafana dashboards: bring them to a Grafana, or into a folder."""
+    """Push Grafana dashboards to a Grafana, or export them into a folder."""
 
 
 @dashboards.command(name="push")
@@ -42,7 +42,7 @@ def dashboards() -> None:
 def push_dashboards(
     url: str, token_file: Path | None, ca_file: Path | None, folder: str, dry_run: bool, files: tuple[Path, ...]
 ) -> None:
-    """Put the dashboards (or these FILEs) into a Grafana; those that are there unchanged are left alone."""
+    """Push the dashboards (or these FILEs) to a Grafana. Unchanged dashboards are skipped."""
     from exporter.integrations.grafana import Grafana, PushFailed, read_dashboard, read_token
 
     try:
@@ -66,7 +66,7 @@ def export_dashboards(folder: Path, force: bool) -> None:
 
 
 def _plain(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
-    """An address that needs no quotes in YAML and no escapes in a template."""
+    """Check that an address needs no quotes in YAML and no escapes in a template."""
     if value is not None and not re.fullmatch(r"[A-Za-z0-9_./:~%+?&=@,-]+", value):
         raise click.BadParameter("write an address without blanks, quotes, braces or #", context, parameter)
     return value
@@ -74,7 +74,7 @@ def _plain(context: click.Context, parameter: click.Parameter, value: str | None
 
 @click.group()
 def alerts() -> None:
-    """Prometheus rules, and an example of Alertmanager's configuration."""
+    """Export Prometheus rules and an example of Alertmanager's configuration."""
 
 
 @alerts.command(name="export")
@@ -95,7 +95,7 @@ def alerts() -> None:
 )
 @click.option("--force", is_flag=True, help="Replace files that are there.")
 def export_alerts(folder: Path, grafana_url: str | None, runbook_url: str | None, force: bool) -> None:
-    """Write rules, Alertmanager's example with its texts, and runbooks into FOLDER."""
+    """Write rules, Alertmanager's example with its templates, and runbooks into FOLDER."""
     files = []
     for path in _shipped(ALERTS):
         text = path.read_text(encoding="utf-8")
@@ -118,7 +118,7 @@ def _shipped(what: tuple[str, ...]) -> list[Path]:
 
 
 def _export(files: list[tuple[str, str]], folder: Path, force: bool) -> None:
-    """Write all files or, where one is there that must not be replaced, none."""
+    """Write all files; write none if one exists and must not be replaced."""
     there = [name for name, _ in files if (folder / name).exists()]
     if there and not force:
         fail(f"{folder / there[0]} is there already; choose another folder, or replace it with --force")

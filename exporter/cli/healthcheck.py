@@ -1,7 +1,7 @@
-"""Container health check: asks the exporter on this machine whether it works (``python -m exporter.cli.healthcheck``).
+"""Health check of the container: asks the exporter on this machine (``python -m exporter.cli.healthcheck``).
 
-A program of its own, with the standard library only: it is started twice a minute beside a simulation. It has no
-password and no certificate, so being refused for want of them is as good as an answer: somebody was there to refuse.
+It uses the standard library only, because it starts twice a minute beside a simulation. It has no password and no
+certificate: a refused login or handshake also shows that the exporter answers.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ _WANTS_A_LOGIN = (http.HTTPStatus.UNAUTHORIZED, http.HTTPStatus.TOO_MANY_REQUEST
 
 
 def trouble(address: str) -> str | None:
-    """Why the exporter at ``host:port`` cannot be said to work; ``None`` when it does."""
+    """Return why the exporter at ``host:port`` does not work; ``None`` if it works."""
     try:
         return _answer(http.client.HTTPConnection(address, timeout=_PATIENCE_SECONDS))
     except (http.client.HTTPException, OSError):
-        pass  # it may speak TLS; the exporter says so in a 400
-    # Whose certificate it is does not matter: what it says is shown to nobody, and nothing is told to it.
+        pass  # perhaps it speaks TLS: then it answers 400 to plain HTTP
+    # The certificate is not checked: the answer is shown to nobody, and no secret is sent.
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     try:
         return _answer(http.client.HTTPSConnection(address, timeout=_PATIENCE_SECONDS, context=context))
     except http.client.RemoteDisconnected:
-        return None  # it shook hands, and then wanted a certificate
+        return None  # the handshake succeeded; it asks for a client certificate
     except ssl.SSLError as error:
         return None if "CERTIFICATE_REQUIRED" in str(error.reason) else f"{address}: {error}"
     except (http.client.HTTPException, OSError) as error:

@@ -32,7 +32,7 @@ _log = structlog.get_logger(__name__)
 def main(context: click.Context) -> None:
     """Progress of Monte Carlo dose simulations for Prometheus and MQI Communicator.
 
-    Without a command: run.
+    Without a command, run the exporter.
     """
     if context.invoked_subcommand is None:
         context.invoke(run)
@@ -42,7 +42,7 @@ def main(context: click.Context) -> None:
 @common_flags
 @click.pass_obj
 def run(flags: Flags) -> None:
-    """Follow beams and serve their progress (the default)."""
+    """Read logs of running beams and serve their progress (the default)."""
     from exporter.cli.serve import serve_configured
 
     serve_configured(flags)
@@ -60,7 +60,7 @@ def run(flags: Flags) -> None:
 @common_flags
 @click.pass_obj
 def demo(flags: Flags, folder: Path | None, speed: float) -> None:
-    """Run on simulated beams and an embedded database; needs nothing else."""
+    """Run on simulated beams and an embedded database; nothing else is needed."""
     from exporter.cli.serve import serve_demo
 
     serve_demo(flags, folder, speed)
@@ -113,10 +113,10 @@ def migrate(flags: Flags) -> None:
 def init(
     communicator_config: Path, output: Path | None, force: bool, base_directory: str | None, database: Path | None
 ) -> None:
-    """Make a configuration from the communicator's own.
+    """Make a configuration from the communicator's own configuration.
 
-    Its database is looked at, too, and not changed: which columns it has, and what stands in them. Each value says what
-    it was taken or inferred from; what cannot be known is listed on top, to be checked by hand. Secrets are not copied.
+    The columns and values of its database are read, too, and not changed. Comments say where each value comes from. A
+    list at the top names what must be checked by hand. Secrets are not copied.
     """
     if base_directory is not None and not base_directory.startswith("/"):
         raise click.BadParameter(f"{base_directory!r} is not an absolute path", param_hint="--base-directory")

@@ -1,4 +1,4 @@
-"""The flags common to all commands, and the configuration that they name."""
+"""Flags that all commands share, and the configuration that they select."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DEFAULT_CONFIG = "/etc/mqi-exporter/exporter.yaml"
 
 @dataclass
 class Flags:
-    """The flags common to all commands, given before or after the command's name; ``None`` where not given."""
+    """Values of the common flags; ``None`` if not given."""
 
     config_file: Path | None = None
     listen_address: str | None = None
@@ -32,7 +32,7 @@ class Flags:
     log_format: str | None = None
 
     def settings(self) -> Settings:
-        """The configuration file with these flags on top, for commands that people run.
+        """Return the configuration file with these flags applied, for commands that people run.
 
         Raises:
             ConfigError: with all mistakes at once.
@@ -40,7 +40,7 @@ class Flags:
         return self.over(load(self.path))
 
     def own_settings(self) -> Settings:
-        """The same for the exporter itself, whose configuration must be its own or root's.
+        """Return the same for the exporter itself; the file must belong to the exporter's user or root.
 
         Raises:
             ConfigError: with all mistakes at once.
@@ -49,12 +49,12 @@ class Flags:
 
     @property
     def path(self) -> Path:
-        """The configuration file."""
+        """Path of the configuration file."""
         return self.config_file or Path(DEFAULT_CONFIG)
 
     @property
     def configured(self) -> bool:
-        """Whether a configuration file was named, or one is at its default place; one that cannot be read is."""
+        """Whether a configuration file was named or exists at the default path, readable or not."""
         if self.config_file is not None:
             return True
         try:
@@ -66,7 +66,7 @@ class Flags:
         return True
 
     def over(self, settings: Settings) -> Settings:
-        """``settings`` with these flags on top."""
+        """Return ``settings`` with these flags applied."""
         web = {
             "listen_address": self.listen_address,
             "config_file": None if self.web_config_file is None else os.path.abspath(self.web_config_file),
@@ -156,18 +156,18 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def common_flags(function: Function) -> Function:
-    """The flags common to all commands: people write them on either side of the command's name."""
+    """Add the common flags to a command. They may stand before or after the command's name."""
     for flag in reversed(_COMMON_FLAGS):
         function = flag(function)
     return function
 
 
 def load_settings(flags: Flags, *, own: bool = False) -> Settings:
-    """The configuration as these flags say; ends the command where that is wrong.
+    """Return the configuration with the flags applied. End the command if it has mistakes.
 
     Args:
-        flags: the command's.
-        own: whether this process is the exporter, as of :meth:`Flags.own_settings`.
+        flags: the common flags.
+        own: whether this process is the exporter; see :meth:`Flags.own_settings`.
     """
     try:
         return flags.own_settings() if own else flags.settings()
@@ -176,7 +176,10 @@ def load_settings(flags: Flags, *, own: bool = False) -> Settings:
 
 
 def settings_warnings(settings: Settings) -> list[str]:
-    """What is allowed but probably not meant, in the web configuration too; ends the command where that is wrong."""
+    """Return warnings about settings that are valid but probably not intended.
+
+    The web configuration is included. End the command if it has mistakes.
+    """
     try:
         if settings.web.config_file is None:
             check_resolvers(settings, ())
@@ -190,7 +193,7 @@ def settings_warnings(settings: Settings) -> list[str]:
 
 
 def identifiers_for(settings: Settings) -> Identifiers:
-    """How ids are shown; ends the command where the key of pseudonyms cannot be used."""
+    """Return how ids are shown. End the command if the key of pseudonyms cannot be used."""
     try:
         return make_identifiers(settings, pseudonym_key(settings, any_owner=True))
     except ConfigError as error:

@@ -1,8 +1,8 @@
-"""Texts that are likely to make a regular expression slow, derived from the expression itself.
+"""Makes texts that are likely to make a given regular expression slow.
 
-A backtracking search is slow where a text can be divided among its repeats in many ways and then does not match, or
-where it can begin at every position and must look far ahead each time. So the texts repeat what its repeats and
-prefixes match, behind a prefix that brings the search to them, and end with a character that matches nothing of it.
+A backtracking search is slow if its repeats can divide a text in many ways before it fails, or if it looks far ahead
+from every position. So the texts consist of a prefix that leads to a repeat, many copies of what the repeat matches,
+and an end that does not match.
 """
 
 from __future__ import annotations
@@ -29,20 +29,14 @@ _REPEATS = ("MAX_REPEAT", "MIN_REPEAT", "POSSESSIVE_REPEAT")
 
 @dataclass(frozen=True, slots=True)
 class Attack:
-    """A text of any length: a prefix, a unit again and again, and an end.
-
-    Args:
-        prefix: what it begins with.
-        unit: what it repeats.
-        end: what it ends with.
-    """
+    """A text of any length: a prefix, a repeated unit, and an end."""
 
     prefix: str
     unit: str
     end: str
 
     def text(self, length: int) -> str:
-        """The text of this length; at least one unit is in it."""
+        """Return the text with this length; it contains at least one unit."""
         times = max(1, (length - len(self.prefix) - len(self.end)) // len(self.unit))
         return self.prefix + self.unit * times + self.end
 
@@ -54,7 +48,7 @@ class Attack:
 
 
 def _readable(text: str) -> str:
-    """The text that these bytes (as Latin-1) are in UTF-8; else as it is."""
+    """Decode bytes (given as Latin-1) as UTF-8, if they are UTF-8."""
     try:
         return text.encode("latin-1").decode("utf-8")
     except UnicodeError:
@@ -62,7 +56,7 @@ def _readable(text: str) -> str:
 
 
 def attacks(pattern: str | bytes) -> Iterator[Attack]:
-    """Texts to measure a pattern with; those that are likelier to be slow come first.
+    """Return texts to measure a pattern with, the most promising first.
 
     Args:
         pattern: a valid regular expression.
@@ -70,7 +64,7 @@ def attacks(pattern: str | bytes) -> Iterator[Attack]:
     text = pattern.decode("latin-1") if isinstance(pattern, bytes) else pattern
     found = _Found()
     whole = ""
-    with contextlib.suppress(RecursionError):  # deeply nested: what has been found by then is used
+    with contextlib.suppress(RecursionError):  # deeply nested: use what was found so far
         whole = found.walk(_parser.parse(text), "")
     prefixes = _distinct(["", *found.prefixes, whole], PREFIXES_AT_MOST)
     units = _distinct([*found.bodies, whole, whole[:-1], *found.prefixes, *found.characters, *_USUAL], UNITS_AT_MOST)
@@ -86,12 +80,12 @@ def _distinct(texts: Sequence[str], at_most: int) -> list[str]:
 
 
 class _Found:
-    """What a walk through a parsed pattern has found.
+    """Result of a walk through a parsed pattern.
 
     Attributes:
-        prefixes: texts that match all before a repeat.
-        bodies: texts that match what a repeat repeats.
-        characters: characters that the pattern names.
+        prefixes: texts that match everything before a repeat.
+        bodies: texts that match the repeated part.
+        characters: characters in the pattern.
     """
 
     def __init__(self) -> None:
@@ -100,7 +94,7 @@ class _Found:
         self.characters: list[str] = []
 
     def walk(self, tokens: Any, before: str) -> str:
-        """A short text that these tokens match, as far as that can be told; ``before`` matches all before them."""
+        """Return a short text that these tokens match, if possible; ``before`` matches everything before them."""
         text = ""
         for operation, argument in tokens:
             text += self._sample(str(operation), argument, before + text)

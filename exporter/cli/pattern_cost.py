@@ -1,8 +1,7 @@
-"""Whether a site's regular expressions become slow on long lines: found out by measuring (``check-config``).
+"""Measures whether a site's regular expressions become slow on long lines (``check-config``).
 
-Each pattern is tried with the texts of :mod:`exporter.cli.pattern_attacks` in a process of its own. It is ended at a
-deadline, because a search cannot be interrupted from within.
-``python -m exporter.cli.pattern_cost`` is that process.
+Each pattern is tried with the texts of :mod:`exporter.cli.pattern_attacks` in a child process (``python -m
+exporter.cli.pattern_cost``). The child is killed at a deadline, because a search cannot be interrupted.
 """
 
 from __future__ import annotations
@@ -45,13 +44,13 @@ _LINEAR_FACTOR = 3.0
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """How slow a pattern is with the worst text that was found.
+    """Cost of a pattern with the slowest text that was found.
 
     Args:
-        length: of the text, characters.
-        seconds: for one search; not finite where it was given up.
-        growth: how many times longer a text of twice the length takes; not finite where that was given up.
-        text: what the text is like.
+        length: length of the text, characters.
+        seconds: duration of one search; infinite if it was aborted.
+        growth: duration with a text of twice the length, divided by ``seconds``; infinite if it was aborted.
+        text: description of the text.
     """
 
     length: int
@@ -61,7 +60,7 @@ class Cost:
 
     @property
     def too_slow(self) -> bool:
-        """Whether such a line would hold up other beams; it was given up."""
+        """Whether such a line would delay other beams; the search was aborted."""
         return not math.isfinite(self.seconds)
 
     def __str__(self) -> str:
@@ -79,7 +78,7 @@ class SlowPattern:
     Args:
         location: its key.
         pattern: the pattern.
-        cost: of the worst text.
+        cost: its cost with the slowest text.
     """
 
     location: Location
@@ -95,16 +94,16 @@ class SlowPattern:
         )
 
 
-def findings(settings: Settings) -> Iterator[SlowPattern]:
-    """Patterns of a configuration that take more than linear time."""
+def slow_patterns(settings: Settings) -> Iterator[SlowPattern]:
+    """Yield the patterns of a configuration that take more than linear time."""
     for location, pattern, whole in _patterns(settings):
-        cost = measured(pattern, whole=whole)
+        cost = measure(pattern, whole=whole)
         if cost is not None:
             yield SlowPattern(location, pattern, cost)
 
 
 def _patterns(settings: Settings) -> Iterator[tuple[Location, str, bool]]:
-    """Each pattern with its key, and whether it is for whole names instead of parts of lines."""
+    """Yield each pattern with its key, and whether it must match a whole file name."""
     tracking, markers = ("progress_tracking", "patterns"), ("completion_markers",)
     for section, values, keys in (
         (tracking, settings.progress_tracking.patterns, ("total_batches", "current_batch")),
@@ -117,16 +116,16 @@ def _patterns(settings: Settings) -> Iterator[tuple[Location, str, bool]]:
         yield ("discovery", "name_pattern"), settings.discovery.name_pattern, True
 
 
-def measured(pattern: str, *, whole: bool = False, deadline_seconds: float = DEADLINE_SECONDS) -> Cost | None:
-    """Measure a pattern in a process of its own.
+def measure(pattern: str, *, whole: bool = False, deadline_seconds: float = DEADLINE_SECONDS) -> Cost | None:
+    """Measure a pattern in a child process.
 
     Args:
         pattern: a valid regular expression.
-        whole: it must match a whole file name; else it is searched for in lines, as bytes.
-        deadline_seconds: longest time for all of it.
+        whole: match a whole file name, instead of searching in lines (bytes).
+        deadline_seconds: longest duration of the whole measurement.
 
     Returns:
-        How slow it is; ``None`` where its time grows linearly, as far as was found.
+        The cost; ``None`` if the time seems to grow linearly.
     """
     command = [sys.executable, "-m", "exporter.cli.pattern_cost"]
     question = json.dumps({"pattern": pattern, "whole": whole})
@@ -145,8 +144,8 @@ class _Overdue(Exception):
     """A search takes too long."""
 
 
-def worst(pattern: str, *, whole: bool = False) -> Cost | None:
-    """The same in this process; for its main thread."""
+def measure_here(pattern: str, *, whole: bool = False) -> Cost | None:
+    """Measure in this process. Call it in the main thread, because it uses a signal."""
     if whole:
         longest, texts = NAME_CHARACTERS, attacks(pattern)
         whole_name = re.compile(pattern).fullmatch
@@ -177,7 +176,7 @@ def worst(pattern: str, *, whole: bool = False) -> Cost | None:
 
 
 def _growth(matches: Callable[[Any], object], attack: Attack, longest: int) -> Cost | None:
-    """How the time grows with the text; ``None`` where it grows linearly."""
+    """Return how the time grows with the length of the text; ``None`` if it grows linearly."""
     length, before = _FIRST_LENGTH, math.inf
     growth = 0.0
     while True:
@@ -188,14 +187,14 @@ def _growth(matches: Callable[[Any], object], attack: Attack, longest: int) -> C
         if length >= longest:
             break
         before, length = seconds, min(length * 2, longest)
-    # Of the shortest of three: another process may have been in the way of one.
+    # The shortest of three, because other processes may have delayed one.
     half, full = (min(_seconds(matches, attack.text(each)) for _ in range(3)) for each in (longest // 2, longest))
     growth = full / half if half else math.inf
     return Cost(longest, full, growth, str(attack)) if growth > _LINEAR_FACTOR else None
 
 
 def _seconds(matches: Callable[[Any], object], text: str) -> float:
-    """Processor time of one search; infinite where it was given up."""
+    """Return the processor time of one search; infinite if it was aborted."""
     began = time.thread_time()
     signal.setitimer(signal.ITIMER_VIRTUAL, SEARCH_LIMIT_SECONDS)
     try:
@@ -214,7 +213,7 @@ def _give_up(_number: int, _frame: object) -> None:
 def _main() -> None:
     question = json.load(sys.stdin)
     signal.signal(signal.SIGVTALRM, _give_up)
-    cost = worst(question["pattern"], whole=question["whole"])
+    cost = measure_here(question["pattern"], whole=question["whole"])
     json.dump(None if cost is None else asdict(cost), sys.stdout)
 
 

@@ -1,6 +1,6 @@
-"""Runs the exporter until a signal ends it: the commands ``run`` and ``demo``.
+"""Runs the exporter until a signal ends it (commands ``run`` and ``demo``).
 
-A module of its own, because it imports everything: other commands start faster without it.
+This module imports everything. The other commands start faster because they do not import it.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""What the exporter would see in a log, and what it would not (the plan's pattern validation).
+"""The command ``verify``: shows what the exporter recognises in a finished log.
 
-A finished log is read as it would be while it grows; nothing is kept or written.
+The log is parsed as if it were growing. Nothing is stored.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ _PUBLIC_KEYS = frozenset(
 
 @dataclass
 class Report:
-    """What was found in one log. ``error`` is set, and all else empty, where it could not be read."""
+    """What was recognised in one log. If it could not be read, only ``log`` and ``error`` are set."""
 
     log: str
     dialect: str = "unknown"
@@ -117,11 +117,11 @@ class Report:
 
     @property
     def understood(self) -> bool:
-        """Some pattern has matched."""
+        """Whether any pattern matched."""
         return bool(self.lines)
 
     def as_json(self) -> dict[str, Any]:
-        """The report with its public keys only."""
+        """Return the report with its public keys only."""
         report = {key: value for key, value in asdict(self).items() if key in _PUBLIC_KEYS}
         return report if self.error is None else {**report, "error": self.error}
 
@@ -131,9 +131,9 @@ def verify(path: Path, site: SitePatterns, shown: Identifiers | None = None, nam
 
     Args:
         path: the log.
-        site: the site's own patterns, searched beside the built-in ones.
-        shown: how lines of the log, and why it cannot be read, are shown; as they are where not given.
-        name: what the log is called in the report; its path where not given.
+        site: the site's own patterns, searched in addition to the built-in ones.
+        shown: how lines, paths and errors are shown; unchanged by default.
+        name: name of the log in the report; by default its path.
     """
     shown = shown or PlainIdentifiers()
     report = Report(name or str(path))
@@ -199,7 +199,7 @@ def _describe(run: BeamRun, parser: TpsLogParser, lines: Counter[str], report: R
 
 
 def text(report: Report) -> str:
-    """The report for a person, in eleven lines."""
+    """Return the report as eleven lines of text."""
     if report.error is not None:
         return f"{report.log}\n  cannot be read: {report.error}"
     rows = [
@@ -285,10 +285,10 @@ def _arrival(report: Report) -> str:
 @common_flags
 @click.pass_context
 def verify_command(context: click.Context, logs: tuple[Path, ...], as_json: bool) -> None:
-    """Say what would be read from these logs.
+    """Show what the exporter recognises in these logs.
 
-    Where there is a configuration, its patterns are used, and names of logs and their lines are redacted if it asks for
-    pseudonyms. Exit status 1 when a log cannot be read or nothing in it is known.
+    If there is a configuration, its patterns are used; under pseudonyms, names and lines of logs are redacted. Exit
+    status 1 if a log cannot be read or nothing in it is recognised.
     """
     flags: Flags = context.obj
     if not flags.configured:

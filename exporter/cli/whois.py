@@ -35,7 +35,7 @@ _NO_LOGIN = 2**32 - 1
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """Who has a pseudonym: a case, or a beam of one."""
+    """The case or beam behind a pseudonym."""
 
     pseudonym: str
     case_id: str
@@ -47,12 +47,12 @@ class Holder:
 
 
 def every_id(settings: Settings) -> Iterator[tuple[str, str]]:
-    """Case and beam of all beams that discovery could find, those that are over too.
+    """Yield case and beam id of all beams that discovery can find, including those that are over.
 
     Raises:
         exporter.database.unavailable.DatabaseUnavailable: the table cannot be read.
         exporter.sources.source.LogProblem: a folder of logs cannot be listed.
-        exporter.sources.source.SourceUnavailable: a source cannot be asked.
+        exporter.sources.source.SourceUnavailable: a source cannot be reached.
     """
     if settings.discovery.kind == "directory":
         from exporter.runtime.pipeline import make_source
@@ -72,7 +72,10 @@ def every_id(settings: Settings) -> Iterator[tuple[str, str]]:
 
 
 def holders(pseudonyms: Sequence[str], key: PseudonymKey, ids: Iterable[tuple[str, str]]) -> list[Holder]:
-    """Who has these pseudonyms, in the order of ``ids``; the beginning of a longer one finds all that begin so."""
+    """Return the ids behind these pseudonyms, in the order of ``ids``.
+
+    A shortened pseudonym finds every id whose pseudonym begins with it.
+    """
     found: dict[Holder, None] = {}
     for case_id, beam_id in ids:
         for pseudonym in pseudonyms:
@@ -84,21 +87,21 @@ def holders(pseudonyms: Sequence[str], key: PseudonymKey, ids: Iterable[tuple[st
 
 
 def requesting_user() -> str:
-    """The user of this process, and of the login that it came from (``sudo`` changes only the first)."""
+    """Return the user of this process, and the user who logged in (they differ after ``sudo``)."""
     uid = os.getuid()
     asking = f"user={_name(uid)} uid={uid}"
     try:
         login = int(Path("/proc/self/loginuid").read_text(encoding="ascii"))
     except (OSError, ValueError):
-        return asking  # not every kernel keeps it
+        return asking  # not every kernel has it
     return asking if login == _NO_LOGIN else f"{asking} login={_name(login)} login_uid={login}"
 
 
 def write_system_log(text: str) -> bool:
-    """Write a line to the system's log.
+    """Write a line to the system log.
 
     Returns:
-        Whether there is one that took it.
+        Whether a system log accepted the line.
     """
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as log:
@@ -121,16 +124,15 @@ def _name(uid: int) -> str:
 @common_flags
 @click.pass_obj
 def whois_command(flags: Flags, pseudonyms: tuple[str, ...]) -> None:
-    """Say whose pseudonyms these are, for who may read the key file.
+    """Show the ids behind these pseudonyms. Needs read access to the key file.
 
-    The ids are looked for where beams are discovered. Who has asked for what is written to the system's log and to
-    standard error. Exit status 1 when nobody has one of them, 2 when one is no pseudonym; the others are answered all
-    the same.
+    All ids that discovery finds are compared. The request is written to the system log and to standard error. Exit
+    status 1 if a pseudonym matches nothing, 2 if an argument is not a pseudonym; the others are answered anyway.
     """
     settings = load_settings(flags)
     given = [pseudonym.strip().lower() for pseudonym in pseudonyms]
     asked = [pseudonym for pseudonym in given if is_pseudonym(pseudonym)]
-    # What is none could be an id, which must not be logged.
+    # An argument that is not a pseudonym could be an id, which must not be logged.
     malformed = _no_pseudonyms([at for at, pseudonym in enumerate(given, 1) if not is_pseudonym(pseudonym)])
     if malformed is not None and not asked:
         raise malformed
@@ -160,7 +162,7 @@ def whois_command(flags: Flags, pseudonyms: tuple[str, ...]) -> None:
 
 
 def _no_pseudonyms(positions: list[int]) -> click.UsageError | None:
-    """The complaint about arguments of `whois` at these positions, from 1 on, which are no pseudonyms."""
+    """Return the error for arguments of `whois` that are not pseudonyms, given their positions from 1 on."""
     if not positions:
         return None
     which = " and ".join(filter(None, (", ".join(map(str, positions[:-1])), str(positions[-1]))))

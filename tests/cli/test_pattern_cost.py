@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 
 from exporter.cli.main import main
 from exporter.cli.pattern_attacks import attacks
-from exporter.cli.pattern_cost import LINE_BYTES, measured
+from exporter.cli.pattern_cost import LINE_BYTES, measure
 
 LINEAR = [
     r"Batch (\d+)/(\d+)",
@@ -55,12 +55,12 @@ TOO_SLOW = [
 
 @pytest.mark.parametrize("pattern", LINEAR)
 def test_a_pattern_of_linear_time_passes(pattern: str) -> None:
-    assert measured(pattern) is None
+    assert measure(pattern) is None
 
 
 @pytest.mark.parametrize("pattern", QUADRATIC)
 def test_a_pattern_of_more_than_linear_time_is_found(pattern: str) -> None:
-    cost = measured(pattern)
+    cost = measure(pattern)
     assert cost is not None
     assert not cost.too_slow
     assert cost.length == LINE_BYTES
@@ -69,14 +69,14 @@ def test_a_pattern_of_more_than_linear_time_is_found(pattern: str) -> None:
 
 @pytest.mark.parametrize("pattern", TOO_SLOW)
 def test_a_pattern_of_catastrophic_time_is_given_up_soon(pattern: str) -> None:
-    cost = measured(pattern)
+    cost = measure(pattern)
     assert cost is not None
     assert cost.too_slow
 
 
 def test_a_measurement_that_hangs_is_ended_at_its_deadline() -> None:
     began = time.monotonic()
-    cost = measured(r"(a+)+$", deadline_seconds=0.001)
+    cost = measure(r"(a+)+$", deadline_seconds=0.001)
     assert cost is not None
     assert cost.too_slow
     assert time.monotonic() - began < 10
@@ -90,7 +90,7 @@ def test_every_valid_pattern_gives_texts_of_the_length_asked_for(pattern: str) -
 
 
 def test_a_text_in_a_message_is_readable_in_korean() -> None:
-    cost = measured(r"(?:(?:가)+)+나")
+    cost = measure(r"(?:(?:가)+)+나")
     assert cost is not None
     assert "'가' again and again" in cost.text
 

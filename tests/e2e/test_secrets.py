@@ -58,7 +58,7 @@ sources:
             seen = {
                 "cmdline": (process / "cmdline").read_bytes().decode(),
                 "environment": (process / "environ").read_bytes().decode(),
-                "state": state.read_text(encoding="utf-8"),
+                "state": b"".join(path.read_bytes() for path in tmp_path.glob("state.db*")).decode("latin-1"),
                 **{
                     path: exporter.get(path).text
                     for path in ("/metrics", "/", "/table", "/api/v1/beams", "/api/v1/sources", "/-/ready")

@@ -1,1 +1,1 @@
-"""``mqi-exporter top``: every beam in the terminal, from a running exporter or straight from the database."""
+"""The command ``top``: all beams in the terminal, read from a running exporter or from the database."""

@@ -1,7 +1,7 @@
-"""What ``top`` shows of a beam, wherever it is from.
+"""The beams that ``top`` shows.
 
-Names are those of ``/api/v1/beams``, which is read tolerantly: whatever is missing or of another type is not known. Ids
-and texts are other people's; what could move the cursor or change the screen's colours is taken out of them here.
+Fields have the names of ``/api/v1/beams``. Missing fields and fields of another type are unknown (``None``). Control
+characters in ids and texts are replaced, because a terminal would obey them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ UNPRINTABLE = "\N{REPLACEMENT CHARACTER}"
 
 @dataclass(frozen=True, slots=True)
 class TopBeam:
-    """One beam. Ratios 0..1, times UTC epoch seconds; ``None`` where it is not known."""
+    """One beam. Ratios are 0..1, times UTC epoch seconds; ``None`` is unknown."""
 
     case_id: str
     beam_id: str
@@ -39,11 +39,11 @@ class TopBeam:
 
     @property
     def ratio(self) -> float | None:
-        """How far it is: the estimate, else the plan's progress."""
+        """Estimated progress, or else progress by batches."""
         return self.progress_ratio if self.estimated_ratio is None else self.estimated_ratio
 
     def ends_at(self, at: float) -> float | None:
-        """When it is expected to be done, said at a moment."""
+        """Return the expected end, given the current time."""
         if self.expected_end is not None or self.remaining_seconds is None:
             return self.expected_end
         return at + self.remaining_seconds
@@ -51,13 +51,13 @@ class TopBeam:
 
 @dataclass(frozen=True, slots=True)
 class BeamList:
-    """All beams at one moment.
+    """All beams at one time.
 
     Args:
-        at: that moment, by the clock of whoever said it.
-        beams: in no particular order.
-        origin: where they are from, for people.
-        note: what else people should know of it.
+        at: that time, by the clock of the origin, UTC epoch seconds.
+        beams: the beams, in no particular order.
+        origin: where they come from, for people.
+        note: a remark for people.
     """
 
     at: float
@@ -66,7 +66,7 @@ class BeamList:
     note: str = ""
 
     def as_json(self) -> dict[str, Any]:
-        """The look with the names of the API."""
+        """Return the list with the names of the API."""
         states: dict[str, int] = {}
         for beam in self.beams:
             states[beam.state] = states.get(beam.state, 0) + 1
@@ -75,15 +75,15 @@ class BeamList:
 
 
 def from_api(answer: object, at: float, origin: str) -> BeamList | None:
-    """Read what ``/api/v1/beams`` says: the one place that knows its shape.
+    """Parse an answer of ``/api/v1/beams``.
 
     Args:
         answer: decoded JSON.
-        at: now, where the answer does not say when it was true.
-        origin: see :class:`Look`.
+        at: the current time, used if the answer has none.
+        origin: see :class:`BeamList`.
 
     Returns:
-        ``None`` where that is no list of beams.
+        ``None`` if the answer is not a list of beams.
     """
     if not isinstance(answer, Mapping) or not isinstance(answer.get("beams"), list):
         return None
@@ -93,7 +93,7 @@ def from_api(answer: object, at: float, origin: str) -> BeamList | None:
 
 
 def printable(text: str) -> str:
-    """Text without anything that a terminal would obey, or that cannot be encoded."""
+    """Replace characters that a terminal would obey or that cannot be encoded."""
     return "".join(character if character.isprintable() else UNPRINTABLE for character in text)
 
 

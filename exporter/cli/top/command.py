@@ -23,15 +23,15 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--url", metavar="URL", help="A running exporter.  [default: the configuration's web.listen_address]")
+@click.option("--url", metavar="URL", help="Address of a running exporter.  [default: that of the configuration]")
 @click.option(
     "--database",
     is_flag=False,
     flag_value="",
     metavar="[PATH]",
-    help="Straight from the communicator's database; without PATH the configuration's.",
+    help="Read the communicator's database; without PATH the one of the configuration.",
 )
-@click.option("--once", is_flag=True, help="Print once and end; so it is without a terminal, too.")
+@click.option("--once", is_flag=True, help="Print once and end. This is the default without a terminal.")
 @click.option("--json", "as_json", is_flag=True, help="With --once: JSON with the names of /api/v1/beams.")
 @click.option(
     "--sort", type=click.Choice(["state", "case", "progress", "left", "age"]), default="state", show_default=True
@@ -39,12 +39,14 @@ if TYPE_CHECKING:
 @click.option("--filter", "text", metavar="TEXT", default="", help="Only beams with this in an id, source or remark.")
 @click.option("--state", type=click.Choice([state.value for state in BeamState]), help="Only beams in this state.")
 @click.option("--interval", type=click.FloatRange(min=0.2, max=3600), default=2.0, show_default=True, metavar="SECONDS")
-@click.option("--user", metavar="NAME", help="For an exporter that asks for a password; with --password-file.")
+@click.option("--user", metavar="NAME", help="User name, if the exporter needs a password; with --password-file.")
 @click.option(
-    "--password-file", type=click.Path(path_type=Path), help="Its first line is the password; only you may read it."
+    "--password-file",
+    type=click.Path(path_type=Path),
+    help="File whose first line is the password; only you may read it.",
 )
 @click.option(
-    "--ca-file", type=click.Path(path_type=Path), help="PEM file of the authority of the exporter's certificate."
+    "--ca-file", type=click.Path(path_type=Path), help="PEM file with the certificate authority of the exporter."
 )
 @common_flags
 @click.pass_obj
@@ -62,10 +64,10 @@ def top(
     state: str | None,
     interval: float,
 ) -> None:
-    """Show every beam in the terminal, live.
+    """Show all beams in the terminal, live.
 
-    Keys: q quit, s sort, / find text, f state, arrows scroll, escape shows all again. Without --url and --database the
-    exporter of the configuration is asked, and the configuration's database where it does not answer.
+    Keys: q quit, s sort, / find text, f state, arrows scroll, escape shows all again, Ctrl-Z suspends. Without --url
+    and --database the exporter of the configuration is asked, or else the database of the configuration.
     """
     from exporter.cli.top.readers import Unavailable, login
     from exporter.cli.top.screen import show_once
@@ -103,23 +105,23 @@ def _top_reader(
     credentials: tuple[str, str] | None,
     ca_file: Path | None,
 ) -> BeamReader:
-    """Where `top` gets its beams; a configuration is read only where one is needed or there."""
+    """Return where `top` reads beams. The configuration is read only if it is needed or can be read."""
     from exporter.cli.top.readers import ApiReader, FirstReader, TableReader
 
     if url is not None:
         return ApiReader(url, credentials=credentials, ca_file=ca_file)
     if database is None:
-        # Who may not read the configuration can ask the exporter, which shows what it may.
+        # A user who may not read the configuration can still ask the exporter.
         needed = flags.config_file is not None or os.access(flags.path, os.R_OK)
     else:
-        # Whether the ids of a table may be shown is not known before the configuration has been read.
+        # The configuration says whether ids of the table may be shown.
         needed = database == "" or flags.configured
     settings = load_settings(flags) if needed else None
     if database:
         shown = None if settings is None else identifiers_for(settings)
         return TableReader(Path(database), settings, identifiers=shown)
     own = None
-    # Who may not read the key of pseudonyms sees what the exporter shows, and no more.
+    # A user who may not read the key of pseudonyms sees only what the exporter shows.
     if settings is not None and settings.database is not None and (database is not None or _may_name(settings)):
         own = TableReader(settings.database.path, settings, identifiers=identifiers_for(settings))
     if database is not None:
@@ -145,7 +147,7 @@ def url_of_own_exporter(flags: Flags, settings: Settings | None) -> str:
 
 
 def _may_name(settings: Settings) -> bool:
-    """Whether the user of this command can work out how ids are shown."""
+    """Whether the user of this command may read the key of pseudonyms, if there is one."""
     key_file = settings.privacy.key_file
     return settings.privacy.identifiers == "plain" or (key_file is not None and os.access(key_file, os.R_OK))
 

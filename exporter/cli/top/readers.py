@@ -1,4 +1,4 @@
-"""Where ``top`` gets its beams: a running exporter's API, or the table ``beams``."""
+"""Where ``top`` reads beams: the API of a running exporter, or the table ``beams``."""
 
 from __future__ import annotations
 
@@ -32,36 +32,36 @@ _READ_SECONDS = 10.0
 
 
 class Unavailable(Exception):
-    """Beams cannot be read now; says from where, why, and what to do."""
+    """Beams cannot be read now. The message says from where, why, and what to do."""
 
 
 class BeamReader(Protocol):
-    """Answers with all beams. Used by one thread at a time."""
+    """Reads all beams. Used by one thread at a time."""
 
     def read(self) -> BeamList:
-        """All beams now.
+        """Return all beams.
 
         Raises:
-            Unavailable: they cannot be read now; the next look may work.
+            Unavailable: the beams cannot be read now; a later call may succeed.
         """
         ...
 
     def close(self) -> None:
-        """Give back what it holds."""
+        """Close connections and files."""
         ...
 
 
 class ApiReader:
-    """Beams from a running exporter.
+    """Reads beams from a running exporter.
 
     Args:
-        url: of the exporter, ``http://127.0.0.1:10813``; a user and password in it are used, and never shown.
-        clock: UTC epoch seconds.
+        url: of the exporter, such as ``http://127.0.0.1:10813``; a user and password in it are used and never shown.
+        clock: returns UTC epoch seconds.
         credentials: user and password, instead of those in the URL.
-        ca_file: PEM file of the authorities that are trusted, instead of the system's.
+        ca_file: PEM file of trusted authorities, instead of the system's.
 
     Raises:
-        Unavailable: that is no such URL, or no such file.
+        Unavailable: the URL or the file is invalid.
     """
 
     def __init__(
@@ -86,9 +86,9 @@ class ApiReader:
         if credentials is None and parts.username is not None:
             credentials = unquote(parts.username), unquote(parts.password or "")
         if credentials is not None:
-            # As bytes: requests would write Latin-1, and refuse what that does not have.
+            # As bytes, because requests encodes text as Latin-1.
             self._session.auth = HTTPBasicAuth(credentials[0].encode(), credentials[1].encode())
-        self._verify: str | None = None  # as the environment says, or the system
+        self._verify: str | None = None  # None: by the environment, or the system
         if ca_file is not None:
             try:
                 ssl.create_default_context(cafile=ca_file)
@@ -96,11 +96,11 @@ class ApiReader:
                 why = "holds no certificate" if isinstance(error, ssl.SSLError) else error.strerror
                 raise Unavailable(f"--ca-file {ca_file}: {why}") from None
             self._verify = str(ca_file)
-        # What listens on this machine is not reached through the proxy of the environment.
+        # No proxy for this machine.
         self._session.trust_env = not is_loopback(host)
 
     def read(self) -> BeamList:
-        """See :class:`Reader`."""
+        """See :class:`BeamReader`."""
         try:
             beam_list = from_api(self.get(API_PATH), self._clock(), self.shown)
         except ValueError:
@@ -147,25 +147,22 @@ class ApiReader:
             )
         try:
             return answer.json()
-        except (
-            ValueError,
-            RecursionError,
-        ):  # the second for JSON that is nested too deeply
+        except (ValueError, RecursionError):  # not JSON, nested too deeply, or numbers with too many digits
             raise Unavailable(f"{self.shown}: {API_PATH} is no list of beams; is an exporter there?") from None
 
     def close(self) -> None:
-        """See :class:`Reader`."""
+        """See :class:`BeamReader`."""
         self._session.close()
 
 
 class TableReader:
-    """Beams straight from the communicator's table: ids, status, and the number in the column, as it stands there.
+    """Reads beams from the communicator's table: ids, status and progress only.
 
     Args:
         path: the database.
-        settings: which statuses mean what; the defaults where there is no configuration.
+        settings: meaning of statuses; defaults without a configuration.
         identifiers: how ids are shown.
-        clock: UTC epoch seconds.
+        clock: returns UTC epoch seconds.
     """
 
     def __init__(
@@ -184,11 +181,11 @@ class TableReader:
         self._path = path
 
     def read(self) -> BeamList:
-        """See :class:`Reader`."""
+        """See :class:`BeamReader`."""
         at = self._clock()
         try:
             stored = self._table.rows(at - self._retention_seconds)
-            # A case that has an open row is shown with all its rows, as the exporter does.
+            # A case with an open row is shown with all its rows, as by the exporter.
             known = {beam.beam_id for beam in stored}
             open_cases = {
                 str(beam.case_id)
@@ -204,7 +201,7 @@ class TableReader:
         return BeamList(at, beams, printable(self._identifiers.path(str(self._path))), note)
 
     def close(self) -> None:
-        """See :class:`Reader`."""
+        """See :class:`BeamReader`."""
         self._table.close()
 
     def _beam(self, beam: TableRow) -> TopBeam:
@@ -218,23 +215,23 @@ class TableReader:
         )
 
     def _state(self, beam: TableRow) -> str:
-        """The state that a row suggests: no log has been looked at."""
+        """Return the state that a row suggests; no log was read."""
         if beam.status in self._discovery.completed_statuses:
             return "succeeded"
         if beam.status in self._discovery.terminal_statuses:
             return "failed"
-        # The plan's revision never says that a beam simulates; that it has progress does.
+        # The plan's revision has no status for a running simulation; progress shows it.
         return "running" if beam.status in self._discovery.simulating_statuses or beam.progress else "waiting"
 
 
 class FirstReader:
-    """The first of several readers that answers, tried anew at each look."""
+    """Tries several readers at each read and returns the first answer."""
 
     def __init__(self, readers: Sequence[BeamReader]) -> None:
         self._readers = readers
 
     def read(self) -> BeamList:
-        """See :class:`Reader`."""
+        """See :class:`BeamReader`."""
         troubles: list[str] = []
         for reader in self._readers:
             try:
@@ -247,16 +244,16 @@ class FirstReader:
         raise Unavailable("\n".join(troubles))
 
     def close(self) -> None:
-        """See :class:`Reader`."""
+        """See :class:`BeamReader`."""
         for reader in self._readers:
             reader.close()
 
 
 def login(user: str, password_file: Path) -> tuple[str, str]:
-    """User and password, which is the first line of a file that nobody else may read.
+    """Return the user, and the password from the first line of a file.
 
     Raises:
-        Unavailable: there is none, or others may read it.
+        Unavailable: the file has no password, or other users can read it.
     """
     try:
         with password_file.open(encoding="utf-8") as file:
@@ -273,7 +270,7 @@ def login(user: str, password_file: Path) -> tuple[str, str]:
 
 
 def local_url(listen_address: str, *, tls: bool = False) -> str:
-    """Where to reach a server on this machine that listens at an address."""
+    """Return the URL of a server on this machine that listens at an address."""
     host, port = parse_listen_address(listen_address)
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     return f"http{'s' if tls else ''}://{f'[{host}]' if ':' in host else host}:{port}"

@@ -1,4 +1,4 @@
-"""What of a look is shown, and in which order; changed by keys. Knows nothing of terminals."""
+"""Sort order, filters and scroll position of ``top``, changed by keys. Independent of terminals."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _Order: TypeAlias = tuple[Any, ...]
 
 STATES = tuple(state.value for state in BeamState)
 ATTENTION = ("failed", "stalled", "expired", "unreachable", "running", "starting", "waiting", "succeeded")
-"""States in the order in which somebody should look at them."""
+"""States, the most urgent first."""
 
 
 def _attention(beam: TopBeam) -> _Order:
-    # A beam that should have a log by now comes after those that are stalled.
+    # A waiting beam whose log is overdue is sorted as stalled.
     state = "stalled" if beam.state == "waiting" and beam.needs_attention else beam.state
     order = ATTENTION.index(state) if state in ATTENTION else len(ATTENTION)
     return (order, *_by_name(beam))
@@ -43,7 +43,7 @@ def _by_age(beam: TopBeam) -> _Order:
 
 
 def _natural(text: str) -> tuple[tuple[int, int, str], ...]:
-    """Digits as numbers: ``_2`` comes before ``_10``."""
+    """Return a sort key that compares digits as numbers: ``_2`` comes before ``_10``."""
     parts = re.findall(r"([0-9]{1,18})|([^0-9]+)", text)
     return tuple((0, int(number), "") if number else (1, 0, rest.casefold()) for number, rest in parts)
 
@@ -55,20 +55,20 @@ SORTS: dict[str, Callable[[TopBeam], _Order]] = {
     "left": _by_time_left,
     "age": _by_age,
 }
-"""Sort orders by name, in the order in which a key goes through them."""
+"""Sort orders by name, in the order of the key ``s``."""
 
 
 @dataclass
 class TopView:
-    """What is shown.
+    """Sort order, filters and scroll position.
 
     Attributes:
         sort: one of :data:`SORTS`.
-        text: only beams with this in an id, their source, status or reason.
-        state: only beams in this state; ``None`` for all.
-        editing: keys are written into ``text``.
-        top: how many beams are scrolled away.
-        over: the user wants to leave.
+        text: show only beams with this text in an id, source, status or reason.
+        state: show only beams in this state; ``None`` shows all.
+        editing: keys are added to ``text``.
+        top: number of beams scrolled out above.
+        over: the user wants to quit.
     """
 
     sort: str = "state"
@@ -79,18 +79,18 @@ class TopView:
     over: bool = False
 
     def select(self, beams: Iterable[TopBeam]) -> list[TopBeam]:
-        """The beams that are shown, in order."""
+        """Return the beams to show, in order."""
         wanted = self.text.casefold()
         found = [beam for beam in beams if self.state in (None, beam.state) and wanted in _searched(beam)]
         return sorted(found, key=SORTS[self.sort])
 
     def handle_key(self, key: str, states: Iterable[str], page: int = 10) -> None:
-        """Take a key.
+        """Change the view as a key says.
 
         Args:
             key: a character, or ``enter``, ``escape``, ``backspace``, ``up``, ``down``, ``pageup``, ``pagedown``.
-            states: those that beams are in now.
-            page: how many beams fit on the screen.
+            states: the states of the present beams.
+            page: number of beams that fit on the screen.
         """
         if self.editing:
             self._edit(key)
