@@ -1,1 +1,1 @@
-"""What the exporter is made of and how it gets to a machine: locks, licences, bill of materials, wheelhouse."""
+"""The exporter's dependencies and their delivery: locks, licences, bill of materials, wheelhouse."""

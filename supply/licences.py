@@ -1,4 +1,4 @@
-"""``docs/licences.md``: under which licence each package may be used that comes with the exporter.
+"""Writes ``docs/licences.md``: the licence of each package that is delivered with the exporter.
 
 Usage: python -m supply.licences > docs/licences.md
 """
@@ -48,7 +48,7 @@ paramiko (LGPL-2.1) must be replaceable by another release of it: it is a packag
 
 
 class UnknownLicence(Exception):
-    """A package does not state its licence in a way that is known here."""
+    """A package states no licence, or one that this module does not know."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +67,10 @@ class Licensed:
 
 
 def licence_of(name: str) -> str:
-    """The licence of an installed package, as an SPDX expression.
+    """Return the licence of an installed package, as an SPDX expression.
 
     Raises:
-        UnknownLicence: it states none, or in words that are not known here.
+        UnknownLicence: it states none, or an unknown one.
         importlib.metadata.PackageNotFoundError: it is not installed.
     """
     about = metadata.metadata(name)
@@ -84,7 +84,7 @@ def licence_of(name: str) -> str:
 
 
 def licensed(python: str) -> list[Licensed]:
-    """Every package of the runtime lock for a version of Python that is installed here."""
+    """Return every installed package of the runtime lock with its licence."""
     installed = {canonicalize_name(each.name) for each in metadata.distributions()}
     return [
         Licensed(pin.name, pin.version, licence_of(pin.name))
@@ -94,7 +94,7 @@ def licensed(python: str) -> list[Licensed]:
 
 
 def document() -> str:
-    """The document, in Markdown."""
+    """Return the document, as Markdown."""
     rows = [f"| {each.name} | {each.version} | {each.licence} |" for each in licensed(DOCUMENTED_PYTHON)]
     return _HEAD.format(allowed=", ".join(sorted(ALLOWED))) + "\n".join(rows) + "\n"
 

@@ -1,4 +1,4 @@
-"""The lock files: each release that may be installed, with the digests of its files."""
+"""Reads lock files: pinned releases and the digests of their files."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ RUNTIME_LOCK = ROOT / "requirements-runtime.lock"
 
 @dataclass(frozen=True, slots=True)
 class Pin:
-    """One release of a lock.
+    """One pinned release.
 
     Args:
-        name: the package, as indexes spell it.
-        version: its only version that is taken.
-        digests: of its files, as ``sha256:...``; a file with any other is refused.
+        name: name of the package, normalised.
+        version: the pinned version.
+        digests: digests of its files, as ``sha256:...``; other files are refused.
     """
 
     name: str
@@ -30,16 +30,16 @@ class Pin:
 
     @property
     def requirement(self) -> str:
-        """The release as pip reads it."""
+        """The release as a line of pip's requirements."""
         return " ".join([f"{self.name}=={self.version}", *(f"--hash={digest}" for digest in self.digests)])
 
 
 def pins(lock: Path, python: str) -> list[Pin]:
-    """What a lock pins, sorted by name.
+    """Return the pins of a lock, sorted by name.
 
     Args:
         lock: the lock file.
-        python: version of Python, as ``3.11``; a lock pins some packages for some versions only.
+        python: version of Python, such as ``3.11``; some packages are pinned for some versions only.
     """
     found = []
     for text in re.findall(r"^[^#\s].*(?:(?<=\\)\n.*)*", lock.read_text(encoding="utf-8"), re.MULTILINE):

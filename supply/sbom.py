@@ -1,6 +1,6 @@
-"""A bill of materials (CycloneDX 1.6, JSON): the exporter and every package that it runs on, versions and licences.
+"""Writes a bill of materials (CycloneDX 1.6, JSON): the exporter and its packages, with versions and licences.
 
-It is that of the Python which runs this. What an answer to "are we affected by ...?" is looked up in.
+It is for the running version of Python. Use it to check whether a known weakness affects the exporter.
 
 Usage: python -m supply.sbom > dist/sbom.cdx.json
 """
@@ -28,15 +28,15 @@ OWN_NAME = "mqi-beam-exporter"
 
 
 class Invalid(Exception):
-    """What was made is not what CycloneDX allows."""
+    """The bill of materials does not follow CycloneDX."""
 
 
 def bill_of_materials() -> str:
-    """The document as JSON.
+    """Return the document as JSON.
 
     Raises:
-        Invalid: the schema of CycloneDX does not allow it.
-        supply.licences.UnknownLicence: a package does not state its licence in a way that is known.
+        Invalid: it does not match the schema of CycloneDX.
+        supply.licences.UnknownLicence: a package states no known licence.
     """
     packages = licensed(f"{sys.version_info.major}.{sys.version_info.minor}")
     exporter = _component(Licensed(OWN_NAME, __version__, "Apache-2.0"), ComponentType.APPLICATION)
@@ -65,7 +65,7 @@ def _component(package: Licensed, kind: ComponentType) -> Component:
 
 
 def _needed(name: str) -> set[str]:
-    """Names of the packages that a package asks for, without its extras."""
+    """Return the names of the packages that a package requires, without extras."""
     requirements = map(Requirement, metadata.requires(name) or [])
     return {
         canonicalize_name(each.name)

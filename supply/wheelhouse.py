@@ -1,7 +1,7 @@
-"""Collect all that an installation without network needs: wheels as locked, the lock, examples and guides.
+"""Collects everything for an installation without network: wheels, the lock, examples and guides.
 
-pip itself judges markers by the Python that runs it, not by the one that it downloads for; so what is needed is worked
-out here, and pip only fetches it and compares digests.
+pip evaluates markers for the Python that runs it, not for the target version. So this module works out what is needed;
+pip only downloads it and compares digests.
 
 Usage: python -m supply.wheelhouse FOLDER [VERSION...]      (default: Python 3.10 and 3.11, 64-bit Linux)
 """
@@ -22,23 +22,23 @@ PLATFORMS = ("manylinux_2_34_x86_64", "manylinux_2_28_x86_64", "manylinux2014_x8
 
 
 def pip(*arguments: str) -> None:
-    """Run pip, and end with its status when it fails."""
+    """Run pip; exit with its status if it fails."""
     subprocess.run([sys.executable, "-m", "pip", *arguments, "-q", "--disable-pip-version-check"], check=True, cwd=ROOT)
 
 
 def build(target: Path) -> None:
-    """The exporter's own wheel."""
+    """Build the exporter's own wheel."""
     for old in target.glob("mqi_beam_exporter-*.whl"):
         old.unlink()
     with tempfile.TemporaryDirectory() as clean:
-        # What an earlier build left in the checkout must not come into the wheel.
+        # Files of an earlier build must not get into the wheel.
         source = Path(clean) / "source"
         shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns(".*", "build", "dist", "*.egg-info", "tests"))
         pip("wheel", "--no-deps", "--no-build-isolation", "-w", str(target), str(source))
 
 
 def fetch(target: Path, version: str) -> None:
-    """The wheels of every package that it runs on with this version of Python."""
+    """Download the wheels of all packages for this version of Python."""
     tag = f"cp{version.replace('.', '')}"
     options = [f"--platform={platform}" for platform in PLATFORMS]
     options += [
@@ -60,7 +60,7 @@ def main(folder: str, *versions: str) -> None:
     target = Path(folder).absolute()
     target.mkdir(parents=True, exist_ok=True)
     build(target)
-    # What the operations guide speaks of, and the guide itself: there may be no checkout where it is read.
+    # The files that the operations guide mentions, and the guide: there may be no checkout on the target.
     for name in ("config", "docs"):
         shutil.copytree(ROOT / name, target / name, dirs_exist_ok=True)
     shutil.copy(RUNTIME_LOCK, target)
@@ -70,13 +70,13 @@ def main(folder: str, *versions: str) -> None:
 
 
 def write_sums(target: Path) -> str:
-    """Write the digests of all files of a folder into its file ``SHA256SUMS``, for ``sha256sum --check``.
+    """Write the digests of all files of a folder to its file ``SHA256SUMS``, for ``sha256sum --check``.
 
     Args:
         target: the folder.
 
     Returns:
-        The digest of ``SHA256SUMS`` itself. Published where the files are not, it vouches for all of them.
+        The digest of ``SHA256SUMS``. Publish it elsewhere: it covers all files.
     """
     sums = target / SUMS
     sums.unlink(missing_ok=True)

@@ -1,6 +1,6 @@
-"""The configuration: YAML -> typed settings; every mistake named with its line and key.
+"""The configuration: reads YAML into typed settings and reports every mistake with its line and key.
 
-:func:`load` is the door. ``python -m exporter.config`` prints the reference.
+Call :func:`load`. ``python -m exporter.config`` prints the reference.
 """
 
 from exporter.config.document import ConfigError

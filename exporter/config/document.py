@@ -1,8 +1,7 @@
-"""YAML text -> plain values, and the line that each stands in.
+"""Reads YAML text into plain values, and keeps the line of each value.
 
-Plain scalars follow YAML 1.2 (``yes`` and ``1:30`` are text, ``1e3`` is a number), unlike PyYAML's own YAML 1.1, which
-surprises people. A key given twice is a mistake, and aliases are refused, since a few nested ones expand to more than
-fits into memory.
+Plain scalars follow YAML 1.2 (``yes`` and ``1:30`` are text, ``1e3`` is a number), not PyYAML's YAML 1.1. A duplicate
+key is a mistake. Aliases are refused, because a few nested ones can expand beyond the memory.
 """
 
 from __future__ import annotations
@@ -19,23 +18,23 @@ import yaml
 from exporter.process.trusted_files import changeable_by_others
 
 MAXIMUM_SIZE_BYTES = 1024 * 1024
-"""Larger files are refused unread: nobody writes one by hand, and PyYAML needs seconds per megabyte."""
+"""Limit of the file size: nobody writes a larger one by hand, and PyYAML takes seconds per megabyte."""
 
 PEM_PREFIX = "-----BEGIN"
-"""What keys and certificates begin with; what holds it was pasted in the wrong place."""
+"""The beginning of keys and certificates (PEM), which are sometimes pasted into the wrong place."""
 
 Trust = Literal["owned", "any_owner", "unchecked"]
 """Who may be able to change a configuration file (:func:`read_text`)."""
 
 Location = tuple[str | int, ...]
-"""Way to a value: keys and list positions, e.g. ``("sources", 0, "log_path", 1)``."""
+"""Keys and list positions that lead to a value, such as ``("sources", 0, "log_path", 1)``."""
 
 
 class ConfigError(ValueError):
     """A configuration that cannot be used.
 
     Attributes:
-        mistakes: one ``FILE:LINE: key.path: what is wrong, what to do`` each, by line.
+        mistakes: one text ``FILE:LINE: key.path: what is wrong, what to do`` for each mistake, sorted by line.
     """
 
     def __init__(self, mistakes: Iterable[str]) -> None:
@@ -45,7 +44,7 @@ class ConfigError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Mistake:
-    """What is wrong in one line of a file, and with which key (``""``: with the file as such)."""
+    """A mistake in one line of a file. An empty ``key`` means the file as a whole."""
 
     line: int
     key: str
@@ -61,29 +60,29 @@ class Mistake:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where the values of a configuration were written, for what turns out to be wrong only when they are used.
+    """File and lines of the values of a configuration, for mistakes that show only when a value is used.
 
-    Takes no part in comparisons: settings are equal wherever they stand.
+    It is ignored in comparisons: settings with equal values are equal.
 
     Attributes:
-        name: of the file; ``""`` where the values are from none.
-        lines: of the locations that the file has.
+        name: name of the file; ``""`` if the values do not come from a file.
+        lines: line of each location in the file.
     """
 
     name: str = field(default="", compare=False)
     lines: Mapping[Location, int] = field(default_factory=dict, compare=False, repr=False)
 
     def line(self, location: Location) -> int:
-        """Line of a location in the file, or of the innermost thing around it that the file has."""
+        """Return the line of a location, or of the innermost enclosing location in the file."""
         while location and location not in self.lines:
             location = location[:-1]
         return self.lines.get(location, 1)
 
     def error_at(self, wrong: Iterable[tuple[Location, str]]) -> ConfigError:
-        """The error that says what is wrong at these locations, as that of a file that is read does.
+        """Return the error for mistakes at these locations, worded as for a file that is read.
 
         Args:
-            wrong: locations and texts. A list position is left out where one value stands for a list.
+            wrong: locations and texts. A list position is dropped if one value is written instead of a list.
         """
         found = []
         for location, text in wrong:
@@ -95,7 +94,7 @@ class Origin:
 
 
 def key_path(location: Location) -> str:
-    """Location as users write it: ``sources[0].log_path[1]``; without a key that may be ``USER:PASSWORD``."""
+    """Return a location as users write it: ``sources[0].log_path[1]``. A key that may be a login is hidden."""
     text = ""
     for part in location:
         if isinstance(part, int):
@@ -107,7 +106,7 @@ def key_path(location: Location) -> str:
 
 
 def describe(value: object) -> str:
-    """A value in a message: short, on one line, and never the inside of a section or list."""
+    """Describe a value in a message: short, on one line, without the content of a section or list."""
     match value:
         case None:
             return "nothing"
@@ -124,22 +123,22 @@ def describe(value: object) -> str:
 
 
 def quoted(text: str) -> str:
-    """Text of a message that is a user's: in quotes, on one line, cut after 60 characters; nothing of a key (PEM)."""
+    """Quote a user's text for a message: one line, at most 60 characters, no content of a key (PEM)."""
     if PEM_PREFIX in text:
         return "(a key or certificate, not shown)"
     return repr(text if len(text) <= 60 else text[:57] + "...")
 
 
 def read_text(path: Path, trust: Trust = "unchecked") -> str:
-    """Text of a configuration file.
+    """Read the text of a configuration file.
 
     Args:
         path: the file.
-        trust: who may be able to change it: ``owned``, only root and this process's user; ``any_owner``, only its
-            owner and root; ``unchecked``, anybody.
+        trust: who may be able to change the file. ``owned``: only root and this process's user; ``any_owner``: only its
+            owner and root; ``unchecked``: anybody.
 
     Raises:
-        ConfigError: missing, unreadable, a directory, changeable by others, larger than 1 MiB, or not UTF-8.
+        ConfigError: the file is missing, unreadable, a directory, writable by others, larger than 1 MiB, or not UTF-8.
     """
     try:
         with path.open("rb") as file:
@@ -164,13 +163,13 @@ _NO_TAGS = "tags (!name) are not supported; drop it, or put a value that begins 
 
 
 class _Loader(yaml.SafeLoader):
-    """Nodes with lines, scalars as in YAML 1.2's core schema (decimal numbers only), no aliases."""
+    """Keeps lines, reads scalars by YAML 1.2's core schema (decimal numbers only), and refuses aliases."""
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
             mark = self.current_event.start_mark
             raise yaml.MarkedYAMLError(problem="aliases (*name) are not supported; repeat the value", problem_mark=mark)
-        # An anchor may be given again (YAML 1.2); the parser would name it, and a password that begins with & is one.
+        # YAML 1.2 allows an anchor twice. PyYAML refuses it and quotes it, and it may be a password that begins with &.
         self.anchors.clear()
         node: yaml.Node | None = super().compose_node(parent, index)
         return node
@@ -180,7 +179,7 @@ _NULL, _BOOL, _INT, _FLOAT, _TEXT = (f"tag:yaml.org,2002:{kind}" for kind in ("n
 _Loader.yaml_implicit_resolvers = {}  # none of YAML 1.1
 _Loader.add_implicit_resolver(_NULL, re.compile(r"^(?:~|null|Null|NULL|)$"), ["~", "n", "N", ""])
 _Loader.add_implicit_resolver(_BOOL, re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
-# Whole numbers of more digits count nothing; read as floats they fail their range instead of the length limit of int().
+# Numbers with more digits are read as floats, which fail their range check; int() would fail on its length limit.
 _Loader.add_implicit_resolver(_INT, re.compile(r"^[-+]?[0-9]{1,18}$"), list("-+0123456789"))
 _Loader.add_implicit_resolver(
     _FLOAT,
@@ -199,7 +198,7 @@ _SCALARS: Mapping[str, Callable[[str], object]] = {
 
 
 class _Items(list[Any]):
-    """A list that remembers at which position of the text each of its items stood."""
+    """A list that remembers the original position of each of its items."""
 
     def __init__(self, items: Iterable[Any]) -> None:
         super().__init__(items)
@@ -208,7 +207,7 @@ class _Items(list[Any]):
 
 @dataclass(slots=True)
 class Document:
-    """The text as plain values (only ``dict``, ``list`` and scalars), and the line of each."""
+    """YAML text as plain values (``dict``, ``list`` and scalars), with the line of each."""
 
     text: str
     name: str
@@ -227,24 +226,24 @@ class Document:
         if data is not None and not isinstance(data, dict):
             line = node.start_mark.line + 1 if node else 1
             wrong = "the file must consist of sections (lines of `key: value`)"
-            # Not what the value is: a file of one line `USER:PASSWORD` is such a text.
+            # Do not quote the value: it may be a line `USER:PASSWORD`.
             found = "a list" if isinstance(data, list) else "a single value"
             raise ConfigError([Mistake(line, "", f"{wrong}, not of {found}").shown(self.name)])
         self.data = data or {}
 
     @property
     def origin(self) -> Origin:
-        """Where the values stand, without the values."""
+        """File and lines, without the values."""
         return Origin(self.name, self.lines)
 
     def line(self, location: Location) -> int:
-        """Line of a location in the text, or of the innermost thing around it that the text has."""
+        """Return the line of a location, or of the innermost enclosing location in the text."""
         return self.origin.line(location)
 
     def original(self, location: Location) -> Location:
-        """Location in the text of what stands at a location in ``data``: list items may have been removed before it.
+        """Convert a location in ``data`` to one in the text: earlier list items may have been removed from ``data``.
 
-        Without the list position where one value stands for a list (``log_path: x``).
+        A list position is dropped if one value is written instead of a list (``log_path: x``).
         """
         found: list[str | int] = []
         node: Any = self.data
@@ -262,7 +261,7 @@ class Document:
         return tuple(found)
 
     def remove(self, location: Location) -> bool:
-        """Take the value at a location in the text out of ``data``, so that its key's default stands in.
+        """Remove the value at a location of the text from ``data``, so that the default applies.
 
         Returns:
             Whether there was such a value.
@@ -297,7 +296,7 @@ class Document:
             except ValueError:  # an explicit tag on something else: !!int abc
                 self._note(node, location, "is not of the type that its tag says; drop the tag")
                 return None
-        # Without its name: a password that begins with ! is one.
+        # Do not quote the tag: it may be a password that begins with !.
         self._note(node, location, _NO_TAGS)
         return None
 
@@ -319,11 +318,11 @@ class Document:
         self.mistakes.append(Mistake(node.start_mark.line + 1, key_path(location), text))
 
     def _syntax_mistake(self, error: yaml.YAMLError) -> Mistake:
-        # Only the parser's own words: its excerpt of the text could show what somebody should not have written there.
+        # Only the parser's message: its excerpt of the text could contain a secret.
         if isinstance(error, yaml.MarkedYAMLError):
             mark = error.problem_mark or error.context_mark
             line = mark.line if mark else 0
-            # The parser's own lines: splitlines() knows ends of lines that YAML does not.
+            # Split as YAML does: splitlines() knows more line ends.
             written = "".join(re.split("\r\n|[\r\n\x85\u2028\u2029]", self.text)[line : line + 1])
             if mark and error.problem is not None and "'\\t'" in error.problem:
                 indents = not written[: mark.column].strip(" \t\ufeff")

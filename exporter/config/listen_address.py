@@ -1,4 +1,4 @@
-"""Where the web server listens: an address as Prometheus writes it, and the socket that is bound to it."""
+"""The address that the web server listens on, and its socket."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import socket
 
 _ADDRESS = re.compile(r"(?:\[([0-9A-Fa-f:.]+(?:%\w+)?)\]|([^\s:\[\]/]*)):([0-9]{1,5})")
 _BACKLOG = 1024
-"""Beside a flood of connections, a scraper's must find room to wait; the system may allow fewer."""
+"""Length of the queue of new connections, so that a scraper finds room beside a flood; the system may allow fewer."""
 _REMEDIES = {
     errno.EADDRINUSE: "another program listens there; stop it, or choose another port",
     errno.EACCES: "ports below 1024 need a privilege; choose a higher port",
@@ -19,14 +19,14 @@ _REMEDY = "choose another address"
 
 
 class ListenError(Exception):
-    """An address that cannot be listened at; says why and what to do."""
+    """The server cannot listen on an address. The message says why and what to do."""
 
 
 def parse_listen_address(text: str) -> tuple[str, int]:
-    """Host and port of ``host:port``, ``[ipv6]:port`` or ``:port`` (every interface).
+    """Return host and port of ``host:port``, ``[ipv6]:port`` or ``:port`` (every interface).
 
     Raises:
-        ListenError: something else, or a port above 65535.
+        ListenError: it is not an address, or the port is above 65535.
     """
     found = _ADDRESS.fullmatch(text)
     if found is None or int(found[3]) > 65535:
@@ -35,13 +35,13 @@ def parse_listen_address(text: str) -> tuple[str, int]:
 
 
 def open_listener(listen_address: str) -> socket.socket:
-    """A socket that already listens, so that a taken port shows at once and not later in the server's thread.
+    """Return a listening socket. A port that is in use fails here, and not later in the server's thread.
 
     Args:
-        listen_address: ``127.0.0.1:10813``, ``:10813``, ``[::1]:10813``, ``localhost:10813``; port 0 takes any.
+        listen_address: ``127.0.0.1:10813``, ``:10813``, ``[::1]:10813``, ``localhost:10813``; port 0 takes a free port.
 
     Raises:
-        ListenError: the address is malformed, unknown, taken or not allowed.
+        ListenError: the address is malformed, unknown, in use or not allowed.
     """
     host, port = parse_listen_address(listen_address)
     try:
@@ -49,15 +49,15 @@ def open_listener(listen_address: str) -> socket.socket:
     except (socket.gaierror, UnicodeError) as error:
         remedy = "the name is not known here; correct it, or write the address itself"
         raise ListenError(f"cannot listen on {listen_address}: {_cause(error)}; {remedy}") from error
-    # IPv4 first: `localhost` may be both, and those who scrape it mostly mean 127.0.0.1.
+    # IPv4 first: `localhost` may be both, and scrapers mostly use 127.0.0.1.
     family, kind, protocol, _, address = min(found, key=lambda entry: entry[0] != socket.AF_INET)
-    # The protocol must be named: asyncio sets TCP_NODELAY on accepted connections only where it is TCP's and not 0, and
-    # without it every kept-alive scrape waits 40 ms for the client's delayed acknowledgement.
+    # asyncio sets TCP_NODELAY only if the protocol is given. Without it every scrape on a kept connection waits 40 ms
+    # for the client's delayed acknowledgement.
     listener = socket.socket(family, kind, protocol or socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
-        # With SO_REUSEADDR two may bind the same port; only listening finds out.
+        # With SO_REUSEADDR two sockets can bind the same port; listen() detects it.
         listener.listen(_BACKLOG)
     except OSError as error:
         listener.close()
@@ -67,7 +67,7 @@ def open_listener(listen_address: str) -> socket.socket:
 
 
 def address_of(listener: socket.socket) -> str:
-    """Where a socket listens, as ``host:port`` or ``[ipv6]:port``."""
+    """Return the address of a listening socket, as ``host:port`` or ``[ipv6]:port``."""
     host, port = listener.getsockname()[:2]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 

@@ -1,9 +1,8 @@
-"""YAML text -> a validated pydantic model, with every mistake named by file, line and key.
+"""Reads YAML text into a validated pydantic model, and reports every mistake with file, line and key.
 
-Knows nothing of this exporter's keys: any model whose keys have defaults can be read. Pydantic stops at a section's
-own mistakes and then never compares sections. What is wrong is therefore noted and taken out, so that its default
-stands in, and the rest is looked at again until nothing new turns up. A comparison that failed only because such a
-default stood in is not a mistake of the file and is left out.
+It works for any model whose keys have defaults. Pydantic does not run the validators that compare keys of a section
+while a key is wrong. So wrong values are reported, removed (the default applies) and the rest is validated again, until
+nothing new is found. A conflict with such a default is not reported.
 """
 
 from __future__ import annotations
@@ -21,19 +20,19 @@ from exporter.config.document import ConfigError, Document, Location, Mistake, d
 from exporter.config.reference import Key, keys
 
 MISTAKES_LIMIT = 100
-"""Most mistakes that are worked out: nobody reads more, and a file of nothing else could hold a hundred thousand."""
+"""Largest number of mistakes that are reported."""
 
 Model = TypeVar("Model", bound=BaseModel)
 
 
 @dataclass(frozen=True, slots=True)
 class Conflict:
-    """Values that are valid each but impossible together.
+    """Values that are valid alone but not together.
 
     Attributes:
-        location: where it is reported, relative to the model that reports it.
+        location: where to report it, relative to the model that reports it.
         text: what is wrong and what to do.
-        about: the values it was concluded from (``location`` is always one of them).
+        about: locations of the other values.
     """
 
     location: Location
@@ -42,7 +41,7 @@ class Conflict:
 
 
 class Conflicts(ValueError):
-    """Raised by a model's validator to report several mistakes, each at its own place."""
+    """Raised by a model's validator to report several mistakes, each at its own location."""
 
     def __init__(self, found: Iterable[Conflict]) -> None:
         self.found = tuple(found)
@@ -50,7 +49,7 @@ class Conflicts(ValueError):
 
     @classmethod
     def raise_any(cls, found: Iterable[Conflict]) -> None:
-        """Raise where there is at least one."""
+        """Raise the conflicts, if there are any."""
         listed = tuple(found)
         if listed:
             raise cls(listed)
@@ -62,14 +61,14 @@ def read_settings(
     """Validate YAML text.
 
     Args:
-        model: what the text must describe.
-        text: the YAML; an empty one is a mapping without keys.
+        model: the model of the text.
+        text: the YAML; an empty text is a mapping without keys.
         name: the file's name, for messages.
-        union_tags: as of :func:`validate_document`.
-        context: as of :func:`validate_document`.
+        union_tags: as in :func:`validate_document`.
+        context: as in :func:`validate_document`.
 
     Raises:
-        ConfigError: with all mistakes at once, or the first :data:`MISTAKES_LIMIT` that were found.
+        ConfigError: with all mistakes at once, at most :data:`MISTAKES_LIMIT`.
     """
     return validate_document(model, Document(text, name), union_tags=union_tags, context=context)
 
@@ -77,16 +76,16 @@ def read_settings(
 def validate_document(
     model: type[Model], document: Document, *, union_tags: Collection[str] = (), context: object = None
 ) -> Model:
-    """Validate a document, out of whose data what is wrong is taken.
+    """Validate a document. Wrong values are removed from its data.
 
     Args:
-        model: what it must describe.
-        document: the values, and where they stand.
-        union_tags: names that pydantic puts into locations for the alternatives of a union; they are no keys.
-        context: handed to the model's validators.
+        model: the model of the document.
+        document: the values and their lines.
+        union_tags: names of union alternatives that pydantic adds to locations; they are not keys.
+        context: passed to the model's validators.
 
     Raises:
-        ConfigError: with all mistakes at once, or the first :data:`MISTAKES_LIMIT` that were found.
+        ConfigError: with all mistakes at once, at most :data:`MISTAKES_LIMIT`.
     """
     mistakes = list(document.mistakes)
     removed: list[Location] = []
@@ -94,7 +93,7 @@ def validate_document(
         try:
             settings = model.model_validate(document.data, context=context)
         except ValidationError as error:
-            each_found = _contradictions(error, document, keys(model), union_tags)
+            each_found = _conflicts(error, document, keys(model), union_tags)
             found = list(itertools.islice(each_found, MISTAKES_LIMIT + 1))
         else:
             break
@@ -117,7 +116,7 @@ def _mistake(document: Document, found: Conflict) -> Mistake:
 
 
 def _concluded_from(found: Conflict, removed: Iterable[Location]) -> bool:
-    """Whether a value that has been taken out (or its owner, or a part of it) led to this."""
+    """Return whether a removed value, or one around or inside it, led to this conflict."""
     return any(
         about[: len(location)] == location or location[: len(about)] == about
         for location in removed
@@ -126,7 +125,7 @@ def _concluded_from(found: Conflict, removed: Iterable[Location]) -> bool:
 
 
 def _without_tags(location: Location, union_tags: Collection[str]) -> Location:
-    """A location as the document has it: the name of a union's alternative stands behind a position in a list."""
+    """Return a location as in the document: pydantic adds the name of a union alternative after a list position."""
     return tuple(
         part
         for before, part in zip((None, *location), location, strict=False)
@@ -134,10 +133,10 @@ def _without_tags(location: Location, union_tags: Collection[str]) -> Location:
     )
 
 
-def _contradictions(
+def _conflicts(
     error: ValidationError, document: Document, known: tuple[Key, ...], union_tags: Collection[str]
 ) -> Iterator[Conflict]:
-    """Pydantic's errors in our words, with locations from the top of the document."""
+    """Yield pydantic's errors in our words, with locations from the top of the document."""
     for details in error.errors(include_url=False):
         top = _without_tags(details["loc"], union_tags)
         cause = details.get("ctx", {}).get("error")
@@ -149,7 +148,7 @@ def _contradictions(
             continue
         location = document.original(top)
         if details["type"] == "missing":
-            # What is missing cannot be taken out: its section is, and what depends on the section stays unsaid.
+            # A missing key cannot be removed, so its section is; conflicts with the section are not reported.
             yield Conflict(location, "is missing and has no default; set it", (location, location[:-1]))
         elif details["type"] == "extra_forbidden":
             kinds = [part for part in details["loc"][-2:-1] if part in union_tags]
@@ -173,7 +172,7 @@ def _wording(details: ErrorDetails) -> str:
         case "finite_number":
             return f"must be a finite number, not {given}"
         case "string_type" if str(details["loc"][-1]).endswith("_file"):
-            return "must be the name of a file, as text"  # without what is there: a password, for all we know
+            return "must be the name of a file, as text"  # do not quote it: it may be a password
         case "string_type":
             return f"must be text, not {given}" + (
                 "; put it in quotes" if isinstance(value, bool | int | float) else ""
@@ -201,7 +200,7 @@ def _wording(details: ErrorDetails) -> str:
 
 
 def _unknown_key(location: Location, known: tuple[Key, ...], kind: str) -> str:
-    """What to say of a key that its section does not know; ``kind`` is that section's, where there are several."""
+    """Return the message for an unknown key; ``kind`` is the kind of its section, if there are several."""
     names = tuple(part for part in location if isinstance(part, str))
     section, name = names[:-1], names[-1]
     there = [key for key in known if key.path[:-1] == section]

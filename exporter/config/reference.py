@@ -1,6 +1,6 @@
-"""Pydantic models -> the list of their keys, and the same as Markdown.
+"""Lists the keys of a pydantic model, also as Markdown.
 
-One source for the documentation, for `did you mean`, and for the test that keeps the example file complete.
+Used for the documentation, for `did you mean`, and for the test that checks the example file.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ _ONLY_OF = "x-only-of"
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """One key that a user may write.
+    """A key that a user may write.
 
     Attributes:
-        path: names from the top; list positions are left out (``("sources", "log_path")``).
+        path: names from the top without list positions (``("sources", "log_path")``).
         shown: the path as users see it (``sources[].log_path``).
-        kind: what values it takes, in words.
-        default: as it would be written in YAML; ``""`` where there is none or it is unset.
-        meaning: description of the field, or of the section.
-        section: whether it only holds other keys.
-        only_of: the one kind of its section that has it; ``""`` where all have.
+        kind: which values it takes, in words.
+        default: as written in YAML; ``""`` if there is none.
+        meaning: description of the key or section.
+        section: whether it contains other keys.
+        only_of: the one kind of its section that has the key; ``""`` if all have it.
     """
 
     path: tuple[str, ...]
@@ -42,13 +42,13 @@ class Key:
 
 @lru_cache(maxsize=8)
 def keys(model: type[BaseModel]) -> tuple[Key, ...]:
-    """Every key of a model in the order it is declared, each section before its own keys."""
+    """Return every key of a model in the order of declaration, each section before its keys."""
     schema = model.model_json_schema()
     return tuple(_walk(schema, schema.get("$defs", {}), (), ""))
 
 
 def markdown(model: type[BaseModel]) -> str:
-    """Reference of a model's keys: a chapter per section, a table of keys in each."""
+    """Return the reference of a model: a chapter and a table of keys for each section."""
     schema = model.model_json_schema()
     lines = ["# Configuration", "", *_paragraphs(schema.get("description", ""))]
     lines += ["", *_table(keys(model), ()), ""]
@@ -81,7 +81,7 @@ def _walk(
 
 
 def _resolved(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> tuple[Mapping[str, Any], str]:
-    """The schema behind references, ``| None`` and lists of sections; ``[]`` for the latter."""
+    """Resolve references, ``| None`` and lists of sections (then the suffix is ``[]``)."""
     for choice in schema.get("anyOf", ()):
         if choice.get("type") != "null":
             return _resolved(choice, definitions)
@@ -96,7 +96,7 @@ def _resolved(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> tupl
 
 
 def _merged(alternatives: list[Mapping[str, Any]]) -> Mapping[str, Any]:
-    """Sections of several kinds as one; keys that only one kind has say so."""
+    """Merge sections of several kinds into one; a key of one kind only says so."""
     properties: dict[str, Any] = {}
     for alternative in alternatives:
         (kind,) = _choices(alternative["properties"]["kind"])
@@ -139,7 +139,7 @@ def _bounds(schema: Mapping[str, Any]) -> str:
 
 
 def _yaml(value: object) -> str:
-    """A default as one would write it: JSON is YAML; whole floats without their `.0`."""
+    """Return a default as a user would write it: JSON is YAML, and whole floats lose their `.0`."""
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     if isinstance(value, str):

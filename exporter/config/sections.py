@@ -1,6 +1,6 @@
-"""The sections of the configuration: each key, what it must be, its default and what it means.
+"""The sections of the configuration: type, default and description of each key.
 
-The descriptions are the reference: ``docs/configuration.md`` is made from them.
+``docs/configuration.md`` is generated from them.
 """
 
 from __future__ import annotations
@@ -230,13 +230,13 @@ class SshSourceSettings(_CommonSourceSettings):
     @field_validator("host")
     @classmethod
     def _without_login(cls, host: str) -> str:
-        if "@" in host:  # not shown: USER:PASSWORD may stand before it
+        if "@" in host:  # do not quote it: it may contain USER:PASSWORD
             raise ValueError("is more than a host's name (it holds an @); write the user into `user`")
         return host
 
     @property
     def ssh_host(self) -> SshHost:
-        """How to reach the host."""
+        """Host, login and limits for the connection."""
         return SshHost(
             self.host,
             port=self.port,
@@ -256,13 +256,13 @@ class SshSourceSettings(_CommonSourceSettings):
 
 
 def _kind_of(value: object) -> str:
-    """The kind that is written, or the default one."""
+    """Return the kind of a source, or the default kind."""
     kind = value.get("kind") if isinstance(value, dict) else getattr(value, "kind", None)
     return kind if isinstance(kind, str) else "local"
 
 
 def _of_known_kind(value: object) -> object:
-    """Speak of the kind alone: what else is written belongs to that kind and would only be called unknown."""
+    """Refuse an unknown kind before its keys are checked: they would all be reported as unknown."""
     if (kind := _kind_of(value)) not in SOURCE_KINDS:
         wrong = f"{kind!r} is not available in this version; kinds: {', '.join(SOURCE_KINDS)}"
         raise Conflicts([Conflict(("kind",), wrong, ((),))])
@@ -428,7 +428,7 @@ class WebSettings(SettingsSection):
 
     @property
     def address(self) -> tuple[str, int]:
-        """Host (IPv6 without brackets; ``0.0.0.0`` where none is written) and port to listen on."""
+        """Host (IPv6 without brackets; ``0.0.0.0`` by default) and port to listen on."""
         return parse_listen_address(self.listen_address)
 
     @field_validator("allowed_hosts")

@@ -37,7 +37,7 @@ from exporter.sources.output_paths import OutputPathTemplate
 
 _STORE = StoreRules()
 SOURCES_LIMIT = 256
-"""Each source is a thread and, on another host, a connection."""
+"""Largest number of sources. Each is a thread and, on another host, a connection."""
 
 _FIELDS_OF_FILE_NAMES = frozenset({"case_id", "beam_id"})
 
@@ -46,8 +46,8 @@ class Settings(SettingsSection):
     """One YAML file, `--config.file`, configures the exporter.
 
     Only `base_directory` and `database.path` have no default. All mistakes are reported at once, each with file, line
-    and key. YAML is read as version 1.2: `true` and `false` only, no aliases. A list of one text may be written as the
-    text alone, and a key without a value counts as not written.
+    and key. YAML 1.2 is used: only `true` and `false` are truth values, and aliases are refused. A list of one text may
+    be written as the text alone. A key without a value counts as not written.
     """
 
     progress_tracking: ProgressTrackingSettings = ProgressTrackingSettings()
@@ -82,29 +82,29 @@ class Settings(SettingsSection):
     _origin: Origin = PrivateAttr(default=Origin())
 
     def error_at(self, *wrong: tuple[Location, str]) -> ConfigError:
-        """The error for values that turn out to be wrong when they are used, with file, line and key.
+        """Return the error for values that prove wrong when they are used, with file, line and key.
 
         Args:
-            wrong: where, and what is wrong and what to do.
+            wrong: location, and what is wrong and what to do.
         """
         return self._origin.error_at(wrong)
 
     def templates(self, source: SourceSettings) -> tuple[LogPathTemplate, ...]:
-        """The log paths of one of ``sources``, ready to render."""
+        """Return the log paths of a source, ready to render."""
         return tuple(
             LogPathTemplate(text, base_directory=self.base_directory, log_root=source.log_root)
             for text in source.log_path
         )
 
     def output_templates(self, source: SourceSettings) -> tuple[OutputPathTemplate, ...]:
-        """The output paths of one of ``sources``, ready to render."""
+        """Return the output paths of a source, ready to render."""
         return tuple(
             OutputPathTemplate(text, base_directory=self.base_directory, root=source.log_root)
             for text in source.output_path
         )
 
     def warnings(self) -> list[str]:
-        """What is allowed but probably not meant, one sentence each, beginning with the key."""
+        """Return warnings about values that are valid but probably not intended. Each begins with the key."""
         return list(self._doubts())
 
     @model_validator(mode="after")
@@ -134,7 +134,7 @@ class Settings(SettingsSection):
                 yield from self._faults_of_template(source, text, ("sources", position, "output_path", number))
 
     def _faults_of_template(self, source: SourceSettings, text: str, at: Location) -> Iterator[Conflict]:
-        # With a stand-in for the base directory, so that what else is wrong shows as well.
+        # A substitute for a missing base directory, so that other mistakes are found, too.
         base = self.base_directory or "/base_directory"
         template: LogPathTemplate | OutputPathTemplate
         try:
@@ -202,7 +202,7 @@ def load(path: Path, trust: Trust = "any_owner") -> Settings:
 
     Args:
         path: the file.
-        trust: who may be able to change it, as of :func:`~exporter.config.document.read_text`.
+        trust: who may be able to change it; see :func:`~exporter.config.document.read_text`.
 
     Raises:
         ConfigError: with all mistakes at once, sorted by line.
@@ -211,7 +211,7 @@ def load(path: Path, trust: Trust = "any_owner") -> Settings:
 
 
 def settings_from(text: str, name: str) -> Settings:
-    """Settings written as YAML text; ``name`` stands for the file in messages.
+    """Parse settings from YAML text; ``name`` is the name of the file in messages.
 
     Raises:
         ConfigError: with all mistakes at once, sorted by line.
@@ -223,7 +223,7 @@ def settings_from(text: str, name: str) -> Settings:
 
 
 def _uses_base_directory(source: SourceSettings, text: str) -> bool:
-    """Whether a template that is valid otherwise cannot do without a base directory."""
+    """Return whether a valid template needs a base directory."""
     try:
         LogPathTemplate(text, log_root=source.log_root)
     except LogPathError:

@@ -1,4 +1,4 @@
-"""The values that settings are made of, and what each must be. Errors say what is wrong and what to write."""
+"""Types of values in the configuration. Their errors say what is wrong and what to write."""
 
 from __future__ import annotations
 
@@ -17,14 +17,18 @@ NO_SECRET_HERE = "a key or password itself must not stand here"
 
 
 def as_tuple(value: object) -> object:
-    """YAML has no tuples; and one value may stand for a list of one."""
+    """Convert a list, or one text written instead of a list, to a tuple."""
     if isinstance(value, str):
         return (value,)
     return tuple(value) if isinstance(value, list) else value
 
 
 def compile_pattern(pattern: str | bytes) -> re.Pattern[Any]:
-    """The regular expression, or a ``ValueError`` that says what is wrong with it."""
+    """Compile a regular expression.
+
+    Raises:
+        ValueError: it is not valid; says why.
+    """
     try:
         return re.compile(pattern)
     except (re.error, OverflowError, RecursionError) as error:
@@ -33,7 +37,7 @@ def compile_pattern(pattern: str | bytes) -> re.Pattern[Any]:
 
 
 def _line_pattern(text: str) -> str:
-    # Logs are matched as bytes, where e.g. \u escapes do not exist: what is checked must be what will be used.
+    # Logs are matched as bytes, where escapes such as \u do not exist. So check the pattern as bytes.
     if compile_pattern(text.encode("utf-8", "surrogatepass")).search(b""):
         raise ValueError(f"{text!r} matches an empty line, so it would match every line; make it say more")
     return text
@@ -63,12 +67,12 @@ def _absolute_path(value: object) -> Path:
 
 
 def is_file_name(text: str) -> bool:
-    """Whether a text can be the name of a file, and is not what should be in it: several lines, or a key (PEM)."""
+    """Return whether a text can be a file name. Several lines or a key (PEM) are the content of a file."""
     return bool(text) and text.isprintable() and PEM_PREFIX not in text
 
 
 def _named(text: str) -> str:
-    # What is no path is not shown: it is the key or the password itself as often as not.
+    # Do not quote a text that is not a path: it is often the key or the password itself.
     if not text.startswith("/") or not is_file_name(text):
         raise ValueError(f"is not an absolute path; name the file, from / on: {NO_SECRET_HERE}")
     return text
@@ -85,14 +89,14 @@ def _named_text(value: object) -> str:
 
 
 def strip_login(url: str) -> str:
-    """A URL for messages, without the user and password in it; whatever stands before an @ may be of them."""
+    """Return a URL for messages without user and password: everything before an @ is removed."""
     return re.sub(r"\A([a-zA-Z][a-zA-Z0-9+.-]*://)?.*@", lambda found: found[1] or "", url, flags=re.DOTALL)
 
 
 def _http_url(text: str) -> str:
     try:
         parts = urlsplit(text)
-        # The port is looked at when it is asked for: what stands there may be a password.
+        # Reading the port checks it; it may be part of a password.
         valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
         login = "@" in parts.netloc
     except ValueError:
@@ -106,7 +110,7 @@ def _http_url(text: str) -> str:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether what listens at this host can be reached from this machine alone."""
+    """Return whether a server on this host can be reached from this machine only."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -124,7 +128,7 @@ AbsolutePath: TypeAlias = Annotated[
 ]
 AbsoluteFile: TypeAlias = Annotated[Path, BeforeValidator(_absolute_path)]
 NamedFile: TypeAlias = Annotated[Path, BeforeValidator(_named_path)]
-"""Of a key ``*_file``, where people write what should be in the file: it is shown only if it is a path."""
+"""Value of a key ``*_file``. It is quoted only if it is a path, because people sometimes write the secret itself."""
 NamedFilePath: TypeAlias = Annotated[
     str, BeforeValidator(_named_text), WithJsonSchema({"type": "string", "format": "path"})
 ]

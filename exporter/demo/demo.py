@@ -1,8 +1,7 @@
-"""A clinic on one's own desk: an embedded database and simulated beams, played as the communicator would.
+"""The demo: an embedded database and simulated beams; plays the part of the communicator.
 
-Nothing to install and nothing real. The ids are made up. :mod:`.simulator` writes the logs. The database has
-the newest communicator's schema. What the communicator does is written down where it is done; it differs in two ways:
-here beams run side by side, and a retry resets its beam only (the communicator resets the whole case).
+The ids are invented. :mod:`.simulator` writes the logs. The database has the newest communicator's schema. Unlike the
+real communicator, beams run at the same time, and a retry resets only its beam instead of the whole case.
 """
 
 from __future__ import annotations
@@ -66,14 +65,14 @@ _DOSE_TEMPLATE = "{base_directory}/dose/{beam_id}.raw"
 _DOSE_BYTES = 250_000
 _REMOTE_CASE = "DEMO0003"
 _STEP_SECONDS = 1.0
-"""Time the demo gives each short status before and after a simulation, so that it can be seen."""
+"""Duration of each short status before and after a simulation, so that it can be seen."""
 _RETRY_AFTER_SECONDS = 6.0
 _LOCKED_AT_MOST_SECONDS = 60.0
-"""The communicator gives up after 5 s; who tries what a locked database does wants to see the demo go on."""
+"""The communicator gives up after 5 s. The demo waits longer, so that people can try a locked database."""
 _LONGEST_SLEEP_SECONDS = 3600.0
 
 _Scene = Generator[float, float, None]
-"""Part of the play: yields when it wants to go on and is sent that time; first it asks for the start (``-inf``)."""
+"""A part of the demo. It yields when to continue, and is sent that time; ``-inf`` means at the start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +80,9 @@ class DemoBeam:
     """One beam of the demo.
 
     Args:
-        case_id, beam_id: as in the database; the beam's number is its simulations' ``beam_number``.
-        start_seconds: when its first run is launched, seconds after the demo's start.
-        runs: what the engine does at each try; a failed one is followed by the next.
+        case_id, beam_id: as in the database. The beam's number is the ``beam_number`` of its simulations.
+        start_seconds: start of its first run, seconds after the start of the demo.
+        runs: its runs; each failed run is followed by the next.
     """
 
     case_id: str
@@ -93,10 +92,10 @@ class DemoBeam:
 
 
 def demo_simulations(*, remote: bool = False) -> list[DemoBeam]:
-    """The cast: two cases, every fate a beam can have. All but the stalled beam end within about three minutes.
+    """Return the beams of the demo, which show every outcome. All but the stalled one end within three minutes.
 
     Args:
-        remote: with a third case, whose beam runs on another host.
+        remote: add a third case, whose beam runs on another host.
     """
     clinic = Simulation(plan_beams=3, loading_seconds=6.0, saving_seconds=3.0, generation_share=0.3, gpu=True)
     normal = replace(clinic, batches=(12,), histories=118_400_000, batch_seconds=6.0)
@@ -105,7 +104,7 @@ def demo_simulations(*, remote: bool = False) -> list[DemoBeam]:
     killed = replace(retried, failure="killed", at_batch=5)
     faulty = replace(clinic, batches=(24,), histories=233_000_000, batch_seconds=3.0, failure="cuda", at_batch=10)
     stalled = replace(clinic, batches=(20,), histories=197_500_000, batch_seconds=4.0, failure="hang", at_batch=7)
-    # About 250 bytes a batch into a buffer of 4096: its log stands still for half a minute at a time.
+    # About 250 bytes for each batch into a buffer of 4096 bytes: the log grows every half minute only.
     buffered = replace(clinic, dialect="moqui", batches=(72,), histories=71_500_000, batch_seconds=1.8)
 
     def beam(case_id: str, number: int, start_seconds: float, *runs: Simulation) -> DemoBeam:
@@ -139,9 +138,9 @@ class DemoCommunicator:
     Like the communicator, it writes ``progress`` only to reset it.
 
     Args:
-        folder: where the database and the logs go; made if it is missing.
-        speed: times faster than real, thresholds in :meth:`configuration` included.
-        host: where the beam of a third case runs; without it there is no such case.
+        folder: for database, logs and dose files; created if missing.
+        speed: how many times faster than real; it also shortens the limits in :meth:`configuration`.
+        host: runs the beam of a third case; ``None`` leaves that case out.
 
     Raises:
         ValueError: ``speed`` is not positive.
@@ -158,11 +157,11 @@ class DemoCommunicator:
         self._scenes: list[tuple[float, int, _Scene]] | None = None
 
     def log_path(self, beam_id: str) -> Path:
-        """Where a beam's log is written."""
+        """Return the path of a beam's log."""
         return self._path(_LOG_TEMPLATE, beam_id)
 
     def dose_path(self, beam_id: str) -> Path:
-        """Where a beam's dose is written."""
+        """Return the path of a beam's dose file."""
         return self._path(_DOSE_TEMPLATE, beam_id)
 
     def _path(self, template: str, beam_id: str) -> Path:
@@ -171,10 +170,10 @@ class DemoCommunicator:
         return Path(template.format(base_directory=base, beam_id=beam_id))
 
     def configuration(self, listen_address: str) -> str:
-        """YAML for our exporter that follows this demo: thresholds short enough to see a stall happen.
+        """Return the exporter's configuration for this demo, as YAML. Its limits are short, so that a stall shows.
 
         Args:
-            listen_address: ``host:port`` of its web server.
+            listen_address: ``host:port`` of the web server.
         """
         sources: list[dict[str, object]] = [
             {"name": "local", "kind": "local", "log_path": [_LOG_TEMPLATE], "output_path": [_DOSE_TEMPLATE]}
@@ -208,11 +207,11 @@ class DemoCommunicator:
         )
 
     def prepare(self) -> None:
-        """Makes the folder, an empty database and no logs, whatever an earlier demo left.
+        """Create the folder and an empty database; remove files of an earlier demo.
 
         Raises:
             OSError: the folder cannot be used.
-            sqlite3.Error: the database cannot be made.
+            sqlite3.Error: the database cannot be created.
         """
         self.close()
         self.base_directory.mkdir(parents=True, exist_ok=True)
@@ -232,11 +231,11 @@ class DemoCommunicator:
             self._open(self._play_beam(beam))
 
     def run(self, stop: threading.Event, *, clock: Callable[[], float] = time.monotonic) -> None:
-        """Plays until everything ended or ``stop`` is set (the stalled beam never ends).
+        """Play until all beams ended or ``stop`` is set (the stalled beam never ends).
 
         Raises:
             OSError: a log cannot be written.
-            sqlite3.Error: the database cannot be written, or somebody has kept it locked for a minute.
+            sqlite3.Error: the database cannot be written, or was locked for a minute.
             RuntimeError: :meth:`prepare` was not called.
         """
         try:
@@ -250,20 +249,20 @@ class DemoCommunicator:
             self.close()
 
     def step(self, at: float) -> float | None:
-        """Does what is due; the first call starts the demo.
+        """Do everything that is due; the first call starts the demo.
 
         Args:
             at: the caller's clock, seconds.
 
         Returns:
-            When to call again (``inf``: only hanging simulations are left), ``None`` when everything ended.
+            When to call again (``inf``: only hanging simulations are left); ``None`` after all beams ended.
         """
         if self._scenes is None:
             raise RuntimeError("prepare() the demo first")
         while self._scenes and self._scenes[0][0] <= at:
             due, order, scene = self._scenes[0]
             try:
-                # A late call must not change the order of things: scenes live by the time that they asked for.
+                # A late call must not change the order, so a scene continues at the time that it asked for.
                 due = scene.send(at if due == -math.inf else due)
             except StopIteration:
                 heapq.heappop(self._scenes)
@@ -272,7 +271,7 @@ class DemoCommunicator:
         return self._scenes[0][0] if self._scenes else None
 
     def close(self) -> None:
-        """Ends the simulations where they are."""
+        """Stop all simulations."""
         for _, _, scene in self._scenes or ():
             scene.close()
         self._scenes = None
@@ -282,7 +281,7 @@ class DemoCommunicator:
         self._scenes.append((next(scene), len(self._scenes), scene))
 
     def _play_case(self, case_id: str) -> _Scene:
-        """Until its beams may be simulated: the statuses that the communicator gives all beams of a case at once."""
+        """Play a case until its beams may be simulated: all its beams get the same statuses."""
         step = _STEP_SECONDS / self._speed
         at = yield -math.inf
         with self._database() as database:
@@ -312,7 +311,7 @@ class DemoCommunicator:
                 )
 
     def _play_beam(self, beam: DemoBeam) -> _Scene:
-        """From its first launch to its end, tries included."""
+        """Play a beam from its first start to its end, with retries."""
         step = _STEP_SECONDS / self._speed
         at = yield -math.inf
         at = yield at + beam.start_seconds / self._speed
@@ -322,7 +321,7 @@ class DemoCommunicator:
                 self._reset_for_retry(beam)
                 at = yield at + step
             self._set_beam_status(beam, "simulation_running")
-            # In this order: for a moment the old log stands under a running row.
+            # In this order, as the communicator does: for a moment the old log is there while the row says running.
             log = self.log_path(beam.beam_id)
             log.unlink(missing_ok=True)
             with Player(simulate(simulation), log, started_at=at, speed=self._speed) as player:
@@ -335,7 +334,7 @@ class DemoCommunicator:
                 self._set_beam_status(beam, "completed")
                 break
             self._set_beam_status(beam, "failed", f"Simulation failed with exit code {player.exit_code}")
-        self._settle_case(beam.case_id)
+        self._end_case(beam.case_id)
 
     def _set_beam_status(self, beam: DemoBeam, status: str, error_message: str | None = None) -> None:
         with self._database() as database:
@@ -354,8 +353,8 @@ class DemoCommunicator:
             )
             database.execute("UPDATE cases SET retry_count = retry_count + 1 WHERE case_id = ?", (beam.case_id,))
 
-    def _settle_case(self, case_id: str) -> None:
-        """Ends a case whose beams all ended: failed if one of them did."""
+    def _end_case(self, case_id: str) -> None:
+        """End a case when all its beams ended; it failed if one of them did."""
         with self._database() as database:
             rows = database.execute("SELECT status FROM beams WHERE parent_case_id = ?", (case_id,))
             statuses = {status for (status,) in rows}
@@ -369,8 +368,8 @@ class DemoCommunicator:
 
     @contextmanager
     def _database(self) -> Iterator[sqlite3.Connection]:
-        """One short transaction."""
-        # The exporter of the demo runs in this process, too, and must not look at the file's locks meanwhile.
+        """Open the database for one short transaction."""
+        # The demo's exporter runs in this process, too, and must not check the file's locks meanwhile.
         with SQLITE_LOCK, closing(sqlite3.connect(self.database_path, timeout=_LOCKED_AT_MOST_SECONDS)) as database:
             database.execute("PRAGMA foreign_keys=ON")
             with database:

@@ -1,4 +1,4 @@
-"""A host of one's own for the demo: OpenSSH's server on loopback, SFTP only, in a folder that goes with the demo."""
+"""The remote host of the demo: an OpenSSH server on loopback with SFTP only, in a temporary folder."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ _START_SECONDS = 10.0
 
 
 class NoHost(Exception):
-    """The demo's host cannot be had here; says why."""
+    """The demo's host cannot be started here. The message says why."""
 
 
 class DemoHost:
-    """An SSH host with one account (one's own), one key, and SFTP as all it offers.
+    """An SSH host with one account (the present user), one key, and SFTP only.
 
     Args:
-        folder: for its keys, configuration and log; made anew.
+        folder: for its keys, configuration, log and the files of its beams; emptied first.
 
     Raises:
-        NoHost: there is no ``sshd`` here, or it does not start.
+        NoHost: there is no ``sshd`` on this machine, or it does not start.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -63,14 +63,14 @@ class DemoHost:
             encoding="utf-8",
         )
         if os.geteuid() == 0:
-            # Without it a server that is started by hand as root refuses to.
+            # sshd needs this folder when it is started by hand as root.
             Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
         return subprocess.Popen(
             [server, "-D", "-f", str(folder / "sshd_config"), "-E", str(folder / "sshd.log")],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            start_new_session=True,  # Ctrl-C is for the exporter, which ends this one itself
+            start_new_session=True,  # Ctrl-C must reach the exporter only, which stops sshd itself
         )
 
     def _wait(self) -> None:
@@ -98,7 +98,7 @@ class DemoHost:
         }
 
     def stop(self) -> None:
-        """End the server."""
+        """Stop the server."""
         self._process.terminate()
         try:
             self._process.wait(2)

@@ -1,7 +1,7 @@
-"""Puts dashboards into a Grafana over its HTTP API.
+"""Pushes dashboards to a Grafana over its HTTP API.
 
-What is asked of it: ``GET /api/folders/{uid}``, ``POST /api/folders``, ``GET /api/dashboards/uid/{uid}`` and
-``POST /api/dashboards/db``, with a service account's token that may edit dashboards (Grafana 9 or later).
+It uses ``GET /api/folders/{uid}``, ``POST /api/folders``, ``GET /api/dashboards/uid/{uid}`` and ``POST
+/api/dashboards/db``, with the token of a service account that may edit dashboards (Grafana 9 or later).
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ Change = Literal["created", "updated", "unchanged"]
 
 
 class PushFailed(Exception):
-    """A dashboard or folder could not be put into Grafana; the message says which, why, and what to do."""
+    """A dashboard or folder could not be pushed. The message says which, why, and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pushed:
-    """What became of one dashboard, or would become of it in a dry run."""
+    """The result for one dashboard, or the expected result in a dry run."""
 
     title: str
     change: Change
@@ -40,10 +40,10 @@ class Pushed:
 
 
 def read_dashboard(path: Path) -> Json:
-    """A dashboard's JSON.
+    """Read a dashboard's JSON.
 
     Raises:
-        PushFailed: it cannot be read, or is no dashboard with a ``uid`` and a ``title``.
+        PushFailed: the file cannot be read, or has no ``uid`` and ``title``.
     """
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
@@ -57,10 +57,10 @@ def read_dashboard(path: Path) -> Json:
 
 
 def read_token(path: Path) -> str:
-    """The token in a file.
+    """Read the token from a file.
 
     Raises:
-        PushFailed: it cannot be read, others may read it, or it holds no token.
+        PushFailed: the file cannot be read, others can read it, or it holds no token.
     """
     try:
         if (exposed := readable_by_others(path, path.stat())) is not None:
@@ -76,15 +76,15 @@ def read_token(path: Path) -> str:
 
 
 class Grafana:
-    """One Grafana.
+    """Client of one Grafana.
 
     Args:
-        url: where it is, with the path it is served under, if any.
-        token: of a service account; none for a Grafana that asks for none.
-        ca_file: certificates that are trusted instead of the system's.
+        url: its address, with the path that it is served under.
+        token: token of a service account; ``None`` if none is needed.
+        ca_file: certificates to trust instead of the system's.
 
     Raises:
-        PushFailed: ``url`` is no address.
+        PushFailed: ``url`` is not an address.
     """
 
     def __init__(self, url: str, *, token: str | None = None, ca_file: Path | None = None) -> None:
@@ -103,22 +103,22 @@ class Grafana:
             self._session.verify = str(ca_file)
 
     def close(self) -> None:
-        """Let go of the connection."""
+        """Close the connection."""
         self._session.close()
 
     def push(self, dashboards: Iterable[Mapping[str, Any]], *, folder: str | None, dry_run: bool) -> Iterator[Pushed]:
-        """Put dashboards into a folder; those that are there already as they are, are left alone.
+        """Push dashboards into a folder; unchanged ones are skipped.
 
         Args:
             dashboards: with ``uid`` and ``title``.
-            folder: its title; made where it is missing. ``None``: Grafana's own top folder.
-            dry_run: ask, but change nothing.
+            folder: title of the folder, created if missing; ``None`` is Grafana's top folder.
+            dry_run: change nothing.
 
         Yields:
-            What became of each.
+            The result for each.
 
         Raises:
-            PushFailed: at the first that does not work; those before it are done.
+            PushFailed: at the first failure; earlier dashboards are pushed.
         """
         folder_uid = self._folder(folder, dry_run=dry_run) if folder is not None else ""
         for dashboard in dashboards:
@@ -149,7 +149,7 @@ class Grafana:
         return Pushed(title, change, url)
 
     def _folder(self, title: str, *, dry_run: bool) -> str:
-        """The uid of a folder, made if it is missing."""
+        """Return the uid of a folder; create the folder if it is missing."""
         uid = "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in title.lower())[:40]
         what = f"folder {title!r}"
         if self._ask("GET", f"/api/folders/{uid}", what, missing_is_fine=True) is None and not dry_run:
@@ -192,7 +192,7 @@ class Grafana:
 
 
 def _cause(error: BaseException) -> str:
-    """Why a request failed, in the system's words: libraries wrap them, each in its own."""
+    """Return why a request failed, in the system's words, without the wrappers of libraries."""
     while (inner := error.__cause__ or error.__context__) is not None:
         error = inner
     words = error.strerror if isinstance(error, OSError) else None
@@ -204,7 +204,7 @@ def _content(dashboard: Mapping[str, Any]) -> Json:
 
 
 def _said(answer: requests.Response) -> Json | None:
-    """The answer's JSON object; ``None`` where it is none."""
+    """Return the JSON object of an answer; ``None`` if it is something else."""
     try:
         data = answer.json()
     except ValueError:

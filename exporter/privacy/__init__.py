@@ -1,1 +1,1 @@
-"""What of ids, paths and texts leaves the process, and how."""
+"""How ids, paths and texts are shown outside the process."""

@@ -1,8 +1,8 @@
-"""The one place where an identifier becomes text.
+"""How ids, paths and texts are shown outside the process.
 
-A case's id is the patient's at real sites. Whatever leaves the process (metrics, log lines, the page, the API) passes
-an id, a path or free text from a log through an :class:`Identifiers`; only the ``beams`` table is addressed by the real
-id. Readers of the store hold real ids and must not print them any other way.
+At real sites a case id is the id of the patient. Everything that leaves the process (metrics, log lines, page, API,
+commands) passes ids, paths and texts of logs through an :class:`Identifiers`. Only the ``beams`` table gets real ids.
+Inside the process all ids are real.
 """
 
 from __future__ import annotations
@@ -13,59 +13,59 @@ from typing import Protocol, runtime_checkable
 
 @runtime_checkable
 class Problem(Protocol):
-    """An exception that says what kind it is, and what to do, in words of ours; its message holds others' too."""
+    """An exception with a kind and an advice in our own words; its message may quote other programs."""
 
     @property
     def kind(self) -> str:
-        """One word."""
+        """One word for the kind of problem."""
         ...
 
     @property
     def advice(self) -> str:
-        """What to do; empty where there is nothing to say."""
+        """What to do; empty if there is nothing to say."""
         ...
 
 
 class SafeText(str):
-    """Text that may leave the process while ids are redacted: made by an :class:`Identifiers`, or of our own words."""
+    """Text that may be logged under pseudonyms: from an :class:`Identifiers`, or our own words."""
 
     __slots__ = ()
 
 
 class Identifiers(Protocol):
-    """How ids, paths and free text are shown outside the process."""
+    """Converts ids, paths and texts to what may be shown."""
 
     def case(self, case_id: str) -> str:
-        """Text for a case id."""
+        """Convert a case id."""
         ...
 
     def beam(self, beam_id: str) -> str:
-        """Text for a beam id."""
+        """Convert a beam id."""
         ...
 
     def path(self, path: str) -> str:
-        """Text for a path, which may hold ids."""
+        """Convert a path, which may contain ids."""
         ...
 
     def text(self, text: str) -> str:
-        """Text for a line of a log or a row, which may hold ids."""
+        """Convert a line of a log or a text of a row, which may contain ids."""
         ...
 
     def lines(self, lines: Iterable[str]) -> list[str]:
-        """The same for lines of a log that follow one another."""
+        """Convert consecutive lines of a log."""
         ...
 
     def status(self, status: str) -> str:
-        """Text for the status of a row: a word of the communicator, but anybody may write another."""
+        """Convert the status of a row. It should be a word of the communicator, but may be any text."""
         ...
 
     def problem(self, problem: Problem) -> str:
-        """Text for an exception whose message may hold ids, paths and words of other programs."""
+        """Convert an exception whose message may contain ids, paths and words of other programs."""
         ...
 
 
 class PlainIdentifiers:
-    """Everything as it is (``privacy.identifiers: plain``)."""
+    """Shows everything unchanged (``privacy.identifiers: plain``)."""
 
     def case(self, case_id: str) -> str:
         return case_id

@@ -1,12 +1,11 @@
 """Pseudonyms for the ids of cases and beams (``privacy.identifiers: pseudonym``).
 
-A pseudonym is the beginning of an HMAC-SHA-256 of the id, under a key that only the site has: the same id has the same
-one on every host and after every restart, and without the key nobody can tell whether a guessed id is behind it. Cases,
-beams and the state file have keys of their own, derived from the one in the file, so that equal texts do not look equal
-and no use of one key weakens another.
+A pseudonym is the beginning of an HMAC-SHA-256 of the id, with a key that only the site has. An id has the same
+pseudonym on every host and after every restart. Without the key nobody can check a guessed id. Cases, beams and the
+state file use different keys, derived from the key file, so that equal texts get different results.
 
-What is no id and could hold one (paths, lines of logs, messages of other programs) is redacted: scrubbing would have to
-know every spelling of a name.
+Texts that could contain an id (paths, lines of logs, messages of other programs) are redacted completely, because
+nobody can know every spelling of a name.
 """
 
 from __future__ import annotations
@@ -30,9 +29,9 @@ from exporter.process.user import own_user
 
 REDACTED = SafeText("redacted")
 CHARACTERS = 12
-"""Of base32: 60 bits. Among a million ids, two begin alike with a probability of one in two million."""
+"""Length of a pseudonym in base32, 60 bits. Among a million ids, two collide with a probability of 1 in 2 million."""
 KEY_BYTES = 32
-"""A key file holds at least so many: fewer could be guessed, and every pseudonym with them."""
+"""Smallest size of a key file. A shorter key could be guessed."""
 HOW_TO_MAKE_A_KEY = "make one: (umask 077; openssl rand -base64 48 > FILE)"
 _KEY_BYTES_AT_MOST = 4096
 _CASE, _BEAM = "case-", "beam-"
@@ -40,12 +39,12 @@ _FORM = re.compile(rf"({_CASE}|{_BEAM})[a-z2-7]{{{CHARACTERS},52}}")
 
 
 class UnusableKey(Exception):
-    """The key file cannot be used; names it, and says what to do."""
+    """The key file cannot be used. The message names the file and says what to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class PseudonymKey:
-    """The keys that are derived from a key file's content; equal for equal contents."""
+    """The keys derived from the content of a key file; equal for equal contents."""
 
     cases: bytes = field(repr=False)
     beams: bytes = field(repr=False)
@@ -53,7 +52,7 @@ class PseudonymKey:
 
     @classmethod
     def of(cls, content: bytes) -> PseudonymKey:
-        """The keys for a content. Ends of lines behind it do not count: an editor adds them, a copy loses them."""
+        """Derive the keys from the content of a key file. Line ends at its end are ignored: editors add them."""
         secret = content.rstrip(b"\r\n")
         return cls(
             *(hmac.digest(secret, b"mqi-exporter " + use, hashlib.sha256) for use in (b"case", b"beam", b"state"))
@@ -64,15 +63,14 @@ def read_key(path: Path, *, any_owner: bool = False) -> PseudonymKey:
     """Read a key file.
 
     Args:
-        path: of the file.
-        any_owner: whether it may be another user's than ours or root's: for people of its group, who look through the
-            exporter's own key.
+        path: the file.
+        any_owner: allow any owner, not only this user and root: for members of its group who run commands.
 
     Raises:
-        UnusableKey: there is none, it belongs to somebody else, others may read it, or it is too short to be a key.
+        UnusableKey: the file is missing, too short or too long, belongs to another user, or can be read by others.
     """
     try:
-        # A pipe at the path must not hold up the start.
+        # Non-blocking, because the path may be a pipe.
         opened = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             status = os.fstat(opened)
@@ -86,13 +84,13 @@ def read_key(path: Path, *, any_owner: bool = False) -> PseudonymKey:
         raise UnusableKey(f"{path} cannot be read: {error.strerror}; let the exporter's user read it") from None
     if not stat.S_ISREG(mode):
         raise UnusableKey(f"{path} is not a file; {HOW_TO_MAKE_A_KEY}")
-    # An owner reads and changes it whatever its mode is.
+    # The owner can read and change the file, whatever its mode is.
     if not any_owner and status.st_uid not in (0, os.geteuid()):
         raise UnusableKey(
             f"{path} belongs to another user, who can read and change it; it must be the exporter's own: run "
             f"`chown {own_user()} {path}`"
         )
-    # A group of its own for those who may resolve pseudonyms is usual.
+    # Sites often use a group for people who may resolve pseudonyms.
     if (exposed := readable_by_others(path, status, group_may_read=True)) is not None:
         raise UnusableKey(exposed)
     if len(content) > _KEY_BYTES_AT_MOST:
@@ -103,10 +101,9 @@ def read_key(path: Path, *, any_owner: bool = False) -> PseudonymKey:
 
 
 class _Register:
-    """The pseudonyms of one sort of ids, worked out once for each. Safe across threads.
+    """Computes and caches the pseudonyms of cases or of beams. Thread-safe.
 
-    Two ids that begin alike never show as one: the second gets a longer pseudonym. Forgetting is by age, so that the
-    ids of years do not pile up.
+    If two ids would get the same pseudonym, the second one gets a longer one. The oldest entries are dropped.
     """
 
     def __init__(self, prefix: str, key: bytes, characters: int, cache_size: int) -> None:
@@ -138,12 +135,12 @@ class _Register:
 
 
 class Pseudonyms:
-    """Ids as pseudonyms, everything else redacted but what is known to hold none.
+    """Shows ids as pseudonyms and redacts everything that could contain an id.
 
     Args:
-        key: the site's.
-        cache_size: ids of each sort that are told apart, and not worked out again.
-        characters: length of a pseudonym behind its prefix.
+        key: the site's key.
+        cache_size: number of cases, and of beams, that are cached and kept distinct.
+        characters: length of a pseudonym without its prefix.
     """
 
     def __init__(self, key: PseudonymKey, *, cache_size: int = 40_000, characters: int = CHARACTERS) -> None:
@@ -152,11 +149,11 @@ class Pseudonyms:
         self.allow_plain()
 
     def allow_plain(self, statuses: Collection[str] = (), paths: Collection[str] = ()) -> None:
-        """Say what the site itself has written, and may therefore be shown.
+        """Set the texts that may be shown unchanged, because the site itself configured them.
 
         Args:
-            statuses: of rows, besides the communicator's own.
-            paths: whole ones.
+            statuses: statuses of rows, in addition to the communicator's own.
+            paths: whole paths.
         """
         self._statuses = {status: SafeText(status) for status in communicator_statuses.ALL.union(statuses)}
         self._paths = {path: SafeText(path) for path in paths}
@@ -185,22 +182,22 @@ class Pseudonyms:
 
 
 def full_pseudonym(prefix: str, key: bytes, identifier: str) -> str:
-    """Prefix and all characters that an id's digest has; a pseudonym is the beginning of it."""
-    # An id may hold what is no text (bytes that are not UTF-8).
+    """Return the prefix and the whole digest of an id. A pseudonym is the beginning of it."""
+    # An id may contain bytes that are not UTF-8.
     digest = hmac.digest(key, identifier.encode("utf-8", "surrogatepass"), hashlib.sha256)
     return prefix + base64.b32encode(digest).decode("ascii").rstrip("=").lower()
 
 
 def is_pseudonym(text: str) -> bool:
-    """Whether a text has the form of one."""
+    """Return whether a text has the form of a pseudonym."""
     return _FORM.fullmatch(text) is not None
 
 
 def matches_case(pseudonym: str, key: PseudonymKey, case_id: str) -> bool:
-    """Whether a pseudonym is that of a case."""
+    """Return whether a pseudonym, or the beginning of one, belongs to a case."""
     return full_pseudonym(_CASE, key.cases, case_id).startswith(pseudonym)
 
 
 def matches_beam(pseudonym: str, key: PseudonymKey, beam_id: str) -> bool:
-    """Whether a pseudonym is that of a beam."""
+    """Return whether a pseudonym, or the beginning of one, belongs to a beam."""
     return full_pseudonym(_BEAM, key.beams, beam_id).startswith(pseudonym)

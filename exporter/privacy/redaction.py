@@ -47,7 +47,7 @@ OWN_FIELDS = frozenset(
         "where",  # in the code of a library
     }
 )
-"""Fields whose texts are the exporter's own words, or its configuration's."""
+"""Fields that only contain words of the exporter or of its configuration."""
 
 
 class Redactor:
@@ -89,7 +89,7 @@ class Redactor:
 
 
 def redact_library_record(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """A processor for records of other libraries: which one has something to say stays, and where in its code."""
+    """A structlog processor for records of libraries: keeps the logger and the code location only."""
     record = event.get("_record")
     if isinstance(record, logging.LogRecord):
         if isinstance(record.msg, SafeText) and not record.args:
@@ -99,7 +99,7 @@ def redact_library_record(_logger: WrappedLogger, _method: str, event: EventDict
 
 
 def render_exception(exc_info: ExcInfo) -> str:
-    """An exception, and those that led to it, without their messages; for structlog's ``ExceptionRenderer``."""
+    """Render an exception and its causes without their messages, for structlog's ``ExceptionRenderer``."""
     return "\n".join(_described(exc_info[1]))
 
 
@@ -117,7 +117,7 @@ def _described(error: BaseException) -> Iterator[str]:
 
 
 def catch_what_python_prints() -> None:
-    """Send to the log what Python would print by itself: exceptions that nobody has caught, and warnings."""
+    """Log what Python would print itself: uncaught exceptions and warnings."""
     logging.captureWarnings(True)
     sys.excepthook = _uncaught
     threading.excepthook = _uncaught_in_thread

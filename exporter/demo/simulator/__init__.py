@@ -1,8 +1,8 @@
-"""Logs that grow as ``tps_env``'s do, in real files: simulated ones and captured ones. For the demo, tests, benchmarks.
+"""Simulates logs of ``tps_env`` that grow in real files, for the demo, tests and benchmarks.
 
-A :class:`Simulation` describes a run; :func:`simulate` makes it a :class:`Script` of timed writes, and
-:func:`replay_growth` makes one of a captured log. A :class:`Player` puts a script into a file; it asks no clock, so a
-caller may run any number of them in one thread. ``python -m exporter.demo.simulator --help`` does both from a shell.
+A :class:`Simulation` describes a run. :func:`simulate` converts it to a :class:`Script` of timed writes;
+:func:`replay_growth` does the same for a captured log. A :class:`Player` writes a script to a file. It uses the
+caller's clock, so one thread can run many. ``python -m exporter.demo.simulator --help`` shows the command line.
 """
 
 from exporter.demo.simulator.player import Player, play

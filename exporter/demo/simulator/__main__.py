@@ -1,4 +1,4 @@
-"""``python -m exporter.demo.simulator``: a growing log from the command line."""
+"""Command line of the simulator: ``python -m exporter.demo.simulator``."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _TARGET = click.Path(dir_okay=False, path_type=Path)
 @click.argument("target", type=_TARGET)
 @_SPEED
 def replay(log: Path, growth: Path, target: Path, speed: float) -> None:
-    """Let the captured LOG grow again in TARGET, as GROWTH (its NAME.growth.csv) tells."""
+    """Let the captured LOG grow again in TARGET, timed by GROWTH (its NAME.growth.csv)."""
     try:
         script = replay_growth(log.read_bytes(), read_growth(growth))
         play(script, target, speed=speed)
@@ -58,7 +58,7 @@ def replay(log: Path, growth: Path, target: Path, speed: float) -> None:
 @click.option("--seed", type=int, default=-1932780356, show_default=True)
 @_SPEED
 def run(target: Path, speed: float, **description: object) -> None:
-    """Write the log of a simulated run into TARGET and end with the engine's exit code."""
+    """Write the log of a simulated run to TARGET and exit with the engine's exit code."""
     try:
         exit_code = play(simulate(Simulation(**description)), target, speed=speed)  # type: ignore[arg-type]
     except (OSError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""A ``tps_env`` that computes nothing: what it prints, and when."""
+"""A ``tps_env`` that computes nothing: it produces the output with its timing."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SIGNALS = {
 
 
 class _Run(ABC):
-    """What both engines share: tables, the run's batches and their durations, and what goes wrong."""
+    """Common parts of both engines: tables, batches and their durations, and failures."""
 
     cuda_error: str
     gpu_assert: str
@@ -146,7 +146,7 @@ class _Run(ABC):
 
 
 class SmcRun(_Run):
-    """moqui_v2, per beam and per spot."""
+    """The engine moqui_v2, per beam and per spot."""
 
     cuda_error = "CUDA error after (transport particle table): an illegal memory access was encountered"
     gpu_assert = f"GPUassert: out of memory in {text.ENVIRONMENT_SOURCE} at line 1340"
@@ -226,7 +226,7 @@ class SmcRun(_Run):
 
 
 class MoquiRun(_Run):
-    """The original moqui, per beam, per spot and with its statistics stop. Its "seconds" are tenths of true ones."""
+    """The original moqui, per beam, per spot and with its statistics stop. Its "seconds" are tenths of real seconds."""
 
     cuda_error = "CUDA error: (transport particle) an illegal memory access was encountered"
     gpu_assert = f"GPUassert: out of memory {text.ENVIRONMENT_SOURCE} 1098"

@@ -1,4 +1,4 @@
-"""Puts a script into a file, as fast as asked for."""
+"""Writes a script to a file, at a given speed."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from exporter.demo.simulator.script import Script, Step
 
 
 class Player:
-    """Puts a script into a file, truncated first as the shell's ``>`` does.
+    """Writes a script to a file, truncated first as by the shell's ``>``.
 
     Args:
         script: what to write.
         path: the log; its folder must exist.
-        started_at: time of the start on the caller's clock, seconds.
-        speed: how many times faster than the script says.
+        started_at: start time by the caller's clock, seconds.
+        speed: how many times faster than the script.
 
     Raises:
         ValueError: ``speed`` is not positive.
@@ -37,7 +37,11 @@ class Player:
         self._file = path.open("wb", buffering=0)
 
     def step(self, at: float) -> float | None:
-        """Writes what is due at ``at``; returns when the next is: ``inf`` if the process hangs, ``None`` at its end."""
+        """Write what is due at ``at``.
+
+        Returns:
+            When the next write is due: ``inf`` if the process hangs, ``None`` at its end.
+        """
         while self._step is not None and self._due <= at:
             unwritten = memoryview(self._step.data)
             while unwritten:
@@ -50,7 +54,7 @@ class Player:
         return math.inf if self.exit_code is None else None
 
     def close(self) -> None:
-        """Lets go of the file; whatever was not yet due is never written."""
+        """Close the file. The rest of the script is never written."""
         self._file.close()
 
     def __enter__(self) -> Player:
@@ -70,15 +74,15 @@ def play(
     clock: Callable[[], float] = time.monotonic,
     wait: Callable[[float], bool] | None = None,
 ) -> int | None:
-    """Writes a log to its end.
+    """Write a log to its end.
 
     Args:
         script, path, speed: as for :class:`Player`.
         clock: the caller's clock, seconds.
-        wait: waits that many seconds and says whether to stop (a stop event's ``wait``); default: never stop.
+        wait: waits for some seconds and returns whether to stop (``wait`` of a stop event); never stops by default.
 
     Returns:
-        The exit code, or ``None`` when stopped before the end. A process that hangs ends by stopping only.
+        The exit code; ``None`` if it was stopped before the end, as a process that hangs must be.
 
     Raises:
         OSError: the log cannot be written.

@@ -1,9 +1,9 @@
-"""Standard output and error of a process whose output was redirected to a file.
+"""Simulates output buffering of a process whose output is redirected to a file.
 
-printf and std::cout share one 4096-byte buffer; a line reaches the file when the buffer is full (cut anywhere), at a
-``std::endl`` (everything so far) or at a normal exit. Standard error is not buffered. A process that aborts or is
-killed loses what is in its buffer, and the shell (dash, whose own standard error is still the log) adds its last word.
-``stdbuf -oL`` makes every line arrive by itself. All of it is checked against the captured logs.
+printf and std::cout share one 4096-byte buffer. It is written when it is full (cut anywhere), at a ``std::endl``, or at
+a normal exit. Standard error is not buffered. A process that aborts or is killed loses its buffer; then the shell
+(dash) adds its message, because its own standard error is the log. With ``stdbuf -oL`` every line is written at once.
+All of this was checked with captured logs.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ BLOCK_BYTES = 4096
 
 
 class ProcessEnded(Exception):
-    """The simulated process is over (``None``: it hangs for ever)."""
+    """The simulated process ended (``None``: it hangs for ever)."""
 
     def __init__(self, exit_code: int | None) -> None:
         super().__init__(exit_code)
@@ -26,7 +26,7 @@ class ProcessEnded(Exception):
 
 
 class Process:
-    """Standard output and error of a process whose output goes to a file (see the top of this module)."""
+    """Standard output and error of a process, redirected to a file."""
 
     def __init__(self, *, line_buffered: bool, shell: Shell) -> None:
         self.elapsed_seconds = 0.0
@@ -45,7 +45,7 @@ class Process:
         self._waited += seconds
 
     def print(self, line: str, *, flush: bool = False) -> None:
-        """``flush``: by ``std::cout`` and ``std::endl``; otherwise by ``printf``."""
+        """Print text; ``flush``: as with ``std::cout`` and ``std::endl``, otherwise as with ``printf``."""
         self._buffer += line.encode() + b"\n"
         while len(self._buffer) > BLOCK_BYTES:
             self._write(self._buffer[:BLOCK_BYTES])
@@ -61,7 +61,7 @@ class Process:
         raise ProcessEnded(code)
 
     def die(self, word: str, code: int) -> NoReturn:
-        """By a signal: the buffer is lost."""
+        """End by a signal: the buffer is lost."""
         if self._shell == "dash":
             self.error(word)
         raise ProcessEnded(code)

@@ -1,8 +1,8 @@
-"""The production engine: a private descendant of a public variant, known from lines that its users have quoted.
+"""The production engine: a private variant of the public engine, known from lines that users quoted.
 
-What it prints before and after its batches, the dose lines and the timing summary are quoted (communicator's history,
-March 2026). The rest is taken from the public variant. Whether it prints lines about batches is not known: it can be
-simulated with and without them.
+The lines before and after its batches, the dose lines and the timing summary are quoted (communicator's history, March
+2026). The rest comes from the public variant. Nobody knows whether it prints lines about batches, so both can be
+simulated.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""From the description of a run to the writes of its log."""
+"""Converts the description of a run to the writes of its log."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from exporter.demo.simulator.simulation import Simulation
 
 
 def simulate(simulation: Simulation) -> Script:
-    """The writes of one run; the same for the same description."""
+    """Return the writes of one run; always the same for the same description."""
     if simulation.production:
         run: ProductionRun | SmcRun | MoquiRun = ProductionRun(simulation)
     else:

@@ -1,4 +1,4 @@
-"""Timed writes: what a log's file receives and when, simulated or captured. Pure."""
+"""Timed writes to a log, simulated or captured. No input or output."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One write: ``delay_seconds`` after the step before it, these bytes reach the file (none: time passes)."""
+    """One write: these bytes reach the file ``delay_seconds`` after the step before. No bytes: time passes."""
 
     delay_seconds: float
     data: bytes
@@ -19,7 +19,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """What a log's file receives, and what the shell reports at the end (``None``: the process never ends)."""
+    """The writes to a log, and the exit code that the shell reports (``None``: the process never ends)."""
 
     steps: tuple[Step, ...]
     exit_code: int | None
@@ -31,19 +31,19 @@ class Script:
 
     @property
     def seconds(self) -> float:
-        """How long it takes."""
+        """Its duration."""
         return math.fsum(step.delay_seconds for step in self.steps)
 
 
 def replay_growth(log: bytes, growth: Sequence[tuple[float, int]]) -> Script:
-    """A captured log, revealed as it really grew.
+    """Return a captured log as timed writes, as it grew.
 
     Args:
         log: the finished log.
-        growth: ``(seconds, size in bytes)`` over time, -1 while there was no file (:func:`read_growth`).
+        growth: pairs ``(seconds, size in bytes)``; size -1 while there was no file (:func:`read_growth`).
 
     Raises:
-        ValueError: the sizes shrink or do not end at the log's own size.
+        ValueError: the sizes shrink, or do not end at the log's size.
     """
     steps: list[Step] = []
     size = 0
@@ -61,11 +61,11 @@ def replay_growth(log: bytes, growth: Sequence[tuple[float, int]]) -> Script:
 
 
 def read_growth(path: Path) -> list[tuple[float, int]]:
-    """Rows of a ``NAME.growth.csv``.
+    """Read the rows of a ``NAME.growth.csv``.
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: it is not such a file.
+        ValueError: it has another format.
     """
     with path.open(newline="") as lines:
         rows = list(csv.reader(lines))

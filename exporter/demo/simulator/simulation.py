@@ -30,32 +30,33 @@ _DEFAULT_BATCH_HISTORIES = 10_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Simulation:
-    """One run of the engine, as its log would tell it.
+    """One run of the engine.
 
     Args:
-        dialect: which engine and mode (design.md's words).
-        batches: of each beam in the process.
+        dialect: engine and mode.
+        batches: number of batches of each beam in the process.
         histories: particles of each beam.
-        histories_per_batch: largest batch; ``None`` splits evenly, 0 is the engine's "no batch" mode (one batch).
-        rounds: of the statistics stop (``moqui-stat`` only).
-        batch_seconds: time of a batch, varied by 5 %; or the exact time of every batch of the run.
-        generation_share: part of a batch's time in which its particles are made.
+        histories_per_batch: size of a full batch; ``None`` splits evenly, 0 is the engine's "no batch" mode (one
+            batch).
+        rounds: rounds of the statistics stop (``moqui-stat`` only).
+        batch_seconds: duration of a batch, varied by 5 %, or the exact duration of every batch.
+        generation_share: share of a batch's duration in which its particles are generated.
         loading_seconds: from the start to a beam's first batch.
         saving_seconds: from a beam's last batch until its dose is written.
-        gpu: the GPU build; it prints other lines.
-        failure, at_batch: what goes wrong, and in which batch of the run (1-based); ``exception`` strikes while
-            loading, ``output_error`` while saving, ``no_particles`` leaves nothing to simulate, ``empty_dose`` and
-            ``crash_after_dose`` strike when the dose has been written (production only).
-        shell: what started the engine; bash does not write its last word into the log.
+        gpu: the GPU build, which prints other lines.
+        failure, at_batch: kind of failure, and its batch (from 1 on). ``exception`` happens while loading,
+            ``output_error`` while saving, ``no_particles`` leaves nothing to simulate; ``empty_dose`` and
+            ``crash_after_dose`` happen after the dose was written (production only).
+        shell: the shell that started the engine; bash does not write its message into the log.
         line_buffered: started with ``stdbuf -oL``.
         production: the production engine, a variant of ``smc``.
-        batch_lines, banner: it prints lines about its batches, and the public engine's first lines.
+        batch_lines, banner: whether it prints lines about batches, and the public engine's first lines.
         beam_number, plan_beams, spots: first beam, beams in the plan, spots of a beam.
-        case_directory, output_directory: paths as printed.
-        seed: printed, and the source of all variation.
+        case_directory, output_directory: paths in the output.
+        seed: printed, and seed of all variation.
 
     Raises:
-        ValueError: a description that the engine could not have run.
+        ValueError: the engine could not run so.
     """
 
     dialect: Dialect = "smc"
@@ -88,7 +89,7 @@ class Simulation:
             raise ValueError("; ".join(mistakes))
 
     def batch_histories(self, batches: int) -> int:
-        """Histories of a full batch of a beam with that many batches."""
+        """Return the histories of a full batch of a beam with this number of batches."""
         if self.failure == "no_particles":
             return self.histories_per_batch or _DEFAULT_BATCH_HISTORIES
         return self.histories_per_batch or math.ceil(self.histories / batches)

@@ -1,8 +1,8 @@
-"""What ``tps_env`` prints before and after its batches, in order, as the captured logs show it. Data, no behaviour.
+"""The lines that ``tps_env`` prints before and after its batches, in order, from captured logs.
 
-A line of a table begins with how it is printed: ``E`` by ``std::cout`` and ``std::endl`` (flushes everything so far),
-``p`` by ``printf`` (stays in the buffer), ``~`` a pause, as a share of the loading time. ``{fields}`` are filled in by
-the simulated engine; ``{_}`` stands for a blank at a line's end.
+A line begins with the way it is printed: ``E`` by ``std::cout`` and ``std::endl`` (flushes the buffer), ``p`` by
+``printf`` (stays in the buffer), ``~`` a pause, as a share of the loading time. The engine fills in ``{fields}``;
+``{_}`` is a blank at the end of a line.
 """
 
 SMC_PROCESS = """\

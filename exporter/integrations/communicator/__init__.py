@@ -1,4 +1,4 @@
-"""The communicator's own configuration -> a configuration of this exporter (``mqi-exporter init``).
+"""Makes a configuration of this exporter from the communicator's own (``mqi-exporter init``).
 
 Call :func:`draft_config`.
 """

@@ -1,7 +1,7 @@
-"""A configuration of this exporter, made from what the communicator's says.
+"""Writes a configuration of this exporter from the communicator's.
 
-Each value is commented with the key it was taken from. What cannot be known from their file, and what is dangerous to
-believe, is collected in a list of things to check by hand, which stands on top of what is written.
+A comment at each value names the key that it comes from. A list at the top of the file names what must be checked by
+hand: what the communicator's file does not say, and what is dangerous to assume.
 """
 
 from __future__ import annotations
@@ -55,11 +55,11 @@ _MONITORING_RANGES = {
 
 @dataclass(frozen=True, slots=True)
 class ConfigDraft:
-    """What was made.
+    """The configuration that was made.
 
     Attributes:
         text: the configuration, as YAML.
-        checks: what somebody must look at before it is used; also in ``text``.
+        checks: what somebody must check before it is used; also in ``text``.
     """
 
     text: str
@@ -67,15 +67,15 @@ class ConfigDraft:
 
 
 def draft_config(path: Path, *, base_directory: str | None = None, database: Path | None = None) -> ConfigDraft:
-    """Make a configuration from the communicator's, and from what its table shows.
+    """Make a configuration from the communicator's configuration and table.
 
     Args:
-        path: its ``config.yaml``, of any revision.
-        base_directory: instead of the one that the file names.
-        database: where its database, or a copy of it, can be looked at, instead of where the file says.
+        path: the communicator's ``config.yaml``, of any revision.
+        base_directory: overrides the one in the file.
+        database: path of the database, or of a copy, instead of the one in the file.
 
     Raises:
-        ConfigError: the file cannot be read or used; file, line and key are named.
+        ConfigError: the file cannot be read or used; with file, line and key.
     """
     config = read_communicator_config(path, base_directory=base_directory)
     table = inspect_table(Path(config.database.text) if database is None else database)
@@ -121,7 +121,7 @@ class _Writer:
         self._checks.append(text)
 
     def _table_words(self) -> str:
-        """What was seen in the table, or why it was not looked at."""
+        """Return what was found in the table, or why it was not read."""
         table = self._table
         where = f"Its database {one_line(table.path)}"
         if table.state is not TableState.READ:
@@ -183,7 +183,7 @@ class _Writer:
         return template
 
     def _output_path(self, section: YamlSection) -> None:
-        """Where dose files are, if their configuration names the folder; in use only where some are there."""
+        """Write the folder of dose files, if the communicator names one. It is commented out if no files are there."""
         templates = [each for each in self._config.outputs if _is_output_path(f"{_as_glob(each.text)}/*")]
         if not templates:
             return
@@ -236,7 +236,7 @@ class _Writer:
             )
 
     def _check_section(self, ssh: SshConnection) -> None:
-        """Their code and the file that it ships do not agree on where the host is described."""
+        """The communicator's code and the file that it ships name different sections for the host."""
         if ssh.key == "connections.hpc":
             looks = " What stands there looks like a placeholder." if _PLACEHOLDER_HOST.search(ssh.host) else ""
             self._check(
@@ -327,7 +327,7 @@ class _Writer:
             )
 
     def _check_rows(self) -> None:
-        """What rows show that fits neither the exporter's defaults nor the log path."""
+        """Report rows that fit neither the exporter's defaults nor the log path."""
         table = self._table
         if table.state is not TableState.READ:
             return
@@ -450,12 +450,12 @@ class _Writer:
 
 
 def _as_glob(path: str) -> str:
-    """A path of the communicator as an output path: what a glob is made of stands for itself."""
+    """Convert a path of the communicator to an output path: glob characters in it are escaped."""
     return re.sub(r"[*?[]", r"[\g<0>]", path)
 
 
 def _has_files(base_directory: str, path: str) -> bool:
-    """Whether any file is where the dose files of some case would be."""
+    """Return whether there is any file where dose files of some case would be."""
     pattern = re.sub(r"\{\w+\}", "*", path.replace("{base_directory}", glob.escape(base_directory)))
     return any(os.path.isfile(found) for found in itertools.islice(glob.iglob(pattern), _FILES_LOOKED_AT))
 
@@ -469,7 +469,7 @@ def _is_output_path(template: str) -> bool:
 
 
 def _meaning(text: str) -> str | None:
-    """What the exporter reads in a line that begins with a marker, without being told; ``None`` for nothing."""
+    """Return what the exporter recognises in a line that begins with a marker; ``None`` for nothing."""
     if text.encode() in DEVELOPMENT_PLAN_PATTERNS:
         return "end"
     for line in (text, f"{text} 1"):
@@ -489,5 +489,5 @@ def _valid_pattern(file: str, key: str, text: str) -> None:
 
 
 def _escaped(text: str) -> str:
-    """A piece of a line as a regular expression, with no more backslashes than needed."""
+    """Return a piece of a line as a regular expression, with few backslashes."""
     return re.sub(r"([.^$*+?{}\[\]\\|()])", r"\\\1", text)

@@ -1,8 +1,8 @@
-"""On which scale the communicator writes ``progress`` itself: inferred from its configuration and its table.
+"""Infers the scale on which the communicator itself writes ``progress``.
 
-Its revisions differ (facts on it, section 2). The plan's has no column ``progress``. The next one (6232fb1, with the
-same configuration) writes fixed values for phases: 10, 20, 30, 70, 85, 95. Those from d7ce6a3 on also write
-``30 + 60 X/Y`` for batch X of Y, until April 2026 without a section ``progress_tracking``. The newest writes 40, then
+Its revisions differ. The plan's revision has no column ``progress``. The next one (6232fb1, with the same
+configuration) writes fixed values for phases: 10, 20, 30, 70, 85, 95. Revisions from d7ce6a3 on also write ``30 + 60
+X/Y`` for batch X of Y, until April 2026 without a section ``progress_tracking``. The newest revision writes 40, then
 ``40 + 50 X/Y``.
 """
 
@@ -24,12 +24,12 @@ _EXACT = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class Writing:
-    """What was inferred.
+    """The inferred scale.
 
     Attributes:
-        range: what 0 and 100 % of the batches should be written as; ``None`` where nobody knows.
-        because: from what that was inferred, as a sentence.
-        assumed: nothing proves it.
+        range: values to write for 0 and 100 % of the batches; ``None`` if unknown.
+        because: the reason, as a sentence.
+        assumed: whether it is only an assumption.
     """
 
     range: tuple[int, int] | None
@@ -38,7 +38,7 @@ class Writing:
 
 
 def inferred(config: CommunicatorConfig, table: CommunicatorTable) -> Writing:
-    """On which scale progress should be written beside this communicator.
+    """Infer the scale for writing progress beside this communicator.
 
     Args:
         config: its configuration.
@@ -63,7 +63,7 @@ def inferred(config: CommunicatorConfig, table: CommunicatorTable) -> Writing:
 
 
 def _without_table(config: CommunicatorConfig) -> Writing:
-    """What the configuration alone tells, where it has no section ``progress_tracking``."""
+    """Infer from the configuration alone, without a section ``progress_tracking``."""
     if config.newest or (_redirects_here(config) and "/sim_" in config.log.text):
         because = (
             "It writes its log as revisions from October 2025 to April 2026 do, which write 30 + 60 X/Y themselves."
@@ -73,7 +73,7 @@ def _without_table(config: CommunicatorConfig) -> Writing:
 
 
 def _without_section(config: CommunicatorConfig, table: CommunicatorTable) -> Writing:
-    """What table and configuration tell together, where the latter has no section ``progress_tracking``."""
+    """Infer from table and configuration, without a section ``progress_tracking``."""
     raw = [value for value in table.values if 0 < value < 30 and value not in _PHASE_VALUES]
     batches = [value for value in table.values if 40 < value < 90 and _is_from_communicator(value)]
     phases = [value for value in table.values if value in _PHASE_VALUES]
@@ -94,16 +94,16 @@ def _without_section(config: CommunicatorConfig, table: CommunicatorTable) -> Wr
 
 
 def _redirects_here(config: CommunicatorConfig) -> bool:
-    """Local simulations write a log; at the plan's revision they do not."""
+    """Return whether local simulations write a log; at the plan's revision they do not."""
     return config.mode == "local" and config.redirected
 
 
 def _is_from_communicator(value: float) -> bool:
-    """The communicator has written it: this exporter rounds to two decimals."""
+    """Return whether the communicator wrote this value: the exporter rounds to two decimals."""
     return abs(value - round(value, 2)) > _EXACT
 
 
 def _told(values: list[float]) -> str:
-    """The first few values, as the beginning of a sentence."""
+    """Return the first few values, as the beginning of a sentence."""
     shown = ", ".join(f"{value:.6g}" for value in values[:3])
     return f"{shown} {'is' if len(values) == 1 else 'are'}"

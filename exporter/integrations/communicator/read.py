@@ -1,9 +1,9 @@
-"""What the communicator's ``config.yaml`` says that concerns us, in either of its revisions.
+"""Reads the parts of the communicator's ``config.yaml`` that the exporter needs, in all its revisions.
 
-Its paths are templates of each other: ``{name}`` is another path of the same mode, or one common to all modes, or
-``base_directory``, or a field that is filled in for each beam. Which mode counts is said by ``ExecutionHandler``, by
-the name of the handler that submits simulations. Nothing is taken for granted: whatever is missing or of another type
-is a mistake with its line and key. Values that may be secrets are looked at, but never kept and never quoted.
+Its paths refer to each other: ``{name}`` is another path of the same mode or of all modes, ``base_directory``, or a
+field of the beam. ``ExecutionHandler`` says which mode applies, by the name of the handler that submits simulations. A
+missing value or a value of another type is a mistake with its line and key. Values that may be secrets are never kept
+or quoted.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ Mode = Literal["local", "remote"]
 
 @dataclass(frozen=True, slots=True)
 class SshConnection:
-    """How the communicator reaches its host. ``None`` where it does not say.
+    """How the communicator reaches its host; ``None`` if a value is not given.
 
     Attributes:
-        key: the section it was read from.
-        key_file: its private key; ``None`` where that is no absolute path, too.
-        odd_key_file: a key is named, but not by an absolute path.
-        secrets: keys with a secret in them, which is not kept.
+        key: the section that it comes from.
+        key_file: its private key, if it is an absolute path.
+        odd_key_file: a key is given, but not as an absolute path.
+        secrets: names of keys with a secret; their values are not kept.
     """
 
     key: str
@@ -65,12 +65,12 @@ class SshConnection:
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """A path with everything filled in but ``{base_directory}`` and the fields of a beam.
+    """A path in which only ``{base_directory}`` and fields of a beam are left.
 
     Attributes:
-        key: where it stands.
+        key: its key in the file.
         text: the path.
-        emptied: fields that were filled with nothing.
+        emptied: fields that were replaced by nothing.
     """
 
     key: str
@@ -80,7 +80,7 @@ class Template:
 
 @dataclass(frozen=True, slots=True)
 class TrackingConfig:
-    """Its ``progress_tracking``: of its own coarse kind, or as the development plan has it."""
+    """The section ``progress_tracking``, of the communicator's own kind or as in the development plan."""
 
     there: bool = False
     coarse_running: float | None = None
@@ -92,19 +92,20 @@ class TrackingConfig:
 
 @dataclass(frozen=True, slots=True)
 class CommunicatorConfig:
-    """What was read.
+    """The values that were read.
 
     Attributes:
-        file: its name, for comments.
-        newest: it is of the newest revision's shape (``log_path``), else of the plan's (``remote_log_path``).
+        file: name of the file, for comments.
+        newest: whether it has the shape of the newest revision (``log_path``) or the plan's (``remote_log_path``).
         mode: where simulations run.
-        mode_key: where that is said; ``None`` where it is not.
-        base_directory: an absolute path, and where it is from.
-        log, database: where they are.
-        outputs: folders of dose files that name the beam or its case.
-        command_key: the command that starts a simulation; ``None`` where there is none.
-        command_seen: it starts the engine itself, and not a script that may do anything.
-        redirected, errors_redirected: that command writes its output, and its errors, into the log.
+        mode_key: the key that says so; ``None`` if there is none.
+        base_directory: an absolute path.
+        base_directory_from: where that comes from.
+        log, database: their paths.
+        outputs: folders of dose files that contain the beam or its case.
+        command_key: key of the command that starts a simulation; ``None`` if there is none.
+        command_seen: whether the command starts the engine itself, not a script.
+        redirected, errors_redirected: whether the command writes output and errors into the log.
         success, failure: completion markers, each a piece of a line.
     """
 
@@ -132,10 +133,10 @@ def read_communicator_config(path: Path, *, base_directory: str | None = None) -
 
     Args:
         path: the file.
-        base_directory: instead of the one that the file names.
+        base_directory: overrides the one in the file.
 
     Raises:
-        ConfigError: it cannot be read or used; file, line and key are named.
+        ConfigError: the file cannot be read or used; with file, line and key.
     """
     document = Document(read_text(path), str(path))
     if document.mistakes:
@@ -269,7 +270,7 @@ class _Reader:
         raise self._mistake(at, "its placeholders lead back to themselves")
 
     def _database(self, mode: Mode, base: str) -> Template:
-        # The database is on the communicator's machine, wherever its simulations run.
+        # The database is always on the communicator's machine.
         where: Mode = "local" if self._find("database_path", "local") is not None else mode
         template = self._template("database_path", where)
         text = template.text.replace("{base_directory}", base)
@@ -305,7 +306,7 @@ class _Reader:
         if not text or re.match(r"[A-Za-z]:", text):
             return None
         if not text.startswith(("/", "{")):
-            # The engine runs in this folder, and takes the path from there.
+            # A relative path is relative to the folder in which the engine runs.
             text = f"{{mqi_run_dir}}/{text}"
         template = self._filled(at, text, mode, room)
         normal = posixpath.normpath(template.text)
@@ -317,7 +318,7 @@ class _Reader:
     # Connection
 
     def _ssh(self) -> SshConnection:
-        # The plan's revision reads the top-level section; what it ships as connections.hpc are placeholders.
+        # The plan's revision reads the top-level section; it ships placeholders in connections.hpc.
         at: Location = ("hpc",) if self._section(("hpc",)) else ("connections", "hpc")
         host = self._text((*at, "host"))
         if not host:
@@ -424,7 +425,7 @@ class _Reader:
 
 
 def _kind(value: object) -> str:
-    """What a value is, in words; never what it holds, which may be a secret."""
+    """Describe the type of a value, without its content, which may be a secret."""
     return (
         describe(value) if isinstance(value, (bool, dict, list)) else "text" if isinstance(value, str) else "a number"
     )

@@ -1,7 +1,7 @@
-"""What the communicator's table ``beams`` tells of its revision, which its configuration alone does not.
+"""Inspects the communicator's table ``beams``: it shows the revision, which the configuration does not.
 
-The database is the communicator's, and may be in use. It is never opened: the file and its ``-wal`` are copied into a
-private temporary folder, and the copy is asked. So no lock is taken, and no ``-wal`` or ``-shm`` of ours is left.
+The database may be in use. It is never opened: the file and its ``-wal`` are copied to a private temporary folder, and
+the copy is read. So no lock is taken, and no ``-wal`` or ``-shm`` is created beside the original.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _STATUSES = 20
 
 
 class TableState(Enum):
-    """Whether the table could be looked at."""
+    """Whether the table could be read."""
 
     READ = "read"
     MISSING = "missing"  # there is no such file
@@ -34,17 +34,17 @@ class TableState(Enum):
 
 @dataclass(frozen=True, slots=True)
 class CommunicatorTable:
-    """The table, as far as it could be looked at.
+    """What was found in the table.
 
     Attributes:
-        path: the database.
-        state: whether it could.
+        path: path of the database.
+        state: whether it could be read.
         problem: why not.
-        has_progress: there is a column ``progress``.
-        rows: how many rows there are.
-        values: values of ``progress`` in the rows updated last, each once.
-        statuses: statuses in the table, each once.
-        job_ids: how many rows have a ``hpc_job_id``.
+        has_progress: whether there is a column ``progress``.
+        rows: number of rows.
+        values: distinct values of ``progress`` in the rows updated last.
+        statuses: distinct statuses.
+        job_ids: number of rows with a ``hpc_job_id``.
     """
 
     path: str
@@ -58,7 +58,7 @@ class CommunicatorTable:
 
 
 def inspect_table(path: Path) -> CommunicatorTable:
-    """Look at the table ``beams`` of a database that somebody else may be using.
+    """Inspect the table ``beams`` of a database that may be in use.
 
     Args:
         path: the database file.
@@ -79,7 +79,7 @@ def inspect_table(path: Path) -> CommunicatorTable:
 
 
 def _copy(path: Path, copy: Path) -> None:
-    """Copy a database and its ``-wal``, both as they were at one moment.
+    """Copy a database and its ``-wal`` consistently.
 
     Raises:
         OSError: they cannot be read, or are too large.
@@ -101,7 +101,7 @@ def _copy(path: Path, copy: Path) -> None:
 
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:
-    """Size, time and identity of a file; ``None`` where there is none."""
+    """Return size, time and identity of a file; ``None`` if there is none."""
     try:
         status = os.stat(path)
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Sections of YAML with comments, as text."""
+"""Formats YAML sections with comments."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _WORDS = frozenset({"true", "false", "null", "yes", "no", "on", "off", "y", "n"}
 
 @dataclass
 class YamlSection:
-    """Lines of one section."""
+    """The lines of one section."""
 
     lines: list[str] = field(default_factory=list)
 
@@ -28,7 +28,7 @@ class YamlSection:
 
 
 def yaml_value(value: object) -> str:
-    """A value on one line: JSON is YAML."""
+    """Format a value on one line (JSON is YAML)."""
     if isinstance(value, (list, tuple)):
         return f"[{', '.join(yaml_value(item) for item in value)}]"
     if isinstance(value, float) and value.is_integer():
@@ -39,7 +39,7 @@ def yaml_value(value: object) -> str:
 
 
 def one_line(text: str) -> str:
-    """Text in quotes; what would end the line, or show nothing, is written as an escape."""
+    """Quote a text; unprintable characters are escaped."""
     return "".join(
         character if character.isprintable() else f"\\U{ord(character):08x}"
         for character in json.dumps(text, ensure_ascii=False)
@@ -47,7 +47,7 @@ def one_line(text: str) -> str:
 
 
 def wrapped(text: str, prefix: str, first: str | None = None) -> Iterable[str]:
-    """Comment lines that are not too long."""
+    """Wrap a comment to the line width."""
     lines, line = [], first or prefix
     empty = True
     for word in text.split():
