@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 
 from exporter.beams.attribution import LogAttribution
+from exporter.beams.beam_claims import decide_claim
+from exporter.beams.beam_reads import apply_events, correct_dates
 from exporter.beams.counters import Counters
 from exporter.beams.snapshot import BeamKey, WatchedBeam
 from exporter.beams.store_data import StoreData
@@ -30,7 +32,8 @@ def claim_log(
     before, place = RunBefore.of(data, beam), (beam.source, beam.path)
     timeline = data.timeline
     clock_offset_seconds = data.sources.clock_offset_seconds(source, timeline)
-    claimed = beam.claim(
+    claimed = decide_claim(
+        beam,
         source,
         path,
         stat,
@@ -80,7 +83,8 @@ def apply_read(
     beam.recent, beam.checkpoint = recent, checkpoint
     stage, before = beam.stage, RunBefore.of(data, beam)
     keep_shown_ratio(beam, read_at)
-    if beam.apply(
+    if apply_events(
+        beam,
         events,
         at,
         read_at=read_at,
@@ -120,7 +124,7 @@ def set_clock_offset(data: StoreData, source: str, seconds: float | None) -> Non
             continue
         data.mark_changed(key)
         before, ended_at = RunBefore.of(data, beam), beam.run.ended_at
-        if beam.correct_dates(seconds, data.rules.statuses, timeline):
+        if correct_dates(beam, seconds, data.rules.statuses, timeline):
             before.counted = True  # it had ended before anybody watched
             start_run(data, beam, before)
         elif beam.run_counted and _must_be_counted(data.counters, ended_at, beam.run.ended_at):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from exporter.beams.beam import Beam
+from exporter.beams.beam_rows import apply_row
 from exporter.beams.retention import leaves_at
 from exporter.beams.snapshot import BeamKey, BeamRow
 from exporter.beams.store_data import StoreData
@@ -35,7 +36,7 @@ def update_row(data: StoreData, row: BeamRow, at: float) -> bool:
     data.rows_from_restart.discard(row.key)
     status_changed = row.status != beam.row.status
     before, paths_before = RunBefore.of(data, beam), _log_place(beam)
-    if beam.apply_row(row, at, data.rules.statuses, data.timeline):
+    if apply_row(beam, row, at, data.rules.statuses, data.timeline):
         start_run(data, beam, before)
     if beam.view is None:
         data.mark_changed(row.key)

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from exporter.beams.beam import Beam
+from exporter.beams.beam_reads import reclaim_log
 from exporter.beams.counters import with_wall_times
 from exporter.beams.output import checking_sources
 from exporter.beams.retention import OVER_STATES, leaves_at, was_deleted
@@ -78,7 +79,7 @@ def advance_beam(data: StoreData, beam: Beam, at: float) -> None:
     """Let time pass for a beam: reclaim its log, start or end its output check, and record its state."""
     rules, source = data.rules, data.source_of(beam)
     if beam.provisional_run is not None and row_decides(beam.evidence(rules, source), BeamState.SUCCEEDED, at):
-        beam.reclaim_log(rules.statuses, at)
+        reclaim_log(beam, rules.statuses, at)
         data.mark_changed(beam.row.key)
     update_output_check(data, beam, at)
     _update_prior_rate(data, beam, at)

@@ -25,6 +25,9 @@ from exporter.beams.attribution import (
     decide_row,
 )
 from exporter.beams.beam import Beam
+from exporter.beams.beam_claims import decide_claim
+from exporter.beams.beam_reads import apply_events, correct_dates, reclaim_log
+from exporter.beams.beam_rows import apply_row
 from exporter.beams.decisions import Rule
 from exporter.beams.rules import StatusRules
 from exporter.beams.snapshot import BeamKey, BeamRow
@@ -70,7 +73,8 @@ def read(
     """One read of the log brings these events, written at ``at`` and read ``seen_after`` seconds later."""
     size = (beam.stat.size_bytes if beam.stat else 0) + 10 * len(events)
     beam.stat = LogStat(size, at)
-    return beam.apply(
+    return apply_events(
+        beam,
         [*events, LogRead(size, line_complete=True, live=live)],
         at,
         read_at=at + seen_after,
@@ -82,7 +86,7 @@ def read(
 def claimed(phase: RowPhase = RowPhase.SIMULATING, updated_at: float = NOW - 100) -> Beam:
     """A beam whose log was found, and has not been read."""
     beam = Beam.new(row(phase, NOW, 5.0, updated_at), NOW)
-    assert beam.claim("local", "/a.log", LogStat(100, NOW), NOW, STATUSES, modified_at=NOW)
+    assert decide_claim(beam, "local", "/a.log", LogStat(100, NOW), NOW, STATUSES, modified_at=NOW)
     return beam
 
 
@@ -91,7 +95,7 @@ def with_run(phase: RowPhase, *, ended: bool) -> Beam:
     beam = claimed(phase)
     read(beam, HEAD, NOW)
     read(beam, [*BATCH, *(END if ended else [])], NOW + 10)
-    beam.apply_row(replace(beam.row, read_at=NOW + 11), NOW + 11, STATUSES)
+    apply_row(beam, replace(beam.row, read_at=NOW + 11), NOW + 11, STATUSES)
     assert beam.row_knowledge is RowKnowledge.CURRENT
     return beam
 
@@ -125,7 +129,7 @@ def test_each_change_of_a_row_begins_a_new_run_by_its_rule(
     beam = with_run(before, ended=ended)
     number = beam.run_sequence.number
     updated_at = NOW + 5 if written_since else NOW + 30
-    began = beam.apply_row(row(now, NOW + 40, 0.0 if emptied else 6.0, updated_at), NOW + 40, STATUSES)
+    began = apply_row(beam, row(now, NOW + 40, 0.0 if emptied else 6.0, updated_at), NOW + 40, STATUSES)
     rule = expected_row_rule(before, now, emptied=emptied, ended=ended, written_since=written_since)
     assert beam.row_rule is rule
     assert began is (rule in NEW_RUN_RULES)
@@ -143,9 +147,9 @@ def test_a_row_that_was_read_before_the_run_was_seen_decides_nothing() -> None:
     beam = with_run(RowPhase.SIMULATING, ended=True)
     read(beam, HEAD, NOW + 20)
     assert known_of_row(beam) == (RowKnowledge.OLDER_THAN_RUN, None)
-    assert not beam.apply_row(row(RowPhase.RESET, NOW + 19, 0.0, NOW + 19), NOW + 19, STATUSES)
+    assert not apply_row(beam, row(RowPhase.RESET, NOW + 19, 0.0, NOW + 19), NOW + 19, STATUSES)
     assert known_of_row(beam) == (RowKnowledge.OLDER_THAN_RUN, Rule.ROW_READ_BEFORE_RUN)
-    assert not beam.apply_row(row(RowPhase.SIMULATING, NOW + 21, 0.0, NOW + 19), NOW + 21, STATUSES)
+    assert not apply_row(beam, row(RowPhase.SIMULATING, NOW + 21, 0.0, NOW + 19), NOW + 21, STATUSES)
     assert known_of_row(beam) == (RowKnowledge.CURRENT, Rule.ROW_OF_SAME_RUN)
 
 
@@ -190,8 +194,8 @@ def found_ended() -> Beam:
 
 def previous() -> Beam:
     beam = current()
-    beam.apply_row(row(RowPhase.RESET, NOW + 40, 0.0), NOW + 40, STATUSES)
-    beam.apply_row(row(RowPhase.SIMULATING, NOW + 50, 0.0), NOW + 50, STATUSES)
+    apply_row(beam, row(RowPhase.RESET, NOW + 40, 0.0), NOW + 40, STATUSES)
+    apply_row(beam, row(RowPhase.SIMULATING, NOW + 50, 0.0), NOW + 50, STATUSES)
     return beam
 
 
@@ -231,13 +235,13 @@ IN: dict[LogAttribution, Callable[[], Beam]] = {
 
 
 def row_completed(beam: Beam) -> None:
-    beam.apply_row(row(RowPhase.SIMULATING, NOW + 70), NOW + 70, STATUSES)
-    beam.apply_row(replace(row(RowPhase.TERMINAL, NOW + 71), status="completed"), NOW + 71, STATUSES)
-    beam.reclaim_log(STATUSES, NOW + 80)
+    apply_row(beam, row(RowPhase.SIMULATING, NOW + 70), NOW + 70, STATUSES)
+    apply_row(beam, replace(row(RowPhase.TERMINAL, NOW + 71), status="completed"), NOW + 71, STATUSES)
+    reclaim_log(beam, STATUSES, NOW + 80)
 
 
 def another_log(beam: Beam) -> None:
-    beam.claim("local", "/b.log", LogStat(50, NOW + 300), NOW + 300, STATUSES, modified_at=NOW + 300)
+    decide_claim(beam, "local", "/b.log", LogStat(50, NOW + 300), NOW + 300, STATUSES, modified_at=NOW + 300)
 
 
 HAPPENS: dict[LogNews, Callable[[Beam], object]] = {
@@ -245,16 +249,16 @@ HAPPENS: dict[LogNews, Callable[[Beam], object]] = {
     LogNews.READ_LIVE: lambda beam: read(beam, BATCH, NOW + 5),
     LogNews.READ_NOT_OLDER: lambda beam: read(beam, BATCH, NOW + 5, live=False),
     LogNews.READ_OLDER: lambda beam: (
-        beam.apply_row(row(RowPhase.SIMULATING, NOW + 60), NOW + 60, STATUSES),
+        apply_row(beam, row(RowPhase.SIMULATING, NOW + 60), NOW + 60, STATUSES),
         read(beam, END, NOW + 5, live=False),
     ),
     LogNews.REPLACED: lambda beam: read(beam, [LogReplaced()], NOW + 60),
     LogNews.NEW_RUN: lambda beam: read(beam, [LogReplaced(), *HEAD], NOW + 60),
     LogNews.SAME_RUN: lambda beam: read(beam, [BatchStarted(2, 18)], NOW + 60),
     LogNews.GREW_UNDER_RUNNING_ROW: lambda beam: read(beam, BATCH, NOW + 60),
-    LogNews.ROW_BEGAN_RUN: lambda beam: beam.apply_row(row(RowPhase.RESET, NOW + 60, 0.0), NOW + 60, STATUSES),
-    LogNews.DATE_OLDER: lambda beam: beam.correct_dates(200.0, STATUSES),
-    LogNews.DATE_NOT_OLDER: lambda beam: beam.correct_dates(-60.0, STATUSES),
+    LogNews.ROW_BEGAN_RUN: lambda beam: apply_row(beam, row(RowPhase.RESET, NOW + 60, 0.0), NOW + 60, STATUSES),
+    LogNews.DATE_OLDER: lambda beam: correct_dates(beam, 200.0, STATUSES),
+    LogNews.DATE_NOT_OLDER: lambda beam: correct_dates(beam, -60.0, STATUSES),
     LogNews.ROW_COMPLETED: row_completed,
 }
 
@@ -369,9 +373,10 @@ def test_no_other_pair_of_attribution_and_news_occurs(steps: list[tuple[tuple[ob
         at += seconds
         if kind == "row" and isinstance(first, RowPhase) and isinstance(third, int):
             progress = second if isinstance(second, float) else None
-            beam.apply_row(row(first, at, progress, at + third), at, STATUSES)
+            apply_row(beam, row(first, at, progress, at + third), at, STATUSES)
         elif kind == "claim" and isinstance(second, int):
-            beam.claim(
+            decide_claim(
+                beam,
                 "local",
                 str(first),
                 LogStat(100, at + second),
@@ -381,9 +386,9 @@ def test_no_other_pair_of_attribution_and_news_occurs(steps: list[tuple[tuple[ob
                 written=bool(third),
             )
         elif kind == "dates" and isinstance(first, int) and beam.source is not None:
-            beam.correct_dates(float(first), STATUSES)
+            correct_dates(beam, float(first), STATUSES)
         elif kind == "reclaim":
-            beam.reclaim_log(STATUSES, at)
+            reclaim_log(beam, STATUSES, at)
         elif kind == "read" and isinstance(first, list) and beam.source is not None:
             read(beam, first, at, live=bool(second), more=bool(third))
         assert_consistent(beam)

@@ -8,6 +8,7 @@ import pytest
 
 from exporter.beams import retention as retirement
 from exporter.beams.beam import Beam
+from exporter.beams.beam_claims import decide_claim
 from exporter.beams.retention import ForgottenBeams
 from exporter.beams.rules import StatusRules, StoreRules
 from exporter.beams.snapshot import BeamKey, BeamRow
@@ -40,12 +41,12 @@ def test_a_returning_beam_continues_its_run_unless_its_row_begins_a_new_one() ->
 
 def test_a_returning_beam_with_another_log_begins_a_new_run() -> None:
     left, beam = ForgottenBeams(), Beam.new(row(1), AT)
-    beam.claim("local", "/log", LogStat(100, AT - 100), AT, RULES.statuses, modified_at=AT - 100)
+    decide_claim(beam, "local", "/log", LogStat(100, AT - 100), AT, RULES.statuses, modified_at=AT - 100)
     left.remember(beam, RULES)
     back = Beam.new(row(1), AT)
-    back.claim("local", "/log", LogStat(100, AT - 100), AT, RULES.statuses, modified_at=AT - 100)
+    decide_claim(back, "local", "/log", LogStat(100, AT - 100), AT, RULES.statuses, modified_at=AT - 100)
     assert not left.has_new_log(back)
-    back.claim("local", "/log", LogStat(100, AT - 50), AT, RULES.statuses, modified_at=AT - 50)
+    decide_claim(back, "local", "/log", LogStat(100, AT - 50), AT, RULES.statuses, modified_at=AT - 50)
     assert left.has_new_log(back)
     back.run_sequence.number += 1
     assert not left.has_new_log(back), "that has been counted"

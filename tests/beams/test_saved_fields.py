@@ -29,7 +29,7 @@ from exporter.sources.tailer import LogPosition, Tailer
 from tests.support.world import BEAM
 
 _NOT_SAVED = {
-    Beam: {"row_missing_since", "recent", "view", "decisions", "_copy_candidate"},
+    Beam: {"row_missing_since", "recent", "view", "decisions", "copy_candidate"},
     BeamRun: {"timed"},
 }
 """What a next process finds out again, or begins anew. Add a field here only if that is true of it."""
