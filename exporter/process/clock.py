@@ -119,6 +119,7 @@ class Clock:
         self._last_uptime = uptime()
         self._start = wall() - self._last_uptime  # the present instant is this plus the uptime
         self._timeline = Timeline()
+        self._events: list[tuple[ClockEvent, float]] = []
 
     @property
     def timeline(self) -> Timeline:
@@ -158,7 +159,11 @@ class Clock:
 
     def _read(self) -> tuple[float, float]:
         with self._lock:
-            return self._advance()
+            times = self._advance()
+            events, self._events = self._events, []
+        for event, seconds in events:  # not under the lock: a log that blocks must not stop every thread
+            self._on_event(event, seconds)
+        return times
 
     def _advance(self) -> tuple[float, float]:
         """Read both clocks and note what has happened to them; the lock is held."""
@@ -172,7 +177,7 @@ class Clock:
             known = self._timeline
             gaps = (*known.gaps, (last_at, gap))[-_GAPS_KEPT:]
             self._timeline = replace(known, wall_offset_seconds=known.wall_offset_seconds + gap, gaps=gaps)
-            self._on_event("suspended", passed)
+            self._events.append(("suspended", passed))
         return self._start + uptime, wall
 
     def _follow_wall(self, at: float, wall: float) -> None:
@@ -182,4 +187,4 @@ class Clock:
         step = offset - known.wall_offset_seconds
         if abs(step) > _STEP_SECONDS:
             self._timeline = replace(known, wall_offset_seconds=offset, clock_steps=known.clock_steps + 1)
-            self._on_event("set", step)
+            self._events.append(("set", step))

@@ -117,6 +117,20 @@ def test_instants_never_go_back_and_convert_to_wall_clock_times_and_back(steps: 
     assert instants[-1] - instants[0] == pytest.approx(ran, abs=0.1)
 
 
+def test_an_event_is_reported_without_holding_the_lock_of_the_clock() -> None:
+    """A log line may wait for a slow disk: that must not stop every thread that asks for the time."""
+    machine = Machine()
+    locked: list[bool] = []
+    machine.clock = Clock(
+        on_event=lambda *_: locked.append(machine.clock._lock.locked()),
+        wall=lambda: machine.wall,
+        uptime=lambda: machine.uptime,
+    )
+    machine.wall += HOUR
+    machine.clock.now()
+    assert locked == [False]
+
+
 class TestNextProcess:
     def test_it_continues_the_timeline_of_the_process_before(self) -> None:
         machine = Machine()
