@@ -1,0 +1,1 @@
+"""Messages to people: what to tell, in which words, and sending it once."""
