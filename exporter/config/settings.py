@@ -15,6 +15,7 @@ from pydantic import BeforeValidator, Field, PrivateAttr, model_validator
 
 from exporter.beams.rules import StoreRules
 from exporter.config.document import ConfigError, Document, Location, Origin, Trust, read_text
+from exporter.config.notifications import NotificationSettings
 from exporter.config.reading import Conflict, Conflicts, validate_document
 from exporter.config.sections import (
     SOURCE_KINDS,
@@ -78,6 +79,7 @@ class Settings(SettingsSection):
     )
     web: WebSettings = WebSettings()
     state: StateSettings = StateSettings()
+    notifications: Annotated[tuple[NotificationSettings, ...], BeforeValidator(as_tuple), Field(max_length=32)] = ()
     log: LogSettings = LogSettings()
     _origin: Origin = PrivateAttr(default=Origin())
 
@@ -120,11 +122,8 @@ class Settings(SettingsSection):
         return self
 
     def _repeated_names(self) -> Iterator[Conflict]:
-        first: dict[str, int] = {}
-        for position, source in enumerate(self.sources):
-            if first.setdefault(source.name, position) != position:
-                wrong = f"{source.name!r} is the name of an earlier source too; give each its own"
-                yield Conflict(("sources", position, "name"), wrong, (("sources", first[source.name], "name"),))
+        yield from _repeated("sources", "source", [source.name for source in self.sources])
+        yield from _repeated("notifications", "entry", [each.name for each in self.notifications])
 
     def _unusable_templates(self) -> Iterator[Conflict]:
         for position, source in enumerate(self.sources):
@@ -229,3 +228,11 @@ def _uses_base_directory(source: SourceSettings, text: str) -> bool:
     except LogPathError:
         return True
     return False
+
+
+def _repeated(section: str, what: str, names: list[str]) -> Iterator[Conflict]:
+    first: dict[str, int] = {}
+    for position, name in enumerate(names):
+        if first.setdefault(name, position) != position:
+            wrong = f"{name!r} is the name of an earlier {what} too; give each its own"
+            yield Conflict((section, position, "name"), wrong, ((section, first[name], "name"),))

@@ -6,13 +6,15 @@ The URLs hold passwords. They are read from a file, and never shown.
 from __future__ import annotations
 
 import hashlib
+import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from exporter.notify.messages import Message
 from exporter.notify.notifier import SendFailed
 from exporter.notify.occurrences import NotificationKind
-from exporter.process.trusted_files import read_secret_lines  # pending
+from exporter.process.trusted_files import readable_by_others
 
 _TYPES = {
     NotificationKind.CASE_DONE: "success",
@@ -21,6 +23,9 @@ _TYPES = {
     NotificationKind.BEAM_STALLED: "warning",
     NotificationKind.SOURCE_DOWN: "warning",
 }
+
+
+_LONGEST_FILE = 1 << 20
 
 
 class UrlFileError(Exception):
@@ -39,9 +44,14 @@ def read_urls(path: Path) -> list[str]:
     import apprise
 
     try:
-        lines = read_secret_lines(path)
-    except (OSError, ValueError) as error:
-        raise UrlFileError(f"{path}: {error}") from None
+        with path.open(encoding="utf-8") as file:
+            problem = readable_by_others(path, os.fstat(file.fileno()), group_may_read=True)
+            lines = file.read(_LONGEST_FILE).splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "is not UTF-8 text"
+        raise UrlFileError(f"{path}: {reason}; it should hold one Apprise URL per line") from None
+    if problem is not None:
+        raise UrlFileError(problem)
     urls: list[str] = []
     for number, line in enumerate(lines, 1):
         url = line.strip()
@@ -93,7 +103,7 @@ def explain_failure(url: str, message: Message) -> Sequence[str]:
     """Send a message and return what Apprise logs about it, for a person at a terminal."""
     import apprise
 
-    with apprise.LogCapture(level=apprise.logging.INFO) as captured:
+    with apprise.LogCapture(level=logging.INFO) as captured:  # type: ignore[no-untyped-call]
         try:
             send(url, message)
         except SendFailed as error:

@@ -55,6 +55,9 @@ CREATE TABLE runs (
     id INTEGER PRIMARY KEY, case_id TEXT NOT NULL, beam_id TEXT NOT NULL, ended_at REAL NOT NULL,
     run NOT NULL, checksum INTEGER NOT NULL
 );
+CREATE TABLE notifications (
+    destination TEXT NOT NULL, key TEXT NOT NULL, sent_at REAL NOT NULL, PRIMARY KEY (destination, key)
+) WITHOUT ROWID;
 CREATE INDEX runs_of_case ON runs (case_id);
 CREATE INDEX runs_by_end ON runs (ended_at);
 """

@@ -1,0 +1,120 @@
+"""Remembers on disk which messages have been sent, so that a restart sends none twice.
+
+What is known is held in memory and written through. Where the store on disk is missing or cannot be written, messages
+are still sent once by this process; a later write catches up.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Iterable
+from contextlib import closing
+from pathlib import Path
+
+import structlog
+
+from exporter.privacy.encryption import Encryption
+
+_log = structlog.get_logger(__name__)
+
+_BUSY_SECONDS = 2.0
+_DAY_SECONDS = 86400.0
+
+
+class SentOnDisk:
+    """Messages sent, by destination and key; the table ``notifications`` of the state store. Used by one thread.
+
+    Args:
+        path: the state store.
+        keep_days: what was sent earlier is forgotten.
+        encryption: hashes the keys with a key of its own; they stand there as they are without.
+    """
+
+    def __init__(self, path: Path, keep_days: float, encryption: Encryption | None = None) -> None:
+        self._path = path
+        self._keep_seconds = keep_days * _DAY_SECONDS
+        self._encryption = encryption
+        self._sent: dict[str, set[str]] | None = None
+        self._unwritten: list[tuple[str, str, bool]] = []
+        self._failing = False
+
+    def is_new(self, destination: str) -> bool:
+        """Return whether nothing was ever remembered of a destination."""
+        return destination not in self._known()
+
+    def was_sent(self, destination: str, key: str) -> bool:
+        """Return whether a destination has got the message of this key."""
+        return self._stored(key) in self._known().get(destination, ())
+
+    def remember(self, destination: str, keys: Iterable[str]) -> None:
+        """Remember that a destination has got these messages, or need not get them."""
+        known = self._known()
+        new = [self._stored(key) for key in keys]
+        if destination not in known:
+            new.append("")  # so that the destination is known even if nothing was sent there
+        known.setdefault(destination, set()).update(new)
+        self._unwritten += [(destination, each, True) for each in new]
+        self._write()
+
+    def forget(self, destination: str, key: str) -> None:
+        """Forget a message: when the same happens again, it is sent again."""
+        stored = self._stored(key)
+        if stored in self._known().get(destination, ()):
+            self._known()[destination].discard(stored)
+            self._unwritten.append((destination, stored, False))
+            self._write()
+
+    def _stored(self, key: str) -> str:
+        return key if self._encryption is None else self._encryption.lookup("notification", key)
+
+    def _known(self) -> dict[str, set[str]]:
+        if self._sent is None:
+            self._sent = {}
+            if self._path.exists():
+                try:
+                    with closing(self._connect()) as database:
+                        rows = database.execute("SELECT destination, key FROM notifications").fetchall()
+                except sqlite3.Error as error:
+                    self._report(error)
+                else:
+                    for destination, key in rows:
+                        self._sent.setdefault(str(destination), set()).add(str(key))
+        return self._sent
+
+    def _write(self) -> None:
+        """Write what has not been written; where that fails, it is tried again at the next change."""
+        if not self._path.exists():
+            return  # the state writer makes the store; what was remembered waits
+        now = time.time()
+        try:
+            with closing(self._connect()) as database, database:
+                for destination, key, sent in self._unwritten:
+                    if sent:
+                        database.execute(
+                            "INSERT OR REPLACE INTO notifications VALUES (?, ?, ?)", (destination, key, now)
+                        )
+                    else:
+                        database.execute(
+                            "DELETE FROM notifications WHERE destination = ? AND key = ?", (destination, key)
+                        )
+                database.execute(
+                    "DELETE FROM notifications WHERE sent_at < ? AND key <> ''", (now - self._keep_seconds,)
+                )
+        except sqlite3.Error as error:
+            self._report(error)
+        else:
+            self._unwritten.clear()
+            self._failing = False
+
+    def _connect(self) -> sqlite3.Connection:
+        return sqlite3.connect(f"{self._path.as_uri()}?mode=rw", uri=True, timeout=_BUSY_SECONDS)
+
+    def _report(self, error: sqlite3.Error) -> None:
+        """Report it once until it works again."""
+        if not self._failing:
+            self._failing = True
+            _log.warning(
+                "sent messages cannot be remembered: after a restart some may be sent again",
+                error=type(error).__name__,
+            )
