@@ -12,6 +12,7 @@ from exporter.cli.check_config import check_config
 from exporter.cli.errors import fail
 from exporter.cli.explain import explain
 from exporter.cli.export import alerts, dashboards
+from exporter.cli.notify import notify
 from exporter.cli.options import Flags, common_flags, identifiers_for, load_settings
 from exporter.cli.runs import runs
 from exporter.cli.top.command import top
@@ -140,7 +141,7 @@ def init(
     click.echo(f"{output}: written; {len(draft.checks)} things to check by hand stand on its top", err=True)
 
 
-for command in (verify_command, check_config, top, explain, runs, whois_command, alerts, dashboards):
+for command in (verify_command, check_config, top, explain, runs, whois_command, notify, alerts, dashboards):
     main.add_command(command)
 
 

@@ -17,8 +17,8 @@ class NotificationSettings(SettingsSection):
 
     name: str = Field(min_length=1, max_length=64, description="Name in log lines and metrics; each name once.")
     url_file: NamedFilePath = Field(
-        description="File with the Apprise URLs to send to, one per line. They hold passwords: only the exporter's user "
-        "may read the file."
+        description="File with the Apprise URLs to send to, one per line. They hold passwords: only the exporter's "
+        "user (and a group) may read the file."
     )
     on: Annotated[tuple[NotificationKindName, ...], BeforeValidator(as_tuple), Field(min_length=1)] = Field(
         default=("case_done", "case_failed", "beam_stalled"),

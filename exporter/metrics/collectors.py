@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
@@ -94,6 +94,7 @@ class ExporterCollector:
         scrapes: the meter that the web server writes to.
         protection: returns how the web server is protected; called once for each scrape.
         store_up: returns whether the state can be written to disk; ``None`` where it is not kept.
+        notifications: returns the messages to people by name and outcome.
     """
 
     def __init__(
@@ -104,18 +105,26 @@ class ExporterCollector:
         scrapes: ScrapeMeter,
         protection: Callable[[], metrics.ProtectionView] = lambda: metrics.ProtectionView({}),
         store_up: Callable[[], bool | None] = lambda: None,
+        notifications: Callable[[], Mapping[tuple[str, str], int]] = dict,
     ) -> None:
         self._version = version
         self._reload_status = reload_status
         self._scrapes = scrapes
         self._protection = protection
         self._store_up = store_up
+        self._notifications = notifications
 
     def __call__(self) -> Iterator[MetricGroup[Any]]:
         """Return the one group of these metrics."""
         seconds, size_bytes = self._scrapes.read()
         view = metrics.ExporterView(
-            self._version, self._reload_status(), seconds, size_bytes, self._protection(), self._store_up()
+            self._version,
+            self._reload_status(),
+            seconds,
+            size_bytes,
+            self._protection(),
+            self._store_up(),
+            self._notifications(),
         )
         yield MetricGroup(metrics.OWN_METRICS, [view], [""])
 

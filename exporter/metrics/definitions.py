@@ -90,6 +90,8 @@ class ExporterView:
         scrapes: number and total seconds of the scrapes so far.
         scrape_size_bytes: size of the last scrape before compression; ``None`` before the first.
         protection: the protection of the web server.
+        store_up: whether the last write of the state worked; ``None`` where it is not kept.
+        notifications: messages to people by name and outcome.
     """
 
     version: str
@@ -98,6 +100,7 @@ class ExporterView:
     scrape_size_bytes: int | None
     protection: ProtectionView = ProtectionView({})
     store_up: bool | None = None
+    notifications: Mapping[tuple[str, str], int] = field(default_factory=dict)
 
 
 def _each(values: Mapping[str, float]) -> list[LabelledValue]:
@@ -493,6 +496,14 @@ OWN_METRICS: tuple[Definition[ExporterView], ...] = (
         (),
         "When the server's TLS certificate expires; absent without TLS.",
         lambda own: own.protection.certificate_expires_at,
+    ),
+    counter_by(
+        "mqi_notifications_total",
+        (),
+        ("name", "outcome"),
+        "Messages to people by the name of the `notifications` entry and outcome: sent, failed (given up after a day) "
+        "or dropped (too many waited).",
+        lambda own: list(own.notifications.items()),
     ),
     counter_by(
         "mqi_exporter_names_requests_total",

@@ -10,6 +10,7 @@ import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 
 from exporter.notify.messages import Message
 from exporter.notify.notifier import SendFailed
@@ -32,6 +33,17 @@ class UrlFileError(Exception):
     """A file of URLs cannot be used: which, which line, and what to do."""
 
 
+def _load_apprise() -> ModuleType:
+    """Import Apprise, which takes a while, and keep its log lines to ourselves: they may show URLs."""
+    import apprise
+
+    logger = logging.getLogger("apprise")
+    if logger.propagate:
+        logger.propagate = False
+        logger.addHandler(logging.NullHandler())
+    return apprise
+
+
 def read_urls(path: Path) -> list[str]:
     """Read the URLs of a file: one per line; empty lines and lines that begin with ``#`` are comments.
 
@@ -41,8 +53,7 @@ def read_urls(path: Path) -> list[str]:
     Raises:
         UrlFileError: it cannot be read, others may read it, or a line is not a URL that Apprise knows.
     """
-    import apprise
-
+    apprise = _load_apprise()
     try:
         with path.open(encoding="utf-8") as file:
             problem = readable_by_others(path, os.fstat(file.fileno()), group_may_read=True)
@@ -81,8 +92,7 @@ def send(url: str, message: Message) -> None:
     Raises:
         SendFailed: the service did not accept it, or could not be reached.
     """
-    import apprise
-
+    apprise = _load_apprise()
     service = apprise.Apprise()
     if not service.add(url):
         raise SendFailed("Apprise does not know this kind of URL")
@@ -101,9 +111,8 @@ def send(url: str, message: Message) -> None:
 
 def explain_failure(url: str, message: Message) -> Sequence[str]:
     """Send a message and return what Apprise logs about it, for a person at a terminal."""
-    import apprise
-
-    with apprise.LogCapture(level=logging.INFO) as captured:  # type: ignore[no-untyped-call]
+    apprise = _load_apprise()
+    with apprise.LogCapture(level=logging.INFO) as captured:
         try:
             send(url, message)
         except SendFailed as error:

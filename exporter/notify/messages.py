@@ -57,7 +57,7 @@ def write_message(occurrences: Sequence[Occurrence], identifiers: Identifiers, a
     return Message(kind, f"{len(described)} {several}", "\n".join(paragraphs))
 
 
-def test_message(at: float) -> Message:
+def write_test_message(at: float) -> Message:
     """The message of ``mqi-exporter notify test``."""
     when = _clock_text(at, at)
     body = f"Sent at {when} by `mqi-exporter notify test`. Real messages arrive the same way."

@@ -72,6 +72,9 @@ class SentMessages(Protocol):
     def forget(self, destination: str, key: str) -> None:
         """The thing is over; when it happens again, it is told again."""
 
+    def save(self) -> None:
+        """Write what has not been written yet."""
+
 
 class SentInMemory:
     """:class:`SentMessages` for an exporter without a state file: until it ends."""
@@ -90,6 +93,9 @@ class SentInMemory:
 
     def forget(self, destination: str, key: str) -> None:
         self._sent.get(destination, set()).discard(key)
+
+    def save(self) -> None:
+        pass
 
 
 @dataclass(slots=True)
@@ -119,6 +125,7 @@ class Notifier:
         identifiers: how ids are shown.
         sent: what has been sent before.
         steady: seconds of a clock that nobody sets.
+        counts: messages by name and outcome (``sent``, ``failed``, ``dropped``), counted on from what stands there.
     """
 
     def __init__(
@@ -129,6 +136,7 @@ class Notifier:
         identifiers: Identifiers,
         sent: SentMessages,
         steady: Callable[[], float],
+        counts: dict[tuple[str, str], int] | None = None,
     ) -> None:
         self._destinations = destinations
         self._snapshot = snapshot
@@ -138,9 +146,10 @@ class Notifier:
         self._steady = steady
         self._filter = OccurrenceFilter()
         self._outboxes = {each.id: _Outbox() for each in destinations}
-        self._counts: dict[tuple[str, str], int] = {
-            (each.name, outcome): 0 for each in destinations for outcome in OUTCOMES
-        }
+        self._counts = {} if counts is None else counts
+        for each in destinations:
+            for outcome in OUTCOMES:
+                self._counts.setdefault((each.name, outcome), 0)
 
     def counts(self) -> dict[tuple[str, str], int]:
         """Messages by destination's name and outcome: ``sent``, ``failed`` (given up), ``dropped``."""
@@ -166,6 +175,7 @@ class Notifier:
                 self._sent.forget(each.id, key)
             self._queue(each, due, snapshot.at, at)
             self._deliver(each)
+        self._sent.save()
         return POLL_SECONDS
 
     def _queue(self, destination: Destination, due: Sequence[Occurrence], wall: float, at: float) -> None:

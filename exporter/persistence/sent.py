@@ -18,6 +18,9 @@ from exporter.privacy.encryption import Encryption
 
 _log = structlog.get_logger(__name__)
 
+_INSERT = "INSERT OR REPLACE INTO notifications VALUES (?, ?, ?)"
+_DELETE = "DELETE FROM notifications WHERE destination = ? AND key = ?"
+_FORGET = "DELETE FROM notifications WHERE sent_at < ? AND key <> ''"
 _BUSY_SECONDS = 2.0
 _DAY_SECONDS = 86400.0
 
@@ -55,7 +58,7 @@ class SentOnDisk:
             new.append("")  # so that the destination is known even if nothing was sent there
         known.setdefault(destination, set()).update(new)
         self._unwritten += [(destination, each, True) for each in new]
-        self._write()
+        self.save()
 
     def forget(self, destination: str, key: str) -> None:
         """Forget a message: when the same happens again, it is sent again."""
@@ -63,7 +66,7 @@ class SentOnDisk:
         if stored in self._known().get(destination, ()):
             self._known()[destination].discard(stored)
             self._unwritten.append((destination, stored, False))
-            self._write()
+            self.save()
 
     def _stored(self, key: str) -> str:
         return key if self._encryption is None else self._encryption.lookup("notification", key)
@@ -82,25 +85,18 @@ class SentOnDisk:
                         self._sent.setdefault(str(destination), set()).add(str(key))
         return self._sent
 
-    def _write(self) -> None:
-        """Write what has not been written; where that fails, it is tried again at the next change."""
-        if not self._path.exists():
-            return  # the state writer makes the store; what was remembered waits
+    def save(self) -> None:
+        """Write what has not been written yet. The state writer makes the store; until then it waits."""
+        if not self._unwritten or not self._path.exists():
+            return
         now = time.time()
         try:
             with closing(self._connect()) as database, database:
                 for destination, key, sent in self._unwritten:
-                    if sent:
-                        database.execute(
-                            "INSERT OR REPLACE INTO notifications VALUES (?, ?, ?)", (destination, key, now)
-                        )
-                    else:
-                        database.execute(
-                            "DELETE FROM notifications WHERE destination = ? AND key = ?", (destination, key)
-                        )
-                database.execute(
-                    "DELETE FROM notifications WHERE sent_at < ? AND key <> ''", (now - self._keep_seconds,)
-                )
+                    database.execute(
+                        _INSERT if sent else _DELETE, (destination, key, now) if sent else (destination, key)
+                    )
+                database.execute(_FORGET, (now - self._keep_seconds,))
         except sqlite3.Error as error:
             self._report(error)
         else:

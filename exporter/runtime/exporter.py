@@ -23,6 +23,7 @@ from exporter.config.listen_address import ListenError
 from exporter.metrics.collectors import ExporterCollector, ScrapeMeter, StoreCollector, process_registry
 from exporter.metrics.definitions import ProtectionView, ReloadStatus
 from exporter.metrics.encoder import MetricsEncoder
+from exporter.notify.notifier import Notifier
 from exporter.persistence.writer import StateWriter
 from exporter.polling.path_check import PathCheck
 from exporter.privacy.encryption import Encryption
@@ -30,6 +31,7 @@ from exporter.privacy.identifiers import Identifiers, SafeText
 from exporter.process.clock import Clock, ClockEvent
 from exporter.process.worker import Worker
 from exporter.runtime.event_log import log_decision, log_event, logs_decisions
+from exporter.runtime.notifications import make_notifier, sent_messages
 from exporter.runtime.pipeline import Pipeline
 from exporter.runtime.privacy import apply_settings, check_resolvers, make_identifiers, privacy_changed, pseudonym_key
 from exporter.web.authentication import FailedLogins
@@ -42,6 +44,7 @@ from exporter.web.web_config_reload import ActiveWebConfig
 
 _log = structlog.get_logger(__name__)
 
+_NEVER_SECONDS = 365 * 86400.0
 _TICK_SECONDS = 2.0
 """Longest time between two readings of the clock: a longer pause means that this process was stopped."""
 _STOP_SECONDS = 2.0
@@ -139,6 +142,10 @@ class Exporter:
                 None if self._key is None else Encryption(self._key.state),
             )
             self._state_writer.resume({source.name for source in settings.sources})
+        self._sent_messages = sent_messages(settings, self._state_writer)
+        self._notification_counts: dict[tuple[str, str], int] = {}
+        self._notifier = self._make_notifier(settings)
+        self._notifying = Worker("notifications", self._notify, self._store.count_error)
         self._reload_lock = threading.Lock()
         self._reload_status = ReloadStatus(True, self._clock.wall_now())
         self._pipeline = Pipeline(settings, self._store, self._identifiers, self._clock.now)
@@ -196,6 +203,7 @@ class Exporter:
         self._pipeline.start()
         if self._state_writer is not None:
             self._state_writer.start()
+        self._notifying.start()
         _log.info(
             "exporter started",
             version=__version__,
@@ -206,6 +214,7 @@ class Exporter:
 
     def stop(self) -> None:
         """Stop every thread, after writing pending progress and the state if possible."""
+        self._notifying.stop()
         with self._reload_lock:
             self._pipeline.stop()
             self._pipeline.close()
@@ -229,6 +238,7 @@ class Exporter:
                     # Ids shown before and after would not match.
                     wrong = "has changed, or its key has; restart the exporter to change it"
                     raise settings.error_at((("privacy",), wrong))
+                notifier = self._make_notifier(settings)
                 self._web_config.reload()
             except ConfigError as error:
                 self._reload_status = ReloadStatus(False, self._reload_status.at)
@@ -244,6 +254,8 @@ class Exporter:
             self._store.set_rules(store_rules(settings))
             apply_settings(self._identifiers, settings)
             self._settings = settings
+            self._notifier = notifier
+            self._notifying.wake()
             self._pipeline = Pipeline(settings, self._store, self._identifiers, self._clock.now, self._pipeline)
             self._pipeline.start()
             self._reload_status = ReloadStatus(True, self._clock.wall_now())
@@ -257,6 +269,21 @@ class Exporter:
         for decision in self._store.pop_decisions():
             log_decision(decision)
         return min(_TICK_SECONDS, self._settings.discovery.interval_seconds)
+
+    def _make_notifier(self, settings: Settings) -> Notifier | None:
+        return make_notifier(
+            settings,
+            self._snapshot,
+            lambda: self._unready() is None,
+            self._identifiers,
+            self._sent_messages,
+            self._notification_counts,
+        )
+
+    def _notify(self) -> float:
+        """Send the messages that are due; nothing to do where none are configured."""
+        notifier = self._notifier
+        return _NEVER_SECONDS if notifier is None else notifier.step()
 
     def _unhealthy(self) -> str | None:
         return self._pipeline.problem()
@@ -280,6 +307,7 @@ class Exporter:
                 scrapes=scrapes,
                 protection=self._protection_view,
                 store_up=lambda: None if self._state_writer is None else self._state_writer.up,
+                notifications=lambda: dict(self._notification_counts),
             ),
         )
 

@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 
 from exporter.beams.snapshot import StoreSnapshot
 from exporter.config import Settings
@@ -29,7 +30,7 @@ def destinations(settings: Settings) -> list[Destination]:
 def _destinations(settings: Settings) -> Iterator[Destination]:
     for position, entry in enumerate(settings.notifications):
         try:
-            urls = read_urls(entry.url_file)
+            urls = read_urls(Path(entry.url_file))
         except UrlFileError as error:
             raise settings.error_at((("notifications", position, "url_file"), str(error))) from None
         for url in urls:
@@ -52,6 +53,7 @@ def make_notifier(
     ready: Callable[[], bool],
     identifiers: Identifiers,
     sent: SentMessages,
+    counts: dict[tuple[str, str], int],
 ) -> Notifier | None:
     """Build the notifier of a configuration; ``None`` where nothing is to be sent.
 
@@ -59,4 +61,4 @@ def make_notifier(
         ConfigError: a file of URLs cannot be used.
     """
     found = destinations(settings)
-    return Notifier(found, snapshot, ready, identifiers, sent, time.monotonic) if found else None
+    return Notifier(found, snapshot, ready, identifiers, sent, time.monotonic, counts) if found else None
