@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from pydantic import ValidationError
@@ -16,7 +17,9 @@ from exporter.config import (
     load,
     settings_from,
 )
+from exporter.config.notifications import NotificationKindName
 from exporter.config.reference import keys, markdown
+from exporter.notify.occurrences import NotificationKind
 
 REPOSITORY = Path(__file__).parents[2]
 NEEDED = "base_directory: /opt/mqi\ndatabase: {path: /opt/mqi/mqi.db}\n"
@@ -525,6 +528,28 @@ def test_the_example_holds_every_key_with_its_default() -> None:
     assert missing == []
 
 
+def test_kinds_of_messages_are_the_ones_that_can_be_sent() -> None:
+    assert {kind.value for kind in NotificationKind} == set(get_args(NotificationKindName))
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        ("{name: a, url_file: /etc/urls, on: [case_over]}", "notifications[0].on[0]"),
+        ("{name: a, url_file: urls}", "is not an absolute path"),
+        ("{name: a, url_file: /etc/urls, cases: '('}", "is not a valid regular expression"),
+        ("{name: a, url_file: /etc/u}, {name: a, url_file: /etc/v}", "'a' is the name of an earlier entry too"),
+        ("{name: a, url_file: 'json://user:hunter2@host/'}", "is not an absolute path"),
+    ],
+)
+def test_a_mistake_in_notifications_is_named_with_its_key_and_shows_no_secret(written: str, expected: str) -> None:
+    needed = "base_directory: /opt/mqi\ndatabase: {path: /opt/mqi/data/mqi.db}\n"
+    with pytest.raises(ConfigError) as caught:
+        settings_from(f"{needed}notifications: [{written}]\n", "test")
+    assert expected in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+
+
 def test_the_local_example_follows_the_newest_communicator() -> None:
     found = load(REPOSITORY / "config" / "exporter-local.yaml")
     (template,) = found.templates(found.sources[0])
@@ -549,6 +574,7 @@ def test_all_but_two_keys_have_a_default() -> None:
     for name in ("host", "port", "user", "key_file", "passphrase_file", "password_file", "jump_password_file"):
         unset.add(f"sources[].{name}")
     unset |= {"sources[].known_hosts_file", "sources[].ssh_config_file"}
+    unset |= {"notifications[].name", "notifications[].url_file"}
     assert {key.shown for key in keys(Settings) if not key.default and not key.section} == unset
 
 

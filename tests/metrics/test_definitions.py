@@ -75,6 +75,7 @@ INTERFACE = {
     "mqi_exporter_certificate_expiry_timestamp_seconds": ("gauge", ()),
     "mqi_exporter_names_requests_total": ("counter", ("outcome",)),
     "mqi_store_up": ("gauge", ()),
+    "mqi_notifications_total": ("counter", ("name", "outcome")),
 }
 
 
@@ -91,6 +92,7 @@ def full_text() -> bytes:
             scrapes=scrapes,
             protection=lambda: protection,
             store_up=lambda: True,
+            notifications=lambda: {("physics", "sent"): 3},
         ),
     )
     return b"".join(encoder.encode(openmetrics=False))
