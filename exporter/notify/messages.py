@@ -91,7 +91,7 @@ def _describe(occurrence: Occurrence, identifiers: Identifiers, at: float) -> tu
         case _:
             source = occurrence.source
             assert source is not None, "it is about a source"
-            lines = [] if source.reason is None else [f"Reason: {source.reason}"]
+            lines = [] if source.problem is None else [f"Reason: {identifiers.problem(source.problem)}"]
             if source.last_poll_at is not None:
                 lines.append(f"Last answer: {_clock_text(source.last_poll_at, at)}.")
             lines.append("Its beams show their last known values until it answers.")

@@ -6,6 +6,7 @@ from exporter.beams.snapshot import BeamState, BeamView, SourceView
 from exporter.notify.messages import Message, write_message
 from exporter.notify.occurrences import NotificationKind, find_occurrences
 from exporter.privacy.identifiers import Identifiers, PlainIdentifiers
+from exporter.sources.source import SourceUnavailable
 from tests.web.store_snapshots import NOW, make_beam, make_snapshot
 
 
@@ -66,7 +67,7 @@ def test_a_case_with_failures_names_the_beams_and_their_reasons() -> None:
 
 
 def test_a_source_that_is_down_says_why() -> None:
-    sources = (SourceView("hpc1", "ssh", up=False, reason="the host refused the key"),)
+    sources = (SourceView("hpc1", "ssh", up=False, problem=SourceUnavailable("login", "the host refused the key")),)
     told = message(NotificationKind.SOURCE_DOWN, sources=sources)
     assert told.subject == "Source hpc1 is down"
     assert "the host refused the key" in told.body
