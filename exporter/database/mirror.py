@@ -28,14 +28,15 @@ from exporter.beams.snapshot import (
 from exporter.database.beams_table import BeamsTable, ProgressUpdate, UpdateKind
 from exporter.database.other_writer import OtherWriter
 from exporter.database.unavailable import DatabaseUnavailable
+from exporter.process.backoff import Backoff
 
 ROWS_PER_TRANSACTION = 100
 """Most rows per transaction, which then holds the lock for about a millisecond (``docs/performance.md``)."""
 
 OUTCOMES = ("written", "refused", "failed")
 """Outcomes of an update: the row changed, the row did not accept it, or the database could not be written."""
-_BACKOFF_SECONDS = 0.5
-_LONGEST_BACKOFF_SECONDS = 30.0
+_BACKOFF_SECONDS = (0.5, 30.0)
+"""First and longest wait after a failed write."""
 _EQUAL_WITHIN = 0.01
 """Largest difference between equal values. Ours is rounded twice; the communicator's ``X/Y*50+40`` is not."""
 
@@ -144,7 +145,7 @@ class Mirror:
         self._due: dict[BeamKey, _Written] = {}
         self._generation = table.generation
         self._next_at = float("-inf")
-        self._failures = 0
+        self._backoff = Backoff(*_BACKOFF_SECONDS)
         self._wall_offset_seconds = 0.0
         self._other_writer: BeamKey | None = None
         self._others = OtherWriter(value_range)
@@ -291,9 +292,7 @@ class Mirror:
                 result = self._table.write([self._due[key].update for key in some])
             except DatabaseUnavailable as error:
                 outcomes["failed"] += len(some)
-                delay = min(_BACKOFF_SECONDS * 2**self._failures, _LONGEST_BACKOFF_SECONDS)
-                self._failures = min(self._failures + 1, 10)
-                self._next_at = at + delay
+                self._next_at = at + self._backoff.next_pause()
                 return FlushResult(outcomes, tuple(seconds), len(self._due), error)
             seconds.append(self._timer() - began)
             for key in some:
@@ -307,7 +306,7 @@ class Mirror:
                     written.ours, written.ours_at = before.ours, before.ours_at
                 outcomes["written" if written.accepted else "refused"] += 1
                 self._written[key] = written
-        self._failures = 0
+        self._backoff.reset()
         return FlushResult(outcomes, tuple(seconds), 0, None)
 
 

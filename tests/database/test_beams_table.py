@@ -160,7 +160,7 @@ class TestRows:
         db.add(path, "b")
         table = BeamsTable(path)
         table.rows(0.0)
-        # A read that stayed open would keep the log of writes from being taken in.
+        # An open read would prevent the checkpoint of the -wal.
         db.execute(path, "UPDATE beams SET status = 'pending'")
         [(busy, *_)] = db.execute(path, "PRAGMA wal_checkpoint(TRUNCATE)")
         assert busy == 0
@@ -244,7 +244,7 @@ class TestWrites:
 
 
 class TestUpdateBeamProgress:
-    """The plan's phase 2."""
+    """Phase 2 of the development plan."""
 
     @pytest.mark.parametrize(
         ("value", "stored"),

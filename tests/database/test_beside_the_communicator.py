@@ -1,4 +1,4 @@
-"""The mirror beside a second process that reads and writes the same database as the communicator does."""
+"""The mirror beside a second process that reads and writes the same database like the communicator."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def make_mirror(table: BeamsTable, interval_seconds: float) -> Mirror:
 
 
 def write_beside(path: Path, neighbour: db.Neighbour, beams: int, interval_seconds: float) -> list[float]:
-    """Write progress of some beams as often as allowed, and look for beams, while the neighbour works.
+    """Write progress of some beams as often as allowed, and read rows, while the other process works.
 
     Returns:
         Seconds of each transaction.
@@ -78,7 +78,7 @@ def test_communicator_and_exporter_do_not_fail_each_other_at_a_far_too_high_rate
 
 
 def test_our_commits_break_only_transactions_that_read_and_then_write(tmp_path: Path) -> None:
-    """SQLite's rule, not ours: so commits are few. The neighbour looks for GPUs far more often than it does."""
+    """This is SQLite's rule, so the exporter commits rarely. The process searches GPUs more often than the real one."""
     path = make(tmp_path, 5)
     neighbour = db.Neighbour(path, 3.0, finds_gpus=True)
     seconds = write_beside(path, neighbour, 5, 0.5)

@@ -1,4 +1,4 @@
-"""The database is open only while it is used, and a file that is not whole is left alone."""
+"""The database is open only during a use, and an incomplete file is not opened."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def path(tmp_path: Path) -> Path:
 
 
 class Site:
-    """A table whose file is used by this process alone, under a clock that is passed in."""
+    """A table whose file only this process uses, with a manual clock."""
 
     def __init__(self, path: Path) -> None:
         self.at = 0.0
@@ -40,7 +40,7 @@ class Site:
         return len(self.table.rows())
 
     def kind(self) -> str:
-        """Why the table cannot be used."""
+        """Return the error when the table is used."""
         with pytest.raises(DatabaseUnavailable) as caught:
             self.table.rows()
         with pytest.raises(DatabaseUnavailable) as also:
@@ -55,7 +55,7 @@ def site(path: Path) -> Site:
 
 
 def backup_of(path: Path, rows: int) -> Path:
-    """Another database with beams of its own."""
+    """Another database with other beams."""
     other = db.make(path.with_name("backup.db"))
     for number in range(rows):
         db.add(other, f"restored{number}")
@@ -191,7 +191,7 @@ class TestAfterAKill:
 
 
 def test_the_files_beside_the_target_of_a_link_are_checked(tmp_path: Path, path: Path) -> None:
-    """SQLite keeps them where the link leads to."""
+    """SQLite keeps them beside the link's target."""
     link = tmp_path / "elsewhere" / "link.db"
     link.parent.mkdir()
     link.symlink_to(path)
@@ -217,7 +217,7 @@ class TestReplaced:
         communicator.add("more", 0, 1)
         assert site.kind() == "not_its_wal"
         communicator.stop()
-        # SQLite leaves a -wal where it is whose database is another one by now.
+        # SQLite does not remove the -wal if another database is at the path.
         assert "mqi.db-wal" in db.beside(path)
         site.at += 100.0
         assert site.kind() == "not_its_wal"

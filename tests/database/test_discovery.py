@@ -82,7 +82,7 @@ class TestDatabase:
         now = time.time()
 
         def found(seconds: float, *watched: str) -> tuple[set[str], bool]:
-            """What a look finds, and whether it has opened the database."""
+            """Read beams; return them and whether the database was opened."""
             nonlocal at
             at = seconds
             uses = []
@@ -210,7 +210,7 @@ class TestDatabase:
         look = discovery.find_beams(time.time(), ())
         assert dict(look.refused) == {"not_utf8": 1}
         assert [row.key.beam_id for row in look.rows] == ["good"]
-        # Over, and long ago: only asking for what is watched could bring it up again.
+        # It ended long ago, so only the list of watched beams could read it again.
         db.execute(path, "UPDATE beams SET status = 'completed', updated_at = '2020-01-01 00:00:00'")
         later = discovery.find_beams(time.time(), [row.key for row in look.rows])
         assert [row.key.beam_id for row in later.rows] == ["good"]

@@ -34,7 +34,7 @@ def view(
     row_progress: float | None = None,
     read_at: float = 0.0,
 ) -> BeamView:
-    """A beam as the store shows it."""
+    """Make the view of a beam."""
     return BeamView(
         key=key,
         source="local",
@@ -72,7 +72,7 @@ def view(
 
 
 def ended(**changes: object) -> BeamView:
-    """A beam whose run has succeeded."""
+    """Make the view of a beam whose run has succeeded."""
     return view(18, succeeded=True, state=BeamState.SUCCEEDED)._replace(**changes)  # type: ignore[arg-type]
 
 
@@ -88,14 +88,14 @@ def row(
     read_at: float = 0.0,
     status: str = "simulation_running",
 ) -> BeamView:
-    """A beam in batch ``current`` of 18 whose row was read as this."""
+    """Make the view of a beam in batch ``current`` of 18, with this row."""
     return view(current, 18)._replace(
         row=BeamRow(KEY, read_at, status=status, progress=progress, updated_at=updated_at)
     )
 
 
 class Site:
-    """A database with one row, and a mirror whose clock is passed in."""
+    """A database with one row, and a mirror with a manual clock."""
 
     def __init__(
         self,
@@ -123,13 +123,13 @@ class Site:
         )
 
     def round(self, *views: BeamView) -> None:
-        """The store shows this, then there is a round of writing."""
+        """Update the mirror with these views, then write."""
         self.at += 100.0
         self.mirror.update(snapshot(*views, at=self.at))
         self.mirror.flush(self.at)
 
     def shows(self, *views: BeamView) -> object:
-        """The same; returns what the column holds after it."""
+        """Update and write; return the value of the column."""
         self.round(*views)
         return self.column
 
@@ -138,7 +138,7 @@ class Site:
         return db.progress(self.path, "b")
 
     def stands(self, value: float, status: str | None = None) -> None:
-        """Somebody else writes the row."""
+        """Write the row like another program."""
         db.execute(self.path, "UPDATE beams SET progress = ?", value)
         if status is not None:
             db.execute(self.path, "UPDATE beams SET status = ?", status)
@@ -248,7 +248,7 @@ class TestTerminalRows:
         assert site.shows(retried) == 1.0, "once for each run"
 
     def test_a_completed_row_is_raised_although_the_row_of_the_previous_run_refused_it(self, site: Site) -> None:
-        """The retry's log is read while all that is known of its row is how the run before left it."""
+        """The retry's log is read before its row, which still shows the previous run."""
         site.stands(40.0, "simulation_running")
         before = ended(run_number=2, row=BeamRow(KEY, 0.0, status="completed", updated_at=10.0))
         assert site.shows(before) == 40.0
@@ -310,7 +310,7 @@ class TestFailures:
         assert site.shows(view(9, 18, status="pending")) == 50.0
 
     def test_after_a_restart_a_beam_is_not_written_before_its_row_is_read(self, site: Site) -> None:
-        """Its row may be the next run's by now, and its host is down."""
+        """The row may belong to the next run by now, and the host is down."""
         site.stands(0.0, "simulation_running")
         site.mirror.update(replace(snapshot(ended()), rows_from_restart=frozenset({KEY})))
         site.mirror.flush(site.at, now=True)
@@ -325,7 +325,7 @@ class TestFailures:
         assert site.shows(view(5, 18, run_number=run_number, state=BeamState.FAILED)) == expected
 
     def test_a_lowering_refused_by_a_reset_row_is_due_again_after_the_row_is_read(self, site: Site) -> None:
-        """Rows of 2025 became pending, with a coarse 70, when the engine was launched."""
+        """In 2025 rows became pending, with the value 70, when the engine was started."""
         site.stands(70.0, "pending")
         known = view(1, 18, status="tps_generation", grew=True)
         assert site.shows(known) == 70.0
@@ -376,7 +376,7 @@ class TestFailures:
 
 
 class TestRestored:
-    """A backup was copied over the file: what we wrote is not in it, although it is the same file."""
+    """A backup was copied over the file. It is the same file, but without our last values."""
 
     def test_progress_is_written_again_after_a_restore(self, site: Site) -> None:
         site.shows(row(5, updated_at=100.0))

@@ -1,4 +1,4 @@
-"""What is said of another writer of the column, by the values that it writes."""
+"""Advice about another writer of the column, based on its values."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from exporter.database.other_writer import KNOWN_SCALES, OtherWriter, Scale
 
 
 def written(scale: Scale, total: int, *batches: int) -> list[tuple[float, int, int]]:
-    """What a writer on a scale writes at some batches; we know of one batch more by then."""
+    """Yield the values of a writer on a scale, while we already know one batch more."""
     low, high = scale
     return [(low + (high - low) * batch / total, min(total, batch + 1), total) for batch in batches]
 
 
 def said(own: Scale, *values: tuple[float, int, int]) -> list[str]:
-    """Everything that is said while these values come in."""
+    """Return all advice while these values are observed."""
     writer = OtherWriter(own)
     return [advice for value in values if (advice := writer.observe(*value)) is not None]
 

@@ -28,7 +28,7 @@ def test_existing_objects_are_excluded_and_collections_are_rare() -> None:
 
 
 class Ring:
-    """Garbage that only a search finds."""
+    """Garbage that only the collector finds."""
 
     def __init__(self) -> None:
         self.me = self

@@ -1,4 +1,4 @@
-"""Configuration files that others can change are refused: who changes them decides what the exporter does."""
+"""Configuration files that others can change are refused, because they control the exporter."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from exporter.web.web_config_reload import ActiveWebConfig
 from tests.support.process import ExporterProcess, wait_for
 
 SOMEBODY = 4711
-"""A user that has no name here."""
+"""A user id without a name on this machine."""
 COMMUNICATORS = Path(__file__).parents[1] / "data" / "communicator" / "newest.config.yaml"
 
 

@@ -1,4 +1,4 @@
-"""The exporter's own log: one line per event, whatever is in it."""
+"""The exporter's own log: one line per event, whatever its values."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FIELD = re.compile(r'([\w.-]+)=("(?:[^"\\]|\\.)*"|[^ ]*)(?: |$)')
 
 @pytest.fixture
 def stream() -> Iterator[io.StringIO]:
-    """A stream to log to; the logging of the test run is as before afterwards."""
+    """A stream for the log. The logging of the test run is restored afterwards."""
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
     yield io.StringIO()
@@ -32,7 +32,7 @@ def stream() -> Iterator[io.StringIO]:
 
 
 def fields(line: str) -> dict[str, str]:
-    """A logfmt line taken apart; fails where it is none."""
+    """Parse a logfmt line."""
     assert "".join(found[0] for found in FIELD.finditer(line)) == line
     return {key: json.loads(value) if value.startswith('"') else value for key, value in FIELD.findall(line)}
 

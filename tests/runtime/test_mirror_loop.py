@@ -1,4 +1,4 @@
-"""When the mirror looks at the store and writes: as soon as there are news, no more often than allowed, seldom else."""
+"""When the mirror writes: on progress at once, at most once per interval, rarely otherwise."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ HOUR = 3600.0
 
 
 class Site:
-    """A database, a store, and the mirror's rounds under a clock that is passed in."""
+    """A database, a store and a mirror loop with a manual clock."""
 
     def __init__(self, folder: Path, beams: int = 1, *, value: str = "batch") -> None:
         self.path = db.make(folder / "mqi.db")
@@ -118,7 +118,7 @@ def test_progress_is_written_at_once_if_the_last_write_was_long_ago(site: Site) 
 
 
 def test_corrected_permissions_are_used_at_the_next_write(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """SQLite shares what it may do to ``-shm`` among all connections of a process: so none may stay open."""
+    """SQLite shares access to ``-shm`` between all connections of a process, so none may stay open."""
     connect = sqlite3.connect
 
     def without_rights(database: str, **options: Any) -> Any:

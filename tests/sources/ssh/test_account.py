@@ -1,4 +1,4 @@
-"""The account on the host: what the guide lets it do, tried with all that SSH offers, and what we never ask for."""
+"""The restricted account of the guide: everything that SSH offers is tried and refused."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ GUIDE = (Path(__file__).parents[3] / "docs" / "remote-logs.md").read_text(encodi
 
 
 def shown(pattern: str) -> str:
-    """What the guide shows, for the account that runs the tests."""
+    """The guide's sshd_config lines, for the account that runs the tests."""
     (found,) = re.findall(pattern, GUIDE, re.MULTILINE)
     return re.sub(r"^ {3}", "", found, flags=re.MULTILINE).replace("mqi-progress", getpass.getuser())
 
 
 @pytest.fixture(scope="module")
 def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
-    """A host that allows much, but for the account's own lines as the guide shows them."""
+    """A host that allows everything except for the restricted account of the guide."""
     everything = (
         "AllowAgentForwarding yes\nPermitTTY yes\nPermitTunnel yes\nX11Forwarding yes\nPermitUserEnvironment yes\n"
     )
@@ -93,7 +93,7 @@ def test_the_restricted_account_runs_no_command_and_no_shell(
         channel.invoke_shell()
         channel.sendall(f"touch {tmp_path}/executed; echo executed\n".encode())
     channel.shutdown_write()
-    # What answers is the SFTP server, whatever was asked for; it takes this for a broken request.
+    # The SFTP server answers every request; to it, this one is malformed.
     output = b""
     while data := channel.recv(4096):
         output += data
@@ -102,7 +102,7 @@ def test_the_restricted_account_runs_no_command_and_no_shell(
 
 
 def request_agent(session: Any) -> None:
-    """Ask for the forwarding of an agent, and for an answer (the library's own request does not ask for one)."""
+    """Request agent forwarding with a reply (the library's own request has none)."""
     message = paramiko.Message()
     message.add_byte(CHANNEL_REQUEST)
     message.add_int(session.remote_chanid)
@@ -162,7 +162,7 @@ def test_the_restricted_account_changes_no_file(client: paramiko.SSHClient, tmp_
 
 
 def test_an_agent_is_used_for_the_login_and_never_forwarded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What arrives at the host, seen from there: a wrapper notes its environment and what it was asked to run."""
+    """A wrapper on the host records its environment and the requested command."""
     noted = tmp_path / "noted"
     wrapper = tmp_path / "wrapper"
     wrapper.write_text(f"#!/bin/sh\nenv > {noted}\nexec {SFTP_SERVER} -R\n", encoding="utf-8")

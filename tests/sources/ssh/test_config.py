@@ -1,4 +1,4 @@
-"""The OpenSSH configuration is read as OpenSSH reads it (``ssh -G``), and nothing in it is executed."""
+"""The OpenSSH configuration is read like ``ssh -G`` does, and nothing in it is executed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from exporter.sources.ssh.target import resolve_route
 HOSTS = ("gpu", "gpu1.example", "gpu2.example", "GPU", "10.0.0.7", "gate")
 USERS = (None, "root", "mqi")
 ME, HOME = (pwd.getpwuid(os.getuid()).pw_name, pwd.getpwuid(os.getuid()).pw_dir)
-"""As OpenSSH finds them: not by the environment."""
+"""The home folder as OpenSSH finds it, not from the environment."""
 
 
 def write(folder: Path, text: str, name: str = "config") -> Path:
@@ -31,7 +31,7 @@ def write(folder: Path, text: str, name: str = "config") -> Path:
 
 
 def by_openssh(config: Path, host: str, user: str | None = None) -> dict[str, list[str]] | None:
-    """What ``ssh -G`` says; ``None`` where it refuses."""
+    """Return the output of ``ssh -G``; ``None`` if it refuses."""
     login = ["-l", user] if user else []
     done = subprocess.run(
         ["ssh", "-G", "-F", str(config), *login, host],
@@ -51,13 +51,13 @@ def by_openssh(config: Path, host: str, user: str | None = None) -> dict[str, li
 
 
 def jump_of(jump: Jump) -> str:
-    """A host of a ``ProxyJump`` as ``ssh -G`` shows the last one."""
+    """Format a host of a ``ProxyJump`` like ``ssh -G``."""
     bracketed = f"[{jump.host}]" if ":" in jump.host or not jump.host.strip("1234567890.") else jump.host
     return (f"{jump.user}@" if jump.user else "") + bracketed + (f":{jump.port}" if jump.port else "")
 
 
 def assert_alike(config: Path, host: str, user: str | None = None) -> None:
-    """What we read is what OpenSSH reads, or both refuse."""
+    """Check that both read the same, or both refuse."""
     expected = by_openssh(config, host, user)
     ours: HostConfig | SshConfigError
     try:
@@ -87,7 +87,7 @@ def assert_alike(config: Path, host: str, user: str | None = None) -> None:
 
 
 class Writer:
-    """Writes configurations as people do, with all that the format allows."""
+    """Writes random configurations that use everything that the format allows."""
 
     def __init__(self, seed: int, folder: Path) -> None:
         self.chance = random.Random(seed)
@@ -187,7 +187,7 @@ def test_generated_configurations_are_read_as_openssh_reads_them(tmp_path: Path,
 
 
 def problem(folder: Path, text: str, host: str = "gpu") -> str:
-    """What is said of a configuration that cannot be used for a host."""
+    """Return the message for a configuration that cannot be used for a host."""
     with pytest.raises(SourceUnavailable) as caught:
         resolve_route(SshHost(host, user="mqi", ssh_config_file=write(folder, text)))
     assert caught.value.kind == "ssh_config"

@@ -1,4 +1,4 @@
-"""What networks and hosts do to a source over SSH, on a real sshd: nothing is lost, comes twice, or hangs.
+"""Network and host faults of an SSH source with a real sshd: nothing is lost, comes twice, or hangs.
 
 Each test ends with the beam's state being that of reading its finished log whole, and with a local source beside it
 that was looked at all the while.
@@ -43,7 +43,7 @@ def cut_at(batch: int) -> int:
 
 
 class Watch:
-    """A store with a remote and a local source, each looked at in a thread of its own as the exporter does."""
+    """A store with a remote and a local source, each polled in its own thread like in the exporter."""
 
     def __init__(self, folder: Path, host: SshHost) -> None:
         self.remote_log = folder / "remote" / "remote.log"
@@ -51,7 +51,7 @@ class Watch:
         for log in (self.remote_log, self.local_log):
             log.parent.mkdir(exist_ok=True)
         self.store = BeamStore(StoreRules(StallRules(), StatusRules()), time.time())
-        # Pauses between attempts are shortened by a clock that runs fast.
+        # A fast clock shortens the backoff.
         source = SshLogSource("hpc1", host, clock=lambda: 20 * time.monotonic(), jitter=lambda: 0.0)
         self.pollers = [
             self._poller(source, f"{folder}/remote/{{beam_id}}.log"),
@@ -95,7 +95,7 @@ class Watch:
         return found[0] if found else SourceView(name, "ssh")
 
     def write(self, start: int, end: int | None = None) -> None:
-        """The host's engine writes this part of the log."""
+        """Write a part of the log on the host."""
         with self.remote_log.open("ab") as file:
             file.write(DATA[start:end])
 
@@ -108,7 +108,7 @@ class Watch:
             wait_for(lambda: self.view().state is BeamState.UNREACHABLE, "the beam unreachable")
 
     def local_is_live(self) -> None:
-        """The local source sees what is written now, whatever the remote one waits for."""
+        """Check that the local source works while the remote one waits."""
         with self.local_log.open("ab") as file:
             file.write(b"Generating particles for (1 of 100 batches) in CPU ..\nParticle transportation complete!\n")
         size = self.local_log.stat().st_size
@@ -124,7 +124,7 @@ class Watch:
         assert (view.batches_total, view.batch_current, view.batches_completed) == (18, 18, 18)
         assert (view.run_number, view.particles, view.estimated_ratio) == (1, 49350, 1.0)
         assert not self.source().anomalies
-        # The source says what it did after the look that showed the run's end.
+        # The source publishes its counters after the poll that showed the run's end.
         wait_for(lambda: self.source().read_bytes >= len(DATA), "what was read is counted")
         assert self.source().read_bytes == len(DATA), "nothing was read twice"
 
@@ -244,7 +244,7 @@ def test_a_network_link_that_stalls_at_random_loses_nothing(watch: Watch, relay:
         end = min(len(DATA), position + chance.randrange(1, 1500))
         watch.write(position, end)
         position = end
-        # Some stalls are longer than an operation may take, most are not.
+        # Some stalls are longer than the operation time-out, most are not.
         threading.Event().wait(chance.choice([0.0, 0.01, 0.1, 0.3, 1.5 * TIMEOUT_SECONDS]))
         relay.resume()
     watch.local_is_live()
@@ -283,7 +283,7 @@ def test_a_log_that_is_not_a_file_is_logged_once_and_followed_when_it_becomes_on
 
 
 def test_a_full_disk_on_the_host_only_delays_the_log(watch: Watch) -> None:
-    """The engine's writes fail for a while: the log stops in the middle of a line, and what follows comes later."""
+    """The engine's writes fail for a while: the log stops in the middle of a line and continues later."""
     watch.write(0, cut_at(5) + 10)
     watch.shows(4)
     watch.local_is_live()
@@ -377,9 +377,9 @@ def test_a_host_that_accepts_but_never_answers_times_out(tmp_path: Path, sshd: S
 
 
 def test_an_unreachable_host_does_not_delay_the_shutdown(tmp_path: Path, sshd: Sshd) -> None:
-    """An address that answers nothing at all: connecting is waited for in steps that can be ended."""
+    """An address that never answers: connecting waits in steps that can be interrupted."""
     with socket.socket() as full:
-        # A listener whose queue is full drops what arrives, as a firewall does.
+        # A listener with a full queue drops packets, like a firewall.
         full.bind(("127.0.0.1", 0))
         full.listen(0)
         fillers = [socket.socket() for _ in range(4)]

@@ -1,4 +1,4 @@
-"""known_hosts files are read as OpenSSH reads them (``ssh-keygen -F``); a line that is damaged hides no other."""
+"""known_hosts files are read like ``ssh-keygen -F`` does, and a damaged line hides no other line."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_matching_a_pattern_takes_linear_time() -> None:
 
 
 class Writer:
-    """Writes known_hosts files with all that the format allows, damage included."""
+    """Writes random known_hosts files that use everything that the format allows, with damaged lines."""
 
     DAMAGED = (f"gpu {key()[:-5]}", "gpu", "gpu ssh-ed25519 ====", "@odd gpu ssh-ed25519 AAAA")
 
@@ -154,7 +154,7 @@ class Writer:
 
 
 def by_openssh(path: Path, name: str) -> set[tuple[int, str]]:
-    """Lines that ``ssh-keygen -F`` finds for a host, each with its mark."""
+    """Return the lines that ``ssh-keygen -F`` finds for a host, each with its marker."""
     done = subprocess.run(
         ["ssh-keygen", "-F", name, "-f", str(path)], check=False, capture_output=True, text=True, timeout=30
     )
@@ -178,7 +178,7 @@ def test_generated_files_are_read_as_openssh_reads_them(tmp_path: Path, *, hashe
             ours = {(int(each.where.rpartition(":")[2]), "") for each in keys.trusted}
             ours |= {(int(each.where.rpartition(":")[2]), "REVOKED") for each in keys.revoked}
             ours |= {(int(each.rpartition(":")[2]), "CA") for each in keys.authorities}
-            # It lists lines whose keys are damaged, too.
+            # ssh-keygen also lists lines with damaged keys.
             expected = {(line, mark) for line, mark in by_openssh(path, name) if line not in writer.damaged}
             assert ours == expected, f"{name}\n{path.read_text()}"
             assert {int(each.where.rpartition(":")[2]) for each in keys.skipped} == writer.damaged

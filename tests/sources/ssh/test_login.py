@@ -1,4 +1,4 @@
-"""How a host refuses a login: what is said, how long it is left alone, and who gets which password."""
+"""Refused logins: messages, backoff, and which host gets which password."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MINUTE = 60.0
 
 
 class Door(paramiko.ServerInterface):
-    """An SSH server's door that notes what it is shown.
+    """The login of an SSH server, which records the credentials that it receives.
 
     Args:
         after_key: what it demands once it was shown a key; nothing where it is to be let in.
@@ -62,7 +62,7 @@ class Door(paramiko.ServerInterface):
 
 @contextmanager
 def serving(folder: Path, make: Callable[[], Door], *, hang_up: bool = False) -> Iterator[tuple[SshHost, list[Door]]]:
-    """A scripted SSH server; ``hang_up``: it ends the connection as soon as somebody wants to log in."""
+    """A scripted SSH server. With ``hang_up`` it closes the connection when a login starts."""
     host_key, client_key = keygen(folder / "host_key"), keygen(folder / "client_key")
     known = folder / "known_hosts"
     listener = socket.create_server(("127.0.0.1", 0))
@@ -126,7 +126,7 @@ def secret(path: Path, text: str) -> Path:
 
 class TestBackoff:
     def pauses(self, host: SshHost, tries: int, jitter: float = 0.0) -> list[float]:
-        """How long the host is left alone after each of so many tries."""
+        """Return the backoff after each of so many attempts."""
         now = [0.0]
         source = SshLogSource("hpc1", host, clock=lambda: now[0], jitter=lambda: jitter)
         found = []

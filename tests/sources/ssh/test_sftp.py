@@ -1,4 +1,4 @@
-"""The SFTP client against answers that are out of order, cut anywhere, or nonsense."""
+"""The SFTP client with answers that are out of order, cut anywhere, or malformed."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def attributes(size: int, modified: int, mode: int = 0o100644) -> bytes:
 
 
 class Channel:
-    """A host that has all its answers ready."""
+    """A host with prepared answers."""
 
     def __init__(self, answers: bytes, piece: int = 1 << 20) -> None:
         self.answers = answers
@@ -122,7 +122,7 @@ def test_well_formed_but_wrong_answers_raise_only_the_documented_errors(packets:
 
 
 class Endless(Channel):
-    """A host that gives the same answer to everything for ever, whatever the question's number."""
+    """A host that gives the same answer to every request, for ever."""
 
     def __init__(self, first: bytes, body: bytes) -> None:
         super().__init__(VERSION + packet(102, 1, text(b"handle")) + first)
@@ -212,7 +212,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SshLogSource]:
 
 
 class TestRoundTrips:
-    """What a look costs, counted: time would depend on the machine."""
+    """Counts the requests of a poll, since times depend on the machine."""
 
     def cost(self, source: SshLogSource, paths: list[str]) -> int:
         before = source.round_trips
@@ -246,7 +246,7 @@ class TestRoundTrips:
 
 
 class Crowded(Endless):
-    """A host whose folders each hold very many names, told of as they are asked for."""
+    """A host whose folders have very many names, which it sends on request."""
 
     def __init__(self, names: int) -> None:
         super().__init__(b"", b"")
@@ -284,7 +284,7 @@ class Crowded(Endless):
 
 
 def peak_bytes(work: Callable[[], object]) -> int:
-    """Most memory that some work holds at once."""
+    """Return the peak memory of some work."""
     tracemalloc.start()
     try:
         work()

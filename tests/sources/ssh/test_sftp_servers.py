@@ -1,4 +1,4 @@
-"""Hosts whose SFTP server is not OpenSSH's: what it does not tell is asked for again, or said to be missing."""
+"""SFTP servers other than OpenSSH: missing attributes are requested again or reported."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class OverThis(SshLogSource):
         self._logs = SftpLogs(SftpSession(host), folders)
 
     def close(self) -> None:
-        """There is no connection."""
+        """Do nothing, since there is no connection."""
 
 
 @pytest.mark.parametrize("inside", [True, False], ids=["links inside", "links anywhere"])

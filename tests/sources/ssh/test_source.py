@@ -1,4 +1,4 @@
-"""Logging in to a real sshd: who we are, whom we trust, and what is said when it does not work."""
+"""Logins to a real sshd: keys, trusted hosts, and messages of failures."""
 
 from __future__ import annotations
 
@@ -359,7 +359,7 @@ def test_closing_from_another_thread_ends_a_wait(tmp_path: Path, here: Path) -> 
 
 
 def _signal(server: Sshd, number: signal.Signals) -> None:
-    """To every process of its connections; one may end meanwhile."""
+    """Send a signal to every process of its connections. One may end meanwhile."""
     for pid in server.children:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)

@@ -1,4 +1,4 @@
-"""Who is connected to: jump hosts, keys and users of an OpenSSH configuration, and of none."""
+"""Jump hosts, keys and users with and without an OpenSSH configuration."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def write(folder: Path, text: str, name: str = "config") -> Path:
 
 
 def problem(folder: Path, text: str, host: str = "gpu") -> str:
-    """What is said of a configuration that cannot be used for a host."""
+    """Return the message for a configuration that cannot be used for a host."""
     with pytest.raises(SourceUnavailable) as caught:
         resolve_route(SshHost(host, user="mqi", ssh_config_file=write(folder, text)))
     assert caught.value.kind == "ssh_config"
@@ -132,7 +132,7 @@ class TestIdentities:
 
 
 class TestUserWithoutAName:
-    """A container may run as a user id that no list of users knows."""
+    """A container may run as a user id without a name."""
 
     @pytest.fixture(autouse=True)
     def nameless(self, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Which hosts are trusted, tried with a real sshd: every way to write known_hosts, and what is said of the rest."""
+"""Trusted hosts with a real sshd: every way to write known_hosts, and messages of failures."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_several_keys_of_one_type_are_alternatives(sshd: Sshd, known: Path, tmp_
 
 
 def test_the_host_is_asked_for_a_key_of_the_trusted_type(sshd: Sshd, known: Path) -> None:
-    """The host prefers its ed25519 key; only its other one is known."""
+    """The host prefers its ed25519 key, but only its other key is trusted."""
     works(trusting(sshd, known, f"[127.0.0.1]:{sshd.port} {public(sshd.folder.parent / 'second_key')}\n"))
 
 
