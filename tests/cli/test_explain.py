@@ -9,8 +9,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from exporter.cli.main import main
+from tests.web.site import Site, serve
 from tests.web.store_snapshots import make_beam, make_snapshot
-from tests.web.test_server import Site, serve
 
 
 @pytest.fixture

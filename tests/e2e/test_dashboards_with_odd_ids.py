@@ -18,8 +18,8 @@ from tests.support.grafana import ALL, interpolated, link
 from tests.support.process import wait_for
 from tests.support.servers import Prometheus
 from tests.support.stack import ROOT
+from tests.web.site import serve
 from tests.web.store_snapshots import NOW, make_beam, make_snapshot
-from tests.web.test_server import serve
 
 pytestmark = pytest.mark.timeout(120)
 

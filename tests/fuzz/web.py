@@ -12,7 +12,7 @@ from typing import Any
 
 from tests.fuzz.target import Check, Target, draw
 from tests.support.logs import recorded_logs
-from tests.web.test_server import Site, serve
+from tests.web.site import Site, serve
 
 _ANSWER = re.compile(rb"HTTP/1\.1 [1-5]\d\d [ -~]*\r\n")
 _SERVER_ERROR = re.compile(rb"HTTP/1\.1 500 ")

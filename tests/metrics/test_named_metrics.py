@@ -14,7 +14,8 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from exporter.metrics.definitions import GROUPS, metric_names
 from exporter.metrics.encoder import MetricGroup, MetricsEncoder
 from exporter.metrics.metric_types import Definition, gauge
-from tests.web.test_server import PROMETHEUS_2_ACCEPT, Site, serve
+from tests.web.site import Site, serve
+from tests.web.test_metrics_endpoint import PROMETHEUS_2_ACCEPT
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from exporter.cli.top.view import TopView
 from exporter.web.page import PageLinks
 from tests.support.browser import Visitor, open_browser
 from tests.web.clinic import clinic
-from tests.web.test_server import serve
+from tests.web.site import serve
 
 _LINKS = PageLinks("https://grafana.example/d/mqi-beams", "https://wiki.example/mqi")
 _DESK = {"width": 1360, "height": 900}

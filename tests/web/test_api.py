@@ -34,8 +34,8 @@ from exporter.privacy.identifiers import PlainIdentifiers
 from exporter.web import routes
 from exporter.web.openapi import openapi
 from tests.support.process import wait_for
+from tests.web.site import Site, serve
 from tests.web.store_snapshots import NOW, make_beam, make_full_snapshot, make_snapshot, make_waiting_beam
-from tests.web.test_server import Site, serve
 
 
 class BeamStore:

@@ -20,7 +20,7 @@ from exporter.web.authentication import FAILURE_SECONDS, FAILURES_AT_ONCE, Faile
 from exporter.web.connections import address_key
 from exporter.web.web_config_reload import ActiveWebConfig
 from tests.support.process import PATIENCE_SECONDS, wait_for
-from tests.web.test_server import Site, serve
+from tests.web.site import Site, serve
 
 PASSWORD = "correct horse"
 UMLAUTS = "Grüße"

@@ -14,8 +14,8 @@ import pytest
 
 from exporter.beams.snapshot import StoreSnapshot
 from tests.support.process import wait_for
+from tests.web.site import STOP_SECONDS, Site, is_accepted, serve, stop_seconds
 from tests.web.store_snapshots import NOW, make_beam, make_snapshot, make_waiting_beam
-from tests.web.test_server import STOP_SECONDS, Site, _is_accepted, serve, stop_seconds
 
 QUICK = {"snapshot_seconds": 0.01, "beat_seconds": 0.05}
 Event = tuple[str, Any]
@@ -173,7 +173,7 @@ def test_a_subscriber_that_does_not_read_is_disconnected_and_others_get_changes(
             sizes = [content["beams"][0]["log_size_bytes"] for _, content in (next(received) for _ in range(60))]
             assert sizes == sorted(sizes)
 
-        wait_for(lambda: not _is_accepted(deaf.getsockname()), "the end of the subscriber that does not read")
+        wait_for(lambda: not is_accepted(deaf.getsockname()), "the end of the subscriber that does not read")
 
 
 def test_a_failing_snapshot_ends_the_streams_so_that_pages_notice() -> None:

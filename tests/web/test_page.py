@@ -16,8 +16,8 @@ from exporter.beams.snapshot import BeamKey, BeamState, EndedRun, SourceView
 from exporter.logs.events import FAILURE_REASONS
 from exporter.sources.source import SourceUnavailable
 from exporter.web.page import CONTENT_SECURITY_POLICY, PageLinks, clock, duration, percent
+from tests.web.site import serve
 from tests.web.store_snapshots import NOW, make_beam, make_full_snapshot, make_snapshot, make_waiting_beam
-from tests.web.test_server import serve
 
 HOSTILE = '<script>alert(1)</script>"><img src=x onerror=alert(2)>'
 FILES = ("page.js", "beam.js", "dom.js", "feed.js", "format.js", "theme.js", "page.css", "icon.svg")

@@ -42,8 +42,8 @@ from tests.support.certificates import Authority
 from tests.support.process import ExporterProcess, wait_for
 from tests.support.replay import LOGS
 from tests.web.clinic import clinic
+from tests.web.site import serve
 from tests.web.store_snapshots import make_beam, make_snapshot, make_waiting_beam
-from tests.web.test_server import serve
 
 SEOUL = "Asia/Seoul"
 HOSTILE = (

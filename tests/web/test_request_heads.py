@@ -16,7 +16,7 @@ from exporter.config.listen_address import parse_listen_address
 from tests.support import secured
 from tests.support.certificates import Authority
 from tests.support.process import PATIENCE_SECONDS, ExporterProcess, wait_for
-from tests.web.test_server import serve
+from tests.web.site import serve
 
 SMUGGLED = "GET /api/v1/openapi.json HTTP/1.1\r\nHost: x\r\n\r\n"
 

@@ -17,9 +17,9 @@ from exporter.web.reveal import IdReveal
 from exporter.web.web_config_reload import ActiveWebConfig
 from tests.support.logs import recorded_logs
 from tests.support.process import PATIENCE_SECONDS
+from tests.web.site import serve
 from tests.web.store_snapshots import NOW, make_beam, make_snapshot
 from tests.web.test_api import validate
-from tests.web.test_server import serve
 
 PATH = "/api/v1/names"
 SHOWN = Pseudonyms(PseudonymKey.of(b"correct horse battery staple, and some more"))

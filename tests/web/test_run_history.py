@@ -16,7 +16,7 @@ from exporter.privacy.pseudonyms import PseudonymKey, Pseudonyms
 from exporter.web.openapi import openapi
 from tests.persistence.test_history import NOW, RUNS
 from tests.persistence.test_store import changes
-from tests.web.test_server import Site, serve
+from tests.web.site import Site, serve
 
 PATH = "/api/v1/runs"
 KEY = PseudonymKey.of(b"k" * 40)

@@ -11,7 +11,7 @@ from alerts.rules import alerts
 from exporter.logs.events import FAILURE_REASONS
 from exporter.web.page import PageLinks
 from exporter.web.runbooks import runbook_name
-from tests.web.test_server import serve
+from tests.web.site import serve
 
 NAMES = {alert.name for alert in alerts(Parameters())}
 
