@@ -183,8 +183,8 @@ class HttpConnection(asyncio.Protocol):
         """Close once the buffer is sent and TLS has ended, or after so many seconds (default: the idle time)."""
         self._stop_waiting()
         self._received.clear()
-        if self.transport is not None:
-            self.transport.close()
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.close()  # a second time, asyncio's TLS transport would lose the means to abort
         self._abort_within(self._idle_seconds if seconds is None else seconds)
 
     def _expect_head(self) -> None:
