@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .PHONY: help setup tools demo stack test test-all lint format types unit docs bench fuzz chaos wheelhouse sbom licences audit
-.PHONY: check-image lock clean
+.PHONY: check-image deb check-deb lock clean
 .DEFAULT_GOAL := help
 
 help:
@@ -18,6 +18,7 @@ help:
 	@echo 'make fuzz      a million inputs to the log parser; FUZZ=sftp or another door, RUNS=... (docs/fuzzing.md)'
 	@echo 'make chaos     everything goes wrong for a while; SEED=..., SECONDS=... (docs/reliability.md)'
 	@echo 'make wheelhouse  all that an installation without network needs, in dist/wheelhouse'
+	@echo 'make deb       a Debian package, in dist; make check-deb installs and removes it in a clean root'
 	@echo 'make sbom      what the exporter is made of (CycloneDX), in dist/sbom.cdx.json; make audit: known weaknesses of it'
 	@echo 'make lint | format | types | unit | docs | licences | check-image | lock | clean'
 
@@ -119,6 +120,14 @@ chaos: setup tools
 
 wheelhouse: setup
 	$(BIN)/python -m supply.wheelhouse dist/wheelhouse
+
+deb: setup
+	$(BIN)/python -m supply.deb dist
+
+# Installs, upgrades, uses and purges the package in a clean Debian root. Needs root.
+check-deb: deb
+	@command -v debootstrap >/dev/null || .ci/install-packages debootstrap
+	$(BIN)/python .ci/check-deb dist/mqi-exporter_*.deb
 
 sbom: setup
 	@mkdir -p dist

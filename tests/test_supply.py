@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from exporter import __version__
-from supply import licences, sbom
+from supply import deb, licences, sbom
 from supply.licences import Licensed
 from supply.locks import ROOT, RUNTIME_LOCK, pins
 from supply.wheelhouse import write_sums
@@ -119,3 +119,14 @@ def test_the_bill_of_materials_names_all_that_runs_and_what_needs_it() -> None:
         waiting += [each for each in needs[here] if each not in reached]
         reached.update(needs[here])
     assert reached == set(components), "nothing comes in that nobody asks for"
+
+
+def test_the_scripts_of_the_debian_package_are_shell_and_its_unit_starts_the_packaged_command(tmp_path: Path) -> None:
+    for script in ("postinst", "prerm", "postrm"):
+        subprocess.run(["sh", "-n", str(deb.TEMPLATES / script)], check=True)
+    deb.install_system_files(tmp_path)
+    unit = (tmp_path / "usr/lib/systemd/system/mqi-exporter.service").read_text(encoding="utf-8")
+    assert "ExecStart=/usr/bin/mqi-exporter " in unit
+    assert "Group=mqi-exporter\n" in unit
+    assert "/opt/mqi-exporter" not in unit
+    assert "complete" in (tmp_path / "usr/share/bash-completion/completions/mqi-exporter").read_text(encoding="utf-8")
