@@ -1,7 +1,7 @@
-"""From one process to the next: what a store leaves behind, and how another goes on with it.
+"""What one process saves of the store, and how the next one continues it.
 
-Beams of an earlier process are shown as they were until their source has been looked at once, or their logs have been
-read: nobody knows yet what happened meanwhile, and what is known must not be judged by today's clock.
+Beams of an earlier process are shown as they were until their source has been polled, or their log read. Nobody knows
+yet what happened meanwhile, so they must not be judged by the present instant.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from exporter.sources.checkpoint import Checkpoint
 
 
 def changes(data: StoreData, beams: dict[BeamKey, bytes | None], clocks: ClockReading | None) -> StoreChanges:
-    """Return what has changed since the store was saved last; from now on it counts as saved.
+    """Return what has changed since the last save, and count it as saved.
 
     Args:
         data: the store's data.
         beams: beams that have been encoded already.
-        clocks: by which clocks its times are.
+        clocks: the clocks at present.
     """
     unsaved = data.unsaved
     beams |= encode_beams(unsaved.beams, data.beams)
@@ -51,13 +51,13 @@ def mark_all(data: StoreData) -> None:
 
 
 def resume(data: StoreData, state: RestoredState, sources: Collection[str], timeline: Timeline) -> None:
-    """Let a store go on where another stopped; before anything else is told to it.
+    """Continue the state of an earlier process.
 
     Args:
         data: the store's data.
-        state: of the other.
-        sources: those of the configuration.
-        timeline: continues that of the other.
+        state: the saved state.
+        sources: the sources of the configuration.
+        timeline: continues that of the earlier process.
     """
     beams = state.beams
     data.replace_beams(beams)
@@ -68,13 +68,13 @@ def resume(data: StoreData, state: RestoredState, sources: Collection[str], time
     ended = [from_wall_times(run, timeline) for run in state.ended]
     data.counters.resume(state.counters, state.rates, ended)
     for beam in beams.values():
-        # Told by its log just before the state was written, and not yet seen by anybody who judges states.
+        # The log showed the end just before the state was saved, and the state was not recorded yet.
         if beam.run.ended_at is not None and state_from_log(beam.run) is not None:
             judge_and_record(data, beam, beam.run.ended_at)
 
 
 def checkpoints(data: StoreData, source: str) -> tuple[dict[BeamKey, Checkpoint | None], float | None]:
-    """Where a source goes on; see :meth:`~exporter.beams.store.BeamStore.checkpoints`."""
+    """Return where a source continues; see :meth:`~exporter.beams.store.BeamStore.checkpoints`."""
     looked_at = data.sources.state(source).last_poll_at
     found: dict[BeamKey, Checkpoint | None] = {}
     for key in data.unconfirmed:

@@ -94,18 +94,18 @@ class BeamStore:
     # Restarts
 
     def on_unsaved(self, notify: Callable[[], None] | None) -> None:
-        """Have ``notify`` called when there is something to save; it is called under the lock and must be quick."""
+        """Call ``notify`` when there is something to save. It is called under the lock and must be quick."""
         with self._lock:
             self._data.unsaved.notify = notify
 
     def collect_changes(self, clocks: ClockReading | None = None) -> StoreChanges:
-        """Return what has changed since the last call, true at one moment. Called by one thread.
+        """Return what has changed since the last call, all true at one instant. For one thread.
 
-        Beams are encoded a few at a time, since all of ten thousand would keep sources waiting; those that changed
-        meanwhile are encoded again in the end, together with the counters.
+        Beams are encoded in groups, since encoding ten thousand would keep sources waiting. Beams that change meanwhile
+        are encoded again at the end, together with the counters.
 
         Args:
-            clocks: by which clocks times are.
+            clocks: the clocks at present; the next process continues the timeline from them.
         """
         unsaved = self._data.unsaved
         with self._lock:
@@ -121,10 +121,10 @@ class BeamStore:
             return restart.changes(self._data, beams, clocks)
 
     def confirm_saved(self, changes: StoreChanges) -> None:
-        """Note that these changes are saved.
+        """Record that these changes are saved.
 
-        Counters are shown as they are there: what a next process counts again was never shown, and they never step
-        back, which Prometheus would take for a restart from 0.
+        Readers see the saved counters. Others would be counted again after a crash, and to Prometheus a counter that
+        steps back looks like a restart from 0.
         """
         with self._lock:
             ended = self._data.unsaved.ended
@@ -134,28 +134,28 @@ class BeamStore:
             self._data.counters.show_saved(changes.counters)
 
     def show_saved_counters(self, counters: SavedCounters) -> None:
-        """Show these counters, which are saved, until :meth:`confirm_saved`; see there why."""
+        """Show readers these counters, which are saved, until :meth:`confirm_saved` brings newer ones."""
         with self._lock:
             self._data.counters.show_saved(counters)
 
     def reject_saved(self) -> None:
-        """Note that nothing can be saved: counters are shown as they are, and everything must be saved again."""
+        """Record that saving failed: show the present counters, and save everything again."""
         with self._lock:
             self._data.counters.show_saved(None)
             restart.mark_all(self._data)
 
     def source_states(self) -> dict[str, SourceState]:
-        """The sources, as they are saved."""
+        """Return the health of each source, as it is saved."""
         with self._lock:
             return self._data.sources.to_state()
 
     def resume(self, state: RestoredState, sources: Collection[str], *, runs_are_saved: bool = True) -> None:
-        """Go on where the store stopped whose state this is; before anything else is told to this one.
+        """Continue the state of an earlier process. Call it before anything else.
 
         Args:
-            state: its beams are the store's from now on.
-            sources: those of the configuration.
-            runs_are_saved: its runs that ended are in the history already.
+            state: the saved state; its beams belong to this store from now on.
+            sources: the sources of the configuration.
+            runs_are_saved: the history holds its ended runs already.
         """
         with self._lock:
             restart.resume(self._data, state, sources, self._timeline())
@@ -163,11 +163,11 @@ class BeamStore:
                 self._data.unsaved.ended.extend(state.ended)
 
     def checkpoints(self, source: str) -> tuple[dict[BeamKey, Checkpoint | None], float | None]:
-        """Where a source goes on after a restart.
+        """Return where a source continues after a restart.
 
         Returns:
-            How far the logs of its beams had been read (``None`` where one had been looked for in vain), and when the
-            source was looked at last.
+            How far the log of each beam had been read (``None`` if none had been found), and when the source was polled
+            last.
         """
         with self._lock:
             return restart.checkpoints(self._data, source)
