@@ -27,7 +27,7 @@ from supply.licences import Licensed, licensed
 OWN_NAME = "mqi-beam-exporter"
 
 
-class Invalid(Exception):
+class InvalidBillOfMaterials(Exception):
     """The bill of materials does not follow CycloneDX."""
 
 
@@ -35,7 +35,7 @@ def bill_of_materials() -> str:
     """Return the document as JSON.
 
     Raises:
-        Invalid: it does not match the schema of CycloneDX.
+        InvalidBillOfMaterials: it does not match the schema of CycloneDX.
         supply.licences.UnknownLicence: a package states no known licence.
     """
     packages = licensed(f"{sys.version_info.major}.{sys.version_info.minor}")
@@ -51,7 +51,7 @@ def bill_of_materials() -> str:
     if isinstance(fault, Iterable):
         fault = next(iter(fault), None)
     if fault is not None:
-        raise Invalid(str(fault))
+        raise InvalidBillOfMaterials(str(fault))
     return text
 
 

@@ -83,7 +83,7 @@ def test_the_guide_to_dialects_has_every_dialect() -> None:
     ("log", "grew", "silence", "share"),
     re.findall(r"^\| `(\w+)` \| .* \| (\d+) times \| ([\d.]+) s \| (\d+) % \|$", DIALECTS, re.MULTILINE),
 )
-def test_its_figures_of_buffering_are_those_of_the_captures(log: str, grew: str, silence: str, share: str) -> None:
+def test_the_buffering_figures_match_the_captured_logs(log: str, grew: str, silence: str, share: str) -> None:
     growth = [(at, size) for at, size in replay.growth(log) if size >= 0]
     arrivals = [growth[0][0], *(at for (_, before), (at, size) in itertools.pairwise(growth) if size != before)]
     longest = max(later - earlier for earlier, later in itertools.pairwise(arrivals))

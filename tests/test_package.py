@@ -138,7 +138,7 @@ def test_a_machine_without_network_installs_it_and_runs_it(wheelhouse: Path, tmp
 
 
 @pytest.mark.timeout(400)
-def test_a_wheel_that_is_another_than_was_locked_is_refused(wheelhouse: Path, tmp_path: Path) -> None:
+def test_a_wheel_with_another_digest_is_refused(wheelhouse: Path, tmp_path: Path) -> None:
     [wheel] = wheelhouse.glob("h11-*.whl")
     with zipfile.ZipFile(shutil.copy(wheel, tmp_path), "a") as archive:
         archive.writestr("h11/extra.py", "print('somebody else was here')")

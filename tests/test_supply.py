@@ -34,7 +34,7 @@ def test_every_release_is_pinned_with_digests_and_no_index_is_named(lock: Path) 
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_what_runs_is_what_is_tested_without_the_tools(version: str) -> None:
+def test_the_runtime_lock_is_the_tested_lock_without_development_tools(version: str) -> None:
     everything = set(pins(ROOT / "requirements.lock", version))
     runtime = set(pins(RUNTIME_LOCK, version))
     assert runtime < everything
@@ -67,7 +67,7 @@ def test_no_installation_goes_without_digests(file: str) -> None:
         assert ("--require-hashes" in command) != ("--no-deps" in command), command
 
 
-def test_one_digest_vouches_for_every_file_of_the_wheelhouse(tmp_path: Path) -> None:
+def test_one_digest_covers_every_file_of_the_wheelhouse(tmp_path: Path) -> None:
     (tmp_path / "docs").mkdir()
     (tmp_path / "a.whl").write_bytes(b"a")
     (tmp_path / "docs" / "b c.md").write_bytes(b"b")
@@ -101,7 +101,7 @@ def test_no_licence_comes_in_that_is_not_allowed() -> None:
         ("MIT AND BSD-3-Clause", True),
     ],
 )
-def test_one_allowed_choice_is_enough_and_every_part_of_it_must_be(licence: str, allowed: bool) -> None:
+def test_one_allowed_alternative_is_enough(licence: str, allowed: bool) -> None:
     assert Licensed("a", "1", licence).allowed is allowed
 
 

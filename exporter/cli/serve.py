@@ -22,7 +22,7 @@ from exporter.cli.options import Flags, load_settings, settings_warnings
 from exporter.config import ConfigError, Settings, settings_from
 from exporter.config.listen_address import ListenError
 from exporter.demo.demo import DemoCommunicator
-from exporter.demo.host import DemoHost, NoHost
+from exporter.demo.host import DemoHost, DemoHostUnavailable
 from exporter.persistence.errors import StateInUse, StateNotOurs
 from exporter.process import core_dumps, gc_tuning
 from exporter.runtime import log_output
@@ -123,7 +123,7 @@ def _demo_host(folder: Path) -> DemoHost | None:
     """Start the demo's SSH host; without an SSH server on this machine the demo runs without it."""
     try:
         return DemoHost(folder)
-    except NoHost as reason:
+    except DemoHostUnavailable as reason:
         click.echo(f"The demo runs without a remote host: {reason}.", err=True)
         return None
 

@@ -13,7 +13,7 @@ from pathlib import Path
 _START_SECONDS = 10.0
 
 
-class NoHost(Exception):
+class DemoHostUnavailable(Exception):
     """The demo's host cannot be started here. The message says why."""
 
 
@@ -24,14 +24,14 @@ class DemoHost:
         folder: for its keys, configuration, log and the files of its beams; emptied first.
 
     Raises:
-        NoHost: there is no ``sshd`` on this machine, or it does not start.
+        DemoHostUnavailable: there is no ``sshd`` on this machine, or it does not start.
     """
 
     def __init__(self, folder: Path) -> None:
         path = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/usr/local/sbin"
         server, keygen = shutil.which("sshd", path=path), shutil.which("ssh-keygen", path=path)
         if server is None or keygen is None:
-            raise NoHost("no sshd here: install openssh-server to see a beam on another host")
+            raise DemoHostUnavailable("no sshd here: install openssh-server to see a beam on another host")
         self.folder = folder
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
@@ -47,7 +47,7 @@ class DemoHost:
                 )
             self._process = self._start(server)
         except (OSError, subprocess.CalledProcessError) as error:
-            raise NoHost(f"sshd does not start: {error}") from error
+            raise DemoHostUnavailable(f"sshd does not start: {error}") from error
         self._wait()
 
     def _start(self, server: str) -> subprocess.Popen[bytes]:
@@ -83,7 +83,7 @@ class DemoHost:
             else:
                 return
         self.stop()
-        raise NoHost(f"sshd does not listen; {self.folder / 'sshd.log'} says why")
+        raise DemoHostUnavailable(f"sshd does not listen; {self.folder / 'sshd.log'} says why")
 
     def source(self) -> dict[str, object]:
         """Return this host as a source of the exporter's configuration, without the paths of its files."""

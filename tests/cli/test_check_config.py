@@ -33,14 +33,14 @@ sources:
 """
 
 
-def test_what_works_is_said_for_each_source_and_the_database(tmp_path: Path, text: str) -> None:
+def test_each_source_and_the_database_are_reported(tmp_path: Path, text: str) -> None:
     status, output = check(tmp_path / "c.yaml", text)
     assert status == 0
     assert f"ok  source here: {tmp_path}/logs: 1 file" in output
     assert "1 beam not over" in output
 
 
-def test_a_host_is_tried_with_its_key_its_login_and_its_folder(tmp_path: Path, text: str) -> None:
+def test_an_ssh_source_is_tried_with_host_key_login_and_folder(tmp_path: Path, text: str) -> None:
     with Sshd(tmp_path / "sshd") as sshd:
         host = sshd.host
         text += f"""
@@ -194,7 +194,7 @@ def test_a_database_that_somebody_writes_all_the_time_is_a_warning(tmp_path: Pat
     assert "ok  database" in output
 
 
-def test_a_lock_of_a_moment_is_waited_for(tmp_path: Path, text: str) -> None:
+def test_a_short_lock_is_waited_for(tmp_path: Path, text: str) -> None:
     locker = db.Locker(tmp_path / "mqi.db")
     release = threading.Timer(0.1, locker.release)
     release.start()

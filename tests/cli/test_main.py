@@ -120,7 +120,7 @@ def test_a_listen_address_that_is_none_is_refused_before_anything_starts(config:
     assert "host:port" in result.output
 
 
-def test_who_reads_no_logs_on_other_hosts_does_not_pay_for_it() -> None:
+def test_ssh_libraries_are_not_imported_without_an_ssh_source() -> None:
     """Libraries that only some commands and sources need: 16 MiB for SSH alone."""
     look = "import sys, exporter.cli.main; print(sorted({'cryptography', 'paramiko', 'requests'} & sys.modules.keys()))"
     done = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, timeout=60, check=True)

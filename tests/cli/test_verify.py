@@ -17,7 +17,7 @@ DOSE_AND_TIMES = (
 
 
 @pytest.mark.parametrize("name", names())
-def test_every_captured_log_is_reported_as_it_is(name: str) -> None:
+def test_the_report_of_every_captured_log_is_right(name: str) -> None:
     row = expected()[name]
     report = verify(LOGS / f"{name}.log", SitePatterns()).as_json()
     assert report == {
@@ -48,7 +48,7 @@ def test_particles_are_all_histories_whatever_the_limit_per_batch() -> None:
     assert verify(LOGS / "v2_b1.log", SitePatterns()).particles == 49350
 
 
-def test_block_buffering_is_said_with_its_cure() -> None:
+def test_block_buffering_is_reported_with_a_remedy() -> None:
     assert "stdbuf -oL" in text(verify(LOGS / "mgh_b18.log", SitePatterns()))
     assert "stdbuf -oL" not in text(verify(LOGS / "v2_b18.log", SitePatterns()))
 
@@ -99,7 +99,7 @@ def test_a_captured_dose_file_is_reported_with_its_size_and_largest_dose(name: s
         ("jkh_rel_dcm", False),
     ],
 )
-def test_a_crash_after_the_dose_was_written_is_told_from_one_before(name: str, before: bool) -> None:
+def test_a_crash_after_the_dose_was_written_is_distinguished(name: str, before: bool) -> None:
     report = verify(LOGS / f"{name}.log", SitePatterns())
     assert (report.dose_text is not None) == before
     assert ("the dose file was written before the crash" in text(report)) == before

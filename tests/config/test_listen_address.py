@@ -33,7 +33,7 @@ def test_addresses_as_prometheus_writes_them(text: str, host: str, port: int) ->
 
 
 @pytest.mark.parametrize("text", ["", "10813", "localhost", "host:port", "::1:10813", "a:65536", "a:-1", "http://a:1"])
-def test_what_is_no_address_is_refused_with_the_forms_that_are(text: str) -> None:
+def test_an_invalid_address_is_refused_with_valid_forms(text: str) -> None:
     with pytest.raises(ListenError, match=r"it is not an address; write host:port, \[ipv6\]:port or :port") as refused:
         open_listener(text)
 
@@ -56,7 +56,7 @@ def test_an_ipv6_address_is_shown_in_brackets() -> None:
         assert address_of(listener) == f"[::1]:{listener.getsockname()[1]}"
 
 
-def test_a_taken_port_is_told_before_anything_is_served(taken: str) -> None:
+def test_a_port_in_use_is_reported_before_anything_is_served(taken: str) -> None:
     with pytest.raises(ListenError) as refused:
         open_listener(taken)
 

@@ -114,7 +114,7 @@ def test_a_key_of_another_section_is_answered_with_its_place() -> None:
     assert mistakes("width: 3") == ["house.yaml:1: width: unknown key here; it belongs at room.width"]
 
 
-def test_a_key_like_nothing_is_answered_with_what_is_known() -> None:
+def test_an_unknown_key_without_a_similar_one_lists_the_known_keys() -> None:
     assert mistakes("room: {zzz: 3}") == ["house.yaml:1: room.zzz: unknown key; known here: width, lit, shelves"]
 
 
@@ -187,12 +187,12 @@ def test_what_is_not_plain_yaml_is_refused_with_its_line(text: str, wrong: str) 
     assert mistakes(text)[0].startswith(wrong)
 
 
-def test_braces_without_quotes_are_answered_with_the_cure() -> None:
+def test_braces_without_quotes_are_answered_with_the_remedy() -> None:
     assert mistakes("name: {a}/b")[0].endswith("put a value with { } in quotes")
 
 
 @pytest.mark.parametrize("scalar", ["yes", "on", "off", "1:30", "0x1F", "1_000", "2025-11-22", "=", "<<"])
-def test_what_only_old_yaml_takes_for_something_else_is_text(scalar: str) -> None:
+def test_words_that_are_special_only_in_yaml_1_1_are_text(scalar: str) -> None:
     assert read_settings(House, f"name: {scalar}", "house.yaml").name == scalar
 
 

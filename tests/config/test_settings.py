@@ -52,7 +52,7 @@ def test_links_of_the_page_are_web_addresses(url: str) -> None:
     "url", ["javascript:alert(1)", "grafana.example", "/runbooks", "ftp://x/y", "https://", "https://a b", "http://[x"]
 )
 @pytest.mark.parametrize("key", ["grafana_url", "runbook_url"])
-def test_what_is_no_web_address_is_no_link(key: str, url: str) -> None:
+def test_a_link_must_be_a_web_address(key: str, url: str) -> None:
     [mistake] = mistakes(f"web: {{{key}: '{url}'}}")
     assert mistake == f"3: web.{key}: {url!r} is not an http or https URL; write it in full, as https://host/path"
 
@@ -490,7 +490,7 @@ def test_pseudonyms_without_a_key_are_refused_with_the_way_to_make_one() -> None
 # Warnings
 
 
-def test_the_defaults_are_no_reason_for_a_warning() -> None:
+def test_defaults_give_no_warning() -> None:
     assert settings().warnings() == []
 
 
@@ -507,12 +507,12 @@ def test_the_defaults_are_no_reason_for_a_warning() -> None:
         ("progress_tracking: {monitoring: {timeout_seconds: 60}}", "progress_tracking.monitoring.timeout_seconds"),
     ],
 )
-def test_what_is_probably_not_meant_is_a_warning_that_names_its_key(text: str, key: str) -> None:
+def test_a_setting_that_is_probably_not_intended_gives_a_warning_with_its_key(text: str, key: str) -> None:
     assert key in [each.split(":")[0] for each in settings(text).warnings()]
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "127.8.8.8:1", "[::1]:1", "localhost:1"])
-def test_listening_on_this_machine_alone_is_no_reason_for_a_warning(address: str) -> None:
+def test_listening_on_loopback_gives_no_warning(address: str) -> None:
     assert settings(f"web: {{listen_address: '{address}'}}").warnings() == []
 
 

@@ -89,7 +89,7 @@ def test_every_beam_but_the_stalled_one_ends_within_three_minutes(communicator: 
     ]
 
 
-def test_the_logs_tell_each_beams_fate(communicator: DemoCommunicator) -> None:
+def test_the_logs_show_the_outcome_of_each_beam(communicator: DemoCommunicator) -> None:
     play_until(communicator, 0.0, 185.0)
     last_lines = {beam_id: communicator.log_path(beam_id).read_bytes().splitlines()[-1] for beam_id in ENDS}
     for beam_id in ("DEMO0001_beam_1", "DEMO0001_beam_2", "DEMO0001_beam_3", "DEMO0002_beam_3"):
@@ -133,7 +133,7 @@ def test_a_killed_beam_is_reset_and_run_again_from_a_new_log(communicator: DemoC
     assert b"Killed" not in log.read_bytes()
 
 
-def test_progress_belongs_to_the_mirror(communicator: DemoCommunicator) -> None:
+def test_the_demo_leaves_progress_to_the_mirror(communicator: DemoCommunicator) -> None:
     play_until(communicator, 0.0, 6.0)
     with closing(sqlite3.connect(communicator.database_path)) as database, database:
         database.execute("UPDATE beams SET progress = 12.5")
@@ -283,7 +283,7 @@ def test_the_configuration_follows_this_demo(tmp_path: Path) -> None:
     assert Path(rendered) == demo.dose_path("DEMO0001_beam_1")
 
 
-def test_the_cast_shows_every_fate() -> None:
+def test_the_beams_of_the_demo_show_every_outcome() -> None:
     cast = demo_simulations()
     assert {beam.case_id for beam in cast} == {"DEMO0001", "DEMO0002"}
     assert len({beam.beam_id for beam in cast}) == len(cast) == 6

@@ -206,7 +206,7 @@ def test_line_buffered_output_arrives_line_by_line() -> None:
     assert script.data.count(b"Run transportation") == 18
 
 
-def test_a_killed_process_loses_its_buffer_and_the_shell_glues_its_word_to_what_is_left() -> None:
+def test_a_killed_process_loses_its_buffer_and_the_shell_adds_its_message() -> None:
     log = simulate(replace(MOQUI, batches=(100,), failure="killed", at_batch=90)).data
     assert len(log) == 1386 + 3 * BLOCK_BYTES + len(b"Killed\n")
     assert re.search(rb"\w+ ?\w+Killed\n$", log)
@@ -357,12 +357,12 @@ def test_a_captured_log_grows_again_as_it_grew(growth: str) -> None:
     ("growth", "message"),
     [([(0.0, 0), (1.0, 5), (2.0, 3)], "shrinks from 5 to 3"), ([(0.0, 0), (1.0, 5)], "ends at 5 bytes")],
 )
-def test_a_growth_that_does_not_belong_to_the_log_is_refused(growth: list[tuple[float, int]], message: str) -> None:
+def test_growth_of_another_log_is_refused(growth: list[tuple[float, int]], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         replay_growth(b"ten bytes!", growth)
 
 
-def test_a_file_that_is_no_growth_is_refused(tmp_path: Path) -> None:
+def test_a_file_without_growth_data_is_refused(tmp_path: Path) -> None:
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
     with pytest.raises(ValueError, match="t_s,size_bytes"):
         read_growth(tmp_path / "other.csv")
@@ -391,7 +391,7 @@ def test_speed_divides_every_delay(tmp_path: Path) -> None:
         assert player.step(0.35) == pytest.approx(0.7)
 
 
-def test_an_old_log_is_cut_before_anything_is_written(tmp_path: Path) -> None:
+def test_an_old_log_is_truncated_first(tmp_path: Path) -> None:
     log = tmp_path / "sim.log"
     log.write_bytes(b"the run before")
     with Player(SHORT, log, started_at=0.0):

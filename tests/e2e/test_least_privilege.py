@@ -125,7 +125,7 @@ def site(folder: Path) -> Iterator[Site]:
         yield Site(folder / "site", sshd)
 
 
-def test_it_follows_beams_to_their_ends_and_opens_nothing_else_for_writing(site: Site, folder: Path) -> None:
+def test_the_least_privileged_user_reads_beams_and_opens_nothing_else_for_writing(site: Site, folder: Path) -> None:
     account, trace = Account(folder / "opt", EXPORTER, GROUP), folder / "trace"
     before = site.rows()
     with ExporterProcess("--config.file", site.config, python=account.python(trace)) as exporter:
@@ -256,7 +256,7 @@ def test_a_new_database_of_the_communicators_is_said_to_be_read_only_and_the_com
         wait_for(lambda: db.progress(site.database, LOCAL) == 100.0, "100 in the column")
 
 
-def test_a_file_made_before_sqlite_makes_it_stays_writable(site: Site, folder: Path) -> None:
+def test_a_database_file_created_beforehand_stays_writable(site: Site, folder: Path) -> None:
     """The way that docs/operations.md recommends (Rights that last), as the communicator's account would."""
     account, theirs = Account(folder / "opt", EXPORTER, GROUP), Account(folder / "opt", COMMUNICATOR, GROUP)
     guide = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
@@ -340,7 +340,7 @@ json.dump(answers, sys.stdout)
 """
 
 
-def test_what_such_a_user_tries_beyond_that_is_refused(site: Site, folder: Path) -> None:
+def test_other_actions_of_the_least_privileged_user_are_refused(site: Site, folder: Path) -> None:
     account = Account(folder / "opt", EXPORTER, GROUP)
     changing = ("write", "truncate", "remove", "rename", "replace", "mode", "owner")
     kept = [site.log, site.config, site.known_hosts]

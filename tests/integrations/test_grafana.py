@@ -120,9 +120,7 @@ def test_all_dashboards_arrive_in_a_folder_of_their_own(grafana: StandIn, token:
     ]
 
 
-def test_what_is_there_unchanged_is_left_alone_and_what_somebody_changed_is_replaced(
-    grafana: StandIn, token: Path
-) -> None:
+def test_unchanged_dashboards_are_skipped_and_changed_ones_replaced(grafana: StandIn, token: Path) -> None:
     push(grafana, token)
     grafana.dashboards["mqi-case"]["title"] = "Mine"
     grafana.writes.clear()
@@ -148,7 +146,7 @@ def test_a_dry_run_says_what_would_change_and_changes_nothing(grafana: StandIn, 
     assert grafana.writes == []
 
 
-def test_files_of_ones_own_can_be_pushed(grafana: StandIn, token: Path, tmp_path: Path) -> None:
+def test_own_dashboard_files_can_be_pushed(grafana: StandIn, token: Path, tmp_path: Path) -> None:
     own = tmp_path / "own.json"
     own.write_text('{"uid": "own", "title": "Our own", "panels": []}', encoding="utf-8")
     assert push(grafana, token, own).output == f"Our own: created  {grafana.url}/d/own\n"
@@ -166,7 +164,7 @@ def test_files_of_ones_own_can_be_pushed(grafana: StandIn, token: Path, tmp_path
         ((302, b""), "points elsewhere (https://elsewhere.example/login)"),
     ],
 )
-def test_an_answer_that_is_no_success_is_one_line_that_says_what_to_do(
+def test_a_failed_request_is_one_line_that_says_what_to_do(
     grafana: StandIn, token: Path, answer: tuple[int, bytes], said: str
 ) -> None:
     grafana.answer = answer
@@ -177,7 +175,7 @@ def test_an_answer_that_is_no_success_is_one_line_that_says_what_to_do(
     assert TOKEN not in result.output
 
 
-def test_a_token_that_is_not_accepted(grafana: StandIn, token: Path) -> None:
+def test_a_rejected_token_is_reported(grafana: StandIn, token: Path) -> None:
     grafana.token = "another"
     result = push(grafana, token)
     assert "does not accept the token (Invalid API key)" in result.output
@@ -197,7 +195,7 @@ def test_a_dashboard_that_grafana_loads_from_a_file_is_not_replaced(grafana: Sta
     ("url", "cause"),
     [("http://127.0.0.1:9", "Connection refused"), ("http://no-such-host.invalid:3000", "")],
 )
-def test_nobody_listens(monkeypatch: pytest.MonkeyPatch, url: str, cause: str) -> None:
+def test_a_grafana_that_is_not_there_is_reported(monkeypatch: pytest.MonkeyPatch, url: str, cause: str) -> None:
     monkeypatch.setenv("NO_PROXY", "*")
     result = CliRunner().invoke(main, ["dashboards", "push", "--grafana.url", url])
     assert result.exit_code == 1
@@ -206,7 +204,7 @@ def test_nobody_listens(monkeypatch: pytest.MonkeyPatch, url: str, cause: str) -
     assert "Pool" not in result.output
 
 
-def test_a_proxy_that_does_not_answer_is_not_taken_for_grafana(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_proxy_that_does_not_answer_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NO_PROXY", raising=False)
     monkeypatch.delenv("no_proxy", raising=False)
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
@@ -224,7 +222,7 @@ def test_a_proxy_that_does_not_answer_is_not_taken_for_grafana(monkeypatch: pyte
         ("http://admin:x@host", "put no password into the address"),
     ],
 )
-def test_an_address_that_is_none(url: str, said: str) -> None:
+def test_an_invalid_address_is_reported(url: str, said: str) -> None:
     result = CliRunner().invoke(main, ["dashboards", "push", "--grafana.url", url])
     assert (result.exit_code, said in result.output) == (1, True)
 
@@ -238,7 +236,7 @@ def test_an_address_that_is_none(url: str, said: str) -> None:
         (None, 0o600, "No such file"),
     ],
 )
-def test_a_token_file_that_cannot_be_used(
+def test_an_unusable_token_file_is_reported(
     grafana: StandIn, tmp_path: Path, content: str | None, mode: int, said: str
 ) -> None:
     path = tmp_path / "file"

@@ -78,14 +78,14 @@ def system_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[sock
 # whois
 
 
-def test_whois_tells_cases_and_beams_that_are_long_over(site: Site) -> None:
+def test_whois_finds_cases_and_beams_that_are_long_over(site: Site) -> None:
     case, beam = site.shown.case(CASE), site.shown.beam(BEAM)
     result = site.call("whois", case, f" {beam.upper()}")
     assert result.exit_code == 0
     assert result.stdout == f"{case} is case {CASE}\n{beam} is beam {BEAM} of case {CASE}\n"
 
 
-def test_who_has_asked_for_what_is_in_the_systems_log_and_the_id_is_not(site: Site, system_log: socket.socket) -> None:
+def test_whois_logs_the_request_to_the_system_log_without_the_id(site: Site, system_log: socket.socket) -> None:
     case = site.shown.case(CASE)
     result = site.call("whois", case)
     line = system_log.recv(1000).decode()
@@ -94,14 +94,14 @@ def test_who_has_asked_for_what_is_in_the_systems_log_and_the_id_is_not(site: Si
     assert "there is no system log" not in result.stderr
 
 
-def test_a_pseudonym_of_nobody_ends_with_1_and_is_named(site: Site) -> None:
+def test_whois_ends_with_status_1_for_an_unknown_pseudonym(site: Site) -> None:
     result = site.call("whois", site.shown.case(CASE), "case-aaaaaaaaaaaa")
     assert result.exit_code == 1
     assert "no case or beam matches case-aaaaaaaaaaaa" in result.stderr
     assert CASE in result.stdout
 
 
-def test_an_id_that_is_given_instead_is_logged_nowhere(site: Site, system_log: socket.socket) -> None:
+def test_whois_logs_no_argument_that_is_not_a_pseudonym(site: Site, system_log: socket.socket) -> None:
     result = site.call("whois", CASE)
     assert result.exit_code == 2
     assert "argument 1 is no pseudonym; one is case- or beam- and at least 12" in result.stderr
@@ -111,9 +111,7 @@ def test_an_id_that_is_given_instead_is_logged_nowhere(site: Site, system_log: s
         system_log.recv(1000)
 
 
-def test_what_is_no_pseudonym_is_named_by_its_position_and_the_others_are_answered(
-    site: Site, system_log: socket.socket
-) -> None:
+def test_whois_names_arguments_that_are_not_pseudonyms_by_position(site: Site, system_log: socket.socket) -> None:
     case, stranger = site.shown.case(CASE), "case-aaaaaaaaaaaa"
     result = site.call("whois", CASE, case, "case-1")
     assert (result.exit_code, result.stdout) == (2, f"{case} is case {CASE}\n")
@@ -136,7 +134,7 @@ def test_whois_needs_the_key_and_pseudonyms(site: Site) -> None:
     assert "there are no pseudonyms" in site.call("whois", pseudonym).stderr
 
 
-def test_without_a_database_names_of_log_files_are_looked_through(site: Site) -> None:
+def test_whois_reads_names_of_log_files_without_a_database(site: Site) -> None:
     (site.folder / "logs").mkdir()
     (site.folder / "logs" / "Doe_7.log").touch()
     site.configure(
@@ -181,7 +179,7 @@ def test_a_key_that_cannot_be_used_is_named_with_file_line_and_key(
         assert f"mqi-exporter: {said}" in result.output
 
 
-def test_whoever_may_have_ids_shown_must_have_a_password(site: Site) -> None:
+def test_users_who_may_see_ids_need_a_password(site: Site) -> None:
     privacy = f"\n  identifiers: pseudonym\n  key_file: {site.key_file}\n  resolve_for:\n  - physicist\n  - nobody"
     site.configure(privacy)
     wrong = "no such user in basic_auth_users of the web configuration (web.config_file), and there is none"
@@ -205,7 +203,7 @@ def test_whoever_may_have_ids_shown_must_have_a_password(site: Site) -> None:
     assert site.call("check-config", "--web.config.file", str(web)).exit_code == 0
 
 
-def test_a_user_who_may_has_ids_shown_and_that_is_in_the_metrics(site: Site) -> None:
+def test_showing_ids_to_a_user_is_counted(site: Site) -> None:
     hashed = bcrypt.hashpw(b"correct horse", bcrypt.gensalt(10)).decode()
     web = site.folder / "web.yaml"
     web.write_text(f"basic_auth_users: {{physicist: '{hashed}'}}\n", encoding="utf-8")
@@ -286,7 +284,7 @@ def test_verify_without_a_configuration_shows_the_log_it_is_given(site: Site, mo
     assert site.call("verify", log).output == result.output
 
 
-def test_a_key_of_another_user_is_none_for_the_exporter_but_for_who_asks_by_its_group(site: Site) -> None:
+def test_a_key_of_another_user_is_refused_by_the_exporter_and_accepted_by_commands(site: Site) -> None:
     case = site.shown.case(CASE)
     os.chown(site.key_file, 4711, os.getegid())
     site.key_file.chmod(0o640)
@@ -375,7 +373,7 @@ def test_a_reload_never_changes_how_ids_are_shown(site: Site) -> None:
         exporter.stop()
 
 
-def test_a_reload_names_the_keys_that_wait_for_the_next_start(site: Site) -> None:
+def test_a_reload_names_the_keys_that_need_a_restart(site: Site) -> None:
     exporter = Exporter(load(site.config), lambda: load(site.config))
     try:
         text = site.config.read_text(encoding="utf-8")
@@ -396,7 +394,7 @@ def test_a_reload_names_the_keys_that_wait_for_the_next_start(site: Site) -> Non
         exporter.stop()
 
 
-def test_a_status_that_a_reload_brings_is_known_and_shown(site: Site) -> None:
+def test_a_status_added_by_a_reload_is_shown(site: Site) -> None:
     """The store goes by statuses: one that is redacted could not say that a beam simulates."""
     db.execute(site.database, "UPDATE beams SET status = 'at_the_gpu'")
     privacy = f"{{identifiers: pseudonym, key_file: {site.key_file}}}"

@@ -40,7 +40,7 @@ def test_with_pseudonyms_no_id_and_no_name_comes_out(folder: Path, tmp_path: Pat
     assert set(found(IDS, {"whois": resolved})) == set(IDS)
 
 
-def test_without_them_all_of_it_does_so_the_search_can_fail(folder: Path, tmp_path: Path) -> None:
+def test_without_pseudonyms_ids_and_names_come_out_so_the_search_works(folder: Path, tmp_path: Path) -> None:
     with Sshd(tmp_path / "sshd") as sshd:
         said = Hospital(folder, sshd, "{identifiers: plain}").everything()
     leaks = found(SECRETS, said)

@@ -31,37 +31,37 @@ class _Problem(Exception):
     kind, advice = "permission", "ask"
 
 
-def test_they_are_short_and_say_what_they_stand_for() -> None:
+def test_pseudonyms_are_short_and_have_a_prefix() -> None:
     shown = Pseudonyms(KEY)
     assert re.fullmatch("case-[a-z2-7]{12}", shown.case("MRN-4711"))
     assert re.fullmatch("beam-[a-z2-7]{12}", shown.beam("MRN-4711_1"))
 
 
-def test_they_are_the_same_on_every_host_and_in_every_version() -> None:
+def test_pseudonyms_are_the_same_on_every_host_and_in_every_version() -> None:
     """Written down here: who changes them takes away what dashboards, silences and notes of people refer to."""
     shown = Pseudonyms(KEY)
     assert (shown.case("MRN-4711"), shown.beam("홍길동_1")) == ("case-iuksv4hcnwh6", "beam-4nmph53qkkwb")
 
 
-def test_an_equal_id_of_a_case_and_a_beam_does_not_look_equal() -> None:
+def test_a_case_and_a_beam_with_one_id_have_different_pseudonyms() -> None:
     shown = Pseudonyms(KEY)
     assert shown.case("7")[5:] != shown.beam("7")[5:]
 
 
-def test_another_key_gives_others() -> None:
+def test_another_key_gives_other_pseudonyms() -> None:
     assert Pseudonyms(KEY).case("7") != Pseudonyms(PseudonymKey.of(b"x" * 32)).case("7")
 
 
-def test_the_end_of_line_behind_a_key_does_not_count() -> None:
+def test_a_line_end_after_the_key_is_ignored() -> None:
     assert PseudonymKey.of(CONTENT.strip()) == PseudonymKey.of(CONTENT) == PseudonymKey.of(CONTENT.strip() + b"\r\n")
 
 
-def test_a_key_is_not_shown_by_accident() -> None:
+def test_the_representation_of_a_key_hides_it() -> None:
     assert repr(KEY) == "PseudonymKey()"
 
 
 @given(st.lists(st.text(st.characters()), max_size=300, unique=True), st.integers(1, 3))
-def test_two_ids_never_show_as_one_however_short_pseudonyms_are(ids: list[str], characters: int) -> None:
+def test_two_ids_never_share_a_pseudonym(ids: list[str], characters: int) -> None:
     shown = Pseudonyms(KEY, characters=characters)
     pseudonyms = [shown.case(each) for each in ids]
     assert len(set(pseudonyms)) == len(ids)
@@ -70,7 +70,7 @@ def test_two_ids_never_show_as_one_however_short_pseudonyms_are(ids: list[str], 
     assert all(matches_case(pseudonym, KEY, each) for each, pseudonym in zip(ids, pseudonyms, strict=True))
 
 
-def test_many_ids_are_told_apart_by_threads_at_once() -> None:
+def test_pseudonyms_are_distinct_with_many_threads() -> None:
     shown = Pseudonyms(KEY, characters=2)
     found: list[list[str]] = []
     threads = [
@@ -86,7 +86,7 @@ def test_many_ids_are_told_apart_by_threads_at_once() -> None:
     assert len(set(found[0])) == 2000
 
 
-def test_the_ids_of_years_are_forgotten_and_come_back_as_they_were() -> None:
+def test_old_ids_are_dropped_from_the_cache_and_get_the_same_pseudonym_again() -> None:
     shown = Pseudonyms(KEY, cache_size=10)
     first = shown.case("first")
     for number in range(1000):
@@ -96,7 +96,7 @@ def test_the_ids_of_years_are_forgotten_and_come_back_as_they_were() -> None:
     assert shown.case("first") == first
 
 
-def test_everything_else_is_redacted_but_what_the_site_or_the_communicator_has_written() -> None:
+def test_other_texts_are_redacted_unless_configured_or_known() -> None:
     shown = Pseudonyms(KEY)
     shown.allow_plain(statuses={"at_the_gpu"}, paths={"/srv/mqi.db"})
     assert shown.path("/srv/mqi.db") == "/srv/mqi.db"
@@ -116,7 +116,7 @@ def test_an_id_is_not_taken_for_a_pseudonym(text: str) -> None:
     assert not is_pseudonym(text)
 
 
-def test_one_leads_back_to_its_id_only_with_the_key() -> None:
+def test_a_pseudonym_matches_its_id_only_with_the_key() -> None:
     shown = Pseudonyms(KEY)
     case, beam = shown.case("7"), shown.beam("7_1")
     assert is_pseudonym(case)
@@ -138,7 +138,7 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_file_for_its_owner_and_a_group_is_a_key(file: Path) -> None:
+def test_a_key_file_readable_by_owner_and_group_is_accepted(file: Path) -> None:
     assert read_key(file) == KEY
     file.chmod(0o440)
     assert read_key(file) == KEY
@@ -160,7 +160,7 @@ def test_a_key_that_belongs_to_somebody_else_is_refused_with_the_fix(file: Path,
     assert read_key(file, any_owner=True) == KEY
 
 
-def test_a_key_of_roots_or_the_exporters_own_is_taken(file: Path) -> None:
+def test_a_key_of_root_or_of_the_exporters_user_is_accepted(file: Path) -> None:
     open_the_way_to(file.parent)
     file.chmod(0o440)
     os.chown(file, 0, os.getegid())
@@ -171,7 +171,7 @@ def test_a_key_of_roots_or_the_exporters_own_is_taken(file: Path) -> None:
         assert read_key(file) == KEY
 
 
-def test_what_is_no_key_is_refused_with_the_way_to_make_one(file: Path, tmp_path: Path) -> None:
+def test_an_unusable_key_is_refused_with_the_command_that_makes_one(file: Path, tmp_path: Path) -> None:
     file.write_bytes(b"x" * 31 + b"\n")
     with pytest.raises(UnusableKey, match=r"fewer than 32 bytes.*openssl rand -base64 48"):
         read_key(file)
@@ -185,7 +185,7 @@ def test_what_is_no_key_is_refused_with_the_way_to_make_one(file: Path, tmp_path
             read_key(path)
 
 
-def test_a_pipe_does_not_hold_up_the_start(tmp_path: Path) -> None:
+def test_a_pipe_as_key_file_does_not_block(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "key")
     with pytest.raises(UnusableKey, match="not a file"):
         read_key(tmp_path / "key")

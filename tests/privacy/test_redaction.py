@@ -61,7 +61,7 @@ def test_ids_paths_texts_and_problems_are_converted_by_the_name_of_their_field(s
     assert {second[name] for name in ("folder", "database", "status", "text", "error")} == {"redacted"}
 
 
-def test_texts_are_redacted_but_cleared_ones_numbers_and_our_own_words(stream: io.StringIO) -> None:
+def test_texts_are_redacted_unless_they_are_safe_numbers_or_our_own_words(stream: io.StringIO) -> None:
     structlog.get_logger().warning(
         "run failed",
         case=SafeText("case-7"),
@@ -109,7 +109,7 @@ def test_exceptions_keep_their_types_and_places_and_lose_their_words(stream: io.
     assert sum(f'"{__file__}"' in line for line in lines) == 2
 
 
-def test_exceptions_that_go_in_a_circle_come_to_an_end(stream: io.StringIO) -> None:
+def test_exceptions_that_cause_each_other_are_rendered_once(stream: io.StringIO) -> None:
     first, second = ValueError(NAME), KeyError(NAME)
     first.__cause__, second.__cause__ = second, first
     structlog.get_logger().error("unexpected error", exc_info=first)
@@ -117,7 +117,7 @@ def test_exceptions_that_go_in_a_circle_come_to_an_end(stream: io.StringIO) -> N
     assert str(entry["exception"]).count("redacted") == 2
 
 
-def test_of_a_library_only_its_name_and_the_place_are_told(stream: io.StringIO) -> None:
+def test_of_a_library_record_only_logger_and_code_location_are_logged(stream: io.StringIO) -> None:
     try:
         raise OSError(NAME)
     except OSError:
@@ -165,7 +165,7 @@ def test_a_line_that_cannot_be_written_is_not_printed_instead(
     assert said.startswith("a log line of test_redaction.py:")
 
 
-def test_messages_of_our_own_are_words_of_ours_alone() -> None:
+def test_log_messages_are_literals() -> None:
     """What stands in the message itself is not redacted: it must be written in the code, whole."""
     methods = {"debug", "info", "warning", "error", "exception", "critical"}
     found = []

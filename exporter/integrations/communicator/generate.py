@@ -17,11 +17,11 @@ from exporter.beams import statuses
 from exporter.config import ConfigError, settings_from
 from exporter.config.sections import DiscoverySettings
 from exporter.config.values import compile_pattern
-from exporter.integrations.communicator.progress_scale import inferred
+from exporter.integrations.communicator.progress_scale import infer_scale
 from exporter.integrations.communicator.read import (
     SUBMITTER,
     CommunicatorConfig,
-    SshConnection,
+    CommunicatorSsh,
     read_communicator_config,
 )
 from exporter.integrations.communicator.table import CommunicatorTable, TableState, inspect_table
@@ -207,7 +207,7 @@ class _Writer:
             f"when you see that dose files are written to these folders.{rooms}"
         )
 
-    def _ssh_source(self, section: YamlSection, ssh: SshConnection) -> None:
+    def _ssh_source(self, section: YamlSection, ssh: CommunicatorSsh) -> None:
         section.comment(f"communicator: {self._config.log.key}, {ssh.key}", 2)
         section.line("  - name: hpc")
         section.put("kind", "ssh", 4)
@@ -235,7 +235,7 @@ class _Writer:
                 "host's folder if it is another one."
             )
 
-    def _check_section(self, ssh: SshConnection) -> None:
+    def _check_section(self, ssh: CommunicatorSsh) -> None:
         """The communicator's code and the file that it ships name different sections for the host."""
         if ssh.key == "connections.hpc":
             looks = " What stands there looks like a placeholder." if _PLACEHOLDER_HOST.search(ssh.host) else ""
@@ -244,7 +244,7 @@ class _Writer:
                 f"and there is none.{looks} Write the host that is used."
             )
 
-    def _login(self, section: YamlSection, ssh: SshConnection) -> None:
+    def _login(self, section: YamlSection, ssh: CommunicatorSsh) -> None:
         if ssh.key_file is not None:
             section.put("key_file", ssh.key_file, 4)
             self._check(
@@ -354,8 +354,8 @@ class _Writer:
                 "exporter write it, set progress_tracking.enabled to false in its configuration and this to true."
             )
             return section
-        writing = inferred(self._config, self._table)
-        section.comment(writing.because, 2)
+        writing = infer_scale(self._config, self._table)
+        section.comment(writing.reason, 2)
         if writing.range is None:
             section.put("enabled", False, 2)
             self._check(
@@ -367,7 +367,7 @@ class _Writer:
         section.put("range", list(writing.range), 2)
         if writing.assumed:
             self._check(
-                f"mirror.range: {list(writing.range)} is an assumption. {writing.because} Look at the column progress "
+                f"mirror.range: {list(writing.range)} is an assumption. {writing.reason} Look at the column progress "
                 "while a beam runs: [30, 90] agrees with revisions from October 2025 to April 2026, [40, 90] with the "
                 "newest, [0, 100] with one that writes nothing for batches (docs/communicator.md)."
             )

@@ -43,7 +43,7 @@ Mode = Literal["local", "remote"]
 
 
 @dataclass(frozen=True, slots=True)
-class SshConnection:
+class CommunicatorSsh:
     """How the communicator reaches its host; ``None`` if a value is not given.
 
     Attributes:
@@ -118,7 +118,7 @@ class CommunicatorConfig:
     log: Template
     outputs: tuple[Template, ...]
     database: Template
-    ssh: SshConnection | None
+    ssh: CommunicatorSsh | None
     command_key: str | None
     command_seen: bool
     redirected: bool
@@ -317,7 +317,7 @@ class _Reader:
 
     # Connection
 
-    def _ssh(self) -> SshConnection:
+    def _ssh(self) -> CommunicatorSsh:
         # The plan's revision reads the top-level section; it ships placeholders in connections.hpc.
         at: Location = ("hpc",) if self._section(("hpc",)) else ("connections", "hpc")
         host = self._text((*at, "host"))
@@ -330,7 +330,7 @@ class _Reader:
             raise self._mistake((*at, "port"), "is no port")
         key = self._text((*at, "ssh_key_path"))
         usable = key is not None and re.fullmatch(r"/[^\n]{0,1000}", key) is not None
-        return SshConnection(
+        return CommunicatorSsh(
             key=key_path(at),
             host=host,
             port=None if port is None else int(port),

@@ -59,7 +59,9 @@ def test_q_quits_and_leaves_the_terminal_as_it_was(top: TerminalProcess) -> None
 
 
 @pytest.mark.parametrize(("key", "number"), [("\x03", signal.SIGINT), (None, signal.SIGTERM), (None, signal.SIGHUP)])
-def test_so_does_what_ends_it_otherwise(top: TerminalProcess, key: str | None, number: signal.Signals) -> None:
+def test_signals_end_it_and_leave_the_terminal_as_it_was(
+    top: TerminalProcess, key: str | None, number: signal.Signals
+) -> None:
     if key is not None:
         top.press(key)
     else:
@@ -156,13 +158,13 @@ def test_keys_sort_filter_and_find(top: TerminalProcess) -> None:
     assert order(top) == ["c1_beam_2"]
 
 
-def test_it_is_live(api: StandIn, top: TerminalProcess) -> None:
+def test_new_data_appears_without_a_key(api: StandIn, top: TerminalProcess) -> None:
     api.answer = {"at": 1_800_000_002, "beams": [beam("c9", "c9_beam_9", estimated_ratio=0.5)]}
     top.waits_for("c9_beam_9", "50.0 %")
     assert order(top) == []
 
 
-def test_an_exporter_that_goes_away_is_said_and_its_last_word_stays(api: StandIn, top: TerminalProcess) -> None:
+def test_the_last_data_stay_when_the_exporter_goes_away(api: StandIn, top: TerminalProcess) -> None:
     api.stop()
     top.waits_for("not up to date", "no exporter answers", "c1_beam_1")
     api.answer = {"at": 1_800_000_009, "beams": [beam("c9", "c9_beam_9")]}
@@ -180,7 +182,7 @@ def test_another_size_is_drawn_at_once_and_long_lists_scroll(api: StandIn, top: 
     top.waits_for("(9 above, 23 below)")
 
 
-def test_straight_from_a_database_of_the_plans_revision(tmp_path: Path) -> None:
+def test_a_database_of_the_plans_revision_is_shown_live(tmp_path: Path) -> None:
     """Migrated and written by us, as the communicator's own screens would show it."""
     path = db.make(tmp_path / "mqi.db", db.PLAN_BEAMS)
     db.add(path, "70010001_2025042401440800", "csv_interpreting", "70010001")
@@ -229,9 +231,7 @@ class TestOnce:
         result = call("--url", api.url, "--once", "--json", "--state", "stalled")
         assert [each["beam_id"] for each in json.loads(result.output)["beams"]] == ["c2_beam_1"]
 
-    def test_the_configuration_says_where_the_exporter_is_and_which_database_stands_in(
-        self, api: StandIn, tmp_path: Path
-    ) -> None:
+    def test_exporter_and_database_come_from_the_configuration(self, api: StandIn, tmp_path: Path) -> None:
         database = db.make(tmp_path / "mqi.db")
         db.add(database, "from_the_table")
         config = tmp_path / "exporter.yaml"
@@ -257,7 +257,7 @@ class TestOnce:
             (["--once", "--state", "odd"], 2, "odd"),
         ],
     )
-    def test_what_cannot_be_is_one_error(self, arguments: list[str], status: int, says: str) -> None:
+    def test_invalid_options_are_one_error(self, arguments: list[str], status: int, says: str) -> None:
         result = call(*arguments)
         assert result.exit_code == status
         assert says in result.output

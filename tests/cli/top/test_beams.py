@@ -45,7 +45,7 @@ def test_the_fields_of_the_api_are_read() -> None:
     assert found.ratio == 0.25
 
 
-def test_what_is_missing_or_of_another_type_is_not_known() -> None:
+def test_missing_fields_and_fields_of_another_type_are_unknown() -> None:
     odd = beam("c", "b", state=3, run="1", batches_total=True, progress_ratio="0.5", remaining_seconds=float("nan"))  # type: ignore[arg-type]
     [found] = read(odd, {"case_id": "no beam"}, "no object").beams
     assert found == TopBeam("c", "b", "local")
@@ -59,17 +59,17 @@ def test_the_expected_end_follows_from_the_time_left() -> None:
     assert TopBeam("c", "b").ends_at(NOW) is None
 
 
-def test_an_answer_without_a_moment_was_true_when_it_came() -> None:
+def test_an_answer_without_a_time_gets_the_time_of_its_arrival() -> None:
     assert read(at="yesterday").at == 1.0
     assert read(at=NOW).at == NOW
 
 
 @pytest.mark.parametrize("answer", [None, [], {}, {"beams": {}}, "text", 3])
-def test_another_answer_is_no_list_of_beams(answer: object) -> None:
+def test_an_answer_of_another_shape_is_rejected(answer: object) -> None:
     assert from_api(answer, NOW, "there") is None
 
 
-def test_nothing_that_a_terminal_would_obey_gets_through() -> None:
+def test_control_characters_are_replaced() -> None:
     [found] = read(beam("\x1b[2J", "a\nb\x07", reason="\x9b31m", status="\u202egnp")).beams
     texts = f"{found.case_id}{found.beam_id}{found.reason}{found.status}"
     assert texts.isprintable()
@@ -92,6 +92,6 @@ JSON = st.recursive(
 
 
 @given(st.dictionaries(st.sampled_from(sorted(TopBeam.__dataclass_fields__)), JSON))
-def test_whatever_an_answer_holds_it_can_be_shown(item: dict[str, object]) -> None:
+def test_any_answer_can_be_shown(item: dict[str, object]) -> None:
     beam_list = read({"beam_id": "b", **item})
     json.dumps(beam_list.as_json(), allow_nan=False).encode()

@@ -65,27 +65,27 @@ class TestApi:
         reader.close()
 
     @pytest.mark.parametrize(("status", "says"), [(404, "answers 404"), (302, "answers 302"), (401, "--password-file")])
-    def test_another_status_is_said(self, api: StandIn, status: int, says: str) -> None:
+    def test_an_error_status_of_the_server_is_reported(self, api: StandIn, status: int, says: str) -> None:
         api.status = status
         assert says in trouble(api.url)
 
     @pytest.mark.parametrize(
         "answer", [b"<html>", {"beams": 3}, b"\xff\xfe", b"[" * 100_000, b'{"at": ' + b"9" * 5000 + b"}"]
     )
-    def test_what_is_no_list_of_beams_is_said(self, api: StandIn, answer: object) -> None:
+    def test_an_answer_that_is_not_a_list_of_beams_is_reported(self, api: StandIn, answer: object) -> None:
         api.answer = answer
         assert "no list of beams" in trouble(api.url)
 
-    def test_nobody_there_is_said(self) -> None:
+    def test_a_refused_connection_is_reported(self) -> None:
         assert "no exporter answers" in trouble(f"http://127.0.0.1:{free_port()}")
 
-    def test_somebody_who_says_nothing_is_said(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_server_that_does_not_answer_is_reported(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("exporter.cli.top.readers._READ_SECONDS", 0.1)
         with socket.create_server(("127.0.0.1", 0)) as silent:
             assert "no answer in time" in trouble(f"http://127.0.0.1:{silent.getsockname()[1]}")
 
     @pytest.mark.parametrize("url", ["ftp://x", "http://", "http://x:port", "http://[x", ""])
-    def test_what_is_no_url_is_refused(self, url: str) -> None:
+    def test_an_invalid_url_is_refused(self, url: str) -> None:
         with pytest.raises(Unavailable, match="not a URL"):
             ApiReader(url)
 
@@ -140,7 +140,7 @@ class TestTable:
         assert beam_list.note == ""
         assert (beam_list.beams[0].ratio, beam_list.beams[0].state) == (0.2778, "running")
 
-    def test_the_statuses_of_a_configuration_count(self, tmp_path: Path) -> None:
+    def test_the_statuses_of_the_configuration_are_used(self, tmp_path: Path) -> None:
         path = db.make(tmp_path / "mqi.db")
         db.add(path, "c_1", "done")
         db.add(path, "c_2", "calculating")
@@ -177,14 +177,14 @@ class TestTable:
         reader.close()
         assert "secret" not in str(beam_list)
 
-    def test_a_database_that_cannot_be_read_is_said(self, tmp_path: Path) -> None:
+    def test_an_unreadable_database_is_reported(self, tmp_path: Path) -> None:
         reader = TableReader(tmp_path / "none.db")
         with pytest.raises(Unavailable, match="never created"):
             reader.read()
 
 
 class TestFirst:
-    def test_the_database_stands_in_for_an_exporter_that_does_not_answer_and_says_so(
+    def test_the_database_is_read_with_a_note_if_the_exporter_does_not_answer(
         self, api: StandIn, tmp_path: Path
     ) -> None:
         path = db.make(tmp_path / "mqi.db")

@@ -47,16 +47,16 @@ def test_a_failed_beam_says_why() -> None:
     assert "output_error, run 3" in line(failed)
 
 
-def test_a_beam_that_its_row_alone_has_ended_says_what_the_row_says() -> None:
+def test_a_beam_that_only_its_row_ended_shows_the_status_of_the_row() -> None:
     failed = TopBeam("c", "c_beam_1", "local", "failed", "status", phase="simulating", status="cancelled")
     assert line(failed).endswith("local its row says cancelled, simulating")
 
 
-def test_what_is_not_known_is_not_shown_as_nought() -> None:
+def test_unknown_values_are_not_shown_as_zero() -> None:
     assert line(TopBeam("c", "c_beam_1")).count("–") == 7
 
 
-def test_almost_done_is_not_done() -> None:
+def test_only_a_finished_beam_shows_100_percent() -> None:
     assert "99.9 %" in line(TopBeam("c", "c_beam_1", estimated_ratio=0.9996))
     assert "100.0 %" in line(TopBeam("c", "c_beam_1", estimated_ratio=1.0))
 
@@ -101,7 +101,7 @@ def test_no_line_is_wider_than_the_terminal_and_the_state_is_always_there(width:
 
 
 @pytest.mark.parametrize("width", [60, 80, 110, 140])
-def test_where_it_is_narrow_ids_lose_their_beginnings_and_remarks_their_ends_first(width: int) -> None:
+def test_narrow_terminals_cut_the_beginning_of_ids_and_the_end_of_remarks(width: int) -> None:
     case = "1.2.840.10008.5.1.4.1.1.481.8.70010001"
     failed = TopBeam(
         case, f"{case}_beam_12", "local", "unreachable", "out_of_memory", progress_ratio=0.5, status="failed"
@@ -127,7 +127,7 @@ def test_long_lists_scroll_and_say_how_much_is_hidden() -> None:
     assert view.top == 20
 
 
-def test_a_filter_is_said_and_trouble_is_said_before_it() -> None:
+def test_the_second_line_shows_trouble_or_else_the_filter() -> None:
     view = TopView(text="x", state="failed")
     assert "0 of 2 beams: find 'x', state failed" in screen(BEAM, BEAM, view=view)
     assert "not up to date: no answer in time" in screen(BEAM, view=view, trouble="no answer\nin time")

@@ -22,30 +22,30 @@ def press(view: TopView, *keys: str) -> TopView:
     return view
 
 
-def test_what_needs_attention_comes_first_and_numbers_count_as_numbers() -> None:
+def test_urgent_beams_come_first_and_digits_sort_as_numbers() -> None:
     assert shown(TopView()) == ["c1_beam_2", "c2_beam_2", "c2_beam_10", "Ärztin_1", "c1_beam_1"]
 
 
-def test_beam_that_should_have_a_log_by_now_comes_before_those_that_run() -> None:
+def test_a_waiting_beam_whose_log_is_overdue_comes_before_running_beams() -> None:
     overdue = TopBeam("c4", "overdue", state="waiting", status="simulation_running", needs_attention=True)
     order = [beam.beam_id for beam in TopView().select((*BEAMS, overdue))]
     assert order == ["c1_beam_2", "overdue", "c2_beam_2", "c2_beam_10", "Ärztin_1", "c1_beam_1"]
 
 
-def test_each_order() -> None:
+def test_each_sort_order() -> None:
     assert shown(TopView("case")) == ["c1_beam_1", "c1_beam_2", "c2_beam_2", "c2_beam_10", "Ärztin_1"]
     assert shown(TopView("progress")) == ["c1_beam_1", "c2_beam_10", "c1_beam_2", "c2_beam_2", "Ärztin_1"]
     assert shown(TopView("left"))[:2] == ["c2_beam_10", "c2_beam_2"]
     assert shown(TopView("age")) == ["c1_beam_1", "c2_beam_2", "c1_beam_2", "c2_beam_10", "Ärztin_1"]
 
 
-def test_s_goes_through_the_orders_and_round() -> None:
+def test_the_key_s_cycles_through_the_sort_orders() -> None:
     view = TopView()
     seen = [press(view, "s").sort for _ in SORTS]
     assert seen == [*list(SORTS)[1:], "state"]
 
 
-def test_slash_finds_text_while_it_is_typed() -> None:
+def test_the_key_slash_filters_while_text_is_typed() -> None:
     view = press(TopView(), "/", *"CUDA")
     assert view.editing
     assert shown(view) == ["c1_beam_2"]
@@ -65,18 +65,18 @@ def test_escape_shows_all_again() -> None:
     assert (view.text, view.state, view.editing) == ("", None, False)
 
 
-def test_text_is_found_in_any_case() -> None:
+def test_the_filter_ignores_upper_and_lower_case() -> None:
     assert shown(TopView(text="ärztin")) == ["Ärztin_1"]
     assert shown(TopView(text="PENDING")) == ["Ärztin_1"]
 
 
-def test_f_goes_through_the_states_that_there_are() -> None:
+def test_the_key_f_cycles_through_the_states_of_present_beams() -> None:
     view = TopView()
     assert [press(view, "f").state for _ in range(5)] == ["waiting", "running", "succeeded", "failed", None]
     assert shown(TopView(state="failed")) == ["c1_beam_2"]
 
 
-def test_a_state_that_no_beam_is_in_any_more_is_left_by_f() -> None:
+def test_the_key_f_leaves_a_state_that_no_beam_has_any_more() -> None:
     assert press(TopView(state="stalled"), "f").state == "succeeded"
 
 
@@ -86,5 +86,5 @@ def test_scrolling_stops_at_the_first_beam() -> None:
     assert press(view, "pageup", "up", "up", "up").top == 0
 
 
-def test_q_is_the_end() -> None:
+def test_the_key_q_quits() -> None:
     assert press(TopView(), "q").over

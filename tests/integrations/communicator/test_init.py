@@ -48,7 +48,7 @@ def wrong(folder: Path, text: str, *changes: tuple[str, str]) -> str:
     return mistake
 
 
-def test_the_plan_revision(tmp_path: Path) -> None:
+def test_a_configuration_is_made_for_the_plans_revision(tmp_path: Path) -> None:
     draft = made(tmp_path, PLAN)
     found = settings(draft)
     [source] = found.sources
@@ -69,7 +69,7 @@ def test_at_the_plan_revision_local_simulations_write_no_log_and_that_is_said_fi
     assert "2>&1" in checks(changed)
 
 
-def test_what_a_script_does_is_not_known(tmp_path: Path) -> None:
+def test_a_command_that_is_a_script_must_be_checked_by_hand(tmp_path: Path) -> None:
     script = made(tmp_path, PLAN, ("cd {mqi_run_dir} && ./tps_env {tps_input_file}\n", "sbatch run.sh {beam_id}\n"))
     assert "command_templates.local.remote_submit_simulation does not show where the log goes" in checks(script)
     none = made(tmp_path, PLAN, ("    remote_submit_simulation: cd", "    something_else: cd"))
@@ -77,7 +77,7 @@ def test_what_a_script_does_is_not_known(tmp_path: Path) -> None:
     assert "NO LOG" not in checks(script) + checks(none)
 
 
-def test_the_newest_revision(tmp_path: Path) -> None:
+def test_a_configuration_is_made_for_the_newest_revision(tmp_path: Path) -> None:
     draft = made(tmp_path, NEWEST)
     found = settings(draft)
     assert found.sources[0].log_path == ("{base_directory}/mqi_communicator/logs/sim_{beam_id}.log",)
@@ -120,7 +120,7 @@ def test_a_key_that_stands_in_the_file_itself_is_not_copied(tmp_path: Path) -> N
     assert "connections.hpc.ssh_key_path holds is no absolute path" in checks(draft)
 
 
-def test_a_log_below_the_home_of_the_host_is_a_guess_that_is_said(tmp_path: Path) -> None:
+def test_a_log_in_the_home_folder_of_the_host_must_be_checked_by_hand(tmp_path: Path) -> None:
     remote = ("HpcJobSubmitter: local", "HpcJobSubmitter: remote")
     text, _, tail = PLAN.rpartition("'{mqi_run_dir}/logs/{case_id}_{beam_id}.log'")
     draft = made(tmp_path, text + "~/SMC/{beam_id}.log" + tail, remote)
@@ -140,7 +140,9 @@ def test_the_mirror_agrees_with_what_the_communicator_writes_itself(
 
 
 @pytest.mark.parametrize(("enabled", "mirrored"), [("true", False), ("false", True)])
-def test_where_the_plan_has_been_built_in_one_of_the_two_writes(tmp_path: Path, enabled: str, mirrored: bool) -> None:
+def test_the_mirror_is_off_if_the_communicator_writes_progress_itself(
+    tmp_path: Path, enabled: str, mirrored: bool
+) -> None:
     section = f"""
 progress_tracking:
   enabled: {enabled}
@@ -181,7 +183,7 @@ def test_a_line_before_the_dose_is_saved_is_not_taken_for_success(tmp_path: Path
     assert "is not taken for the end of a run" in checks(draft)
 
 
-def test_text_of_communicator_cannot_leave_its_comment_or_value(tmp_path: Path) -> None:
+def test_text_of_the_communicator_cannot_leave_its_comment_or_value(tmp_path: Path) -> None:
     marker = r"- 'ok'" + '\n  - "a\\nmirror: {enabled: false}\\u2028b \\U0001F600"'
     draft = made(tmp_path, PLAN, ("- FATAL ERROR", marker))
     found = settings(draft)
@@ -195,27 +197,31 @@ def test_text_of_communicator_cannot_leave_its_comment_or_value(tmp_path: Path) 
 class TestBaseDirectory:
     EMPTY = ("base_directory: /srv/example", "base_directory: ''")
 
-    def test_may_be_given(self, tmp_path: Path) -> None:
+    def test_the_base_directory_may_be_given(self, tmp_path: Path) -> None:
         draft = made(tmp_path, NEWEST, self.EMPTY, base_directory="/opt/smc")
         assert settings(draft).base_directory == "/opt/smc"
 
-    def test_an_empty_one_is_that_of_the_environment(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_an_empty_base_directory_comes_from_the_environment(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setenv("MOQUI_SMC_ROOT", "/opt/from-environment")
         draft = made(tmp_path, NEWEST, self.EMPTY)
         assert settings(draft).base_directory == "/opt/from-environment"
         assert "MOQUI_SMC_ROOT" in checks(draft)
 
-    def test_or_the_folder_around_the_communicators(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_or_else_it_is_the_folder_around_the_communicators_file(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.delenv("MOQUI_SMC_ROOT", raising=False)
         folder = tmp_path / "mqi_communicator" / "config"
         folder.mkdir(parents=True)
         assert settings(made(folder, NEWEST, self.EMPTY)).base_directory == str(tmp_path)
 
-    def test_or_has_to_be_said(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_or_else_the_base_directory_must_be_given(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv("MOQUI_SMC_ROOT", raising=False)
         assert "paths.base_directory: is empty" in wrong(tmp_path, NEWEST, self.EMPTY)
 
-    def test_one_of_another_kind_of_machine_has_to_be_said(self, tmp_path: Path) -> None:
+    def test_a_base_directory_of_another_system_must_be_given(self, tmp_path: Path) -> None:
         assert "--base-directory" in wrong(
             tmp_path, NEWEST, ("base_directory: /srv/example", r"base_directory: C:\SMC")
         )
@@ -291,7 +297,7 @@ def test_a_connection_that_is_missing_or_broken_is_one_error_that_quotes_no_secr
         assert "hunter2" not in mistake
 
 
-def test_a_file_of_something_else_is_said_to_be_so(tmp_path: Path) -> None:
+def test_a_file_of_another_program_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     path.write_text("scrape_configs: []\n", encoding="utf-8")
     with pytest.raises(ConfigError, match="not a configuration of the communicator"):
@@ -336,7 +342,7 @@ PLACES = [
 @given(mode=st.sampled_from(["local", "remote"]), changes=st.dictionaries(st.sampled_from(PLACES), ODD, max_size=4))
 @example(mode="remote", changes={("connections", "hpc", "port"): float("nan")})
 @example(mode="remote", changes={("connections", "hpc", "connection_timeout_seconds"): float("inf")})
-def test_whatever_it_holds_the_answer_is_a_valid_configuration_or_an_error_that_names_the_file(
+def test_any_file_gives_a_valid_configuration_or_an_error_with_its_name(
     tmp_path_factory: pytest.TempPathFactory, mode: str, changes: dict[tuple[str, ...], object]
 ) -> None:
     data: Any = yaml.safe_load(PLAN.replace("HpcJobSubmitter: local", f"HpcJobSubmitter: {mode}"))
@@ -387,7 +393,7 @@ class TestCommand:
         assert result.output.count("\n") == 1
         assert str(tmp_path / "none.yaml") in result.output
 
-    def test_a_place_that_cannot_be_written_is_said(self, tmp_path: Path) -> None:
+    def test_an_output_that_cannot_be_written_is_reported(self, tmp_path: Path) -> None:
         result = call("--communicator", DATA / "plan.config.yaml", "--output", tmp_path / "none" / "x.yaml")
         assert result.exit_code == 1
         assert "cannot be written" in result.output
@@ -408,7 +414,7 @@ class TestCommand:
         ),
     ],
 )
-def test_what_was_made_follows_a_beam_beside_a_database_of_that_revision(
+def test_the_made_configuration_works_with_a_database_of_that_revision(
     tmp_path: Path, name: str, beams: str, status: str, beam_id: str, log: str, low: float, high: float
 ) -> None:
     """From ``init`` to the number in the column, with nothing changed by hand."""

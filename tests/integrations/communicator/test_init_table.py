@@ -107,7 +107,7 @@ def test_the_scale_is_inferred_from_configuration_and_table_together(
 
 @pytest.mark.parametrize(("text", "scale"), [(PLAN, (0, 100)), (LATER, (30, 90)), (WITHOUT_SECTION, (30, 90))])
 @pytest.mark.parametrize("there", [True, False])
-def test_what_nothing_proves_is_said_to_be_an_assumption(
+def test_an_unproven_scale_is_called_an_assumption(
     tmp_path: Path, text: str, scale: tuple[int, int], there: bool
 ) -> None:
     communicator = Communicator(tmp_path, text, db.NEWEST_BEAMS if there else None)
@@ -134,7 +134,7 @@ def test_the_new_column_may_be_that_of_a_communicator_that_has_not_been_started_
         (lambda path: db.make(path, "CREATE TABLE beams (id TEXT)"), "it has no table beams"),
     ],
 )
-def test_a_database_that_cannot_be_looked_at_is_said_and_stops_nothing(tmp_path: Path, make: object, says: str) -> None:
+def test_an_unreadable_database_is_reported_and_stops_nothing(tmp_path: Path, make: object, says: str) -> None:
     communicator = Communicator(tmp_path, PLAN, None)
     assert callable(make)
     make(communicator.database)
@@ -142,7 +142,7 @@ def test_a_database_that_cannot_be_looked_at_is_said_and_stops_nothing(tmp_path:
     assert communicator.settings.mirror.range == (0, 100)
 
 
-def test_what_stands_only_in_the_wal_is_seen_and_nothing_is_touched(tmp_path: Path) -> None:
+def test_rows_only_in_the_wal_are_read_and_nothing_is_changed(tmp_path: Path) -> None:
     communicator = Communicator(tmp_path, LATER)
     writer = db.connect(communicator.database)
     writer.execute(
@@ -174,7 +174,7 @@ def test_a_lock_of_the_communicator_is_neither_waited_for_nor_disturbed(tmp_path
     writer.close()
 
 
-def test_a_database_that_is_written_all_the_time_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_database_that_changes_all_the_time_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     communicator = Communicator(tmp_path, LATER)
     copy = shutil.copyfile
 
@@ -186,7 +186,7 @@ def test_a_database_that_is_written_all_the_time_is_said(tmp_path: Path, monkeyp
     assert inspect_table(communicator.database).problem.startswith("it is written all the time")
 
 
-def test_odd_values_in_the_column_are_survived(tmp_path: Path) -> None:
+def test_odd_values_in_the_progress_column_do_no_harm(tmp_path: Path) -> None:
     communicator = Communicator(tmp_path, LATER).rows((1e300, -5.0, 100.0))
     for value in ("text", None, b"\xff"):
         db.add(communicator.database, f"odd {value!r}")
@@ -226,14 +226,14 @@ class TestHost:
     REMOTE = PLAN.replace("HpcJobSubmitter: local", "HpcJobSubmitter: remote")
     TOP = "\nhpc:\n  host: real.hospital\n  user: mqi\n  ssh_key_path: /keys/real\n"
 
-    def test_the_top_level_section_is_the_one_that_their_code_reads(self, tmp_path: Path) -> None:
+    def test_the_top_level_section_has_precedence(self, tmp_path: Path) -> None:
         communicator = Communicator(tmp_path, self.REMOTE + self.TOP)
         [source] = communicator.settings.sources
         assert isinstance(source, SshSourceSettings)
         assert (source.host, source.user, str(source.key_file)) == ("real.hospital", "mqi", "/keys/real")
         assert "connections.hpc" not in communicator.draft().text
 
-    def test_the_other_one_is_used_where_it_is_alone_and_that_is_said(self, tmp_path: Path) -> None:
+    def test_the_nested_section_is_used_alone_and_must_be_checked_by_hand(self, tmp_path: Path) -> None:
         communicator = Communicator(tmp_path, self.REMOTE)
         assert "sources[0].host: taken from connections.hpc" in communicator.checks
         placeholder = Communicator(tmp_path / "other", self.REMOTE.replace("hpc1.example", "hpc.example.com"))
@@ -251,7 +251,7 @@ class TestDoseFiles:
         assert local in PLAN
         return f"{PLAN.replace(local, self.OUTPUTS + local)}moqui_tps_parameters:\n  {parameters}\n"
 
-    def test_where_dose_files_are_the_check_is_on(self, tmp_path: Path) -> None:
+    def test_the_output_check_is_on_if_dose_files_are_found(self, tmp_path: Path) -> None:
         communicator = Communicator(tmp_path, self.text())
         dose = tmp_path / "data" / "Dose_raw" / "secret" / "dose.raw"
         dose.parent.mkdir(parents=True)
@@ -260,7 +260,7 @@ class TestDoseFiles:
         assert "sources[0].output_path: see that each run writes a dose file there" in communicator.checks
         assert "secret" not in communicator.draft().text.replace(str(tmp_path), "")
 
-    def test_where_none_are_it_is_a_proposal_in_a_comment(self, tmp_path: Path) -> None:
+    def test_the_output_check_is_a_comment_if_no_dose_files_are_found(self, tmp_path: Path) -> None:
         communicator = Communicator(tmp_path, self.text())
         (tmp_path / "data" / "Dose_raw" / "empty").mkdir(parents=True)
         assert communicator.settings.sources[0].output_path == ()
@@ -269,7 +269,7 @@ class TestDoseFiles:
         proposed = communicator.draft().text.replace("# output_path", "output_path")
         assert settings_from(proposed, "made").sources[0].output_path == (self.RAW, self.DCM)
 
-    def test_a_folder_of_the_engine_is_taken_from_where_it_runs(self, tmp_path: Path) -> None:
+    def test_a_relative_output_folder_is_in_the_run_folder_of_the_engine(self, tmp_path: Path) -> None:
         communicator = Communicator(tmp_path, self.text("OutputDir: ../data/Other[1]/{case_id}"))
         assert '"{base_directory}/data/Other[[]1]/{case_id}/*"' in communicator.draft().text
 
@@ -277,7 +277,7 @@ class TestDoseFiles:
         "value",
         ["''", "7", "[a]", "'D:/x/{case_id}'", "/all/one", "'{unheard}/x'", "'../../../../{case_id}'", "'/{case_id}'"],
     )
-    def test_what_names_no_folder_of_a_beam_proposes_nothing(self, tmp_path: Path, value: str) -> None:
+    def test_an_output_folder_without_a_field_of_the_beam_is_ignored(self, tmp_path: Path, value: str) -> None:
         text = f"{PLAN}moqui_tps_parameters:\n  OutputDir: {value}\n"
         assert "output_path" not in Communicator(tmp_path, text).draft().text
 
@@ -291,9 +291,7 @@ class TestDoseFiles:
         assert "Rooms are taken to be G1 and G2" in text.replace("\n#    ", " ")
 
 
-def test_the_copy_that_is_looked_at_is_private_and_gone_afterwards(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_copy_of_the_database_is_private_and_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     temporary = tmp_path / "tmp"
     temporary.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(temporary))

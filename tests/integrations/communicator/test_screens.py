@@ -72,7 +72,7 @@ def bar(progress: float) -> str:
     return f"[{'#' * cells}{'-' * (20 - cells)}] {progress:.1f}%"
 
 
-def test_before_the_migration_the_query_of_phase_7_fails(database: Path) -> None:
+def test_before_the_migration_the_plans_query_of_progress_fails(database: Path) -> None:
     with pytest.raises(sqlite3.OperationalError, match="no such column: progress"):
         read_as_phase_7_does(database)
 
@@ -85,7 +85,7 @@ def test_after_the_migration_every_beam_has_a_number_that_can_be_shown(database:
     assert {bar(beam["progress"]) for beam in beams} == {"[--------------------] 0.0%"}
 
 
-def test_the_numbers_that_we_write_are_shown_as_they_are(database: Path, table: BeamsTable) -> None:
+def test_progress_is_shown_as_the_exporter_writes_it(database: Path, table: BeamsTable) -> None:
     table.migrate()
     table.write([ProgressUpdate(BEAMS[0].beam_id, 27.78), ProgressUpdate(BEAMS[1].beam_id, 100.0)])
     assert not table.update_beam_progress(BEAMS[2].beam_id, 50.0), "a row that is over stays as it was"
@@ -96,7 +96,7 @@ def test_the_numbers_that_we_write_are_shown_as_they_are(database: Path, table: 
     ]
 
 
-def test_the_status_and_all_else_stay_the_communicators(database: Path, table: BeamsTable) -> None:
+def test_the_exporter_changes_nothing_but_progress(database: Path, table: BeamsTable) -> None:
     before = db.execute(
         database, "SELECT beam_id, parent_case_id, beam_path, status, hpc_job_id, error_message FROM beams"
     )
