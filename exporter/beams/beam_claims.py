@@ -21,7 +21,7 @@ def decide_claim(
     statuses: StatusRules,
     *,
     modified_at: float,
-    moved: bool = False,
+    path_moved: bool = False,
     written: bool = False,
     clock_offset_seconds: float | None = None,
 ) -> bool:
@@ -35,7 +35,7 @@ def decide_claim(
         at: now.
         statuses: what the words in the row mean.
         modified_at: when the log was last written, by its time stamp.
-        moved: by the row, the log is not where the one is that is followed.
+        path_moved: by the row, the log is not where the one is that is followed.
         written: it appeared or grew since the last poll.
         clock_offset_seconds: how much later the source's files are dated than our clock says; ``None`` while that
             is not known.
@@ -56,11 +56,11 @@ def decide_claim(
         newer_by = stat.modified_at - beam.stat.modified_at if same_clock else modified_at - beam.log_modified_at
         if not comparable and beam.run.last_growth_at is not None:
             newer_by = min(newer_by, modified_at - beam.run.last_growth_at)
-        if not outlived and newer_by <= (0.0 if moved else _NEWER_LOG_SECONDS):
+        if not outlived and newer_by <= (0.0 if path_moved else _NEWER_LOG_SECONDS):
             return False
         if _is_copy(beam, path, stat, statuses):
             return False
-        rule = Rule.LOG_STILL_WRITTEN if outlived else Rule.LOG_AT_NEW_PATH if moved else Rule.NEWER_LOG
+        rule = Rule.LOG_STILL_WRITTEN if outlived else Rule.LOG_AT_NEW_PATH if path_moved else Rule.NEWER_LOG
     beam.invalidate()
     newer_by_seconds = None if beam.log_modified_at is None else modified_at - beam.log_modified_at
     beam.decide(rule, at, size_bytes=stat.size_bytes, newer_by_seconds=newer_by_seconds)

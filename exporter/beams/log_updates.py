@@ -23,7 +23,7 @@ def watched_beams(data: StoreData, source: str) -> list[WatchedBeam]:
 
 
 def claim_log(
-    data: StoreData, key: BeamKey, source: str, path: str, stat: LogStat, at: float, *, moved: bool, written: bool
+    data: StoreData, key: BeamKey, source: str, path: str, stat: LogStat, at: float, *, path_moved: bool, written: bool
 ) -> bool:
     """Decide whether a source follows a log; see :meth:`~exporter.beams.store.BeamStore.claim`."""
     beam = data.beams.get(key)
@@ -40,7 +40,7 @@ def claim_log(
         at,
         data.rules.statuses,
         modified_at=timeline.from_wall(stat.modified_at - (clock_offset_seconds or 0.0)),
-        moved=moved,
+        path_moved=path_moved,
         written=written,
         clock_offset_seconds=clock_offset_seconds,
     )

@@ -243,7 +243,7 @@ class BeamStore:
         stat: LogStat,
         at: float,
         *,
-        moved: bool = False,
+        path_moved: bool = False,
         written: bool = False,
     ) -> bool:
         """Decide whether a source follows a log that it has found, or polled again.
@@ -252,14 +252,16 @@ class BeamStore:
             key: the beam.
             source, path, stat: the log.
             at: the present instant.
-            moved: the row names another place than that of the log that is followed now.
+            path_moved: the row names another place than that of the log that is followed now.
             written: the log appeared or grew since the last poll.
 
         Returns:
             Whether the source follows it.
         """
         with self._lock:
-            return log_updates.claim_log(self._data, key, source, path, stat, at, moved=moved, written=written)
+            return log_updates.claim_log(
+                self._data, key, source, path, stat, at, path_moved=path_moved, written=written
+            )
 
     def apply(
         self,

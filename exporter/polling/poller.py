@@ -269,7 +269,9 @@ class SourcePoller:
         grown = self._source_clock.find_grown(beam.row.key, before, there, target.polled_before)
         for path, stat in there:
             written = path in appeared or path in grown
-            if not self._sink.claim(beam.row.key, self._source.name, path, stat, at, moved=path_moved, written=written):
+            if not self._sink.claim(
+                beam.row.key, self._source.name, path, stat, at, path_moved=path_moved, written=written
+            ):
                 continue
             if following is None or following.tailer.path != path:
                 following = self._follow(beam.row.key, path, path in appeared)

@@ -32,7 +32,7 @@ class PollSink(Protocol):
         stat: LogStat,
         at: float,
         *,
-        moved: bool = False,
+        path_moved: bool = False,
         written: bool = False,
     ) -> bool: ...
 
