@@ -25,7 +25,7 @@ from exporter.sources.ssh.known_hosts import HostKeys, fingerprint, read_known_h
 from exporter.sources.ssh.login import Credentials, log_in
 from exporter.sources.ssh.sftp import SftpSession
 from exporter.sources.ssh.sftp_messages import SftpError
-from exporter.sources.ssh.target import Target, resolve_route
+from exporter.sources.ssh.target import LoginTarget, resolve_route
 
 _log = structlog.get_logger(__name__)
 
@@ -108,7 +108,7 @@ class SshConnection:
                 )
         raise AssertionError("a route has at least the host itself")
 
-    def _connect(self, target: Target, link: paramiko.Channel | None = None) -> paramiko.Transport:
+    def _connect(self, target: LoginTarget, link: paramiko.Channel | None = None) -> paramiko.Transport:
         """Log in to a host.
 
         Args:
@@ -138,7 +138,7 @@ class SshConnection:
             transport.set_keepalive(int(given.keepalive_seconds))
         return transport
 
-    def _reach(self, target: Target) -> socket.socket:
+    def _reach(self, target: LoginTarget) -> socket.socket:
         """Open a TCP connection. It waits in small steps so that :meth:`close` ends the wait."""
         deadline = time.monotonic() + target.given.connect_timeout_seconds
         trouble: OSError = TimeoutError()
@@ -163,7 +163,7 @@ class SshConnection:
         raise trouble
 
 
-def _host_keys(target: Target) -> HostKeys:
+def _host_keys(target: LoginTarget) -> HostKeys:
     """Read the trusted keys of a host. Every connection reads the files again."""
     known = HostKeys()
     for path in target.known_hosts:
@@ -208,7 +208,7 @@ def _prefer(transport: paramiko.Transport, trusted: set[str]) -> None:
     options.key_types = (*wanted, *(name for name in types if name not in wanted))
 
 
-def _check_host(target: Target, known: HostKeys, key: paramiko.PKey) -> None:
+def _check_host(target: LoginTarget, known: HostKeys, key: paramiko.PKey) -> None:
     """Raise unless the host presented a trusted key."""
     blob = key.asbytes()
     shown = f"refused {target.shown}: its host key {key.get_name()} {fingerprint(blob)}"
@@ -268,7 +268,7 @@ def _open_sftp(transport: paramiko.Transport, connect_timeout: float, operation_
         raise
 
 
-def _sftp(transport: paramiko.Transport, target: Target) -> SftpSession:
+def _sftp(transport: paramiko.Transport, target: LoginTarget) -> SftpSession:
     """Open the host's SFTP subsystem."""
     given = target.given
     with _translate_errors(target):
@@ -287,7 +287,7 @@ def _sftp(transport: paramiko.Transport, target: Target) -> SftpSession:
 
 
 @contextlib.contextmanager
-def _translate_errors(target: Target) -> Iterator[None]:
+def _translate_errors(target: LoginTarget) -> Iterator[None]:
     """Turn every failure of a connection into one sentence with advice."""
     given, shown = target.given, target.shown
     try:

@@ -15,7 +15,7 @@ import paramiko
 from exporter.process.trusted_files import readable_by_others
 from exporter.process.user import own_user
 from exporter.sources.source import SourceUnavailable
-from exporter.sources.ssh.target import Target
+from exporter.sources.ssh.target import LoginTarget
 
 _KEY_CLASSES = (paramiko.Ed25519Key, paramiko.ECDSAKey, paramiko.RSAKey)
 
@@ -34,7 +34,7 @@ class Credentials:
         SourceUnavailable: no credential can be used, or a file is readable by others.
     """
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: LoginTarget) -> None:
         given = target.given
         self.keys: list[tuple[str, paramiko.PKey]] = []
         self.password = read_secret(target.password_file)
@@ -67,7 +67,7 @@ class Credentials:
                 yield f"key {number} of the agent", key
 
 
-def log_in(transport: paramiko.Transport, target: Target, credentials: Credentials) -> None:
+def log_in(transport: paramiko.Transport, target: LoginTarget, credentials: Credentials) -> None:
     """Log in.
 
     Args:
@@ -128,7 +128,7 @@ def log_in(transport: paramiko.Transport, target: Target, credentials: Credentia
     )
 
 
-def _refusal(error: paramiko.AuthenticationException, target: Target, wanted: list[str]) -> tuple[str, list[str]]:
+def _refusal(error: paramiko.AuthenticationException, target: LoginTarget, wanted: list[str]) -> tuple[str, list[str]]:
     """Return the host's reason and the methods that it allows; raise if the connection is lost."""
     if "timeout" in str(error).lower():
         raise TimeoutError from None
@@ -142,7 +142,7 @@ def _refusal(error: paramiko.AuthenticationException, target: Target, wanted: li
     return "the host refuses it", wanted
 
 
-def _load(path: Path, passphrase: str | None, target: Target) -> paramiko.PKey:
+def _load(path: Path, passphrase: str | None, target: LoginTarget) -> paramiko.PKey:
     """Load a private key, and its certificate if there is one beside it."""
     cannot = f"cannot log in to {target.shown}"
     try:

@@ -22,7 +22,7 @@ _USER_KNOWN_HOSTS = ("~/.ssh/known_hosts", "~/.ssh/known_hosts2")
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class LoginTarget:
     """A host to log in to.
 
     Args:
@@ -51,7 +51,7 @@ class Target:
         return f"{self.user}@{self.address}" + (f" port {self.port}" if self.port != 22 else "")
 
 
-def resolve_route(host: SshHost) -> tuple[Target, ...]:
+def resolve_route(host: SshHost) -> tuple[LoginTarget, ...]:
     """Find the hosts to log in to one after another.
 
     Args:
@@ -71,7 +71,7 @@ def resolve_route(host: SshHost) -> tuple[Target, ...]:
 
 def _hops(
     host: SshHost, to: Jump, through: tuple[Jump, ...] | None, before: tuple[tuple[Jump, int], ...]
-) -> list[Target]:
+) -> list[LoginTarget]:
     """Find the hosts up to and including ``to``.
 
     Args:
@@ -103,18 +103,18 @@ def _hops(
     return [*_hops(host, last, tuple(rest) or None, (*before, step)), target]
 
 
-def _same(jump: Jump, target: Target) -> bool:
+def _same(jump: Jump, target: LoginTarget) -> bool:
     """Whether a host is its own jump host, by the rule of OpenSSH."""
     return (jump.host, jump.port or 22, jump.user or target.user) == (target.address, target.port, target.user)
 
 
-def _expanded_jump(jump: Jump, target: Target, original: str) -> Jump:
+def _expanded_jump(jump: Jump, target: LoginTarget, original: str) -> Jump:
     tokens = {"h": target.address, "n": original, "p": str(target.port), "r": target.user}
     user = None if jump.user is None else expand_tokens(jump.user, tokens)
     return replace(jump, host=expand_tokens(jump.host, tokens), user=user)
 
 
-def _target(host: SshHost, to: Jump, config: HostConfig, *, is_jump: bool) -> Target:
+def _target(host: SshHost, to: Jump, config: HostConfig, *, is_jump: bool) -> LoginTarget:
     user = to.user or config.user or login_user()
     if user is None:
         raise SourceUnavailable(
@@ -137,7 +137,7 @@ def _target(host: SshHost, to: Jump, config: HostConfig, *, is_jump: bool) -> Ta
         "u": login_user() or str(os.getuid()),
     }
     identities = [host.key_file] if host.key_file else _files(config.identity_files, tokens)
-    return Target(
+    return LoginTarget(
         given=host,
         address=address,
         port=port,
