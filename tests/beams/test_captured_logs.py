@@ -20,7 +20,7 @@ def reading(name: str) -> BeamRun:
 
 
 @pytest.mark.parametrize("name", names())
-def test_a_finished_log_says_what_was_true(name: str) -> None:
+def test_a_finished_log_ends_in_the_expected_state(name: str) -> None:
     run, row = reading(name), expected()[name]
     found = {
         "dialect": "" if run.dialect == "unknown" else run.dialect,
@@ -36,7 +36,7 @@ def test_a_finished_log_says_what_was_true(name: str) -> None:
 
 @pytest.mark.parametrize("poll_seconds", [0.0, 0.5])
 @pytest.mark.parametrize("name", names())
-def test_a_growing_log_never_shows_the_impossible(name: str, poll_seconds: float) -> None:
+def test_a_growing_log_never_shows_an_impossible_state(name: str, poll_seconds: float) -> None:
     ratio = estimated = 0.0
     announcements = 0
     for sample, run in replay(name, poll_seconds):

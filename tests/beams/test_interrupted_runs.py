@@ -45,7 +45,7 @@ def test_an_interrupted_run_appended_to_the_same_log_starts_run_2(
     assert (world.state, world.view().reason, world.view().run_number) == ("succeeded", None, 2)
 
 
-def test_a_run_that_failed_by_itself_is_not_forgotten_when_its_script_goes_on(world: World) -> None:
+def test_a_failed_run_stays_failed_when_its_script_starts_another_process(world: World) -> None:
     world.row()
     world.look()
     world.write(WHOLE[:SIMULATING] + b"CUDA error after (finalize): unspecified launch failure\n" + WHOLE)

@@ -63,7 +63,7 @@ def test_a_growing_production_log_goes_from_waiting_to_succeeded(world: World, n
 
 
 @pytest.mark.parametrize(("from_the_start", "seconds"), [(True, 0.5), (False, 11.4)])
-def test_the_engine_says_how_long_a_run_took_whose_beginning_was_not_seen(
+def test_the_engines_timing_gives_the_duration_of_a_run_whose_start_was_not_seen(
     world: World, from_the_start: bool, seconds: float
 ) -> None:
     known = lines("without_batches")
@@ -82,7 +82,7 @@ def test_the_engine_says_how_long_a_run_took_whose_beginning_was_not_seen(
 
 
 @pytest.mark.parametrize("name", GOOD)
-def test_no_beginning_of_a_production_log_is_a_failure(name: str) -> None:
+def test_no_part_of_a_growing_production_log_is_a_failure(name: str) -> None:
     data = b"".join(lines(name))
     for end in range(0, len(data) + 1, 7):
         run = reading(data[:end])
@@ -217,7 +217,7 @@ def test_a_retry_after_a_kill_in_the_silent_simulation_is_run_2(world: World, na
     assert (world.state, world.view().run_number) == (BeamState.SUCCEEDED, 2)
 
 
-def test_what_a_production_log_said_of_its_dose_survives_a_restart(world: World) -> None:
+def test_the_dose_facts_of_a_production_log_survive_a_restart(world: World) -> None:
     world.row()
     data = b"".join(lines("with_batches"))
     world.write(data[: data.index(b"  Output:")])
@@ -242,7 +242,7 @@ def test_a_state_file_of_an_exporter_that_knew_no_doses_is_read(world: World) ->
     assert (run.dose.path, run.engine_times.total_seconds) == (None, None)
 
 
-def test_verify_says_what_it_understood_of_a_production_log_that_still_grows(tmp_path: Path) -> None:
+def test_verify_understands_a_production_log_that_still_grows(tmp_path: Path) -> None:
     for number, _ in enumerate(lines("without_banner"), start=1):
         log = tmp_path / "beginning.log"
         log.write_bytes(b"".join(lines("without_banner")[:number]))
@@ -250,7 +250,7 @@ def test_verify_says_what_it_understood_of_a_production_log_that_still_grows(tmp
         assert "none is known" not in said, number
 
 
-def test_the_stand_still_after_the_last_batch_is_saving_and_no_stall(world: World) -> None:
+def test_silence_after_the_last_batch_is_saving_and_no_stall(world: World) -> None:
     """The rules here: a batch takes 2 s, a stall is 10 s of silence, a first batch has 60 s."""
     data = b"".join(lines("with_batches"))
     world.row()
@@ -271,7 +271,7 @@ def test_the_stand_still_after_the_last_batch_is_saving_and_no_stall(world: Worl
     assert world.state == BeamState.SUCCEEDED
 
 
-def test_silence_in_a_batch_is_a_stall_as_before(world: World) -> None:
+def test_silence_in_a_batch_is_a_stall(world: World) -> None:
     data = b"".join(lines("with_batches"))
     world.row()
     world.look()

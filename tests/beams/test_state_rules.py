@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -122,6 +123,12 @@ def test_a_row_and_a_log_that_disagree_for_a_minute_are_a_mismatch() -> None:
     evidence = evidence_of(DONE, "failed")
     assert [judge(evidence, NOW + after).status_mismatch for after in (1, 60, 61)] == [False, False, True]
     assert judge(evidence, NOW + 1).valid_until == NOW + 60
+
+
+def test_every_rule_is_applied_somewhere() -> None:
+    modules = (Path(__file__).parents[2] / "exporter" / "beams").glob("*.py")
+    code = "".join(module.read_text(encoding="utf-8") for module in modules if module.name != "decisions.py")
+    assert [rule.name for rule in Rule if f"Rule.{rule.name}" not in code] == []
 
 
 def test_every_rule_is_explained_in_words() -> None:

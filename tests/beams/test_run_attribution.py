@@ -1,4 +1,4 @@
-"""Which run a log or a row is of, where they are at odd places or come at odd moments."""
+"""Which run a log or a row belongs to: scenarios with unusual paths and unusual timing."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def shown(world: World) -> tuple[str, int, int, str | None]:
 
 
 class TestAppended:
-    """A job that is put back into the queue, a launcher with ``>>``, or a loop of the shell."""
+    """A job that is put back into the queue, a launcher that appends with ``>>``, or a loop in a shell script."""
 
     @pytest.mark.parametrize("status", ["simulation_running", None])
-    def test_after_a_run_that_was_ended(self, world: World, status: str | None) -> None:
+    def test_a_retry_appended_after_an_interrupted_run_is_run_2(self, world: World, status: str | None) -> None:
         world.row(status)
         world.look()
         world.write(upto("v2_b18", b"(2 of 18") + PREEMPTED)
@@ -48,7 +48,7 @@ class TestAppended:
         assert shown(world) == ("succeeded", 2, 18, None)
         assert world.runs == {("failed", "preempted"): 1, ("succeeded", ""): 1}
 
-    def test_after_one_that_succeeded(self, world: World) -> None:
+    def test_a_retry_appended_after_a_successful_run_is_run_2(self, world: World) -> None:
         world.row(None)
         world.look()
         world.write(captured("v2_b2"))
@@ -63,7 +63,7 @@ class TestAppended:
         assert shown(world) == ("failed", 2, 1, "out_of_memory")
         assert world.runs == {("succeeded", ""): 1, ("failed", "out_of_memory"): 1}
 
-    def test_both_within_one_read(self, world: World) -> None:
+    def test_two_runs_within_one_read_are_both_counted(self, world: World) -> None:
         world.row()
         world.look()
         world.write(captured("v2_b2") + upto("v2_b18", b"(3 of 18"))
@@ -74,8 +74,8 @@ class TestAppended:
     @pytest.mark.parametrize(
         ("line", "state"), [(b"loading modules\n", "succeeded"), (b"Cannot open file!\n", "failed")]
     )
-    def test_a_head_after_other_words_is_the_first_runs(self, world: World, line: bytes, state: str) -> None:
-        """A launcher's, or the engine's own to standard error: its standard output waits for a whole block."""
+    def test_a_head_after_other_lines_belongs_to_the_first_run(self, world: World, line: bytes, state: str) -> None:
+        """A launcher, or the engine on standard error, writes first; standard output waits for a whole block."""
         world.row()
         world.look()
         world.write(line)
@@ -85,8 +85,8 @@ class TestAppended:
         assert (world.state, world.view().run_number, world.view().batch_current) == (state, 1, 2)
 
     @pytest.mark.parametrize("word", [OUT_OF_MEMORY, b"Cannot open file!\n"])
-    def test_not_after_an_engine_that_has_failed_by_itself(self, world: World, word: bytes) -> None:
-        """A script goes on with another process: that some of the dose is not there must not be forgotten."""
+    def test_a_head_after_the_engine_failed_by_itself_begins_no_new_run(self, world: World, word: bytes) -> None:
+        """A script starts another process: the missing part of the dose must stay visible."""
         world.row()
         world.look()
         world.write(upto("v2_b18", b"(2 of 18") + word)
@@ -96,7 +96,7 @@ class TestAppended:
         world.look(15)
         assert (world.state, world.view().run_number) == ("failed", 1)
 
-    def test_not_where_several_processes_begin_together(self, world: World) -> None:
+    def test_heads_of_several_processes_that_start_together_are_one_run(self, world: World) -> None:
         world.row()
         world.look()
         head = upto("v2_b18", b"Creating world geometry complete!")
@@ -104,7 +104,7 @@ class TestAppended:
         world.look()
         assert shown(world) == ("succeeded", 1, 18, None)
 
-    def test_what_stood_there_at_the_first_look_is_shown_and_not_counted(self, world: World) -> None:
+    def test_runs_that_ended_before_the_first_poll_are_shown_and_not_counted(self, world: World) -> None:
         world.write(captured("v2_b2") + upto("v2_b18", b"(3 of 18"))
         world.row()
         world.look()
@@ -114,7 +114,7 @@ class TestAppended:
 
 class TestPlaces:
     @pytest.mark.parametrize("word", [b"", OUT_OF_MEMORY])
-    def test_a_job_with_another_number_has_another_log_however_soon(self, tmp_path: Path, word: bytes) -> None:
+    def test_a_job_with_another_number_has_its_own_log_however_soon(self, tmp_path: Path, word: bytes) -> None:
         world = World(tmp_path, quick(), templates=("{beam_id}_{hpc_job_id}.log",))
         first, second = (tmp_path / f"{BEAM.beam_id}_{job}.log" for job in (1, 2))
 
@@ -143,7 +143,7 @@ class TestPlaces:
         assert (world.view().run_number, world.view().log_path) == (2, str(second))
 
     @pytest.mark.parametrize("status", ["postprocessing", "completed"])
-    def test_a_copy_that_is_made_afterwards_is_no_other_run(self, tmp_path: Path, status: str) -> None:
+    def test_a_copy_made_after_the_run_is_no_new_run(self, tmp_path: Path, status: str) -> None:
         world = World(tmp_path, quick(), templates=("{beam_id}.log", "fetched/{beam_id}.log"))
         (tmp_path / "fetched").mkdir()
         world.row()
@@ -166,7 +166,7 @@ class TestPlaces:
         assert world.view().log_path == str(world.log())
         assert world.runs == {("succeeded", ""): 1}
 
-    def test_a_log_that_grows_under_a_row_that_nobody_has_reset_is_followed(self, tmp_path: Path) -> None:
+    def test_a_second_log_that_grows_is_followed_although_the_row_was_not_reset(self, tmp_path: Path) -> None:
         world = World(tmp_path, quick(), templates=("{beam_id}.log", "other/{beam_id}.log"))
         (tmp_path / "other").mkdir()
         world.row()
@@ -200,7 +200,7 @@ class OldSizes(LocalLogSource):
         }
 
 
-def test_a_size_that_is_told_too_small_once_is_no_other_run(tmp_path: Path) -> None:
+def test_a_file_size_reported_too_small_once_is_no_new_run(tmp_path: Path) -> None:
     source = OldSizes("local")
     world = World(tmp_path, quick(), source=source)
     world.row()
@@ -224,10 +224,10 @@ def test_a_size_that_is_told_too_small_once_is_no_other_run(tmp_path: Path) -> N
 class TestRows:
     @pytest.mark.parametrize("restarted", [False, True])
     @pytest.mark.parametrize(("log", "state"), [(b"", "succeeded"), (b"Cannot open file!\n", "failed")])
-    def test_a_log_taken_for_the_run_before_was_this_ones_where_that_is_completed(
+    def test_a_log_attributed_to_the_previous_run_is_reclaimed_when_the_row_says_completed(
         self, world: World, restarted: bool, log: bytes, state: str
     ) -> None:
-        """Without a state file, restarted after the mirror's late write and before the communicator has noticed."""
+        """Restarted without a state file, after a late write of the mirror and before the communicator has noticed."""
         world.write(log + captured("v2_b2"))
         os.utime(world.log(), (world.at - 10, world.at - 10))
         world.row("simulation_running", 100.0)
@@ -243,8 +243,8 @@ class TestRows:
         assert (world.state, world.view().batches_completed) == (state, 2)
         assert world.runs == {}, "nobody saw it end"
 
-    def test_not_before_its_source_has_been_looked_at_again(self, tmp_path: Path) -> None:
-        """A retry behind a host that is down: its log may be there by now, and another."""
+    def test_a_log_is_not_reclaimed_before_its_source_was_polled_again(self, tmp_path: Path) -> None:
+        """A retry on a host that is down: it may have a new log by now."""
         source = FragileSource("local")
         world = World(tmp_path, quick(), source=source)
         world.write(b"Cannot open file!\n" + captured("v2_b2"))
@@ -263,8 +263,8 @@ class TestRows:
             world.look(1)
         assert (world.state, world.view().batches_completed) == ("succeeded", 18)
 
-    def test_not_where_its_row_says_that_it_failed(self, world: World) -> None:
-        """It may have done so before it wrote a byte."""
+    def test_a_log_is_not_reclaimed_when_the_row_says_failed(self, world: World) -> None:
+        """The run may have failed before it wrote a byte."""
         world.write(captured("v2_b2"))
         world.at += 100
         world.row("simulation_running", 40.0)
@@ -274,7 +274,7 @@ class TestRows:
             world.look(1)
         assert (world.state, world.view().reason) == ("failed", "status")
 
-    def test_a_reset_within_two_seconds_of_the_logs_last_word(self, world: World) -> None:
+    def test_a_reset_within_two_seconds_of_the_last_line_begins_a_new_run(self, world: World) -> None:
         world.row(progress=40.0)
         world.look()
         world.write(upto("v2_b18", b"(1 of 18"))
@@ -288,8 +288,8 @@ class TestRows:
         assert not world.view().status_mismatch
         assert world.runs == {("failed", "out_of_memory"): 1}
 
-    def test_the_mirrors_own_0_is_no_reset(self, world: World) -> None:
-        """Rows of March 2026 say pending while engines run, with what the run before has left; a lock delays ours."""
+    def test_progress_0_written_by_the_mirror_is_no_reset(self, world: World) -> None:
+        """Rows of March 2026 say pending while engines run, with old values; a lock delays our write."""
         world.row("pending", 70.0)
         world.look()
         world.write(upto("v2_b18", b"Creating world geometry complete!"))
@@ -304,7 +304,7 @@ class TestRows:
 
 
 class TestNoLog:
-    def test_a_row_that_says_completed_speaks_when_every_source_has_been_looked_at(self, tmp_path: Path) -> None:
+    def test_a_completed_row_without_a_log_decides_when_every_source_was_polled(self, tmp_path: Path) -> None:
         source = FragileSource("local")
         source.down = True
         world = World(tmp_path, quick(), source=source)
@@ -317,13 +317,13 @@ class TestNoLog:
         world.look(1)
         assert (world.state, world.view().reason) == ("failed", "output_error")
 
-    def test_where_there_is_none_it_is_believed(self, world: World) -> None:
+    def test_a_completed_row_decides_without_any_source(self, world: World) -> None:
         world.row("completed", 100.0)
         for _ in range(10):
             world.look(1)
         assert (world.state, world.view().source) == ("succeeded", "unknown")
 
-    def test_not_while_a_source_has_never_been_looked_at(self, world: World) -> None:
+    def test_a_completed_row_does_not_decide_before_every_source_was_polled(self, world: World) -> None:
         world.store.add_source("far")
         world.row("completed", 100.0)
         for _ in range(10):
@@ -333,7 +333,7 @@ class TestNoLog:
         world.look(1)
         assert world.state == "succeeded"
 
-    def test_once_believed_it_stays_so_whatever_sources_are_added(self, world: World) -> None:
+    def test_a_beam_shown_as_succeeded_stays_so_when_sources_are_added(self, world: World) -> None:
         world.row("completed", 100.0)
         for _ in range(10):
             world.look(1)
@@ -341,7 +341,7 @@ class TestNoLog:
         world.look(1)
         assert world.state == "succeeded"
 
-    def test_a_beam_whose_log_nobody_can_look_for_leaves_in_the_end(self, tmp_path: Path) -> None:
+    def test_a_completed_beam_of_an_unreachable_source_is_removed_in_the_end(self, tmp_path: Path) -> None:
         source = FragileSource("local")
         source.down = True
         world = World(tmp_path, quick(), source=source)
@@ -353,7 +353,7 @@ class TestNoLog:
         world.look(1)
         assert world.snapshot().beams == ()
 
-    def test_one_that_says_failed_speaks_at_once(self, tmp_path: Path) -> None:
+    def test_a_failed_row_decides_at_once(self, tmp_path: Path) -> None:
         source = FragileSource("local")
         source.down = True
         world = World(tmp_path, quick(), source=source)
