@@ -6,6 +6,7 @@ errors and ends within two seconds.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -47,6 +48,8 @@ _log = structlog.get_logger(__name__)
 _NEVER_SECONDS = 365 * 86400.0
 _TICK_SECONDS = 2.0
 """Longest time between two readings of the clock: a longer pause means that this process was stopped."""
+_ADVANCE_SECONDS = 5.0
+"""Time passes in the store so often if no beam makes progress: each time every beam is examined."""
 _STOP_SECONDS = 2.0
 
 
@@ -121,6 +124,9 @@ class Exporter:
         self._clock = Clock(on_event=_log_clock_event, wall=clock)
         self._store = BeamStore(store_rules(settings), self._clock.now(), lambda: self._clock.timeline)
         self._store.keep_decisions(logs_decisions())
+        self._changed = threading.Event()
+        self._advance_due_at = -math.inf
+        self._store.add_listener(self._changed.set)
         self._ticker = Worker("clock", self._tick, self._store.count_error)
         for where in ("clock", "monitor", "scrape", "web", "web configuration"):
             self._store.declare_errors(where)
@@ -262,8 +268,12 @@ class Exporter:
             _log.info("configuration reloaded")
 
     def _tick(self) -> float:
-        """Let time pass in the store, and log what happened there."""
-        self._store.advance(self._clock.now())
+        """Read the clock, let time pass in the store if that is due, and log what happened there."""
+        now = self._clock.now()
+        if self._changed.is_set() or now >= self._advance_due_at:
+            self._changed.clear()
+            self._advance_due_at = now + _ADVANCE_SECONDS
+            self._store.advance(now)
         for event in self._store.pop_events():
             log_event(event)
         for decision in self._store.pop_decisions():
