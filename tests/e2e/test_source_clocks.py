@@ -66,8 +66,7 @@ class Site:
     def write(self, source: str, beam: str, data: bytes) -> None:
         """Append to the log of a beam, dated by the source's clock.
 
-        The file is there under two names: so the kernel's announcements are not relied on, which would tell of the
-        write before the file has been dated. A new one appears with its date.
+        A new one appears with its date: it is dated under another name.
         """
         hidden = self.folder / f"{source}.hidden" / f"{beam}.log"
         with hidden.open("ab") as file:
@@ -88,6 +87,11 @@ class Site:
         db.execute(
             self.database, "UPDATE beams SET status = ?, updated_at = CURRENT_TIMESTAMP WHERE beam_id = ?", status, beam
         )
+
+
+def exporter_of(site: Site) -> ExporterProcess:
+    """Run the exporter without hints, which would come before the test has dated a file that it wrote."""
+    return ExporterProcess("--config.file", site.configuration, module="tests.support.without_inotify")
 
 
 def beams(exporter: ExporterProcess) -> dict[str, dict[str, Any]]:
@@ -130,7 +134,7 @@ def test_logs_dated_by_wrong_clocks_are_read_as_those_dated_by_right_ones(site: 
             db.add(site.database, f"{prefix}{source}", "simulation_running")
         site.write(source, f"runs {source}", HEAD)
     began_at = time.time()
-    with ExporterProcess("--config.file", site.configuration) as exporter:
+    with exporter_of(site) as exporter:
         for_each_source(exporter, "runs ", "has been found", lambda beam: beam["batches_total"] == 18)
         wait_for(lambda: exporter.get("/-/ready").status_code == 200, "every source was polled")
 
@@ -163,7 +167,7 @@ def test_logs_dated_by_wrong_clocks_are_read_as_those_dated_by_right_ones(site: 
     for source in SOURCES:
         site.write(source, f"unseen {source}", FAILED)
         site.row(f"fails {source}", "pending")
-    with ExporterProcess("--config.file", site.configuration) as exporter:
+    with exporter_of(site) as exporter:
         for_each_source(exporter, "unseen ", "has failed while no exporter ran", has_failed(1))
         for_each_source(exporter, "runs ", "runs on", lambda beam: (beam["state"], beam["run"]) == ("running", 1))
         for_each_source(
@@ -192,7 +196,7 @@ def test_log_finished_before_the_start_is_attributed_when_the_clock_is_known(sit
         site.write(source, f"old {source}", captured("v2_b2"))
         at = time.time() - 60 + offset
         os.utime(site.log(source, f"old {source}"), times=(at, at))
-    with ExporterProcess("--config.file", site.configuration) as exporter:
+    with exporter_of(site) as exporter:
         for_each_source(exporter, "runs ", "is known", lambda beam: beam["state"] == "waiting")
         wait_for(lambda: exporter.get("/-/ready").status_code == 200, "every source was polled")
         for data in (HEAD, FIRST_BATCH):
