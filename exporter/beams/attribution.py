@@ -26,7 +26,7 @@ RESTAMPED_SECONDS = 60.0
 copy logs may date them afterwards, and network file systems may show a new size before the new time."""
 
 ROW_TIME_TOLERANCE_SECONDS = 2.0
-"""A row's time stamp has whole seconds, and its writer may be a moment behind the log's."""
+"""A row's time stamp has whole seconds, and it may be written shortly after the log."""
 
 
 class LogAttribution(str, Enum):
@@ -37,7 +37,9 @@ class LogAttribution(str, Enum):
     CURRENT = "current"
     PREVIOUS = "previous"  # the run before; nothing of it is shown
     PREVIOUS_BY_DATE = "previous_by_date"  # the same, known only from its date; its run is kept as provisional
-    PREVIOUS_REREAD = "previous_reread"  # it was taken for the previous run's, and must be read from its beginning
+    PREVIOUS_REREAD = (
+        "previous_reread"  # it was attributed to the previous run, and must be read again from its beginning
+    )
     UNDECIDED = "undecided"  # it was replaced, and no line has shown yet whether a new run has begun
 
     __hash__ = str.__hash__
@@ -222,7 +224,7 @@ def row_change(
         return change if change is RowChange.EMPTIED and before.status not in statuses.reset else RowChange.NONE
     if not run.batches.finished:
         return RowChange.NONE
-    # A database that was made anew keeps the time stamps of its rows, which may be from before the clock was set back.
+    # A new copy of a database keeps the time stamps of its rows, which may be from before the clock was set back.
     written = written_at is not None and row.updated_at != before.updated_at and written_at <= row.read_at
     return change if change is RowChange.EMPTIED or written else RowChange.NONE
 
@@ -300,7 +302,7 @@ class FirstRead:
         return newer_by is not None and newer_by > ROW_TIME_TOLERANCE_SECONDS
 
     def dated(self, clock_offset_seconds: float, timeline: Timeline) -> FirstRead:
-        """The same with the date that the source's clock offset gives.
+        """Return a copy that is dated with another clock offset.
 
         Args:
             clock_offset_seconds: how much later the source's files are dated than our clock says.

@@ -52,7 +52,7 @@ def decide_claim(
     if beam.stat is not None and beam.log_modified_at is not None:
         same_clock = source == beam.source
         comparable = same_clock or None not in (clock_offset_seconds, beam.clock_offset_seconds)
-        outlived = written and not comparable and _silent_since_polls(beam, at)
+        outlived = written and not comparable and _followed_log_is_silent(beam, at)
         newer_by = stat.modified_at - beam.stat.modified_at if same_clock else modified_at - beam.log_modified_at
         if not comparable and beam.run.last_growth_at is not None:
             newer_by = min(newer_by, modified_at - beam.run.last_growth_at)
@@ -75,14 +75,14 @@ def decide_claim(
     return True
 
 
-def _silent_since_polls(beam: Beam, at: float) -> bool:
-    """The log that is followed has not been written for a while, whatever the clock that dates it says."""
+def _followed_log_is_silent(beam: Beam, at: float) -> bool:
+    """Whether the log that is followed has not grown for a while, by our own clock."""
     grown_at = beam.run.last_growth_at
     return not (beam.log_seen_growing and grown_at is not None and at - grown_at <= _NEWER_LOG_SECONDS)
 
 
 def _is_copy(beam: Beam, path: str, stat: LogStat, statuses: StatusRules) -> bool:
-    """Another log seems to be a copy made of ours when the run was over: it is as long, or does not grow.
+    """Whether another log seems to be a copy of the followed one, made after the run: it is as long, or does not grow.
 
     The communicator resets the row before it starts a new run; but that row may not have been read yet.
     """

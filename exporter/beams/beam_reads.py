@@ -32,11 +32,11 @@ def apply_events(
     timeline: Timeline = UNSET_CLOCK,
     polled_at: float | None = None,
 ) -> bool:
-    """Apply what one read of the log has brought.
+    """Apply the events of one read of the log.
 
     Args:
         beam: the beam.
-        events: what the log says.
+        events: the events.
         at: when it was written.
         read_at: when it was read.
         more: there is more to read at once.
@@ -108,7 +108,7 @@ def _attribute_first_read(
     """Attribute a log that has been read to its end for the first time."""
     clock_was_set, beam.clock_steps = beam.clock_steps != timeline.clock_steps, timeline.clock_steps
     if live or beam.stat is None:
-        # A log that appeared while we watched is of this run, whatever its time stamp says.
+        # A log that appeared while it was watched belongs to the current run, whatever its time stamp.
         beam.note_log(LogNews.READ_LIVE, at)
         return
     size_bytes = sum(event.size_bytes for event in events if isinstance(event, LogRead))
@@ -129,11 +129,10 @@ def _attribute_first_read(
 
 
 def _of_current_run(beam: Beam, events: list[Event], at: float, statuses: StatusRules) -> list[Event]:
-    """What a log of the previous run says of the current one.
+    """Return the events of the current run in a read of a log of the previous run.
 
-    Nothing, until it was replaced or goes on with a head. A log that only grows may still have been replaced, by
-    one that begins with the same bytes: where the row says that the engine runs and the log goes on after that, it
-    must be read again.
+    There are none until the log is replaced, or an engine's head follows. A log that only grows may have been replaced
+    by one that begins with the same bytes. So if it grows after the row said that the engine runs, it is read again.
     """
     for number, event in enumerate(events):
         if isinstance(event, LogReplaced | RunHead):
@@ -157,7 +156,7 @@ def _row_to_compare(beam: Beam, statuses: StatusRules) -> float | None:
 
 
 def _restamped(beam: Beam, first: FirstRead, read_at: float, statuses: StatusRules, timeline: Timeline) -> bool:
-    """The log holds what it held at its first read; its date may have changed. See :meth:`correct_dates`."""
+    """Handle a read that found the same bytes as the first read, perhaps with another date: attribute the log again."""
     soon = read_at - first.read_at <= RESTAMPED_SECONDS
     if beam.stat is None or beam.stat.modified_at == first.modified_at or not soon:
         return False
@@ -166,7 +165,7 @@ def _restamped(beam: Beam, first: FirstRead, read_at: float, statuses: StatusRul
 
 
 def _may_run(beam: Beam, statuses: StatusRules) -> bool:
-    """The row does not say that the engine is done."""
+    """Whether the row has a status that does not mean that the engine is done."""
     phase = row_phase(beam.row.status, statuses)
     return phase not in (RowPhase.NONE, RowPhase.TERMINAL, RowPhase.POST_RUN)
 
@@ -221,9 +220,9 @@ def _attribute_again(beam: Beam, before: FirstRead, first: FirstRead, statuses: 
 
 
 def reclaim_log(beam: Beam, statuses: StatusRules, at: float) -> None:
-    """Give a log that was attributed to the previous run back to this one, where the row says it was completed.
+    """Attribute a log of the previous run to the current run, if the row says that the run was completed.
 
-    Call it when the source was polled after the row became terminal: nothing else has been written.
+    Call it only when the source was polled after the row became terminal: no other log was written.
 
     Args:
         beam: the beam.

@@ -1,4 +1,4 @@
-"""What a log changes: it is found, read, or dated anew."""
+"""Changes that a log brings: it is found, read, or its date is corrected."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Recognises where one run ends and the next one begins in the log of a beam.
 
 A log that no longer holds the bytes that were read was replaced or rotated. A rotated log begins without the engine's
-head, and its first batch number continues the last one: the run goes on. Otherwise a new run has begun. Until a line
+head, and its first batch number continues the last one: the run continues. Otherwise a new run has begun. Until a line
 decides, the previous run is shown. A log that was only appended to holds a new run if an engine's head follows an end.
 """
 

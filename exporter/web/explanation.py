@@ -87,6 +87,9 @@ EXPLANATION: Fields[Explanation] = (
     ApiField("state_rule", _RULE, "The rule by which the state was found.", lambda each, _: each.rule.value),
     number("valid_until", NUMBER_OR_NULL, "Without news, the state is judged again then; null if it stays."),
     ApiField("status", TEXT_OR_NULL, "Status of the row.", lambda each, to: to.status(each.view.row.status)),
+    ApiField(
+        "hpc_job_id", TEXT_OR_NULL, "Id of the scheduler's job.", lambda each, to: to.text(each.view.row.hpc_job_id)
+    ),
     attribute("row_progress", NUMBER_OR_NULL, "Progress in the row, in percent.", "view.row.progress"),
     number("row_updated_at", NUMBER_OR_NULL, "Time stamp of the row.", "view.row.updated_at"),
     number("row_read_at", NUMBER_OR_NULL, "When the row was read."),
@@ -199,6 +202,8 @@ class _Words:
         progress = "no progress" if row.progress is None else f"progress {row.progress:g} %"
         updated = "" if row.updated_at is None else f", last changed {self._time(row.updated_at)}"
         yield f"Status {self._context.status(row.status)}, {progress}{updated}."
+        if job := self._context.text(row.hpc_job_id):
+            yield f"Job of the scheduler: {job}."
         before = " by the exporter before its restart" if explanation.row_from_restart else ""
         yield f"Read{before} {self._ago(explanation.row_read_at)}."
         if explanation.row_knowledge is RowKnowledge.OLDER_THAN_RUN:

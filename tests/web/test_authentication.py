@@ -60,6 +60,7 @@ def get(site: Site, path: str = "/metrics", user: str = "prometheus", password: 
 
 EVERYTHING = [
     "/", "/table", "/static/page.js", "/metrics", "/-/healthy", "/-/ready", "/api/v1/beams", "/api/v1/openapi.json",
+    "/api/v1/beams/70010001/running/explain",
     "/api/v1/events", "/api/v1/names", "/api/v1/runs", "/nothing",
 ]  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,15 @@ def test_a_failed_beam_says_what_its_log_says(world: World) -> None:
     said = lines(world, "State")
     assert any("(reason out_of_memory)" in line for line in said)
     assert "The log says: GPUassert: out of memory f 3" in said
+
+
+def test_the_job_of_the_row_is_named(world: World) -> None:
+    world.row("hpc_running")
+    world.rows[BEAM] = replace(world.rows[BEAM], hpc_job_id="48211")
+    world.look()
+    assert "Job of the scheduler: 48211." in lines(world, "Row")
+    assert explain(world)["explanation"]["hpc_job_id"] == "48211"
+    assert lines(world, "Where the log may be")[1] == f"local {world.folder}/48211.log: nothing is there."
 
 
 def test_a_row_that_is_older_than_the_run_says_so(world: World) -> None:
