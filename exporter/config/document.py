@@ -197,14 +197,6 @@ _SCALARS: Mapping[str, Callable[[str], object]] = {
 }
 
 
-class _Items(list[Any]):
-    """A list that remembers the original position of each of its items."""
-
-    def __init__(self, items: Iterable[Any]) -> None:
-        super().__init__(items)
-        self.positions = list(range(len(self)))
-
-
 @dataclass(slots=True)
 class Document:
     """YAML text as plain values (``dict``, ``list`` and scalars), with the line of each."""
@@ -240,56 +232,12 @@ class Document:
         """Return the line of a location, or of the innermost enclosing location in the text."""
         return self.origin.line(location)
 
-    def original(self, location: Location) -> Location:
-        """Convert a location in ``data`` to one in the text: earlier list items may have been removed from ``data``.
-
-        A list position is dropped if one value is written instead of a list (``log_path: x``).
-        """
-        found: list[str | int] = []
-        node: Any = self.data
-        for depth, part in enumerate(location):
-            if isinstance(node, _Items) and isinstance(part, int) and part < len(node):
-                found.append(node.positions[part])
-                node = node[part]
-            elif isinstance(node, dict) and part in node:
-                found.append(part)
-                node = node[part]
-            elif isinstance(node, dict | list):  # a default
-                return (*found, *location[depth:])
-            else:
-                break
-        return tuple(found)
-
-    def remove(self, location: Location) -> bool:
-        """Remove the value at a location of the text from ``data``, so that the default applies.
-
-        Returns:
-            Whether there was such a value.
-        """
-        owner: Any = None
-        place: Any = None
-        node: Any = self.data
-        for part in location:
-            if isinstance(node, dict) and part in node:
-                owner, place = node, part
-            elif isinstance(node, _Items) and part in node.positions:
-                owner, place = node, node.positions.index(int(part))
-            else:
-                return False
-            node = owner[place]
-        if owner is None:
-            return False
-        del owner[place]
-        if isinstance(owner, _Items):
-            del owner.positions[place]
-        return True
-
     def _plain(self, node: yaml.Node, location: Location) -> Any:
         self.lines.setdefault(location, node.start_mark.line + 1)
         if isinstance(node, yaml.MappingNode) and node.tag == "tag:yaml.org,2002:map":
             return self._mapping(node, location)
         if isinstance(node, yaml.SequenceNode) and node.tag == "tag:yaml.org,2002:seq":
-            return _Items(self._plain(item, (*location, position)) for position, item in enumerate(node.value))
+            return [self._plain(item, (*location, position)) for position, item in enumerate(node.value)]
         if isinstance(node, yaml.ScalarNode) and node.tag in _SCALARS:
             try:
                 return _SCALARS[node.tag](node.value)

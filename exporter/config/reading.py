@@ -76,7 +76,7 @@ def read_settings(
 def validate_document(
     model: type[Model], document: Document, *, union_tags: Collection[str] = (), context: object = None
 ) -> Model:
-    """Validate a document. Wrong values are removed from its data.
+    """Validate a document.
 
     Args:
         model: the model of the document.
@@ -88,27 +88,60 @@ def validate_document(
         ConfigError: with all mistakes at once, at most :data:`MISTAKES_LIMIT`.
     """
     mistakes = list(document.mistakes)
-    removed: list[Location] = []
+    removed: set[Location] = set()
     while len(mistakes) <= MISTAKES_LIMIT:
+        rest = _Rest(document.data, removed)
         try:
-            settings = model.model_validate(document.data, context=context)
+            settings = model.model_validate(rest.data, context=context)
         except ValidationError as error:
-            each_found = _conflicts(error, document, keys(model), union_tags)
+            each_found = _conflicts(error, rest, keys(model), union_tags)
             found = list(itertools.islice(each_found, MISTAKES_LIMIT + 1))
         else:
             break
         mistakes += [_mistake(document, each) for each in found if not _concluded_from(each, removed)]
-        about = [location for each in found for location in each.about]
-        removed += about
-        gone = [document.remove(location) for location in about]
-        if not any(gone):
+        about = {location for each in found for location in each.about}
+        if not (about & document.lines.keys()) - removed - {()}:
             break
+        removed |= about
     if mistakes:
         shown = [each.shown(document.name) for each in sorted(mistakes, key=lambda each: each.order)]
         if len(shown) > MISTAKES_LIMIT:
             shown[MISTAKES_LIMIT:] = [f"{document.name}: there are more mistakes than these; is this the right file?"]
         raise ConfigError(dict.fromkeys(shown))
     return settings
+
+
+class _Rest:
+    """The values of a document without the removed ones, and where each stood before.
+
+    Args:
+        data: all values.
+        removed: locations of the values to leave out.
+    """
+
+    def __init__(self, data: object, removed: Collection[Location]) -> None:
+        self._removed = removed
+        self._originals: dict[Location, tuple[Location, bool]] = {}
+        self.data = self._copy(data, (), ())
+
+    def _copy(self, value: object, before: Location, now: Location) -> object:
+        self._originals[now] = (before, isinstance(value, dict | list))
+        if isinstance(value, dict):
+            kept = [key for key in value if (*before, key) not in self._removed]
+            return {key: self._copy(value[key], (*before, key), (*now, key)) for key in kept}
+        if isinstance(value, list):
+            positions = [at for at in range(len(value)) if (*before, at) not in self._removed]
+            return [self._copy(value[at], (*before, at), (*now, new)) for new, at in enumerate(positions)]
+        return value
+
+    def original(self, location: Location) -> Location:
+        """Convert a location in ``data`` to one in the document; it may be that of a default.
+
+        A list position is dropped if one value is written instead of a list (``log_path: x``).
+        """
+        known = next(length for length in range(len(location), -1, -1) if location[:length] in self._originals)
+        before, has_parts = self._originals[location[:known]]
+        return (*before, *location[known:]) if has_parts else before
 
 
 def _mistake(document: Document, found: Conflict) -> Mistake:
@@ -134,7 +167,7 @@ def _without_tags(location: Location, union_tags: Collection[str]) -> Location:
 
 
 def _conflicts(
-    error: ValidationError, document: Document, known: tuple[Key, ...], union_tags: Collection[str]
+    error: ValidationError, rest: _Rest, known: tuple[Key, ...], union_tags: Collection[str]
 ) -> Iterator[Conflict]:
     """Yield pydantic's errors in our words, with locations from the top of the document."""
     for details in error.errors(include_url=False):
@@ -143,10 +176,10 @@ def _conflicts(
         if isinstance(cause, Conflicts):
             for each in cause.found:
                 relative = (each.location, *each.about)
-                about = tuple(document.original((*top, *location)) for location in relative)
+                about = tuple(rest.original((*top, *location)) for location in relative)
                 yield Conflict(about[0], each.text, about)
             continue
-        location = document.original(top)
+        location = rest.original(top)
         if details["type"] == "missing":
             # A missing key cannot be removed, so its section is; conflicts with the section are not reported.
             yield Conflict(location, "is missing and has no default; set it", (location, location[:-1]))

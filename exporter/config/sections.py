@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import re
 from collections.abc import Iterator
@@ -237,22 +238,7 @@ class SshSourceSettings(_CommonSourceSettings):
     @property
     def ssh_host(self) -> SshHost:
         """Host, login and limits for the connection."""
-        return SshHost(
-            self.host,
-            port=self.port,
-            user=self.user,
-            key_file=self.key_file,
-            passphrase_file=self.passphrase_file,
-            password_file=self.password_file,
-            jump_password_file=self.jump_password_file,
-            use_agent=self.use_agent,
-            known_hosts_file=self.known_hosts_file,
-            ssh_config_file=self.ssh_config_file,
-            connect_timeout_seconds=self.connect_timeout_seconds,
-            operation_timeout_seconds=self.operation_timeout_seconds,
-            keepalive_seconds=self.keepalive_seconds,
-            allow_algorithms=self.allow_algorithms,
-        )
+        return SshHost(**{each.name: getattr(self, each.name) for each in dataclasses.fields(SshHost)})
 
 
 def _kind_of(value: object) -> str:
