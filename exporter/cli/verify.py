@@ -210,7 +210,7 @@ def text(report: Report) -> str:
         ("phases", ", ".join(report.phases) or "none"),
         ("dose", _dose(report)),
         ("outcome", _outcome(report)),
-        ("progress", f"{100 * report.progress_ratio:.2f} % (batch {report.batches_started}, as the plan counts)"),
+        ("progress", f"{100 * report.progress_ratio:.2f} % (batch {report.batches_started} started)"),
         ("arrives", _arrival(report)),
         ("anomalies", ", ".join(f"{count} x {kind}" for kind, count in report.anomalies.items()) or "none"),
     ]

@@ -220,7 +220,7 @@ class TableReader:
             return "succeeded"
         if beam.status in self._discovery.terminal_statuses:
             return "failed"
-        # The plan's revision has no status for a running simulation; progress shows it.
+        # The development plan's revision has no status for a running simulation; progress shows it.
         return "running" if beam.status in self._discovery.simulating_statuses or beam.progress else "waiting"
 
 

@@ -104,7 +104,11 @@ class _Writer:
             self._markers(),
         ]
         head = YamlSection()
-        shape = "log_path: the newest revision" if self._config.newest else "remote_log_path: the plan's revision"
+        shape = (
+            "log_path: the newest revision"
+            if self._config.newest
+            else "remote_log_path: the development plan's revision"
+        )
         head.comment(
             f"Made by `mqi-exporter init` from the communicator's {one_line(self._config.file)} "
             f"(it has {shape}, or near it). Each `communicator:` comment names the key that a value comes from."
@@ -126,7 +130,7 @@ class _Writer:
         where = f"Its database {one_line(table.path)}"
         if table.state is not TableState.READ:
             return (
-                f"{where} was not looked at: {one_line(table.problem)[1:-1]}. Some values are assumptions; see below."
+                f"{where} could not be read: {one_line(table.problem)[1:-1]}. Some values are assumptions; see below."
             )
         values = ", ".join(f"{value:.6g}" for value in table.values[:_VALUES_SHOWN])
         more = ", ..." if len(table.values) > _VALUES_SHOWN else ""
@@ -135,7 +139,7 @@ class _Writer:
         )
         statuses = ", ".join(one_line(status)[1:-1] for status in table.statuses) or "none"
         return (
-            f"{where} was looked at, and not changed: its table beams has {progress}, {table.rows} rows, statuses: "
+            f"{where} was read and not changed: its table beams has {progress}, {table.rows} rows, statuses: "
             f"{statuses}; hpc_job_id is filled in {table.job_ids} of them."
         )
 
@@ -189,22 +193,22 @@ class _Writer:
             return
         paths = [f"{_as_glob(template.text)}/*" for template in templates]
         keys = ", ".join(dict.fromkeys(template.key for template in templates))
-        rooms = " Rooms are taken to be G1 and G2." if any(template.emptied for template in templates) else ""
+        rooms = " The rooms are assumed to be G1 and G2." if any(template.emptied for template in templates) else ""
         if self._config.mode == "local" and any(_has_files(self._config.base_directory, path) for path in paths):
             section.comment(
                 f"communicator: {keys}. Dose files are there. A run has succeeded only when it wrote one.", 4
             )
             section.put("output_path", paths, 4)
             self._check(
-                "sources[0].output_path: see that each run writes a dose file there; one that does not is shown as "
+                "sources[0].output_path: check that each run writes a dose file there; a run without one is shown as "
                 f"failed (output_missing).{rooms}"
             )
             return
         section.comment(f"communicator: {keys}. A proposal: no dose file was found there from this machine.", 4)
         section.line(f"    # output_path: {yaml_value(paths)}")
         self._check(
-            "sources[0].output_path: with it, a run has succeeded only when its dose file is there. Take the # away "
-            f"when you see that dose files are written to these folders.{rooms}"
+            "sources[0].output_path: with it, a run succeeds only if its dose file is there. Remove the # "
+            f"if dose files are written to these folders.{rooms}"
         )
 
     def _ssh_source(self, section: YamlSection, ssh: CommunicatorSsh) -> None:
@@ -238,10 +242,10 @@ class _Writer:
     def _check_section(self, ssh: CommunicatorSsh) -> None:
         """The communicator's code and the file that it ships name different sections for the host."""
         if ssh.key == "connections.hpc":
-            looks = " What stands there looks like a placeholder." if _PLACEHOLDER_HOST.search(ssh.host) else ""
+            looks = " Its value looks like a placeholder." if _PLACEHOLDER_HOST.search(ssh.host) else ""
             self._check(
-                "sources[0].host: taken from connections.hpc. The plan's revision reads only a top-level section hpc, "
-                f"and there is none.{looks} Write the host that is used."
+                "sources[0].host: taken from connections.hpc. The development plan's revision reads only a top-level "
+                f"section hpc, and there is none.{looks} Write the host that is used."
             )
 
     def _login(self, section: YamlSection, ssh: CommunicatorSsh) -> None:
@@ -272,7 +276,7 @@ class _Writer:
         log_name = config.log.key.rpartition(".")[2]
         if config.command_key is None or not (config.command_seen or config.redirected):
             what = config.command_key or f"there is no command for {config.mode} simulations, so what starts them"
-            self._check(f"log: {what} does not show where the log goes; see that it ends in `> {{{log_name}}} 2>&1`.")
+            self._check(f"log: {what} does not show where the log goes; check that it ends in `> {{{log_name}}} 2>&1`.")
         elif not config.redirected:
             self._check(
                 f"NO LOG IS WRITTEN: {config.command_key} does not redirect the simulation's output, so there is "
@@ -315,7 +319,7 @@ class _Writer:
             missing = not config.newest
             section.comment(f"Assumed of the table: {'no' if missing else 'the'} column progress.", 2)
             self._check(
-                f"database: {one_line(table.path)} was not looked at ({one_line(table.problem)[1:-1]}). Make this "
+                f"database: {one_line(table.path)} could not be read ({one_line(table.problem)[1:-1]}). Make this "
                 "file again where it can be read, or with --database COPY."
             )
         section.put("migrate", missing, 2)
@@ -346,7 +350,8 @@ class _Writer:
         section.line("mirror:")
         if tracking.planned and tracking.enabled:
             section.comment(
-                "communicator: progress_tracking, as the plan has it: the communicator writes progress itself.", 2
+                "communicator: progress_tracking, as in the development plan: the communicator writes progress itself.",
+                2,
             )
             section.put("enabled", False, 2)
             self._check(
@@ -426,7 +431,7 @@ class _Writer:
                     if known == "phase" and key == "success_patterns":
                         left_out.append(f"{one_line(text)} (printed before the dose is saved: no end)")
                         self._check(
-                            f"completion_markers: {one_line(text)} is not taken for the end of a run: the engine "
+                            f"completion_markers: {one_line(text)} does not count as the end of a run: the engine "
                             "prints it before it saves the dose, which may fail."
                         )
                         continue
@@ -444,7 +449,7 @@ class _Writer:
                 section.put(key, patterns, 2)
             self._check(
                 "completion_markers: try them on logs of good and of failed runs with `mqi-exporter verify`: a failure "
-                "pattern that also stands in a good run makes it failed."
+                "pattern that also occurs in a good run makes it failed."
             )
         return section
 

@@ -1,6 +1,6 @@
 """Infers the scale on which the communicator itself writes ``progress``.
 
-Its revisions differ. The plan's revision has no column ``progress``. The next one (6232fb1, with the same
+Its revisions differ. The development plan's revision has no column ``progress``. The next one (6232fb1, with the same
 configuration) writes fixed values for phases: 10, 20, 30, 70, 85, 95. Revisions from d7ce6a3 on also write ``30 + 60
 X/Y`` for batch X of Y, until April 2026 without a section ``progress_tracking``. The newest revision writes 40, then
 ``40 + 50 X/Y``.
@@ -69,7 +69,9 @@ def _without_table(config: CommunicatorConfig) -> ProgressScale:
             "It writes its log as revisions from October 2025 to April 2026 do, which write 30 + 60 X/Y themselves."
         )
         return ProgressScale((30, 90), because, assumed=True)
-    return ProgressScale((0, 100), "It is taken for the plan's revision, which writes no progress.", assumed=True)
+    return ProgressScale(
+        (0, 100), "It is assumed to be the development plan's revision, which writes no progress.", assumed=True
+    )
 
 
 def _without_section(config: CommunicatorConfig, table: CommunicatorTable) -> ProgressScale:
@@ -94,7 +96,7 @@ def _without_section(config: CommunicatorConfig, table: CommunicatorTable) -> Pr
 
 
 def _redirects_here(config: CommunicatorConfig) -> bool:
-    """Return whether local simulations write a log; at the plan's revision they do not."""
+    """Return whether local simulations write a log; at the development plan's revision they do not."""
     return config.mode == "local" and config.redirected
 
 

@@ -28,7 +28,7 @@ _ROUNDS = 8
 """So often the communicator itself puts paths into each other."""
 _LONGEST_PATH = 4096
 _EMPTY_FIELDS = frozenset({"room", "room_path"})
-"""Fields that it fills with nothing where it is not told their value."""
+"""Fields that the communicator replaces by nothing if their value is not given."""
 _ROOMS = ("G1", "G2")
 """Rooms that it knows; each has a folder of its own."""
 _OUTPUT_FOLDERS: tuple[Location, ...] = (
@@ -96,7 +96,8 @@ class CommunicatorConfig:
 
     Attributes:
         file: name of the file, for comments.
-        newest: whether it has the shape of the newest revision (``log_path``) or the plan's (``remote_log_path``).
+        newest: whether it has the shape of the newest revision (``log_path``), not of the development plan's
+            (``remote_log_path``).
         mode: where simulations run.
         mode_key: the key that says so; ``None`` if there is none.
         base_directory: an absolute path.
@@ -232,7 +233,7 @@ class _Reader:
         raise self._mistake(("paths", "base_directory"), f"{wrong}; say it with --base-directory")
 
     def _find(self, name: str, mode: Mode) -> Location | None:
-        """Where a path of this name stands: its mode's, or that of all modes."""
+        """Return the location of a path with this name, in the section of its mode or of all modes."""
         for at in (("paths", mode, name), ("paths", name)):
             if self._text(at) is not None:
                 return at
@@ -318,7 +319,7 @@ class _Reader:
     # Connection
 
     def _ssh(self) -> CommunicatorSsh:
-        # The plan's revision reads the top-level section; it ships placeholders in connections.hpc.
+        # The development plan's revision reads the top-level section; it ships placeholders in connections.hpc.
         at: Location = ("hpc",) if self._section(("hpc",)) else ("connections", "hpc")
         host = self._text((*at, "host"))
         if not host:

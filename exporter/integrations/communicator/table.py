@@ -18,9 +18,9 @@ from pathlib import Path
 
 _LARGEST_BYTES = 1 << 30
 _COPIES = 5
-"""So often the file is copied again when it changes meanwhile."""
+"""Number of attempts to copy a file that changes meanwhile."""
 _ROWS = 500
-"""So many rows are looked at, those updated last."""
+"""Number of rows that are read, those updated last."""
 _STATUSES = 20
 
 

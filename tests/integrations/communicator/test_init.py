@@ -180,7 +180,7 @@ def test_completion_markers_that_are_built_in_are_not_repeated_and_others_are_ta
 def test_a_line_before_the_dose_is_saved_is_not_taken_for_success(tmp_path: Path) -> None:
     draft = made(tmp_path, PLAN, ("Simulation completed successfully", "Simlulation finalizing.."))
     assert settings(draft).completion_markers.success_patterns == ()
-    assert "is not taken for the end of a run" in checks(draft)
+    assert "does not count as the end of a run" in checks(draft)
 
 
 def test_text_of_the_communicator_cannot_leave_its_comment_or_value(tmp_path: Path) -> None:

@@ -115,7 +115,7 @@ def test_an_unproven_scale_is_called_an_assumption(
         communicator.rows((0.0, 100.0))
     assert communicator.settings.mirror.range == scale
     assert f"mirror.range: {list(scale)} is an assumption" in communicator.checks
-    assert ("was not looked at" in communicator.checks) is not there
+    assert ("could not be read" in communicator.checks) is not there
 
 
 def test_the_new_column_may_be_that_of_a_communicator_that_has_not_been_started_yet(tmp_path: Path) -> None:
@@ -216,7 +216,7 @@ def test_another_copy_of_the_database_may_be_named(tmp_path: Path) -> None:
     copy = db.make(tmp_path / "copy.db", db.PLAN_BEAMS)
     result = CliRunner().invoke(main, ["init", "--communicator", str(communicator.config), "--database", str(copy)])
     assert result.exit_code == 0
-    assert f'database "{copy}" was looked at' in result.output.replace("\n# ", " ")
+    assert f'database "{copy}" was read' in result.output.replace("\n# ", " ")
     found = settings_from(result.output, "made")
     assert found.database is not None
     assert found.database.path == communicator.database
@@ -257,7 +257,7 @@ class TestDoseFiles:
         dose.parent.mkdir(parents=True)
         dose.touch()
         assert communicator.settings.sources[0].output_path == (self.RAW, self.DCM)
-        assert "sources[0].output_path: see that each run writes a dose file there" in communicator.checks
+        assert "sources[0].output_path: check that each run writes a dose file there" in communicator.checks
         assert "secret" not in communicator.draft().text.replace(str(tmp_path), "")
 
     def test_the_output_check_is_a_comment_if_no_dose_files_are_found(self, tmp_path: Path) -> None:
@@ -265,7 +265,7 @@ class TestDoseFiles:
         (tmp_path / "data" / "Dose_raw" / "empty").mkdir(parents=True)
         assert communicator.settings.sources[0].output_path == ()
         assert f'# output_path: ["{self.RAW}", "{self.DCM}"]' in communicator.draft().text
-        assert "Take the # away" in communicator.checks
+        assert "Remove the #" in communicator.checks
         proposed = communicator.draft().text.replace("# output_path", "output_path")
         assert settings_from(proposed, "made").sources[0].output_path == (self.RAW, self.DCM)
 
@@ -288,7 +288,7 @@ class TestDoseFiles:
         text = Communicator(tmp_path, NEWEST.replace(local, folder + local)).draft().text
         for room in ("", "G1/", "G2/"):
             assert f'"{{base_directory}}/data/Output/{room}{{case_id}}/Dose/*"' in text
-        assert "Rooms are taken to be G1 and G2" in text.replace("\n#    ", " ")
+        assert "The rooms are assumed to be G1 and G2" in text.replace("\n#    ", " ")
 
 
 def test_the_copy_of_the_database_is_private_and_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
