@@ -1,1 +1,1 @@
-"""From the state of every beam to HTTP."""
+"""The web server: page, API, events and metrics over HTTP."""

@@ -123,7 +123,7 @@ class Acceptor:
         self._listen()
 
     def stop(self) -> None:
-        """Accept no more connections. Those that there are stay."""
+        """Accept no more connections. Existing ones stay."""
         if self._listener is not None:
             self._loop.remove_reader(self._listener)
             self._listener = None

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from cryptography import x509
 
 _SIZE_BYTES_AT_MOST = 1024 * 1024
+_SOON_SECONDS = 14 * 24 * 3600
 
 VERSIONS: Mapping[str, ssl.TLSVersion] = {"TLS12": ssl.TLSVersion.TLSv1_2, "TLS13": ssl.TLSVersion.TLSv1_3}
 """The supported versions, oldest first."""
@@ -125,15 +126,19 @@ def _as_bytes(public_key: Any) -> bytes:
     return found
 
 
-def validity_warning(path: str, certificate: x509.Certificate, now: float, *, soon_seconds: float) -> str | None:
-    """Warn of a certificate that has expired, is not valid yet, or expires soon; ``None`` if it is valid."""
+def validity_warning(path: str, now: float) -> str | None:
+    """Warn if the first certificate of a file has expired, is not valid yet, or expires soon; else ``None``."""
+    try:
+        certificate = read_certificates(path)[0]
+    except ValueError as error:  # the file was replaced meanwhile
+        return str(error)
     at = datetime.fromtimestamp(now, timezone.utc)
     begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
     if end < at:
         return f"{path} expired on {end:%Y-%m-%d}; clients will refuse it: renew it"
     if begin > at:
         return f"{path} is valid only from {begin:%Y-%m-%d %H:%M} UTC on; clients will refuse it: check both clocks"
-    if (end - at).total_seconds() < soon_seconds:
+    if (end - at).total_seconds() < _SOON_SECONDS:
         return f"{path} expires on {end:%Y-%m-%d}; renew it (it is read again without a restart)"
     return None
 

@@ -30,7 +30,6 @@ from exporter.web.tls_section import FILE_KEYS, TlsServer
 _HASH = re.compile(r"\$2[aby]\$([0-9]{2})\$[./A-Za-z0-9]{53}")
 LEAST_COST, GREATEST_COST = 10, 14
 """Bounds for the cost of a bcrypt hash. A lower cost makes guessing cheap; cost 14 takes a second per new login."""
-_SOON_SECONDS = 14 * 24 * 3600
 _HEADER_VALUE = re.compile(r"[ -~]*")
 _HOW_TO_HASH = "write a bcrypt hash: htpasswd -nBC 12 USER"
 
@@ -218,21 +217,13 @@ def config_warnings(path: Path, config: WebConfig, listen_address: str, now: flo
         at = time.time() if now is None else now
         for name in (section.cert_file, section.client_ca_file):
             if name is not None:
-                warning = validity_warning(name, at)
+                warning = tls.validity_warning(name, at)
                 found += [] if warning is None else [f"{path}: {warning}"]
     if len({hashed[4:6] for hashed in config.basic_auth_users.values()}) > 1:
         found.append(f"{path}: basic_auth_users: the hashes' costs differ, so response times reveal which users exist")
     if config.basic_auth_users and _others_may_read(path):
         found.append(f"{path}: others may read the hashes of the passwords; chmod 640 {path}")
     return found
-
-
-def validity_warning(path: str, now: float) -> str | None:
-    """Warn of an expired, not yet valid or soon expiring first certificate in a file; ``None`` if it is valid."""
-    try:
-        return tls.validity_warning(path, tls.read_certificates(path)[0], now, soon_seconds=_SOON_SECONDS)
-    except ValueError as error:  # replaced meanwhile
-        return str(error)
 
 
 def serves_tls(path: Path) -> bool:
