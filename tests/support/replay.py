@@ -149,9 +149,9 @@ def remark(run: BeamRun, total: int) -> str:
     """What keeps a log from being within 1 %."""
     remarks = []
     if run.buffered or run.dialect == "unknown":
-        remarks.append("block-buffered: the log stands still")
+        remarks.append("block-buffered log")
     if run.batches.announcements > 1:
-        remarks.append("later beams or rounds are not announced yet")
+        remarks.append("later beams or repetitions are not announced yet")
     if total == 1:
         remarks.append("its only batch is its first")
     elif total < 10:
@@ -181,31 +181,30 @@ def table(poll_seconds: float = 0.0) -> str:
 
 def document() -> str:
     """``docs/accuracy.md``."""
-    return f"""# How far the estimates are from the truth
+    return f"""# Accuracy of the estimates
 
 Made by `python -m tests.support.replay`; do not edit.
 
-Every captured log is revealed as it really grew (`NAME.growth.csv`, a look every 10 ms), and the estimated
-progress is compared with what the program was really doing (`NAME.truth.csv`): finished batches and the share
-of the running one, of all batches of the process. Errors are in percentage points of the whole run, from the
-beginning of the first batch to the end of the last.
+Every captured log is replayed at its real pace (`NAME.growth.csv`, a poll every 10 ms). The estimated progress is
+compared with the true progress (`NAME.truth.csv`): finished batches plus the share of the running one, divided by
+all batches of the process. Errors are in percentage points of the whole run, from the start of the first batch to
+the end of the last.
 
-The plan's target is 1 % of actual completion. It holds on average, and at nearly every moment, for the logs
-whose batches arrive one by one (`smc`) once a first batch has finished, if there are enough of them. It cannot
-hold
+The development plan's target is an error of at most 1 %. It is met on average, and nearly always, for logs whose
+batches arrive one by one (`smc`) after a first batch has finished, if there are enough batches. It cannot be met
 
-- **in a run's first batch**: nothing tells how long it will take, unless a run of the same source with as many
-  particles per batch has ended before (a replay knows of none). The error grows to one batch's share: 5.6
-  points of 18 batches, all of a single one;
-- **in the block-buffered dialects** (`smc-spot`, `moqui`...): the log stands still until 4096 bytes have come
-  together or the process ends. Started with `stdbuf -oL` the same engines are as good as `smc`;
-- **where several beams or rounds run in one process**: the log does not say how many will come, so the total is
-  too small until the last is announced;
-- **where batches differ**: a batch that takes twice as long as those before cannot be foreseen. The captured
+- **in a run's first batch**: its duration is unknown, unless a run of the same source with as many particles per
+  batch has ended before (a replay has none). The error grows to one batch's share: 5.6 points with 18 batches, 100
+  points with a single one;
+- **in the block-buffered dialects** (`smc-spot`, `moqui`...): the log does not grow until there are 4096 bytes or
+  the process ends. With `stdbuf -oL` the same engines are as accurate as `smc`;
+- **if several beams or repetitions run in one process**: the log does not say how many will follow, so the total
+  is too small until the last announcement;
+- **if batches differ**: a batch that takes twice as long as the earlier ones cannot be predicted. The captured
   runs were made on a shared machine, and some have batches of a few tens of milliseconds.
 
-A default look every 0.5 s instead of every 10 ms adds at most that time's share of a batch: growth is dated by
-the log's modification time, not by the look.
+The default poll every 0.5 s instead of every 10 ms adds at most the share of a batch in that time, because growth is
+dated by the log's modification time and not by the poll.
 
 {table()}
 """
