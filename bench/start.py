@@ -53,7 +53,7 @@ def run(short: bool) -> tuple[str, dict[str, float]]:
 
 def _import_seconds() -> float:
     began = time.perf_counter()
-    subprocess.run([sys.executable, "-c", "import exporter.cli.main"], check=True)
+    subprocess.run([sys.executable, "-c", "import exporter.cli.main, exporter.cli.serve"], check=True)
     return time.perf_counter() - began
 
 

@@ -1,4 +1,4 @@
-"""Build a Debian package: everything in /usr/lib/mqi-exporter, a user, a systemd unit, man pages and shell completion.
+"""Builds a Debian package: everything in /usr/lib/mqi-exporter, a user, a systemd unit, man pages and completion.
 
 Nothing is downloaded when the package is installed. It is for one version of Python, that of the Debian release.
 
@@ -28,11 +28,11 @@ ARCHITECTURE = "amd64"
 
 
 def install_library(root: Path, python: str) -> None:
-    """Install the exporter and all it needs below :data:`LIBRARY`, from wheels whose digests are those of the lock.
+    """Install the exporter and its packages below :data:`LIBRARY`, from wheels with the digests of the lock.
 
     Args:
-        root: the root of the package.
-        python: version of Python that it is for, as ``3.11``.
+        root: root folder of the package.
+        python: the version of Python, such as ``3.11``.
     """
     library = root / LIBRARY
     with tempfile.TemporaryDirectory() as folder:
@@ -53,7 +53,7 @@ def install_library(root: Path, python: str) -> None:
 
 
 def install_manuals(root: Path) -> None:
-    """Put man pages, documents and examples where Debian has them."""
+    """Install man pages, documents and examples where Debian expects them."""
     library = root / LIBRARY
     shutil.rmtree(library / "share", ignore_errors=True)
     manuals = root / "usr/share/man/man1"
@@ -69,7 +69,7 @@ def install_manuals(root: Path) -> None:
 
 
 def install_system_files(root: Path) -> None:
-    """The command, its completion, the unit and the folder of the configuration."""
+    """Install the command, its completion, the unit and the configuration folder."""
     command = root / "usr/bin/mqi-exporter"
     command.parent.mkdir(parents=True)
     shutil.copy(TEMPLATES / "mqi-exporter", command)
@@ -93,7 +93,7 @@ def install_system_files(root: Path) -> None:
 
 
 def write_control(root: Path, python: str) -> None:
-    """The package's description, and what runs when it comes and goes."""
+    """Write the package's description and its scripts for installation and removal."""
     major, minor = python.split(".")
     size = sum(path.stat().st_size for path in root.rglob("*") if path.is_file())
     control = root / "DEBIAN"
@@ -116,11 +116,11 @@ def build(target: Path, python: str = "3.11") -> Path:
     """Build the package.
 
     Args:
-        target: folder that the file is put into.
-        python: version of Python that it is for.
+        target: folder for the package.
+        python: the version of Python.
 
     Returns:
-        The file.
+        The package file.
     """
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "root"
@@ -140,7 +140,7 @@ def build(target: Path, python: str = "3.11") -> Path:
 
 
 def main(folder: str, python: str = "3.11") -> None:
-    """Build, and say where it is."""
+    """Build the package and print its path."""
     assert RUNTIME_LOCK.exists()
     sys.stdout.write(f"{build(Path(folder).absolute(), python)}\n")
 

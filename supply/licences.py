@@ -15,7 +15,7 @@ from packaging.utils import canonicalize_name
 from supply.locks import RUNTIME_LOCK, pins
 
 DOCUMENTED_PYTHON = "3.11"
-"""Of Debian 12 and of the image; others install other releases of some packages."""
+"""Version of Python in Debian 12 and in the image; others install other releases of some packages."""
 
 ALLOWED = frozenset(
     {"Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "ISC", "LGPL-2.1", "MIT", "MIT-0", "MPL-2.0", "PSF-2.0"}

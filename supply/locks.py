@@ -11,7 +11,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 RUNTIME_LOCK = ROOT / "requirements-runtime.lock"
-"""All that the exporter needs to run, and nothing that it is developed with."""
+"""Lock of the packages that the exporter needs at run time."""
 
 
 @dataclass(frozen=True, slots=True)

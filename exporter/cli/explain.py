@@ -1,4 +1,4 @@
-"""The command ``explain``: why a beam is in its state."""
+"""The command ``explain``: shows why a beam is in its state."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ def explain(
 ) -> None:
     """Show why a beam is in its state.
 
-    BEAM is a beam's id as the page shows it, or CASE/BEAM where several cases have such a beam. A running exporter is
-    asked. It answers with the beam's row, the places where its log may be and what was found there, the log, the dose
-    file, and the rules that it applied.
+    BEAM is the beam's id as on the page, or CASE/BEAM if several cases have such a beam. The running exporter answers
+    with the beam's row, the paths where its log may be, what was found there, the dose file, and the rules that it
+    applied.
     """
     from exporter.cli.top.readers import ApiReader, Unavailable, login
 
@@ -73,7 +73,7 @@ def explain(
 
 
 def _ask(api: ApiReader, beam: str) -> Any:
-    """The explanation of the one beam that goes by this name; the command fails where there is not exactly one."""
+    """Return the explanation of the beam with this name. Fail if no beam or several beams have it."""
     from exporter.cli.top.beams import printable
     from exporter.cli.top.readers import API_PATH
 

@@ -12,7 +12,7 @@ from exporter.cli.errors import fail
 from exporter.process.bundled_files import ALERTS, DASHBOARDS, RUNBOOKS, bundled_files
 
 GRAFANA_URL, RUNBOOK_URL = "http://localhost:3000", "docs/runbooks"
-"""Where the shipped rules say that Grafana and the runbooks are (``alerts/parameters.py``)."""
+"""Addresses in the bundled rules (``alerts/parameters.py``), which options replace."""
 
 
 @click.group()

@@ -1,4 +1,4 @@
-"""``mqi-exporter notify test NAME``: tries an entry of ``notifications``."""
+"""The command ``notify test NAME``: tries an entry of ``notifications``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from exporter.cli.options import Flags, common_flags, load_settings
 
 @click.group()
 def notify() -> None:
-    """Messages to people."""
+    """Test the messages to people."""
 
 
 @notify.command(name="test")
@@ -24,8 +24,8 @@ def notify() -> None:
 def notify_test(flags: Flags, name: str) -> None:
     """Send a test message to every URL of the entry NAME of `notifications`.
 
-    What the service answers is printed; URLs are not, since they hold passwords. Exit status 1 when one of them did not
-    accept the message.
+    The answers of the services are printed. URLs are not printed, because they contain passwords. Exit status 1 if one
+    of them did not accept the message.
     """
     from exporter.notify.apprise_sender import UrlFileError, explain_failure, read_urls
     from exporter.notify.messages import write_test_message

@@ -23,23 +23,23 @@ from exporter.config.document import Location
 from exporter.logs.parser import SITE_LIMIT
 
 LINE_BYTES = SITE_LIMIT
-"""So much of a line is measured: more than a line of any engine."""
+"""Length of the measured text, longer than a line of any engine."""
 
 NAME_CHARACTERS = 255
 """Longest file name."""
 
 SEARCH_LIMIT_SECONDS = 0.25
-"""A search that takes longer holds up all other beams of its source for too long."""
+"""A slower search delays the other beams of its source too much."""
 
 DEADLINE_SECONDS = 20.0
-"""Longest time for one pattern, on a slow and busy machine."""
+"""Longest duration of the measurement of one pattern, also on a slow and busy machine."""
 
 _WORTH_A_LOOK_SECONDS = 0.001
-"""A search of the longest text that is faster is no trouble, however it grows."""
+"""A faster search of the longest text is accepted, however its time grows."""
 
 _FIRST_LENGTH = 16
 _LINEAR_FACTOR = 3.0
-"""A text twice as long takes twice as long where growth is linear, four times where it is quadratic."""
+"""Limit of the growth for twice the length: 2 is linear, 4 is quadratic."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,11 +49,11 @@ def _since(context: click.Context, parameter: click.Parameter, value: str | None
 @common_flags
 @click.pass_obj
 def runs(flags: Flags, case: str | None, since: float | None, limit: int | None, form: str | None) -> None:
-    """Print the runs that ended while an exporter watched, newest first.
+    """Print the history of runs, newest first.
 
-    They are read from the store that `state.file` names, also while the exporter runs. Only its owner and root can read
-    it. With pseudonyms, the key is needed too, and ids and paths are shown as everywhere else. Runs that ended more
-    than `state.keep_history_days` ago are gone.
+    The runs are read from the store that `state.file` names, also while the exporter runs. Only its owner and root can
+    read it. Under pseudonyms the key is needed, too, and ids are shown as everywhere else. Runs that ended more than
+    `state.keep_history_days` ago are deleted.
     """
     settings = load_settings(flags)
     if settings.state.file is None:
@@ -87,7 +87,7 @@ def _print_csv(rendered: Sequence[Json]) -> None:
 
 
 def _for_spreadsheet(value: Any) -> Any:
-    """A text that a spreadsheet would take for a formula, as text."""
+    """Escape a text that a spreadsheet would read as a formula."""
     return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
 
 

@@ -29,7 +29,7 @@ from exporter.sources.source import LogProblem, SourceUnavailable
 
 SYSTEM_LOG = Path("/dev/log")
 _NOTICE_OF_AUTHPRIV = 10 * 8 + 5
-"""Facility and severity: a log that only administrators read."""
+"""Facility and severity of the line, so that only administrators read it."""
 _NO_LOGIN = 2**32 - 1
 
 

@@ -20,7 +20,7 @@ from exporter.process.trusted_files import readable_by_others
 
 _TIMEOUT_SECONDS = 10.0
 _OWN_TO_GRAFANA = ("id", "version")
-"""Keys that Grafana sets: they differ between what was sent and what it gives back."""
+"""Keys that Grafana sets itself; they are ignored in comparisons."""
 
 Json = dict[str, Any]
 Change = Literal["created", "updated", "unchanged"]

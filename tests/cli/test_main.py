@@ -122,6 +122,7 @@ def test_a_listen_address_that_is_none_is_refused_before_anything_starts(config:
 
 def test_ssh_libraries_are_not_imported_without_an_ssh_source() -> None:
     """Libraries that only some commands and sources need: 16 MiB for SSH alone."""
-    look = "import sys, exporter.cli.main; print(sorted({'cryptography', 'paramiko', 'requests'} & sys.modules.keys()))"
+    modules = "{'cryptography', 'paramiko', 'requests'}"
+    look = f"import sys, exporter.cli.main, exporter.cli.serve; print(sorted({modules} & sys.modules.keys()))"
     done = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout == "[]\n"

@@ -46,7 +46,7 @@ class _Run(ABC):
             self._fields["histories"] = 0
 
     def write(self) -> NoReturn:
-        """Prints the whole run."""
+        """Print the whole run."""
         self.start()
         for index, batches in enumerate(self.simulation.batches):
             self._fields |= self._pointers() | {"beam": self.simulation.beam_number + index}
@@ -56,15 +56,15 @@ class _Run(ABC):
 
     @abstractmethod
     def start(self) -> None:
-        """What is printed once."""
+        """Print the lines at the start."""
 
     def end(self) -> None:
-        """What is printed at the normal end."""
+        """Print the lines at the normal end."""
         self.process.print(f"Time taken by MC engine: {self.process.elapsed_seconds * 1000:.6g} milli-seconds")
 
     @abstractmethod
     def beam(self, index: int, batches: int) -> None:
-        """All of the run's ``index``-th beam."""
+        """Print the lines of the beam with this index."""
 
     def table(self, *tables: str, **fields: object) -> None:
         for line in "".join(tables).splitlines():
@@ -75,7 +75,7 @@ class _Run(ABC):
                 self.process.print(content.format(**self._fields, **fields), flush=kind == "E")
 
     def next_batch(self) -> tuple[float, float]:
-        """Begins the next batch of the run; returns the seconds of its generation and of its transport."""
+        """Begin the next batch. Return the seconds of its generation and of its transport."""
         self._batch += 1
         if self._strikes("out_of_memory") and not self.simulation.gpu:
             self.throw("std::bad_alloc", "std::bad_alloc")
@@ -84,13 +84,13 @@ class _Run(ABC):
         return generation, seconds - generation
 
     def allocate(self) -> None:
-        """The GPU's memory for a batch."""
+        """Allocate the GPU's memory for a batch."""
         if self._strikes("out_of_memory"):
             self.process.error(self.gpu_assert)
             self.process.exit(2)
 
     def transport(self, seconds: float) -> None:
-        """The batch's particles, half of them if it fails."""
+        """Transport the particles of a batch, half of them if it fails."""
         if self.simulation.failure is None or not self._strikes(self.simulation.failure):
             self.process.wait(seconds)
             return
@@ -116,7 +116,7 @@ class _Run(ABC):
             self.process.print("Cannot open file!", flush=True)
 
     def blocks_and_threads(self, histories: int) -> tuple[int, int]:
-        """How the engine divides a batch over the GPU (its run_simulation, with all threads)."""
+        """Return how the engine divides a batch over the GPU (its run_simulation, with all threads)."""
         if histories < 512:
             return 1, histories
         blocks = min(math.ceil(histories / 512), 65535)
@@ -124,7 +124,7 @@ class _Run(ABC):
         return blocks + (histories % (512 * blocks * in_thread) > 0), 512
 
     def batch_sizes(self, batches: int) -> Iterator[int]:
-        """Histories of each batch of a beam; the last may be shorter."""
+        """Return the histories of each batch of a beam; the last may be shorter."""
         size = self.simulation.batch_histories(batches) if batches else 0
         for batch in range(batches):
             yield min(size, self.simulation.histories - batch * size)

@@ -14,10 +14,10 @@ from exporter.integrations.communicator.read import CommunicatorConfig
 from exporter.integrations.communicator.table import CommunicatorTable, TableState
 
 _PHASE_VALUES = frozenset({10.0, 20.0, 70.0, 85.0, 95.0})
-"""What only revisions until April 2026 write; 0, 30, 40, 80 and 100 say nothing."""
+"""Values that only revisions until April 2026 write; 0, 30, 40, 80 and 100 are written by several."""
 
 _COARSE_RANGES = {40.0: (40, 90), 70.0: (30, 90)}
-"""What 0 and 100 % of the batches are written as, by ``coarse_phase_progress.HPC_RUNNING``."""
+"""Values for 0 and 100 % of the batches, by ``coarse_phase_progress.HPC_RUNNING``."""
 
 _EXACT = 1e-6
 

@@ -25,18 +25,18 @@ ROOT_VARIABLE = "MOQUI_SMC_ROOT"
 
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 _ROUNDS = 8
-"""So often the communicator itself puts paths into each other."""
+"""Number of times that the communicator itself fills paths into each other."""
 _LONGEST_PATH = 4096
 _EMPTY_FIELDS = frozenset({"room", "room_path"})
 """Fields that the communicator replaces by nothing if their value is not given."""
 _ROOMS = ("G1", "G2")
-"""Rooms that it knows; each has a folder of its own."""
+"""The rooms that the communicator knows; each has its own folder."""
 _OUTPUT_FOLDERS: tuple[Location, ...] = (
     ("moqui_tps_parameters", "OutputDir"),
     ("paths", "MODE", "simulation_output_dir"),
     ("paths", "MODE", "final_dicom_dir"),
 )
-"""Where folders of dose files are named: the engine's, the communicator's, and that of what is made of them."""
+"""Keys that name folders of dose files: of the engine, of the communicator, and of converted files."""
 _SECRET = re.compile(r"pass(?:word|phrase|wd)?$|secret|token|private_key$", re.IGNORECASE)
 
 Mode = Literal["local", "remote"]
