@@ -128,7 +128,7 @@ CUT_LINE = (
 """An engine line that was cut after a blank. The text after it belongs to another line."""
 
 _GLUED = re.compile(
-    rb"(?:(?<=[^\s\"'(\[{/<])|" + CUT_LINE + rb")(?P<said>(?:(?:Error|ERROR): )?"
+    rb"(?:(?<=[^\s\"'(\[{/<])|" + CUT_LINE + rb")(?P<message>(?:(?:Error|ERROR): )?"
     rb"(?:[Ff]ailed to (?:write|save)\b|[Cc](?:an|ould )not (?:write|save|create)\b|Exception in save|Mandatory tag"
     rb"|data length is zero|cannot read RTPLAN|cannot get dataset|child node is null|source data pointer is null"
     rb"|plan name is empty))"

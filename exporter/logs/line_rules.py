@@ -64,11 +64,11 @@ def always(*events: Event) -> Events:
 
 
 def evidence(match: Match) -> bytes:
-    """Return at most 2 KiB of the line, starting at the group ``said`` or else at the match.
+    """Return at most 2 KiB of the line, starting at the group ``message`` or else at the match.
 
     The text before it is an unfinished line of the engine.
     """
-    start = match.start("said") if "said" in match.re.groupindex else match.start()
+    start = match.start("message") if "message" in match.re.groupindex else match.start()
     return match.string[start : start + _SAID_LIMIT]
 
 

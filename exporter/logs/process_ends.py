@@ -53,13 +53,13 @@ _DUMPED = rb"(?:: \d{1,2})?(?: ?\(core ?dumped\)| - core dumped)?"
 # after a slash, which would be a path), or a blank if the line began like an engine line. Bash writes its own name and
 # the process id first. No other program does, so that form may follow anything.
 _SHELL_WORD = re.compile(
-    rb"(?:^[^\s/]*|(?<=\s)[^\s/]+|" + CUT_LINE + rb")(?P<said>" + _ANY_ALONE + rb")" + _DUMPED + rb"\s*$"
+    rb"(?:^[^\s/]*|(?<=\s)[^\s/]+|" + CUT_LINE + rb")(?P<message>" + _ANY_ALONE + rb")" + _DUMPED + rb"\s*$"
 )
-_BASH = re.compile(rb": (?:line )?\d{1,9}: +\d{1,9} +(?P<said>" + _ANY_WORD + rb")\b")
+_BASH = re.compile(rb": (?:line )?\d{1,9}: +\d{1,9} +(?P<message>" + _ANY_WORD + rb")\b")
 _JOB = re.compile(
-    rb"^\[\d{1,4}\] *[-+]? +(?:\d{1,9} +)?(?P<said>(?i:" + _ANY_WORD + rb"))" + _DUMPED + rb"(?: {2,}|\s*$| \S*/)"
+    rb"^\[\d{1,4}\] *[-+]? +(?:\d{1,9} +)?(?P<message>(?i:" + _ANY_WORD + rb"))" + _DUMPED + rb"(?: {2,}|\s*$| \S*/)"
 )
-_ZSH = re.compile(rb"zsh:(?:\d{1,9}:)? (?:\d{1,9} )?(?P<said>(?i:" + _ANY_WORD + rb"))\b")
+_ZSH = re.compile(rb"zsh:(?:\d{1,9}:)? (?:\d{1,9} )?(?P<message>(?i:" + _ANY_WORD + rb"))\b")
 
 _BY_SIGNAL = re.compile(
     rb"\b(?:[Tt]erminated|exited|[Kk]illed|died|[Aa]borted|ended|stopped|interrupted|caught|termination)"
@@ -82,7 +82,7 @@ _SRUN_TASK = re.compile(rb"srun: error: [^\s:]{1,300}: tasks? [\d,-]{1,300}: (?P
 
 
 def _by_word(match: Match) -> Iterable[Event]:
-    word = match["said"].lower()
+    word = match["message"].lower()
     yield RunFailed(_REASON_OF_WORD[word], to_text(evidence(match)))
 
 
@@ -139,7 +139,7 @@ _SLURM_END = LineRule(
     # "*** JOB 7 ON gpu1 CANCELLED AT 2026-01-01T00:00:00 DUE TO TIME LIMIT ***". Only the words after the host's name
     # count: a host may be called "preempt1".
     re.compile(
-        rb"(?P<said>(?:slurmstepd\S{0,300} |slurmd\S{0,300} |srun: )?(?:error: )?"
+        rb"(?P<message>(?:slurmstepd\S{0,300} |slurmd\S{0,300} |srun: )?(?:error: )?"
         rb"\*\*\* (?:JOB|STEP|Job|Step|StepId)\b.{0,400}?\b"
         rb"(?P<what>(?:CANCELLED|FAILED|TERMINATED|KILLED|UNCORRECTABLE|PREEMPTED|REQUEUED)\b.{0,300}))"
     ),
@@ -156,7 +156,7 @@ _SLURM_END = LineRule(
 
 _SLURM_MEMORY = LineRule(
     re.compile(
-        rb"(?P<said>(?:slurmstepd\S{0,300} |slurmd\S{0,300} )?(?:error: )?(?:Detected \d{1,9} oom[-_]kill event"
+        rb"(?P<message>(?:slurmstepd\S{0,300} |slurmd\S{0,300} )?(?:error: )?(?:Detected \d{1,9} oom[-_]kill event"
         rb"|(?:Job|Step|StepId=)\S{0,100}.{0,40}? exceeded (?:\w+ ){0,2}memory limit|Exceeded (?:\w+ ){0,2}memory limit"
         rb"|Some of (?:your|the step) (?:processes|tasks) (?:may )?have been (?:OOM Killed|killed by the cgroup)))"
     ),
@@ -169,7 +169,7 @@ _KERNEL_MEMORY = LineRule(
 )
 
 _SRUN = LineRule(
-    re.compile(rb"(?P<said>(?:srun|sbatch|salloc): (?:(?:error|fatal): )?(?P<what>[A-Za-z].{0,300}))"),
+    re.compile(rb"(?P<message>(?:srun|sbatch|salloc): (?:(?:error|fatal): )?(?P<what>[A-Za-z].{0,300}))"),
     _first_of(
         ("node_failure", rb"^node failure|^node \S+ fail"),
         ("preempted", rb"preempt"),
@@ -186,7 +186,7 @@ _SRUN = LineRule(
 )
 
 _LSF = LineRule(
-    re.compile(rb"(?P<said>(?<![A-Z_])TERM_(?P<what>[A-Z_]{3,40}): )"),
+    re.compile(rb"(?P<message>(?<![A-Z_])TERM_(?P<what>[A-Z_]{3,40}): )"),
     _first_of(
         ("time_limit", rb"^(?:runlimit|cpulimit|deadline|window)"),
         ("out_of_memory", rb"^(?:memlimit|swap)"),
@@ -200,7 +200,7 @@ _LSF = LineRule(
 )
 
 _PBS = LineRule(
-    re.compile(rb"(?P<said>=>> ?PBS: (?P<what>job .{0,300}))"),
+    re.compile(rb"(?P<message>=>> ?PBS: (?P<what>job .{0,300}))"),
     _first_of(
         ("time_limit", rb"walltime|cput\b"),
         ("out_of_memory", rb"\bv?mem .{0,99}exceeded|memory limit|out[- ]of[- ]memory"),
@@ -210,7 +210,7 @@ _PBS = LineRule(
     ),
 )
 
-_TIMEOUT = LineRule(re.compile(rb"(?P<said>timeout: sending signal [A-Z0-9]{1,10} to command)"), failed("time_limit"))
+_TIMEOUT = LineRule(re.compile(rb"timeout: sending signal [A-Z0-9]{1,10} to command"), failed("time_limit"))
 
 _MPI_ABORT = LineRule(re.compile(rb"\bMPI_ABORT was invoked on rank"), failed("aborted"))
 _MPI = LineRule(
