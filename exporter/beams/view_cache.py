@@ -22,7 +22,7 @@ class CachedView:
     """A condition, and the view that shows it once one was asked for. A beam drops it when it changes.
 
     Args:
-        condition: of the beam; ``judged_at``: the instant for which it was found.
+        condition: of the beam; ``judged_at``, ``valid_until``: the instants between which it holds.
         rules: by which it was found.
         down_since: since when the source was down then.
         row_terminal_since: of the beam; ``polled``: whether the source had been polled since.
@@ -35,6 +35,7 @@ class CachedView:
 
     condition: Condition
     judged_at: float
+    valid_until: float
     rules: StoreRules
     down_since: float | None
     row_terminal_since: float | None
@@ -57,7 +58,7 @@ class CachedView:
             source: health of the beam's source.
         """
         return (
-            self.judged_at <= at < self.condition.valid_until
+            self.judged_at <= at < self.valid_until
             and self.rules is rules
             and self.down_since == source.down_since
             and (self.row_terminal_since is None or self.polled == source.polled_since(self.row_terminal_since))
@@ -80,7 +81,8 @@ class CachedView:
         ratio, remaining = view.estimated_ratio, view.remaining_seconds
         if self.changes_with_time:
             ratio, remaining = self.forecast.at(at)
-            ratio = max(ratio, self.least_ratio)
+            if ratio < self.least_ratio:
+                ratio = self.least_ratio
             if self.endless:
                 remaining = None
         if ratio == view.estimated_ratio and remaining == view.remaining_seconds and row is view.row:

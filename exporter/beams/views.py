@@ -28,9 +28,11 @@ def condition_at(beam: Beam, at: float, rules: StoreRules, source: SourceState) 
     """
     cached = beam.view
     if cached is None or not cached.valid(at, rules, source):
+        condition = judge(beam.evidence(rules, source), at)
         beam.view = cached = CachedView(
-            judge(beam.evidence(rules, source), at),
+            condition,
             at,
+            condition.valid_until,
             rules,
             source.down_since,
             beam.row_terminal_since,
@@ -52,10 +54,12 @@ def view_at(beam: Beam, at: float, rules: StoreRules, source: SourceState, timel
     Returns:
         The last view itself where nothing in it has changed.
     """
+    cached = beam.view
+    if cached is not None and cached.valid(at, rules, source):
+        view = cached.view_at(at, beam.row, timeline)
+        if view is not None:
+            return view
     cached = condition_at(beam, at, rules, source)
-    view = cached.view_at(at, beam.row, timeline)
-    if view is not None:
-        return view
     condition = cached.condition
     cached.forecast = forecast = Forecast.of(beam.run, beam.prior_rate)
     cached.endless, cached.least_ratio = _is_endless(beam, condition, rules), _shown_ratio(beam)
