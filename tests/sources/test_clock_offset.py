@@ -36,12 +36,12 @@ class Site:
         return self.learned.seconds
 
 
-def test_nothing_is_known_before_a_log_has_grown() -> None:
+def test_the_offset_is_unknown_before_a_log_has_grown() -> None:
     assert ClockOffset().seconds is None
 
 
 @given(OFFSETS, POLLS, st.integers(0, 1000), st.booleans(), st.integers(1, 20))
-def test_one_growth_tells_the_offset_within_a_poll(
+def test_one_growth_gives_the_offset_within_a_poll_interval(
     seconds: float, poll_seconds: float, seed: int, whole_seconds: bool, growths: int
 ) -> None:
     site = Site(seconds, poll_seconds, seed, whole_seconds=whole_seconds)
@@ -51,13 +51,13 @@ def test_one_growth_tells_the_offset_within_a_poll(
 
 
 @given(st.floats(-1, 1), POLLS, st.integers(0, 1000), st.integers(1, 20))
-def test_a_clock_that_agrees_shows_exactly_0(share: float, poll_seconds: float, seed: int, growths: int) -> None:
+def test_the_offset_of_a_correct_clock_is_exactly_0(share: float, poll_seconds: float, seed: int, growths: int) -> None:
     site = Site(0.0, poll_seconds, seed)
     assert {site.grows() for _ in range(growths)} == {0.0}
 
 
 @given(OFFSETS, OFFSETS, POLLS, st.integers(0, 1000), st.integers(1, 4))
-def test_a_clock_that_was_corrected_is_followed_within_four_growths_of_one_log(
+def test_a_corrected_clock_is_followed_after_four_growths_of_one_log(
     before: float, after: float, poll_seconds: float, seed: int, logs: int
 ) -> None:
     site = Site(before, poll_seconds, seed)
@@ -70,7 +70,7 @@ def test_a_clock_that_was_corrected_is_followed_within_four_growths_of_one_log(
 
 
 @given(OFFSETS, POLLS, st.integers(0, 1000), st.lists(st.floats(10, 1e6), min_size=1, max_size=2))
-def test_a_log_written_with_old_time_stamps_does_not_change_what_several_growths_told(
+def test_a_log_with_old_time_stamps_does_not_change_an_offset_learned_from_several_growths(
     seconds: float, poll_seconds: float, seed: int, late: list[float]
 ) -> None:
     site = Site(seconds, poll_seconds, seed)
@@ -82,7 +82,7 @@ def test_a_log_written_with_old_time_stamps_does_not_change_what_several_growths
 
 
 @given(OFFSETS, POLLS, st.integers(0, 1000), st.lists(st.floats(0, 60), min_size=30, max_size=40))
-def test_logs_that_arrive_late_do_not_hide_those_that_are_written_in_place(
+def test_delayed_logs_do_not_outvote_logs_written_in_place(
     seconds: float, poll_seconds: float, seed: int, late: list[float]
 ) -> None:
     """As by ``rsync -t`` once a minute: each arrives late by another time."""
@@ -95,14 +95,14 @@ def test_logs_that_arrive_late_do_not_hide_those_that_are_written_in_place(
         assert found == pytest.approx(seconds, abs=poll_seconds + 0.02)
 
 
-def test_one_wrong_observation_at_the_beginning_is_outvoted_by_the_next_two() -> None:
+def test_a_wrong_first_observation_is_outvoted_by_the_next_two() -> None:
     site = Site(0.0, 1.0, 1)
     assert site.grows("copied.log", late_by=3600.0) == pytest.approx(-3600, abs=1.1)
     site.grows()
     assert site.grows() == 0.0
 
 
-def test_the_value_stays_while_nothing_contradicts_it() -> None:
+def test_the_offset_stays_while_no_growth_contradicts_it() -> None:
     learned = ClockOffset()
     learned.observe("a", START - 300.5, START, START + 1)
     first = learned.seconds
@@ -111,7 +111,7 @@ def test_the_value_stays_while_nothing_contradicts_it() -> None:
 
 
 @pytest.mark.parametrize("now", [-300.0, 0.0, 250.0])
-def test_the_offset_of_an_earlier_process_holds_until_two_growths_contradict(now: float) -> None:
+def test_the_offset_of_an_earlier_process_is_used_until_two_growths_contradict_it(now: float) -> None:
     site = Site(now, 1.0, 1)
     site.learned = ClockOffset(-300.0)
     assert site.learned.seconds == -300.0
@@ -119,7 +119,7 @@ def test_the_offset_of_an_earlier_process_holds_until_two_growths_contradict(now
     assert site.grows() == pytest.approx(now, abs=1.1)
 
 
-def test_what_was_learned_before_our_own_clock_was_set_is_forgotten() -> None:
+def test_the_offset_is_forgotten_when_our_own_clock_is_set() -> None:
     site = Site(-300.0, 1.0, 1)
     site.grows()
     site.learned.forget()
@@ -128,7 +128,7 @@ def test_what_was_learned_before_our_own_clock_was_set_is_forgotten() -> None:
     assert site.grows() == pytest.approx(60, abs=1.1)
 
 
-def test_times_that_run_backwards_teach_nothing() -> None:
+def test_times_that_run_backwards_are_ignored() -> None:
     learned = ClockOffset()
     learned.observe("a", START, START + 10, START)
     assert learned.seconds is None

@@ -103,7 +103,7 @@ def test_a_link_to_a_log_in_the_folder_is_followed(source: LogSource, site: Site
 
 
 @pytest.mark.parametrize("target", ["../outside/secret", "{outside}/secret", "chain"])
-def test_a_link_out_of_the_folder_is_refused_with_what_to_set(source: LogSource, site: Site, target: str) -> None:
+def test_a_link_out_of_the_folder_is_refused_with_advice(source: LogSource, site: Site, target: str) -> None:
     link(site.logs / "chain", "../outside/secret")
     path = link(site.logs / "b.log", target.format(outside=site.outside))
     for _ in range(2):
@@ -114,7 +114,7 @@ def test_a_link_out_of_the_folder_is_refused_with_what_to_set(source: LogSource,
     assert size(source, site.logs / "a.log") == 5
 
 
-def test_a_folder_that_is_a_link_is_followed_inside_only(source: LogSource, site: Site) -> None:
+def test_a_folder_that_is_a_link_is_followed_only_inside_the_allowed_folders(source: LogSource, site: Site) -> None:
     (site.logs / "case").mkdir()
     (site.logs / "case" / "1.log").write_bytes(b"run 1")
     link(site.logs / "same", "case")
@@ -130,25 +130,25 @@ def test_the_folder_itself_may_be_a_link(open_source: Open, site: Site, tmp_path
     refused(source, link(site.logs / "b.log", site.secret))
 
 
-def test_a_folder_whose_name_begins_alike_is_another(source: LogSource, site: Site, tmp_path: Path) -> None:
+def test_a_folder_with_the_same_beginning_of_its_name_is_outside(source: LogSource, site: Site, tmp_path: Path) -> None:
     (tmp_path / "logs2").mkdir()
     (tmp_path / "logs2" / "x").write_bytes(b"x")
     refused(source, link(site.logs / "b.log", "../logs2/x"))
 
 
-def test_links_lead_from_one_folder_of_a_source_to_another(open_source: Open, site: Site) -> None:
+def test_links_between_two_folders_of_a_source_are_followed(open_source: Open, site: Site) -> None:
     source = open_source([str(site.logs), str(site.outside)])
     assert size(source, link(site.logs / "b.log", site.secret)) == 14
 
 
-def test_where_links_may_lead_anywhere_they_do(open_source: Open, site: Site) -> None:
+def test_links_are_followed_anywhere_if_configured(open_source: Open, site: Site) -> None:
     source = open_source(None)
     path = link(site.logs / "b.log", site.secret)
     assert size(source, path) == 14
     assert source.read([ReadRequest(str(path), 0, 3)]) == [b"not"]
 
 
-def test_a_link_that_is_made_anew_is_judged_anew(source: LogSource, site: Site) -> None:
+def test_a_link_that_is_created_again_is_checked_again(source: LogSource, site: Site) -> None:
     path = link(site.logs / "b.log", "a.log", 1_000_000_000)
     assert size(source, path) == 5
     link(path, site.secret, 1_000_000_001)
@@ -160,7 +160,7 @@ def test_a_link_that_is_made_anew_is_judged_anew(source: LogSource, site: Site) 
     assert size(source, path) == 10
 
 
-def test_a_folder_that_comes_later_is_judged_when_it_is_there(source: LogSource, site: Site) -> None:
+def test_a_folder_that_is_created_later_is_checked_then(source: LogSource, site: Site) -> None:
     path = site.logs / "case" / "secret"
     assert look(source, path) is None
     link(site.logs / "case", site.outside)
@@ -172,12 +172,12 @@ def test_a_folder_that_comes_later_is_judged_when_it_is_there(source: LogSource,
     assert size(source, path) == 4
 
 
-def test_a_link_that_leads_nowhere_or_in_a_circle_shows_nothing(source: LogSource, site: Site) -> None:
+def test_a_broken_link_or_a_loop_is_no_log(source: LogSource, site: Site) -> None:
     assert look(source, link(site.logs / "b.log", site.outside / "none" / "file")) is None
     assert not isinstance(look(source, link(site.logs / "c.log", "c.log")), LogStat)
 
 
-def test_a_listing_tells_nothing_of_where_a_link_leads_astray(source: LogSource, site: Site) -> None:
+def test_a_listing_reveals_nothing_of_a_file_outside(source: LogSource, site: Site) -> None:
     link(site.logs / "good.log", "a.log")
     astray = link(site.logs / "b.log", site.secret)
     link(site.logs / "dangling.log", "none")
@@ -194,7 +194,7 @@ def read(source: LogSource, path: Path) -> bytes | str:
     return answer if isinstance(answer, bytes) else answer.kind
 
 
-def test_a_link_put_in_the_place_of_a_log_after_the_look_is_not_read(source: LogSource, site: Site) -> None:
+def test_a_link_that_replaces_a_log_after_the_stat_is_not_read(source: LogSource, site: Site) -> None:
     path = site.logs / "a.log"
     assert size(source, path) == 5
     link(path, site.secret)
@@ -202,7 +202,7 @@ def test_a_link_put_in_the_place_of_a_log_after_the_look_is_not_read(source: Log
     refused(source, path)
 
 
-def test_a_link_through_another_that_leads_elsewhere_now_is_not_read(source: LogSource, site: Site) -> None:
+def test_a_link_through_another_link_that_has_changed_is_not_read(source: LogSource, site: Site) -> None:
     link(site.logs / "between", "a.log")
     path = link(site.logs / "b.log", "between")
     assert size(source, path) == 5
@@ -214,7 +214,7 @@ def test_a_link_through_another_that_leads_elsewhere_now_is_not_read(source: Log
     assert read(source, path) == b"a log"
 
 
-def test_a_link_put_in_the_place_of_a_folder_is_not_followed(source: LogSource, site: Site) -> None:
+def test_a_link_that_replaces_a_folder_is_not_followed(source: LogSource, site: Site) -> None:
     path = site.logs / "case" / "secret"
     path.parent.mkdir()
     path.write_bytes(b"ours")
@@ -228,7 +228,7 @@ def test_a_link_put_in_the_place_of_a_folder_is_not_followed(source: LogSource, 
     assert (size(source, path), read(source, path)) == (4, b"ours")
 
 
-def test_one_log_that_leads_astray_keeps_no_other_from_being_read(source: LogSource, site: Site) -> None:
+def test_a_log_outside_does_not_block_other_logs(source: LogSource, site: Site) -> None:
     paths = [site.logs / name for name in ("a.log", "b.log", "c.log")]
     for path in paths:
         path.write_bytes(path.name.encode())
@@ -242,7 +242,7 @@ PLACES = ("logs/a", "logs/b", "logs/sub/a", "logs/sub", "out/a", "out/sub")
 
 
 @given(st.lists(st.tuples(st.sampled_from(PLACES), st.sampled_from(PLACES)), max_size=5))
-def test_whatever_links_there_are_a_log_is_read_if_it_really_is_in_its_folder(links: list[tuple[str, str]]) -> None:
+def test_with_any_links_a_log_is_read_only_if_it_really_is_in_its_folder(links: list[tuple[str, str]]) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary).resolve()
         for folder in ("logs", "out"):
@@ -265,7 +265,7 @@ def test_whatever_links_there_are_a_log_is_read_if_it_really_is_in_its_folder(li
             assert isinstance(found.get(path), LogStat) == isinstance(answer, bytes) == ours, (path, real)
 
 
-def test_a_known_log_costs_a_host_no_more_round_trips_than_without_limits(open_source: Open, site: Site) -> None:
+def test_checking_links_takes_no_additional_round_trip_for_a_known_log(open_source: Open, site: Site) -> None:
     link(site.logs / "b.log", "a.log")
     paths = [str(site.logs / name) for name in ("a.log", "b.log")]
     costs = []
@@ -280,7 +280,7 @@ def test_a_known_log_costs_a_host_no_more_round_trips_than_without_limits(open_s
 
 
 @pytest.mark.parametrize(("setting", "may"), [("", False), ("inside", False), ("anywhere", True)])
-def test_the_configuration_says_where_links_may_lead(site: Site, setting: str, may: bool) -> None:
+def test_follow_links_in_the_configuration_limits_links(site: Site, setting: str, may: bool) -> None:
     text = f"sources: [{{name: local, log_path: '{site.logs}/{{beam_id}}.log', follow_links: {setting}}}]"
     configured = settings_from(f"{text}\ndatabase: {{path: /data/mqi.db}}", "test")
     [section] = configured.sources

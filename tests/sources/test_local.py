@@ -45,26 +45,26 @@ def test_bytes_are_read_from_an_offset(tmp_path: Path, offset: int, length: int,
 
 
 @pytest.mark.parametrize("name", ["none.log", "file/none.log", "dangling"])
-def test_what_is_not_there_is_not_in_the_answer(tmp_path: Path, name: str) -> None:
+def test_a_missing_log_is_not_in_the_answer(tmp_path: Path, name: str) -> None:
     (tmp_path / "file").write_bytes(b"")
     (tmp_path / "dangling").symlink_to("nowhere")
     assert looked_at(tmp_path / name) is None
 
 
 @pytest.mark.parametrize("name", ["빔 1 (G90).log", "a\nb.log", "0010.1.2", b"\xff\xfe.log"])
-def test_names_may_hold_anything(tmp_path: Path, name: str | bytes) -> None:
+def test_names_may_hold_any_bytes(tmp_path: Path, name: str | bytes) -> None:
     path = os.path.join(tmp_path, os.fsdecode(name))
     Path(path).write_bytes(b"x")
     assert isinstance(looked_at(path), LogStat)
     assert read(path) == b"x"
 
 
-def test_a_directory_is_no_log(tmp_path: Path) -> None:
+def test_a_folder_is_not_a_log(tmp_path: Path) -> None:
     assert kind(looked_at(tmp_path)) == "not_a_file"
     assert kind(read(tmp_path)) == "not_a_file"
 
 
-def test_a_fifo_is_no_log_and_never_blocks(tmp_path: Path) -> None:
+def test_a_fifo_is_not_a_log_and_never_blocks(tmp_path: Path) -> None:
     fifo = tmp_path / "fifo.log"
     os.mkfifo(fifo)
     assert kind(looked_at(fifo)) == "not_a_file"
@@ -77,12 +77,12 @@ def test_a_fifo_is_no_log_and_never_blocks(tmp_path: Path) -> None:
         os.close(writer)
 
 
-def test_a_device_is_no_log() -> None:
+def test_a_device_is_not_a_log() -> None:
     assert kind(looked_at("/dev/zero")) == "not_a_file"
     assert kind(read("/dev/zero")) == "not_a_file"
 
 
-def test_a_socket_is_no_log(tmp_path: Path) -> None:
+def test_a_socket_is_not_a_log(tmp_path: Path) -> None:
     path = tmp_path / "s"
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(path))
@@ -90,7 +90,7 @@ def test_a_socket_is_no_log(tmp_path: Path) -> None:
         assert kind(read(path)) == "not_a_file"
 
 
-def test_a_log_in_a_folder_that_may_not_be_searched_is_a_problem_and_not_missing(tmp_path: Path) -> None:
+def test_a_log_in_a_folder_without_search_permission_is_a_problem_and_not_missing(tmp_path: Path) -> None:
     folder = tmp_path / "closed"
     folder.mkdir()
     open_the_way_to(tmp_path)
@@ -106,7 +106,7 @@ def test_a_log_in_a_folder_that_may_not_be_searched_is_a_problem_and_not_missing
     assert refused.value.kind == "permission"
 
 
-def test_a_log_that_may_not_be_read_is_said_so_with_what_to_do(tmp_path: Path) -> None:
+def test_a_log_without_read_permission_is_reported_with_advice(tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
     log = tmp_path / "secret.log"
     log.write_bytes(b"x")
@@ -120,7 +120,7 @@ def test_a_log_that_may_not_be_read_is_said_so_with_what_to_do(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("path", ["/tmp/" + "x" * 300, "/tmp/a\0b"])
-def test_an_impossible_path_is_a_problem_of_that_log_alone(tmp_path: Path, path: str) -> None:
+def test_an_impossible_path_is_a_problem_of_that_log_only(tmp_path: Path, path: str) -> None:
     good = tmp_path / "good.log"
     good.write_bytes(b"x")
     answers = SOURCE.stat([path, str(good)])
@@ -138,7 +138,7 @@ def test_links_are_followed_and_loops_are_problems(tmp_path: Path) -> None:
     assert kind(read(tmp_path / "loop")) == "path"
 
 
-def test_a_log_deleted_between_look_and_read_is_a_problem_of_that_log(tmp_path: Path) -> None:
+def test_a_log_deleted_between_stat_and_read_is_a_problem_of_that_log(tmp_path: Path) -> None:
     for name in ("gone.log", "good.log"):
         (tmp_path / name).write_bytes(b"x")
     paths = [str(tmp_path / name) for name in ("gone.log", "good.log")]
@@ -149,7 +149,7 @@ def test_a_log_deleted_between_look_and_read_is_a_problem_of_that_log(tmp_path: 
     assert good == b"x"
 
 
-def test_a_log_that_has_become_a_fifo_since_the_look_is_not_waited_for(tmp_path: Path) -> None:
+def test_a_log_that_became_a_fifo_after_the_stat_does_not_block(tmp_path: Path) -> None:
     log = tmp_path / "a.log"
     log.write_bytes(b"x")
     assert isinstance(looked_at(log), LogStat)
@@ -158,7 +158,7 @@ def test_a_log_that_has_become_a_fifo_since_the_look_is_not_waited_for(tmp_path:
     assert kind(read(log)) == "not_a_file"
 
 
-def test_nothing_is_held_open(tmp_path: Path) -> None:
+def test_no_file_stays_open(tmp_path: Path) -> None:
     log = tmp_path / "a.log"
     log.write_bytes(b"x")
     before = os.listdir("/proc/self/fd")
@@ -178,7 +178,7 @@ def test_a_listing_has_the_regular_files_of_a_folder(tmp_path: Path) -> None:
     assert {name: stat.size_bytes for name, stat in listing.items()} == {"a.log": 3, "link.log": 3}
 
 
-def test_links_that_lead_nowhere_hide_no_other_log_of_their_folder(tmp_path: Path) -> None:
+def test_broken_links_hide_no_other_log_of_their_folder(tmp_path: Path) -> None:
     logs, closed = tmp_path / "logs", tmp_path / "closed"
     logs.mkdir()
     closed.mkdir()
@@ -195,14 +195,14 @@ def test_links_that_lead_nowhere_hide_no_other_log_of_their_folder(tmp_path: Pat
     assert list(listing) == ["a.log"]
 
 
-def test_a_missing_folder_lists_nothing_and_a_file_is_none(tmp_path: Path) -> None:
+def test_a_missing_folder_and_a_file_have_no_listing(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     assert SOURCE.listing(str(tmp_path / "none")) == {}
     assert SOURCE.listing(str(tmp_path / "file")) == {}
 
 
 @pytest.mark.parametrize("bounded", [False, True])
-def test_an_idle_log_costs_one_system_call_a_look_and_a_known_one_no_more(
+def test_an_idle_log_takes_one_system_call_per_poll(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bounded: bool
 ) -> None:
     calls: list[str] = []
@@ -241,7 +241,7 @@ def test_an_idle_log_costs_one_system_call_a_look_and_a_known_one_no_more(
     assert calls == ["open", "fstat", *(["readlink"] if bounded else []), "pread", "close"]
 
 
-def test_of_logs_that_come_and_go_the_last_are_remembered_and_one_that_stays_is_never_found_anew(
+def test_only_the_last_logs_are_remembered_and_one_in_use_is_never_forgotten(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = LocalLogSource("local", [str(tmp_path)])

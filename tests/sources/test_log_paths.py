@@ -34,7 +34,7 @@ def test_fields_are_filled_in(template: str, path: str) -> None:
 
 
 @pytest.mark.parametrize("base", ["/", "/srv/mqi/", "//srv/mqi", "/srv/x/../mqi"])
-def test_a_base_directory_may_be_written_in_any_way(base: str) -> None:
+def test_a_base_directory_may_be_written_with_or_without_slash(base: str) -> None:
     path = LogPathTemplate("{base_directory}/logs/{beam_id}.log", base_directory=base).render(BEAM)
     assert path == ("/logs/55061194_beam_1.log" if base == "/" else "/srv/mqi/logs/55061194_beam_1.log")
 
@@ -69,7 +69,7 @@ def test_a_beam_without_a_value_has_no_path(missing: str | None) -> None:
     assert template.render({}) is None
 
 
-def test_a_template_says_which_fields_it_uses() -> None:
+def test_a_template_lists_its_fields() -> None:
     template = LogPathTemplate("{base_directory}/{case_id}/{beam_id}.log", base_directory="/srv")
     assert template.fields == {"case_id", "beam_id"}
     assert template.folder == "/srv"
@@ -93,7 +93,7 @@ def test_a_template_says_which_fields_it_uses() -> None:
         ("{beam_path}/a.log", "set log_root"),
     ],
 )
-def test_a_template_that_cannot_be_used_is_refused_with_what_is_wrong(template: str, complaint: str) -> None:
+def test_an_unusable_template_is_refused_with_the_reason(template: str, complaint: str) -> None:
     with pytest.raises(LogPathError) as refused:
         LogPathTemplate(template)
     assert complaint in str(refused.value)
@@ -102,7 +102,7 @@ def test_a_template_that_cannot_be_used_is_refused_with_what_is_wrong(template: 
 @pytest.mark.parametrize(
     ("template", "root"), [("{beam_path}/a.log", "data"), ("logs/{case_id}.log", "/data"), ("{beam_path}/a.log", "")]
 )
-def test_a_log_root_makes_nothing_relative_absolute(template: str, root: str) -> None:
+def test_a_log_root_does_not_make_a_relative_path_absolute(template: str, root: str) -> None:
     with pytest.raises(LogPathError, match="not an absolute path"):
         LogPathTemplate(template, log_root=root)
 
@@ -130,7 +130,7 @@ def test_a_relative_beam_path_is_refused(path: str) -> None:
 
 
 @pytest.mark.parametrize("template", ["/logs/{case_id}", "/logs/{case_id}/"])
-def test_the_folder_itself_is_no_log(template: str) -> None:
+def test_the_folder_itself_is_not_a_log(template: str) -> None:
     with pytest.raises(LogPathError, match="leaves /logs"):
         LogPathTemplate(template).render({**BEAM, "case_id": "."})
 
@@ -144,7 +144,7 @@ PIECES = st.sampled_from(["/", "..", ".", "logs", "a", "//", "\0", " ", "~", "%2
     ),
     values=st.fixed_dictionaries({field: st.lists(PIECES, max_size=6).map("".join) for field in sorted(BEAM_FIELDS)}),
 )
-def test_nothing_leads_out_of_the_folder(template: str, values: dict[str, str | None]) -> None:
+def test_no_id_leads_out_of_the_folder(template: str, values: dict[str, str | None]) -> None:
     try:
         path = LogPathTemplate(template).render(values)
     except LogPathError:

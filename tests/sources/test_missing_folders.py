@@ -44,7 +44,7 @@ def missing(world: World) -> tuple[str, ...] | None:
     return source.folders_missing
 
 
-def test_a_misspelt_folder_is_warned_of_once_and_again_after_it_had_existed(tmp_path: Path, lines: list[Any]) -> None:
+def test_a_missing_folder_causes_one_warning_and_another_after_it_had_existed(tmp_path: Path, lines: list[Any]) -> None:
     world = World(tmp_path, templates=("lgos/{beam_id}.log", "logs/{beam_id}.log"))
     folder = tmp_path / "lgos"
     (tmp_path / "logs").mkdir()
@@ -68,7 +68,7 @@ def test_a_misspelt_folder_is_warned_of_once_and_again_after_it_had_existed(tmp_
 
 
 @pytest.mark.parametrize("template", ["{case_id}/{beam_id}.log", "run_{case_id}/x/{beam_id}.log", "{beam_id}/log"])
-def test_the_folder_of_a_beam_that_has_not_begun_is_not_missing(
+def test_the_folder_of_a_beam_that_has_not_started_is_not_missing(
     tmp_path: Path, lines: list[Any], template: str
 ) -> None:
     world = World(tmp_path, templates=(template,))
@@ -78,7 +78,7 @@ def test_the_folder_of_a_beam_that_has_not_begun_is_not_missing(
     assert warned(lines) == []
 
 
-def test_folders_are_asked_for_at_slow_intervals_however_many_beams_wait(tmp_path: Path) -> None:
+def test_folders_are_checked_at_long_intervals_however_many_beams_wait(tmp_path: Path) -> None:
     source = CountingSource("local")
     world = World(tmp_path, templates=("{case_id}/{beam_id}.log", "{beam_id}.log"), source=source)
     for number in range(100):
@@ -98,7 +98,7 @@ def test_a_clock_that_is_set_does_not_delay_the_next_check(tmp_path: Path) -> No
     assert missing(world) == ()
 
 
-def test_a_source_that_is_down_keeps_what_was_known_of_its_folders(tmp_path: Path, lines: list[Any]) -> None:
+def test_a_source_that_is_down_keeps_its_missing_folders(tmp_path: Path, lines: list[Any]) -> None:
     source = CountingSource("hpc1")
     source.down = True
     world = World(tmp_path, templates=("logs/{beam_id}.log",), source=source)
@@ -114,7 +114,7 @@ def test_a_source_that_is_down_keeps_what_was_known_of_its_folders(tmp_path: Pat
     assert len(warned(lines)) == 1
 
 
-def test_after_a_reload_a_folder_is_not_warned_of_again() -> None:
+def test_a_reload_does_not_repeat_the_warning() -> None:
     source = LocalLogSource("local")
     templates = [LogPathTemplate("/none/of/these/{beam_id}.log"), LogPathTemplate("/nor/this/{beam_id}.log")]
     before, now = MissingFolders(templates), MissingFolders(templates[:1])
@@ -125,7 +125,7 @@ def test_after_a_reload_a_folder_is_not_warned_of_again() -> None:
     assert now.check(source, 1.0).lost == ()
 
 
-def test_a_folder_behind_one_that_may_not_be_searched_is_not_called_missing(tmp_path: Path) -> None:
+def test_a_folder_below_one_without_search_permission_is_not_missing(tmp_path: Path) -> None:
     (tmp_path / "closed" / "logs").mkdir(parents=True)
     (tmp_path / "closed").chmod(0)
     try:
@@ -135,7 +135,7 @@ def test_a_folder_behind_one_that_may_not_be_searched_is_not_called_missing(tmp_
         (tmp_path / "closed").chmod(0o700)
 
 
-def test_logs_of_another_folder_are_followed_all_the_same(tmp_path: Path) -> None:
+def test_logs_of_other_folders_are_still_followed(tmp_path: Path) -> None:
     world = World(tmp_path, templates=("lgos/{beam_id}.log", "{beam_id}.log"))
     world.row()
     world.write(captured("v2_b18"))

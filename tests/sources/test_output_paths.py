@@ -35,7 +35,7 @@ def test_an_id_with_glob_characters_matches_only_itself(case_id: str) -> None:
 
 
 @given(case_id=st.text(min_size=1, max_size=8).filter(lambda text: not set(text) & {"/", "\0"} and ".." not in text))
-def test_whatever_an_id_holds_it_is_found_literally(case_id: str) -> None:
+def test_an_id_with_any_characters_matches_literally(case_id: str) -> None:
     if case_id == ".":
         return
     folder, name = components("/dose/{case_id}/x{case_id}?", case_id=case_id)
@@ -57,7 +57,7 @@ def test_whatever_an_id_holds_it_is_found_literally(case_id: str) -> None:
         ("*_Dose.dcm", ["1G000:TX_2_Dose.dcm"], ["1G000:TX_2_Dose.dcm.part", "1_dose.dcm"]),
     ],
 )
-def test_globs_mean_what_they_mean_in_a_shell(glob: str, fits: list[str], does_not: list[str]) -> None:
+def test_globs_work_as_in_a_shell(glob: str, fits: list[str], does_not: list[str]) -> None:
     *_, name = components("/dose/{case_id}/" + glob, case_id="c")
     for each in fits:
         assert matches(name, each), each
@@ -65,7 +65,7 @@ def test_globs_mean_what_they_mean_in_a_shell(glob: str, fits: list[str], does_n
         assert not matches(name, each), each
 
 
-def test_the_base_directory_is_taken_literally() -> None:
+def test_the_base_directory_is_literal() -> None:
     template = OutputPathTemplate("{base_directory}/dose/{case_id}/*", base_directory="/srv/[old]/a*")
     assert template.folder == "/srv/[old]/a*/dose"
     assert template.render({"case_id": "c"}) is not None
@@ -94,7 +94,7 @@ def test_the_fixed_folder_ends_before_the_first_field_or_glob_in_a_name() -> Non
         ("/dose/{case_id", "not a valid template"),
     ],
 )
-def test_a_template_that_cannot_be_used_is_refused_with_what_to_write(template: str, says: str) -> None:
+def test_an_unusable_template_is_refused_with_advice(template: str, says: str) -> None:
     with pytest.raises(LogPathError, match=re.escape(says)):
         OutputPathTemplate(template, base_directory="/srv")
 
@@ -107,7 +107,7 @@ def test_an_id_that_could_lead_elsewhere_is_refused(value: str) -> None:
 
 
 @pytest.mark.parametrize("value", ["../other", "a/../../b", ".."])
-def test_a_beam_path_that_leads_upwards_is_refused(value: str) -> None:
+def test_a_beam_path_that_leads_up_is_refused(value: str) -> None:
     with pytest.raises(LogPathError):
         OutputPathTemplate("/dose/x/{beam_path}/*").render({"beam_path": value})
 

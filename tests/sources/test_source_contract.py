@@ -80,7 +80,7 @@ class Follower:
         return new
 
 
-def test_size_and_time(source: LogSource, tmp_path: Path) -> None:
+def test_stat_returns_size_and_time(source: LogSource, tmp_path: Path) -> None:
     log = tmp_path / "a.log"
     log.write_bytes(b"12345")
     os.utime(log, (1_000_000_000, 1_000_000_000))
@@ -89,7 +89,7 @@ def test_size_and_time(source: LogSource, tmp_path: Path) -> None:
     assert (stat.size_bytes, stat.modified_at) == (5, 1_000_000_000.0)
 
 
-def test_many_logs_in_many_folders_in_one_answer(source: LogSource, tmp_path: Path) -> None:
+def test_stat_returns_many_logs_in_many_folders(source: LogSource, tmp_path: Path) -> None:
     paths = []
     for number in range(30):
         folder = tmp_path / f"folder {number % 3}"
@@ -114,13 +114,15 @@ def test_missing_folders_are_those_that_do_not_exist_or_are_files(source: LogSou
 
 
 @pytest.mark.parametrize(("offset", "length", "expected"), [(0, 3, b"012"), (7, 9, b"789"), (10, 5, b""), (99, 5, b"")])
-def test_ranges(source: LogSource, tmp_path: Path, offset: int, length: int, expected: bytes) -> None:
+def test_read_returns_any_range_of_bytes(
+    source: LogSource, tmp_path: Path, offset: int, length: int, expected: bytes
+) -> None:
     log = tmp_path / "a.log"
     log.write_bytes(b"0123456789")
     assert read(source, log, offset, length) == expected
 
 
-def test_a_long_read(source: LogSource, tmp_path: Path) -> None:
+def test_read_returns_a_megabyte(source: LogSource, tmp_path: Path) -> None:
     log = tmp_path / "a.log"
     data = os.urandom(300_000)
     log.write_bytes(data)
@@ -128,7 +130,7 @@ def test_a_long_read(source: LogSource, tmp_path: Path) -> None:
     assert read(source, log, 123_456, 100_000) == data[123_456:223_456]
 
 
-def test_several_logs_are_read_in_order_and_one_that_is_gone_harms_none(source: LogSource, tmp_path: Path) -> None:
+def test_several_logs_are_read_in_order_and_a_missing_one_affects_no_other(source: LogSource, tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).write_bytes(name.encode())
     requests = [ReadRequest(str(tmp_path / name), 0, 10) for name in ("b", "gone", "a")]
@@ -138,14 +140,14 @@ def test_several_logs_are_read_in_order_and_one_that_is_gone_harms_none(source: 
 
 
 @pytest.mark.parametrize("name", ["빔 1 (G90).log", "a\nb.log", "0010.1.2", b"\xff\xfe.log", "-rf", "~", "$HOME"])
-def test_names_may_hold_anything(source: LogSource, tmp_path: Path, name: str | bytes) -> None:
+def test_names_may_hold_any_bytes(source: LogSource, tmp_path: Path, name: str | bytes) -> None:
     path = os.path.join(tmp_path, os.fsdecode(name))
     Path(path).write_bytes(b"x")
     assert isinstance(looked_at(source, path), LogStat)
     assert read(source, path) == b"x"
 
 
-def test_an_empty_log(source: LogSource, tmp_path: Path) -> None:
+def test_an_empty_log_has_size_0_and_no_bytes(source: LogSource, tmp_path: Path) -> None:
     log = tmp_path / "a.log"
     log.write_bytes(b"")
     assert isinstance(looked_at(source, log), LogStat)
@@ -153,7 +155,7 @@ def test_an_empty_log(source: LogSource, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo], ids=["directory", "fifo"])
-def test_what_is_no_file_is_a_problem_and_never_blocks(
+def test_anything_but_a_regular_file_is_a_problem_and_never_blocks(
     source: LogSource, tmp_path: Path, make: Callable[[Path], None]
 ) -> None:
     make(tmp_path / "a.log")
@@ -163,7 +165,7 @@ def test_what_is_no_file_is_a_problem_and_never_blocks(
     assert isinstance(answers[str(tmp_path / "good.log")], LogStat)
 
 
-def test_links_lead_to_logs_and_dangling_ones_to_nothing(source: LogSource, tmp_path: Path) -> None:
+def test_links_to_logs_are_followed_and_broken_links_are_missing(source: LogSource, tmp_path: Path) -> None:
     (tmp_path / "log").write_bytes(b"abc")
     (tmp_path / "link").symlink_to("log")
     (tmp_path / "dangling").symlink_to("none")
@@ -176,7 +178,7 @@ def test_links_lead_to_logs_and_dangling_ones_to_nothing(source: LogSource, tmp_
     assert kind(looked_at(source, tmp_path / "to_folder")) == "not_a_file"
 
 
-def test_listing(source: LogSource, tmp_path: Path) -> None:
+def test_a_listing_has_all_logs_of_a_folder(source: LogSource, tmp_path: Path) -> None:
     (tmp_path / "a.log").write_bytes(b"abc")
     (tmp_path / "link.log").symlink_to("a.log")
     (tmp_path / "dangling.log").symlink_to("none")
@@ -187,7 +189,7 @@ def test_listing(source: LogSource, tmp_path: Path) -> None:
     assert source.listing(str(tmp_path / "none")) == {}
 
 
-def test_a_folder_of_hundreds(source: LogSource, tmp_path: Path) -> None:
+def test_a_folder_of_hundreds_of_logs_is_listed(source: LogSource, tmp_path: Path) -> None:
     for number in range(350):
         (tmp_path / f"{number}.log").write_bytes(b"x")
     for _ in range(2):
@@ -199,34 +201,34 @@ class TestFollowing:
     def log(self, source: LogSource, tmp_path: Path) -> Follower:
         return Follower(source, tmp_path / "a.log")
 
-    def test_growth_by_half_lines(self, log: Follower) -> None:
+    def test_growth_in_the_middle_of_lines_is_read(self, log: Follower) -> None:
         log.write(b"one\ntw")
         assert log.look() == b"one\ntw"
         assert log.look() == b""
         log.write(b"o\n")
         assert log.look() == b"o\n"
 
-    def test_truncation(self, log: Follower) -> None:
+    def test_a_truncated_log_is_read_from_its_beginning(self, log: Follower) -> None:
         log.write(b"first run\n" * 100)
         log.look()
         log.write(b"second\n", "wb")
         assert log.look() == b"second\n"
         assert log.replacements == 1
 
-    def test_a_longer_file_in_its_place(self, log: Follower) -> None:
+    def test_a_longer_file_in_the_place_of_a_log_is_detected(self, log: Follower) -> None:
         log.write(b"first run\n" * 10)
         log.look()
         log.write(b"another run\n" * 50, "wb")
         assert log.look() == b"another run\n" * 50
         assert log.replacements == 1
 
-    def test_a_file_of_the_same_size_in_its_place(self, log: Follower) -> None:
+    def test_a_file_of_the_same_size_in_the_place_of_a_log_is_detected(self, log: Follower) -> None:
         log.write(b"a" * 1000)
         log.look()
         log.write(b"b" * 1000, "wb")
         assert log.look() == b"b" * 1000
 
-    def test_deletion_and_return(self, log: Follower) -> None:
+    def test_a_deleted_log_that_returns_is_read(self, log: Follower) -> None:
         log.write(b"first run\n" * 10)
         log.look()
         log.path.unlink()
@@ -241,7 +243,7 @@ class TestFollowing:
         assert log.replacements == 1
 
 
-def test_of_settled_logs_only_those_that_look_other_are_told(source: LogSource, tmp_path: Path) -> None:
+def test_known_logs_are_returned_only_if_they_have_changed(source: LogSource, tmp_path: Path) -> None:
     names = ("same", "grown", "older", "gone", "folder", "asked")
     logs = {name: tmp_path / name for name in names}
     for log in logs.values():

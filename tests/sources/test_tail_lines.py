@@ -23,12 +23,12 @@ def kept(*pieces: bytes) -> bytes:
 
 
 @given(st.lists(st.binary(max_size=3 * LAST_BYTES), max_size=6))
-def test_however_a_log_is_cut_its_last_bytes_are_kept(pieces: list[bytes]) -> None:
+def test_the_last_bytes_of_a_log_are_kept_however_it_is_split(pieces: list[bytes]) -> None:
     assert kept(*pieces) == b"".join(pieces)[-LAST_BYTES:]
 
 
 @given(st.binary(max_size=2 * LAST_BYTES))
-def test_any_bytes_become_lines_that_are_few_and_short(data: bytes) -> None:
+def test_any_bytes_become_a_few_short_lines(data: bytes) -> None:
     lines = last_lines(kept(data))
     assert len(lines) <= LAST_LINES
     assert all(len(line) <= LAST_LINE_CHARACTERS for line in lines)
@@ -38,7 +38,7 @@ def test_lines_come_oldest_first_and_an_unfinished_one_is_the_last() -> None:
     assert last_lines(kept(b"one\r\ntwo\n", b"\nRun transpoKilled")) == ("one", "two", "", "Run transpoKilled")
 
 
-def test_nothing_is_no_line() -> None:
+def test_an_empty_log_has_no_lines() -> None:
     assert last_lines(b"") == ()
 
 
@@ -47,19 +47,19 @@ def test_only_the_last_fifty_lines_are_shown() -> None:
     assert last_lines(kept(log)) == tuple(str(number) for number in range(150, 200))
 
 
-def test_a_line_whose_beginning_is_gone_is_left_out() -> None:
+def test_a_line_without_its_beginning_is_left_out() -> None:
     log = b"x" * LAST_BYTES + b"\nwhole\n"
     assert last_lines(kept(log)) == ("whole",)
 
 
-def test_a_log_of_one_endless_line_shows_some_of_it() -> None:
+def test_a_part_of_an_endless_line_is_shown() -> None:
     assert last_lines(kept(b"x" * 100_000)) == ("x" * LAST_LINE_CHARACTERS,)
 
 
-def test_a_hole_in_a_log_is_no_text() -> None:
+def test_zero_bytes_are_removed() -> None:
     assert last_lines(kept(b"before\n" + b"\0" * 100 + b"after\n")) == ("before", "after")
     assert last_lines(kept(b"\0" * 100_000)) == ()
 
 
-def test_bytes_that_are_no_text_are_replaced() -> None:
+def test_bytes_that_are_not_text_are_replaced() -> None:
     assert last_lines(kept(b"Feld \xfc\n")) == ("Feld \N{REPLACEMENT CHARACTER}",)

@@ -69,7 +69,7 @@ def append(path: Path, data: bytes) -> None:
         file.write(data)
 
 
-def test_only_what_is_new_is_read(followed: Follower) -> None:
+def test_only_new_bytes_are_read(followed: Follower) -> None:
     append(followed.path, b"one\ntw")
     assert followed.look() == b"one\ntw"
     assert followed.look() == b""
@@ -86,7 +86,7 @@ def test_a_truncated_log_is_read_from_its_beginning(followed: Follower) -> None:
     assert followed.replacements == 1
 
 
-def test_a_log_truncated_to_nothing_is_noticed_at_once(followed: Follower) -> None:
+def test_a_log_truncated_to_nothing_is_detected_at_once(followed: Follower) -> None:
     append(followed.path, b"first run\n")
     followed.look()
     followed.path.write_bytes(b"")
@@ -94,7 +94,7 @@ def test_a_log_truncated_to_nothing_is_noticed_at_once(followed: Follower) -> No
     assert followed.replacements == 1
 
 
-def test_a_log_rewritten_longer_in_the_same_inode_is_noticed(followed: Follower) -> None:
+def test_a_log_rewritten_longer_in_the_same_inode_is_detected(followed: Follower) -> None:
     append(followed.path, b"first run\n" * 10)
     followed.look()
     inode = followed.path.stat().st_ino
@@ -106,7 +106,7 @@ def test_a_log_rewritten_longer_in_the_same_inode_is_noticed(followed: Follower)
     assert followed.replacements == 1
 
 
-def test_a_log_rewritten_with_the_same_size_is_noticed(followed: Follower) -> None:
+def test_a_log_rewritten_with_the_same_size_is_detected(followed: Follower) -> None:
     append(followed.path, b"a" * 1000)
     followed.look()
     followed.path.write_bytes(b"b" * 1000)
@@ -114,7 +114,7 @@ def test_a_log_rewritten_with_the_same_size_is_noticed(followed: Follower) -> No
     assert followed.look() == b"b" * 1000
 
 
-def test_a_log_replaced_by_another_file_is_noticed(followed: Follower, tmp_path: Path) -> None:
+def test_a_log_replaced_by_another_file_is_detected(followed: Follower, tmp_path: Path) -> None:
     append(followed.path, b"first run\n" * 10)
     followed.look()
     other = tmp_path / "other"
@@ -123,7 +123,7 @@ def test_a_log_replaced_by_another_file_is_noticed(followed: Follower, tmp_path:
     assert followed.look() == b"another run\n" * 50
 
 
-def test_a_copy_that_took_the_place_of_its_original_goes_on(followed: Follower, tmp_path: Path) -> None:
+def test_a_copy_that_replaced_its_original_is_continued(followed: Follower, tmp_path: Path) -> None:
     append(followed.path, b"first run\n" * 10)
     followed.look()
     other = tmp_path / "other"
@@ -134,7 +134,7 @@ def test_a_copy_that_took_the_place_of_its_original_goes_on(followed: Follower, 
     assert followed.replacements == 0
 
 
-def test_a_deleted_log_may_come_back_as_it_was_or_as_another(followed: Follower) -> None:
+def test_a_deleted_log_may_return_unchanged_or_as_another_log(followed: Follower) -> None:
     append(followed.path, b"first run\n" * 10)
     followed.look()
     followed.path.unlink()
@@ -148,14 +148,14 @@ def test_a_deleted_log_may_come_back_as_it_was_or_as_another(followed: Follower)
     assert followed.replacements == 1
 
 
-def test_what_is_written_during_a_look_is_read_once(followed: Follower) -> None:
+def test_bytes_written_during_a_poll_are_read_once(followed: Follower) -> None:
     append(followed.path, b"one\n")
     assert followed.look(lambda: append(followed.path, b"two\n")) == b"one\ntwo\n"
     assert followed.look() == b""
     assert followed.content == followed.path.read_bytes()
 
 
-def test_a_writer_that_never_rests_does_not_keep_a_look_from_ending(followed: Follower) -> None:
+def test_a_poll_ends_even_if_the_writer_never_pauses(followed: Follower) -> None:
     append(followed.path, b"one\n")
     looks = []
 
@@ -169,7 +169,7 @@ def test_a_writer_that_never_rests_does_not_keep_a_look_from_ending(followed: Fo
     assert followed.content == followed.path.read_bytes()
 
 
-def test_a_log_longer_than_one_read_comes_in_turns(followed: Follower) -> None:
+def test_a_log_longer_than_one_read_is_read_in_several_reads(followed: Follower) -> None:
     data = os.urandom(2 * READ_BYTES + 5)
     append(followed.path, data)
     turns = []
@@ -177,7 +177,7 @@ def test_a_log_longer_than_one_read_comes_in_turns(followed: Follower) -> None:
     assert len(turns) == 3
 
 
-def test_a_log_replaced_between_two_reads_of_one_look_is_not_mixed(followed: Follower) -> None:
+def test_a_log_replaced_between_two_reads_is_not_mixed_with_the_old_one(followed: Follower) -> None:
     append(followed.path, b"a" * (2 * READ_BYTES))
     replacements = iter([b"b" * (3 * READ_BYTES)])
     turns = []
@@ -193,7 +193,7 @@ def test_a_log_replaced_between_two_reads_of_one_look_is_not_mixed(followed: Fol
     assert followed.replacements == 1
 
 
-def test_a_log_gone_between_look_and_read_is_picked_up_when_it_returns(followed: Follower) -> None:
+def test_a_log_missing_between_stat_and_read_is_continued_when_it_returns(followed: Follower) -> None:
     append(followed.path, b"one\n")
     followed.look()
     append(followed.path, b"two\n")
@@ -202,7 +202,7 @@ def test_a_log_gone_between_look_and_read_is_picked_up_when_it_returns(followed:
     assert followed.look() == b"two\nthree\n"
 
 
-def test_a_hole_left_by_truncating_under_the_writer_begins_a_new_log(followed: Follower) -> None:
+def test_a_hole_left_by_a_truncation_starts_a_new_log(followed: Follower) -> None:
     with followed.path.open("wb", buffering=0) as writer:
         writer.write(b"first run\n" * 100)
         followed.look()
@@ -212,7 +212,7 @@ def test_a_hole_left_by_truncating_under_the_writer_begins_a_new_log(followed: F
     assert followed.replacements == 1
 
 
-def test_a_log_that_shrinks_between_look_and_read_is_read_again(followed: Follower) -> None:
+def test_a_log_that_shrinks_between_stat_and_read_is_read_again(followed: Follower) -> None:
     append(followed.path, b"first run\n" * 100)
     followed.look()
     append(followed.path, b"x" * 10)
@@ -383,13 +383,13 @@ class Recorder:
 
 
 class TestLocalLogTailer:
-    def test_yields_complete_lines_and_ends_at_its_timeout(self, tmp_path: Path) -> None:
+    def test_a_tailer_yields_complete_lines_and_ends_at_its_timeout(self, tmp_path: Path) -> None:
         log = tmp_path / "a.log"
         log.write_bytes("eins\r\nzwei ✓\n\xff\nunfinished".encode("latin-1", "replace"))
         lines = list(LocalLogTailer(log, Recorder(), 0.01).tail(timeout=0.1))
         assert lines == ["eins", "zwei ?", "\ufffd"]
 
-    def test_waits_for_the_log_and_for_what_comes_later(self, tmp_path: Path) -> None:
+    def test_a_tailer_waits_for_the_log_and_for_more_lines(self, tmp_path: Path) -> None:
         log = tmp_path / "a.log"
         tailer = LocalLogTailer(str(log), poll_interval=0.01)
         lines: list[str] = []
@@ -406,18 +406,18 @@ class TestLocalLogTailer:
             thread.join(30)
         assert not thread.is_alive()
 
-    def test_a_log_that_never_appears_is_said_once(self, tmp_path: Path) -> None:
+    def test_a_log_that_never_appears_is_logged_once(self, tmp_path: Path) -> None:
         recorder = Recorder()
         assert list(LocalLogTailer(tmp_path / "none.log", recorder, 0.01).tail(timeout=0.05)) == []
         [(_, context)] = recorder.warnings
         assert str(tmp_path / "none.log") in context["path"]
 
-    def test_a_log_that_cannot_be_read_is_said_once_and_waited_for(self, tmp_path: Path) -> None:
+    def test_an_unreadable_log_is_logged_once_and_tried_again(self, tmp_path: Path) -> None:
         recorder = Recorder()
         assert list(LocalLogTailer(tmp_path, recorder, 0.01).tail(timeout=0.1)) == []
         assert len([1 for message, _ in recorder.warnings if "regular file" in str(_)]) == 1
 
-    def test_begins_again_with_a_replaced_log(self, tmp_path: Path) -> None:
+    def test_a_tailer_starts_again_with_a_replaced_log(self, tmp_path: Path) -> None:
         log = tmp_path / "a.log"
         log.write_bytes(b"one\nunfinished")
         tailer = LocalLogTailer(log, poll_interval=0.01)
@@ -430,7 +430,7 @@ class TestLocalLogTailer:
         tailer.stop()
         assert list(lines) == []
 
-    def test_a_line_that_is_too_long_is_cut_and_costs_no_other(self, tmp_path: Path) -> None:
+    def test_a_line_that_is_too_long_is_cut_and_affects_no_other(self, tmp_path: Path) -> None:
         log = tmp_path / "a.log"
         log.write_bytes(b"x" * (3 * READ_BYTES) + b"\nnext\n")
         assert list(LocalLogTailer(log, poll_interval=0.01).tail(timeout=0)) == ["x" * LINE_LIMIT, "next"]
@@ -443,7 +443,7 @@ class TestLocalLogTailer:
         thread.join(PATIENCE_SECONDS)
         assert not thread.is_alive()
 
-    def test_stop_before_the_beginning_yields_nothing(self, tmp_path: Path) -> None:
+    def test_a_tailer_stopped_before_its_start_yields_nothing(self, tmp_path: Path) -> None:
         log = tmp_path / "a.log"
         log.write_bytes(b"one\n")
         tailer = LocalLogTailer(log)
