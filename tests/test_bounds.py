@@ -1,4 +1,4 @@
-"""Every bound of the operations guide has a test that goes over it; here are those that belong to no other room."""
+"""Every limit of the operations guide has a test that exceeds it. This module has those that fit no other folder."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ NOW = 1_800_000_000.0
 
 
 def bounds() -> list[tuple[str, str]]:
-    """Each row of the guide's table: what is bounded, and the test that goes over the bound."""
+    """Return each row of the guide's table: the limit, and the test that exceeds it."""
     text = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
     table = text.split("| limit | value |", 1)[1].split("\n\n", 1)[0]
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
@@ -52,18 +52,18 @@ def bounds() -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize(("limit", "test"), bounds())
-def test_the_guide_names_a_test_of_each_bound(limit: str, test: str) -> None:
+def test_the_guide_names_a_test_of_each_limit(limit: str, test: str) -> None:
     path, name = test.split("::")
     text = (ROOT / "tests" / path).read_text(encoding="utf-8")
     assert re.search(rf"^ *def {name}\(", text, re.MULTILINE), f"{limit}: there is no {test}"
 
 
-class TestBoard:
+class TestStore:
     def rows(self, store: BeamStore, count: int) -> None:
         store.update_rows([BeamRow(BeamKey("c", f"b{number}"), NOW) for number in range(count)], (), NOW)
         store.advance(NOW)
 
-    def test_beams_beyond_those_held_are_turned_away_until_there_is_room(self) -> None:
+    def test_beams_above_twice_the_limit_are_refused_until_there_is_room(self) -> None:
         store = BeamStore(StoreRules(max_beams=3), NOW)
         self.rows(store, 100)
         assert len(store.keys()) == 6
@@ -74,7 +74,9 @@ class TestBoard:
         snapshot = store.snapshot(NOW)
         assert (len(snapshot.beams), snapshot.beams_dropped) == (60, 40)
 
-    def test_of_beams_that_left_the_last_are_remembered(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_only_the_last_forgotten_beams_are_remembered(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr(retirement, "_KEPT", 3)
         world = World(tmp_path, StoreRules(max_beams=3, retention_seconds=1))
         for number in range(6):
@@ -87,7 +89,7 @@ class TestBoard:
         assert not world.store.keys()
         assert [key.beam_id for key in world.store._data.forgotten.by_key] == ["c_3", "c_4", "c_5"]
 
-    def test_of_ended_runs_the_last_are_kept_for_the_page(self, tmp_path: Path) -> None:
+    def test_only_the_last_ended_runs_are_kept_for_the_page(self, tmp_path: Path) -> None:
         world = World(tmp_path)
         for _ in range(201):
             world.row()
@@ -99,7 +101,7 @@ class TestBoard:
         ended = world.snapshot().ended
         assert (len(ended), ended[0].run_number, ended[-1].run_number) == (200, 2, 201)
 
-    def test_an_empty_log_that_is_touched_for_days_is_kept_once(self) -> None:
+    def test_an_empty_log_that_is_touched_repeatedly_keeps_one_event(self) -> None:
         runs = RunSequence()
         runs.apply(BatchesAnnounced(3), NOW)
         runs.apply(LogReplaced(), NOW)
@@ -116,7 +118,7 @@ def test_the_text_of_a_failure_is_cut() -> None:
     assert len(failure.text) == 500
 
 
-def test_what_one_look_reads_is_bounded_and_the_rest_comes_next(
+def test_one_poll_reads_a_limited_amount_and_the_next_continues(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("exporter.polling.poller.READS_PER_POLL", 2)
@@ -148,14 +150,12 @@ class TestRows:
 
     @pytest.mark.parametrize("column", ["beam_path", "status", "hpc_job_id", "parent_case_id", "beam_id"])
     @pytest.mark.parametrize("value", ["x" * 5000, "\0" * 5000, b"x" * 5000])
-    def test_a_row_with_a_value_too_long_to_be_one_is_refused_alone(
-        self, path: Path, column: str, value: object
-    ) -> None:
+    def test_only_the_row_with_a_too_long_value_is_refused(self, path: Path, column: str, value: object) -> None:
         db.add(path, "bad")
         db.execute(path, f"UPDATE beams SET {column} = ? WHERE beam_id = 'bad'", value)
         assert self.look(path) == ({"good"}, {"too_long": 1})
 
-    def test_no_more_of_a_value_is_read_than_is_worth_it(self, path: Path) -> None:
+    def test_only_the_beginning_of_a_long_value_is_read(self, path: Path) -> None:
         db.execute(path, "UPDATE beams SET beam_path = ?", "x" * 1_000_000)
         table = BeamsTable(path)
         with table._use("read") as connection:
@@ -164,14 +164,14 @@ class TestRows:
         assert len(value) == TEXT_LIMIT_BYTES + 1
 
     @pytest.mark.parametrize("column", ["beam_path", "status", "beam_id", "hpc_job_id"])
-    def test_a_value_too_long_to_be_read_at_all_refuses_its_row_alone(self, path: Path, column: str) -> None:
+    def test_only_the_row_with_a_value_above_the_sqlite_limit_is_refused(self, path: Path, column: str) -> None:
         db.add(path, "bad")
         # A process of its own: limits of SQLite's memory are those of a process.
         statement = f"UPDATE beams SET {column} = cast(zeroblob(100000000) AS TEXT) WHERE beam_id = 'bad'"
         subprocess.run(["sqlite3", path, statement], check=True, timeout=60)
         assert self.look(path) == ({"good"}, {"too_long": 1})
 
-    def test_rows_with_long_values_are_read_up_to_so_many_bytes(
+    def test_rows_with_long_values_are_read_up_to_a_total_size(
         self, path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(table_rows, "ROWS_BYTES", 10_000)
@@ -182,7 +182,7 @@ class TestRows:
         assert self.look(path)[0] == {"b9", "b8", "b7"}
 
     @pytest.mark.parametrize("also", [(), ("b5",)])
-    def test_a_view_without_end_ends_the_look_and_not_the_exporter(
+    def test_an_endless_view_is_interrupted(
         self, path: Path, monkeypatch: pytest.MonkeyPatch, also: tuple[str, ...]
     ) -> None:
         monkeypatch.setattr(database_file, "READ_SECONDS", 0.2)
@@ -196,7 +196,7 @@ class TestRows:
             BeamsTable(path).rows(None, also)
         assert caught.value.kind == "too_slow"
 
-    def test_a_trigger_without_end_holds_the_lock_for_a_moment_only(
+    def test_an_endless_trigger_is_interrupted_and_releases_the_lock(
         self, path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(beams_table, "WRITE_SECONDS", 0.2)
@@ -210,7 +210,7 @@ class TestRows:
         assert caught.value.kind == "too_slow"
         assert db.progress(path, "good") == 0.0
 
-    def test_a_look_that_takes_long_ends_when_the_exporter_does(self, path: Path) -> None:
+    def test_a_long_read_ends_when_the_exporter_stops(self, path: Path) -> None:
         endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
         table = BeamsTable(path)
         with table._use("read") as connection:
@@ -218,25 +218,25 @@ class TestRows:
             with pytest.raises(sqlite3.OperationalError, match="interrupted"):
                 connection.execute(endless)
 
-    def test_a_status_longer_than_any_is_no_label(self, path: Path) -> None:
+    def test_a_row_with_a_too_long_status_is_refused(self, path: Path) -> None:
         db.add(path, "odd", "s" * 256)
         assert self.look(path) == ({"good"}, {"too_long": 1})
 
-    def test_of_very_many_rows_those_updated_last_are_read(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_of_too_many_rows_those_updated_last_are_read(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(table_rows, "ROWS_LIMIT", 2)
         for number in range(4):
             db.add(path, f"b{number}")
             db.execute(path, f"UPDATE beams SET updated_at = '2099-01-0{number + 1}' WHERE beam_id = 'b{number}'")
         assert self.look(path)[0] == {"b3", "b2"}
 
-    def test_every_row_is_found_however_many_there_are(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_all_rows_can_be_read_however_many_there_are(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(table_rows, "ROWS_AT_ONCE", 2)
         for number in range(4):
             db.add(path, f"b{number}", "completed")
         with contextlib.closing(BeamsTable(path)) as table:
             assert [row.beam_id for row in table.iter_rows()] == ["good", "b0", "b1", "b2", "b3"]
 
-    def test_of_refused_ids_the_last_are_remembered(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_only_the_last_refused_ids_are_remembered(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(discovery, "_REFUSED_KEPT", 2)
         refusals = discovery._Refusals()
         assert refusals.count({"a": "empty", "b": "empty", "c": "empty"}) == {"empty": 3}
@@ -244,7 +244,9 @@ class TestRows:
         assert refusals.count({"a": "empty"}) == {"empty": 1}
 
 
-def test_files_of_all_folders_of_a_source_are_bounded_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_files_in_all_folders_of_a_source_is_limited(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(discovery_loop, "ENTRIES_LIMIT", 5)
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
@@ -269,12 +271,12 @@ class TestConfiguration:
         return list(raised.value.mistakes)
 
     @pytest.mark.parametrize("line", ["key{}: 1\n", "key: {}\n"], ids=["unknown keys", "one key again and again"])
-    def test_of_very_many_mistakes_the_first_are_said(self, line: str) -> None:
+    def test_of_too_many_mistakes_the_first_are_reported(self, line: str) -> None:
         mistakes = self.mistakes("".join(line.format(number) for number in range(1000)))
         assert len(mistakes) == MISTAKES_LIMIT + 1
         assert mistakes[-1] == "x.yaml: there are more mistakes than these; is this the right file?"
 
-    def test_there_are_no_more_sources_than_threads_make_sense(self) -> None:
+    def test_the_number_of_sources_is_limited(self) -> None:
         sources = "".join(f"- {{name: s{number}, log_path: '/l/{{beam_id}}'}}\n" for number in range(SOURCES_LIMIT + 1))
         assert (
             f"x.yaml:3: sources: must have at most {SOURCES_LIMIT} item(s), not {SOURCES_LIMIT + 1}"
@@ -284,14 +286,14 @@ class TestConfiguration:
 
 class TestOwnLog:
     @pytest.mark.parametrize("render", [render_logfmt, render_json])
-    def test_a_value_of_any_length_is_cut_in_its_middle(self, render: Callable[..., object]) -> None:
+    def test_a_long_value_is_cut_in_its_middle(self, render: Callable[..., object]) -> None:
         line = render(None, "", {"msg": "bad", "text": "a" + "x" * 1_000_000 + "z", "error": ValueError("y" * 100_000)})
         assert isinstance(line, str)
         assert len(line) < 2 * VALUE_CHARACTERS + 200
         assert "ax" in line
         assert "xz" in line
 
-    def test_lines_beyond_so_many_a_minute_are_counted_instead(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_log_lines_above_the_limit_per_minute_are_counted_instead(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(log_output, "LINES_PER_MINUTE", 5)
         now, stream = [0.0], io.StringIO()
         handler = log_output._Output(stream, False, lambda: now[0])

@@ -1,4 +1,4 @@
-"""Documents that are made from the code, and commands that documents show."""
+"""Generated documents are current, and commands in documents work."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
-def test_the_accuracy_document_is_what_the_replay_says() -> None:
+def test_the_accuracy_document_is_current() -> None:
     assert (ROOT / "docs" / "accuracy.md").read_text(encoding="utf-8") == replay.document()
 
 
 def commands(name: str) -> list[str]:
-    """Every ``$ mqi-exporter ...`` that the documents show with this subcommand."""
+    """Return every ``$ mqi-exporter ...`` in the documents with this subcommand."""
     lines = (line for document in DOCUMENTS for line in document.read_text(encoding="utf-8").splitlines())
     return [line[2:] for line in lines if line.startswith("$ mqi-exporter") and f" {name}" in line]
 
@@ -95,7 +95,7 @@ def test_the_buffering_figures_match_the_captured_logs(log: str, grew: str, sile
 PROGRAMS = Path(sys.executable).parent
 
 
-def test_the_manual_is_that_of_the_commands(tmp_path: Path) -> None:
+def test_the_man_pages_are_current(tmp_path: Path) -> None:
     generate = [str(PROGRAMS / "click-man"), "--target", str(tmp_path), "mqi-exporter"]
     subprocess.run(generate, check=True, capture_output=True, timeout=100)
 
@@ -106,7 +106,7 @@ def test_the_manual_is_that_of_the_commands(tmp_path: Path) -> None:
     assert pages(ROOT / "docs" / "man") == pages(tmp_path)
 
 
-def test_command_and_manual_are_linked_on_a_fresh_machine_as_the_operations_guide_says(tmp_path: Path) -> None:
+def test_the_operations_guide_links_command_and_man_pages_on_a_fresh_machine(tmp_path: Path) -> None:
     text = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
     lines = re.findall(r"^# ((?:mkdir -p|ln -s) /(?:opt|usr).*)$", text, re.MULTILINE)
     for folder in ("usr/local/bin", "usr/local/share", "opt/mqi-exporter/bin", "opt/mqi-exporter/share/man/man1"):
@@ -123,7 +123,7 @@ def test_command_and_manual_are_linked_on_a_fresh_machine_as_the_operations_guid
     assert sorted(path.name for path in manual.iterdir()) == ["mqi-exporter-run.1", "mqi-exporter.1"]
 
 
-def test_completion_can_be_written_as_the_operations_guide_says() -> None:
+def test_shell_completion_works_as_in_the_operations_guide() -> None:
     environment = {**os.environ, "_MQI_EXPORTER_COMPLETE": "bash_source"}
     done = subprocess.run(
         [PROGRAMS / "mqi-exporter"], env=environment, capture_output=True, text=True, timeout=60, check=True
@@ -132,7 +132,7 @@ def test_completion_can_be_written_as_the_operations_guide_says() -> None:
 
 
 def every_command() -> list[str]:
-    """Every command of ours that a document shows, whoever runs it there."""
+    """Return every ``mqi-exporter`` command in the documents."""
     text = "\n".join(document.read_text(encoding="utf-8") for document in DOCUMENTS).replace("\\\n", " ")
     shown = re.findall(r"^ *[$#] (?:runuser -u \S+ -- )?(mqi-exporter .*)$", text, re.MULTILINE)
     return sorted(set(shown))
@@ -152,7 +152,7 @@ def test_every_shown_command_and_all_its_options_exist(command: str, monkeypatch
     assert result.exit_code == 0, result.output
 
 
-def test_the_example_of_tls_and_passwords_protects(tmp_path: Path) -> None:
+def test_the_example_web_configuration_works(tmp_path: Path) -> None:
     Authority(tmp_path).issue("server", days=(-1, 300))
     text = (ROOT / "config" / "web.yaml").read_text(encoding="utf-8")
     path = tmp_path / "web.yaml"
@@ -182,7 +182,7 @@ def test_prometheus_accepts_the_scrape_that_the_user_guide_shows(tmp_path: Path)
     assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
-def test_every_claim_about_security_names_a_test_that_is_there() -> None:
+def test_every_test_named_in_the_security_guide_exists() -> None:
     text = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
     file, named = "", 0
     for path, test in re.findall(r"`(tests/[\w/]+\.py)?(?:::(\w+))?`", text):
