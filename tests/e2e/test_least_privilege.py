@@ -246,7 +246,7 @@ def test_a_new_database_of_the_communicators_is_said_to_be_read_only_and_the_com
         site.log.write_bytes((LOGS / "v2_b2.log").read_bytes())
         wait_for(lambda: exporter.said("kind=read_only"), "a word about it")
         [line] = [line for line in exporter.lines if "kind=read_only" in line]
-        assert f"this account may not write {site.database}; the file is a new one" in line
+        assert f"this account may not write {site.database}; the file is new" in line
         assert "Rights that last" in line
         exporter.reaches(LOCAL, "succeeded")
         assert db.beside(site.database) == []
