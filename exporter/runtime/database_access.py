@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import structlog
@@ -14,14 +13,14 @@ from exporter.beams.store import BeamStore
 from exporter.config import DatabaseSettings, Settings
 from exporter.database.beams_table import BeamsTable
 from exporter.database.database_file import DatabaseFile
-from exporter.database.mirror import OUTCOMES
+from exporter.database.mirror import OUTCOMES, FlushResult
 from exporter.database.unavailable import DatabaseUnavailable
 
 _log = structlog.get_logger(__name__)
 
 
 class DatabaseAccess:
-    """Shares one database file between two threads and publishes the database's health.
+    """Shares one database file and its health between discovery and mirror.
 
     Args:
         settings: the configuration.
@@ -45,7 +44,7 @@ class DatabaseAccess:
             if before is not None and self.has_same_settings
             else DatabaseFile(Path(database.path), busy_timeout_ms=database.busy_timeout_ms, alone_in_process=True)
         )
-        self._health: _Health = _Health(store) if before is None else before._health
+        self.health: DatabaseHealth = DatabaseHealth(store) if before is None else before.health
 
     def open_table(self) -> BeamsTable:
         """Return the table ``beams`` in the shared file. No connection is opened yet."""
@@ -55,32 +54,6 @@ class DatabaseAccess:
             terminal_statuses=self.settings.discovery.terminal_statuses,
             completed_statuses=self.settings.discovery.completed_statuses,
         )
-
-    def report(self, part: str, error: DatabaseUnavailable | None) -> None:
-        """Record whether a part of the exporter could use the database, and log each change once.
-
-        Args:
-            part: ``discovery`` or ``mirror``.
-            error: why it could not; ``None`` if it could.
-        """
-        self._health.report(part, error)
-
-    def report_writes(
-        self,
-        outcomes: Mapping[str, int],
-        seconds: Iterable[float],
-        pending: int,
-        at: float,
-    ) -> None:
-        """Count what the mirror has written.
-
-        Args:
-            outcomes: number of updates by outcome (:data:`~exporter.database.mirror.OUTCOMES`).
-            seconds: duration of each transaction.
-            pending: updates that still wait.
-            at: the present instant.
-        """
-        self._health.report_writes(outcomes, seconds, pending, at)
 
     def interrupt(self) -> None:
         """Interrupt the running SQL statement so that its thread can end. Any thread may call this."""
@@ -94,7 +67,7 @@ def _are_equal(old: Settings, new: Settings) -> bool:
     )
 
 
-class _Health:
+class DatabaseHealth:
     """Collects what both threads report and publishes it to the store. It outlives reloads."""
 
     def __init__(self, store: BeamStore) -> None:
@@ -107,6 +80,12 @@ class _Health:
         self._publish()
 
     def report(self, part: str, error: DatabaseUnavailable | None) -> None:
+        """Record whether a part of the exporter could use the database, and log each change once.
+
+        Args:
+            part: ``discovery`` or ``mirror``.
+            error: why it could not; ``None`` if it could.
+        """
         with self._lock:
             before = self._errors.get(part)
             if error is not None:
@@ -119,19 +98,14 @@ class _Health:
         elif error is None and before is not None:
             _log.info("database available again", part=part)
 
-    def report_writes(
-        self,
-        outcomes: Mapping[str, int],
-        seconds: Iterable[float],
-        pending: int,
-        at: float,
-    ) -> None:
+    def report_writes(self, result: FlushResult, at: float) -> None:
+        """Count what the mirror has written at an instant."""
         with self._lock:
-            self._writes.update(outcomes)
-            for each in seconds:
+            self._writes.update(result.outcomes)
+            for each in result.seconds:
                 self._seconds = self._seconds.plus(each)
-            self._pending = pending
-            self._publish(at if outcomes.get("written") else None)
+            self._pending = result.pending
+            self._publish(at if result.outcomes.get("written") else None)
 
     def _publish(self, written_at: float | None = None) -> None:
         view = DatabaseView(not self._errors, dict(self._writes), self._seconds, self._pending, written_at)

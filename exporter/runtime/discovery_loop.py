@@ -57,9 +57,9 @@ class TableDiscoveryLoop:
         try:
             found = self._discovery.find_beams(at, self._store.keys(), self._store.timeline)
         except DatabaseUnavailable as error:
-            self._access.report("discovery", error)
+            self._access.health.report("discovery", error)
             return
-        self._access.report("discovery", None)
+        self._access.health.report("discovery", None)
         if found.refused:
             _log.warning("ids refused: they cannot be part of a path or a label", **found.refused)
         self._store.count_refused(found.refused)

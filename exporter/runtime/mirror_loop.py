@@ -99,10 +99,10 @@ class MirrorLoop:
         if error is None:
             result = self._mirror.flush(at, now=now)
             error, outcomes = result.error, result.outcomes
-            self._access.report_writes(result.outcomes, result.seconds, result.pending, at)
+            self._access.health.report_writes(result, at)
         # A run with nothing to write does not prove that writing works again.
         if error is not None or outcomes:
-            self._access.report("mirror", error)
+            self._access.health.report("mirror", error)
         other = self._mirror.pop_other_writer()
         if other is not None:
             _log.warning(
