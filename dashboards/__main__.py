@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dashboards import beams, case, exporter
-from dashboards.model import Json
+from dashboards.panels import Json
 
 FOLDER = Path(__file__).parent
 

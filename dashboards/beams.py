@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dashboards.model import (
+from dashboards.model import dashboard, failures_and_stalls, rows, variable
+from dashboards.panels import (
     BLUE,
     GREEN,
     GREY,
@@ -15,15 +16,11 @@ from dashboards.model import (
     Json,
     Query,
     bars,
+    beams_in,
     case_link,
-    dashboard,
-    failures_and_stalls,
     lines,
-    rows,
     table,
-    variable,
 )
-from dashboards.panels import beams_in
 from dashboards.queries import ACTIVE, ALERT, BEAM, CASES_CHOSEN, EXPORTER, KEYS, SOURCE, only_in, per_beam, reason
 
 _PROGRESSING = "starting|running"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dashboards.model import (
+from dashboards.model import dashboard, failures_and_stalls, rows, variable
+from dashboards.panels import (
     BLUE,
     GREEN,
     GREY,
@@ -13,16 +14,12 @@ from dashboards.model import (
     Column,
     Json,
     Query,
-    dashboard,
-    failures_and_stalls,
+    beams_in,
     lines,
-    rows,
     stat,
     table,
     timeline,
-    variable,
 )
-from dashboards.panels import beams_in
 from dashboards.queries import (
     ACTIVE,
     BEAM_OF_CASE,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from grafanalib import core as grafana
 
-from dashboards.model import (
+from dashboards.model import dashboard, exporters, failures_and_stalls, rows, variable
+from dashboards.panels import (
     GREEN,
     GREY,
     ORANGE,
@@ -12,15 +13,10 @@ from dashboards.model import (
     Column,
     Json,
     Query,
-    dashboard,
-    exporters,
-    failures_and_stalls,
     lines,
-    rows,
     stat,
     steps,
     table,
-    variable,
 )
 from dashboards.queries import EXPORTER, SOURCE, mean_seconds
 
