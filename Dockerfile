@@ -25,6 +25,6 @@ ENV PATH=/opt/mqi/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 USER mqi
 EXPOSE 10813
 HEALTHCHECK --interval=30s --timeout=5s --start-period=10s \
-    CMD ["python", "-m", "exporter.cli.healthcheck"]
+    CMD ["mqi-exporter", "healthcheck"]
 ENTRYPOINT ["mqi-exporter"]
 CMD ["--config.file", "/etc/mqi-exporter/exporter.yaml", "--web.listen-address", "0.0.0.0:10813"]

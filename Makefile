@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
 
 help:
-	@echo 'make demo      simulated beams, metrics and page, nothing to configure (Ctrl-C ends it)'
+	@echo 'make demo      simulated beams, metrics and page, nothing to configure (Ctrl-C ends it); PORT=...'
 	@echo 'make stack     the demo with Prometheus and Alertmanager (Ctrl-C ends all)'
 	@echo 'make test      lint, types and tests'
 	@echo 'make test-all  the tests on Python $(VERSIONS) (found by pyenv or on PATH)'
@@ -45,8 +45,11 @@ tools:
 	    chromium openssh-client openssh-server prometheus prometheus-alertmanager strace valgrind
 	@$(TOOLS_ARE_THERE)
 
+# PORT is where the demo listens; without it, the first free one from 10813 on.
+PORT :=
+
 demo: $(VENV)/.runtime-installed
-	@exec $(BIN)/python -m exporter.cli demo
+	@exec $(BIN)/python -m exporter.cli demo $(if $(PORT),--web.listen-address 127.0.0.1:$(PORT))
 
 stack: setup tools
 	@exec $(BIN)/python -m tests.support.stack
@@ -88,8 +91,7 @@ docs: setup
 	$(BIN)/python -m tests.support.replay > docs/accuracy.md
 	$(BIN)/python -m alerts
 	$(BIN)/python -m dashboards
-	rm -f docs/man/*.1
-	$(BIN)/click-man --target docs/man mqi-exporter
+	$(BIN)/python -m supply.manuals
 
 bench: setup tools
 	$(BIN)/python -m bench

@@ -18,6 +18,7 @@ from exporter.cli.main import main
 from exporter.config import settings_from
 from exporter.logs import events
 from exporter.web.web_config import config_warnings, read_web_config
+from supply import manuals
 from tests.support import replay
 from tests.support.certificates import Authority
 
@@ -95,15 +96,8 @@ def test_the_buffering_figures_match_the_captured_logs(log: str, grew: str, sile
 PROGRAMS = Path(sys.executable).parent
 
 
-def test_the_man_pages_are_current(tmp_path: Path) -> None:
-    generate = [str(PROGRAMS / "click-man"), "--target", str(tmp_path), "mqi-exporter"]
-    subprocess.run(generate, check=True, capture_output=True, timeout=100)
-
-    def pages(folder: Path) -> dict[str, list[str]]:
-        # The first line holds the date.
-        return {path.name: path.read_text(encoding="utf-8").splitlines()[1:] for path in folder.glob("*.1")}
-
-    assert pages(ROOT / "docs" / "man") == pages(tmp_path)
+def test_the_man_pages_are_current() -> None:
+    assert {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "docs/man").glob("*.1")} == manuals.pages()
 
 
 def test_the_operations_guide_links_command_and_man_pages_on_a_fresh_machine(tmp_path: Path) -> None:
@@ -132,21 +126,25 @@ def test_shell_completion_works_as_in_the_operations_guide() -> None:
 
 
 def every_command() -> list[str]:
-    """Return every ``mqi-exporter`` command in the documents."""
+    """Return every ``mqi-exporter`` command in the documents, in help, and in man pages."""
     text = "\n".join(document.read_text(encoding="utf-8") for document in DOCUMENTS).replace("\\\n", " ")
     shown = re.findall(r"^ *[$#] (?:runuser -u \S+ -- )?(mqi-exporter .*)$", text, re.MULTILINE)
-    return sorted(set(shown))
+    in_manuals = "\n".join(manuals.pages().values()).replace("\\-", "-")
+    return sorted({*shown, *re.findall(r"^mqi-exporter (?!- ).*$", in_manuals, re.MULTILINE)})
 
 
 @pytest.mark.parametrize("command", every_command())
 def test_every_shown_command_and_all_its_options_exist(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def leave_undone(group: click.Group) -> None:
-        for each in group.commands.values():
+        for name in group.list_commands(context):
+            each = group.get_command(context, name)
+            assert each is not None
             if isinstance(each, click.Group):
                 leave_undone(each)
             else:
                 monkeypatch.setattr(each, "callback", lambda **_: None)
 
+    context = click.Context(main)
     leave_undone(main)
     result = CliRunner().invoke(main, shlex.split(command.partition(" > ")[0])[1:])
     assert result.exit_code == 0, result.output

@@ -9,17 +9,21 @@ from pathlib import Path
 
 import click
 
+from exporter.cli.configuration import identifiers_for, load_settings, settings_warnings
 from exporter.cli.errors import fail
-from exporter.cli.options import Flags, common_flags, identifiers_for, load_settings, settings_warnings
+from exporter.cli.flags import Flags, address_flags, examples
 from exporter.config import ConfigError, Settings
 from exporter.database.rights import code_in_folder_warning
 from exporter.runtime.privacy import pseudonym_key
 from exporter.web import web_config
 
 
-@click.command(name="check-config")
+@click.command(
+    name="check-config",
+    epilog=examples("mqi-exporter check-config", "mqi-exporter --config.file new.yaml check-config --connect"),
+)
 @click.option("--connect", is_flag=True, help="Try every source and the database, too.")
-@common_flags
+@address_flags
 @click.pass_obj
 def check_config(flags: Flags, connect: bool) -> None:
     """Check the configuration file; every mistake is shown with file, line and key.

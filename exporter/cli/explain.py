@@ -13,8 +13,9 @@ from urllib.parse import quote
 
 import click
 
+from exporter.cli.configuration import load_settings
 from exporter.cli.errors import fail
-from exporter.cli.options import Flags, common_flags, load_settings
+from exporter.cli.flags import Flags, address_flags, examples
 from exporter.cli.top.command import url_of_own_exporter
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ _MOST_SUGGESTIONS = 10
 _COLUMNS = 120
 
 
-@click.command()
+@click.command(epilog=examples("mqi-exporter explain 70010001_beam_2", "mqi-exporter explain 70010001/beam_2 --json"))
 @click.argument("beam", metavar="BEAM")
 @click.option("--url", metavar="URL", help="A running exporter.  [default: the configuration's web.listen_address]")
 @click.option("--json", "as_json", is_flag=True, help="JSON, as /api/v1/beams/CASE/BEAM/explain has it.")
@@ -35,7 +36,7 @@ _COLUMNS = 120
 @click.option(
     "--ca-file", type=click.Path(path_type=Path), help="PEM file of the authority of the exporter's certificate."
 )
-@common_flags
+@address_flags
 @click.pass_obj
 def explain(
     flags: Flags,

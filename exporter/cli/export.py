@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from exporter.cli.errors import fail
+from exporter.cli.flags import examples
 from exporter.process.bundled_files import ALERTS, DASHBOARDS, RUNBOOKS, bundled_files
 
 GRAFANA_URL, RUNBOOK_URL = "http://localhost:3000", "docs/runbooks"
@@ -20,7 +21,10 @@ def dashboards() -> None:
     """Push Grafana dashboards to a Grafana, or export them into a folder."""
 
 
-@dashboards.command(name="push")
+@dashboards.command(
+    name="push",
+    epilog=examples("mqi-exporter dashboards push --grafana.url http://grafana:3000 --grafana.token-file token"),
+)
 @click.option(
     "--grafana.url", "url", required=True, metavar="URL", help="Where Grafana is, for instance http://HOST:3000."
 )
@@ -57,7 +61,7 @@ def push_dashboards(
         fail(str(error))
 
 
-@dashboards.command(name="export")
+@dashboards.command(name="export", epilog=examples("mqi-exporter dashboards export dashboards"))
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
 @click.option("--force", is_flag=True, help="Replace files that are there.")
 def export_dashboards(folder: Path, force: bool) -> None:
@@ -77,7 +81,7 @@ def alerts() -> None:
     """Export Prometheus rules and an example of Alertmanager's configuration."""
 
 
-@alerts.command(name="export")
+@alerts.command(name="export", epilog=examples("mqi-exporter alerts export /etc/prometheus/mqi"))
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
 @click.option(
     "--grafana.url",

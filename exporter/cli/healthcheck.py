@@ -1,18 +1,35 @@
-"""Health check of the container: asks the exporter on this machine (``python -m exporter.cli.healthcheck``).
+"""The command ``healthcheck``: asks the exporter on this machine whether it works. Containers call it twice a minute.
 
-It uses the standard library only, because it starts twice a minute beside a simulation. It has no password and no
-certificate: a refused login or handshake also shows that the exporter answers.
+It imports little, because it starts beside a simulation. It has no password and no certificate: a refused login or
+handshake also shows that the exporter answers.
 """
 
 from __future__ import annotations
 
 import http.client
 import ssl
-import sys
+
+import click
+
+from exporter.cli.errors import fail
+from exporter.cli.flags import examples
 
 _ADDRESS = "127.0.0.1:10813"
 _PATIENCE_SECONDS = 2.0
 _WANTS_A_LOGIN = (http.HTTPStatus.UNAUTHORIZED, http.HTTPStatus.TOO_MANY_REQUESTS)
+
+
+@click.command(epilog=examples("mqi-exporter healthcheck", "mqi-exporter healthcheck gpu1:10813"))
+@click.argument("address", default=_ADDRESS, metavar="[HOST:PORT]")
+def healthcheck(address: str) -> None:
+    """Ask a running exporter whether it works.
+
+    Exit status 1 if it does not, or does not answer. HOST:PORT is 127.0.0.1:10813 if not given. No password is needed.
+    """
+    problem = trouble(address)
+    if problem is not None:
+        fail(problem)
+    click.echo(f"{address}: works")
 
 
 def trouble(address: str) -> str | None:
@@ -44,7 +61,3 @@ def _answer(connection: http.client.HTTPConnection) -> str | None:
     if answer.status == http.HTTPStatus.BAD_REQUEST:
         raise http.client.HTTPException(said)
     return None if answer.status == http.HTTPStatus.OK or answer.status in _WANTS_A_LOGIN else f"{answer.status} {said}"
-
-
-if __name__ == "__main__":
-    sys.exit(trouble(*sys.argv[1:2] or [_ADDRESS]))

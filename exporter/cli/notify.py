@@ -8,8 +8,9 @@ from pathlib import Path
 
 import click
 
+from exporter.cli.configuration import load_settings
 from exporter.cli.errors import fail
-from exporter.cli.options import Flags, common_flags, load_settings
+from exporter.cli.flags import Flags, config_flag, examples
 
 
 @click.group()
@@ -17,9 +18,9 @@ def notify() -> None:
     """Test the messages to people."""
 
 
-@notify.command(name="test")
+@notify.command(name="test", epilog=examples("mqi-exporter notify test physics"))
 @click.argument("name")
-@common_flags
+@config_flag
 @click.pass_obj
 def notify_test(flags: Flags, name: str) -> None:
     """Send a test message to every URL of the entry NAME of `notifications`.

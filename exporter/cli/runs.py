@@ -13,8 +13,9 @@ from typing import Any
 import click
 
 from exporter.beams.snapshot import EndedRun
+from exporter.cli.configuration import load_settings
 from exporter.cli.errors import fail
-from exporter.cli.options import Flags, common_flags, load_settings
+from exporter.cli.flags import Flags, config_flag, examples
 from exporter.config import ConfigError
 from exporter.persistence.history import HistoryUnavailable, RunHistory, parse_since
 from exporter.persistence.old_state import store_path
@@ -35,7 +36,7 @@ def _since(context: click.Context, parameter: click.Parameter, value: str | None
         raise click.BadParameter(str(error), context, parameter) from None
 
 
-@click.command()
+@click.command(epilog=examples("mqi-exporter runs --since 7d", "mqi-exporter runs --case 70010001 --csv > runs.csv"))
 @click.option("--case", metavar="ID", help="Only runs of this case: its id, or its pseudonym.")
 @click.option(
     "--since",
@@ -46,7 +47,7 @@ def _since(context: click.Context, parameter: click.Parameter, value: str | None
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="The newest N runs only.")
 @click.option("--json", "form", flag_value="json", help="Print a JSON array.")
 @click.option("--csv", "form", flag_value="csv", help="Print comma-separated values, with a header.")
-@common_flags
+@config_flag
 @click.pass_obj
 def runs(flags: Flags, case: str | None, since: float | None, limit: int | None, form: str | None) -> None:
     """Print the history of runs, newest first.

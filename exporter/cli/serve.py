@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import sys
 import tempfile
 import threading
@@ -17,8 +18,9 @@ from pathlib import Path
 import click
 import structlog
 
+from exporter.cli.configuration import load_settings, settings_warnings
 from exporter.cli.errors import fail
-from exporter.cli.options import Flags, load_settings, settings_warnings
+from exporter.cli.flags import Flags
 from exporter.config import ConfigError, Settings, settings_from
 from exporter.config.listen_address import ListenError
 from exporter.demo.demo import DemoCommunicator
@@ -31,6 +33,8 @@ from exporter.runtime.privacy import make_identifiers, pseudonym_key
 from exporter.web.routes import ReloadFailed
 
 _log = structlog.get_logger(__name__)
+
+_DEMO_PORTS = range(10813, 10833)
 
 
 def serve_configured(flags: Flags) -> None:
@@ -59,7 +63,7 @@ def serve_demo(flags: Flags, folder: Path | None, speed: float) -> None:
             communicator.prepare()
         except OSError as error:
             fail(f"cannot prepare the demo in {communicator.base_directory}: {error.strerror}; choose another --folder")
-        configuration = communicator.configuration(flags.listen_address or "127.0.0.1:10813")
+        configuration = communicator.configuration(flags.listen_address or _free_demo_address())
 
         def read() -> Settings:
             return flags.over(settings_from(configuration, "demo"))
@@ -126,6 +130,29 @@ def _demo_host(folder: Path) -> DemoHost | None:
     except DemoHostUnavailable as reason:
         click.echo(f"The demo runs without a remote host: {reason}.", err=True)
         return None
+
+
+def _free_demo_address() -> str:
+    """Return the usual address, or one with the next free port. Then say so on standard error."""
+    port = next((port for port in _DEMO_PORTS if _is_free(port)), None)
+    if port is None:
+        fail(
+            f"ports {_DEMO_PORTS[0]} to {_DEMO_PORTS[-1]} are all taken; name a free one: "
+            "make demo PORT=..., or --web.listen-address 127.0.0.1:PORT"
+        )
+    if port != _DEMO_PORTS[0]:
+        click.echo(f"Port {_DEMO_PORTS[0]} is taken; the demo uses port {port}.", err=True)
+    return f"127.0.0.1:{port}"
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as tried:
+        tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            tried.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
 
 
 def _say_where_to_look(url: str, communicator: DemoCommunicator) -> None:

@@ -16,7 +16,8 @@ import click
 from exporter.beams.dose import NO_ENGINE_TIMES, EngineTimes
 from exporter.beams.labels import dose_text
 from exporter.beams.run import BeamRun
-from exporter.cli.options import Flags, common_flags, identifiers_for, load_settings
+from exporter.cli.configuration import identifiers_for, load_settings
+from exporter.cli.flags import Flags, config_flag, examples
 from exporter.logs.events import (
     BatchesAnnounced,
     BatchFinished,
@@ -279,10 +280,13 @@ def _arrival(report: Report) -> str:
     return f"not told by what is there{unfinished}"
 
 
-@click.command(name="verify")
+@click.command(
+    name="verify",
+    epilog=examples("mqi-exporter verify /data/logs/sim_70010001_beam_2.log", "mqi-exporter verify --json *.log"),
+)
 @click.argument("logs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="LOG...")
 @click.option("--json", "as_json", is_flag=True, help="A list of objects instead of text.")
-@common_flags
+@config_flag
 @click.pass_context
 def verify_command(context: click.Context, logs: tuple[Path, ...], as_json: bool) -> None:
     """Show what the exporter recognises in these logs.

@@ -17,8 +17,9 @@ from pathlib import Path
 
 import click
 
+from exporter.cli.configuration import load_settings
 from exporter.cli.errors import fail
-from exporter.cli.options import Flags, common_flags, load_settings
+from exporter.cli.flags import Flags, config_flag, examples
 from exporter.config import ConfigError, Settings
 from exporter.database.beams_table import BeamsTable
 from exporter.database.discovery import DirectoryDiscovery, fault_of_row
@@ -119,9 +120,9 @@ def _name(uid: int) -> str:
         return "unknown"
 
 
-@click.command(name="whois")
+@click.command(name="whois", epilog=examples("mqi-exporter whois c-9f86d081884c7d65"))
 @click.argument("pseudonyms", nargs=-1, required=True, metavar="PSEUDONYM...")
-@common_flags
+@config_flag
 @click.pass_obj
 def whois_command(flags: Flags, pseudonyms: tuple[str, ...]) -> None:
     """Show the ids behind these pseudonyms. Needs read access to the key file.

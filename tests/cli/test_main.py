@@ -1,4 +1,5 @@
 import json
+import re
 import sqlite3
 import subprocess
 import sys
@@ -76,6 +77,41 @@ def test_check_config_names_every_mistake_at_once(config: Path) -> None:
     assert result.exit_code == 1
     for part in ("base_directory", "retention_second", "retention_seconds", "database", str(config)):
         assert part in result.output
+
+
+@pytest.mark.parametrize(
+    ("command", "options"),
+    [
+        (["verify"], {"--json", "--config.file", "--help"}),
+        (["migrate"], {"--config.file", "--help"}),
+        (["check-config"], {"--connect", "--config.file", "--web.listen-address", "--web.config.file", "--help"}),
+        (["healthcheck"], {"--help"}),
+    ],
+)
+def test_help_of_a_command_lists_only_options_that_it_uses(command: list[str], options: set[str]) -> None:
+    assert set(re.findall(r"^ +(?:-h, )?(--[\w.-]+)", call(*command, "--help").output, re.MULTILINE)) == options
+
+
+def test_demo_takes_no_configuration_file() -> None:
+    assert call("demo", "--config.file", "/nowhere.yaml").exit_code == 2
+
+
+@pytest.mark.parametrize("command", [[], ["run"], ["check-config"], ["migrate"], ["whois", "c-0000000000000000"]])
+def test_without_a_configuration_the_next_steps_are_named(monkeypatch: pytest.MonkeyPatch, command: list[str]) -> None:
+    monkeypatch.setattr("exporter.cli.flags.DEFAULT_CONFIG", "/nowhere/exporter.yaml")
+    result = call(*command)
+    assert (result.exit_code, result.output.count("\n")) == (1, 1)
+    for part in ("/nowhere/exporter.yaml", "demo", "verify", "init", "--config.file"):
+        assert part in result.output
+
+
+def test_a_command_does_not_import_the_others() -> None:
+    look = (
+        "import sys, exporter.cli.main as cli; cli.main(['healthcheck', '--help'], standalone_mode=False);"
+        "print(sorted({'exporter.config', 'pydantic', 'structlog'} & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
 
 
 @pytest.mark.parametrize("command", [[], ["run"], ["check-config"], ["migrate"]])

@@ -228,7 +228,7 @@ def test_a_server_without_protection_says_so_when_it_starts(tmp_path: Path) -> N
 
 
 def check_health(address: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "exporter.cli.healthcheck", address]
+    command = [sys.executable, "-m", "exporter.cli", "healthcheck", address]
     return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False)
 
 
@@ -245,7 +245,7 @@ def test_a_containers_health_check_needs_no_login(tmp_path: Path, how: str) -> N
     }
     with exporter(tmp_path, content[how]) as running:
         found = check_health(running.address)
-        assert (found.returncode, found.stderr) == (0, "")
+        assert (found.returncode, found.stderr) == (0, ""), found
         address = running.address
     found = check_health(address)
     assert found.returncode == 1

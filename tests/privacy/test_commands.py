@@ -14,7 +14,7 @@ import httpx
 import pytest
 from click.testing import CliRunner, Result
 
-from exporter.cli import options as cli_flags
+from exporter.cli import flags as cli_flags
 from exporter.cli import whois
 from exporter.cli.main import main
 from exporter.config import ConfigError, load

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -26,7 +27,7 @@ _WHERE = """
   http://{1.address}/classic/alerts   Prometheus, with the rules of alerts/
   http://{2.address}/#/alerts         Alertmanager, with alerts/alertmanager.yml
 
-The first alerts come within two minutes: a beam that failed, a beam that stands still.
+The first alerts come within two minutes: a beam that failed, a beam that stalls.
 Dashboards: mqi-exporter dashboards push --grafana.url URL, with this Prometheus as its data source.
 Ctrl-C ends all of it.
 """
@@ -51,6 +52,24 @@ def prepare(folder: Path, *, exporter: str, alertmanager: str, interval: str = "
         shutil.copyfile(ROOT / "alerts" / name, folder / name)
 
 
+def check_port_is_free(port: int, option: str) -> None:
+    """End the command with one line if a port is taken.
+
+    Args:
+        port: on loopback.
+        option: the option that chooses another.
+    """
+    with socket.socket() as tried:
+        tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            tried.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise click.ClickException(
+                f"port {port} cannot be used: {error.strerror}; choose another: "
+                f".venv/bin/python -m tests.support.stack {option} PORT"
+            ) from None
+
+
 @click.command(help=(__doc__ or "").split("\n\n")[1])
 @click.option("--exporter-port", default=10813, show_default=True)
 @click.option("--prometheus-port", default=9090, show_default=True)
@@ -58,6 +77,12 @@ def prepare(folder: Path, *, exporter: str, alertmanager: str, interval: str = "
 @click.option("--interval", default="5s", show_default=True, help="Of scrapes and evaluations of rules.")
 def main(exporter_port: int, prometheus_port: int, alertmanager_port: int, interval: str) -> None:
     """Run until Ctrl-C."""
+    for option, port in (
+        ("--exporter-port", exporter_port),
+        ("--prometheus-port", prometheus_port),
+        ("--alertmanager-port", alertmanager_port),
+    ):
+        check_port_is_free(port, option)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 import click
 
 from exporter.beams.snapshot import BeamState
+from exporter.cli.configuration import identifiers_for, load_settings
 from exporter.cli.errors import fail
-from exporter.cli.options import Flags, common_flags, identifiers_for, load_settings
+from exporter.cli.flags import Flags, address_flags, examples
 from exporter.config import Settings
 from exporter.web import web_config
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from exporter.cli.top.readers import BeamReader
 
 
-@click.command()
+@click.command(epilog=examples("mqi-exporter top", "mqi-exporter top --url http://gpu1:10813 --once --state stalled"))
 @click.option("--url", metavar="URL", help="Address of a running exporter.  [default: that of the configuration]")
 @click.option(
     "--database",
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
 @click.option(
     "--ca-file", type=click.Path(path_type=Path), help="PEM file with the certificate authority of the exporter."
 )
-@common_flags
+@address_flags
 @click.pass_obj
 def top(
     flags: Flags,

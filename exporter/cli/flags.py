@@ -1,4 +1,4 @@
-"""Flags that all commands share, and the configuration that they select."""
+"""Flags that several commands share. Importing this module is cheap; reading the configuration is not."""
 
 from __future__ import annotations
 
@@ -6,23 +6,21 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from exporter.cli.errors import fail
-from exporter.config import ConfigError, Settings, load
-from exporter.config.listen_address import ListenError, parse_listen_address
-from exporter.privacy.identifiers import Identifiers
-from exporter.runtime.privacy import check_resolvers, make_identifiers, pseudonym_key
-from exporter.web import web_config
+if TYPE_CHECKING:
+    from exporter.config import Settings
 
 DEFAULT_CONFIG = "/etc/mqi-exporter/exporter.yaml"
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 @dataclass
 class Flags:
-    """Values of the common flags; ``None`` if not given."""
+    """Values of the shared flags; ``None`` if not given."""
 
     config_file: Path | None = None
     listen_address: str | None = None
@@ -37,6 +35,8 @@ class Flags:
         Raises:
             ConfigError: with all mistakes at once.
         """
+        from exporter.config import load
+
         return self.over(load(self.path))
 
     def own_settings(self) -> Settings:
@@ -45,6 +45,8 @@ class Flags:
         Raises:
             ConfigError: with all mistakes at once.
         """
+        from exporter.config import load
+
         return self.over(load(self.path, "owned"))
 
     @property
@@ -93,6 +95,8 @@ def _keep(context: click.Context, parameter: click.Parameter, value: object) -> 
 
 def _checked_address(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
     if value is not None:
+        from exporter.config.listen_address import ListenError, parse_listen_address
+
         try:
             parse_listen_address(value)
         except ListenError as error:
@@ -100,15 +104,15 @@ def _checked_address(context: click.Context, parameter: click.Parameter, value: 
     _keep(context, parameter, value)
 
 
-_COMMON_FLAGS = (
-    click.option(
-        "--config.file",
-        "config_file",
-        type=click.Path(path_type=Path),
-        help=f"Configuration file (YAML).  [default: {DEFAULT_CONFIG}]",
-        callback=_keep,
-        expose_value=False,
-    ),
+_CONFIG_FILE = click.option(
+    "--config.file",
+    "config_file",
+    type=click.Path(path_type=Path),
+    help=f"Configuration file (YAML).  [default: {DEFAULT_CONFIG}]",
+    callback=_keep,
+    expose_value=False,
+)
+_WEB = (
     click.option(
         "--web.listen-address",
         "listen_address",
@@ -125,6 +129,8 @@ _COMMON_FLAGS = (
         callback=_keep,
         expose_value=False,
     ),
+)
+_RUNNING = (
     click.option(
         "--web.enable-lifecycle",
         "enable_lifecycle",
@@ -152,49 +158,37 @@ _COMMON_FLAGS = (
     ),
 )
 
-Function = TypeVar("Function", bound=Callable[..., Any])
 
-
-def common_flags(function: Function) -> Function:
-    """Add the common flags to a command. They may stand before or after the command's name."""
-    for flag in reversed(_COMMON_FLAGS):
-        function = flag(function)
-    return function
-
-
-def load_settings(flags: Flags, *, own: bool = False) -> Settings:
-    """Return the configuration with the flags applied. End the command if it has mistakes.
+def examples(*commands: str) -> str:
+    """Return the end of a command's help, which its man page shows, too.
 
     Args:
-        flags: the common flags.
-        own: whether this process is the exporter; see :meth:`Flags.own_settings`.
+        commands: complete command lines.
     """
-    try:
-        return flags.own_settings() if own else flags.settings()
-    except ConfigError as error:
-        fail(str(error))
+    return "\n".join(("\b", "Examples:", *(f"  {command}" for command in commands)))
 
 
-def settings_warnings(settings: Settings) -> list[str]:
-    """Return warnings about settings that are valid but probably not intended.
-
-    The web configuration is included. End the command if it has mistakes.
-    """
-    try:
-        if settings.web.config_file is None:
-            check_resolvers(settings, ())
-            return settings.warnings()
-        path = Path(settings.web.config_file)
-        config = web_config.read_web_config(path)
-        check_resolvers(settings, config.basic_auth_users)
-    except ConfigError as error:
-        fail(str(error))
-    return [*settings.warnings(), *web_config.config_warnings(path, config, settings.web.listen_address)]
+def config_flag(function: Function) -> Function:
+    """Add ``--config.file`` to a command. Flags may also stand before the command's name."""
+    return _CONFIG_FILE(function)
 
 
-def identifiers_for(settings: Settings) -> Identifiers:
-    """Return how ids are shown. End the command if the key of pseudonyms cannot be used."""
-    try:
-        return make_identifiers(settings, pseudonym_key(settings, any_owner=True))
-    except ConfigError as error:
-        fail(str(error))
+def address_flags(function: Function) -> Function:
+    """Add ``--config.file`` and the flags that override where the exporter serves."""
+    return _add((_CONFIG_FILE, *_WEB), function)
+
+
+def demo_flags(function: Function) -> Function:
+    """Add the flags of a running exporter that has no configuration file."""
+    return _add((*_WEB, *_RUNNING), function)
+
+
+def run_flags(function: Function) -> Function:
+    """Add all flags of a running exporter."""
+    return _add((_CONFIG_FILE, *_WEB, *_RUNNING), function)
+
+
+def _add(options: tuple[Callable[[Function], Function], ...], function: Function) -> Function:
+    for option in reversed(options):
+        function = option(function)
+    return function
