@@ -15,7 +15,8 @@ from pathlib import Path
 
 from bench import beside
 from bench.figures import median, percentile, row, table
-from exporter.database.beams_table import BeamsTable, ProgressUpdate
+from exporter.database.beams_table import BeamsTable
+from exporter.database.table import ProgressUpdate
 from tests.support import communicator_db as db
 from tests.support.process import wait_for
 

@@ -26,8 +26,9 @@ from exporter.config import ConfigError, settings_from
 from exporter.config.reading import MISTAKES_LIMIT
 from exporter.config.settings import SOURCES_LIMIT
 from exporter.database import beams_table, database_file, discovery, table_rows
-from exporter.database.beams_table import BeamsTable, ProgressUpdate
+from exporter.database.beams_table import BeamsTable
 from exporter.database.discovery import DatabaseDiscovery
+from exporter.database.table import ProgressUpdate
 from exporter.database.table_rows import TEXT_LIMIT_BYTES
 from exporter.database.unavailable import DatabaseUnavailable
 from exporter.logs.events import BatchesAnnounced, BatchStarted, LogRead, LogReplaced, RunFailed

@@ -13,7 +13,7 @@ from exporter.cli.configuration import identifiers_for, load_settings, settings_
 from exporter.cli.errors import fail
 from exporter.cli.flags import Flags, address_flags, examples
 from exporter.config import ConfigError, Settings
-from exporter.database.rights import code_in_folder_warning
+from exporter.database.open_table import open_table
 from exporter.runtime.privacy import pseudonym_key
 from exporter.web import web_config
 
@@ -45,9 +45,9 @@ def check_config(flags: Flags, connect: bool) -> None:
                 check()
             except ConfigError as error:
                 click.echo(f"warning: {error}, unless the exporter runs as its owner", err=True)
-    code = None if settings.database is None else code_in_folder_warning(settings.database.path)
-    if code is not None:
-        click.echo(f"warning: database.path: {code}", err=True)
+    if settings.database is not None:
+        for warning in open_table(settings.database).warnings():
+            click.echo(f"warning: database: {warning}", err=True)
     click.echo(f"{flags.path}: valid")
     if settings.web.config_file is not None:
         click.echo(f"{settings.web.config_file}: valid")

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from exporter.config import DatabaseSettings, Settings, SourceSettings, SshSourceSettings
-from exporter.database.beams_table import BeamsTable
-from exporter.database.rights import owner_only_warning
+from exporter.database.open_table import open_table
 from exporter.database.unavailable import DatabaseUnavailable
 from exporter.privacy.identifiers import Identifiers
 from exporter.runtime.pipeline import make_source
@@ -118,12 +117,7 @@ def _without_files(about: str, folder: str) -> Finding:
 
 
 def _database(settings: Settings, database: DatabaseSettings, identifiers: Identifiers) -> Iterator[Finding]:
-    table = BeamsTable(
-        database.path,
-        busy_timeout_ms=database.busy_timeout_ms,
-        terminal_statuses=settings.discovery.terminal_statuses,
-        alone_in_process=True,
-    )
+    table = open_table(database, settings.discovery)
     written = settings.mirror.enabled and settings.discovery.kind == "database"
     try:
         if written:
@@ -133,10 +127,9 @@ def _database(settings: Settings, database: DatabaseSettings, identifiers: Ident
                 if error.kind != "locked":
                     raise
                 unknown = "somebody was writing all the time, so whether it can be written is not known; try again"
-                yield Finding(f"database: {database.path}: {unknown}", "warning")
-            brief = owner_only_warning(database.path)
-            if brief is not None:
-                yield Finding(f"database: {brief}", "warning")
+                yield Finding(f"database: {table.name}: {unknown}", "warning")
+            for warning in table.connection_warnings():
+                yield Finding(f"database: {warning}", "warning")
         beams = table.rows()
         has_column = table.has_progress()
     except DatabaseUnavailable as error:
@@ -146,7 +139,7 @@ def _database(settings: Settings, database: DatabaseSettings, identifiers: Ident
         table.close()
     column = "" if has_column else ", no column progress yet (see `mqi-exporter migrate`)"
     nobody_adds_it = written and not has_column and not database.migrate
-    said = f"database: {database.path}: {_count(len(beams), 'beam')} not over{column}"
+    said = f"database: {table.name}: {_count(len(beams), 'beam')} not over{column}"
     yield Finding(said, "warning" if nobody_adds_it else "ok")
 
 

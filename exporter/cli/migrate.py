@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
 from exporter.cli.configuration import identifiers_for, load_settings
 from exporter.cli.errors import fail
 from exporter.cli.flags import Flags, config_flag, examples
-from exporter.database.beams_table import BeamsTable
+from exporter.database.open_table import open_table
 from exporter.database.unavailable import DatabaseUnavailable
 
 
@@ -21,13 +19,11 @@ def migrate(flags: Flags) -> None:
     settings = load_settings(flags)
     if settings.database is None:
         fail(f"{flags.path}: database.path is not set; there is nothing to migrate")
-    table = BeamsTable(
-        Path(settings.database.path), busy_timeout_ms=settings.database.busy_timeout_ms, alone_in_process=True
-    )
+    table = open_table(settings.database)
     try:
         added = table.migrate()
     except DatabaseUnavailable as error:
         fail(f"database: {identifiers_for(settings).problem(error)}")
     finally:
         table.close()
-    click.echo(f"{settings.database.path}: {'column progress added' if added else 'nothing to do, progress is there'}")
+    click.echo(f"{table.name}: {'column progress added' if added else 'nothing to do, progress is there'}")

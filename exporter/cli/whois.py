@@ -21,8 +21,8 @@ from exporter.cli.configuration import load_settings
 from exporter.cli.errors import fail
 from exporter.cli.flags import Flags, config_flag, examples
 from exporter.config import ConfigError, Settings
-from exporter.database.beams_table import BeamsTable
 from exporter.database.discovery import DirectoryDiscovery, fault_of_row
+from exporter.database.open_table import open_table
 from exporter.database.unavailable import DatabaseUnavailable
 from exporter.privacy.pseudonyms import PseudonymKey, is_pseudonym, matches_beam, matches_case
 from exporter.runtime.privacy import pseudonym_key
@@ -66,7 +66,7 @@ def every_id(settings: Settings) -> Iterator[tuple[str, str]]:
             for row in DirectoryDiscovery(settings.discovery.name_pattern).find_beams(0.0, files).rows:
                 yield row.key.case_id, row.key.beam_id
     elif settings.database is not None:
-        with contextlib.closing(BeamsTable(settings.database.path, alone_in_process=True)) as table:
+        with contextlib.closing(open_table(settings.database)) as table:
             for beam in table.iter_rows():
                 if fault_of_row(beam) is None:
                     yield str(beam.case_id), str(beam.beam_id)

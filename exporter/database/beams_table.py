@@ -1,4 +1,4 @@
-"""Reads and writes the communicator's table ``beams``.
+"""Reads and writes the communicator's table ``beams`` in SQLite.
 
 The database belongs to the communicator. Other processes write it all the time. Some revisions fail a case if they wait
 for a lock longer than five seconds. The file may be deleted or replaced at any time. So this module never creates the
@@ -12,13 +12,14 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from exporter.beams import statuses
 from exporter.database.database_file import WRITE_SECONDS, DatabaseFile
 from exporter.database.files import not_writable
+from exporter.database.rights import code_in_folder_warning, owner_only_warning
+from exporter.database.table import NEEDED_COLUMNS, ProgressUpdate, WriteResult, check_values
 from exporter.database.table_rows import (
     ROWS_AT_ONCE,
     RawRow,
@@ -35,40 +36,12 @@ from exporter.database.unavailable import DatabaseUnavailable  # noqa: F401 - ca
 TERMINAL_STATUSES = statuses.TERMINAL
 COMPLETED_STATUSES = statuses.COMPLETED
 
-_NEEDED_COLUMNS = frozenset({"beam_id", "parent_case_id", "status", "updated_at"})
 _IDS_PER_STATEMENT = 500
 """Ids in one statement; old SQLite versions allow 999 variables."""
 
-UpdateKind = Literal["raise", "lower", "complete"]
-
-
-@dataclass(frozen=True, slots=True)
-class ProgressUpdate:
-    """A new value for one row's column ``progress``.
-
-    Args:
-        beam_id: the row.
-        value: percent, 0..100.
-        kind: ``raise``: only if it is higher than the stored value; ``lower``: in any case; ``complete``: if it is
-            higher and the row is completed.
-        unless: statuses, besides the terminal ones, in which the row is not written; not used for ``complete``.
-    """
-
-    beam_id: str
-    value: float
-    kind: UpdateKind = "raise"
-    unless: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class WriteResult:
-    """Ids of the rows that changed. The others were terminal, reset, gone, already as high, or refused by a trigger."""
-
-    written: frozenset[str] = field(default_factory=frozenset)
-
 
 class BeamsTable:
-    """The table ``beams``. The database is open only while a method runs.
+    """The table ``beams`` in an SQLite file, which is open only while a method runs. See :class:`Table`.
 
     Args:
         path: the database file.
@@ -93,6 +66,19 @@ class BeamsTable:
         self._file = file or DatabaseFile(self.path, busy_timeout_ms=busy_timeout_ms, alone_in_process=alone_in_process)
         self._terminal = tuple(terminal_statuses)
         self._completed = tuple(completed_statuses)
+
+    @property
+    def name(self) -> str:
+        """Path of the database."""
+        return str(self.path)
+
+    def warnings(self) -> list[str]:
+        """See :class:`~exporter.database.table.Table`."""
+        return [text for text in [code_in_folder_warning(self.path)] if text is not None]
+
+    def connection_warnings(self) -> list[str]:
+        """See :class:`~exporter.database.table.Table`."""
+        return [text for text in [owner_only_warning(self.path)] if text is not None]
 
     @property
     def generation(self) -> int:
@@ -250,9 +236,7 @@ class BeamsTable:
             DatabaseUnavailable: nothing was written.
             ValueError: a value is not a finite number within 0..100.
         """
-        for update in updates:
-            if not 0.0 <= update.value <= 100.0:
-                raise ValueError(f"progress must be within 0 and 100, not {update.value}")
+        check_values(updates)
         written = set()
         with self._use("write progress to", write=True) as connection:
             connection.execute("BEGIN IMMEDIATE")
@@ -318,7 +302,7 @@ class BeamsTable:
         columns = frozenset(row[1] for row in connection.execute("PRAGMA table_info(beams)").fetchall())
         if not columns:
             raise self._file.error("no_table", "use", "it has no table beams")
-        missing = sorted(_NEEDED_COLUMNS - columns)
+        missing = sorted(NEEDED_COLUMNS - columns)
         if missing:
             raise self._file.error("no_table", "use", f"its table beams has no column {', '.join(missing)}")
         return columns

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from exporter.beams.snapshot import BeamKey, BeamRow
-from exporter.database.beams_table import BeamsTable
+from exporter.database.table import Table
 from exporter.database.table_rows import TableRow
 from exporter.process.clock import UNSET_CLOCK, Timeline
 from exporter.sources.source import LogStat
@@ -120,9 +120,7 @@ class DatabaseDiscovery:
         timer: monotonic clock in seconds.
     """
 
-    def __init__(
-        self, table: BeamsTable, *, retention_seconds: float, timer: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, table: Table, *, retention_seconds: float, timer: Callable[[], float] = time.monotonic) -> None:
         self._table = table
         self._timer = timer
         self._read: list[TableRow] = []
@@ -185,7 +183,7 @@ class DatabaseDiscovery:
         )
 
     def _is_wanted(self, beam: TableRow, since: float, requested: frozenset[str]) -> bool:
-        """Apply the condition of :meth:`BeamsTable.rows` to a row that was read before."""
+        """Apply the condition of :meth:`Table.rows` to a row that was read before."""
         updated = beam.updated_at is not None and beam.updated_at >= since
         return updated or not self._table.is_terminal(beam.status) or beam.beam_id in requested
 

@@ -25,8 +25,8 @@ from exporter.beams.snapshot import (
     OutputState,
     StoreSnapshot,
 )
-from exporter.database.beams_table import BeamsTable, ProgressUpdate, UpdateKind
 from exporter.database.other_writer import OtherWriter
+from exporter.database.table import ProgressUpdate, Table, UpdateKind
 from exporter.database.unavailable import DatabaseUnavailable
 from exporter.process.backoff import Backoff
 
@@ -121,7 +121,7 @@ class Mirror:
 
     def __init__(
         self,
-        table: BeamsTable,
+        table: Table,
         *,
         terminal_statuses: Collection[str],
         completed_statuses: Collection[str],
@@ -174,7 +174,7 @@ class Mirror:
         """
         self._wall_offset_seconds = snapshot.wall_offset_seconds
         if self._table.generation != self._generation:
-            # Another file is at the path, which does not hold what we wrote.
+            # Another table is in its place, which does not hold what we wrote.
             self._generation = self._table.generation
             self._written.clear()
         for view in snapshot.beams:

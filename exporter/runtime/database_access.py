@@ -1,32 +1,31 @@
-"""The database as discovery and mirror share it: one file, one health status."""
+"""The database as discovery and mirror share it: one table, one health status."""
 
 from __future__ import annotations
 
 import threading
 from collections import Counter
-from pathlib import Path
 
 import structlog
 
 from exporter.beams.snapshot import DatabaseView, Summary
 from exporter.beams.store import BeamStore
 from exporter.config import DatabaseSettings, Settings
-from exporter.database.beams_table import BeamsTable
-from exporter.database.database_file import DatabaseFile
 from exporter.database.mirror import OUTCOMES, FlushResult
+from exporter.database.open_table import open_table
+from exporter.database.table import Table
 from exporter.database.unavailable import DatabaseUnavailable
 
 _log = structlog.get_logger(__name__)
 
 
 class DatabaseAccess:
-    """Shares one database file and its health between discovery and mirror.
+    """Shares one table and its health between discovery and mirror.
 
     Args:
         settings: the configuration.
         database: its section ``database``.
         store: receives the health.
-        before: the access until a reload. Its file is kept if the settings are the same, its health in any case.
+        before: the access until a reload. Its table is kept if the settings are the same, its health in any case.
     """
 
     def __init__(
@@ -39,25 +38,14 @@ class DatabaseAccess:
         self.settings = settings
         self.database = database
         self.has_same_settings = before is not None and _are_equal(before.settings, settings)
-        self._file: DatabaseFile = (
-            before._file
-            if before is not None and self.has_same_settings
-            else DatabaseFile(Path(database.path), busy_timeout_ms=database.busy_timeout_ms, alone_in_process=True)
+        self.table: Table = (
+            before.table if before is not None and self.has_same_settings else open_table(database, settings.discovery)
         )
         self.health: DatabaseHealth = DatabaseHealth(store) if before is None else before.health
 
-    def open_table(self) -> BeamsTable:
-        """Return the table ``beams`` in the shared file. No connection is opened yet."""
-        return BeamsTable(
-            self._file.path,
-            file=self._file,
-            terminal_statuses=self.settings.discovery.terminal_statuses,
-            completed_statuses=self.settings.discovery.completed_statuses,
-        )
-
     def interrupt(self) -> None:
-        """Interrupt the running SQL statement so that its thread can end. Any thread may call this."""
-        self._file.interrupt()
+        """End the running SQL statement so that its thread can end. Any thread may call this."""
+        self.table.interrupt()
 
 
 def _are_equal(old: Settings, new: Settings) -> bool:

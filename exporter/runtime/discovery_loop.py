@@ -45,7 +45,7 @@ class TableDiscoveryLoop:
         identifiers: Identifiers,
         clock: Callable[[], float],
     ) -> None:
-        self._discovery = DatabaseDiscovery(access.open_table(), retention_seconds=settings.retention_seconds)
+        self._discovery = DatabaseDiscovery(access.table, retention_seconds=settings.retention_seconds)
         self._access = access
         self._store = store
         self._identifiers = identifiers

@@ -11,7 +11,6 @@ import structlog
 
 from exporter.beams.store import BeamStore
 from exporter.config import Settings
-from exporter.database.beams_table import BeamsTable
 from exporter.database.mirror import Mirror
 from exporter.database.unavailable import DatabaseUnavailable
 from exporter.privacy.identifiers import SafeText
@@ -58,12 +57,11 @@ class MirrorLoop:
         self._migrated_generation: int | None = None
         self._not_before = -math.inf
         self._held_back = False
-        self._table: BeamsTable
+        self._table = access.table
         self._mirror: Mirror
         if before is not None and access.has_same_settings:
-            self._table, self._mirror = before._table, before._mirror
+            self._mirror = before._mirror
             return
-        self._table = access.open_table()
         self._mirror = Mirror(
             self._table,
             terminal_statuses=settings.discovery.terminal_statuses,
@@ -122,13 +120,13 @@ class MirrorLoop:
         return _ESTIMATE_SECONDS if self._settings.mirror.value == "estimated" else _IDLE_SECONDS
 
     def _migrate(self) -> DatabaseUnavailable | None:
-        """Add the column ``progress``, once per database file."""
+        """Add the column ``progress``, once per table."""
         table = self._table
         if not self._access.database.migrate or self._migrated_generation == table.generation:
             return None
         try:
             if table.migrate():
-                _log.info("column progress added to the table beams", database=str(table.path))
+                _log.info("column progress added to the table beams", database=table.name)
         except DatabaseUnavailable as error:
             return error
         self._migrated_generation = table.generation

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from exporter.database.beams_table import BeamsTable, ProgressUpdate, UpdateKind
+from exporter.database.beams_table import BeamsTable
+from exporter.database.table import ProgressUpdate, UpdateKind
 from exporter.database.unavailable import DatabaseUnavailable
 from tests.support import communicator_db as db
 

@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from exporter.database import files
-from exporter.database.beams_table import BeamsTable, ProgressUpdate
+from exporter.database.beams_table import BeamsTable
 from exporter.database.database_file import QUIET_SECONDS, DatabaseFile
 from exporter.database.files import FileUser
+from exporter.database.table import ProgressUpdate
 from exporter.database.unavailable import DatabaseUnavailable
 from tests.support import communicator_db as db
 from tests.support.files import open_the_way_to, unprivileged

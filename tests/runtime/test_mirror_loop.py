@@ -14,7 +14,8 @@ from exporter.beams.rules import StoreRules
 from exporter.beams.snapshot import BeamKey, BeamRow, StoreSnapshot
 from exporter.beams.store import BeamStore
 from exporter.config import settings_from
-from exporter.database.beams_table import BeamsTable, ProgressUpdate, WriteResult
+from exporter.database.beams_table import BeamsTable
+from exporter.database.table import ProgressUpdate, WriteResult
 from exporter.logs.events import BatchesAnnounced, BatchStarted, Event, LogRead, RunSucceeded
 from exporter.privacy.identifiers import PlainIdentifiers
 from exporter.runtime.database_access import DatabaseAccess

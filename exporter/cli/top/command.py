@@ -16,7 +16,7 @@ from exporter.beams.snapshot import BeamState
 from exporter.cli.configuration import identifiers_for, load_settings
 from exporter.cli.errors import fail
 from exporter.cli.flags import Flags, address_flags, examples
-from exporter.config import Settings
+from exporter.config import DatabaseSettings, Settings
 from exporter.web import web_config
 
 if TYPE_CHECKING:
@@ -120,11 +120,11 @@ def _top_reader(
     settings = load_settings(flags) if needed else None
     if database:
         shown = None if settings is None else identifiers_for(settings)
-        return TableReader(Path(database), settings, identifiers=shown)
+        return TableReader(DatabaseSettings(path=Path(database).absolute()), settings, identifiers=shown)
     own = None
     # A user who may not read the key of pseudonyms sees only what the exporter shows.
     if settings is not None and settings.database is not None and (database is not None or _may_name(settings)):
-        own = TableReader(settings.database.path, settings, identifiers=identifiers_for(settings))
+        own = TableReader(settings.database, settings, identifiers=identifiers_for(settings))
     if database is not None:
         if own is None:
             fail(f"{flags.path}: database.path is not set; name one with --database PATH")

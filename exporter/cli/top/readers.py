@@ -15,12 +15,12 @@ from requests.auth import HTTPBasicAuth
 
 from exporter.beams.rules import StoreRules
 from exporter.cli.top.beams import BeamList, TopBeam, from_api, printable
-from exporter.config import Settings
+from exporter.config import DatabaseSettings, Settings
 from exporter.config.listen_address import parse_listen_address
 from exporter.config.sections import DiscoverySettings
 from exporter.config.values import is_loopback
-from exporter.database.beams_table import BeamsTable
 from exporter.database.discovery import fault_of_row
+from exporter.database.open_table import open_table
 from exporter.database.table_rows import TableRow
 from exporter.database.unavailable import DatabaseUnavailable
 from exporter.privacy.identifiers import Identifiers, PlainIdentifiers
@@ -159,7 +159,7 @@ class TableReader:
     """Reads beams from the communicator's table: ids, status and progress only.
 
     Args:
-        path: the database.
+        database: the database.
         settings: meaning of statuses; defaults without a configuration.
         identifiers: how ids are shown.
         clock: returns UTC epoch seconds.
@@ -167,7 +167,7 @@ class TableReader:
 
     def __init__(
         self,
-        path: Path,
+        database: DatabaseSettings,
         settings: Settings | None = None,
         *,
         identifiers: Identifiers | None = None,
@@ -177,8 +177,7 @@ class TableReader:
         self._retention_seconds = StoreRules().retention_seconds if settings is None else settings.retention_seconds
         self._identifiers = identifiers or PlainIdentifiers()
         self._clock = clock
-        self._table = BeamsTable(path, terminal_statuses=self._discovery.terminal_statuses, alone_in_process=True)
-        self._path = path
+        self._table = open_table(database, self._discovery)
 
     def read(self) -> BeamList:
         """See :class:`BeamReader`."""
@@ -198,7 +197,7 @@ class TableReader:
         except DatabaseUnavailable as error:
             raise Unavailable(self._identifiers.problem(error)) from error
         beams = tuple(self._beam(beam) for beam in stored if fault_of_row(beam) is None)
-        return BeamList(at, beams, printable(self._identifiers.path(str(self._path))), note)
+        return BeamList(at, beams, printable(self._identifiers.path(self._table.name)), note)
 
     def close(self) -> None:
         """See :class:`BeamReader`."""

@@ -9,7 +9,8 @@ import pytest
 
 from exporter.cli.top.beams import TopBeam
 from exporter.cli.top.readers import ApiReader, FirstReader, TableReader, Unavailable, local_url
-from exporter.config import settings_from
+from exporter.config import DatabaseSettings, settings_from
+from exporter.database.table import ProgressUpdate
 from exporter.privacy.identifiers import PlainIdentifiers
 from tests.support import communicator_db as db
 from tests.support.api import StandIn, beam
@@ -114,7 +115,7 @@ class TestTable:
             db.add(path, beam_id, status)
             db.execute(path, "UPDATE beams SET progress = ? WHERE beam_id = ?", progress, beam_id)
         db.add(path, "../c_5")
-        reader = TableReader(path)
+        reader = TableReader(DatabaseSettings(path=path))
         beam_list = reader.read()
         reader.close()
         assert {(each.beam_id, each.state, each.status, each.ratio) for each in beam_list.beams} == {
@@ -128,13 +129,13 @@ class TestTable:
     def test_a_table_of_the_plans_revision_before_and_after_the_migration(self, tmp_path: Path) -> None:
         path = db.make(tmp_path / "mqi.db", db.PLAN_BEAMS)
         db.add(path, "70010001_2025042401440800", "csv_interpreting", "70010001")
-        reader = TableReader(path)
+        reader = TableReader(DatabaseSettings(path=path))
         beam_list = reader.read()
         assert "mqi-exporter migrate" in beam_list.note
         assert (beam_list.beams[0].ratio, beam_list.beams[0].state) == (None, "waiting")
         table = reader._table
         table.migrate()
-        table.update_beam_progress("70010001_2025042401440800", 27.78)
+        table.write([ProgressUpdate("70010001_2025042401440800", 27.78)])
         beam_list = reader.read()
         reader.close()
         assert beam_list.note == ""
@@ -149,7 +150,7 @@ class TestTable:
             "completed_statuses: [done], simulating_statuses: [calculating]}",
             "test",
         )
-        reader = TableReader(path, settings)
+        reader = TableReader(DatabaseSettings(path=path), settings)
         assert {(each.beam_id, each.state) for each in reader.read().beams} == {
             ("c_1", "succeeded"),
             ("c_2", "running"),
@@ -172,13 +173,13 @@ class TestTable:
 
         path = db.make(tmp_path / "mqi.db")
         db.add(path, "secret_1", case_id="secret")
-        reader = TableReader(path, identifiers=Hidden())
+        reader = TableReader(DatabaseSettings(path=path), identifiers=Hidden())
         beam_list = reader.read()
         reader.close()
         assert "secret" not in str(beam_list)
 
     def test_an_unreadable_database_is_reported(self, tmp_path: Path) -> None:
-        reader = TableReader(tmp_path / "none.db")
+        reader = TableReader(DatabaseSettings(path=tmp_path / "none.db"))
         with pytest.raises(Unavailable, match="never created"):
             reader.read()
 
@@ -189,7 +190,7 @@ class TestFirst:
     ) -> None:
         path = db.make(tmp_path / "mqi.db")
         db.add(path, "c_1")
-        reader = FirstReader([ApiReader(api.url), TableReader(path)])
+        reader = FirstReader([ApiReader(api.url), TableReader(DatabaseSettings(path=path))])
         assert reader.read().origin == api.url
         api.stop()
         beam_list = reader.read()

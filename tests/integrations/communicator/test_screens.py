@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from exporter.beams.snapshot import BeamKey
-from exporter.database.beams_table import BeamsTable, ProgressUpdate
+from exporter.database.beams_table import BeamsTable
+from exporter.database.table import ProgressUpdate
 from tests.support import communicator_db as db
 
 CASE = "70010001"
