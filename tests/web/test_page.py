@@ -7,6 +7,7 @@ import json
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
+from importlib import resources
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ from tests.web.site import serve
 from tests.web.store_snapshots import NOW, make_beam, make_full_snapshot, make_snapshot, make_waiting_beam
 
 HOSTILE = '<script>alert(1)</script>"><img src=x onerror=alert(2)>'
-FILES = ("page.js", "beam.js", "dom.js", "feed.js", "format.js", "theme.js", "page.css", "icon.svg")
+FILES = tuple(sorted(file.name for file in (resources.files("exporter.web") / "static").iterdir()))
 
 
 class Elements(HTMLParser):

@@ -226,7 +226,7 @@ def test_the_page_uses_the_singular_for_one_beam(visit: Visit) -> None:
         visitor = visit()
         visitor.go(address)
         visitor.sees("1 more beam is not shown.", "#banners")
-        visitor.sees("1 beam ·", ".case-summary")
+        visitor.sees("1 beam", ".attention .case-summary")
         visitor.sees("1 beam ·", "#sources")
         assert visitor.page.title().startswith("1 needs attention, 0 running")
 
@@ -441,7 +441,7 @@ def test_hostile_ids_and_log_lines_are_shown_as_text_and_never_run(visit: Visit)
             visitor.page.reload()
             visitor.sees(text, ".detail h2")
             visitor.page.get_by_role("link", name=f"case {text}", exact=True).click()
-            visitor.sees(f"Only case case {text}", "#clear")
+            visitor.sees(f"Case case {text}", "#case-name")
             visitor.page.locator("#clear").click()
         assert visitor.value("window.hacked") is None
         assert visitor.value("document.querySelectorAll('img, body script, iframe').length") == 0
@@ -489,18 +489,86 @@ def test_beams_are_filtered_by_state_and_text_and_the_address_keeps_the_filter(v
         assert visitor.value("location.search") == ""
 
 
+def beams_in_order(visitor: Visitor) -> list[str]:
+    """Ids of the listed beams from top to bottom."""
+    return list(visitor.value("[...document.querySelectorAll('.beam .id')].map(id => id.textContent)"))
+
+
 @pytest.mark.parametrize(
-    ("sort", "first"),
-    [("attention", "TP-2038"), ("end", "TP-2041"), ("progress", "TP-2038"), ("recent", "TP-2044"), ("case", "TP-2038")],
+    ("asked", "order"),
+    [
+        ("sort=attention", "2038_2 2043_1 2041_1 2041_2 2041_3 2043_2 2044_1 2044_2 2038_1"),
+        ("wall=1", "2043_1 2038_2 2041_1 2041_2 2041_3 2043_2 2044_1 2044_2 2038_1"),
+        ("sort=end", "2041_1 2041_2 2043_2 2041_3 2043_1 2044_1 2044_2 2038_2 2038_1"),
+        ("sort=progress", "2038_1 2038_2 2041_1 2043_1 2041_2 2043_2 2041_3 2044_1 2044_2"),
+        ("sort=recent", "2044_1 2044_2 2041_3 2043_1 2041_2 2038_2 2043_2 2041_1 2038_1"),
+        ("sort=case", "2038_1 2038_2 2041_1 2041_2 2041_3 2043_1 2043_2 2044_1 2044_2"),
+    ],
 )
-def test_cases_are_sorted_as_chosen(visit: Visit, sort: str, first: str) -> None:
+def test_beams_are_sorted_as_chosen_also_across_cases(visit: Visit, asked: str, order: str) -> None:
+    with clinic_site() as address:
+        visitor = visit()
+        visitor.go(address, f"/?{asked}")
+        visitor.sees_row("TP-2044_2", "Waiting")
+        assert beams_in_order(visitor) == [f"TP-{beam}" for beam in order.split()]
+
+
+def test_a_beam_that_is_listed_outside_of_its_case_names_it(visit: Visit) -> None:
     with clinic_site() as address:
         visitor = visit()
         visitor.go(address)
-        visitor.page.select_option("#sort", sort)
-        visitor.until(
-            f"document.querySelector('.case-name a')?.textContent === {json.dumps(first)}", f"{first} first by {sort}"
-        )
+        visitor.sees_row("TP-2038_2", "case TP-2038")
+        assert "case" not in visitor.row("TP-2041_1")
+        visitor.sees("Needs attention 2 beams", ".row.attention")
+        visitor.page.select_option("#sort", "case")
+        visitor.until("document.querySelector('.row.attention') === null", "cases only")
+        assert "case" not in visitor.row("TP-2038_2")
+
+
+def test_cases_can_be_closed_one_by_one_and_all_at_once(visit: Visit) -> None:
+    count = "document.querySelectorAll('.beam').length"
+    with clinic_site() as address:
+        visitor = visit()
+        visitor.go(address, "/?sort=case")
+        visitor.until(f"{count} === 9", "all beams")
+        fold = visitor.page.get_by_role("button", name="Beams of case TP-2041")
+        fold.click()
+        visitor.until(f"{count} === 6", "a closed case")
+        assert fold.get_attribute("aria-expanded") == "false"
+        visitor.sees("3 beams · 41 % · 3 running")
+        visitor.page.get_by_role("button", name="Close all cases").click()
+        visitor.until(f"{count} === 0", "closed cases")
+        visitor.page.reload()
+        visitor.sees("3 beams · 41 % · 3 running")
+        assert visitor.value(count) == 0
+        visitor.page.fill("#find", "TP-2041_3")
+        visitor.until(f"{count} === 1", "what is looked for, also in a closed case")
+        visitor.page.fill("#find", "")
+        visitor.page.get_by_role("button", name="Open all cases").click()
+        visitor.until(f"{count} === 9", "all beams again")
+
+
+def test_the_page_of_a_case_counts_and_lists_that_case_alone(visit: Visit) -> None:
+    with clinic_site() as address:
+        visitor = visit()
+        visitor.go(address, "/#/case/TP-2043")
+        visitor.sees("Case TP-2043", "#case-name")
+        visitor.sees_row("TP-2043_1", "Stalled")
+        assert visitor.text("#summary").startswith("1 Running 1 Stalled 0 Failed 0 Waiting")
+        assert visitor.page.title() == "1 needs attention, 1 running – Case TP-2043"
+        visitor.sees("No run has ended today.", "#ended")
+        visitor.page.get_by_role("link", name="All cases").click()
+        visitor.sees_row("TP-2041_1", "Running")
+        assert visitor.page.title().endswith("Dose simulations")
+
+
+def test_the_heads_of_columns_stay_in_sight(visit: Visit) -> None:
+    with clinic_site() as address:
+        visitor = visit(viewport={"width": 1440, "height": 500})
+        visitor.go(address)
+        visitor.sees_row("TP-2044_2", "Waiting")
+        visitor.value("scrollTo(0, 400)")
+        visitor.until("document.querySelector('.head').getBoundingClientRect().top === 0", "the head at the top")
 
 
 def test_the_page_can_be_used_with_the_keyboard_alone(visit: Visit) -> None:
@@ -656,6 +724,26 @@ def test_only_the_changed_one_of_a_thousand_beams_is_drawn(visit: Visit) -> None
         visitor.page.fill("#find", "")
         visitor.until(f"{count} === 1000", "all again")
         assert visitor.value("longest") < LONGEST_TASK_MS
+
+
+def test_of_ten_thousand_beams_only_those_near_the_screen_are_drawn(visit: Visit) -> None:
+    """A page with all of them would have 270 000 elements, and scroll in jerks."""
+    beams = [make_beam(f"case{number // 4:04}", f"beam{number:05}", remaining_seconds=None) for number in range(10_000)]
+    with clinic_site(ClockedStore(lambda at: make_snapshot(*beams, at=at))) as address:
+        visitor = visit()
+        visitor.go(address)
+        visitor.sees_row("beam00000", "5 of 18")
+        visitor.until("document.documentElement.dataset.drawn === '10000'", "all beams")
+        count = "document.querySelectorAll('.beam').length"
+        assert 8 < visitor.value(count) < 400
+        visitor.value("scrollTo(0, document.querySelector('[data-key$=case1250]').offsetTop)")
+        visitor.sees_row("beam05000", "5 of 18")
+        visitor.until(f"{count} < 400", "those above are freed")
+        visitor.value("scrollTo(0, 0)")
+        visitor.sees_row("beam00000", "5 of 18")
+        visitor.page.fill("#find", "beam09999")
+        visitor.sees_row("beam09999", "5 of 18")
+        assert visitor.value(count) == 1
 
 
 # For everybody

@@ -1,5 +1,7 @@
 // Makes DOM nodes. Text is always set as text, whatever an id or a line of a log contains.
 
+export const byId = (id) => document.getElementById(id);
+
 /** An element with attributes and children; a child that is a string becomes text. */
 export function element(name, attributes = {}, ...children) {
   const node = document.createElement(name);

@@ -1,0 +1,74 @@
+// A beam in words: what it is doing, when it ends, and where to read what to do.
+
+import { age, bytes, clock, duration } from "./format.js";
+
+export const settings = JSON.parse(document.querySelector("meta[name=mqi-settings]").content);
+const ENDED = new Set(["succeeded", "failed"]);
+const AT_WORK = new Set(["starting", "running"]);
+
+export const ended = (beam) => ENDED.has(beam.state);
+export const stateWord = (state) => settings.states[state]?.word ?? state;
+export const caseLink = (caseId) => `#/case/${encodeURIComponent(caseId)}`;
+export const beamLink = (beam) => `#/beam/${encodeURIComponent(beam.case_id)}/${encodeURIComponent(beam.beam_id)}`;
+
+/** Describe in words what the beam is doing. */
+export function explanation(beam, now) {
+  const parts = [];
+  if (beam.state === "failed") {
+    parts.push(beam.reason_text ?? settings.states.failed.meaning);
+    if (beam.dose_text !== null) parts.push(beam.dose_text);
+  } else if (beam.state === "stalled") parts.push(stalledWords(beam, now));
+  else if (beam.state === "expired") parts.push(`log unchanged for ${age(now - (beam.log_modified_at ?? now))}; the simulation has probably died`);
+  else if (beam.state === "unreachable") parts.push(`${beam.source} does not answer; last known values`);
+  else if (beam.state === "waiting") parts.push(beam.waiting_text ?? "no log yet");
+  else if (beam.state === "succeeded") parts.push(tookWords(beam));
+  else parts.push(settings.phases[beam.phase] ?? "starting");
+  if (beam.state === "waiting" && beam.status !== null && beam.waiting_text?.includes(beam.status) !== true) parts.push(`database: ${beam.status}`);
+  if (beam.output === "pending" || beam.output === "blocked") parts.push(beam.output_text);
+  if (beam.buffered && AT_WORK.has(beam.state)) parts.push("log grows in blocks");
+  if (beam.log_unmatched) parts.push("no line of its log is recognised");
+  if (beam.status_mismatch) parts.push(`but the database says ${beam.status}`);
+  return parts.join(" · ");
+}
+
+/** How long a run took; measured by the engine where the start of the run was not seen. */
+function tookWords(beam) {
+  if (beam.started_at !== null) return `took ${duration(beam.ended_at - beam.started_at)}`;
+  return beam.engine_seconds === null ? "finished" : `took ${duration(beam.engine_seconds)}`;
+}
+
+function stalledWords(beam, now) {
+  const stalled = `no progress for ${age(now - (beam.last_progress_at ?? beam.state_since))}`;
+  return beam.batch_duration_seconds === null ? stalled : `${stalled}, a batch takes ${duration(beam.batch_duration_seconds)}`;
+}
+
+/** The page that says what to do about a beam; null where nothing is to be done. */
+export function runbook(beam) {
+  if (beam.state === "waiting" && beam.needs_attention) return settings.runbooks.waiting;
+  const reason = beam.reason ?? (beam.state === "stalled" || beam.state === "expired" ? "stalled" : null);
+  return reason === null ? null : settings.runbooks[reason] ?? settings.runbooks.error;
+}
+
+/** `5 of 18`. */
+export const batches = (beam) =>
+  beam.batches_total === null ? "–" : `${beam.batch_current} of ${beam.batches_total}`;
+
+export function timeLeft(beam, now) {
+  if (ended(beam) || beam.state === "unreachable" || beam.expected_end === null) return "–";
+  return duration(beam.expected_end - now);
+}
+
+/** When a beam ended or is expected to end. */
+export function endWords(beam, now) {
+  if (ended(beam)) return beam.ended_at === null ? "ended" : `ended ${clock(beam.ended_at, now)}`;
+  return clock(beam.expected_end, now);
+}
+
+/** How long ago the log was last written. */
+export const logAge = (beam, now) => (beam.log_modified_at === null ? "no log" : `${age(now - beam.log_modified_at)} ago`);
+
+/** The dose file that the output check found. */
+export function doseFile(beam) {
+  if (beam.output_path === null) return beam.output_text ?? "–";
+  return `${beam.output_path}, ${bytes(beam.output_size_bytes)}`;
+}
