@@ -37,12 +37,12 @@ $(VENV)/.installed: requirements.lock pyproject.toml | $(VENV)/.runtime-installe
 	@touch $@
 
 # Programs that tests run. The last line fails where installing did not help.
-TOOLS_ARE_THERE := (for each in amtool chromium prometheus-alertmanager promtool sshd strace valgrind; do \
+TOOLS_ARE_THERE := (for each in amtool chromium nginx prometheus-alertmanager promtool sshd strace valgrind; do \
     PATH="$$PATH:/usr/sbin" command -v $$each >/dev/null || exit 1; done)
 
 tools:
 	@$(TOOLS_ARE_THERE) || .ci/install-packages \
-	    chromium openssh-client openssh-server prometheus prometheus-alertmanager strace valgrind
+	    chromium nginx-light openssh-client openssh-server prometheus prometheus-alertmanager strace valgrind
 	@$(TOOLS_ARE_THERE)
 
 # PORT is where the demo listens; without it, the first free one from 10813 on.

@@ -45,15 +45,15 @@ NOW = 1_800_000_000.0
 
 
 def bounds() -> list[tuple[str, str]]:
-    """Return each row of the guide's table: the limit, and the test that exceeds it."""
-    text = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    """Return each row of the table in docs/developer/limits.md: the limit, and the test that exceeds it."""
+    text = (ROOT / "docs" / "developer" / "limits.md").read_text(encoding="utf-8")
     table = text.split("| limit | value |", 1)[1].split("\n\n", 1)[0]
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
     return [(row[0], row[3].strip("`")) for row in rows]
 
 
 @pytest.mark.parametrize(("limit", "test"), bounds())
-def test_the_guide_names_a_test_of_each_limit(limit: str, test: str) -> None:
+def test_each_limit_in_the_documents_names_its_test(limit: str, test: str) -> None:
     path, name = test.split("::")
     text = (ROOT / "tests" / path).read_text(encoding="utf-8")
     assert re.search(rf"^ *def {name}\(", text, re.MULTILINE), f"{limit}: there is no {test}"

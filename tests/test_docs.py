@@ -192,3 +192,16 @@ def test_every_test_named_in_the_security_guide_exists() -> None:
         elif path:
             assert (ROOT / path).is_file()
     assert named > 20
+
+
+DOORS = (ROOT / "docs/use.md", ROOT / "docs/run.md", ROOT / "docs/developer-guide.md")
+
+
+def test_every_document_is_listed_by_use_run_or_develop() -> None:
+    listed = {
+        (door.parent / link).resolve()
+        for door in DOORS
+        for link in re.findall(r"\]\(([^)#\s]+)", door.read_text(encoding="utf-8"))
+    }
+    documents = set((ROOT / "docs").glob("*.md")) | set((ROOT / "docs" / "developer").glob("*.md"))
+    assert documents - listed - {*DOORS, ROOT / "docs/README.md"} == set()
