@@ -46,7 +46,7 @@ class LogAttribution(str, Enum):
 
     @property
     def of_previous_run(self) -> bool:
-        """Whether nothing of the log is shown."""
+        """Whether the log belongs to the previous run: then nothing of it is shown."""
         return self in _PREVIOUS
 
 
@@ -54,7 +54,7 @@ _PREVIOUS = (LogAttribution.PREVIOUS, LogAttribution.PREVIOUS_BY_DATE, LogAttrib
 
 
 class RowKnowledge(str, Enum):
-    """Whether a beam's row can know its current run."""
+    """Whether a beam's row was read late enough to tell about its current run."""
 
     CURRENT = "current"  # it was read since the run was first seen
     OLDER_THAN_RUN = "older_than_run"  # it was read before the run was first seen
@@ -63,7 +63,7 @@ class RowKnowledge(str, Enum):
 
     @property
     def knows_run(self) -> bool:
-        """Whether the row may speak of the current run."""
+        """Whether the row was read after the current run was first seen."""
         return self is RowKnowledge.CURRENT
 
 
@@ -183,11 +183,11 @@ LOG_DECISIONS: Mapping[tuple[LogAttribution, LogNews], tuple[LogAttribution, Rul
 
 
 def row_phase(status: str | None, statuses: StatusRules) -> RowPhase:
-    """What a status means.
+    """Return what a status means.
 
     Args:
         status: of the row; ``None`` without one.
-        statuses: what the words mean.
+        statuses: the configured meaning of each status.
     """
     if status is None:
         return RowPhase.NONE
@@ -203,7 +203,7 @@ def row_phase(status: str | None, statuses: StatusRules) -> RowPhase:
 def row_change(
     before: BeamRow, row: BeamRow, written_at: float | None, run: BeamRun, statuses: StatusRules
 ) -> RowChange:
-    """What kind of change of its row a beam has seen.
+    """Classify how a beam's row has changed since it was last read.
 
     Args:
         before: the row as it was read before.
@@ -211,7 +211,7 @@ def row_change(
         written_at: when it was written, by its own time stamp; ``None`` without one.
         run: the current run. An engine may run under a row that stays as it is, and the mirror itself writes 0 for a
             run that has just begun; it never does for one that got further.
-        statuses: what the words mean.
+        statuses: the configured meaning of each status.
     """
     now = row_phase(row.status, statuses)
     change = ROW_CHANGES.get((row_phase(before.status, statuses), now), RowChange.NONE)
@@ -248,15 +248,15 @@ def log_evidence(row: BeamRow, written_at: float | None, run: BeamRun) -> LogEvi
 
 
 def decide_row(change: RowChange, log: LogEvidence, knowledge: RowKnowledge) -> Rule:
-    """Whether a change of its row begins a new run of a beam.
+    """Decide whether a change of a beam's row begins a new run.
 
     Args:
         change: what kind of change it is.
-        log: what the log shows.
+        log: whether the log's run has ended, and whether the log was written after the row.
         knowledge: whether the row, as it was read before, could know the current run.
 
     Returns:
-        The rule; one of :data:`NEW_RUN_RULES` where a new run begins.
+        The rule that applies. A new run begins if it is one of :data:`NEW_RUN_RULES`.
     """
     if change is RowChange.NONE:
         return Rule.ROW_OF_SAME_RUN
@@ -269,10 +269,11 @@ def decide_row(change: RowChange, log: LogEvidence, knowledge: RowKnowledge) -> 
 
 @dataclass(slots=True)
 class FirstRead:
-    """The times by which a log that existed at its first poll was dated, and attributed to a run.
+    """Time stamps from the first read of a log that already existed at its first poll.
 
-    Both are repeated when the offset of its source's clock is learned. It never changes. It is not frozen, since that
-    takes three times as long to make, and thousands of logs may exist at the start.
+    The log was dated and attributed to a run by them. Both steps are repeated when the offset of its source's clock is
+    learned. Treat it as immutable. It is not frozen, since that takes three times as long to make, and thousands of
+    logs may exist at the start.
 
     Args:
         modified_at: modification time of the log, epoch seconds by the source's clock.

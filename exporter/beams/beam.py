@@ -42,25 +42,28 @@ class Beam:
         row: the row as discovery read it last.
         first_seen_at: when the beam was first seen.
         row_written_at: when the row was last written, by its own time stamp; ``None`` without one.
-        clock_steps: of the wall clock, when the beam was first seen or a log was read to its end for the first time.
+        clock_steps: how often the wall clock had been set when the beam was first seen, or when its log was first read
+            to its end.
         run_sequence: its runs.
         source, path, stat: the log that is followed; ``log_modified_at``: when it was last written, by its time stamp.
         clock_offset_seconds: how much later the log is dated than our clock says; ``None`` while that is not known.
-        first_read: by which times the log was dated and attributed, until it changes after its first read.
+        first_read: time stamps that date the log; ``None`` once the log has changed after its first read.
         checkpoint: how far the log has been read.
-        more_to_read: there is more to read at once.
+        more_to_read: unread bytes are left.
         log: which run the log belongs to; ``log_rule`` says why.
         provisional_run: the run in a log that belongs to the previous run by its date; it may prove to be current.
         log_seen_growing: the log of a run that had not ended was seen to grow.
-        row_knowledge: whether the row can know the current run; ``run_met_at``: when that run was first seen, for a row
-            that cannot; ``row_rule``: the last decision about the row.
-        row_terminal_since: when we saw that the row's status is terminal; ``row_missing_since``: that it was deleted.
+        row_knowledge: whether the row was read after the current run was first seen; if it was not, ``run_met_at`` is
+            when the run was first seen.
+        row_rule: the last decision about the row.
+        row_terminal_since: when the row's status was first seen to be terminal.
+        row_missing_since: when the row was first seen to be deleted.
         state, state_since: the last recorded state.
         waiting_since: when the beam, or its current run, was first seen.
         run_counted: the current run was counted as one that ended.
         anomalies: those of the current run that have been counted.
         recent: the log's last bytes.
-        shown_ratio: the highest estimated progress shown since as many announcements as ``shown_announcements``.
+        shown_ratio: the highest estimated progress shown since announcement number ``shown_announcements``.
         prior_rate: pace of earlier runs like the current one, in seconds per particle (or batch); ``None`` without any.
         output: the output check of the current run.
         copy_candidate: another log that may be a copy of this one, as it was first seen.
@@ -123,7 +126,7 @@ class Beam:
 
     @property
     def stage(self) -> tuple[object, ...]:
-        """What the column ``progress`` depends on; it changes with the log, not with the clock."""
+        """The values that the column ``progress`` is computed from. They change with the log, not with time."""
         run, batches = self.run, self.run.batches
         counts = batches.announcements, batches.started, batches.total
         return self.run_sequence.number, *counts, run.ended, run.succeeded, self.log_seen_growing
@@ -161,7 +164,7 @@ class Beam:
         self.shown_ratio, self.shown_announcements = 0.0, 0
 
     def meet_run(self, at: float) -> None:
-        """Note that the log has shown a run at ``at`` that the row, as it was read last, cannot know."""
+        """Note that the log showed a new run at ``at``, after the row was last read."""
         self.row_knowledge, self.run_met_at = RowKnowledge.OLDER_THAN_RUN, at
 
     def note_log(self, news: LogNews, at: float, **facts: object) -> None:

@@ -33,9 +33,9 @@ def decide_claim(
         beam: the beam.
         source, path, stat: the log.
         at: now.
-        statuses: what the words in the row mean.
+        statuses: the configured meaning of each status.
         modified_at: when the log was last written, by its time stamp.
-        path_moved: by the row, the log is not where the one is that is followed.
+        path_moved: the row names another path than that of the followed log.
         written: it appeared or grew since the last poll.
         clock_offset_seconds: how much later the source's files are dated than our clock says; ``None`` while that
             is not known.

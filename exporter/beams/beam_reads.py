@@ -37,12 +37,12 @@ def apply_events(
     Args:
         beam: the beam.
         events: the events.
-        at: when it was written.
+        at: when the bytes were written.
         read_at: when it was read.
-        more: there is more to read at once.
-        statuses: what the words in the row mean.
+        more: unread bytes are left.
+        statuses: the configured meaning of each status.
         timeline: converts time stamps of files.
-        polled_at: the poll before, which did not see what this read has brought; ``None`` where there was none.
+        polled_at: when the previous poll began, which did not see these bytes; ``None`` without one.
 
     Returns:
         Whether a new run has begun.
@@ -181,7 +181,7 @@ def correct_dates(
     Args:
         beam: the beam.
         clock_offset_seconds: how much later the source's files are dated than our clock says.
-        statuses: what the words in the row mean.
+        statuses: the configured meaning of each status.
         timeline: converts time stamps of files.
 
     Returns:
@@ -222,11 +222,11 @@ def _attribute_again(beam: Beam, before: FirstRead, first: FirstRead, statuses: 
 def reclaim_log(beam: Beam, statuses: StatusRules, at: float) -> None:
     """Attribute a log of the previous run to the current run, if the row says that the run was completed.
 
-    Call it only when the source was polled after the row became terminal: no other log was written.
+    Call it only if the source was polled after the row became terminal: then no newer log exists.
 
     Args:
         beam: the beam.
-        statuses: what the words in the row mean.
+        statuses: the configured meaning of each status.
         at: now.
     """
     if beam.provisional_run is not None and beam.row.status in statuses.completed:

@@ -26,7 +26,7 @@ def apply_row(beam: Beam, row: BeamRow, at: float, statuses: StatusRules, timeli
         beam: the beam.
         row: the row.
         at: when discovery began to read.
-        statuses: what the words in the row mean.
+        statuses: the configured meaning of each status.
         timeline: converts the row's time stamp.
 
     Returns:

@@ -176,7 +176,7 @@ class Counters:
         self._ended_shown = None
 
     def show_saved(self, state: SavedCounters | None) -> None:
-        """Show readers these totals, which are saved; ``None`` for the present ones."""
+        """Set the totals that readers see: those saved last, or the present ones for ``None``."""
         self._saved = CountersView(dict(state.runs), state.durations, state.anomalies) if state else None
 
 

@@ -40,7 +40,7 @@ def stall_threshold_seconds(run: BeamRun, rules: StallRules) -> float:
 
 @dataclass(slots=True)
 class Forecast:
-    """Everything that the estimates of a run depend on but the time, so that asking at another instant is cheap.
+    """The inputs of a run's estimates except the time, so that an estimate at another instant is cheap.
 
     It never changes. It is not frozen, since that takes five times as long to make, and a scrape may make thousands.
 

@@ -18,12 +18,12 @@ class Explanation:
 
     Args:
         view: the beam.
-        rule: by which its state was found.
-        valid_until: without news, the state is judged again then; ``None`` if time alone does not change it.
-        log: which run the log belongs to; ``log_rule``: by which rule.
-        log_read_bytes: how much of the log has been read; ``more_to_read``: there is more to read at once.
+        rule: the rule that gave its state.
+        valid_until: when time alone may change the state; ``None`` if it does not.
+        log: which run the log belongs to; ``log_rule``: the rule that decided it.
+        log_read_bytes: how much of the log has been read; ``more_to_read``: whether unread bytes are left.
         log_last_growth_at: when the log was last seen to grow in the current run; ``None`` without a run.
-        row_knowledge: whether the row can know the current run.
+        row_knowledge: whether the row was read after the current run was first seen.
         row_rule: the last decision about a change of the row; ``None`` if it never changed in this process.
         row_read_at: when the row was read.
         row_from_restart: the row was read by the exporter before its last restart.

@@ -18,7 +18,7 @@ from exporter.sources.source import LogStat
 
 
 def watched_beams(data: StoreData, source: str) -> list[WatchedBeam]:
-    """Return the beams whose logs a source looks for."""
+    """Return the beams whose logs a source polls for."""
     return [WatchedBeam(beam.row, beam.path if beam.source == source else None) for beam in data.beams.values()]
 
 
@@ -108,7 +108,7 @@ def apply_read(
 
 
 def set_clock_offset(data: StoreData, source: str, seconds: float | None) -> None:
-    """Record how a source dates its files, and correct what was concluded from their dates.
+    """Record the clock offset of a source, and date and attribute its logs again.
 
     Args:
         data: the store's data.

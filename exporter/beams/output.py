@@ -72,7 +72,7 @@ class OutputCheck:
 
     Args:
         state: the state; ``NOT_CONFIGURED`` depends on the configuration and is added by :meth:`state_for`.
-        run_after: when the last poll before the run began; ``None`` without one.
+        run_after: when the last poll began that did not show the run yet; ``None`` without one.
         clock_offset_seconds: how much later the source dates its files than our clock says.
         claimed_at: when the run claimed success.
         found_at: when the file was found.
@@ -98,7 +98,7 @@ class OutputCheck:
         return self.state if checking_sources(source, configured) else OutputState.NOT_CONFIGURED
 
     def with_log_time(self, file_time: float, at: float) -> OutputCheck:
-        """Learn how the source dates its files from the end of the log; ignored after the claim.
+        """Learn the source's clock offset from a log whose end was just read; ignored after the claim.
 
         Args:
             file_time: the log's time stamp when it showed the run's end.
@@ -136,7 +136,7 @@ class OutputCheck:
         return replace(self, state=OutputState.NOT_DUE, claimed_at=None, looks={})
 
     def skip(self) -> OutputCheck:
-        """Skip the check of a run that was shown as done before there was one."""
+        """Skip the check of a run that was shown as succeeded before the check was configured."""
         return replace(self, state=OutputState.SKIPPED) if self.state is OutputState.NOT_DUE else self
 
     def record_search(

@@ -15,7 +15,7 @@ from exporter.process.clock import Timeline
 
 
 def views_at(data: StoreData, beams: Iterable[Beam], at: float, timeline: Timeline) -> list[BeamView]:
-    """Return the views of beams. Beams of an earlier process are shown in the state that they had there.
+    """Return the views of beams. Beams restored from a save keep their saved state until their source was polled.
 
     Args:
         data: the store's data.

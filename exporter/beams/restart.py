@@ -44,7 +44,7 @@ def changes(data: StoreData, beams: dict[BeamKey, bytes | None], clocks: ClockRe
 
 
 def mark_all(data: StoreData) -> None:
-    """Record that nothing of the store is saved."""
+    """Mark everything in the store as unsaved."""
     data.unsaved.forgotten |= dict.fromkeys(data.forgotten.by_key)
     for key in data.beams:
         data.unsaved.mark(key)

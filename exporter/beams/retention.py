@@ -49,7 +49,7 @@ def leaves_at(beam: Beam, rules: StoreRules) -> float | None:
 
 
 def was_deleted(beam: Beam, at: float) -> bool:
-    """Whether the row of an open beam was deleted a minute ago. Then it is removed without the rest of its case."""
+    """Whether the row of an open beam was deleted over a minute ago: it is removed without the rest of its case."""
     if beam.row_missing_since is None or beam.state in OVER_STATES:
         return False
     if beam.source is None and beam.row_terminal_since is not None:
@@ -81,7 +81,7 @@ class ForgottenBeams:
         """Remember a beam that is removed, and forget the oldest one if there are too many.
 
         Returns:
-            The keys of both: the oldest first.
+            The keys whose memory has changed: the forgotten beam first, if any, then this one.
         """
         row = beam.row
         # Each row has a text of its own for the same status; the rules' own text saves memory.

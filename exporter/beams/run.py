@@ -66,7 +66,7 @@ class BeamRun:
         running_since: when the simulation began; a log may have no lines about batches.
         batch_since: when the running batch began; ``None`` if unknown.
         pace: durations of the batches finished so far.
-        timed: seconds of each batch of the last read whose beginning and end were both read when they were written.
+        timed: durations in seconds of those batches of the last read that were watched from beginning to end.
         anomalies: number of unexpected lines, by kind.
         size_bytes: how much of the log has been read.
         dose: the dose files that were written.

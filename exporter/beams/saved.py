@@ -1,4 +1,4 @@
-"""What of a store survives a restart: which of it has changed since it was saved, and all of it as JSON and back."""
+"""What is saved of the store: marks for what has changed since the last save, and conversion to JSON and back."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class SavedCounters:
 
 @dataclass(slots=True)
 class SavedSources:
-    """The sources, and by which clocks all times are that are saved."""
+    """The sources, and the clock readings that all saved times refer to."""
 
     states: dict[str, SourceState]
     clocks: ClockReading | None = None
@@ -55,8 +55,8 @@ class StoredState:
 
     Args:
         parts: ``counters``, ``sources`` and ``rates``.
-        beams: those that were met first come first.
-        forgotten: beams that left; those that left first come first.
+        beams: in the order in which they were found.
+        forgotten: removed beams, in the order of their removal.
         ended: the last runs that ended.
     """
 
@@ -68,7 +68,7 @@ class StoredState:
 
 @dataclass(slots=True)
 class RestoredState:
-    """A store that was saved: see :class:`StoredState`."""
+    """A saved store, decoded from a :class:`StoredState`."""
 
     counters: SavedCounters
     sources: SavedSources
@@ -79,10 +79,10 @@ class RestoredState:
 
     @classmethod
     def decode(cls, stored: StoredState) -> RestoredState:
-        """Return what was saved so.
+        """Decode a saved store.
 
         Raises:
-            pydantic.ValidationError: it is no store.
+            pydantic.ValidationError: the JSON does not describe a store.
         """
         parts = stored.parts
         beams = (_beam.validate_json(each, strict=True) for each in stored.beams)
@@ -98,12 +98,12 @@ class RestoredState:
 
 @dataclass(slots=True)
 class StoreChanges:
-    """What has changed since a store was saved last; all of it is true at one moment.
+    """What has changed since a store was saved last, all at one instant.
 
     Args:
-        beams: as JSON; ``None`` for those that left.
-        forgotten: beams that left, as JSON; ``None`` for those that need not be remembered any more.
-        parts: as JSON, all of them.
+        beams: changed beams as JSON; ``None`` for removed ones.
+        forgotten: removed beams as JSON; ``None`` for those that need not be remembered any more.
+        parts: all of ``counters``, ``sources`` and ``rates``, as JSON.
         ended: runs that have ended.
         counters: what ``parts`` holds of the counters.
     """
@@ -116,11 +116,11 @@ class StoreChanges:
 
 
 class UnsavedChanges:
-    """Marks of what has changed since the store was saved last. The store alone touches them, under its lock.
+    """Marks what has changed since the store was saved last. Only the store uses it, under its lock.
 
     Attributes:
-        beams: beams that have changed, came or left, in this order; the values mean nothing.
-        forgotten: the same of what is remembered of beams that left.
+        beams: keys of added, changed and removed beams, in this order; the values mean nothing.
+        forgotten: keys of removed beams that must be saved or deleted, in the same form.
         ended: runs that have ended.
         notify: called at the first mark after :meth:`begin`; it must be quick.
     """
@@ -145,12 +145,12 @@ class UnsavedChanges:
 
 
 def encode_beams(keys: Iterable[BeamKey], beams: Mapping[BeamKey, Beam]) -> dict[BeamKey, bytes | None]:
-    """Return beams as JSON; ``None`` for those that are not there, or that text cannot name (see there)."""
+    """Return beams as JSON; ``None`` for removed ones, and for those whose ids are not valid UTF-8."""
     return {key: None if (beam := beams.get(key)) is None else encode_beam(beam) for key in keys}
 
 
 def encode_beam(beam: Beam) -> bytes | None:
-    """Return a beam as JSON; ``None`` for one that text cannot name (its file name is no UTF-8)."""
+    """Return a beam as JSON; ``None`` if its id, from a file name, is not valid UTF-8."""
     row = _without_useless_texts(beam.row)
     if row is not beam.row:
         beam = copy(beam)
@@ -162,10 +162,10 @@ def encode_beam(beam: Beam) -> bytes | None:
 
 
 def decode_beam(saved: bytes) -> Beam:
-    """Return the beam that was saved so.
+    """Decode a beam that :func:`encode_beam` made.
 
     Raises:
-        pydantic.ValidationError: it is no beam.
+        pydantic.ValidationError: the JSON does not describe a beam.
     """
     return _beam.validate_json(saved, strict=True)
 
@@ -173,7 +173,7 @@ def decode_beam(saved: bytes) -> Beam:
 def encode_forgotten(
     keys: Iterable[BeamKey], forgotten: Mapping[BeamKey, ForgottenBeam]
 ) -> dict[BeamKey, bytes | None]:
-    """Return what is remembered of beams that left, as JSON; ``None`` for those of which nothing is."""
+    """Return what is remembered of removed beams, as JSON; ``None`` for those that are not remembered."""
     return {key: _encode_one_forgotten(key, forgotten.get(key)) for key in keys}
 
 
@@ -185,7 +185,7 @@ def _encode_one_forgotten(key: BeamKey, forgotten: ForgottenBeam | None) -> byte
 
 
 def encode_parts(counters: SavedCounters, sources: SavedSources, rates: Rates) -> dict[str, bytes]:
-    """Return what is not about single beams, as JSON."""
+    """Return counters, sources and rates as JSON, by name."""
     return {
         "counters": _counters.dump_json(counters),
         "sources": _sources.dump_json(sources),
@@ -194,7 +194,7 @@ def encode_parts(counters: SavedCounters, sources: SavedSources, rates: Rates) -
 
 
 def can_be_saved(key: BeamKey) -> bool:
-    """Whether text can name the beam."""
+    """Whether the ids of the beam are valid UTF-8."""
     return not any("\ud800" <= character <= "\udfff" for character in f"{key.case_id}{key.beam_id}")
 
 

@@ -88,7 +88,7 @@ class BeamRow:
     log_path: str | None = None
 
     def read_again(self, row: BeamRow) -> BeamRow:
-        """Return ``row``, a later read of this one, with the same text objects where they are equal, to save memory."""
+        """Return ``row``, a later read of the same row. To save memory it shares equal text objects with this one."""
         return BeamRow(
             self.key,
             row.read_at,
@@ -318,8 +318,8 @@ class EndedRun:
 class StoreSnapshot:
     """Everything that readers may know, true at ``at``.
 
-    Times are wall-clock times, UTC epoch seconds, but for ``read_at`` of a row: that is an instant of the steady
-    timeline (:mod:`exporter.process.clock`), which is ``wall_offset_seconds`` behind the wall clock.
+    Times are wall-clock times in UTC epoch seconds. Only ``read_at`` of a row is an instant of the steady timeline
+    (:mod:`exporter.process.clock`); add ``wall_offset_seconds`` to get its wall-clock time.
     ``runs`` counts ended runs by ``(source, outcome, reason)``, reason ``""`` for those that succeeded.
     ``rows_from_restart`` are beams whose rows were read by an earlier process.
     """

@@ -134,7 +134,7 @@ class BeamStore:
             self._data.counters.show_saved(changes.counters)
 
     def show_saved_counters(self, counters: SavedCounters) -> None:
-        """Show readers these counters, which are saved, until :meth:`confirm_saved` brings newer ones."""
+        """Show readers these saved counters until :meth:`confirm_saved` brings newer ones."""
         with self._lock:
             self._data.counters.show_saved(counters)
 
@@ -283,7 +283,7 @@ class BeamStore:
             path: the log; a read of another log than the claimed one is ignored.
             events: what it says, ending with a :class:`~exporter.logs.events.LogRead`.
             at: when it was written, as far as known.
-            more: there is more to read at once.
+            more: unread bytes are left.
             read_at: when it was read, if that was later.
             recent: the log's last bytes, for people.
             checkpoint: how far it has been read now.

@@ -43,8 +43,8 @@ class StoreData:
         unconfirmed: beams of an earlier process whose source has not been polled yet. They are shown as they were.
         rows_from_restart: beams whose rows this process has not read yet.
         unsaved: what has changed since the last save.
-        rows_without_room: rows of the last discovery that found no room.
-        dropped: number of beams that were not shown when that was last reported.
+        rows_without_room: number of rows of the last discovery that were not added because of ``max_beams``.
+        dropped: number of beams that are not shown, as last reported.
         outputs_open: beams whose dose file may have to be searched for.
         watch_version: changes whenever :meth:`BeamStore.watched_beams` changes.
     """
@@ -92,7 +92,7 @@ class StoreData:
         self.unsaved.mark(key)
 
     def collect_decisions(self, beam: Beam) -> None:
-        """Take what was decided about a beam, and keep it if somebody logs it."""
+        """Move a beam's decisions to ``decisions``; drop them if decisions are not kept."""
         if beam.decisions and self.keep_decisions:
             about = beam.row.key, beam.source, beam.run_sequence.number
             self.decisions += (BeamDecision(*about, each) for each in beam.decisions)
@@ -126,7 +126,7 @@ class StoreData:
         self._reopen_output_checks()
 
     def _reopen_output_checks(self) -> None:
-        """Check dose files from now on; runs that were shown as done before there was a check stay done."""
+        """Check dose files from now on; runs that were shown as succeeded before that stay so."""
         self.outputs_open = set(self.beams)
         for key, beam in self.beams.items():
             if beam.state is BeamState.SUCCEEDED and beam.output.state is OutputState.NOT_DUE:
@@ -139,5 +139,5 @@ class StoreData:
             self.unconfirmed = {key for key in self.unconfirmed if self.beams[key].source != source}
 
     def hidden(self, shown: int) -> int:
-        """Return the number of beams besides ``shown`` of them, with those that found no room."""
+        """Return how many beams are not shown because of ``max_beams``, if ``shown`` of them are."""
         return max(0, len(self.beams) - shown) + self.rows_without_room

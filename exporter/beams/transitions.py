@@ -27,7 +27,7 @@ batch, which may take twice as long as the longest before."""
 
 @dataclass(slots=True)
 class RunBefore:
-    """A run that may be replaced by a new one, as :func:`start_run` needs it.
+    """The current run, kept before a change that may begin a new one; see :func:`start_run`.
 
     Attributes:
         run, number: the run.
@@ -47,7 +47,7 @@ class RunBefore:
 
 
 def start_run(data: StoreData, beam: Beam, before: RunBefore) -> None:
-    """Record that a new run has replaced another: count the other, and report the new one.
+    """Record that a new run has replaced the previous one: count the previous run, and report the new one.
 
     Args:
         data: the store's data.

@@ -19,18 +19,18 @@ from exporter.process.clock import Timeline
 
 @dataclass(slots=True)
 class CachedView:
-    """A condition, and the view that shows it once one was asked for. A beam drops it when it changes.
+    """The condition of a beam, and the view made from it. A beam drops it when the beam changes.
 
     Args:
-        condition: of the beam; ``judged_at``, ``valid_until``: the instants between which it holds.
-        rules: by which it was found.
-        down_since: since when the source was down then.
-        row_terminal_since: of the beam; ``polled``: whether the source had been polled since.
-        recorded: the store has acted on the condition; ``rates_version``: which paces of earlier runs it used then.
-        view: the view; ``None`` before it is asked for; ``timeline``: by which it shows wall-clock times.
-        forecast: of its estimates; ``None`` without a view.
-        changes_with_time: whether the clock changes the estimates; ``endless``: whether no end is shown.
-        least_ratio: estimated progress that was shown before.
+        condition: the condition, valid from ``judged_at`` to ``valid_until``.
+        rules: the configuration that it was judged by.
+        down_since: since when the source was down; ``None`` if it was up.
+        row_terminal_since: when the row became terminal; ``polled``: whether the source had been polled since.
+        recorded: whether the store has recorded the condition; ``rates_version``: the version of the paces it used.
+        view: the view; ``None`` until a reader needs it; ``timeline``: the timeline that converted its times.
+        forecast: the inputs of its estimates; ``None`` without a view.
+        changes_with_time: whether the estimates change with time; ``endless``: whether no remaining time is shown.
+        least_ratio: the highest estimated progress shown before; the view shows no less.
     """
 
     condition: Condition

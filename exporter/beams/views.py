@@ -18,7 +18,7 @@ _WITHOUT_END = ENDED_STATES | {BeamState.STALLED, BeamState.EXPIRED}
 
 
 def condition_at(beam: Beam, at: float, rules: StoreRules, source: SourceState) -> CachedView:
-    """The condition of a beam, judged again only where it may have changed.
+    """Return the condition of a beam at an instant; it is judged again only if it may have changed.
 
     Args:
         beam: the beam.
@@ -82,7 +82,7 @@ def recorded_view(beam: Beam, at: float, rules: StoreRules, source: SourceState,
 
 
 def make_view(beam: Beam, condition: Condition, at: float, rules: StoreRules, timeline: Timeline) -> BeamView:
-    """The view of a beam in a given condition; nothing is kept.
+    """Make the view of a beam in a given condition, without the cache.
 
     Args:
         beam: the beam.

@@ -18,7 +18,7 @@ _LISTED = 20
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What is sent.
+    """A message to people.
 
     Args:
         kind: what it is about.

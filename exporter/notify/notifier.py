@@ -39,7 +39,7 @@ class Destination:
 
     Args:
         name: its name in the configuration, in log lines and in metrics.
-        id: what its messages are remembered by; a name may have several URLs, each a destination.
+        id: identifies the destination in the memory of sent messages; each URL of a name is a destination.
         kinds: what is sent there.
         cases: the ids of the cases that are sent, matched as a whole.
         send: sends a message; raises :class:`SendFailed`.
@@ -61,16 +61,16 @@ class SentMessages(Protocol):
     """Remembers what has been sent, also over a restart."""
 
     def is_new(self, destination: str) -> bool:
-        """Whether nothing was ever remembered of a destination."""
+        """Whether :meth:`remember` was never called for a destination."""
 
     def was_sent(self, destination: str, key: str) -> bool:
         """Whether a destination has got the message of this key."""
 
     def remember(self, destination: str, keys: Iterable[str]) -> None:
-        """A destination has got these messages, or need not get them."""
+        """Remember that a destination has got these messages, or need not get them."""
 
     def forget(self, destination: str, key: str) -> None:
-        """The thing is over; when it happens again, it is told again."""
+        """Forget a message whose cause is over: if the cause returns, the message is sent again."""
 
     def save(self) -> None:
         """Write what has not been written yet."""
@@ -121,11 +121,11 @@ class Notifier:
     Args:
         destinations: where messages go.
         snapshot: the beams as they are now.
-        ready: whether every source has been polled; before, nothing is told.
+        ready: whether every source has been polled; before that, nothing is sent.
         identifiers: how ids are shown.
         sent: what has been sent before.
         steady: seconds of a clock that nobody sets.
-        counts: messages by name and outcome (``sent``, ``failed``, ``dropped``), counted on from what stands there.
+        counts: messages by name and outcome (``sent``, ``failed``, ``dropped``) so far; it is increased.
     """
 
     def __init__(

@@ -43,7 +43,7 @@ class Occurrence:
 
     Args:
         kind: what it is.
-        key: the same for the same thing, in every process; a hash, so that it shows no id.
+        key: identifies the occurrence, also in a later process; a hash, so that it shows no id.
         beams: the beams that it is about: all of a case, or one; none for a source.
         source: the source that is down.
     """
@@ -60,7 +60,7 @@ class Occurrence:
 
 
 def find_occurrences(snapshot: StoreSnapshot) -> list[Occurrence]:
-    """Everything in a snapshot that deserves a message, whether it has been told before or not."""
+    """Find everything in a snapshot that deserves a message, whether or not it was sent before."""
     found: list[Occurrence] = []
     cases: defaultdict[str, list[BeamView]] = defaultdict(list)
     for beam in snapshot.beams:
@@ -83,16 +83,16 @@ def source_key(name: str) -> str:
 
 
 class OccurrenceFilter:
-    """Holds occurrences back until they have held for :data:`HOLD_SECONDS`. Used by one thread."""
+    """Delays each occurrence until it has lasted for :data:`HOLD_SECONDS`. Used by one thread."""
 
     def __init__(self) -> None:
         self._since: dict[str, float] = {}
 
     def due(self, occurrences: Iterable[Occurrence], at: float) -> list[Occurrence]:
-        """Find the occurrences that have held long enough.
+        """Return the occurrences that have lasted long enough.
 
         Args:
-            occurrences: all that hold now.
+            occurrences: all present ones.
             at: now, in seconds of a clock that nobody sets.
         """
         held = {each.key: each for each in occurrences}

@@ -8,7 +8,7 @@ class StateInUse(Exception):
 
 
 class StateUnusable(Exception):
-    """What stands in a file cannot be used; the message says why, without naming the file or anything in it."""
+    """The content of a file cannot be used. The message says why; it names neither the file nor its content."""
 
 
 class StateOutdated(StateUnusable):
@@ -16,11 +16,11 @@ class StateOutdated(StateUnusable):
 
 
 class StateReadable(StateUnusable):
-    """The same of a file of ours that is not encrypted although it should be: whatever stands in it can be read."""
+    """The content cannot be used and is not encrypted although it should be: whoever opens the file can read ids."""
 
 
 class StateNotOurs(StateUnusable):
-    """The file is somebody's database, or no file at all: it must not be touched."""
+    """The path is another program's database, or not a regular file. It must not be changed."""
 
 
 class StateNotSaved(Exception):

@@ -23,7 +23,7 @@ _UNIT_SECONDS = {"m": 60.0, "h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
 
 
 class HistoryUnavailable(Exception):
-    """The history cannot be read; the message says why, without anything that stands in it."""
+    """The history cannot be read. The message says why, and quotes nothing of its content."""
 
 
 class RunHistory:

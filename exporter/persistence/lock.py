@@ -26,8 +26,8 @@ class LockFile:
         """Keep other processes off the file until :meth:`release`.
 
         Raises:
-            StateInUse: another process has done so.
-            OSError: the folder cannot be written, so nobody can.
+            StateInUse: another process holds the lock.
+            OSError: the lock file cannot be opened.
         """
         if self._descriptor is not None:
             return
@@ -53,7 +53,7 @@ class LockFile:
         self._descriptor = descriptor
 
     def release(self) -> None:
-        """Let others use the file."""
+        """Release the lock."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None

@@ -61,7 +61,7 @@ def store_path(file: Path) -> Path:
 
 
 def find_old_state(file: Path, encryption: Encryption | None) -> OldStateFile | None:
-    """Return the JSON file that was used before the store, where there is one.
+    """Return the JSON file of an earlier version; ``None`` if there is none.
 
     Args:
         file: ``state.file`` of the configuration.
@@ -79,7 +79,7 @@ def find_old_state(file: Path, encryption: Encryption | None) -> OldStateFile | 
 
 
 class OldStateFile:
-    """One such file.
+    """The JSON state file of an earlier version.
 
     Args:
         path: the file.
@@ -92,7 +92,7 @@ class OldStateFile:
         self._lock = None if path == store_path(path) else LockFile(path)  # else it is the store's, which is held
 
     def read(self) -> StoredState:
-        """Return what it holds; an exporter of an earlier version is kept off it until :meth:`retire`.
+        """Return its state. The file stays locked against exporters of earlier versions until :meth:`release`.
 
         Raises:
             StateInUse: such an exporter uses it now.
@@ -130,13 +130,13 @@ class OldStateFile:
         return self._encryption is not None and not _is_encrypted(data)
 
     def retire(self, suffix: str) -> Path | None:
-        """Give the file another name, or delete it where ids in it could be read that must not be.
+        """Rename the file, or delete it if it is not encrypted although it should be.
 
         Args:
             suffix: what is added to the name.
 
         Returns:
-            The other name; ``None`` where it was deleted.
+            The new path; ``None`` if it was deleted.
 
         Raises:
             OSError: it cannot be renamed or deleted.
@@ -151,7 +151,7 @@ class OldStateFile:
         return None if must_go else kept
 
     def release(self) -> None:
-        """Let others have what there is of it."""
+        """Release the lock, and delete the lock file."""
         if self._lock is not None:
             self._lock.release()
             with contextlib.suppress(OSError):
@@ -159,7 +159,7 @@ class OldStateFile:
 
 
 def is_readable(path: Path) -> bool:
-    """Whether a state file of ours is there, of whatever version, that is not known to be encrypted.
+    """Whether a state file exists that is not marked as encrypted.
 
     Raises:
         OSError: it cannot be read.

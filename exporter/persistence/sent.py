@@ -31,7 +31,7 @@ class SentOnDisk:
     Args:
         path: the state store.
         keep_days: what was sent earlier is forgotten.
-        encryption: hashes the keys with a key of its own; they stand there as they are without.
+        encryption: hashes the keys of messages; without it they are stored as they are.
     """
 
     def __init__(self, path: Path, keep_days: float, encryption: Encryption | None = None) -> None:
@@ -43,7 +43,7 @@ class SentOnDisk:
         self._failing = False
 
     def is_new(self, destination: str) -> bool:
-        """Return whether nothing was ever remembered of a destination."""
+        """Return whether :meth:`remember` was never called for a destination."""
         return destination not in self._known()
 
     def was_sent(self, destination: str, key: str) -> bool:

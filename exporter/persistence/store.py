@@ -69,31 +69,31 @@ _SQLITE_ERRORS = (sqlite3.Error, UnicodeDecodeError)
 
 
 class Codec:
-    """How ids and JSON stand in a row.
+    """Encodes ids and JSON for the database, and decodes them.
 
     Args:
-        encryption: encrypts them; they stand there as they are without.
+        encryption: encrypts them; without it they are stored as they are.
     """
 
     def __init__(self, encryption: Encryption | None) -> None:
         self._encryption = encryption
 
     def ids(self, key: BeamKey) -> tuple[str, str]:
-        """Return what stands in ``case_id`` and ``beam_id``."""
+        """Return the values of the columns ``case_id`` and ``beam_id``."""
         if self._encryption is None:
             return key.case_id, key.beam_id
         return self.case_id(key.case_id), self._encryption.lookup("beam", key.case_id, key.beam_id)
 
     def case_id(self, case_id: str) -> str:
-        """Return what stands in ``case_id``."""
+        """Return the value of the column ``case_id``."""
         return case_id if self._encryption is None else self._encryption.lookup("case", case_id)
 
     def encode(self, state: bytes, *place: str) -> tuple[str | bytes, int]:
-        """Return what stands in ``state`` and ``checksum``.
+        """Return the values of the columns ``state`` and ``checksum``.
 
         Args:
             state: JSON.
-            place: the table, and what else says which row it is.
+            place: the table and the row; :meth:`decode` needs the same.
         """
         if self._encryption is None:
             return state.decode(), zlib.crc32(state)
@@ -101,10 +101,10 @@ class Codec:
         return encrypted, zlib.crc32(encrypted)
 
     def decode(self, state: object, checksum: object, *place: bytes) -> bytes:
-        """Return the JSON.
+        """Return the JSON that :meth:`encode` got.
 
         Raises:
-            StateUnusable: it is not as it was written.
+            StateUnusable: the row is damaged, or was encrypted with another key.
         """
         if not isinstance(state, bytes) or zlib.crc32(state) != checksum:
             raise StateUnusable("is damaged: a checksum is another")
@@ -119,7 +119,7 @@ class Codec:
         """Return the run of a row ``case_id, beam_id, run, checksum``.
 
         Raises:
-            StateUnusable: it is not as it was written.
+            StateUnusable: the row is damaged, or was encrypted with another key.
         """
         case_id, beam_id, run, checksum = row
         try:
@@ -129,7 +129,7 @@ class Codec:
 
 
 def is_plain(path: Path) -> bool:
-    """Whether a store is there that is not encrypted, or of which nobody knows that since its head is damaged.
+    """Whether a store exists that is not marked as encrypted, for instance because its first bytes are damaged.
 
     Raises:
         OSError: it cannot be read.
@@ -188,13 +188,13 @@ class StateStore:
     # Reading
 
     def read(self) -> StoredState | None:
-        """Return what was written last; ``None`` where there is no file, or an empty one.
+        """Return the state written last; ``None`` if the file is missing or empty.
 
         A store that is not encrypted although it should be is encrypted by the next write.
 
         Raises:
             StateReadable: it cannot be used, and is not encrypted although it should be.
-            StateNotOurs: it is no store, and must not be touched.
+            StateNotOurs: another program's file is at the path; it must not be changed.
             StateUnusable: it is damaged, of another version, or encrypted with another key.
         """
         application_id = self._application_id_of_file()
@@ -272,7 +272,7 @@ class StateStore:
 
     @property
     def needs_everything(self) -> bool:
-        """Whether the next write must hold all of the state: the file is not there, or another than the one in use."""
+        """Whether the next write must hold the whole state, because the file is missing or has been replaced."""
         return self._database is None or _identity(self.path) != self._file
 
     def write(self, changes: StoreChanges, *, forget_runs_before: float | None = None) -> None:
@@ -280,11 +280,11 @@ class StateStore:
 
         Args:
             changes: what has changed since the last write; everything where :attr:`needs_everything`.
-            forget_runs_before: runs that ended before, epoch seconds, leave the history; ``None``: none do.
+            forget_runs_before: runs that ended before this time (epoch seconds) are deleted; ``None`` deletes none.
 
         Raises:
-            StateNotSaved: they cannot be written now; what stood there still does.
-            StateUnusable: what stands there is damaged, or no store.
+            StateNotSaved: they cannot be written now; the earlier state is still there.
+            StateUnusable: the file is damaged, or not a store.
         """
         try:
             if self.needs_everything:
@@ -377,10 +377,10 @@ class StateStore:
             self._database = None
 
     def drop_states(self) -> None:
-        """Forget everything but the history of runs.
+        """Delete everything except the history of runs.
 
         Raises:
-            StateUnusable: it cannot be done.
+            StateUnusable: the file cannot be changed.
         """
         self._parts = {}
         if self._plain:
@@ -412,7 +412,7 @@ class StateStore:
 
     @property
     def aside(self) -> Path:
-        """The other name."""
+        """The path that :meth:`set_aside` gives to the file."""
         return self.path.with_name(f"{self.path.name}.set-aside")
 
     def remove(self) -> None:

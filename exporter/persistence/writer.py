@@ -1,4 +1,4 @@
-"""Keeps the store on disk up to date, and lets the next process go on where this one stopped.
+"""Keeps the store on disk up to date, and restores the beams from it after a restart.
 
 Neither polling nor a scrape ever waits for the disk: what has changed is encoded under the lock of the beams, a few at
 a time, then written in a thread of its own. A store that cannot be written, or read, is reported once and counted; the
@@ -50,7 +50,7 @@ class StateWriter:
         file: ``state.file`` of the configuration.
         interval_seconds: how often the time of the last poll is written where nothing else changes, and how long after
             a failure it is tried again.
-        keep_history_days: runs that ended earlier leave the history.
+        keep_history_days: how long a run that ended stays in the history.
         store: what is saved.
         clock: the exporter's.
         encryption: encrypts the store on disk; nothing is encrypted without.
@@ -98,14 +98,14 @@ class StateWriter:
     # Reading
 
     def resume(self, sources: Collection[str]) -> None:
-        """Lock the store, and let the beams go on where they were; before anything is polled.
+        """Lock the store, and restore the beams from it. Call it before the first poll.
 
         Args:
             sources: those of the configuration.
 
         Raises:
             StateInUse: another exporter uses the file.
-            StateNotOurs: the path is that of something else.
+            StateNotOurs: another program's file is at the path.
         """
         if self._file != self.path:
             _log.info(
@@ -245,7 +245,7 @@ class StateWriter:
         _log.error("state was not written in time: the disk does not answer", state=str(self.path))
 
     def close(self) -> None:
-        """Let others have the file."""
+        """Close the store, and release its lock."""
         self._disk.close()
         self._lock.release()
 
@@ -317,10 +317,10 @@ class StateWriter:
 
 
 def decode(stored: StoredState) -> RestoredState:
-    """Return the state that was stored so.
+    """Decode the stored state.
 
     Raises:
-        StateOutdated: it is no state; the message names the place, not what stands there, which may be a patient's.
+        StateOutdated: it is not valid. The message names the field, not its value, which may be a patient's id.
     """
     try:
         return RestoredState.decode(stored)

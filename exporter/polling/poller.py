@@ -140,7 +140,7 @@ class SourcePoller:
             scope: all logs, those that are due, or only hinted ones.
 
         Returns:
-            Whether there is more to read at once.
+            Whether unread bytes are left.
         """
         began = self._clock()
         more = answered = False
@@ -214,7 +214,7 @@ class SourcePoller:
         self._sink.update_source(view, ended)
 
     def _poll(self, at: float, scope: PollScope) -> bool:
-        """Poll at an instant; return whether there is more to read at once."""
+        """Poll at an instant; return whether unread bytes are left."""
         due = self._schedule.next(scope)
         if due.watched is not None:
             self._keep_only(due.watched)

@@ -57,9 +57,8 @@ class Target:
         paths: where its log may be.
         present: those of ``paths`` at which a log was at the last poll; ``None`` before the first.
         group: the group with which it is polled.
-        polled_at: when the last poll of it began; ``None`` where that is not known. While its log is
-            unchanged, ``polled_at`` of the group counts.
-        polled_before: the same of the poll before.
+        polled_at: when its last poll began; ``None`` if unknown. For an unchanged log see the group.
+        polled_before: when the poll before that began.
     """
 
     beam: WatchedBeam
@@ -126,7 +125,7 @@ class DueLogs:
     Args:
         targets: beams whose logs are to be examined.
         known: the unchanged logs that are due, with their last stat.
-        watched: every beam of the source, if they may differ from those before.
+        watched: all beams of the source; ``None`` if they are the same as the last time.
     """
 
     targets: Sequence[Target]

@@ -53,11 +53,11 @@ class Encryption:
         return self._salt + nonce + self._cipher(self._salt).encrypt(nonce, data, context)
 
     def decrypt(self, data: bytes, context: bytes) -> bytes:
-        """Return what was encrypted so.
+        """Return the plain bytes.
 
         Args:
             data: from :meth:`encrypt`.
-            context: as it was then.
+            context: the same as for :meth:`encrypt`.
 
         Raises:
             DecryptionFailed: the key or the context is another, or the data has been changed.

@@ -1,4 +1,4 @@
-"""How far a log has been read: enough to go on there, in this process or the next."""
+"""How far a log has been read, with all that is needed to continue there, also after a restart."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class Checkpoint:
     Not frozen: a frozen one takes longer to make, and one is made at every read.
 
     Args:
-        log: where the tailer was.
-        parser: where the parser was.
+        log: the position of the tailer.
+        parser: the state of the parser.
     """
 
     log: LogPosition
@@ -24,14 +24,14 @@ class Checkpoint:
 
     @classmethod
     def of(cls, tailer: Tailer, parser: TpsLogParser) -> Checkpoint:
-        """Return where these two are now."""
+        """Make a checkpoint of a tailer and its parser."""
         return cls(tailer.position, parser.state.copy())
 
     @property
     def path(self) -> str:
-        """The log."""
+        """The path of the log."""
         return self.log.path
 
     def reopen(self, site: SitePatterns) -> tuple[Tailer, TpsLogParser]:
-        """Return a tailer and a parser that go on there."""
+        """Return a tailer and a parser that continue at this checkpoint."""
         return Tailer.at(self.log), TpsLogParser(site, self.parser)

@@ -84,7 +84,7 @@ def find_runs(
     Args:
         history: where they are looked for.
         identifiers: how ids are shown.
-        case: only runs of the case that is shown so.
+        case: only runs of the case with this id, as shown.
         since: only runs that ended then or later, UTC epoch seconds.
         limit: at most so many.
 
