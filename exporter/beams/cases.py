@@ -6,9 +6,12 @@ last beam has ended and its retention is over, they are removed together.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
-from exporter.beams.snapshot import BeamKey, BeamView
+from exporter.beams.forecast import ExpectedEnd, last_end
+from exporter.beams.snapshot import BeamKey, BeamState, BeamView, StoreSnapshot
 
 
 class CaseIndex:
@@ -39,10 +42,53 @@ class CaseIndex:
         return self._beams.get(case_id, ())
 
 
-def case_progress(beams: Sequence[BeamView]) -> float:
-    """Return the progress of a case, 0 to 1: the mean of its beams.
+@dataclass(frozen=True, slots=True)
+class CaseView:
+    """A case at the instant of a snapshot.
 
     Args:
-        beams: all beams of the case, at least one. A succeeded beam counts 1, a failed one the progress it reached.
+        case_id: its id.
+        beams: all its beams, at least one.
+        at: the instant, UTC epoch seconds.
+        expected_end: when the last of its beams is expected to finish, UTC epoch seconds; ``None`` if that is unknown
+            of one of them, or all have ended.
     """
-    return sum(beam.estimated_ratio for beam in beams) / len(beams)
+
+    case_id: str
+    beams: Sequence[BeamView]
+    at: float
+    expected_end: float | None
+
+    @property
+    def progress_ratio(self) -> float:
+        """Mean progress of its beams, 0 to 1. A succeeded beam counts 1, a failed one the progress it reached."""
+        return sum(beam.estimated_ratio for beam in self.beams) / len(self.beams)
+
+    @property
+    def remaining_seconds(self) -> float | None:
+        """Seconds until :attr:`expected_end`; ``None`` where there is none."""
+        return None if self.expected_end is None else max(0.0, self.expected_end - self.at)
+
+    @property
+    def began_at(self) -> float | None:
+        """When its first beam started; ``None`` unless the start of every started beam is known."""
+        known = [beam.began_at for beam in self.beams if beam.started_at is not None]
+        return None if None in known else min(filter(None, known), default=None)
+
+    @property
+    def states(self) -> Counter[BeamState]:
+        """Number of its beams in each state."""
+        return Counter(beam.state for beam in self.beams)
+
+
+def group_by_case(snapshot: StoreSnapshot, ends: Mapping[BeamKey, ExpectedEnd]) -> list[CaseView]:
+    """Return the cases of a snapshot, in the order of the first beam of each.
+
+    Args:
+        snapshot: all beams.
+        ends: their expected ends (:func:`exporter.beams.forecast.expected_ends`).
+    """
+    beams: defaultdict[str, list[BeamView]] = defaultdict(list)
+    for beam in snapshot.beams:
+        beams[beam.key.case_id].append(beam)
+    return [CaseView(case_id, its, snapshot.at, last_end(its, ends)) for case_id, its in beams.items()]

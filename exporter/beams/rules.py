@@ -6,6 +6,10 @@ from dataclasses import dataclass, field
 
 from exporter.beams import statuses
 
+ATTENTION_SECONDS = 600.0
+"""A beam needs attention when its row has reported a running simulation for this long without a log. The alert
+MQIBeamWaitingForLog has the same delay."""
+
 
 @dataclass(frozen=True, slots=True)
 class StallRules:

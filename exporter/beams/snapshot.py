@@ -162,6 +162,11 @@ class BeamView(NamedTuple):
         """When the run started; ``None`` if unknown (see :class:`~exporter.beams.run.BeamRun`)."""
         return self.started_at if self.start_seen else None
 
+    @property
+    def simulating_since(self) -> float:
+        """Since when its row has its status, where ``status_is_simulating``."""
+        return self.state_since if self.row.updated_at is None else self.row.updated_at
+
     def with_estimates(self, estimated_ratio: float, remaining_seconds: float | None, row: BeamRow) -> BeamView:
         """Return the view with other estimates and a later read of the row; faster than ``_replace``."""
         return tuple.__new__(BeamView, (estimated_ratio, remaining_seconds, row, *self[_BY_THE_CLOCK:]))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 
-from exporter.beams.cases import case_progress
+from exporter.beams.cases import group_by_case
+from exporter.beams.forecast import expected_ends
 from exporter.beams.snapshot import BeamKey, BeamView, StoreSnapshot, Summary
 from exporter.metrics import definitions as metrics
 from exporter.metrics.encoder import MetricGroup
@@ -34,10 +34,10 @@ class StoreCollector:
     def __call__(self) -> Iterator[MetricGroup[Any]]:
         """Return the metrics of one snapshot."""
         snapshot = self._snapshot()
-        cases, durations = _case_progress(snapshot), snapshot.batch_durations
+        cases, durations = group_by_case(snapshot, expected_ends(snapshot)), snapshot.batch_durations
         yield MetricGroup(metrics.BEAM_METRICS, snapshot.beams, self._labels_of(snapshot.beams))
         yield MetricGroup(
-            metrics.CASE_METRICS, [*cases.values()], [format_labels(self._case_label(each)) for each in cases]
+            metrics.CASE_METRICS, cases, [format_labels(self._case_label(case.case_id)) for case in cases]
         )
         yield MetricGroup(metrics.STORE_METRICS, [snapshot], [""])
         yield MetricGroup(metrics.BATCH_METRICS, [*durations.values()], [_source_label(name) for name in durations])
@@ -140,14 +140,6 @@ def process_registry() -> CollectorRegistry:
     PlatformCollector(registry=registry)
     GCCollector(registry=registry)
     return registry
-
-
-def _case_progress(snapshot: StoreSnapshot) -> dict[str, float]:
-    """Return the progress of each case."""
-    beams: defaultdict[str, list[BeamView]] = defaultdict(list)
-    for beam in snapshot.beams:
-        beams[beam.key.case_id].append(beam)
-    return {case_id: case_progress(of_case) for case_id, of_case in beams.items()}
 
 
 def _source_label(name: str) -> str:

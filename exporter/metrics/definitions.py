@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any
 
+from exporter.beams.cases import CaseView
 from exporter.beams.snapshot import (
     UNKNOWN_SOURCE,
     BeamState,
@@ -286,13 +287,27 @@ BEAM_METRICS: tuple[Definition[BeamView], ...] = (
     ),
 )
 
-CASE_METRICS: tuple[Definition[float], ...] = (
+CASE_METRICS: tuple[Definition[CaseView], ...] = (
     gauge(
         "mqi_case_progress_ratio",
         ("case_id",),
         "Mean estimated progress of all beams of the case, 0 to 1. A succeeded beam counts 1, a failed beam what it "
         "reached. While one beam of a case is open, all its beams stay; later they leave together.",
-        lambda ratio: ratio,
+        attrgetter("progress_ratio"),
+    ),
+    gauge(
+        "mqi_case_remaining_seconds",
+        ("case_id",),
+        "Seconds until the last beam of the case is expected to finish. It is rough for beams that wait or have no "
+        "pace yet (from earlier runs). Absent if the end of one beam is unknown, and after the end.",
+        attrgetter("remaining_seconds"),
+    ),
+    gauge_by(
+        "mqi_case_beams",
+        ("case_id",),
+        ("state",),
+        "Beams of the case in each state. States without beams have no sample.",
+        lambda case: [((state.value,), number) for state, number in case.states.items()],
     ),
 )
 

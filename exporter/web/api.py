@@ -19,6 +19,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
+from exporter.beams.cases import group_by_case
 from exporter.beams.explanation import Explanation
 from exporter.beams.snapshot import BeamKey, BeamState, StoreSnapshot
 from exporter.polling.path_check import PathCheck
@@ -111,7 +112,7 @@ class Api:
         beams = (render(BEAM, beam, context) for beam in snapshot.beams if query.has_state(beam.state.value))
         ended = (render(ENDED_RUN, run, context) for run in snapshot.ended if query.has_state(run.outcome))
         return {
-            "summary": overview_fields.summary(snapshot),
+            "summary": overview_fields.summary(snapshot, context.ends),
             "beams_dropped": snapshot.beams_dropped,
             "beams": [beam for beam in beams if query.matches(beam)],
             "ended": [run for run in ended if query.matches(run)],
@@ -134,7 +135,7 @@ class Api:
         return render_explanation(*explained, context)
 
     def _cases(self, request: Request, snapshot: StoreSnapshot, context: RenderContext) -> Json:
-        cases = overview_fields.group_by_case(snapshot)
+        cases = group_by_case(snapshot, context.ends)
         return {"cases": [render(overview_fields.CASE, case, context) for case in cases]}
 
     def _sources(self, request: Request, snapshot: StoreSnapshot, context: RenderContext) -> Json:

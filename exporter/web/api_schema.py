@@ -8,11 +8,12 @@ of a number in its name. Times are UTC epoch seconds.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any, Generic, TypeAlias, TypeVar
 
-from exporter.beams.snapshot import BeamState, SourceView, StoreSnapshot
+from exporter.beams.forecast import ExpectedEnd, expected_ends
+from exporter.beams.snapshot import BeamKey, BeamState, SourceView, StoreSnapshot
 from exporter.metrics.metric_types import encodable
 from exporter.privacy.identifiers import Identifiers, Problem
 
@@ -31,16 +32,18 @@ class RenderContext:
         identifiers: turns ids, paths and texts into what may leave the process.
         at: time of the snapshot, UTC epoch seconds.
         sources: all sources; they explain why beams wait.
+        ends: expected ends of beams.
     """
 
     identifiers: Identifiers
     at: float
     sources: Sequence[SourceView] = ()
+    ends: Mapping[BeamKey, ExpectedEnd] = field(default_factory=dict)
 
     @classmethod
     def of(cls, identifiers: Identifiers, snapshot: StoreSnapshot) -> RenderContext:
         """Make the context for objects of a snapshot."""
-        return cls(identifiers, snapshot.at, snapshot.sources)
+        return cls(identifiers, snapshot.at, snapshot.sources, expected_ends(snapshot))
 
     def case(self, case_id: str) -> str:
         return encodable(self.identifiers.case(case_id))

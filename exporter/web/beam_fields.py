@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from exporter.beams.forecast import Basis
 from exporter.beams.labels import dose_text, output_text, reason_text
 from exporter.beams.snapshot import BeamState, BeamView, EndedRun, OutputState
 from exporter.logs.events import DIALECTS, FAILURE_REASONS, PHASES
@@ -27,19 +28,15 @@ from exporter.web.api_schema import (
 )
 from exporter.web.waiting import WAITING_REASONS, explain_waiting, needs_attention
 
-_WITHOUT_EXPECTED_END = frozenset({BeamState.STALLED, BeamState.EXPIRED})
-"""Earlier batches say nothing about when such a beam will finish."""
+
+def _expected_end(beam: BeamView, context: RenderContext) -> float | None:
+    end = context.ends.get(beam.key)
+    return None if end is None else end.at
 
 
-def expected_end(beam: BeamView, at: float) -> float | None:
-    """When a beam is expected to finish, in whole UTC epoch seconds; ``None`` where that is unknown."""
-    if beam.remaining_seconds is None or beam.state in _WITHOUT_EXPECTED_END:
-        return None
-    if beam.state is not BeamState.UNREACHABLE:
-        return float(round(at + beam.remaining_seconds))
-    # The estimate from when the host was lost. Once it is past, it is unknown whether the beam has finished.
-    end = float(round(beam.state_since + beam.remaining_seconds))
-    return end if end > at else None
+def _expected_end_basis(beam: BeamView, context: RenderContext) -> str | None:
+    end = context.ends.get(beam.key)
+    return None if end is None else end.basis.value
 
 
 def _remaining_seconds(beam: BeamView, _: RenderContext) -> float | None:
@@ -127,7 +124,14 @@ BEAM: Fields[BeamView] = (
         NUMBER_OR_NULL,
         "When it is expected to finish, in whole seconds; null while unknown, stalled or expired. While its source is "
         "down: the last estimate, and null once that is past.",
-        lambda beam, context: expected_end(beam, context.at),
+        _expected_end,
+    ),
+    ApiField(
+        "expected_end_basis",
+        one_of_or_null(basis.value for basis in Basis),
+        "What `expected_end` is based on: the `pace` of the run's own batches, or earlier runs (rough, in whole "
+        "minutes).",
+        _expected_end_basis,
     ),
     number("started_at", NUMBER_OR_NULL, "When the run started; null where the start was not seen.", "began_at"),
     number("ended_at", NUMBER_OR_NULL, "When the run ended; null until then."),

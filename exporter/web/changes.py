@@ -81,7 +81,7 @@ class ChangeTracker:
             sources = {name: self._rest[name] for name in sources}
         self._sources_key = key
         return {
-            "summary": overview_fields.summary(snapshot),
+            "summary": overview_fields.summary(snapshot, context.ends),
             "beams_dropped": snapshot.beams_dropped,
             "ended": [render(ENDED_RUN, run, context) for run in snapshot.ended],
             **sources,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from exporter.beams.cases import case_progress
-from exporter.beams.snapshot import ENDED_STATES, BeamState, BeamView, DatabaseView, SourceView, StoreSnapshot
+from exporter.beams.cases import CaseView
+from exporter.beams.forecast import ExpectedEnd, last_end, to_minute
+from exporter.beams.snapshot import ENDED_STATES, BeamKey, BeamState, BeamView, DatabaseView, SourceView, StoreSnapshot
 from exporter.metrics.metric_types import encodable
 from exporter.web.api_schema import (
     BOOLEAN,
@@ -30,28 +31,6 @@ from exporter.web.api_schema import (
     render,
     strict_object,
 )
-from exporter.web.beam_fields import expected_end
-
-
-@dataclass(frozen=True, slots=True)
-class CaseView:
-    """A case and its beams."""
-
-    case_id: str
-    beams: tuple[BeamView, ...]
-
-    @property
-    def began_at(self) -> float | None:
-        """When its first beam started; ``None`` unless the start of every started beam is known."""
-        known = [beam.began_at for beam in self.beams if beam.started_at is not None]
-        return None if None in known else min(filter(None, known), default=None)
-
-    def expected_end(self, at: float) -> float | None:
-        """When its last beam is expected to finish; ``None`` where that is unknown, or all have ended."""
-        ends = [expected_end(beam, at) for beam in self.beams if beam.state not in ENDED_STATES]
-        known = [end for end in ends if end is not None]
-        return max(known) if known and len(known) == len(ends) else None
-
 
 CASE: Fields[CaseView] = (
     ApiField("case_id", TEXT, "The case's id, or its pseudonym.", lambda case, context: context.case(case.case_id)),
@@ -72,14 +51,14 @@ CASE: Fields[CaseView] = (
         RATIO,
         "Mean estimated progress of all its beams (`mqi_case_progress_ratio`). A succeeded beam counts 1, a failed one "
         "what it reached.",
-        lambda case, _: round(case_progress(case.beams), 4),
+        lambda case, _: round(case.progress_ratio, 4),
     ),
     ApiField(
         "expected_end",
         NUMBER_OR_NULL,
         "When the last of its beams is expected to finish, in whole seconds; null unless that is known of all that are "
         "not finished.",
-        lambda case, context: case.expected_end(context.at),
+        lambda case, _: case.expected_end,
     ),
     number(
         "started_at",
@@ -149,9 +128,17 @@ SUMMARY_SCHEMA: Json = strict_object(
         **{state.value: {**COUNT, "description": f"Number of {state.value} beams."} for state in BeamState},
         "done_today": {**COUNT, "description": "Runs that succeeded since midnight in the exporter's time zone."},
         "failed_today": {**COUNT, "description": "Runs that failed since midnight in the exporter's time zone."},
+        "expected_end": {
+            **NUMBER_OR_NULL,
+            "description": "When the last of all waiting, starting and running beams is expected to finish, in whole "
+            "minutes; null unless that is known of all of them.",
+        },
     },
     "Numbers over all beams, whatever the query selects.",
 )
+
+
+_IN_THE_QUEUE = frozenset({BeamState.WAITING, BeamState.STARTING, BeamState.RUNNING})
 
 
 def state_counts(beams: Iterable[BeamView]) -> dict[str, int]:
@@ -160,18 +147,25 @@ def state_counts(beams: Iterable[BeamView]) -> dict[str, int]:
     return {state.value: counts[state] for state in BeamState}
 
 
-def summary(snapshot: StoreSnapshot) -> Json:
-    """Count all beams by state, and the runs that ended today: remembered ones and those of beams still shown."""
+def summary(snapshot: StoreSnapshot, ends: Mapping[BeamKey, ExpectedEnd]) -> Json:
+    """Count all beams by state, and the runs that ended today: remembered ones and those of beams still shown.
+
+    Args:
+        snapshot: all beams.
+        ends: expected ends of beams.
+    """
     today = _midnight(snapshot.at)
     ended = {(run.key, run.run_number): run.outcome for run in snapshot.ended if run.ended_at >= today}
     for beam in snapshot.beams:
         if beam.state in ENDED_STATES and beam.ended_at is not None and beam.ended_at >= today:
             ended[beam.key, beam.run_number] = beam.state.value
     outcomes = Counter(ended.values())
+    last = last_end((beam for beam in snapshot.beams if beam.state in _IN_THE_QUEUE), ends)
     return {
         **state_counts(snapshot.beams),
         "done_today": outcomes["succeeded"],
         "failed_today": outcomes["failed"],
+        "expected_end": None if last is None else to_minute(last),
     }
 
 
@@ -179,14 +173,6 @@ def _midnight(at: float) -> float:
     """When the day of ``at`` began in this machine's time zone."""
     day = time.localtime(at)
     return time.mktime((day.tm_year, day.tm_mon, day.tm_mday, 0, 0, 0, 0, 0, -1))
-
-
-def group_by_case(snapshot: StoreSnapshot) -> list[CaseView]:
-    """List the cases with their beams, in the order of the first beam of each."""
-    beams: defaultdict[str, list[BeamView]] = defaultdict(list)
-    for beam in snapshot.beams:
-        beams[beam.key.case_id].append(beam)
-    return [CaseView(case_id, tuple(its)) for case_id, its in beams.items()]
 
 
 def render_sources(snapshot: StoreSnapshot, context: RenderContext) -> Json:

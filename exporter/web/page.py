@@ -19,6 +19,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
+from exporter.beams.cases import group_by_case
 from exporter.beams.labels import PHASE_LABELS, REASON_TEXTS, STATE_LABELS, STATE_MEANINGS
 from exporter.beams.snapshot import BeamState, StoreSnapshot
 from exporter.privacy.identifiers import Identifiers
@@ -121,11 +122,11 @@ class Page:
         body = self._table_template.render(
             at=snapshot.at,
             zone=time.strftime("%Z", time.localtime(snapshot.at)),
-            summary=overview_fields.summary(snapshot),
+            summary=overview_fields.summary(snapshot, context.ends),
             beams_dropped=snapshot.beams_dropped,
             cases=[
                 (render(overview_fields.CASE, case, context), [render(BEAM, beam, context) for beam in case.beams])
-                for case in overview_fields.group_by_case(snapshot)
+                for case in group_by_case(snapshot, context.ends)
             ],
             ended=[render(ENDED_RUN, run, context) for run in reversed(snapshot.ended)],
             **overview_fields.render_sources(snapshot, context),

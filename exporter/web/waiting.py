@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from exporter.beams.rules import ATTENTION_SECONDS
 from exporter.beams.snapshot import BeamState, BeamView, SourceView
 from exporter.metrics.metric_types import encodable
 from exporter.privacy.identifiers import Identifiers
@@ -23,10 +24,6 @@ WAITING_REASONS = (
     "no_log_while_running",
     "no_log",
 )
-
-ATTENTION_SECONDS = 600.0
-"""A beam needs attention when its row has reported a running simulation for this long without a log. The alert
-MQIBeamWaitingForLog has the same delay."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,11 +88,7 @@ def needs_attention(beam: BeamView, sources: Sequence[SourceView], at: float) ->
         return True
     if beam.state is not BeamState.WAITING or not beam.status_is_simulating:
         return False
-    return at - _simulating_since(beam) >= ATTENTION_SECONDS and any(source.up for source in sources)
-
-
-def _simulating_since(beam: BeamView) -> float:
-    return beam.state_since if beam.row.updated_at is None else beam.row.updated_at
+    return at - beam.simulating_since >= ATTENTION_SECONDS and any(source.up for source in sources)
 
 
 def _with_log(beam: BeamView, sources: Sequence[SourceView], identifiers: Identifiers) -> WaitingReason:
@@ -127,7 +120,7 @@ def _row_says(beam: BeamView, identifiers: Identifiers) -> str:
     """Quote the row's status, and since when it has it, in this machine's time zone."""
     status = encodable(identifiers.status(beam.row.status or ""))
     try:
-        since = time.strftime("%Y-%m-%d %H:%M %Z", time.localtime(_simulating_since(beam)))
+        since = time.strftime("%Y-%m-%d %H:%M %Z", time.localtime(beam.simulating_since))
     except (ValueError, OverflowError, OSError):  # a row may contain any time
         return f"the database says {status}"
     return f"the database has said {status} since {since}"

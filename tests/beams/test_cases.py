@@ -9,9 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporter.beams.cases import CaseIndex, case_progress
+from exporter.beams.cases import CaseIndex, group_by_case
 from exporter.beams.snapshot import BeamKey
-from exporter.web.overview_fields import group_by_case
 from tests.support.world import World, captured, quick, upto
 
 RETENTION = quick().retention_seconds
@@ -32,8 +31,8 @@ def shown(world: World) -> set[BeamKey]:
 
 
 def progress(world: World, case_id: str = ONE.case_id) -> float:
-    beams = [beam for beam in world.snapshot().beams if beam.key.case_id == case_id]
-    return case_progress(beams)
+    [case] = [each for each in group_by_case(world.snapshot(), {}) if each.case_id == case_id]
+    return case.progress_ratio
 
 
 def keep_running(world: World, key: BeamKey, seconds: float) -> None:
@@ -181,8 +180,8 @@ class TestProgress:
         world.look(1)
         world.row("completed", 100.0, ONE)
         keep_running(world, TWO, 2 * RETENTION)
-        [case] = group_by_case(world.snapshot())
-        assert case_progress(case.beams) == progress(world) > 0.5
+        [case] = group_by_case(world.snapshot(), {})
+        assert case.progress_ratio == progress(world) > 0.5
 
 
 EVENTS = st.lists(

@@ -43,6 +43,8 @@ INTERFACE = {
     "mqi_beam_status_mismatch": ("gauge", BEAM),
     "mqi_beam_failure": ("gauge", (*BEAM, "reason")),
     "mqi_case_progress_ratio": ("gauge", ("case_id",)),
+    "mqi_case_remaining_seconds": ("gauge", ("case_id",)),
+    "mqi_case_beams": ("gauge", ("case_id", "state")),
     "mqi_beams": ("gauge", ("source", "state")),
     "mqi_beam_runs_total": ("counter", ("source", "outcome", "reason")),
     "mqi_batch_duration_seconds": ("histogram", ("source",)),

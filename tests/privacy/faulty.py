@@ -10,14 +10,15 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator
+from importlib import import_module
 from typing import Any
 
 from exporter.beams.store import BeamStore
 from exporter.cli.main import main
 from exporter.metrics.collectors import StoreCollector
-from exporter.web import overview_fields
 
-advance, cases, groups = BeamStore.advance, overview_fields.group_by_case, StoreCollector.__call__
+api: Any = import_module("exporter.web.api")
+advance, cases, groups = BeamStore.advance, api.group_by_case, StoreCollector.__call__
 
 
 def advance_and_fail(store: BeamStore, at: float) -> None:
@@ -38,8 +39,8 @@ def advance_and_fail(store: BeamStore, at: float) -> None:
         raise ValueError(f"cannot advance {quoted}") from error
 
 
-def cases_and_fail(snapshot: Any) -> Any:
-    overview_fields.group_by_case = cases
+def cases_and_fail(snapshot: Any, _: Any) -> Any:
+    api.group_by_case = cases
     raise LookupError(str([beam.key for beam in snapshot.beams]))
 
 
@@ -68,6 +69,6 @@ class _Unraisable:
 
 if __name__ == "__main__":
     BeamStore.advance = advance_and_fail  # type: ignore[method-assign, assignment]
-    overview_fields.group_by_case = cases_and_fail
+    api.group_by_case = cases_and_fail
     StoreCollector.__call__ = groups_and_fail  # type: ignore[method-assign]
     main()

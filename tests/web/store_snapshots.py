@@ -147,6 +147,7 @@ def make_full_snapshot() -> StoreSnapshot:
     found: dict[str, Any] = {"output": OutputState.FOUND, "output_file": file, "log_succeeded": True}
     return make_snapshot(
         make_waiting_beam(),
+        make_beam(case_id="70010009", beam_id="only"),
         make_beam(beam_id="starting", state=BeamState.STARTING, phase="loading"),
         make_beam(beam_id="running"),
         make_beam(beam_id="stalled", state=BeamState.STALLED, log_buffered=True, dialect="moqui"),

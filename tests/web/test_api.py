@@ -151,6 +151,7 @@ def test_a_running_beam_has_every_known_value(site: Site, store: BeamStore) -> N
         "estimated_ratio": 0.25,
         "remaining_seconds": 900.0,
         "expected_end": NOW + 900,
+        "expected_end_basis": "pace",
         "started_at": NOW - 330,
         "ended_at": None,
         "last_progress_at": NOW - 20,
@@ -418,7 +419,7 @@ def test_a_case_has_the_progress_and_states_of_its_beams(site: Site, store: Beam
 def test_sources_and_the_database_have_their_health_and_counters(site: Site) -> None:
     said = ask(site, "/api/v1/sources")
     assert [(source["name"], source["up"], source["beams"]) for source in said["sources"]] == [
-        ("local", True, 6),
+        ("local", True, 7),
         ("hpc1", False, 1),
         ("hpc2", None, 0),
     ]

@@ -19,7 +19,7 @@ def update(tracker: ChangeTracker, snapshot: StoreSnapshot) -> Any:
 def test_the_first_snapshot_is_sent_whole_and_an_equal_one_changes_nothing() -> None:
     tracker, snapshot = ChangeTracker(), make_full_snapshot()
     first = update(tracker, snapshot)
-    assert len(first["beams"]) == 8
+    assert len(first["beams"]) == 9
     assert update(tracker, snapshot) is None
     assert tracker.full_state(NOW) == {"at": NOW, **first}
 

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from alerts.parameters import Parameters
+from exporter.beams.rules import ATTENTION_SECONDS
 from exporter.beams.snapshot import BeamKey, BeamRow, BeamState, BeamView, SourceView
 from exporter.privacy.identifiers import PlainIdentifiers
 from exporter.sources.source import SourceUnavailable
-from exporter.web.waiting import ATTENTION_SECONDS, WAITING_REASONS, explain_waiting, needs_attention
+from exporter.web.waiting import WAITING_REASONS, explain_waiting, needs_attention
 from tests.web.store_snapshots import NOW, make_beam, make_waiting_beam
 
 LOCAL = SourceView("local", "local", up=True, last_poll_at=NOW, log_places=2)

@@ -54,14 +54,33 @@ export const batches = (beam) =>
   beam.batches_total === null ? "–" : `${beam.batch_current} of ${beam.batches_total}`;
 
 export function timeLeft(beam, now) {
-  if (ended(beam) || beam.state === "unreachable" || beam.expected_end === null) return "–";
+  if (ended(beam) || beam.state === "unreachable" || beam.expected_end_basis !== "pace") return "–";
   return duration(beam.expected_end - now);
 }
 
 /** When a beam ended or is expected to end. */
 export function endWords(beam, now) {
   if (ended(beam)) return beam.ended_at === null ? "ended" : `ended ${clock(beam.ended_at, now)}`;
-  return clock(beam.expected_end, now);
+  return expectedEnd(beam, now);
+}
+
+const BASIS_WORDS = {
+  earlier_runs_of_the_beam: "from earlier runs of this beam",
+  recent_runs_by_particles: "from recent runs, by their particles",
+  recent_runs: "from recent runs",
+};
+
+/** `22:40`, or `about 22:40` where it does not come from the pace of the run itself. */
+function expectedEnd(beam, now) {
+  const end = clock(beam.expected_end, now);
+  return beam.expected_end === null || beam.expected_end_basis === "pace" ? end : `about ${end}`;
+}
+
+/** The expected end, and what it is based on. */
+export function expectedEndExplained(beam, now) {
+  if (ended(beam)) return "–";
+  const basis = BASIS_WORDS[beam.expected_end_basis];
+  return basis === undefined ? expectedEnd(beam, now) : `${expectedEnd(beam, now)} (${basis})`;
 }
 
 /** How long ago the log was last written. */

@@ -39,13 +39,23 @@ export class CaseHead {
   update(at, isOpen) {
     const { rows, caseId } = this.group;
     const open = rows.filter((row) => !ended(row.beam));
-    const ends = open.map((row) => row.beam.expected_end);
     attribute(this.fold, "aria-expanded", String(isOpen));
     this.realId.set(realCaseId(caseId));
     this.summary.set([countOfBeams(rows.length), percent(this.group.ratio()), isOpen ? attention(rows) : states(rows)].filter(Boolean).join(" · "));
-    const others = rows.some((row) => row.beam.state === "failed") ? "the others " : "";
-    this.end.set(ends.length === 0 || ends.includes(null) ? "" : `${others}should finish at ${clock(Math.max(...ends), at)}`);
+    this.end.set(caseEnd(open.map((row) => row.beam), rows.some((row) => row.beam.state === "failed"), at));
   }
+}
+
+/** `done about 22:40`; with a beam whose end is unknown: `the others about 21:58; beam_2 stalled`. */
+function caseEnd(open, someFailed, at) {
+  const known = open.filter((beam) => beam.expected_end !== null);
+  if (known.length === 0) return "";
+  const unknown = open.filter((beam) => beam.expected_end === null);
+  const end = `about ${clock(Math.max(...known.map((beam) => beam.expected_end)), at)}`;
+  if (unknown.length === 0) return someFailed ? `the others done ${end}` : `done ${end}`;
+  const [first] = unknown;
+  const more = unknown.length === 1 ? "" : ` and ${unknown.length - 1} more`;
+  return `the others ${end}; ${first.beam_id} ${stateWord(first.state).toLowerCase()}${more}`;
 }
 
 /** Whether a case is open unless the user has chosen. */

@@ -3,7 +3,7 @@
 import { Words, arrange, attribute, element } from "./dom.js";
 import { age, bytes, clock, count, duration } from "./format.js";
 import { json } from "./feed.js";
-import { batches, caseLink, doseFile, ended, explanation, logAge, runbook, settings, timeLeft } from "./beam_words.js";
+import { batches, caseLink, doseFile, ended, expectedEndExplained, explanation, logAge, runbook, settings, timeLeft } from "./beam_words.js";
 import { realBeamId, realCaseId } from "./reveal.js";
 import { Bar, State } from "./row.js";
 
@@ -33,7 +33,7 @@ function engineTimes(beam) {
 
 const FACTS = [
   ["Time left", timeLeft],
-  ["Expected end", (beam, now) => (ended(beam) ? "–" : clock(beam.expected_end, now))],
+  ["Expected end", expectedEndExplained],
   ["Batch", batches],
   ["Batches finished", (beam) => String(beam.batches_completed)],
   ["Phase", (beam) => settings.phases[beam.phase] ?? "–"],

@@ -5,6 +5,7 @@ import { Detail } from "./detail.js";
 import { Words, arrange, attribute, byId, element, icon } from "./dom.js";
 import { drawEnded, endedToday } from "./ended.js";
 import { follow } from "./feed.js";
+import { clock } from "./format.js";
 import { offerIds, realCaseId } from "./reveal.js";
 import { drawBanners, drawSources } from "./sources.js";
 import { applyChange, applyState, changedRows, now, rows, store, takeNews } from "./store.js";
@@ -93,6 +94,9 @@ function drawRest(at) {
   }
   byId("case-title").hidden = view.caseId === null;
   byId("case-name").textContent = [`Case ${view.caseId}`, realCaseId(view.caseId)].join(" ").trim();
+  const last = store.overview.summary.expected_end;
+  byId("all-done").hidden = last === null || view.caseId !== null;
+  byId("all-done").textContent = `All beams are expected to be done about ${clock(last, at)}.`;
   drawEnded(today, at);
   drawSources(at);
   drawBanners(at);
