@@ -1,8 +1,8 @@
 """The view of a beam that was made last, kept until something that it shows may have changed.
 
 Most beams do not change between two snapshots. A scrape of 10 000 beams judges and copies only those that did; for the
-others only the two estimates move with the clock. ``tests/beams/test_view_cache.py`` compares this cache with views
-that are made each time.
+others only the two estimates move with the clock. ``tests/beams/test_store_snapshots.py`` compares this cache with
+views that are made each time.
 """
 
 from __future__ import annotations

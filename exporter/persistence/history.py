@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from exporter.beams.snapshot import EndedRun
+from exporter.persistence.codec import Codec
 from exporter.persistence.errors import StateUnusable
-from exporter.persistence.store import Codec
 from exporter.privacy.encryption import Encryption
 
 _BUSY_SECONDS = 2.0

@@ -1,9 +1,8 @@
 """The exporter's own SQLite database: where each beam is, the counters, and the history of runs.
 
 One process writes it, under a :class:`~exporter.persistence.lock.LockFile`; others may read it meanwhile (write-ahead
-log). What is found there may be anything: each row has a checksum, and is validated by whoever decodes it. With an
-:class:`~exporter.privacy.encryption.Encryption` ids are keyed hashes and all else is encrypted, but for the time when a
-run ended.
+log). The content of the file is not trusted: each row has a checksum and is validated when it is decoded
+(:mod:`exporter.persistence.codec`).
 """
 
 from __future__ import annotations
@@ -12,17 +11,15 @@ import contextlib
 import os
 import sqlite3
 import stat
-import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-
-from pydantic import TypeAdapter, ValidationError
 
 from exporter import __version__
 from exporter.beams.saved import StoreChanges, StoredState
 from exporter.beams.snapshot import BeamKey, EndedRun
+from exporter.persistence.codec import Codec
 from exporter.persistence.errors import StateNotOurs, StateNotSaved, StateOutdated, StateReadable, StateUnusable
-from exporter.privacy.encryption import DecryptionFailed, Encryption
+from exporter.privacy.encryption import Encryption
 
 VERSION = 1
 """``user_version`` of the database. Goes up when a store is no longer what it was; others are not read."""
@@ -62,70 +59,8 @@ CREATE INDEX runs_of_case ON runs (case_id);
 CREATE INDEX runs_by_end ON runs (ended_at);
 """
 
-_run = TypeAdapter(EndedRun)
-
 _SQLITE_ERRORS = (sqlite3.Error, UnicodeDecodeError)
 """What the module raises for a damaged file; its messages may show bytes of the file."""
-
-
-class Codec:
-    """Encodes ids and JSON for the database, and decodes them.
-
-    Args:
-        encryption: encrypts them; without it they are stored as they are.
-    """
-
-    def __init__(self, encryption: Encryption | None) -> None:
-        self._encryption = encryption
-
-    def ids(self, key: BeamKey) -> tuple[str, str]:
-        """Return the values of the columns ``case_id`` and ``beam_id``."""
-        if self._encryption is None:
-            return key.case_id, key.beam_id
-        return self.case_id(key.case_id), self._encryption.lookup("beam", key.case_id, key.beam_id)
-
-    def case_id(self, case_id: str) -> str:
-        """Return the value of the column ``case_id``."""
-        return case_id if self._encryption is None else self._encryption.lookup("case", case_id)
-
-    def encode(self, state: bytes, *place: str) -> tuple[str | bytes, int]:
-        """Return the values of the columns ``state`` and ``checksum``.
-
-        Args:
-            state: JSON.
-            place: the table and the row; :meth:`decode` needs the same.
-        """
-        if self._encryption is None:
-            return state.decode(), zlib.crc32(state)
-        encrypted = self._encryption.encrypt(state, _context(each.encode() for each in place))
-        return encrypted, zlib.crc32(encrypted)
-
-    def decode(self, state: object, checksum: object, *place: bytes) -> bytes:
-        """Return the JSON that :meth:`encode` got.
-
-        Raises:
-            StateUnusable: the row is damaged, or was encrypted with another key.
-        """
-        if not isinstance(state, bytes) or zlib.crc32(state) != checksum:
-            raise StateUnusable("is damaged: a checksum is another")
-        if self._encryption is None:
-            return state
-        try:
-            return self._encryption.decrypt(state, _context(place))
-        except DecryptionFailed as error:
-            raise StateUnusable(str(error)) from None
-
-    def decode_run(self, row: tuple[bytes, bytes, bytes, int]) -> EndedRun:
-        """Return the run of a row ``case_id, beam_id, run, checksum``.
-
-        Raises:
-            StateUnusable: the row is damaged, or was encrypted with another key.
-        """
-        case_id, beam_id, run, checksum = row
-        try:
-            return _run.validate_json(self.decode(run, checksum, b"runs", case_id, beam_id), strict=True)
-        except ValidationError:
-            raise StateUnusable("holds a run that it should not") from None
 
 
 def is_plain(path: Path) -> bool:
@@ -162,10 +97,6 @@ def _remove(path: Path, *, keep_main: bool = False) -> None:
     for name in reversed(_COMPANIONS[1:] if keep_main else _COMPANIONS):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(f"{path}{name}")
-
-
-def _context(place: Iterable[bytes]) -> bytes:
-    return b"\0".join(place)
 
 
 class StateStore:
@@ -367,7 +298,7 @@ class StateStore:
     def _write_runs(self, database: sqlite3.Connection, runs: Iterable[EndedRun]) -> None:
         for run in runs:
             ids = self._codec.ids(run.key)
-            row = (*ids, run.ended_at, *self._codec.encode(_run.dump_json(run), "runs", *ids))
+            row = (*ids, run.ended_at, *self._codec.encode_run(run, *ids))
             database.execute("INSERT INTO runs (case_id, beam_id, ended_at, run, checksum) VALUES (?, ?, ?, ?, ?)", row)
 
     def close(self) -> None:
