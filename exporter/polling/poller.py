@@ -17,10 +17,11 @@ from exporter.logs.parser import SitePatterns, TpsLogParser
 from exporter.polling.output_check import OutputChecker, OutputRules
 from exporter.polling.path_check import PathCheck
 from exporter.polling.progress_monitor import ProgressMonitor
-from exporter.polling.schedule import PollSchedule, PollScope, Target
+from exporter.polling.schedule import PollSchedule, PollScope
 from exporter.polling.sink import PollSink
 from exporter.polling.source_clock import SourceClock
 from exporter.polling.stats import PollStats
+from exporter.polling.targets import Target
 from exporter.sources.checkpoint import Checkpoint
 from exporter.sources.inotify import InotifyWatcher
 from exporter.sources.log_paths import LogPathTemplate

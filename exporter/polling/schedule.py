@@ -19,6 +19,7 @@ import structlog
 
 from exporter.beams.snapshot import BeamKey, BeamRow, WatchedBeam
 from exporter.polling.sink import PollSink
+from exporter.polling.targets import Target, TargetGroup
 from exporter.privacy.identifiers import SafeText
 from exporter.sources.inotify import InotifyWatcher
 from exporter.sources.log_paths import LogPathError, LogPathTemplate
@@ -45,77 +46,6 @@ class PollScope(Enum):
     ALL = "all"
     DUE = "due"
     HINTED = "hinted"
-
-
-@dataclass(slots=True, eq=False)
-class Target:
-    """A beam whose log is polled, and where that log may be.
-
-    Attributes:
-        beam: the beam.
-        row_fields: the fields of its row that ``paths`` were made of.
-        paths: where its log may be.
-        present: those of ``paths`` at which a log was at the last poll; ``None`` before the first.
-        group: the group with which it is polled.
-        polled_at: when its last poll began; ``None`` if unknown. For an unchanged log see the group.
-        polled_before: when the poll before that began.
-    """
-
-    beam: WatchedBeam
-    row_fields: tuple[str | None, ...]
-    paths: tuple[str, ...]
-    present: tuple[str, ...] | None = None
-    group: _Group | None = None
-    polled_at: float | None = None
-    polled_before: float | None = None
-
-
-class _Group:
-    """Targets that are polled together.
-
-    Attributes:
-        open: those whose logs are examined one by one.
-        unchanged: the only log of each of the others, by path, as it was when nothing was left to read. While its stat
-            stays the same it costs one comparison.
-        polled_at: when the last poll of the unchanged logs began.
-        due_at: when the next poll is due.
-    """
-
-    __slots__ = ("due_at", "open", "polled_at", "unchanged")
-
-    def __init__(self, due_at: float) -> None:
-        self.open: dict[Target, None] = {}
-        self.unchanged: dict[str, LogStat] = {}
-        self.polled_at: float | None = None
-        self.due_at = due_at
-
-    def add(self, target: Target) -> None:
-        """Move a target to this group; its logs are examined at the next poll."""
-        if target.group is self:
-            return
-        if target.group is not None:
-            target.group.remove(target)
-        target.group = self
-        self.open[target] = None
-
-    def remove(self, target: Target) -> None:
-        """Forget a target."""
-        self.reopen(target)
-        del self.open[target]
-        # Groups and targets hold each other, and the garbage collector runs rarely.
-        target.group = None
-
-    def set_unchanged(self, target: Target, stat: LogStat) -> None:
-        """Note that nothing is left to read in a target's only log."""
-        self.open.pop(target, None)
-        self.unchanged[target.paths[0]] = stat
-
-    def reopen(self, target: Target) -> None:
-        """Have a target's logs examined at the next poll."""
-        if target not in self.open:
-            self.open[target] = None
-            del self.unchanged[target.paths[0]]
-            target.polled_at = _later(target.polled_at, self.polled_at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,13 +98,13 @@ class PollSchedule:
         self._targets: dict[BeamKey, Target] = {}
         self._by_path: dict[str, tuple[Target, ...]] = {}
         self._watch_version: int | None = None
-        self._active = _Group(-math.inf)
+        self._active = TargetGroup(-math.inf)
         self._active_until: dict[Target, float] = {}  # in the order of their ends
-        self._slices = [_Group(-math.inf)]
+        self._slices = [TargetGroup(-math.inf)]
         self._next_slice = itertools.count()
         self._unfinished: AbstractSet[BeamKey] = frozenset()
-        self._polling: Sequence[_Group] = ()
-        self._owed: Sequence[_Group] = ()  # due, and not polled yet: the source did not answer
+        self._polling: Sequence[TargetGroup] = ()
+        self._owed: Sequence[TargetGroup] = ()  # due, and not polled yet: the source did not answer
         self._retry_at = -math.inf
 
     def next(self, scope: PollScope) -> DueLogs:
@@ -287,7 +217,7 @@ class PollSchedule:
         self._active_until[target] = now + ACTIVE_SECONDS
         self._active.add(target)
 
-    def _due_groups(self, now: float, scope: PollScope) -> list[_Group]:
+    def _due_groups(self, now: float, scope: PollScope) -> list[TargetGroup]:
         for target in list(itertools.takewhile(lambda each: self._active_until[each] <= now, self._active_until)):
             del self._active_until[target]
             self._slices[next(self._next_slice) % len(self._slices)].add(target)
@@ -334,7 +264,7 @@ class PollSchedule:
         if count == len(self._slices):
             return
         before, step = self._slices, self._quiet_seconds / count
-        self._slices = [_Group(now + number * step) for number in range(count)]
+        self._slices = [TargetGroup(now + number * step) for number in range(count)]
         slices = itertools.cycle(self._slices)
         for target in self._targets.values():
             if target.group in before:
@@ -395,11 +325,6 @@ def _reopen(target: Target) -> None:
         target.group.reopen(target)
 
 
-def _later(one: float | None, other: float | None) -> float | None:
-    """Return the later of two times, each of which may be unknown."""
-    return max((each for each in (one, other) if each is not None), default=None)
-
-
 def _next_due(due_at: float, now: float, period: float) -> float:
     """Return the first instant after ``now`` that is whole periods after ``due_at``, so that slices stay apart."""
     if due_at == -math.inf:
@@ -407,7 +332,7 @@ def _next_due(due_at: float, now: float, period: float) -> float:
     return due_at + period * (math.floor((now - due_at) / period) + 1)
 
 
-def _unchanged(groups: Iterable[_Group]) -> Mapping[str, LogStat]:
+def _unchanged(groups: Iterable[TargetGroup]) -> Mapping[str, LogStat]:
     """Return the unchanged logs of all groups."""
     each = [group.unchanged for group in groups if group.unchanged]
     if len(each) < 2:  # the usual case: ten thousand need not be copied

@@ -21,8 +21,9 @@ from exporter.logs.parser import SitePatterns
 from exporter.polling import schedule
 from exporter.polling.path_check import PathCheck
 from exporter.polling.poller import SourcePoller
-from exporter.polling.schedule import PollScope, Target
+from exporter.polling.schedule import PollScope
 from exporter.polling.source_loop import SourceLoop
+from exporter.polling.targets import Target
 from exporter.privacy.identifiers import PlainIdentifiers
 from exporter.runtime.discovery_loop import DirectoryDiscoveryLoop
 from exporter.runtime.pipeline import Pipeline
