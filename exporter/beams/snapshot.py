@@ -164,7 +164,7 @@ class BeamView(NamedTuple):
 
     @property
     def simulating_since(self) -> float:
-        """Since when its row has its status, where ``status_is_simulating``."""
+        """When its row was last written (when its state began, without a time stamp), if ``status_is_simulating``."""
         return self.state_since if self.row.updated_at is None else self.row.updated_at
 
     def with_estimates(self, estimated_ratio: float, remaining_seconds: float | None, row: BeamRow) -> BeamView:

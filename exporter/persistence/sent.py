@@ -1,7 +1,7 @@
 """Remembers on disk which messages have been sent, so that a restart sends none twice.
 
-What is known is held in memory and written through. Where the store on disk is missing or cannot be written, messages
-are still sent once by this process; a later write catches up.
+The keys of sent messages are kept in memory, and :meth:`SentOnDisk.save` writes new ones. While the store on disk is
+missing or cannot be written, this process still sends each message once; a later :meth:`~SentOnDisk.save` writes all.
 """
 
 from __future__ import annotations

@@ -95,7 +95,7 @@ class Acceptor:
     """Accepts connections on a listening socket. Lives in one event loop.
 
     Args:
-        make_connection: makes a connection's protocol; its argument must be called when the connection has ended.
+        make_connection: makes a connection's protocol, which must call the given callback when it has ended.
         tls_context: TLS for a connection that begins now; ``None`` for plain HTTP.
         count_refused_certificate: called when a client has no certificate, or one that is not accepted.
     """

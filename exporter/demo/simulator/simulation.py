@@ -53,10 +53,10 @@ class Simulation:
         batch_lines, banner: whether it prints lines about batches, and the public engine's first lines.
         beam_number, plan_beams, spots: first beam, beams in the plan, spots of a beam.
         case_directory, output_directory: paths in the output.
-        seed: printed, and seed of all variation.
+        seed: seed of all random variation; the engine prints it.
 
     Raises:
-        ValueError: the engine could not run so.
+        ValueError: the engine cannot run with these values.
     """
 
     dialect: Dialect = "smc"
