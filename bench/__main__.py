@@ -9,7 +9,22 @@ from pathlib import Path
 import click
 import structlog
 
-from bench import catchup, disturbance, flood, growth, idle, latency, memory, mirror, scrape, soak, ssh, start
+from bench import (
+    catchup,
+    disturbance,
+    flood,
+    growth,
+    idle,
+    latency,
+    memory,
+    mirror,
+    persistence,
+    scrape,
+    soak,
+    ssh,
+    start,
+    wakeups,
+)
 from bench.beside import signals_as_exit
 
 BENCHMARKS = {
@@ -21,10 +36,12 @@ BENCHMARKS = {
     "latency": latency.run,
     "memory": memory.run,
     "mirror": mirror.run,
+    "persistence": persistence.run,
     "scrape": scrape.run,
     "soak": soak.run,
     "ssh": ssh.run,
     "start": start.run,
+    "wakeups": wakeups.run,
 }
 
 

@@ -133,6 +133,12 @@ class Running:
         status = Path(f"/proc/{self.process.pid}/status").read_text(encoding="ascii")
         return int(re.findall(r"VmRSS:\s+(\d+)", status)[0]) / 1024
 
+    def wakeups(self) -> int:
+        """Return how often its threads have waited and gone on so far (voluntary context switches)."""
+        tasks = Path(f"/proc/{self.process.pid}/task").iterdir()
+        status = "".join((task / "status").read_text(encoding="ascii") for task in tasks)
+        return sum(map(int, re.findall(r"\nvoluntary_ctxt_switches:\s+(\d+)", status)))
+
     def wait_until(self, ready: Callable[[str], bool], every_seconds: float = 0.1) -> None:
         """Scrape until the metrics meet a condition.
 
@@ -192,8 +198,8 @@ def free_port() -> int:
 
 
 @contextmanager
-def _running(command: list[str | Path], url: str, output: Path) -> Iterator[Running]:
-    with output.open("wb") as log, subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT) as process:
+def _running(command: list[str | Path], url: str, output: Path, code: Path | None = None) -> Iterator[Running]:
+    with output.open("wb") as log, subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, cwd=code) as process:
         running = Running(process, url)
         try:
             yield running
@@ -204,7 +210,7 @@ def _running(command: list[str | Path], url: str, output: Path) -> Iterator[Runn
 
 @contextmanager
 def configured(
-    config: Path, output: Path, *, polling_only: bool, nice: bool = False, port: int = 0
+    config: Path, output: Path, *, polling_only: bool, nice: bool = False, port: int = 0, code: Path | None = None
 ) -> Iterator[Running]:
     """Run the exporter with a configuration.
 
@@ -214,16 +220,19 @@ def configured(
         polling_only: run without inotify.
         nice: run with the priority of the systemd unit.
         port: the port of its metrics.
+        code: a checkout of another version to run; ``None`` for this one.
     """
-    code = _POLLING_ONLY if polling_only else _AS_SHIPPED
+    program = _POLLING_ONLY if polling_only else _AS_SHIPPED
     command: list[str | Path] = ["nice", "-n", str(_UNIT_NICE)] if nice else []
-    command += [sys.executable, "-c", code, "run", "--config.file", config]
-    with _running(command, f"http://127.0.0.1:{port}/metrics", output) as running:
+    command += [sys.executable, "-c", program, "run", "--config.file", config]
+    with _running(command, f"http://127.0.0.1:{port}/metrics", output, code) as running:
         yield running
 
 
 @contextmanager
-def starting(folder: Path, logs: Path, *, polling_only: bool = False, nice: bool = False) -> Iterator[Running]:
+def starting(
+    folder: Path, logs: Path, *, polling_only: bool = False, nice: bool = False, code: Path | None = None
+) -> Iterator[Running]:
     """Run the exporter with default settings, which finds beams by the names of their logs; do not wait for it.
 
     Args:
@@ -231,6 +240,7 @@ def starting(folder: Path, logs: Path, *, polling_only: bool = False, nice: bool
         logs: the folder of the logs.
         polling_only: see :func:`configured`.
         nice: see :func:`configured`.
+        code: see :func:`configured`.
     """
     port = free_port()
     config = folder / "exporter.yaml"
@@ -239,20 +249,21 @@ def starting(folder: Path, logs: Path, *, polling_only: bool = False, nice: bool
         f'discovery: {{kind: directory}}\nweb: {{listen_address: "127.0.0.1:{port}"}}\n',
         encoding="utf-8",
     )
-    with configured(config, folder / "exporter.out", polling_only=polling_only, nice=nice, port=port) as running:
+    output = folder / "exporter.out"
+    with configured(config, output, polling_only=polling_only, nice=nice, port=port, code=code) as running:
         yield running
 
 
 @contextmanager
 def exporter(
-    folder: Path, logs: Path, count: int, *, polling_only: bool = False, nice: bool = False
+    folder: Path, logs: Path, count: int, *, polling_only: bool = False, nice: bool = False, code: Path | None = None
 ) -> Iterator[Running]:
     """Run the exporter as :func:`starting` does, and wait until it has polled ``count`` beams once."""
 
     def ready(text: str) -> bool:
         return text.count("\nmqi_beam_batch_current{") >= count and "\nmqi_source_poll_seconds_count{" in text
 
-    with starting(folder, logs, polling_only=polling_only, nice=nice) as running:
+    with starting(folder, logs, polling_only=polling_only, nice=nice, code=code) as running:
         running.wait_until(ready)
         yield running
 
