@@ -8,16 +8,16 @@ or quoted.
 
 from __future__ import annotations
 
-import math
 import os
 import posixpath
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from exporter.config.document import ConfigError, Document, Location, Mistake, describe, key_path, quoted, read_text
+from exporter.config.document import ConfigError, Document, Location, describe, key_path, quoted, read_text
+from exporter.integrations.communicator.yaml_values import YamlValues, kind_of
 from exporter.sources.log_paths import BEAM_FIELDS
 
 SUBMITTER = "HpcJobSubmitter"
@@ -145,14 +145,14 @@ def read_communicator_config(path: Path, *, base_directory: str | None = None) -
     return _Reader(document, path).read(base_directory)
 
 
-class _Reader:
+class _Reader(YamlValues):
     def __init__(self, document: Document, path: Path) -> None:
-        self._document = document
+        super().__init__(document)
         self._path = path
 
     def read(self, base_directory: str | None) -> CommunicatorConfig:
-        if not self._section(()).keys() & {"paths", "ExecutionHandler", "command_templates"}:
-            raise self._mistake(("paths",), "is missing: this is not a configuration of the communicator")
+        if not self.section(()).keys() & {"paths", "ExecutionHandler", "command_templates"}:
+            raise self.mistake(("paths",), "is missing: this is not a configuration of the communicator")
         mode, mode_key = self._mode()
         base, base_from = self._base_directory(base_directory)
         log_name, newest = self._log_name(mode)
@@ -182,11 +182,11 @@ class _Reader:
 
     def _mode(self) -> tuple[Mode, str | None]:
         at = ("ExecutionHandler", SUBMITTER)
-        value = self._text(at)
+        value = self.text(at)
         if value is None:
             return "local", None
         if value not in ("local", "remote"):
-            raise self._mistake(at, f"must be local or remote, not {describe(value)}")
+            raise self.mistake(at, f"must be local or remote, not {describe(value)}")
         return ("remote" if value == "remote" else "local"), key_path(at)
 
     def _log_name(self, mode: Mode) -> tuple[str, bool]:
@@ -194,14 +194,12 @@ class _Reader:
             if self._find(name, mode) is not None:
                 return name, name == "log_path"
         at = ("paths", mode, "log_path")
-        raise self._mistake(
-            at, "is missing, and so is remote_log_path: without one of them nobody knows where logs are"
-        )
+        raise self.mistake(at, "is missing, and so is remote_log_path: without one of them nobody knows where logs are")
 
     def _command(self, mode: Mode) -> tuple[str | None, str | None]:
         for name in ("submit_simulation", "remote_submit_simulation"):
             at = ("command_templates", mode, name)
-            command = self._text(at)
+            command = self.text(at)
             if command is not None:
                 return key_path(at), command
         return None, None
@@ -212,12 +210,12 @@ class _Reader:
         at = ("paths", "base_directory")
         if given is not None:
             return given, "--base-directory"
-        value = self._text(at)
+        value = self.text(at)
         if not value:
             return self._root()
         if not value.startswith("/"):
             wrong = f"{quoted(value)} is not an absolute path on this kind of machine"
-            raise self._mistake(at, f"{wrong}; say with --base-directory where it is for the exporter")
+            raise self.mistake(at, f"{wrong}; say with --base-directory where it is for the exporter")
         return value, key_path(at)
 
     def _root(self) -> tuple[str, str]:
@@ -230,20 +228,20 @@ class _Reader:
             around = "the folder around the communicator's, since paths.base_directory is empty"
             return str(folder.parent.parent), around
         wrong = f"is empty, {ROOT_VARIABLE} is not set, and the file is not in the communicator's folder config"
-        raise self._mistake(("paths", "base_directory"), f"{wrong}; say it with --base-directory")
+        raise self.mistake(("paths", "base_directory"), f"{wrong}; say it with --base-directory")
 
     def _find(self, name: str, mode: Mode) -> Location | None:
         """Return the location of a path with this name, in the section of its mode or of all modes."""
         for at in (("paths", mode, name), ("paths", name)):
-            if self._text(at) is not None:
+            if self.text(at) is not None:
                 return at
         return None
 
     def _template(self, name: str, mode: Mode) -> Template:
         at = self._find(name, mode)
         if at is None:
-            raise self._mistake(("paths", mode, name), "is missing")
-        return self._filled(at, self._text(at) or "", mode)
+            raise self.mistake(("paths", mode, name), "is missing")
+        return self._filled(at, self.text(at) or "", mode)
 
     def _filled(self, at: Location, text: str, mode: Mode, room: str = "") -> Template:
         """A text with other paths filled in, as the communicator does it; ``room`` is that of the simulation."""
@@ -255,12 +253,12 @@ class _Reader:
                 return match[0]
             found = self._find(field_name, mode)
             if found is not None:
-                return self._text(found) or ""
+                return self.text(found) or ""
             if field_name in _EMPTY_FIELDS:
                 emptied.append(field_name)
                 return f"{room}/" if room and field_name == "room_path" else room
             known = "another path, base_directory, or a column of the table beams"
-            raise self._mistake(at, f"{{{field_name}}} is not known: neither {known}")
+            raise self.mistake(at, f"{{{field_name}}} is not known: neither {known}")
 
         for _ in range(_ROUNDS):
             before, text = text, _PLACEHOLDER.sub(put, text)
@@ -268,7 +266,7 @@ class _Reader:
                 break
             if before == text:
                 return Template(key_path(at), text, tuple(dict.fromkeys(emptied)))
-        raise self._mistake(at, "its placeholders lead back to themselves")
+        raise self.mistake(at, "its placeholders lead back to themselves")
 
     def _database(self, mode: Mode, base: str) -> Template:
         # The database is always on the communicator's machine.
@@ -277,11 +275,11 @@ class _Reader:
         text = template.text.replace("{base_directory}", base)
         at = tuple(template.key.split("."))
         if not text.startswith("/"):
-            raise self._mistake(
+            raise self.mistake(
                 at, f"{quoted(text)} is not an absolute path; the communicator's working directory is not known here"
             )
         if "{" in text:
-            raise self._mistake(at, "differs from beam to beam")
+            raise self.mistake(at, "differs from beam to beam")
         return Template(template.key, text, template.emptied)
 
     # Dose files
@@ -303,7 +301,7 @@ class _Reader:
                     yield template
 
     def _output(self, at: Location, mode: Mode, room: str) -> Template | None:
-        text = self._text(at)
+        text = self.text(at)
         if not text or re.match(r"[A-Za-z]:", text):
             return None
         if not text.startswith(("/", "{")):
@@ -320,22 +318,22 @@ class _Reader:
 
     def _ssh(self) -> CommunicatorSsh:
         # The development plan's revision reads the top-level section; it ships placeholders in connections.hpc.
-        at: Location = ("hpc",) if self._section(("hpc",)) else ("connections", "hpc")
-        host = self._text((*at, "host"))
+        at: Location = ("hpc",) if self.section(("hpc",)) else ("connections", "hpc")
+        host = self.text((*at, "host"))
         if not host:
-            raise self._mistake((*at, "host"), f"is missing, but ExecutionHandler.{SUBMITTER} is remote")
+            raise self.mistake((*at, "host"), f"is missing, but ExecutionHandler.{SUBMITTER} is remote")
         if not re.fullmatch(r"[\w.:%-]+", host):
-            raise self._mistake((*at, "host"), "is no host name or address")
-        port, timeout = self._number((*at, "port")), self._number((*at, "connection_timeout_seconds"))
+            raise self.mistake((*at, "host"), "is no host name or address")
+        port, timeout = self.number((*at, "port")), self.number((*at, "connection_timeout_seconds"))
         if port is not None and (port != int(port) or not 1 <= port <= 65535):
-            raise self._mistake((*at, "port"), "is no port")
-        key = self._text((*at, "ssh_key_path"))
+            raise self.mistake((*at, "port"), "is no port")
+        key = self.text((*at, "ssh_key_path"))
         usable = key is not None and re.fullmatch(r"/[^\n]{0,1000}", key) is not None
         return CommunicatorSsh(
             key=key_path(at),
             host=host,
             port=None if port is None else int(port),
-            user=self._text((*at, "user")) or None,
+            user=self.text((*at, "user")) or None,
             key_file=key if usable else None,
             odd_key_file=bool(key) and not usable,
             connect_timeout_seconds=timeout if timeout is not None and timeout > 0 else None,
@@ -343,7 +341,7 @@ class _Reader:
         )
 
     def _secrets(self, at: Location) -> Iterator[str]:
-        for name, value in self._section(at).items():
+        for name, value in self.section(at).items():
             if _SECRET.search(name) and value not in (None, ""):
                 yield key_path((*at, name))
 
@@ -352,81 +350,28 @@ class _Reader:
     def _markers(self, *names: str) -> tuple[str, ...]:
         found: list[str] = []
         for name in names:
-            found += self._texts(("completion_markers", name))
+            found += self.texts(("completion_markers", name))
         return tuple(dict.fromkeys(each for each in found if each.strip()))
 
     def _tracking(self) -> TrackingConfig:
         at: Location = ("progress_tracking",)
-        section = self._section(at)
+        section = self.section(at)
         enabled = section.get("enabled", True)
         if not isinstance(enabled, bool):
-            raise self._mistake((*at, "enabled"), f"must be true or false, not {_kind(enabled)}")
+            raise self.mistake((*at, "enabled"), f"must be true or false, not {kind_of(enabled)}")
         patterns = {
-            name: texts
-            for name in ("total_batches", "current_batch")
-            if (texts := self._texts((*at, "patterns", name)))
+            name: texts for name in ("total_batches", "current_batch") if (texts := self.texts((*at, "patterns", name)))
         }
         monitoring = {
             name: value
             for name in ("poll_interval_seconds", "update_throttle_percent", "timeout_seconds")
-            if (value := self._number((*at, "monitoring", name))) is not None
+            if (value := self.number((*at, "monitoring", name))) is not None
         }
         return TrackingConfig(
             there=bool(section),
-            coarse_running=self._number((*at, "coarse_phase_progress", "HPC_RUNNING")),
+            coarse_running=self.number((*at, "coarse_phase_progress", "HPC_RUNNING")),
             planned=bool(patterns or monitoring or "enabled" in section),
             enabled=enabled,
             patterns=patterns,
             monitoring=monitoring,
         )
-
-    # Values
-
-    def _value(self, at: Location) -> Any:
-        node: Any = self._document.data
-        for depth, part in enumerate(at):
-            if node is None:
-                return None
-            if not isinstance(node, dict):
-                raise self._mistake(at[:depth], f"must be a section (lines of `key: value`), not {_kind(node)}")
-            node = node.get(part)
-        return node
-
-    def _section(self, at: Location) -> Mapping[str, Any]:
-        value = self._value(at)
-        if value is None:
-            return {}
-        if not isinstance(value, dict):
-            raise self._mistake(at, f"must be a section (lines of `key: value`), not {_kind(value)}")
-        return value
-
-    def _text(self, at: Location) -> str | None:
-        value = self._value(at)
-        if value is None or isinstance(value, str):
-            return value
-        raise self._mistake(at, f"must be text, not {_kind(value)}")
-
-    def _texts(self, at: Location) -> tuple[str, ...]:
-        value = self._value(at)
-        listed = value if isinstance(value, list) else [value]
-        for each in listed:
-            if each is not None and not isinstance(each, str):
-                raise self._mistake(at, f"must be text or a list of texts, not {_kind(each)}; put it in quotes")
-        return tuple(each for each in listed if each)
-
-    def _number(self, at: Location) -> float | None:
-        value = self._value(at)
-        if value is None or (isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)):
-            return value
-        raise self._mistake(at, f"must be a finite number, not {_kind(value)}")
-
-    def _mistake(self, at: Location, wrong: str) -> ConfigError:
-        mistake = Mistake(self._document.line(at), key_path(at), wrong)
-        return ConfigError([mistake.shown(self._document.name)])
-
-
-def _kind(value: object) -> str:
-    """Describe the type of a value, without its content, which may be a secret."""
-    return (
-        describe(value) if isinstance(value, (bool, dict, list)) else "text" if isinstance(value, str) else "a number"
-    )
