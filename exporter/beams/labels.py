@@ -17,7 +17,7 @@ STATE_MEANINGS: Mapping[BeamState, str] = {
     BeamState.SUCCEEDED: "finished; dose written",
     BeamState.FAILED: "there is no valid dose",
     BeamState.EXPIRED: "its log has not grown for so long that the simulation has probably died",
-    BeamState.UNREACHABLE: "the source of its log does not answer; these are the last known values",
+    BeamState.UNREACHABLE: "the source of its log cannot be reached; these are the last known values",
 }
 
 PHASE_LABELS: Mapping[str, str] = {
@@ -48,9 +48,32 @@ REASON_TEXTS: Mapping[str, str] = {
     "empty_dose": "the dose is zero everywhere",
     "fatal_error": "the simulation program reported a fatal error",
     "error": "the simulation program reported an error",
-    "status": "its row says that it has failed; the log does not say why",
+    "status": "MQI Communicator says that it has failed; the log does not say why",
 }
 """A text for each of :data:`exporter.logs.events.FAILURE_REASONS`."""
+
+
+STATUS_TEXTS: Mapping[str, str] = {
+    "pending": "waiting to be started",
+    "processing": "being processed",
+    "csv_interpreting": "reading the input",
+    "uploading": "sending the input",
+    "tps_generation": "writing the input of the simulation",
+    "hpc_queued": "waiting in the scheduler's queue",
+    "hpc_running": "simulation running",
+    "simulation_running": "simulation running",
+    "downloading": "fetching the dose",
+    "postprocessing": "processing the dose",
+    "completed": "completed",
+    "failed": "failed",
+    "cancelled": "cancelled",
+}
+"""A text for each status of :mod:`exporter.beams.statuses`."""
+
+
+def status_text(status: str) -> str:
+    """Say in words what the communicator says of a beam; a site's own status stays as it is."""
+    return STATUS_TEXTS.get(status, status)
 
 
 def reason_text(reason: str | None, status: str | None = None) -> str | None:
@@ -61,7 +84,7 @@ def reason_text(reason: str | None, status: str | None = None) -> str | None:
         status: of its row, as shown: a row may say ``cancelled`` as well as ``failed``.
     """
     if reason == "status" and status:
-        return f"its row says {status}; the log does not say why"
+        return f"MQI Communicator says: {status_text(status)}; the log does not say why"
     return None if reason is None else REASON_TEXTS.get(reason, reason)
 
 

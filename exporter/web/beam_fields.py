@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from exporter.beams.forecast import Basis
-from exporter.beams.labels import dose_text, output_text, reason_text
+from exporter.beams.labels import dose_text, output_text, reason_text, status_text
 from exporter.beams.snapshot import BeamState, BeamView, EndedRun, OutputState
 from exporter.logs.events import DIALECTS, FAILURE_REASONS, PHASES
 from exporter.metrics.metric_types import encodable
@@ -42,6 +42,12 @@ def _expected_end_basis(beam: BeamView, context: RenderContext) -> str | None:
 def _remaining_seconds(beam: BeamView, _: RenderContext) -> float | None:
     """Nothing for an unreachable beam: its last estimate gets older and is no time left."""
     return None if beam.state is BeamState.UNREACHABLE else rounded(beam.remaining_seconds)
+
+
+def _histories_per_second(beam: BeamView) -> float | None:
+    if beam.particles_per_batch is None or not beam.batch_duration_seconds:
+        return None
+    return round(beam.particles_per_batch / beam.batch_duration_seconds, 1)
 
 
 def _waiting_reason(beam: BeamView, context: RenderContext) -> str | None:
@@ -142,6 +148,12 @@ BEAM: Fields[BeamView] = (
         NUMBER_OR_NULL,
         "Mean duration of this run's finished batches, without the first (warm-up) as soon as two others are known.",
     ),
+    ApiField(
+        "histories_per_second",
+        NUMBER_OR_NULL,
+        "Histories simulated per second: those of a batch divided by `batch_duration_seconds`; null where unknown.",
+        lambda beam, _: _histories_per_second(beam),
+    ),
     attribute("particles_per_batch", COUNT_OR_NULL, "Histories in a full batch."),
     attribute("particles", COUNT_OR_NULL, "Histories of the whole run."),
     ApiField(
@@ -215,6 +227,12 @@ BEAM: Fields[BeamView] = (
         TEXT_OR_NULL,
         "Status in its row; null without a row.",
         lambda beam, context: context.status(beam.row.status),
+    ),
+    ApiField(
+        "status_text",
+        TEXT_OR_NULL,
+        "`status` in words.",
+        lambda beam, context: None if beam.row.status is None else status_text(context.status(beam.row.status) or ""),
     ),
     attribute("status_mismatch", BOOLEAN, "Log and row have disagreed about the run's end for more than a minute."),
     number("status_updated_at", NUMBER_OR_NULL, "When its row was last written.", "row.updated_at"),

@@ -19,6 +19,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
+from exporter.beams.advice import SITUATIONS, WHAT_TO_DO
 from exporter.beams.cases import group_by_case
 from exporter.beams.labels import PHASE_LABELS, REASON_TEXTS, STATE_LABELS, STATE_MEANINGS
 from exporter.beams.snapshot import BeamState, StoreSnapshot
@@ -61,12 +62,12 @@ class PageLinks:
     runbook_url: str | None = None
 
     def runbook(self, reason: str) -> str:
-        """Return the URL of the runbook for a failure reason, or for ``stalled`` or ``waiting``."""
+        """Return the URL of the runbook for a failure reason or another situation, such as ``stalled``."""
         return f"{(self.runbook_url or PATH).rstrip('/')}/{runbook_name(reason)}.md"
 
 
 class Page:
-    """The routes ``/``, ``/table`` and ``/static``.
+    """The routes ``/``, ``/table``, ``/help``, ``/what-to-do`` and ``/static``.
 
     Args:
         snapshot: makes a snapshot of all beams, for the table.
@@ -102,6 +103,13 @@ class Page:
             state_meanings={state.value: word for state, word in STATE_MEANINGS.items()},
             phase_words=PHASE_LABELS,
         )
+        titles = {reason: text[:1].upper() + text[1:] for reason, text in {**REASON_TEXTS, **SITUATIONS}.items()}
+        self._documents = {
+            "help": environment.get_template("help.html").render(title="Help").encode(),
+            "what-to-do": environment.get_template("what_to_do.html")
+            .render(title="What to do", advice=WHAT_TO_DO, titles=titles)
+            .encode(),
+        }
         self._index = environment.get_template("index.html").render(settings=_settings(links)).encode()
         self._table_template = environment.get_template("table.html")
 
@@ -110,11 +118,15 @@ class Page:
         return [
             Route("/", self._page),
             Route("/table", self._table),
+            *(Route(f"/{name}", self._document) for name in self._documents),
             Route("/static/{name}", self._file),
         ]
 
     def _page(self, request: Request) -> Response:
         return cacheable_response(request, self._index, HTML_TYPE)
+
+    def _document(self, request: Request) -> Response:
+        return cacheable_response(request, self._documents[request.url.path.rpartition("/")[2]], HTML_TYPE)
 
     def _table(self, request: Request) -> Response:
         snapshot = self._snapshot()
@@ -151,7 +163,8 @@ def _static_files() -> dict[str, tuple[bytes, str]]:
 def _settings(links: PageLinks) -> str:
     """Encode as JSON what the script needs to know."""
     settings: dict[str, Any] = {
-        "runbooks": {reason: links.runbook(reason) for reason in (*REASON_TEXTS, "stalled", "waiting")},
+        "advice": dict(WHAT_TO_DO),
+        "runbooks": {situation: links.runbook(situation) for situation in (*WHAT_TO_DO, "folder_missing")},
         "states": {state.value: {"word": STATE_LABELS[state], "meaning": STATE_MEANINGS[state]} for state in BeamState},
         "phases": dict(PHASE_LABELS),
         "reasons": dict(REASON_TEXTS),

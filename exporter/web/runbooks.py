@@ -30,12 +30,15 @@ _BY_REASON = {
     "cancelled": "MQIBeamInterrupted",
     "no_particles": "MQINoParticles",
     "stalled": "MQIBeamStalled",
+    "expired": "MQIBeamStalledLong",
+    "source_down": "MQISourceDown",
+    "folder_missing": "MQISourceFolderMissing",
     "waiting": "MQIBeamWaitingForLog",
 }
 
 
 def runbook_name(reason: str) -> str:
-    """Return the name of the runbook for a failure reason, or for ``stalled`` or ``waiting``."""
+    """Return the name of the runbook for a failure reason or another situation, such as ``stalled``."""
     return _BY_REASON.get(reason, _DEFAULT)
 
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from exporter.beams.labels import status_text
 from exporter.beams.rules import ATTENTION_SECONDS
 from exporter.beams.snapshot import BeamState, BeamView, SourceView
 from exporter.metrics.metric_types import encodable
@@ -118,12 +119,12 @@ def _no_log(beam: BeamView, polled: Sequence[SourceView], identifiers: Identifie
 
 def _row_says(beam: BeamView, identifiers: Identifiers) -> str:
     """Quote the row's status, and since when it has it, in this machine's time zone."""
-    status = encodable(identifiers.status(beam.row.status or ""))
+    status = status_text(encodable(identifiers.status(beam.row.status or "")))
     try:
         since = time.strftime("%Y-%m-%d %H:%M %Z", time.localtime(beam.simulating_since))
     except (ValueError, OverflowError, OSError):  # a row may contain any time
-        return f"the database says {status}"
-    return f"the database has said {status} since {since}"
+        return f"MQI Communicator says '{status}'"
+    return f"MQI Communicator has said '{status}' since {since}"
 
 
 def _names(sources: Sequence[SourceView]) -> str:

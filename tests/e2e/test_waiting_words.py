@@ -57,7 +57,7 @@ def test_no_log_is_claimed_only_of_sources_that_could_be_looked_at(tmp_path: Pat
         unseen = "hpc1 cannot be reached, so logs there are unknown"
         assert beams()["queued"]["waiting_text"] == f"no log yet; {unseen}"
         overdue = beams()["overdue"]["waiting_text"]
-        assert overdue.startswith("the database has said simulation_running since 2026-01-0")
+        assert overdue.startswith("MQI Communicator has said 'simulation running' since 2026-01-0")
         assert overdue.endswith(f", but no log was found at 2 places; {unseen}")
         assert (beams()["queued"]["needs_attention"], beams()["overdue"]["needs_attention"]) == (False, True)
         assert unseen in " ".join(exporter.get("/table").text.split())

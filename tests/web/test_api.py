@@ -157,6 +157,7 @@ def test_a_running_beam_has_every_known_value(site: Site, store: BeamStore) -> N
         "last_progress_at": NOW - 20,
         "stall_threshold_seconds": 210.0,
         "batch_duration_seconds": 70.0,
+        "histories_per_second": 142857.1,
         "particles_per_batch": 10_000_000,
         "particles": 172_000_000,
         "dose_text": None,
@@ -178,6 +179,7 @@ def test_a_running_beam_has_every_known_value(site: Site, store: BeamStore) -> N
         "buffered": False,
         "log_unmatched": False,
         "status": "simulation_running",
+        "status_text": "simulation running",
         "status_mismatch": False,
         "status_updated_at": None,
         "hpc_job_id": None,
@@ -272,7 +274,7 @@ def test_a_failure_known_from_the_row_alone_quotes_its_status(site: Site, store:
     run = EndedRun(row.key, "local", 1, "failed", "status", NOW - 60, NOW, status)
     store.shown = make_snapshot(by_row, by_log, ended=(run, replace(run, status=None)))
     said = ask(site, "/api/v1/beams")
-    words = f"its row says {status}; the log does not say why"
+    words = f"MQI Communicator says: {status}; the log does not say why"
     assert [beam["reason_text"] for beam in said["beams"]] == [words, REASON_TEXTS["killed"]]
     assert [run["reason_text"] for run in said["ended"]] == [words, REASON_TEXTS["status"]]
 

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from exporter.beams.labels import REASON_TEXTS
+from exporter.beams.advice import SITUATIONS, WHAT_TO_DO
+from exporter.beams.labels import REASON_TEXTS, STATE_LABELS, STATE_MEANINGS
 from exporter.beams.snapshot import BeamKey, BeamState, EndedRun, SourceView
 from exporter.logs.events import FAILURE_REASONS
 from exporter.sources.source import SourceUnavailable
@@ -51,7 +52,7 @@ def test_every_answer_forbids_foreign_scripts_and_resources(path: str) -> None:
     assert headers["cross-origin-resource-policy"] == "same-origin"
 
 
-@pytest.mark.parametrize("path", ["/", "/table"])
+@pytest.mark.parametrize("path", ["/", "/table", "/help", "/what-to-do"])
 def test_a_page_has_no_script_or_style_of_its_own_and_loads_only_what_is_served(path: str) -> None:
     with serve() as site:
         answer = site.get(path)
@@ -95,7 +96,8 @@ def test_the_page_has_all_labels_and_links() -> None:
     assert settings is not None
     said = json.loads(settings)
     assert said["reasons"] == {reason: REASON_TEXTS[reason] for reason in FAILURE_REASONS}
-    assert said["runbooks"].keys() == {*FAILURE_REASONS, "stalled", "waiting"}
+    assert said["runbooks"].keys() >= {*FAILURE_REASONS, "stalled", "waiting", "source_down", "folder_missing"}
+    assert said["advice"].keys() <= said["runbooks"].keys()
     assert said["runbooks"]["output_error"] == 'https://wiki.example/"x"/MQIDoseNotWritten.md'
     assert links.grafana_url in [its.get("href") for tag, its in elements if tag == "a"]
 
@@ -120,14 +122,33 @@ def test_the_table_shows_all_beams_banners_and_ended_runs() -> None:
     for beam in snapshot.beams:
         assert beam.key.beam_id in elements.text
     words = " ".join(elements.text.split())
-    assert "Failed: the dose was not written; the disk may be full (runbook)" in words
-    assert "hpc1 does not answer. Its beams show the last known values. Reason: no route <to> it." in words
+    assert "Failed: the dose was not written; the disk may be full (what to do)" in words
+    assert "hpc1 cannot be reached. Its beams show the last known values. Reason: no route <to> it." in words
     assert "its clock is 5 min 00 s behind (times shown are corrected)" in words
     assert words.count("its clock is") == 1
     assert "3 more beams are not shown" in words
     assert "5 of 18 15 min" in words
     assert "gone, run 2: the dose was not written; the disk may be full, after 10 min" in words
-    assert "https://wiki.example/MQIDoseNotWritten.md" in [its.get("href") for _, its in elements.found]
+    assert "what-to-do#output_error" in [its.get("href") for _, its in elements.found]
+
+
+def test_what_to_do_has_steps_and_a_runbook_for_every_failure_and_every_other_situation() -> None:
+    with serve() as site:
+        elements = Elements(site.get("/what-to-do").text)
+    assert [its["id"] for tag, its in elements.found if tag == "section"] == list(WHAT_TO_DO)
+    assert WHAT_TO_DO.keys() == {*FAILURE_REASONS, *SITUATIONS}
+    for reason, steps in WHAT_TO_DO.items():
+        assert 1 <= len(steps) <= 3, reason
+        assert all(step in elements.text for step in steps)
+    assert "runbooks/MQIDoseNotWritten.md" in [its.get("href") for _, its in elements.found]
+
+
+def test_help_explains_every_state() -> None:
+    with serve() as site:
+        text = Elements(site.get("/help").text).text
+    for state, word in STATE_LABELS.items():
+        assert word in text
+        assert STATE_MEANINGS[state][1:] in text
 
 
 def test_an_unreachable_beam_has_no_time_left_and_no_expected_end_in_the_past() -> None:

@@ -112,7 +112,7 @@ def test_every_beam_is_shown_with_its_values(visit: Visit) -> None:
         visitor.go(address)
         visitor.sees("Live", "#connection")
         expected = {
-            "TP-2041_1": ("Running", "simulating", "63 %", "started 66 %", "12 of 18", "local", "s ago"),
+            "TP-2041_1": ("Running", "simulating", "63 %", "12 of 18", "local", "s ago"),
             "TP-2041_2": ("Running", "hpc1", "43 %", "8 of 18"),
             "TP-2041_3": ("run 2", "17 %"),
             "TP-2038_1": ("Succeeded", "took 22 min", "100 %", "ended"),
@@ -120,7 +120,7 @@ def test_every_beam_is_shown_with_its_values(visit: Visit) -> None:
             "TP-2043_1": ("Stalled", "no progress for 9 min, a batch takes 1 min 00 s"),
             "TP-2043_2": ("Running", "log grows in blocks", "31 of 72"),
             "TP-2044_1": ("Starting", "reading plan and images"),
-            "TP-2044_2": ("Waiting", "no log yet", "database: pending", "no log"),
+            "TP-2044_2": ("Waiting", "no log yet", "MQI Communicator: waiting to be started", "no log"),
         }
         for beam_id, texts in expected.items():
             for text in texts:
@@ -180,11 +180,11 @@ def test_a_beam_simulating_without_a_log_for_long_needs_attention(visit: Visit) 
         visitor = visit()
         visitor.go(address)
         unseen = "hpc1 cannot be reached, so logs there are unknown"
-        visitor.sees_row("queued", f"no log yet; {unseen} · database: pending")
-        visitor.sees_row("overdue", "the database has said simulation_running since")
+        visitor.sees_row("queued", f"no log yet; {unseen} · MQI Communicator: waiting to be started")
+        visitor.sees_row("overdue", "MQI Communicator has said 'simulation running' since")
         visitor.sees_row("overdue", f"but no log was found at 2 places; {unseen}")
         visitor.sees_row("overdue", "What to do")
-        assert "database:" not in visitor.text(".beam[data-attention=true]")
+        assert "MQI Communicator:" not in visitor.text(".beam[data-attention=true]")
         assert visitor.page.title().startswith("1 needs attention")
 
 
@@ -291,12 +291,11 @@ def test_a_failure_is_shown_in_words_and_announced_to_screen_readers(
         visitor.sees_row("70010001_beam_1", "Failed")
         visitor.sees_row("70010001_beam_1", REASON_TEXTS["cuda"])
         visitor.sees("70010001_beam_1: Failed", "#announcer")
-        link = visitor.page.locator(".beam .help")
-        assert link.get_attribute("href") == "runbooks/MQIBeamFailed.md"
-        visitor.page.locator(".beam .id").click()
+        visitor.page.locator(".beam .help").click()
+        visitor.sees("Start the beam again in MQI Communicator.", ".advice")
         visitor.sees("an illegal memory access was encountered", ".failure")
         visitor.sees("CUDA error after (transport particle table)", ".lines")
-        visitor.page.goto(f"http://{exporter.address}/runbooks/MQIBeamFailed.md")
+        visitor.page.get_by_role("link", name="Runbook for operators").click()
         visitor.sees("What to do", ".runbook")
 
 
@@ -386,7 +385,7 @@ def test_banners_name_a_source_and_a_database_that_do_not_answer(visit: Visit) -
         assert visitor.text("#banners") == ""
         store.make = make
         for text in (
-            "hpc1 has not answered since",
+            "hpc1 has not been reached since",
             "Progress cannot be written to the database",
             "2 more beams are not shown",
         ):
@@ -637,6 +636,43 @@ def test_the_beams_page_says_that_the_dose_was_written_before_the_crash(visit: V
         visitor.sees("initialization 2.7 s, simulation 8.1 s, output 0.6 s, total 12.0 s", ".facts")
 
 
+def test_the_text_for_it_names_beam_reason_and_log_and_can_be_copied(visit: Visit) -> None:
+    with clinic_site() as address:
+        visitor = visit(permissions=["clipboard-read", "clipboard-write"])
+        visitor.go(address, "/#/beam/TP-2038/TP-2038_2")
+        visitor.sees("Call IT: the disk may be full", ".advice")
+        visitor.page.get_by_role("button", name="Copy text for IT").click()
+        visitor.sees("Copied", ".advice")
+        copied = visitor.page.evaluate("navigator.clipboard.readText()")
+        for text in (
+            "Case TP-2038, beam TP-2038_2, run 1",
+            "Reason: output_error",
+            "The log says: Unable to write file /data/dose/TP-2038_2.mhd",
+            "Log: /data/mqi/logs/sim_TP-2038_2.log (local)",
+            f"Page: http://{address}/#/beam/TP-2038/TP-2038_2",
+            f"Runbook: http://{address}/runbooks/MQIDoseNotWritten.md",
+        ):
+            assert text in copied
+
+
+def test_only_facts_that_apply_are_on_a_beams_page(visit: Visit) -> None:
+    with clinic_site() as address:
+        visitor = visit()
+        visitor.go(address, "/#/beam/TP-2041/TP-2041_1")
+        visitor.sees("Batches started 12 of 18 (66 %)", ".facts")
+        visitor.sees("Rate 152,000 per second", ".facts")
+        visitor.sees("MQI Communicator simulation running", ".facts")
+        running = visitor.text(".facts")
+        assert "Stalled after" in running
+        assert "Phase" in running
+        assert "Ended" not in running
+        assert "What to do" not in visitor.text("#detail")
+        visitor.go(address, "/#/beam/TP-2038/TP-2038_1")
+        visitor.sees("Ended", ".facts")
+        succeeded = visitor.text(".facts")
+        assert not [name for name in ("Stalled after", "Phase", "Time left", "Expected end", "–") if name in succeeded]
+
+
 def test_why_on_a_beams_page_shows_the_evidence_and_the_rules(visit: Visit) -> None:
     with clinic_site() as address:
         visitor = visit()
@@ -756,8 +792,11 @@ def test_of_ten_thousand_beams_only_those_near_the_screen_are_drawn(visit: Visit
         ("/", "TP-2041_1", PHONE),
         ("/#/beam/TP-2038/TP-2038_2", "Particle transportation complete!", WIDE),
         ("/table", "TP-2041_1", WIDE),
+        ("/help", "Expected end", WIDE),
+        ("/what-to-do", "Call IT", WIDE),
+        ("/?wall=1", "TP-2041_1", {"width": 3840, "height": 2160}),
     ],
-    ids=["overview", "phone", "beam", "table"],
+    ids=["overview", "phone", "beam", "table", "help", "what to do", "wall"],
 )
 def test_the_page_has_no_serious_accessibility_problem(
     visit: Visit, path: str, shown: str, viewport: dict[str, int], scheme: str

@@ -62,7 +62,7 @@ def test_source_that_was_never_polled_is_named() -> None:
     ("sources", "places"), [((LOCAL,), "2 places"), ((LOCAL, HPC), "3 places"), ((HPC,), "1 place")]
 )
 def test_simulating_row_without_a_log_has_a_reason_of_its_own(sources: tuple[SourceView, ...], places: str) -> None:
-    words = f"the database has said simulation_running since THEN, but no log was found at {places}"
+    words = f"MQI Communicator has said 'simulation running' since THEN, but no log was found at {places}"
     assert said(beam("simulation_running", updated_ago=4 * 86400.0), *sources) == ("no_log_while_running", words)
 
 
@@ -86,7 +86,7 @@ def test_log_of_an_earlier_run_is_the_reason_to_wait() -> None:
     view = beam(log_path="/a.log", source="local", log_of_earlier_run=True)
     assert said(view, LOCAL) == ("log_of_earlier_run", "there is only the log of an earlier run")
     running = beam("simulation_running", log_path="/a.log", source="local", log_of_earlier_run=True)
-    assert "simulation_running since THEN, but there is only the log of an earlier run" in said(running, LOCAL)[1]
+    assert "'simulation running' since THEN, but there is only the log of an earlier run" in said(running, LOCAL)[1]
 
 
 @pytest.mark.parametrize(("offset", "doubt"), [(None, True), (0.0, False), (-300.0, False)])
@@ -107,7 +107,7 @@ def test_beams_that_do_not_wait_are_not_explained() -> None:
 
 @pytest.mark.parametrize("updated_ago", [-1e300, 1e300, float(NOW)])
 def test_impossible_row_time_raises_nothing(updated_ago: float) -> None:
-    assert "simulation_running" in said(beam("simulation_running", updated_ago=updated_ago), LOCAL)[1]
+    assert "simulation running" in said(beam("simulation_running", updated_ago=updated_ago), LOCAL)[1]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 // A beam in words: what it is doing, when it ends, and where to read what to do.
 
-import { age, bytes, clock, duration } from "./format.js";
+import { age, clock, duration } from "./format.js";
 
 export const settings = JSON.parse(document.querySelector("meta[name=mqi-settings]").content);
 const ENDED = new Set(["succeeded", "failed"]);
@@ -19,15 +19,17 @@ export function explanation(beam, now) {
     if (beam.dose_text !== null) parts.push(beam.dose_text);
   } else if (beam.state === "stalled") parts.push(stalledWords(beam, now));
   else if (beam.state === "expired") parts.push(`log unchanged for ${age(now - (beam.log_modified_at ?? now))}; the simulation has probably died`);
-  else if (beam.state === "unreachable") parts.push(`${beam.source} does not answer; last known values`);
+  else if (beam.state === "unreachable") parts.push(`${beam.source} cannot be reached; last known values`);
   else if (beam.state === "waiting") parts.push(beam.waiting_text ?? "no log yet");
   else if (beam.state === "succeeded") parts.push(tookWords(beam));
   else parts.push(settings.phases[beam.phase] ?? "starting");
-  if (beam.state === "waiting" && beam.status !== null && beam.waiting_text?.includes(beam.status) !== true) parts.push(`database: ${beam.status}`);
+  if (beam.state === "waiting" && beam.status_text !== null && beam.waiting_text?.includes(beam.status_text) !== true) {
+    parts.push(`MQI Communicator: ${beam.status_text}`);
+  }
   if (beam.output === "pending" || beam.output === "blocked") parts.push(beam.output_text);
   if (beam.buffered && AT_WORK.has(beam.state)) parts.push("log grows in blocks");
   if (beam.log_unmatched) parts.push("no line of its log is recognised");
-  if (beam.status_mismatch) parts.push(`but the database says ${beam.status}`);
+  if (beam.status_mismatch) parts.push(`but MQI Communicator says: ${beam.status_text}`);
   return parts.join(" · ");
 }
 
@@ -42,11 +44,12 @@ function stalledWords(beam, now) {
   return beam.batch_duration_seconds === null ? stalled : `${stalled}, a batch takes ${duration(beam.batch_duration_seconds)}`;
 }
 
-/** The page that says what to do about a beam; null where nothing is to be done. */
-export function runbook(beam) {
-  if (beam.state === "waiting" && beam.needs_attention) return settings.runbooks.waiting;
-  const reason = beam.reason ?? (beam.state === "stalled" || beam.state === "expired" ? "stalled" : null);
-  return reason === null ? null : settings.runbooks[reason] ?? settings.runbooks.error;
+/** What is to be done about a beam, as a key of `settings.advice`; null where nothing is. */
+export function situation(beam) {
+  if (beam.state === "failed") return Object.hasOwn(settings.advice, beam.reason ?? "") ? beam.reason : "error";
+  if (beam.state === "stalled" || beam.state === "expired") return beam.state;
+  if (beam.state === "unreachable") return "source_down";
+  return beam.state === "waiting" && beam.needs_attention ? "waiting" : null;
 }
 
 /** `5 of 18`. */
@@ -85,9 +88,3 @@ export function expectedEndExplained(beam, now) {
 
 /** How long ago the log was last written. */
 export const logAge = (beam, now) => (beam.log_modified_at === null ? "no log" : `${age(now - beam.log_modified_at)} ago`);
-
-/** The dose file that the output check found. */
-export function doseFile(beam) {
-  if (beam.output_path === null) return beam.output_text ?? "–";
-  return `${beam.output_path}, ${bytes(beam.output_size_bytes)}`;
-}

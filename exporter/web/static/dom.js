@@ -43,6 +43,20 @@ export function arrange(parent, children) {
   }
 }
 
+/** Put a text into the clipboard; also without HTTPS, where browsers have no `navigator.clipboard`. */
+export async function copyText(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+  } catch {
+    const area = element("textarea", { class: "hidden-text", "aria-hidden": "true" });
+    area.value = text;
+    document.body.append(area);
+    area.select();
+    document.execCommand("copy");
+    area.remove();
+  }
+}
+
 const SHAPES = {
   running: "M4 2.2v11.6L13.6 8z",
   starting: "M8 1a7 7 0 1 0 7 7h-2.1A4.9 4.9 0 1 1 8 3.1z",

@@ -49,6 +49,11 @@ export function exactClock(at) {
   return precise.format(at * 1000);
 }
 
+/** Date and time of day. */
+export function dateAndTime(at) {
+  return dayAndTime.format(at * 1000);
+}
+
 /** Whole percent, rounded down: 100 % means finished. */
 export function percent(ratio) {
   return `${Math.floor(ratio * 100 + 1e-9)} %`;
@@ -59,10 +64,15 @@ export function countOfBeams(number, which = "") {
   return `${number} ${which}${number === 1 ? "beam" : "beams"}`;
 }
 
-/** `172.0 M` particles. */
+/** `172.0 million` particles. */
 export function count(number) {
   if (number === null) return "–";
   return number >= 1e6 ? `${(number / 1e6).toFixed(1)} million` : number.toLocaleString();
+}
+
+/** `143,000 per second`, to three digits. */
+export function rate(number) {
+  return number === null ? "–" : `${Number(number.toPrecision(3)).toLocaleString()} per second`;
 }
 
 /** `4.7 kB`. */

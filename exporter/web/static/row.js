@@ -2,10 +2,10 @@
 
 import { Words, attribute, element, icon } from "./dom.js";
 import { percent } from "./format.js";
-import { batches, beamLink, caseLink, endWords, ended, explanation, logAge, runbook, stateWord, timeLeft } from "./beam_words.js";
+import { batches, beamLink, caseLink, endWords, ended, explanation, logAge, settings, situation, stateWord, timeLeft } from "./beam_words.js";
 import { realBeamId, realCaseId } from "./reveal.js";
 
-/** A bar of the estimated progress with a mark for the share of started batches, and both as text. */
+/** A bar of the estimated progress with a mark for the share of started batches. */
 export class Bar {
   constructor() {
     this.fill = element("span", { class: "fill" });
@@ -17,13 +17,11 @@ export class Bar {
       this.tick,
     );
     this.estimate = new Words();
-    this.started = new Words();
     this.node = element(
       "div",
       { class: "bar" },
       this.track,
       element("span", { class: "percent" }, this.estimate.node),
-      element("span", { class: "started" }, this.started.node),
     );
   }
 
@@ -41,7 +39,6 @@ export class Bar {
     attribute(this.track, "aria-valuenow", String(Math.floor(100 * beam.estimated_ratio)));
     attribute(this.track, "aria-valuetext", `${estimate}; batches started ${started}`);
     this.estimate.set(estimate);
-    this.started.set(beam.batches_total === null ? "" : `started ${started}`);
   }
 }
 
@@ -59,6 +56,7 @@ export class State {
     this.sign.replaceChildren(icon(beam.state));
     this.word.set(stateWord(beam.state));
     attribute(this.node, "class", `state state-${beam.state}`);
+    attribute(this.node, "title", settings.states[beam.state]?.meaning ?? "");
   }
 }
 
@@ -98,7 +96,7 @@ export class Row {
     this.end = new Words();
     this.source = new Words();
     this.age = new Words();
-    this.help = element("a", { class: "help", rel: "noreferrer", hidden: true }, "What to do");
+    this.help = element("a", { class: "help", href: beamLink(beam), "aria-label": `What to do about ${beam.beam_id}`, hidden: true }, "What to do");
     this.batchCell = element("span", { role: "cell", class: "number batch" }, this.batch.node);
     this.leftCell = element("span", { role: "cell", class: "number left" }, this.left.node);
     this.endCell = element("span", { role: "cell", class: "number end" }, this.end.node);
@@ -142,12 +140,7 @@ export class Row {
     this.run.set(beam.run > 1 ? `run ${beam.run}` : "");
     this.batch.set(batches(beam));
     this.source.set(beam.log_path === null ? "" : beam.source);
-    const help = runbook(beam);
-    this.help.hidden = help === null;
-    if (help !== null) {
-      attribute(this.help, "href", help);
-      attribute(this.help, "aria-label", `What to do about ${beam.beam_id}`);
-    }
+    this.help.hidden = situation(beam) === null;
     this.tick(now);
   }
 

@@ -1,5 +1,6 @@
 // Sources and database: their health in the list of sources, and banners for what is wrong.
 
+import { settings } from "./beam_words.js";
 import { arrange, byId, element, icon } from "./dom.js";
 import { clock, countOfBeams, duration, exactClock } from "./format.js";
 import { store } from "./store.js";
@@ -8,7 +9,7 @@ const UNPOLLED_SECONDS = 60;
 
 const health = (source, at) => {
   if (source.up === null) return ["waiting", "not polled yet"];
-  if (!source.up) return ["unreachable", "does not answer"];
+  if (!source.up) return ["unreachable", "cannot be reached"];
   if (isUnpolled(source, at)) return ["expired", "is not polled"];
   return source.folders_missing.length > 0 ? ["stalled", `answers, but ${missingWords(source)}`] : ["succeeded", "answers"];
 };
@@ -57,15 +58,15 @@ export function drawBanners(at) {
   }
   for (const source of store.overview?.sources ?? []) {
     if (source.up === false) {
-      const what = source.last_poll_at === null ? "does not answer" : `has not answered since ${clock(source.last_poll_at, at)}`;
-      banners.push(["unreachable", `${source.name} ${what}.`, `Its beams show the last known values.${source.reason ? ` Reason: ${source.reason}.` : ""}`]);
+      const what = source.last_poll_at === null ? "cannot be reached" : `has not been reached since ${clock(source.last_poll_at, at)}`;
+      banners.push(["unreachable", `${source.name} ${what}.`, `${source.reason ? `Reason: ${source.reason}. ` : ""}Its beams show the last known values.`, "what-to-do#source_down"]);
     } else if (store.link !== "lost" && isUnpolled(source, at)) {
       banners.push(["expired", `${source.name} has not been polled since ${clock(source.last_poll_at, at)}.`, "Its beams may have progressed further."]);
     }
   }
   for (const source of store.overview?.sources ?? []) {
     if (source.folders_missing.length === 0) continue;
-    banners.push(["stalled", `${source.name}: ${missingWords(source)}.`, "No log can be found there: check log_path, or create the folder."]);
+    banners.push(["stalled", `${source.name}: ${missingWords(source)}.`, "No log can be found there: check log_path, or create the folder.", settings.runbooks.folder_missing]);
   }
   if (store.overview?.database?.up === false) {
     banners.push(["stalled", "Progress cannot be written to the database.", "The communicator's screens show old values; this page is up to date."]);
@@ -79,8 +80,10 @@ export function drawBanners(at) {
   bannersShown = signature;
   arrange(
     byId("banners"),
-    banners.map(([state, what, consequence]) =>
-      element("p", { class: `banner state-${state}` }, icon(state), element("span", {}, element("strong", {}, what), ` ${consequence}`)),
-    ),
+    banners.map(([state, what, consequence, help]) => {
+      const text = element("span", {}, element("strong", {}, what), ` ${consequence} `);
+      if (help !== undefined) text.append(element("a", { class: "help", href: help }, "What to do"));
+      return element("p", { class: `banner state-${state}` }, icon(state), text);
+    }),
   );
 }

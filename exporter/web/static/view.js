@@ -72,7 +72,7 @@ export function isSelected(row) {
   if (view.caseId !== null && beam.case_id !== view.caseId) return false;
   if (view.tiles.size && !TILES.some((tile) => view.tiles.has(tile.id) && tile.states.includes(beam.state))) return false;
   if (view.words.length === 0) return true;
-  row.searched ??= [beam.case_id, beam.beam_id, beam.source, beam.status, beam.reason, beam.reason_text, beam.hpc_job_id]
+  row.searched ??= [beam.case_id, beam.beam_id, beam.source, beam.status_text, beam.reason, beam.reason_text, beam.hpc_job_id]
     .concat(stateWord(beam.state), beam.failure_text)
     .join(" ")
     .toLowerCase();
