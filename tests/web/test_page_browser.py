@@ -215,7 +215,7 @@ def test_an_unreachable_beam_shows_no_expected_end_once_that_is_past(visit: Visi
         assert visitor.text(".beam .left") == "–"
         assert visitor.text(".beam .end") != "–"
         left["seconds"] = -1.0
-        visitor.until("document.querySelector('.case-end').innerText === ''", "no end of the case")
+        visitor.until("document.querySelector('.case-end .when').innerText === ''", "no end of the case")
         visitor.sees("–", ".beam .end")
 
 
@@ -558,6 +558,67 @@ def test_the_page_of_a_case_counts_and_lists_that_case_alone(visit: Visit) -> No
         visitor.page.get_by_role("link", name="All cases").click()
         visitor.sees_row("TP-2041_1", "Running")
         assert visitor.page.title().endswith("Dose simulations")
+
+
+_NOTIFICATIONS = """window.said = []; window.Notification = class {
+    static get permission() { return sessionStorage.permission ?? 'default'; }
+    static async requestPermission() { sessionStorage.permission = '%s'; }
+    constructor(text) { said.push(text); }
+    addEventListener() {}
+}"""
+"""Remembers notifications instead of showing them, for a user who gives this permission."""
+
+
+@pytest.mark.parametrize(
+    ("permission", "words", "notified"),
+    [("granted", "Will tell you", True), ("denied", "Will tell you on this page", False)],
+)
+def test_tell_me_tells_once_when_a_beam_stalls_and_when_the_case_is_done(
+    visit: Visit, permission: str, words: str, notified: bool
+) -> None:
+    states = {"one": BeamState.RUNNING, "two": BeamState.RUNNING}
+
+    def make(at: float) -> StoreSnapshot:
+        over = (BeamState.SUCCEEDED, BeamState.FAILED)
+        beams = [
+            make_beam("TP-1", name, state=state, ended_at=at if state in over else None, reason=None)
+            for name, state in states.items()
+        ]
+        return make_snapshot(*beams, make_beam("TP-2", "other", state=states["one"]), at=at)
+
+    with clinic_site(ClockedStore(make)) as address:
+        visitor = visit()
+        visitor.page.add_init_script(_NOTIFICATIONS % permission)
+        visitor.go(address)
+        visitor.sees_row("two", "Running")
+        visitor.page.get_by_role("button", name="Tell me").first.click()
+        visitor.sees(words, "#table")
+        states["one"] = BeamState.STALLED
+        visitor.sees("Case TP-1: one stalled.", "#told")
+        assert visitor.page.title() == "Case TP-1: one stalled."
+        visitor.page.get_by_role("button", name="OK").click()
+        visitor.sees_no_more("TP-1", "#told")
+        states.update(one=BeamState.SUCCEEDED)
+        visitor.sees_row("one", "Succeeded")
+        visitor.page.reload()
+        visitor.sees_row("two", "Running")
+        states.update(two=BeamState.SUCCEEDED)
+        visitor.sees("Case TP-1 is done: all beams succeeded.", "#told")
+        assert "TP-2" not in visitor.text("#told")
+        assert visitor.value("said") == (["Case TP-1 is done: all beams succeeded."] if notified else [])
+
+
+@pytest.mark.parametrize("width", [1920, 3840])
+def test_wall_mode_grows_with_the_screen_and_says_how_many_beams_are_below(visit: Visit, width: int) -> None:
+    with clinic_site(ClockedStore(thousand())) as address:
+        visitor = visit(viewport={"width": width, "height": width * 9 // 16})
+        visitor.go(address, "/?wall=1")
+        visitor.sees("more beams below", "#below")
+        size = visitor.value("parseFloat(getComputedStyle(document.documentElement).fontSize)")
+        assert width / 101 < size < width / 99
+        assert 980 < int(visitor.text("#below").split()[0]) < 1000
+        visitor.page.get_by_role("link", name="Leave wall mode").click()
+        visitor.until("!document.documentElement.hasAttribute('data-wall')", "the page as usual")
 
 
 def test_the_heads_of_columns_stay_in_sight(visit: Visit) -> None:

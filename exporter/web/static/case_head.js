@@ -4,6 +4,7 @@ import { caseLink, ended, stateWord } from "./beam_words.js";
 import { Words, attribute, element } from "./dom.js";
 import { clock, countOfBeams, percent } from "./format.js";
 import { realCaseId } from "./reveal.js";
+import { tellMeWords, toggleTellMe } from "./tell_me.js";
 
 const OPEN_AT_MOST = 50; // larger cases are closed until they are opened
 
@@ -19,6 +20,16 @@ export class CaseHead {
     this.end = new Words();
     this.fold = element("button", { type: "button", class: "fold", "aria-label": `Beams of case ${group.caseId}` });
     this.fold.addEventListener("click", toggle);
+    this.tellMe = new Words();
+    this.tell = element(
+      "button",
+      { type: "button", class: "tell", title: `When case ${group.caseId} is done, or a beam of it fails or stalls` },
+      this.tellMe.node,
+    );
+    this.tell.addEventListener("click", async () => {
+      await toggleTellMe(group.caseId);
+      this.tellMe.set(tellMeWords(group.caseId));
+    });
     this.node = element(
       "div",
       { role: "row", class: "row case" },
@@ -32,7 +43,7 @@ export class CaseHead {
         element("span", { class: "real-id" }, this.realId.node),
         element("span", { class: "case-summary" }, this.summary.node),
       ),
-      element("span", { role: "cell", class: "case-end", "aria-colspan": "2" }, this.end.node),
+      element("span", { role: "cell", class: "case-end", "aria-colspan": "2" }, element("span", { class: "when" }, this.end.node), this.tell),
     );
   }
 
@@ -40,6 +51,8 @@ export class CaseHead {
     const { rows, caseId } = this.group;
     const open = rows.filter((row) => !ended(row.beam));
     attribute(this.fold, "aria-expanded", String(isOpen));
+    this.tell.hidden = open.length === 0;
+    this.tellMe.set(tellMeWords(caseId));
     this.realId.set(realCaseId(caseId));
     this.summary.set([countOfBeams(rows.length), percent(this.group.ratio()), isOpen ? attention(rows) : states(rows)].filter(Boolean).join(" · "));
     this.end.set(caseEnd(open.map((row) => row.beam), rows.some((row) => row.beam.state === "failed"), at));

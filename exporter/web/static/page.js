@@ -5,11 +5,12 @@ import { Detail } from "./detail.js";
 import { Words, arrange, attribute, byId, element, icon } from "./dom.js";
 import { drawEnded, endedToday } from "./ended.js";
 import { follow } from "./feed.js";
-import { clock } from "./format.js";
+import { clock, countOfBeams } from "./format.js";
 import { offerIds, realCaseId } from "./reveal.js";
 import { drawBanners, drawSources } from "./sources.js";
 import { applyChange, applyState, changedRows, now, rows, store, takeNews } from "./store.js";
-import { closeCases, drawTable, startTable, tickTable } from "./table.js";
+import { beamsBelow, closeCases, drawTable, startTable, tickTable } from "./table.js";
+import { newestMessage, tell } from "./tell_me.js";
 import { TILES, find, readAddress, readRoute, view, writeAddress } from "./view.js";
 
 const FRAME_MS = 8; // drawing pauses after this, so that the browser stays responsive
@@ -84,8 +85,10 @@ function drawRest(at) {
     attribute(tile.button, "data-none", String(numbers[tile.id] === 0));
     tile.item.hidden = tile.rare === true && numbers[tile.id] === 0 && !view.tiles.has(tile.id);
   }
+  announce(at);
   const beam = rows.get(view.beamKey)?.beam;
-  if (beam !== undefined) document.title = `${beam.beam_id}: ${stateWord(beam.state)} – Dose simulations`;
+  if (newestMessage() !== "") document.title = newestMessage();
+  else if (beam !== undefined) document.title = `${beam.beam_id}: ${stateWord(beam.state)} – Dose simulations`;
   else {
     const attention = trouble === 0 ? "" : `${trouble} ${trouble === 1 ? "needs" : "need"} attention, `;
     const unreachable = numbers.unreachable === 0 ? "" : `${numbers.unreachable} unreachable, `;
@@ -96,15 +99,17 @@ function drawRest(at) {
   byId("case-name").textContent = [`Case ${view.caseId}`, realCaseId(view.caseId)].join(" ").trim();
   const last = store.overview.summary.expected_end;
   byId("all-done").hidden = last === null || view.caseId !== null;
-  byId("all-done").textContent = `All beams are expected to be done about ${clock(last, at)}.`;
+  const others = numbers.failed + numbers.stalled + numbers.unreachable > 0 ? "All other beams" : "All beams";
+  byId("all-done").textContent = `${others} are expected to be done about ${clock(last, at)}.`;
   drawEnded(today, at);
   drawSources(at);
   drawBanners(at);
-  announce(at);
 }
 
 function announce(at) {
-  const announced = takeNews().filter((beam) => WORTH_ANNOUNCING.has(beam.state));
+  const news = takeNews();
+  tell(news);
+  const announced = news.filter((beam) => WORTH_ANNOUNCING.has(beam.state));
   if (announced.length === 0) return;
   byId("announcer").textContent =
     announced.length > ANNOUNCED_AT_MOST
@@ -200,8 +205,17 @@ function tick() {
   const at = now();
   if (detail !== null) return detail.tick(at);
   tickTable(at);
+  if (view.wall) drawWall(at);
   drawSources(at);
   drawBanners(at);
+}
+
+/** A wall screen has nobody who scrolls: it says what is below. */
+function drawWall(at) {
+  const below = beamsBelow(innerHeight);
+  byId("wall").hidden = false;
+  byId("wall-time").textContent = clock(at, at);
+  byId("below").textContent = below === 0 ? "" : `${countOfBeams(below, "more ")} below`;
 }
 
 const LINKS = { live: "Live", polling: "Every 3 seconds", lost: "Not connected" };

@@ -202,6 +202,17 @@ export function tickTable(at) {
   for (const block of blocks.values()) if (block.drawn) for (const row of block.rows) if (row.drawn) row.tick(at);
 }
 
+/** The number of listed beams that are not wholly above a height on the screen. */
+export function beamsBelow(height) {
+  let number = 0;
+  for (const { node, rows, drawn } of blocks.values()) {
+    const { top, bottom } = node.getBoundingClientRect();
+    if (top >= height || (!drawn && bottom > height)) number += rows.length;
+    else if (bottom > height) number += rows.filter((row) => row.node.getBoundingClientRect().bottom > height).length;
+  }
+  return number;
+}
+
 function drawNothing(number) {
   const nothing = byId("nothing");
   nothing.hidden = number > 0;
