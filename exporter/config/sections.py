@@ -411,6 +411,10 @@ class WebSettings(SettingsSection):
         description="Address of the runbooks; the page links failures and stalls to `URL/NAME.md`. Default: "
         "`/runbooks` of this server.",
     )
+    time_format: Literal["auto", "24h", "12h"] = Field(
+        default="auto",
+        description="The page's clock; `auto`: as usual in the language of the browser (24 hours on the plain table).",
+    )
 
     @property
     def address(self) -> tuple[str, int]:

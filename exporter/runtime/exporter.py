@@ -167,7 +167,7 @@ class Exporter:
             identifiers=self._identifiers,
             events=events,
             id_reveal=self._id_reveal,
-            links=PageLinks(settings.web.grafana_url, settings.web.runbook_url),
+            links=PageLinks(settings.web.grafana_url, settings.web.runbook_url, settings.web.time_format),
             healthy=self._unhealthy,
             ready=self._unready,
             reload=self.reload,

@@ -10,6 +10,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib import resources
 from typing import Any
 from urllib.parse import quote
@@ -51,15 +52,17 @@ _MEDIA_TYPES = {
 
 @dataclass(frozen=True, slots=True)
 class PageLinks:
-    """Links to other servers.
+    """Links to other servers, and the clock: what the configuration says of the page.
 
     Args:
         grafana_url: the dashboards; ``None`` for no link.
         runbook_url: folder of the runbooks; ``None`` for those that this server has itself.
+        time_format: ``24h``, ``12h``, or ``auto`` for what the browser's locale has.
     """
 
     grafana_url: str | None = None
     runbook_url: str | None = None
+    time_format: str = "auto"
 
     def runbook(self, reason: str) -> str:
         """Return the URL of the runbook for a failure reason or another situation, such as ``stalled``."""
@@ -93,7 +96,10 @@ class Page:
             loader=jinja2.PackageLoader("exporter.web"), autoescape=True, trim_blocks=True, lstrip_blocks=True
         )
         environment.filters.update(
-            duration=duration, clock=clock, percent=percent, escaped=lambda text: quote(text, safe="")
+            duration=duration,
+            clock=partial(clock, time_format=links.time_format),
+            percent=percent,
+            escaped=lambda text: quote(text, safe=""),
         )
         environment.globals.update(
             version=version,
@@ -163,6 +169,7 @@ def _static_files() -> dict[str, tuple[bytes, str]]:
 def _settings(links: PageLinks) -> str:
     """Encode as JSON what the script needs to know."""
     settings: dict[str, Any] = {
+        "time_format": links.time_format,
         "advice": dict(WHAT_TO_DO),
         "runbooks": {situation: links.runbook(situation) for situation in (*WHAT_TO_DO, "folder_missing")},
         "states": {state.value: {"word": STATE_LABELS[state], "meaning": STATE_MEANINGS[state]} for state in BeamState},
@@ -189,13 +196,19 @@ def duration(seconds: float | None) -> str:
     return f"{minutes // 1440} d {minutes % 1440 // 60} h"
 
 
-def clock(at: float | None, now: float) -> str:
-    """Format a time of day in this machine's time zone, with the date unless it is today; empty where it is unknown."""
+def clock(at: float | None, now: float, time_format: str = "auto") -> str:
+    """Format a time of day in this machine's time zone; empty where it is unknown.
+
+    Args:
+        at: the time, UTC epoch seconds.
+        now: today's times have no date.
+        time_format: ``12h`` for a clock of twelve hours.
+    """
     if at is None:
         return ""
     then = time.localtime(at)
-    today = then[:3] == time.localtime(now)[:3]
-    return time.strftime("%H:%M" if today else "%Y-%m-%d %H:%M", then)
+    hours = "%I:%M %p" if time_format == "12h" else "%H:%M"
+    return time.strftime(hours if then[:3] == time.localtime(now)[:3] else f"%Y-%m-%d {hours}", then)
 
 
 def percent(ratio: float) -> str:

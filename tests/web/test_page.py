@@ -222,3 +222,9 @@ def test_times_of_another_day_have_a_date() -> None:
     assert re.fullmatch(r"\d\d:\d\d", clock(NOW, NOW))
     assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d", clock(NOW - 3 * 86400, NOW))
     assert clock(None, NOW) == ""
+
+
+def test_the_table_has_a_clock_of_twelve_hours_if_configured() -> None:
+    assert re.fullmatch(r"\d\d:\d\d [AP]M", clock(NOW, NOW, "12h"))
+    with serve(links=PageLinks(time_format="12h")) as site:
+        assert re.search(r"As of \d\d:\d\d [AP]M", site.get("/table").text)

@@ -200,6 +200,28 @@ def test_the_expected_end_is_in_the_browsers_time_zone(visit: Visit) -> None:
         visitor.sees_row("70010001_b1", "1 h 23 min")
 
 
+@pytest.mark.parametrize(
+    ("locale", "time_format", "written"),
+    [
+        ("en-GB", "auto", r"\d\d:\d\d"),
+        ("en-US", "auto", r"\d\d:\d\d [AP]M"),
+        ("en-US", "24h", r"\d\d:\d\d"),
+        ("en-GB", "12h", r"\d\d:\d\d [ap]m"),
+    ],
+)
+def test_the_clock_is_that_of_the_browsers_locale_unless_configured(
+    visit: Visit, locale: str, time_format: str, written: str
+) -> None:
+    links = PageLinks(time_format=time_format)
+    with clinic_site(
+        ClockedStore(lambda at: make_snapshot(make_beam(remaining_seconds=60.0), at=at)), links=links
+    ) as it:
+        visitor = visit(locale=locale, timezone_id="Etc/GMT")
+        visitor.go(it)
+        visitor.sees_row("70010001_b1", "Running")
+        assert re.search(f"^({written})$", visitor.text(".beam .end").split(", ")[-1].replace("\u202f", " "))
+
+
 def test_an_unreachable_beam_shows_no_expected_end_once_that_is_past(visit: Visit) -> None:
     since = time.time()
     left = {"seconds": 600.0}

@@ -1,8 +1,9 @@
 // What to do about a beam: a few steps, and a text for IT.
 
-import { explanation, settings, situation, stateWord } from "./beam_words.js";
+import { explanation, situation, stateWord } from "./beam_words.js";
 import { Words, attribute, copyText, element } from "./dom.js";
 import { dateAndTime } from "./format.js";
+import { settings } from "./settings.js";
 
 /** What IT needs to know, to be sent by mail or read out on the telephone. */
 function textForIt(beam, runbook, now) {

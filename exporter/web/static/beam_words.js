@@ -1,8 +1,8 @@
 // A beam in words: what it is doing, when it ends, and where to read what to do.
 
 import { age, clock, duration } from "./format.js";
+import { settings } from "./settings.js";
 
-export const settings = JSON.parse(document.querySelector("meta[name=mqi-settings]").content);
 const ENDED = new Set(["succeeded", "failed"]);
 const AT_WORK = new Set(["starting", "running"]);
 

@@ -4,9 +4,10 @@ import { Advice } from "./advice.js";
 import { Words, arrange, attribute, element } from "./dom.js";
 import { age, bytes, clock, count, duration, percent, rate } from "./format.js";
 import { json } from "./feed.js";
-import { batches, caseLink, ended, expectedEndExplained, explanation, logAge, settings, timeLeft } from "./beam_words.js";
+import { batches, caseLink, ended, expectedEndExplained, explanation, logAge, timeLeft } from "./beam_words.js";
 import { realBeamId, realCaseId } from "./reveal.js";
 import { Bar, State } from "./row.js";
+import { settings } from "./settings.js";
 
 const REFRESH_MS = 1000;
 const WATCHED = new Set(["starting", "running", "stalled"]); // states of beams that can stall

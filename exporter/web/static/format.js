@@ -1,4 +1,6 @@
-// Numbers as text. Times are UTC epoch seconds, shown in the browser's time zone on a 24-hour clock.
+// Numbers as text. Times are UTC epoch seconds, shown in the browser's time zone; its locale decides about the clock.
+
+import { settings } from "./settings.js";
 
 const two = (number) => String(number).padStart(2, "0");
 
@@ -23,7 +25,9 @@ export function age(seconds) {
   return `${Math.floor(whole / 86400)} d`;
 }
 
-const HOURS = { hour: "2-digit", minute: "2-digit", hourCycle: "h23" };
+/** `web.time_format`: "auto" is what the browser's locale has. */
+const HOUR_CYCLES = { "24h": "h23", "12h": "h12" };
+const HOURS = { hour: "2-digit", minute: "2-digit", hourCycle: HOUR_CYCLES[settings.time_format] };
 const timeOfDay = new Intl.DateTimeFormat(undefined, HOURS);
 const precise = new Intl.DateTimeFormat(undefined, { ...HOURS, second: "2-digit" });
 const dayAndTime = new Intl.DateTimeFormat(undefined, {

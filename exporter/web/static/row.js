@@ -2,8 +2,9 @@
 
 import { Words, attribute, element, icon } from "./dom.js";
 import { percent } from "./format.js";
-import { batches, beamLink, caseLink, endWords, ended, explanation, logAge, settings, situation, stateWord, timeLeft } from "./beam_words.js";
+import { batches, beamLink, caseLink, endWords, ended, explanation, logAge, situation, stateWord, timeLeft } from "./beam_words.js";
 import { realBeamId, realCaseId } from "./reveal.js";
+import { settings } from "./settings.js";
 
 /** A bar of the estimated progress with a mark for the share of started batches. */
 export class Bar {

@@ -1,9 +1,9 @@
 // Sources and database: their health in the list of sources, and banners for what is wrong.
 
-import { settings } from "./beam_words.js";
 import { arrange, byId, element, icon } from "./dom.js";
 import { clock, countOfBeams, duration, exactClock } from "./format.js";
 import { store } from "./store.js";
+import { settings } from "./settings.js";
 
 const UNPOLLED_SECONDS = 60;
 
