@@ -24,12 +24,17 @@ from tests.web.site import serve
 
 _LINKS = PageLinks("https://grafana.example/d/mqi-beams", "https://wiki.example/mqi")
 _DESK = {"width": 1360, "height": 900}
+_WALL = {"width": 1920, "height": 1080}
 _PHONE = {"width": 390, "height": 844}
 PICTURES: dict[str, dict[str, Any]] = {
     "page-light.png": {"color_scheme": "light", "viewport": _DESK},
     "page-dark.png": {"color_scheme": "dark", "viewport": _DESK},
     "page-phone.png": {"color_scheme": "light", "viewport": _PHONE, "device_scale_factor": 2},
+    "page-wall.png": {"color_scheme": "dark", "viewport": _WALL},
+    "page-what-to-do.png": {"color_scheme": "light", "viewport": _DESK},
 }
+_PATHS = {"page-wall.png": "/?wall=1", "page-what-to-do.png": "/#/beam/TP-2038/TP-2038_2"}
+_SHOWN = {"page-what-to-do.png": "Copy text for IT"}
 
 
 def take(folder: Path) -> None:
@@ -40,10 +45,10 @@ def take(folder: Path) -> None:
         for name, options in PICTURES.items():
             context = browser.new_context(locale="en-GB", **options)
             visitor = Visitor(context.new_page())
-            visitor.go(site.server.address)
+            visitor.go(site.server.address, _PATHS.get(name, "/"))
             visitor.sees("Live", "#connection")
-            visitor.sees_row("TP-2041_1", "Running")
-            visitor.page.screenshot(path=folder / name, full_page="phone" not in name)
+            visitor.sees(_SHOWN.get(name, "TP-2041_1"))
+            visitor.page.screenshot(path=folder / name, full_page=name in ("page-light.png", "page-dark.png"))
             context.close()
         terminal(f"http://{site.server.address}", folder / "top.svg")
 
