@@ -34,7 +34,7 @@ PICTURES: dict[str, dict[str, Any]] = {
     "page-what-to-do.png": {"color_scheme": "light", "viewport": _DESK},
 }
 _PATHS = {"page-wall.png": "/?wall=1", "page-what-to-do.png": "/#/beam/TP-2038/TP-2038_2"}
-_SHOWN = {"page-what-to-do.png": "Copy text for IT"}
+_SHOWN = {"page-wall.png": "below", "page-what-to-do.png": "Copy text for IT"}
 
 
 def take(folder: Path) -> None:

@@ -6,6 +6,11 @@ const two = (number) => String(number).padStart(2, "0");
 
 /** `40 s`, `3 min 20 s`, `25 min`, `1 h 05 min`, `3 d 4 h`; an en dash where it is unknown. */
 export function duration(seconds) {
+  // No line breaks within it.
+  return inWords(seconds).replaceAll(" ", "\u00a0");
+}
+
+function inWords(seconds) {
   if (seconds === null || seconds === undefined) return "–";
   const whole = Math.max(0, Math.round(seconds));
   if (whole < 60) return `${whole} s`;

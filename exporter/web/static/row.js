@@ -155,5 +155,6 @@ export class Row {
     attribute(this.batchCell, "data-known", String(beam.batches_total !== null));
     attribute(this.leftCell, "data-known", String(this.left.node.data !== "–"));
     attribute(this.endCell, "data-known", String(!ended(beam) && beam.expected_end !== null));
+    attribute(this.endCell, "data-about", String(beam.expected_end_basis !== "pace"));
   }
 }
