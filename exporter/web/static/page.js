@@ -212,8 +212,8 @@ function tick() {
 
 /** A wall screen has nobody who scrolls: it says what is below. */
 function drawWall(at) {
-  const below = beamsBelow(innerHeight);
   byId("wall").hidden = false;
+  const below = beamsBelow(byId("wall").getBoundingClientRect().top);
   byId("wall-time").textContent = clock(at, at);
   byId("below").textContent = below === 0 ? "" : `${countOfBeams(below, "more ")} below`;
 }
