@@ -7,10 +7,14 @@ from typing import Any, Literal
 
 from alerts.parameters import Parameters, duration
 
-EXPORTER = "job, instance"
+EXPORTER = "site, job, instance"
 SOURCE = f"{EXPORTER}, source"
 BEAM = f"{EXPORTER}, case_id, beam_id, source"
-"""Labels by which expressions group and join."""
+"""Labels by which expressions join. Aggregations use ``without``: every label that a site gives its targets stays."""
+
+_OF_ITS_EXPORTER = "site=%q,job=%q,instance=%q,source=%q"
+_VALUES = "$labels.site $labels.job $labels.instance $labels.source"
+"""Two sites may use the same case ids and source names: texts look up the alert's own exporter."""
 
 Severity = Literal["critical", "warning", "info"]
 
@@ -66,18 +70,18 @@ _DASHBOARDS = {
 
 def beam_value(metric: str, form: str = "value | humanize", where: str = "") -> str:
     """Return a template that fills in a metric of the alert's beam, or ``?`` if the beam does not have it."""
-    selector = f"{metric}{{case_id=%q,beam_id=%q,source=%q}}{where}"
+    selector = f"{metric}{{{_OF_ITS_EXPORTER},case_id=%q,beam_id=%q}}{where}"
     return (
-        f"{{{{ with printf `{selector}` $labels.case_id $labels.beam_id $labels.source | query }}}}"
+        f"{{{{ with printf `{selector}` {_VALUES} $labels.case_id $labels.beam_id | query }}}}"
         f"{{{{ . | first | {form} }}}}{{{{ else }}}}?{{{{ end }}}}"
     )
 
 
 def beams_of_source(states: str) -> str:
     """Return a template that counts the beams of the alert's source in these states."""
-    selector = f'mqi_beams{{job=%q,instance=%q,source=%q,state=~"{states}"}}'
+    selector = f'mqi_beams{{{_OF_ITS_EXPORTER},state=~"{states}"}}'
     return (
-        f"{{{{ with printf `sum({selector})` $labels.job $labels.instance $labels.source | query }}}}"
+        f"{{{{ with printf `sum({selector})` {_VALUES} | query }}}}"
         "{{ . | first | value | humanize }} beam{{ if ne (. | first | value) 1.0 }}s{{ end }}"
         "{{ else }}0 beams{{ end }}"
     )

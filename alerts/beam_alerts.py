@@ -50,7 +50,7 @@ def beam_alerts(parameters: Parameters) -> Sequence[Alert]:
         Alert(
             "MQIBeamFailed",
             "warning",
-            f'max by ({BEAM}, reason) (mqi_beam_failure{{reason!~"{_ALERTS_OF_THEIR_OWN}|{_INTERRUPTED}"}}) == 1\n',
+            f'mqi_beam_failure{{reason!~"{_ALERTS_OF_THEIR_OWN}|{_INTERRUPTED}"}} == 1\n',
             f"{_THE_BEAM} failed: {{{{ $labels.reason }}}}",
             f"The simulation on {{{{ $labels.source }}}} ended at {_BATCH} (run {beam_value('mqi_beam_run')}). "
             "Reason: {{ $labels.reason }}.",
@@ -61,7 +61,7 @@ def beam_alerts(parameters: Parameters) -> Sequence[Alert]:
         Alert(
             "MQIDoseNotWritten",
             "critical",
-            f'max by ({BEAM}, reason) (mqi_beam_failure{{reason=~"{_NOT_WRITTEN}"}}) == 1\n',
+            f'mqi_beam_failure{{reason=~"{_NOT_WRITTEN}"}} == 1\n',
             f"{_THE_BEAM} looks finished, but its dose was not written",
             f"The simulation on {{{{ $labels.source }}}} ran to its end ({_BATCH}) and may have exited with 0, but "
             "could not write the dose. The row may say completed: do not use what lies in the output folder.",
@@ -72,7 +72,7 @@ def beam_alerts(parameters: Parameters) -> Sequence[Alert]:
         Alert(
             "MQINoParticles",
             "critical",
-            f'max by ({BEAM}, reason) (mqi_beam_failure{{reason="no_particles"}}) == 1\n',
+            'mqi_beam_failure{reason="no_particles"} == 1\n',
             f"{_THE_BEAM} looks finished, but nothing was simulated",
             "The simulation on {{ $labels.source }} ended without having simulated a single particle and may have "
             "exited with 0. The row may say completed: its dose is zero.",
@@ -83,7 +83,7 @@ def beam_alerts(parameters: Parameters) -> Sequence[Alert]:
         Alert(
             "MQIEmptyDose",
             "critical",
-            f'max by ({BEAM}, reason) (mqi_beam_failure{{reason="empty_dose"}}) == 1\n',
+            'mqi_beam_failure{reason="empty_dose"} == 1\n',
             f"{_THE_BEAM} looks finished, but its dose is zero everywhere",
             "The simulation on {{ $labels.source }} wrote a dose whose maximum is 0 and may have exited with 0. The "
             "row may say completed: do not use this dose.",
@@ -94,7 +94,7 @@ def beam_alerts(parameters: Parameters) -> Sequence[Alert]:
         Alert(
             "MQIBeamInterrupted",
             "info",
-            f'max by ({BEAM}, reason) (mqi_beam_failure{{reason=~"{_INTERRUPTED}"}}) == 1\n',
+            f'mqi_beam_failure{{reason=~"{_INTERRUPTED}"}} == 1\n',
             f"{_THE_BEAM} was interrupted and has not started again",
             f"The run on {{{{ $labels.source }}}} was interrupted at {_BATCH} ({{{{ $labels.reason }}}}), and no new "
             f"run has started for {duration(parameters.interrupted_for_seconds)}. The beam itself is not at fault.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from alerts.alert import BEAM, EXPORTER, SOURCE, Alert, beams_of_source, with_noun
+from alerts.alert import BEAM, EXPORTER, Alert, beams_of_source, with_noun
 from alerts.parameters import Parameters, duration
 
 
@@ -15,8 +15,8 @@ def source_alerts(parameters: Parameters) -> Sequence[Alert]:
             "MQISourceDown",
             "critical",
             f"""\
-(time() - max by ({SOURCE}) (mqi_source_last_poll_timestamp_seconds) > {parameters.source_silent_seconds})
-or max by ({SOURCE}) (mqi_source_up) == 0
+(time() - mqi_source_last_poll_timestamp_seconds > {parameters.source_silent_seconds})
+or max without (kind) (mqi_source_up) == 0
 """,
             "Logs on {{ $labels.source }} cannot be read",
             "The exporter at {{ $labels.instance }} cannot read logs on {{ $labels.source }}; "
@@ -29,7 +29,7 @@ or max by ({SOURCE}) (mqi_source_up) == 0
         Alert(
             "MQISourceFolderMissing",
             "warning",
-            f"max by ({SOURCE}) (mqi_source_folders_missing) > 0\n",
+            "mqi_source_folders_missing > 0\n",
             "A log folder of {{ $labels.source }} does not exist",
             with_noun("folder", "folders")
             + " of log_path on {{ $labels.source }} {{ if eq $value 1.0 }}does{{ else }}do{{ end }} not exist. No log "
@@ -42,7 +42,7 @@ or max by ({SOURCE}) (mqi_source_up) == 0
             "MQILogBlockBuffered",
             "info",
             f"""\
-count by ({SOURCE}) (
+count without (case_id, beam_id) (
   mqi_beam_log_buffered == 1
   and on ({BEAM}) mqi_beam_state{{state=~"starting|running"}} == 1
 ) > 0
@@ -105,7 +105,7 @@ mqi_database_up == 0
 or
 mqi_database_pending_updates > 0
   unless on ({EXPORTER})
-    sum by ({EXPORTER}) (increase(mqi_database_writes_total{{outcome="written"}}[{unwritten_for}])) > 0
+    sum without (outcome) (increase(mqi_database_writes_total{{outcome="written"}}[{unwritten_for}])) > 0
 """,
             "Progress does not reach the communicator's database",
             "The exporter at {{ $labels.instance }} has not been able to write to the beams table for "
@@ -151,7 +151,7 @@ mqi_database_pending_updates > 0
         Alert(
             "MQIFailedLogins",
             "warning",
-            f"sum by ({EXPORTER}) (increase(mqi_exporter_failed_logins_total[{logins_over}]))"
+            f"sum without (reason) (increase(mqi_exporter_failed_logins_total[{logins_over}]))"
             f" > {parameters.failed_logins}\n",
             "{{ $value | humanize }} logins at {{ $labels.instance }} failed",
             f"Within {logins_over}, {{{{ $value | humanize }}}} logins failed: somebody tries passwords, or a program "
@@ -161,7 +161,7 @@ mqi_database_pending_updates > 0
         Alert(
             "MQINamesRefused",
             "warning",
-            f'sum by ({EXPORTER}) (increase(mqi_exporter_names_requests_total{{outcome="refused"}}[{names_over}]))'
+            f'sum without (outcome) (increase(mqi_exporter_names_requests_total{{outcome="refused"}}[{names_over}]))'
             f" > {parameters.names_refused}\n",
             "{{ $labels.instance }} refused {{ $value | humanize }} times to show the ids behind pseudonyms",
             f"Within {names_over}, somebody who has a password but may not see ids asked for them "
@@ -173,9 +173,9 @@ mqi_database_pending_updates > 0
             "warning",
             # increase() does not see errors that were counted before the first scrape
             f"""\
-sum by ({EXPORTER}, where) (increase(mqi_exporter_errors_total[{errors_over}])) > 0
+increase(mqi_exporter_errors_total[{errors_over}]) > 0
 or
-sum by ({EXPORTER}, where) (mqi_exporter_errors_total) > 0
+mqi_exporter_errors_total > 0
   and on ({EXPORTER}) (time() - process_start_time_seconds < {parameters.errors_over_seconds})
 """,
             "{{ $labels.instance }} survived an unexpected error in: {{ $labels.where }}",

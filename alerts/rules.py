@@ -64,7 +64,7 @@ def _recorded_of_sources(parameters: Parameters) -> list[dict[str, str]]:
     return [
         {
             "record": "mqi_source:seconds_per_particle:median",
-            "expr": f"quantile by ({SOURCE}) (0.5, mqi_beam:seconds_per_particle)\n",
+            "expr": "quantile without (case_id, beam_id) (0.5, mqi_beam:seconds_per_particle)\n",
         },
         {
             "record": "mqi_source:seconds_per_particle:usual",

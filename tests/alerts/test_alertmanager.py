@@ -47,6 +47,11 @@ def test_each_alert_finds_its_receiver(labels: list[str], receiver: str) -> None
     assert run("amtool", "config", "routes", "test", f"--config.file={CONFIGURATION}", *labels).strip() == receiver
 
 
+def test_cases_of_two_sites_are_never_in_one_message() -> None:
+    route = configuration()["route"]
+    assert all("site" in each["group_by"] for each in (route, *route["routes"]) if "group_by" in each)
+
+
 def test_the_configuration_names_only_existing_alerts() -> None:
     text = CONFIGURATION.read_text(encoding="utf-8")
     assert set(re.findall(r"MQI[A-Z]\w+", text)) <= NAMES
@@ -131,6 +136,7 @@ def rendered(name: str, data: dict[str, Any], folder: Path, kind: str = "text") 
         *("amtool", "template", "render", f"--template.glob={TEMPLATE}", f"--template.data={file}"),
         f"--template.type={kind}",
         f'--template.text={{{{ template "{name}" . }}}}',
+        TZ="Asia/Seoul",
     )
 
 
@@ -162,17 +168,17 @@ def test_a_mail_subject_has_severity_and_summary(tmp_path: Path) -> None:
     assert two.strip() == "WARNING: 2 alerts, case C<1>"
 
 
-def test_a_notification_text_is_complete(tmp_path: Path) -> None:
+def test_a_notification_text_is_complete_and_has_local_times(tmp_path: Path) -> None:
     text = rendered("mqi.text", notification("firing", "Beam B1 stands still"), tmp_path)
     assert text.strip().splitlines() == [
         "[warning] Beam B1 stands still",
         "It hangs.",
-        "Since 2026-01-02 03:04:05 UTC",
+        "Since 2026-01-02 12:04:05 KST",
         "Dashboard: http://g/d/x?a=1&b=2",
         "What to do: docs/runbooks/X.md",
     ]
     over = rendered("mqi.text", notification("resolved", "Beam B1 stands still"), tmp_path)
-    assert "Since 2026-01-02 03:04:05 UTC, over 2026-01-02 04:04:05 UTC" in over
+    assert "Since 2026-01-02 12:04:05 KST, over 2026-01-02 13:04:05 KST" in over
     assert over.startswith("[warning]")
 
 
@@ -182,12 +188,13 @@ def test_ids_in_notifications_are_escaped(tmp_path: Path) -> None:
     assert "<script>" not in html
 
 
-def test_the_example_of_prometheus_configuration_is_valid_beside_the_rules(tmp_path: Path) -> None:
-    for source in (ROOT / "config" / "prometheus.yml", ROOT / "alerts" / "mqi-rules.yml"):
+@pytest.mark.parametrize("name", ["prometheus.yml", "prometheus-sites.yml"])
+def test_the_example_of_prometheus_configuration_is_valid_beside_the_rules(tmp_path: Path, name: str) -> None:
+    for source in (ROOT / "config" / name, ROOT / "alerts" / "mqi-rules.yml"):
         (tmp_path / source.name).write_bytes(source.read_bytes())
-    run("promtool", "check", "config", tmp_path / "prometheus.yml")
+    run("promtool", "check", "config", tmp_path / name)
     done = subprocess.run(
-        ["promtool", "check", "config", str(ROOT / "config" / "prometheus.yml")],
+        ["promtool", "check", "config", str(ROOT / "config" / name)],
         capture_output=True,
         check=False,
         timeout=60,

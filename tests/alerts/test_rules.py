@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -23,13 +24,32 @@ from tests.support.client_encoder import empty_family
 ROOT = Path(__file__).parents[2]
 UNIT_TESTS = sorted((ROOT / "alerts" / "tests").glob("*.yml"))
 ALERTS = alerts(Parameters())
-BEAM_LABELS = {"job", "instance", "case_id", "beam_id", "source", "reason", "status", "state", "where", "severity"}
+BEAM_LABELS = {
+    "site",
+    "job",
+    "instance",
+    "case_id",
+    "beam_id",
+    "source",
+    "reason",
+    "status",
+    "state",
+    "where",
+    "severity",
+}
 
 every_alert = pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: alert.name)
 
 
-def run(*command: str | Path) -> str:
-    done = subprocess.run([str(each) for each in command], capture_output=True, text=True, timeout=100, check=False)
+def run(*command: str | Path, **environment: str) -> str:
+    done = subprocess.run(
+        [str(each) for each in command],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+        env={**os.environ, **environment},
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
