@@ -37,12 +37,12 @@ $(VENV)/.installed: requirements.lock pyproject.toml | $(VENV)/.runtime-installe
 	@touch $@
 
 # Programs that tests run. The last line fails where installing did not help.
-TOOLS_ARE_THERE := (for each in amtool chromium nginx prometheus-alertmanager promtool sshd strace valgrind; do \
-    PATH="$$PATH:/usr/sbin" command -v $$each >/dev/null || exit 1; done)
+TOOLS_ARE_THERE := (for each in amtool chromium nginx pgbouncer prometheus-alertmanager promtool sshd strace valgrind; do \
+    PATH="$$PATH:/usr/sbin" command -v $$each >/dev/null || exit 1; done; ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1)
 
 tools:
-	@$(TOOLS_ARE_THERE) || .ci/install-packages \
-	    chromium nginx-light openssh-client openssh-server prometheus prometheus-alertmanager strace valgrind
+	@$(TOOLS_ARE_THERE) || .ci/install-packages chromium nginx-light openssh-client openssh-server pgbouncer postgresql \
+	    prometheus prometheus-alertmanager strace valgrind
 	@$(TOOLS_ARE_THERE)
 
 # PORT is where the demo listens; without it, the first free one from 10813 on.
@@ -157,10 +157,10 @@ LOCK := uv pip compile -q --universal --python-version 3.10 --generate-hashes --
     --custom-compile-command 'make lock' $(UPGRADE)
 
 lock:
-	$(LOCK) --extra dev pyproject.toml -o requirements.lock
-	$(LOCK) -c requirements.lock pyproject.toml -o requirements-runtime.lock
+	$(LOCK) --extra dev --extra postgresql pyproject.toml -o requirements.lock
+	$(LOCK) --extra postgresql -c requirements.lock pyproject.toml -o requirements-runtime.lock
 	sed -n 's/^requires = \["\(.*\)"\]$$/\1/p' pyproject.toml | $(LOCK) -c requirements.lock - -o requirements-build.lock
-	$(LOCK) --extra dev --extra fuzz -c requirements.lock pyproject.toml -o requirements-fuzz.lock
+	$(LOCK) --extra dev --extra postgresql --extra fuzz -c requirements.lock pyproject.toml -o requirements-fuzz.lock
 	echo pip-audit | $(LOCK) - -o requirements-audit.lock
 
 clean:

@@ -26,6 +26,9 @@ from supply.licences import Licensed, licensed
 
 OWN_NAME = "mqi-beam-exporter"
 
+_EXTRAS = {OWN_NAME: ("postgresql",), "psycopg": ("binary",)}
+"""Extras that are delivered, by package."""
+
 
 class InvalidBillOfMaterials(Exception):
     """The bill of materials does not follow CycloneDX."""
@@ -65,12 +68,12 @@ def _component(package: Licensed, kind: ComponentType) -> Component:
 
 
 def _needed(name: str) -> set[str]:
-    """Return the names of the packages that a package requires, without extras."""
+    """Return the names of the packages that a package requires, with the delivered extras only."""
     requirements = map(Requirement, metadata.requires(name) or [])
     return {
         canonicalize_name(each.name)
         for each in requirements
-        if each.marker is None or each.marker.evaluate({"extra": ""})
+        if each.marker is None or any(each.marker.evaluate({"extra": extra}) for extra in ("", *_EXTRAS.get(name, ())))
     }
 
 

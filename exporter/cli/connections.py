@@ -138,7 +138,7 @@ def _database(settings: Settings, database: DatabaseSettings, identifiers: Ident
     finally:
         table.close()
     column = "" if has_column else ", no column progress yet (see `mqi-exporter migrate`)"
-    nobody_adds_it = written and not has_column and not database.migrate
+    nobody_adds_it = written and not has_column and not database.migrates
     said = f"database: {table.name}: {_count(len(beams), 'beam')} not over{column}"
     yield Finding(said, "warning" if nobody_adds_it else "ok")
 

@@ -3,9 +3,9 @@
 Call :func:`load`. ``python -m exporter.config`` prints the reference.
 """
 
+from exporter.config.database import DatabaseSettings
 from exporter.config.document import ConfigError
 from exporter.config.sections import (
-    DatabaseSettings,
     LocalSourceSettings,
     SourceSettings,
     SshSourceSettings,

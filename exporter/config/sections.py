@@ -319,21 +319,6 @@ class DiscoverySettings(SettingsSection):
                     yield Conflict((second,), wrong, ((first,),))
 
 
-class DatabaseSettings(SettingsSection):
-    """The communicator's SQLite database: beams are discovered in it and progress is mirrored into it."""
-
-    path: AbsoluteFile = Field(
-        description="The database file, absolute; never created. Needed unless beams are found by `directory`."
-    )
-    migrate: bool = Field(default=True, description="Add the column `progress` to `beams` where it is missing.")
-    busy_timeout_ms: int = Field(
-        default=500,
-        ge=0,
-        le=1000,
-        description="How long a statement waits for the communicator's lock, milliseconds.",
-    )
-
-
 class MirrorSettings(SettingsSection):
     """Writing progress into the column `progress` of the `beams` table, which the communicator's screens show."""
 

@@ -1,7 +1,7 @@
 """The whole configuration, and what its sections must agree on.
 
-Sections are immutable, and refuse unknown keys and values of a similar type. Only ``base_directory`` and
-``database.path`` have no default.
+Sections are immutable, and refuse unknown keys and values of a similar type. Only ``base_directory`` and the
+database have no default.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field, PrivateAttr, model_validator
 
 from exporter.beams.rules import StoreRules
+from exporter.config.database import DatabaseSettings
 from exporter.config.document import ConfigError, Document, Location, Origin, Trust, read_text
 from exporter.config.notifications import NotificationSettings
 from exporter.config.reading import Conflict, Conflicts, validate_document
 from exporter.config.sections import (
     SOURCE_KINDS,
     CompletionMarkerSettings,
-    DatabaseSettings,
     DiscoverySettings,
     LocalSourceSettings,
     LogSettings,
@@ -46,7 +46,7 @@ _FIELDS_OF_FILE_NAMES = frozenset({"case_id", "beam_id"})
 class Settings(SettingsSection):
     """One YAML file, `--config.file`, configures the exporter.
 
-    Only `base_directory` and `database.path` have no default. All mistakes are reported at once, each with file, line
+    Only `base_directory` and the database have no default. All mistakes are reported at once, each with file, line
     and key. YAML 1.2 is used: only `true` and `false` are truth values, and aliases are refused. A list of one text may
     be written as the text alone. A key without a value counts as not written.
     """
@@ -157,12 +157,13 @@ class Settings(SettingsSection):
         if self.database is None and self.discovery.kind == "database" and self.progress_tracking.enabled:
             yield Conflict(
                 ("database", "path"),
-                "is not set, but beams are discovered in it; set it, or discovery.kind to directory",
+                "is not set, and neither is database.url, but beams are discovered there; set one, or "
+                "discovery.kind to directory",
                 (("discovery", "kind"), ("progress_tracking", "enabled")),
             )
 
     def _state_over_database(self) -> Iterator[Conflict]:
-        if self.database is not None and self.state.file == self.database.path:
+        if self.database is not None and self.state.file is not None and self.state.file == self.database.path:
             yield Conflict(("state", "file"), "is the database; give it a file of its own", (("database", "path"),))
 
     def _doubts(self) -> Iterator[str]:
@@ -182,6 +183,11 @@ class Settings(SettingsSection):
                 yield "database: not used with discovery.kind directory"
         elif self.discovery.name_pattern is not None:
             yield "discovery.name_pattern: not used with discovery.kind database"
+        if self.database is not None and not self.database.is_local and self.database.tls != "verify-full":
+            yield (
+                f"database.sslmode: {self.database.tls} lets others on the network pose as the server and read the ids "
+                "of cases; use verify-full and ca_file"
+            )
         if self.privacy.identifiers == "plain":
             for key in ("key_file", "resolve_for"):
                 if getattr(self.privacy, key):

@@ -6,7 +6,7 @@ import ipaddress
 import re
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
@@ -109,6 +109,35 @@ def _http_url(text: str) -> str:
     return text
 
 
+def _database_url(text: str) -> str:
+    try:
+        parts = urlsplit(text)
+        login = parts.netloc.rpartition("@")[0]
+        parameters = {name for name, _ in parse_qsl(parts.query, keep_blank_values=True)}
+        valid = parts.scheme in ("postgresql", "postgres") and not parts.fragment and bool(parts.path.strip("/"))
+    except ValueError:
+        valid, login, parameters = False, "", set()
+    if ":" in login or "@" in login or "password" in parameters:
+        raise ValueError("holds a password; write it into a file and name that in database.password_file")
+    if not valid or not login or not text.isprintable() or " " in text:
+        shown = quoted(strip_login(text))
+        raise ValueError(f"{shown} is not a URL of PostgreSQL; write it in full, as postgresql://USER@HOST/DATABASE")
+    own = sorted(parameters & {"sslmode", "sslrootcert"})
+    if own:
+        raise ValueError(f"holds {' and '.join(own)}; use the keys database.sslmode and database.ca_file")
+    if "options" in parameters:
+        raise ValueError("holds options, which PgBouncer refuses; set them at the server with ALTER ROLE ... SET")
+    return text
+
+
+def hosts_of_url(url: str) -> list[str]:
+    """Return the hosts that a valid URL of a database names: none, or a path, for a socket of this machine."""
+    parts = urlsplit(url)
+    listed = parts.netloc.rpartition("@")[2].split(",")
+    named = [host for name, host in parse_qsl(parts.query) if name in ("host", "hostaddr")]
+    return [host for each in [*listed, *named] if (host := re.sub(r":\d*\Z", "", each).strip("[]"))]
+
+
 def is_loopback(host: str) -> bool:
     """Return whether a server on this host can be reached from this machine only."""
     try:
@@ -133,4 +162,7 @@ NamedFilePath: TypeAlias = Annotated[
     str, BeforeValidator(_named_text), WithJsonSchema({"type": "string", "format": "path"})
 ]
 HttpUrl: TypeAlias = Annotated[str, AfterValidator(_http_url), WithJsonSchema({"type": "string", "format": "uri"})]
+DatabaseUrl: TypeAlias = Annotated[
+    str, AfterValidator(_database_url), WithJsonSchema({"type": "string", "format": "uri"})
+]
 Seconds: TypeAlias = Annotated[float, Field(gt=0, le=THIRTY_DAYS_SECONDS)]

@@ -34,7 +34,7 @@ ROWS_PER_TRANSACTION = 100
 """Most rows per transaction, which then holds the lock for about a millisecond (``docs/performance.md``)."""
 
 OUTCOMES = ("written", "refused", "failed")
-"""Outcomes of an update: the row changed, the row did not accept it, or the database could not be written."""
+"""Outcomes of an update: the row changed, the row did not accept it, or it could not be written now."""
 _BACKOFF_SECONDS = (0.5, 30.0)
 """First and longest wait after a failed write."""
 _EQUAL_WITHIN = 0.01
@@ -296,6 +296,9 @@ class Mirror:
                 return FlushResult(outcomes, tuple(seconds), len(self._due), error)
             seconds.append(self._timer() - began)
             for key in some:
+                if self._due[key].update.beam_id in result.locked:
+                    outcomes["failed"] += 1  # it stays due
+                    continue
                 written = self._due.pop(key)
                 written.accepted = written.update.beam_id in result.written
                 written.wall_offset_seconds = self._wall_offset_seconds
@@ -307,7 +310,7 @@ class Mirror:
                 outcomes["written" if written.accepted else "refused"] += 1
                 self._written[key] = written
         self._backoff.reset()
-        return FlushResult(outcomes, tuple(seconds), 0, None)
+        return FlushResult(outcomes, tuple(seconds), len(self._due), None)
 
 
 def _was_read_after(written: _Written, row: BeamRow) -> bool:

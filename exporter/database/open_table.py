@@ -16,6 +16,15 @@ def open_table(database: DatabaseSettings, discovery: DiscoverySettings | None =
         discovery: meaning of statuses; defaults without it.
     """
     meaning = discovery or DiscoverySettings()
+    if database.path is None:
+        # The driver is an extra package; the configuration is not valid without it.
+        from exporter.database.postgresql import PostgresTable
+
+        return PostgresTable(
+            database,
+            terminal_statuses=meaning.terminal_statuses,
+            completed_statuses=meaning.completed_statuses,
+        )
     return BeamsTable(
         database.path,
         busy_timeout_ms=database.busy_timeout_ms,

@@ -132,7 +132,7 @@ def time_stamp(at: float) -> str:
     return datetime.fromtimestamp(at, timezone.utc).strftime("%Y-%m-%d %H:%M:%S")
 
 
-def _epoch_seconds(value: object) -> float | None:
+def epoch_seconds(value: object) -> float | None:
     """Parse a time stamp of the column or in ISO 8601; without a zone it is UTC."""
     if not isinstance(value, str):
         return None
@@ -158,6 +158,6 @@ def _table_row(row: dict[str, object]) -> TableRow:
         status=text("status"),
         progress=float(progress) if number else None,  # type: ignore[arg-type]
         hpc_job_id=text("hpc_job_id"),
-        updated_at=_epoch_seconds(row["updated_at"]),
+        updated_at=epoch_seconds(row["updated_at"]),
         too_long=any(isinstance(value, bytes) and len(value) > TEXT_LIMIT_BYTES for value in row.values()),
     )

@@ -122,7 +122,7 @@ class MirrorLoop:
     def _migrate(self) -> DatabaseUnavailable | None:
         """Add the column ``progress``, once per table."""
         table = self._table
-        if not self._access.database.migrate or self._migrated_generation == table.generation:
+        if not self._access.database.migrates or self._migrated_generation == table.generation:
             return None
         try:
             if table.migrate():

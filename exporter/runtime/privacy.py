@@ -58,7 +58,7 @@ def apply_settings(identifiers: Identifiers, settings: Settings) -> None:
 def _paths(settings: Settings) -> Iterator[str]:
     """Yield the paths in the configuration."""
     if settings.database is not None:
-        yield str(settings.database.path)
+        yield settings.database.name
     if settings.state.file is not None:
         yield str(settings.state.file)
         yield str(store_path(settings.state.file))

@@ -128,7 +128,10 @@ def test_an_empty_file_is_told_exactly_what_is_needed(tmp_path: Path) -> None:
         load(path)
     assert raised.value.mistakes == (
         f"{path}:1: base_directory: is not set, but a log_path uses it; set it to the communicator's own",
-        f"{path}:1: database.path: is not set, but beams are discovered in it; set it, or discovery.kind to directory",
+        (
+            f"{path}:1: database.path: is not set, and neither is database.url, but beams are discovered there; set "
+            "one, or discovery.kind to directory"
+        ),
     )
 
 
@@ -384,7 +387,9 @@ def test_a_name_pattern_without_both_ids_is_refused(pattern: str, wrong: str) ->
 def test_a_database_without_its_path_is_one_mistake() -> None:
     with pytest.raises(ConfigError) as raised:
         settings_from("base_directory: /opt\ndatabase:\n  migrate: false\n", "exporter.yaml")
-    assert raised.value.mistakes == ("exporter.yaml:2: database.path: is missing and has no default; set it",)
+    assert raised.value.mistakes == (
+        "exporter.yaml:2: database.path: is not set, and neither is url; name the communicator's database",
+    )
 
 
 # State
@@ -574,6 +579,7 @@ def test_all_but_two_keys_have_a_default() -> None:
     for name in ("host", "port", "user", "key_file", "passphrase_file", "password_file", "jump_password_file"):
         unset.add(f"sources[].{name}")
     unset |= {"sources[].known_hosts_file", "sources[].ssh_config_file"}
+    unset |= {f"database.{name}" for name in ("url", "password_file", "sslmode", "ca_file", "migrate")}
     unset |= {"notifications[].name", "notifications[].url_file"}
     assert {key.shown for key in keys(Settings) if not key.default and not key.section} == unset
 

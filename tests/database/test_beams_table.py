@@ -38,20 +38,6 @@ def unavailable(table: BeamsTable) -> DatabaseUnavailable:
 
 
 class TestMigration:
-    def test_migration_adds_the_missing_column_with_default_zero(self, tmp_path: Path) -> None:
-        path = db.make(tmp_path / "plan.db", db.PLAN_BEAMS)
-        db.add(path, "b", "hpc_running")
-        table = BeamsTable(path)
-        assert table.migrate()
-        assert db.progress(path, "b") == 0.0
-        db.add(path, "later", "pending")
-        assert db.progress(path, "later") == 0.0
-        assert not table.migrate()
-        table.close()
-
-    def test_migration_leaves_a_table_with_the_column_unchanged(self, path: Path) -> None:
-        assert not BeamsTable(path).migrate()
-
     def test_migration_accepts_that_another_process_adds_the_column_first(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -74,37 +60,8 @@ class TestMigration:
         assert error.kind == "no_column"
         assert "mqi-exporter migrate" in str(error)
 
-    def test_rows_can_be_read_without_the_column(self, tmp_path: Path) -> None:
-        path = db.make(tmp_path / "plan.db", db.PLAN_BEAMS)
-        db.add(path, "b", "hpc_running")
-        [row] = BeamsTable(path).rows()
-        assert (row.beam_id, row.progress) == ("b", None)
-
 
 class TestRows:
-    def test_open_rows_recently_updated_rows_and_requested_rows_are_read(self, path: Path) -> None:
-        for beam_id, status, minutes in (
-            ("running", "simulation_running", 90),
-            ("odd", "whatever", 90),
-            ("fresh", "completed", 1),
-            ("old", "failed", 90),
-            ("watched", "completed", 90),
-        ):
-            db.add(path, beam_id, status)
-            stamp = f"datetime('now', '-{minutes} minutes')"
-            db.execute(path, f"UPDATE beams SET updated_at = {stamp} WHERE beam_id = ?", beam_id)
-        table = BeamsTable(path)
-        found = [row.beam_id for row in table.rows(time.time() - 600, ["watched", "none"])]
-        assert sorted(map(str, found)) == ["fresh", "odd", "running", "watched"]
-        assert sorted(str(row.beam_id) for row in table.rows()) == ["odd", "running"]
-        table.close()
-
-    def test_many_ids_can_be_requested(self, path: Path) -> None:
-        for number in range(3):
-            db.add(path, f"b{number}", "completed")
-        found = BeamsTable(path).rows(None, [f"b{number}" for number in range(2500)])
-        assert len(found) == 3
-
     def test_columns_may_be_in_any_order(self, tmp_path: Path) -> None:
         path = db.make(tmp_path / "plan.db", db.PLAN_BEAMS)
         db.execute(path, "ALTER TABLE beams ADD COLUMN beam_number INTEGER")
@@ -169,41 +126,12 @@ class TestRows:
 
 
 class TestWrites:
-    @pytest.mark.parametrize("status", ["completed", "failed", "cancelled"])
-    @pytest.mark.parametrize("kind", ["raise", "lower"])
-    def test_terminal_rows_are_not_written(self, path: Path, status: str, kind: UpdateKind) -> None:
-        db.add(path, "b", status)
-        assert not written(path, 50.0, kind)
-        assert db.progress(path, "b") == 0.0
-
-    @pytest.mark.parametrize("status", ["pending", "hpc_running", "simulation_running", "postprocessing", "new word"])
-    def test_other_rows_are_raised_and_never_lowered(self, path: Path, status: str) -> None:
-        db.add(path, "b", status)
-        assert written(path, 27.78)
-        assert not written(path, 27.78)
-        assert not written(path, 5.0)
-        assert db.progress(path, "b") == 27.78
-        assert db.execute(path, "SELECT status FROM beams") == [(status,)]
-
-    def test_a_lowering_update_replaces_any_value(self, path: Path) -> None:
-        db.add(path, "b")
-        written(path, 100.0)
-        assert written(path, 5.56, "lower")
-        assert db.progress(path, "b") == 5.56
-
     @pytest.mark.parametrize("value", [None, "abc", b"\x00"])
     def test_a_value_that_is_not_a_number_is_replaced(self, path: Path, value: object) -> None:
         db.add(path, "b")
         db.execute(path, "UPDATE beams SET progress = ?", value)
         assert written(path, 5.0)
         assert db.progress(path, "b") == 5.0
-
-    def test_only_a_completed_row_is_completed_and_only_upwards(self, path: Path) -> None:
-        for beam_id, status in (("done", "completed"), ("bad", "failed"), ("runs", "simulation_running")):
-            db.add(path, beam_id, status)
-            assert written(path, 100.0, "complete", beam_id) == (beam_id == "done")
-        assert not written(path, 90.0, "complete", "done")
-        assert db.progress(path, "done") == 100.0
 
     def test_a_write_updates_the_time_stamp_in_the_communicators_format(self, path: Path) -> None:
         db.add(path, "b")
@@ -213,14 +141,6 @@ class TestWrites:
         assert isinstance(stamp, str)
         assert len(stamp) == 19
         assert stamp > "2026"
-
-    @pytest.mark.parametrize("value", [float("nan"), float("inf"), -0.1, 100.1])
-    def test_impossible_values_are_refused_before_anything_is_written(self, path: Path, value: float) -> None:
-        db.add(path, "b")
-        table = BeamsTable(path)
-        with pytest.raises(ValueError, match="within 0 and 100"):
-            table.write([ProgressUpdate("b", 5.0), ProgressUpdate("b", value)])
-        assert db.progress(path, "b") == 0.0
 
     def test_a_failed_transaction_writes_nothing(self, path: Path) -> None:
         db.add(path, "a")
@@ -232,16 +152,6 @@ class TestWrites:
         with pytest.raises(DatabaseUnavailable):
             BeamsTable(path).write([ProgressUpdate("a", 5.0), ProgressUpdate("b", 5.0)])
         assert db.progress(path, "a") == 0.0
-
-    def test_a_row_refused_by_a_constraint_blocks_no_other_row(self, path: Path) -> None:
-        db.add(path, "a")
-        db.add(path, "b")
-        db.execute(
-            path, "CREATE TRIGGER no BEFORE UPDATE ON beams WHEN NEW.beam_id = 'b' BEGIN SELECT RAISE(ABORT, 'no'); END"
-        )
-        updates = [ProgressUpdate("b", 5.0), ProgressUpdate("a", 5.0)]
-        assert BeamsTable(path).write(updates).written == {"a"}
-        assert (db.progress(path, "a"), db.progress(path, "b")) == (5.0, 0.0)
 
 
 class TestUpdateBeamProgress:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from exporter.beams.snapshot import BeamKey, BeamRow, BeamState, BeamView, StoreSnapshot
 from exporter.database.beams_table import BeamsTable
 from exporter.database.mirror import ROWS_PER_TRANSACTION, Mirror
+from exporter.database.table import WriteResult
 from tests.support import communicator_db as db
 
 KEY = BeamKey("c", "b")
@@ -268,6 +269,17 @@ class TestTerminalRows:
 
 
 class TestFailures:
+    def test_a_final_value_of_a_locked_row_stays_due(self, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+        with monkeypatch.context() as patched:
+            locked = WriteResult(locked=frozenset({KEY.beam_id}))
+            patched.setattr(BeamsTable, "write", lambda *_: locked)
+            site.mirror.update(snapshot(ended()))
+            for _ in range(3):
+                site.at += 100.0
+                result = site.mirror.flush(site.at)
+                assert (result.pending, result.error, result.outcomes) == (1, None, {"failed": 1})
+        assert site.shows(ended()) == 100.0
+
     def test_while_locked_the_newest_value_waits_with_backoff(self, site: Site) -> None:
         locker = db.Locker(site.path)
         site.mirror.update(snapshot(view(1, 18)))
