@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import datetime as dt
 import json
-import sys
 import time
 from collections.abc import Sequence
-from typing import Any
 
 import click
 
@@ -23,6 +20,7 @@ from exporter.privacy.encryption import Encryption
 from exporter.privacy.pseudonyms import is_pseudonym
 from exporter.runtime.privacy import make_identifiers, pseudonym_key
 from exporter.web.api_schema import Json
+from exporter.web.csv_export import to_csv
 from exporter.web.run_history import RUN, find_runs, render_runs
 
 _COLUMNS = ("ENDED", "CASE", "BEAM", "RUN", "SOURCE", "OUTCOME", "DURATION", "BATCHES", "S/BATCH", "PARTICLES")
@@ -76,20 +74,9 @@ def runs(flags: Flags, case: str | None, since: float | None, limit: int | None,
     if form == "json":
         click.echo(json.dumps(rendered, indent=2, ensure_ascii=False))
     elif form == "csv":
-        _print_csv(rendered)
+        click.echo(to_csv(RUN, rendered), nl=False)
     else:
         _print_table(found, rendered)
-
-
-def _print_csv(rendered: Sequence[Json]) -> None:
-    writer = csv.DictWriter(sys.stdout, [field.name for field in RUN], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({name: _for_spreadsheet(value) for name, value in run.items()} for run in rendered)
-
-
-def _for_spreadsheet(value: Any) -> Any:
-    """Escape a text that a spreadsheet would read as a formula."""
-    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
 
 
 def _print_table(found: Sequence[EndedRun], rendered: Sequence[Json]) -> None:

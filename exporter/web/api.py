@@ -28,6 +28,7 @@ from exporter.sources.tail_lines import last_lines
 from exporter.web import overview_fields
 from exporter.web.api_schema import Json, RenderContext, render
 from exporter.web.beam_fields import BEAM, ENDED_RUN
+from exporter.web.csv_export import csv_response
 from exporter.web.explanation import render_explanation
 from exporter.web.openapi import PREFIX, SEARCHED_FIELDS, openapi
 from exporter.web.responses import CACHE_HEADERS, JSON_TYPE, cacheable_response, compact_json
@@ -86,6 +87,8 @@ class Api:
             except _QueryError as error:
                 body = compact_json({"error": str(error)})
                 return Response(body, error.status_code, CACHE_HEADERS, JSON_TYPE)
+            if "beams" in found and request.query_params.get("format") == "csv":
+                return csv_response(request, "beams", BEAM, found["beams"])
             return cacheable_response(request, self._with_time(request, found, snapshot.at))
 
         async def one_at_a_time(request: Request) -> Response:

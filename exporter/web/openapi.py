@@ -98,6 +98,7 @@ def openapi(version: str) -> Json:
                 _query("state", "Only beams in these states; may be repeated.", {**states, "uniqueItems": True}),
                 _query("case", "Only this case.", TEXT),
                 _query("text", f"Only beams with this text in one of: {', '.join(SEARCHED_FIELDS)}.", TEXT),
+                _query("format", "`csv` for the beams as comma-separated values.", TEXT),
                 errors={"400": "A state is unknown."},
             ),
             f"{PREFIX}/beams/{{case_id}}/{{beam_id}}": _get(
@@ -123,8 +124,10 @@ def openapi(version: str) -> Json:
                 "The history of runs: those that ended while an exporter watched, newest first.",
                 "Runs",
                 _query("case", "Only this case.", TEXT),
+                _query("beam", "Only beams with this id.", TEXT),
                 _query("since", "Only runs that ended then or later: an age (24h, 7d), ISO 8601, or seconds.", TEXT),
                 _query("limit", f"At most so many; {DEFAULT_LIMIT} if not given, at most {LARGEST_LIMIT}.", COUNT),
+                _query("format", "`csv` for comma-separated values.", TEXT),
                 errors={
                     "400": "A parameter cannot be used.",
                     "404": "No history is kept.",

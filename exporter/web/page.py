@@ -21,12 +21,11 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from exporter.beams.advice import SITUATIONS, WHAT_TO_DO
-from exporter.beams.cases import group_by_case
 from exporter.beams.labels import PHASE_LABELS, REASON_TEXTS, STATE_LABELS, STATE_MEANINGS
 from exporter.beams.snapshot import BeamState, StoreSnapshot
 from exporter.privacy.identifiers import Identifiers
 from exporter.web import overview_fields
-from exporter.web.api_schema import RenderContext, render
+from exporter.web.api_schema import Json, RenderContext, render
 from exporter.web.beam_fields import BEAM, ENDED_RUN
 from exporter.web.responses import HTML_TYPE, cacheable_response
 from exporter.web.runbooks import PATH, runbook_name
@@ -78,6 +77,7 @@ class Page:
         links: links to other servers.
         version: the exporter's.
         can_reveal_ids: whether some users may see the ids behind pseudonyms.
+        keeps_history: whether there is a history of runs.
     """
 
     def __init__(
@@ -88,6 +88,7 @@ class Page:
         version: str,
         *,
         can_reveal_ids: bool = False,
+        keeps_history: bool = False,
     ) -> None:
         self._snapshot = snapshot
         self._identifiers = identifiers
@@ -116,7 +117,7 @@ class Page:
             .render(title="What to do", advice=WHAT_TO_DO, titles=titles)
             .encode(),
         }
-        self._index = environment.get_template("index.html").render(settings=_settings(links)).encode()
+        self._index = environment.get_template("index.html").render(settings=_settings(links, keeps_history)).encode()
         self._table_template = environment.get_template("table.html")
 
     def routes(self) -> list[BaseRoute]:
@@ -142,10 +143,7 @@ class Page:
             zone=time.strftime("%Z", time.localtime(snapshot.at)),
             summary=overview_fields.summary(snapshot, context.ends),
             beams_dropped=snapshot.beams_dropped,
-            cases=[
-                (render(overview_fields.CASE, case, context), [render(BEAM, beam, context) for beam in case.beams])
-                for case in group_by_case(snapshot, context.ends)
-            ],
+            beams=sorted((render(BEAM, beam, context) for beam in snapshot.beams), key=_urgency),
             ended=[render(ENDED_RUN, run, context) for run in reversed(snapshot.ended)],
             **overview_fields.render_sources(snapshot, context),
         )
@@ -159,6 +157,15 @@ class Page:
         return cacheable_response(request, body, media_type)
 
 
+_URGENCY = ("failed", "stalled", "expired", "unreachable", "running", "starting", "waiting", "succeeded")
+
+
+def _urgency(beam: Json) -> tuple[bool, int, float]:
+    """Sort beams that need attention first, then by state, then by expected end."""
+    end = beam["expected_end"]
+    return not beam["needs_attention"], _URGENCY.index(beam["state"]), float("inf") if end is None else end
+
+
 def _static_files() -> dict[str, tuple[bytes, str]]:
     """Read all static files once, so that requests do not access the disk."""
     files = (resources.files("exporter.web") / "static").iterdir()
@@ -166,7 +173,7 @@ def _static_files() -> dict[str, tuple[bytes, str]]:
     return {file.name: (file.read_bytes(), _MEDIA_TYPES[end]) for file, end in named if end in _MEDIA_TYPES}
 
 
-def _settings(links: PageLinks) -> str:
+def _settings(links: PageLinks, keeps_history: bool) -> str:
     """Encode as JSON what the script needs to know."""
     settings: dict[str, Any] = {
         "time_format": links.time_format,
@@ -175,6 +182,7 @@ def _settings(links: PageLinks) -> str:
         "states": {state.value: {"word": STATE_LABELS[state], "meaning": STATE_MEANINGS[state]} for state in BeamState},
         "phases": dict(PHASE_LABELS),
         "reasons": dict(REASON_TEXTS),
+        "history": keeps_history,
     }
     return json.dumps(settings)
 

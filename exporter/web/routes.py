@@ -35,6 +35,7 @@ from exporter.web.request_coalescing import ConcurrencyLimit
 from exporter.web.reveal import IdReveal
 from exporter.web.run_history import RunHistoryApi
 from exporter.web.runbooks import Runbooks
+from exporter.web.small_pages import SmallPages, exception_handlers
 from exporter.web.web_config_reload import ActiveWebConfig
 
 _LOG = structlog.get_logger(__name__)
@@ -133,9 +134,12 @@ def build_app(
             return PlainTextResponse(f"The configuration was refused, the old one stays in use:\n{error}\n", 500)
         return PlainTextResponse("The configuration was read again.\n")
 
+    small_pages = SmallPages(version)
     metrics = MetricsEndpoint(encoder, registry, meter, count_error, clock)
     routes = [
-        *Page(snapshot, identifiers, links, version, can_reveal_ids=id_reveal.offered).routes(),
+        *Page(
+            snapshot, identifiers, links, version, can_reveal_ids=id_reveal.offered, keeps_history=history is not None
+        ).routes(),
         *Runbooks().routes(),
         Route("/metrics", metrics_handler(metrics)),
         Route("/-/healthy", health),
@@ -144,9 +148,10 @@ def build_app(
         Route(f"{PREFIX}/events", events.answer),
         id_reveal.route,
         *Api(snapshot, explain, identifiers, version).routes(),
-        RunHistoryApi(history, identifiers).route,
+        RunHistoryApi(history, snapshot, identifiers).route,
+        *small_pages.routes(),
     ]
-    app = Starlette(routes=routes)
+    app = Starlette(routes=routes, exception_handlers=exception_handlers(small_pages))
     app.router.redirect_slashes = False  # a redirect would name the host of the request, which a proxy may have changed
     web_config = web_config or ActiveWebConfig()
     limited = ConcurrencyLimit(

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from exporter.beams.snapshot import EndedRun
+from exporter.beams.snapshot import EndedRun, StoreSnapshot
 from exporter.persistence.history import HistoryUnavailable, RunHistory, parse_since
 from exporter.privacy.identifiers import Identifiers
 from exporter.web.api_schema import (
@@ -28,6 +28,7 @@ from exporter.web.api_schema import (
     render,
 )
 from exporter.web.beam_fields import ENDED_RUN
+from exporter.web.csv_export import csv_response
 from exporter.web.responses import CACHE_HEADERS, JSON_TYPE, cacheable_response, compact_json
 
 PATH = "/api/v1/runs"
@@ -77,7 +78,14 @@ def render_runs(runs: list[EndedRun], identifiers: Identifiers) -> list[Json]:
 
 
 def find_runs(
-    history: RunHistory, identifiers: Identifiers, case: str | None, since: float | None, limit: int | None
+    history: RunHistory,
+    identifiers: Identifiers,
+    case: str | None,
+    since: float | None,
+    limit: int | None,
+    *,
+    beam: str | None = None,
+    known_cases: Iterable[str] = (),
 ) -> list[EndedRun]:
     """Return runs that ended, newest first.
 
@@ -87,14 +95,24 @@ def find_runs(
         case: only runs of the case with this id, as shown.
         since: only runs that ended then or later, UTC epoch seconds.
         limit: at most so many.
+        beam: only runs of beams with this id, as shown.
+        known_cases: ids of cases that are looked at first: a case behind a pseudonym that is not one of them is found
+            only by decrypting every run.
 
     Raises:
         exporter.persistence.history.HistoryUnavailable: the history cannot be read.
     """
-    if case is None or not history.encrypted:
-        return history.runs(case_id=case, since=since, limit=limit)
-    # An id itself must find nothing: that would tell whether a guessed one is behind a pseudonym.
-    return history.runs(since=since, limit=limit, wanted=lambda run: identifiers.case(run.key.case_id) == case)
+
+    def wanted(run: EndedRun) -> bool:
+        return (case is None or identifiers.case(run.key.case_id) == case) and (
+            beam is None or identifiers.beam(run.key.beam_id) == beam
+        )
+
+    # Under pseudonyms an id itself must find nothing: that would tell whether a guessed one is behind a pseudonym.
+    case_id = (
+        next((each for each in known_cases if identifiers.case(each) == case), None) if history.encrypted else case
+    )
+    return history.runs(case_id=case_id, since=since, limit=limit, wanted=wanted)
 
 
 class RunHistoryApi:
@@ -102,14 +120,20 @@ class RunHistoryApi:
 
     Args:
         history: the history; ``None`` where none is kept.
+        snapshot: makes a snapshot of all beams.
         identifiers: turns ids and paths into what may leave the process.
         clock: UTC epoch seconds.
     """
 
     def __init__(
-        self, history: RunHistory | None, identifiers: Identifiers, clock: Callable[[], float] = time.time
+        self,
+        history: RunHistory | None,
+        snapshot: Callable[[], StoreSnapshot],
+        identifiers: Identifiers,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._history = history
+        self._snapshot = snapshot
         self._identifiers = identifiers
         self._clock = clock
         self._one_at_a_time = asyncio.Lock()
@@ -135,10 +159,21 @@ class RunHistoryApi:
         if not limit.isascii() or not limit.isdigit() or len(limit) > 9 or not 1 <= int(limit) <= LARGEST_LIMIT:
             return _error(400, f"limit: must be a number from 1 to {LARGEST_LIMIT}")
         try:
-            runs = find_runs(self._history, self._identifiers, query.get("case"), since, int(limit))
+            runs = find_runs(
+                self._history,
+                self._identifiers,
+                query.get("case"),
+                since,
+                int(limit),
+                beam=query.get("beam"),
+                known_cases={beam.key.case_id for beam in self._snapshot().beams} if "case" in query else (),
+            )
         except HistoryUnavailable as error:
             return _error(503, f"the history of runs {error}")
-        return cacheable_response(request, compact_json({"runs": render_runs(runs, self._identifiers)}))
+        rendered = render_runs(runs, self._identifiers)
+        if query.get("format") == "csv":
+            return csv_response(request, "runs", RUN, rendered)
+        return cacheable_response(request, compact_json({"runs": rendered}))
 
 
 def _error(status_code: int, message: str) -> Response:

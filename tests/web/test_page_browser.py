@@ -477,7 +477,7 @@ def test_an_address_of_an_unknown_beam_says_so(visit: Visit) -> None:
         visitor.go(address, "/#/beam/nobody/%E0%A4%A")
         visitor.sees_row("TP-2041_1", "Running")
         visitor.go(address, "/#/beam/nobody/nothing")
-        visitor.sees("No such beam", "#detail")
+        visitor.sees("It is unknown", "#detail")
         visitor.go(address, "/?sort=nonsense&show=nonsense#/case/TP-2043")
         visitor.sees_row("TP-2043_1", "Stalled")
         assert visitor.value("document.querySelectorAll('.beam').length") == 2

@@ -95,3 +95,12 @@ def test_pseudonyms_are_shown_and_an_id_finds_nothing(tmp_path: Path) -> None:
         pseudonym = identifiers.case("Doe")
         assert len(ask(site, f"?case={pseudonym}")["runs"]) == 2
         assert ask(site, "?case=Doe")["runs"] == [], "else a guessed id could be checked"
+
+
+def test_runs_of_one_beam_are_found_and_saved_for_spreadsheets(site: Site) -> None:
+    assert beams(ask(site, "?beam=Doe_1")) == [("Doe_1", 2), ("Doe_1", 1)]
+    answer = site.get(f"{PATH}?beam=Roe_1&format=csv")
+    assert answer.headers["content-type"].startswith("text/csv")
+    header, row = answer.text.splitlines()
+    assert header.startswith("case_id,beam_id,source,run,outcome,reason,reason_text")
+    assert ",Roe_1," in row

@@ -6,6 +6,7 @@ import { age, bytes, clock, count, duration, percent, rate } from "./format.js";
 import { json } from "./feed.js";
 import { batches, caseLink, ended, expectedEndExplained, explanation, logAge, timeLeft } from "./beam_words.js";
 import { realBeamId, realCaseId } from "./reveal.js";
+import { EarlierRuns } from "./recent.js";
 import { Bar, State } from "./row.js";
 import { settings } from "./settings.js";
 
@@ -106,6 +107,7 @@ export class Detail {
       { class: "lines", tabindex: "0", role: "region", "aria-label": `Last lines of the log of ${beam.beam_id}` },
       this.lines.node,
     );
+    this.earlier = new EarlierRuns();
     this.reasons = element("div", { class: "reasons" });
     this.why = element("details", { class: "why" }, element("summary", {}, "Why?"), this.reasons);
     this.why.addEventListener("toggle", () => this.explain());
@@ -132,6 +134,7 @@ export class Detail {
       this.why,
       element("h3", {}, "Last lines of the log"),
       this.log,
+      this.earlier.node,
     ];
     this.seen = "";
     this.asking = false;
@@ -156,6 +159,7 @@ export class Detail {
     this.tick(now);
     this.readLines();
     this.explain();
+    this.earlier.update(beam, now);
   }
 
   tick(now) {

@@ -73,6 +73,18 @@ export function countOfBeams(number, which = "") {
   return `${number} ${which}${number === 1 ? "beam" : "beams"}`;
 }
 
+/** `1 run`, `2 runs`. */
+export const countOfRuns = (number) => `${number} ${number === 1 ? "run" : "runs"}`;
+
+const dayOnly = new Intl.DateTimeFormat(undefined, { weekday: "long", day: "numeric", month: "long", year: "numeric" });
+
+/** `Today`, `Yesterday`, or the date of a day. */
+export function dayName(day, now) {
+  const today = midnight(now);
+  if (day === today) return "Today";
+  return day === midnight(today - 1) ? "Yesterday" : dayOnly.format(day * 1000);
+}
+
 /** `172.0 million` particles. */
 export function count(number) {
   if (number === null) return "–";

@@ -6,6 +6,7 @@ import { Words, arrange, attribute, byId, element, icon } from "./dom.js";
 import { drawEnded, endedToday } from "./ended.js";
 import { follow } from "./feed.js";
 import { clock, countOfBeams } from "./format.js";
+import { drawGone, drawRecent } from "./recent.js";
 import { offerIds, realCaseId } from "./reveal.js";
 import { drawBanners, drawSources } from "./sources.js";
 import { applyChange, applyState, changedRows, now, rows, store, takeNews } from "./store.js";
@@ -22,6 +23,7 @@ let detail = null;
 let layoutIsStale = false;
 let restIsStale = false;
 let drawing = false;
+let otherShown = "";
 
 function redraw({ layout = false, rest = false } = {}) {
   layoutIsStale = layoutIsStale || layout;
@@ -38,30 +40,40 @@ function draw() {
   if (store.overview === null) return;
   const until = performance.now() + FRAME_MS;
   const at = now();
-  byId("overview").hidden = view.beamKey !== null;
-  byId("detail").hidden = view.beamKey === null;
-  if (view.beamKey !== null) drawDetail(at);
+  const other = otherView();
+  byId("overview").hidden = other !== "";
+  byId("detail").hidden = other === "";
+  if (other === "beam") drawDetail(at);
+  else detail = null;
+  if (other !== "beam" && other !== otherShown) {
+    if (other === "recent") drawRecent(byId("detail"), at);
+    else if (other !== "") drawGone(byId("detail"), ...view.ids, at);
+  }
+  otherShown = other;
   if (restIsStale) {
     restIsStale = false;
     drawRest(at);
   }
-  if (view.beamKey !== null) return;
+  if (other !== "") return;
   const layout = layoutIsStale;
   layoutIsStale = false;
   if (!drawTable(at, until, layout)) redraw();
 }
 
+/** What is shown instead of the list: "beam", "recent", or the address of what has left the list; "" for the list. */
+function otherView() {
+  if (view.recent) return "recent";
+  const isGone = view.beamKey === null ? view.caseId !== null && !hasCase(view.caseId) : !rows.has(view.beamKey);
+  if (isGone) return `gone ${location.hash}`;
+  return view.beamKey === null ? "" : "beam";
+}
+
+const hasCase = (caseId) => [...rows.values()].some(({ beam }) => beam.case_id === caseId);
+
 function drawDetail(at) {
   const row = rows.get(view.beamKey);
   const container = byId("detail");
-  if (row === undefined) {
-    detail = null;
-    arrange(container, [
-      element("p", { class: "crumbs" }, element("a", { href: "#/" }, "All cases")),
-      element("h2", {}, "No such beam"),
-      element("p", {}, "It is unknown, or it ended long ago and is not shown any more."),
-    ]);
-  } else if (detail?.beam !== row.beam) {
+  if (detail?.beam !== row.beam) {
     detail = new Detail(row.beam);
     detail.show(container, at);
   } else detail.update(at);
@@ -156,6 +168,17 @@ function chooseTheme() {
   });
 }
 
+/** Copy the address of what is shown. Browsers allow that on HTTPS and on this machine only. */
+function offerLink() {
+  const button = byId("copy-link");
+  button.hidden = navigator.clipboard === undefined;
+  button.addEventListener("click", async () => {
+    await navigator.clipboard.writeText(location.href);
+    button.textContent = "Copied";
+    setTimeout(() => (button.textContent = "Copy link"), 2000);
+  });
+}
+
 function listenToUser() {
   byId("tools").addEventListener("submit", (event) => event.preventDefault());
   byId("find").addEventListener("input", (event) => {
@@ -191,11 +214,11 @@ function listenToUser() {
     } else if (event.key === "Escape" && view.beamKey !== null) location.hash = "#/";
   });
   window.addEventListener("hashchange", () => {
-    const wasDetail = view.beamKey !== null;
+    const wasDetail = otherView() !== "";
     readRoute();
     detail = null;
     redraw({ layout: true, rest: true });
-    if (wasDetail && view.beamKey === null) byId("main").focus({ preventScroll: true });
+    if (wasDetail && otherView() === "") byId("main").focus({ preventScroll: true });
   });
 }
 
@@ -227,6 +250,7 @@ offerIds(byId("reveal"), () => {
   redraw({ layout: true, rest: true });
 });
 startTable(redraw);
+offerLink();
 listenToUser();
 readAddress();
 readRoute();

@@ -14,7 +14,7 @@ export const TILES = [
 ];
 
 /** `closed`: cases are closed unless they were opened. `wall`: for a screen on a wall. */
-export const view = { tiles: new Set(), words: [], sort: "attention", closed: false, wall: false, caseId: null, beamKey: null };
+export const view = { tiles: new Set(), words: [], sort: "attention", closed: false, wall: false, caseId: null, ids: [null, null], beamKey: null, recent: false };
 
 const splitWords = (text) => text.toLowerCase().split(/\s+/).filter(Boolean);
 
@@ -52,8 +52,9 @@ export function writeAddress() {
   history.replaceState(null, "", `${location.pathname}${query ? `?${query}` : ""}${location.hash}`);
 }
 
-/** Read case or beam from the address: `#/case/ID`, `#/beam/CASE/BEAM`. */
+/** Read case, beam or the history from the address: `#/case/ID`, `#/beam/CASE/BEAM`, `#/recent`. */
 export function readRoute() {
+  view.recent = location.hash === "#/recent";
   const match = /^#\/(case|beam)\/([^/]*)(?:\/([^/]*))?$/.exec(location.hash);
   let parts = [null, null];
   try {
@@ -64,6 +65,7 @@ export function readRoute() {
   const [caseId, beamId] = parts;
   view.beamKey = match?.[1] === "beam" && beamId !== null ? keyOf({ case_id: caseId, beam_id: beamId }) : null;
   view.caseId = match?.[1] === "case" ? caseId : null;
+  view.ids = parts;
 }
 
 /** Whether a row fits the filters. */
