@@ -177,7 +177,7 @@ privacy: {privacy}
 
         wait_for(all_known, "every beam in its state")
         # Where an exception was met, it is answered once with an error.
-        for path in ("/metrics", "/table"):
+        for path in ("/metrics", "/api/v1/cases"):
             wait_for(lambda path=path: exporter.get(path).status_code == 200, path)  # type: ignore[misc]
         for fault in ("unexpected error, going on", "cannot render the metrics", "cannot answer a request"):
             wait_for(lambda fault=fault: exporter.said(fault), fault)  # type: ignore[misc]
