@@ -38,6 +38,20 @@ def uptime() -> float:
 
 
 @dataclass(frozen=True, slots=True)
+class ClockStep:
+    """A moment at which the wall clock was set, as exactly as it is known.
+
+    Args:
+        after, before: the clock was set between these instants: that of the last reading, and when it was noticed.
+        wall_offset_seconds: of the timeline until then.
+    """
+
+    after: float
+    before: float
+    wall_offset_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Timeline:
     """How the steady timeline and the wall clock correspond at present.
 
@@ -46,11 +60,13 @@ class Timeline:
         gaps: instants at which the process was suspended, with the seconds that passed meanwhile; oldest first.
         clock_steps: how often the wall clock has been set. What was learned by comparing times that were written
             before and after a step is worth nothing.
+        last_step: the last of these; ``None`` if there was none, or an earlier process noticed it.
     """
 
     wall_offset_seconds: float = 0.0
     gaps: tuple[tuple[float, float], ...] = ()
     clock_steps: int = 0
+    last_step: ClockStep | None = None
 
     def to_wall(self, at: float) -> float:
         """Return the wall-clock time of an instant, in UTC epoch seconds by the clock as it is set now."""
@@ -62,7 +78,14 @@ class Timeline:
         return wall
 
     def from_wall(self, wall: float) -> float:
-        """Return the instant of a wall-clock time (UTC epoch seconds) that was written since the last clock step."""
+        """Return the instant of a wall-clock time (UTC epoch seconds).
+
+        It was written since the last clock step, or shortly before: a time that the old clock said between the last
+        reading and the step was not seen by anybody, and is still told by that clock.
+        """
+        step = self.last_step
+        if step is not None and step.after <= wall - step.wall_offset_seconds <= step.before:
+            return wall - step.wall_offset_seconds
         at = wall - self.wall_offset_seconds
         for gap_at, seconds in reversed(self.gaps):
             if at > gap_at:
@@ -155,7 +178,7 @@ class Clock:
             now = before + max(0.0, self._last_uptime - last.uptime if same_boot else wall - last.at)
             self._start += now - at
             self._timeline = Timeline(last.at - before, last.gaps, last.clock_steps)
-            self._follow_wall(now, wall)
+            self._follow_wall(now, wall, last_reading=before)
 
     def _read(self) -> tuple[float, float]:
         with self._lock:
@@ -170,7 +193,8 @@ class Clock:
         wall, uptime = self._wall(), self._uptime()
         last_at, passed = self._start + self._last_uptime, uptime - self._last_uptime
         self._last_uptime = uptime
-        self._follow_wall(self._start + uptime, wall)
+        at = self._start + uptime
+        self._follow_wall(at, wall, last_reading=at if passed > SUSPENDED_SECONDS else last_at)
         if passed > SUSPENDED_SECONDS:
             gap = passed - _AFTER_GAP_SECONDS
             self._start -= gap
@@ -180,11 +204,19 @@ class Clock:
             self._events.append(("suspended", passed))
         return self._start + uptime, wall
 
-    def _follow_wall(self, at: float, wall: float) -> None:
-        """Notice that the wall clock was set."""
+    def _follow_wall(self, at: float, wall: float, *, last_reading: float) -> None:
+        """Notice that the wall clock was set.
+
+        Args:
+            at, wall: the present instant and wall-clock time.
+            last_reading: the instant at which the clocks were read before.
+        """
         known = self._timeline
         offset = wall - at
         step = offset - known.wall_offset_seconds
         if abs(step) > _STEP_SECONDS:
-            self._timeline = replace(known, wall_offset_seconds=offset, clock_steps=known.clock_steps + 1)
+            step_now = ClockStep(last_reading, at, known.wall_offset_seconds)
+            self._timeline = replace(
+                known, wall_offset_seconds=offset, clock_steps=known.clock_steps + 1, last_step=step_now
+            )
             self._events.append(("set", step))

@@ -255,6 +255,29 @@ def test_setting_the_clock_between_two_processes_does_not_change_how_long_a_log_
 
 
 @pytest.mark.parametrize("step", [HOUR, -HOUR])
+def test_a_run_between_two_processes_is_counted_although_the_clock_was_set_then(
+    world: World, times: Times, step: float
+) -> None:
+    running(world, times)
+    stored, last = world.saved(), times.clock.reading()
+    unseen = BeamKey("70010001", "unseen")
+    times.uptime += 30
+    world.at += 20
+    world.row(key=unseen)
+    world.write(captured("v2_b18"), unseen)
+    world.at += 10 + step
+    world.clock = times.process()
+    world.clock.resume(last)
+    world.restart(stored)
+    world.look(0)
+    assert world.view(unseen).state is BeamState.SUCCEEDED
+    assert world.runs == {("succeeded", ""): 1}
+    ended_at = world.view(unseen).ended_at
+    assert ended_at is not None
+    assert world.at - ended_at == pytest.approx(10, abs=1), "it is shown by the clock as it is set now"
+
+
+@pytest.mark.parametrize("step", [HOUR, -HOUR])
 def test_the_time_of_the_last_poll_is_shown_by_the_clock_as_it_is_set_now(
     world: World, times: Times, step: float
 ) -> None:
