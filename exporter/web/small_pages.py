@@ -56,7 +56,7 @@ class SmallPages:
 
 
 def exception_handlers(pages: SmallPages) -> dict[Any, Any]:
-    """Return the handlers of the application: only 404 is answered differently from Starlette's default."""
+    """Return how the application answers errors. Only 404 differs from Starlette's default."""
 
     def answer(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)

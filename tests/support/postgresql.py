@@ -9,6 +9,7 @@ import signal
 import subprocess
 import tempfile
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -58,7 +59,7 @@ def _programs() -> Path:
     return found[-1].parent
 
 
-class _Daemon:
+class _Daemon(ABC):
     """A server that refuses to run as root: then it runs as ``postgres``. Its folder is removed at the end."""
 
     name: str
@@ -72,13 +73,13 @@ class _Daemon:
             account = pwd.getpwnam("postgres")
             self._user = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
 
+    @abstractmethod
     def command(self) -> list[str]:
         """Its command line."""
-        raise NotImplementedError
 
+    @abstractmethod
     def ready(self) -> bool:
         """Whether it answers."""
-        raise NotImplementedError
 
     def own(self, *files: Path) -> None:
         """Give files to the server's account."""
